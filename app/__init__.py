@@ -1,0 +1,85 @@
+"""Beeline: big files in a straight line, from the sender's browser to S3 to the recipient.
+
+create_app() is the table of contents: read it from top to bottom.
+"""
+
+import os
+from collections.abc import Mapping
+
+from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.routing import BaseConverter
+
+from app import browsers, cli, config, logs, models, problems
+from app.api import status, transfers
+from app.db import db
+from app.extensions import csrf, migrate, queue, storage
+from app.pages import home, transfer, view
+
+__all__ = ["create_app", "models"]
+
+
+class SlugConverter(BaseConverter):
+    """A link's own word; anything else never reaches the database."""
+
+    regex = "[A-Za-z0-9_-]{20,64}"
+
+
+def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
+    """The application, bound to the settings in `environ`; raises config.ConfigError.
+
+    Opens no connection: the first request, job or command does.
+    """
+    settings = config.load(environ)
+    config.bind(settings)
+    app = Flask(__name__, template_folder="../templates", static_folder=None)
+    app.config.update(_flask_config(settings))
+    app.url_map.converters["slug"] = SlugConverter
+    app.url_map.strict_slashes = False
+
+    logs.init_app(app, settings.log_level)
+    db.init_app(app)
+    migrate.init_app(app, db)
+    csrf.init_app(app)
+    storage.bind(settings)
+    queue.bind(settings)
+
+    app.register_blueprint(status.bp)
+    app.register_blueprint(transfers.bp)
+    app.register_blueprint(home.bp)
+    app.register_blueprint(transfer.bp)
+    # The API takes no cookies, only its own key, so there is nothing for another site to abuse.
+    csrf.exempt(transfers.bp)
+
+    problems.init_app(app)
+    view.init_app(app)
+    cli.init_app(app)
+    browsers.init_app(app)
+    if settings.trusted_proxies:
+        count = settings.trusted_proxies
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=0)  # type: ignore[method-assign]
+    return app
+
+
+def _flask_config(settings: config.Settings) -> dict[str, object]:
+    return {
+        "SECRET_KEY": settings.secret_key,
+        "SQLALCHEMY_DATABASE_URI": settings.database_url,
+        "SQLALCHEMY_ENGINE_OPTIONS": {
+            "pool_pre_ping": True,
+            "pool_size": settings.database_pool_size,
+            "max_overflow": 0,
+            "pool_timeout": 8,
+            "connect_args": {
+                "connect_timeout": 3,
+                "options": "-c statement_timeout=15000 -c idle_in_transaction_session_timeout=60000",
+            },
+        },
+        "MAX_CONTENT_LENGTH": 2 * config.MIB,
+        "SESSION_COOKIE_NAME": "__Host-beeline" if settings.is_https else "beeline",
+        "SESSION_COOKIE_SECURE": settings.is_https,
+        "SESSION_COOKIE_HTTPONLY": True,
+        "SESSION_COOKIE_SAMESITE": "Lax",
+        # A form's token lives as long as its session: a page left open overnight still works.
+        "WTF_CSRF_TIME_LIMIT": None,
+    }

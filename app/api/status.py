@@ -1,0 +1,64 @@
+"""/health: is this process alive; /ready: can it do its work; /openapi.json: what it offers."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from flask import Blueprint, Response, jsonify
+from sqlalchemy import text
+
+from app.api.auth import anyone
+from app.db import db, discard, release
+from app.extensions import queue, storage
+
+bp = Blueprint("status", __name__)
+
+
+@bp.get("/health")
+@anyone
+def health() -> Response:
+    """This process answers; asks nothing of anybody else."""
+    return jsonify({"status": "OK"})
+
+
+@bp.get("/ready")
+@anyone
+def ready() -> tuple[Response, int]:
+    """Database, queue and storage each answer, or 503 with which one does not."""
+    checks = {
+        "database": _works(_ask_database),
+        "queue": _works(queue.check),
+        "storage": _works(storage.check),
+    }
+    all_well = all(checks.values())
+    shown = {name: "OK" if well else "not answering" for name, well in checks.items()}
+    body = {"status": "OK" if all_well else "unavailable", "checks": shown}
+    return jsonify(body), 200 if all_well else 503
+
+
+@bp.get("/openapi.json")
+@anyone
+def openapi() -> Response:
+    """The description of every JSON route."""
+    return jsonify(_description())
+
+
+@lru_cache(maxsize=1)
+def _description() -> Any:
+    return yaml.safe_load(Path(__file__).with_name("openapi.yaml").read_text())
+
+
+def _ask_database() -> None:
+    db.session.execute(text("SELECT 1"))
+    release()
+
+
+def _works(ask: Callable[[], object]) -> bool:
+    try:
+        ask()
+    except Exception:
+        discard()
+        return False
+    return True

@@ -1,0 +1,191 @@
+"""/transfers: the native API, spoken by the browser's uploader and by scripts."""
+
+from typing import Any
+
+from flask import Blueprint, Response, jsonify
+
+from app import links
+from app.api.auth import anyone, owner
+from app.api.bodies import json_body
+from app.config import S3_MAX_OBJECT_SIZE, S3_MAX_PARTS, settings
+from app.errors import Invalid
+from app.inputs import Inputs
+from app.models import File, Problem, Transfer
+from app.services import transfers, uploads
+from app.services.transfers import FileSpec, Wanted
+
+bp = Blueprint("transfers", __name__, url_prefix="/transfers")
+
+MOST_PARTS_AT_ONCE = 100
+MOST_DOWNLOADS = 2**31 - 1
+
+_PROBLEMS = {
+    Problem.MISSING: "Some of this file has not arrived yet.",
+    Problem.WRONG_SIZE: "What arrived is not as long as the file.",
+    Problem.LOST: "Storage no longer has what was sent of this file.",
+}
+
+
+@bp.post("")
+@anyone
+def create_transfer() -> tuple[Response, int]:
+    """Make a transfer with its files; the only answer that holds the owner token."""
+    with Inputs(json_body()) as given:
+        files = _read_files(given, least=0)
+        options = _read_options(given)
+    created = transfers.create(files, **options)
+    body = transfer_json(created.transfer) | {"owner_token": created.owner_token}
+    return jsonify(body), 201
+
+
+@bp.get("/<uuid:transfer_id>")
+@owner
+def show_transfer(transfer: Transfer) -> Response:
+    """The transfer as it is now, each file with its state and problem."""
+    return jsonify(transfer_json(transfer))
+
+
+@bp.patch("/<uuid:transfer_id>")
+@owner
+def edit_transfer(transfer: Transfer) -> Response:
+    """Change the options that were sent, and only those."""
+    with Inputs(json_body()) as given:
+        changes = {name: v for name, v in _read_options(given).items() if given.has(name)}
+    return jsonify(transfer_json(transfers.edit(transfer, changes)))
+
+
+@bp.delete("/<uuid:transfer_id>")
+@owner
+def delete_transfer(transfer: Transfer) -> tuple[str, int]:
+    """End the transfer: its link is dead at once, its bytes follow."""
+    transfers.delete(transfer.id)
+    return "", 204
+
+
+@bp.post("/<uuid:transfer_id>/files")
+@owner
+def add_files(transfer: Transfer) -> tuple[Response, int]:
+    """Add files while the transfer still takes them."""
+    with Inputs(json_body()) as given:
+        files = _read_files(given, least=1)
+    added = transfers.add_files(transfer, files)
+    return jsonify({"files": [file_json(file) for file in added]}), 201
+
+
+@bp.delete("/<uuid:transfer_id>/files/<uuid:file_id>")
+@owner
+def remove_file(transfer: Transfer, file_id: Any) -> tuple[str, int]:
+    """Take one file out while the transfer still takes files."""
+    transfers.remove_file(transfer, file_id)
+    return "", 204
+
+
+@bp.post("/<uuid:transfer_id>/parts")
+@owner
+def sign_parts(transfer: Transfer) -> Response:
+    """Signed addresses for the wanted parts of any of its files, in one answer."""
+    with Inputs(json_body()) as given:
+        wanted = given.each("wanted", _read_wanted, least=1, most=MOST_PARTS_AT_ONCE)
+        sent_size = given.whole("sent_size", least=0, most=2**62, default=0)
+    _check_wanted(wanted)
+    signed = transfers.sign_parts(transfer, wanted, sent_size)
+    parts = [
+        {
+            "file": str(file.id),
+            "number": p.number,
+            "size": p.size,
+            "url": p.url,
+            "headers": p.headers,
+        }
+        for file, p in signed
+    ]
+    return jsonify({"expires_in": settings.part_url_ttl_in_seconds, "parts": parts})
+
+
+@bp.get("/<uuid:transfer_id>/parts")
+@owner
+def show_held_parts(transfer: Transfer) -> Response:
+    """What storage really holds of each file: for going on after an interruption."""
+    held = transfers.held_parts(transfer)
+    return jsonify(
+        {
+            "files": [
+                {"id": str(one.file.id), "state": one.file.upload.state, "held": one.numbers}
+                for one in held
+            ]
+        }
+    )
+
+
+@bp.post("/<uuid:transfer_id>/complete")
+@owner
+def complete_transfer(transfer: Transfer) -> tuple[Response, int]:
+    """ "That is all": check and complete every file in the background."""
+    return jsonify(transfer_json(transfers.finalize(transfer))), 202
+
+
+def transfer_json(transfer: Transfer) -> dict[str, Any]:
+    """A transfer as this dialect shows it to its owner."""
+    files = transfers.files_of(transfer.id)
+    return {
+        "id": str(transfer.id),
+        "slug": transfer.slug,
+        "link": links.transfer_url(transfer.slug),
+        "status": transfer.state,
+        "title": transfer.title,
+        "message": transfer.message,
+        "expires_at": transfer.expires_at.isoformat(),
+        "max_downloads": transfer.max_downloads,
+        "download_count": transfer.download_count,
+        "created_at": transfer.created_at.isoformat(),
+        "total_size": sum(file.size for file in files),
+        "files": [file_json(file) for file in files],
+    }
+
+
+def file_json(file: File) -> dict[str, Any]:
+    """A file as this dialect shows it to its owner, with the plan of its parts."""
+    return {
+        "id": str(file.id),
+        "path": file.path,
+        "size": file.size,
+        "content_type": file.content_type,
+        "method": file.upload.method,
+        "part_size": file.upload.part_size,
+        "part_count": uploads.part_count(file.upload),
+        "state": file.upload.state,
+        "problem": file.problem and {"code": file.problem, "message": _PROBLEMS[file.problem]},
+    }
+
+
+def _read_files(given: Inputs, least: int) -> list[FileSpec]:
+    return given.each("files", _read_file, least=least, most=settings.max_files)
+
+
+def _read_file(given: Inputs) -> FileSpec:
+    return FileSpec(
+        path=given.path("path"),
+        size=given.whole("size", least=0, most=S3_MAX_OBJECT_SIZE),
+        content_type=given.text("content_type", longest=255),
+    )
+
+
+def _read_wanted(given: Inputs) -> Wanted:
+    numbers = given.numbers("numbers", least=1, most=S3_MAX_PARTS, longest=MOST_PARTS_AT_ONCE)
+    return Wanted(given.uuid("file"), numbers)
+
+
+def _check_wanted(wanted: list[Wanted]) -> None:
+    if sum(len(one.numbers) for one in wanted) > MOST_PARTS_AT_ONCE:
+        raise Invalid({"wanted": f"must name at most {MOST_PARTS_AT_ONCE} numbers in all"})
+    if len({one.file_id for one in wanted}) != len(wanted):
+        raise Invalid({"wanted": "must name each file once"})
+
+
+def _read_options(given: Inputs) -> dict[str, Any]:
+    return {
+        "title": given.text("title", longest=200).strip(),
+        "message": given.text("message", longest=5000, lines=True).strip(),
+        "expires_at": given.instant("expires_at"),
+        "max_downloads": given.optional_whole("max_downloads", least=1, most=MOST_DOWNLOADS),
+    }

@@ -1,0 +1,111 @@
+"""What every answer tells a browser: security headers, and static files under hashed names."""
+
+import hashlib
+import importlib.util
+from pathlib import Path
+from wsgiref.headers import Headers
+
+from flask import Flask, Response, request
+from whitenoise import WhiteNoise
+
+from app.config import settings
+from app.extensions import storage
+
+STATIC = Path(__file__).parent.parent / "static"
+
+
+def init_app(app: Flask) -> None:
+    """Serve static files and set the headers."""
+    _serve_static(app)
+    app.after_request(_set_headers)
+
+
+def htmx() -> Path:
+    """htmx as its package brings it, pinned by requirements.txt and a test on its hash."""
+    found = importlib.util.find_spec("js_lib_htmx")
+    if found is None or not found.submodule_search_locations:
+        raise RuntimeError("django-js-lib-htmx is not installed: pip install -r requirements.txt")
+    folder = Path(found.submodule_search_locations[0])
+    return next(folder.rglob("htmx.min.js"))
+
+
+def _serve_static(app: Flask) -> None:
+    """Every file under one folder named by the hash of all: they may be cached for ever.
+
+    One folder and not one hash for each name, so that ES modules can import each other by
+    relative path.
+    """
+    files = {
+        f"{path.relative_to(STATIC)}": path for path in sorted(STATIC.rglob("*")) if path.is_file()
+    }
+    files["vendor/htmx.min.js"] = htmx()
+    digest = hashlib.sha256()
+    for name, path in sorted(files.items()):
+        digest.update(name.encode() + b"\0" + path.read_bytes())
+    prefix = f"/static/{digest.hexdigest()[:16]}/"
+    served = WhiteNoise(
+        app.wsgi_app,
+        # Only what lies below the hashed prefix is served, so all of it never changes.
+        immutable_file_test=lambda path, url: True,
+        add_headers_function=_add_headers,
+    )
+    for name, path in files.items():
+        served.add_file_to_dictionary(prefix + name, str(path))
+    app.wsgi_app = served  # type: ignore[method-assign]
+    app.add_template_global(lambda name: _asset(prefix, files, name), "asset")
+
+
+def _asset(prefix: str, files: dict[str, Path], name: str) -> str:
+    if name not in files:
+        raise LookupError(f"there is no static file {name}")
+    return prefix + name
+
+
+_ALWAYS = {
+    "X-Content-Type-Options": "nosniff",
+    # no-referrer would make Chromium send `Origin: null` with our own forms.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=()",
+    "X-Frame-Options": "DENY",
+}
+
+
+def _add_headers(headers: Headers, path: str, url: str) -> None:
+    for name, value in _ALWAYS.items():
+        headers[name] = value
+
+
+def _content_security_policy() -> str:
+    """Scripts and styles from files of ours only; bytes to and from storage.
+
+    Storage is in form-action too: Chromium otherwise blocks a form whose 303 leads there.
+    """
+    store = storage.origin
+    return "; ".join(
+        (
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            f"img-src 'self' data: {store}",
+            f"connect-src 'self' {store}",
+            f"form-action 'self' {store}",
+            "base-uri 'none'",
+            "object-src 'none'",
+            "frame-ancestors 'none'",
+        )
+    )
+
+
+def _set_headers(answer: Response) -> Response:
+    for name, value in _ALWAYS.items():
+        answer.headers.setdefault(name, value)
+    answer.headers["Content-Security-Policy"] = _content_security_policy()
+    if settings.is_https:
+        answer.headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
+    if request.path != "/":
+        # Everything but the front page is somebody's: neither kept by caches nor found by search.
+        answer.headers.setdefault("Cache-Control", "no-store")
+        answer.headers["X-Robots-Tag"] = "noindex, nofollow"
+    return answer

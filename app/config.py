@@ -1,0 +1,249 @@
+"""Every setting of Beeline: its environment name, type, default and meaning.
+
+`load()` reads the environment once and refuses to start on a bad or missing value, naming all
+of them at a time. `settings` is the bound result, the same object for every layer. A setting
+that is not here does not exist; `docs/operate.md` lists each one (checked by a test).
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+KIB, MIB, GIB = 1024, 1024**2, 1024**3
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
+S3_MAX_PARTS = 10_000
+S3_MIN_PART_SIZE = 5 * MIB
+S3_MAX_PART_SIZE = 5 * GIB
+S3_MAX_OBJECT_SIZE = S3_MAX_PARTS * S3_MAX_PART_SIZE
+
+_KNOWN_SECRETS = {"changeme", "secret", "dev", "development", "insecure", "default", "password"}
+
+
+class ConfigError(Exception):
+    """The environment does not describe a Beeline that may start; says every reason."""
+
+
+def _text(value: str) -> str:
+    return value.strip()
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def parse(value: str) -> int:
+        number = int(value.replace("_", ""))
+        if not least <= number <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}")
+        return number
+
+    return parse
+
+
+def _optional_whole(least: int, most: int) -> Callable[[str], int | None]:
+    return lambda value: _whole(least, most)(value) if value.strip() else None
+
+
+def _switch(value: str) -> bool:
+    known = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    if value.strip().lower() not in known:
+        raise ValueError("must be true or false")
+    return known[value.strip().lower()]
+
+
+def _choice(*names: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if value not in names:
+            raise ValueError(f"must be one of {', '.join(names)}")
+        return value
+
+    return parse
+
+
+def _secret(value: str) -> str:
+    if value.strip().lower() in _KNOWN_SECRETS or len(value) < 32 or len(set(value)) < 8:
+        raise ValueError(
+            "must be at least 32 random characters, for example from "
+            "`python3 -c 'import secrets; print(secrets.token_urlsafe(48))'`"
+        )
+    return value
+
+
+def _origin(value: str) -> str:
+    parts = urlsplit(value.strip())
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must be an absolute http(s) address")
+    return value.strip().rstrip("/")
+
+
+def _base_url(value: str) -> str:
+    url = _origin(value)
+    if urlsplit(url).path or urlsplit(url).query:
+        raise ValueError("must be an address without a path, such as https://send.example.org")
+    return url
+
+
+def _database(value: str) -> str:
+    """Heroku hands out postgres://, and SQLAlchemy 2.1 means psycopg 3 by postgresql://."""
+    rewritten = re.sub(r"^postgres(ql)?://", "postgresql+psycopg2://", value.strip())
+    if not rewritten.startswith("postgresql+psycopg2://"):
+        raise ValueError("must be a postgresql:// address")
+    return rewritten
+
+
+def _redis(value: str) -> str:
+    if not value.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("must be a redis:// or rediss:// address")
+    return value
+
+
+def _prefix(value: str) -> str:
+    if not re.fullmatch(r"([A-Za-z0-9_-]+/)+", value):
+        raise ValueError("must end in a slash and hold only letters, figures, - and _")
+    return value
+
+
+def setting(parse: Callable[[str], Any], meaning: str, default: Any = ...) -> Any:
+    """One setting: how to read it, what it means; without a default it is required."""
+    return field(metadata={"parse": parse, "meaning": meaning, "default": default})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The bound settings. The environment's name of each is its name in capitals."""
+
+    secret_key: str = setting(_secret, "signs cookies; at least 32 random characters")
+    base_url: str = setting(_base_url, "the address people see, without a path")
+    database_url: str = setting(_database, "PostgreSQL, postgres:// is fine")
+    redis_url: str = setting(_redis, "Redis or Valkey, for the job queue")
+    database_pool_size: int = setting(
+        _whole(1, 100), "database connections each process keeps at most", 8
+    )
+    trusted_proxies: int = setting(
+        _whole(0, 10), "how many proxies in front set X-Forwarded-For and -Proto", 0
+    )
+    log_level: str = setting(
+        _choice("DEBUG", "INFO", "WARNING", "ERROR"), "least severe line that is logged", "INFO"
+    )
+
+    s3_bucket: str = setting(_text, "the bucket that holds the files")
+    s3_endpoint_url: str = setting(
+        lambda v: _origin(v) if v.strip() else "", "the store's address; empty means AWS S3", ""
+    )
+    s3_public_endpoint_url: str = setting(
+        lambda v: _origin(v) if v.strip() else "",
+        "the store's address as browsers reach it; empty means the same",
+        "",
+    )
+    s3_region: str = setting(_text, "the region that signatures name", "us-east-1")
+    s3_access_key_id: str = setting(
+        _text, "access key; empty means boto3's own search (role, AWS_* variables)", ""
+    )
+    s3_secret_access_key: str = setting(_text, "secret of the access key", "")
+    s3_addressing: str = setting(
+        _choice("auto", "path", "virtual"),
+        "bucket in the path or in the host name; auto: host on AWS, path elsewhere",
+        "auto",
+    )
+    s3_prefix: str = setting(
+        _prefix, "every object of ours lies below this; nothing else is ever touched", "beeline/"
+    )
+    s3_conditional_writes: bool = setting(
+        _switch,
+        "the store honours If-None-Match on PUT; false sends small files as multipart",
+        True,
+    )
+
+    max_file_size: int = setting(
+        _whole(1, S3_MAX_OBJECT_SIZE), "largest file, in bytes", S3_MAX_OBJECT_SIZE
+    )
+    max_transfer_size: int | None = setting(
+        _optional_whole(1, 2**62), "largest transfer, in bytes; empty means no limit", None
+    )
+    max_files: int = setting(_whole(1, 10_000), "most files in one transfer", 5_000)
+    default_expires_in_days: int = setting(
+        _whole(1, 3650), "how long a link lives when the sender says nothing", 7
+    )
+    max_expires_in_days: int = setting(_whole(1, 3650), "how long a link may live at most", 90)
+    grace_in_days: int = setting(
+        _whole(0, 365), "how long an expired transfer's bytes are kept for reviving", 3
+    )
+    upload_window_in_hours: int = setting(
+        _whole(1, 24 * 30), "an unfinished upload without progress for so long is removed", 24
+    )
+    part_url_ttl_in_seconds: int = setting(
+        _whole(120, 24 * 3600), "how long a signed upload address lives", 3600
+    )
+    download_url_ttl_in_seconds: int = setting(
+        _whole(60, 3600), "how long a signed download address lives", 300
+    )
+    download_window_in_minutes: int = setting(
+        _whole(1, 24 * 60), "repeats by one browser within this time are one download", 60
+    )
+
+    @property
+    def is_https(self) -> bool:
+        """Whether people reach us over TLS, so that cookies must be Secure."""
+        return self.base_url.startswith("https://")
+
+    @property
+    def origins(self) -> list[str]:
+        """The origins our pages are opened at; on loopback both spellings of the same host."""
+        here = [self.base_url]
+        host = urlsplit(self.base_url).hostname
+        twin = {"127.0.0.1": "localhost", "localhost": "127.0.0.1"}.get(host or "")
+        return here + ([self.base_url.replace(f"//{host}", f"//{twin}", 1)] if twin else [])
+
+
+def _read(one: "Field[Any]", environ: Mapping[str, str]) -> Any:
+    given = environ.get(one.name.upper())
+    if given is None and one.name.startswith(("s3_access", "s3_secret")):
+        given = environ.get(one.name.upper().replace("S3_", "AWS_", 1))
+    if given is None or (given == "" and one.metadata["default"] is ...):
+        if one.metadata["default"] is ...:
+            raise ValueError("is required")
+        return one.metadata["default"]
+    return one.metadata["parse"](given)
+
+
+def load(environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read every setting; raises ConfigError that names each bad or missing one."""
+    values: dict[str, Any] = {}
+    complaints: list[str] = []
+    for one in fields(Settings):
+        try:
+            values[one.name] = _read(one, environ)
+        except ValueError as error:
+            complaints.append(f"{one.name.upper()} {error}")
+    if not complaints and values["default_expires_in_days"] > values["max_expires_in_days"]:
+        complaints.append("DEFAULT_EXPIRES_IN_DAYS must not be above MAX_EXPIRES_IN_DAYS")
+    if complaints:
+        raise ConfigError("Beeline cannot start:\n  " + "\n  ".join(complaints))
+    return Settings(**values)
+
+
+class _Bound:
+    """Stands for the settings of this process until and after `bind()`."""
+
+    _now: Settings | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._now is None:
+            raise RuntimeError("settings are not bound yet: create_app() does it")
+        return getattr(self._now, name)
+
+
+_bound = _Bound()
+settings = cast(Settings, _bound)
+
+
+def bind(values: Settings) -> None:
+    """Make these the settings of the process; create_app() calls it, tests may again."""
+    _bound._now = values
+
+
+def current() -> Settings:
+    """The bound settings as a value, for `dataclasses.replace`."""
+    if _bound._now is None:
+        raise RuntimeError("settings are not bound yet: create_app() does it")
+    return _bound._now

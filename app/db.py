@@ -1,0 +1,97 @@
+"""The session, and the only words about transactions: nothing else commits or rolls back.
+
+`transaction()` is re-entrant and the outermost block commits; `after_commit()` runs something
+once that commit is durable; `release()` ends a read before the network is touched; `discard()` forgets.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import MetaData
+from sqlalchemy.orm import DeclarativeBase
+
+log = logging.getLogger(__name__)
+
+
+class Base(DeclarativeBase):
+    """Names every constraint by rule, so that migrations can name them too."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+# expire_on_commit=False: otherwise the next attribute touched after a commit or release()
+# quietly opens another transaction, which would then be held across the network.
+db = SQLAlchemy(model_class=Base, session_options={"expire_on_commit": False})
+
+
+@contextmanager
+def transaction() -> Iterator[None]:
+    """Commit what happens inside, or none of it.
+
+    Nested blocks join the outermost one. A failure inside dooms the whole, even when an outer
+    block swallows the exception: then the commit raises RuntimeError instead.
+    """
+    info = db.session.info
+    depth = info["depth"] = info.get("depth", 0) + 1
+    actions: list[Callable[[], object]] = []
+    try:
+        yield
+        if depth == 1:
+            if info.get("doomed"):
+                raise RuntimeError("an inner transaction() failed and its error was swallowed")
+            db.session.commit()
+            actions = info.pop("after_commit", [])
+    except BaseException:
+        info["doomed"] = True
+        if depth == 1:
+            db.session.rollback()
+            info.pop("after_commit", None)
+        raise
+    finally:
+        info["depth"] = depth - 1
+        if depth == 1:
+            info.pop("doomed", None)
+    for action in actions:
+        _attempt(action)
+
+
+def after_commit(action: Callable[[], object]) -> None:
+    """Run `action` once the current transaction is durable; never if it rolls back.
+
+    Its failure is logged, not raised: the rows are the truth, and a sweep repeats the reminder.
+    """
+    info = db.session.info
+    if not info.get("depth"):
+        _attempt(action)
+        return
+    info.setdefault("after_commit", []).append(action)
+
+
+def release() -> None:
+    """End the read transaction, so that none is open while the network is waited for."""
+    if db.session.info.get("depth"):
+        raise RuntimeError("release() inside transaction(): the network would hold its locks")
+    # commit(), not rollback(): a rollback expires every object whatever expire_on_commit says.
+    db.session.commit()
+
+
+def discard() -> None:
+    """Give up whatever the session holds: after a failure, before asking something else."""
+    db.session.rollback()
+
+
+def _attempt(action: Callable[[], object]) -> None:
+    try:
+        action()
+    except Exception:
+        log.exception("an action after the commit failed; the sweep will repeat it")

@@ -1,0 +1,37 @@
+"""One Content-Disposition for any name a person may give a file (RFC 6266, RFC 8187).
+
+Names are stored byte for byte; what could fool a person or a header is only left out here.
+"""
+
+import unicodedata
+from urllib.parse import quote
+
+# Marks that reorder what is shown, so that "gpj.exe" can look like "exe.jpg".
+_BIDI = {
+    "\u061c", "\u200e", "\u200f", "\u202a", "\u202b", "\u202c", "\u202d", "\u202e",
+    "\u2066", "\u2067", "\u2068", "\u2069",
+}  # fmt: skip
+# RFC 8187 attr-char, without the letters and figures that quote() always keeps.
+_ATTR_CHARS = "!#$&+-.^_`|~"
+
+
+def safe_name(name: str) -> str:
+    """The name without separators, control characters and marks that reorder; never empty."""
+    kept = "".join(
+        "_" if char in "/\\" else char
+        for char in name
+        if char not in _BIDI and unicodedata.category(char) not in ("Cc", "Cs", "Zl", "Zp")
+    ).strip()
+    return kept if kept.strip(".") else "file"
+
+
+def attachment(name: str) -> str:
+    """The header's value: a plain-ASCII filename for old clients, the true one in UTF-8 beside."""
+    true = safe_name(name)
+    plain = unicodedata.normalize("NFKD", true).encode("ascii", "ignore").decode()
+    # A quote or a percent sign is read differently from one client to the next.
+    plain = "".join("_" if char in '"%;' else char for char in plain).strip()
+    if not plain.strip("._ ") or plain.startswith("."):
+        extension = true.rpartition(".")[2] if "." in true.strip(".") else ""
+        plain = f"file.{extension}" if extension.isascii() and extension.isalnum() else "file"
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(true, safe=_ATTR_CHARS)}"

@@ -1,0 +1,152 @@
+"""The catalogue of everything that can go wrong on purpose.
+
+Services raise these; they carry a code, a status, a sentence for people and details, and know
+nothing about JSON or pages. Shaping them is `problems.py`'s work.
+"""
+
+from typing import Any
+
+
+class AppError(Exception):
+    """Something that may be told to whoever asked."""
+
+    code = "internal"
+    status = 500
+    title = "Something went wrong on our side."
+    retry_after: int | None = None
+
+    def __init__(self, title: str | None = None, **details: Any) -> None:
+        self.title = title or type(self).title
+        self.details = details
+        super().__init__(self.title)
+
+
+class Invalid(AppError):
+    """What was given cannot be used; `fields` says which of it and why."""
+
+    code = "invalid"
+    status = 400
+    title = "Some of what was sent cannot be used."
+
+    def __init__(self, fields: dict[str, str], title: str | None = None) -> None:
+        self.fields = fields
+        first = next(iter(fields.items()), None)
+        super().__init__(title or (f"{first[0]}: {first[1]}" if first else None))
+
+
+class BadRequest(AppError):
+    """The request could not be read at all."""
+
+    code = "bad_request"
+    status = 400
+    title = "This request could not be read."
+
+
+class Unauthorized(AppError):
+    """Nobody said who is asking."""
+
+    code = "unauthorized"
+    status = 401
+    title = "This needs the transfer's own key."
+
+
+class NotAllowed(AppError):
+    """Known, and still not allowed."""
+
+    code = "forbidden"
+    status = 403
+    title = "This is not allowed."
+
+
+class NotFound(AppError):
+    """No such thing, or not for whoever asks: the two look the same."""
+
+    code = "not_found"
+    status = 404
+    title = "There is nothing here."
+
+
+class MethodNotAllowed(AppError):
+    """The address exists, but not for this method."""
+
+    code = "method_not_allowed"
+    status = 405
+    title = "This address does not do that."
+
+
+class Gone(AppError):
+    """It was here and is no more; `reason` is expired, deleted or limit_reached."""
+
+    code = "gone"
+    status = 410
+    title = "This transfer is no longer available."
+
+    def __init__(self, title: str | None = None, reason: str = "deleted") -> None:
+        super().__init__(title, reason=reason)
+
+
+class WrongState(AppError):
+    """It cannot be done in the state the transfer is in now."""
+
+    code = "wrong_state"
+    status = 409
+    title = "The transfer is not in a state that allows this."
+
+
+class PartsMissing(AppError):
+    """Storage does not hold the whole file yet; `missing` lists the part numbers."""
+
+    code = "parts_missing"
+    status = 409
+    title = "Some of this file has not arrived yet."
+
+
+class SizeMismatch(AppError):
+    """Storage holds another number of bytes than was planned."""
+
+    code = "size_mismatch"
+    status = 409
+    title = "What arrived is not as long as the file."
+
+
+class TooLarge(AppError):
+    """The request's own body is over the limit."""
+
+    code = "too_large"
+    status = 413
+    title = "This request is too large."
+
+
+class WrongType(AppError):
+    """A JSON route was given something else."""
+
+    code = "unsupported_media_type"
+    status = 415
+    title = "Send this as application/json."
+
+
+class Unavailable(AppError):
+    """Something we depend on does not answer; asking again later is right."""
+
+    code = "unavailable"
+    status = 503
+    title = "Something we need is not answering right now. Please try again in a moment."
+    retry_after = 5
+
+
+CATALOGUE: tuple[type[AppError], ...] = (
+    Invalid,
+    BadRequest,
+    Unauthorized,
+    NotAllowed,
+    NotFound,
+    MethodNotAllowed,
+    Gone,
+    WrongState,
+    PartsMissing,
+    SizeMismatch,
+    TooLarge,
+    WrongType,
+    Unavailable,
+    AppError,
+)

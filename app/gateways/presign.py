@@ -1,0 +1,155 @@
+"""Signed S3 addresses (SigV4 in the query string), made without the network.
+
+Signing one part with boto3 costs ~290 us; here everything that does not change between the parts
+of an upload is hashed once, which leaves one SHA-256 and one HMAC for each.
+https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
+"""
+
+import hashlib
+import hmac
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from urllib.parse import quote, urlsplit
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """An access key; `token` only for a role's temporary ones."""
+
+    access_key: str
+    secret_key: str
+    token: str | None = None
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """What all signatures of one second and one key have in common."""
+
+    stamp: str
+    scope: str
+    credential: str
+    signing_key: bytes
+    token: str | None
+
+
+class Presigner:
+    """Signs addresses in one bucket, as browsers reach it."""
+
+    def __init__(
+        self,
+        endpoint_url: str,
+        bucket: str,
+        region: str,
+        *,
+        in_path: bool,
+        credentials: Callable[[], Credentials],
+        now: Callable[[], datetime],
+    ) -> None:
+        parts = urlsplit(endpoint_url)
+        self.host = parts.netloc if in_path else f"{bucket}.{parts.netloc}"
+        self.origin = f"{parts.scheme}://{self.host}"
+        self._base = parts.path.rstrip("/") + (f"/{bucket}" if in_path else "")
+        self._region = region
+        self._credentials = credentials
+        self._now = now
+
+    def url(
+        self,
+        method: str,
+        key: str,
+        *,
+        expires_in: int,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> str:
+        """An address for exactly this method, key, query and headers, good for `expires_in` s.
+
+        Every header named must be sent with this very value, or storage answers 403.
+        """
+        moment = self._moment()
+        signed = {"host": self.host} | {k.lower(): v.strip() for k, v in (headers or {}).items()}
+        names = ";".join(sorted(signed))
+        pairs = self._common(moment, expires_in, names) | dict(query or {})
+        canonical_query = "&".join(
+            f"{_escape(name)}={_escape(value)}" for name, value in sorted(pairs.items())
+        )
+        path = self._path(key)
+        lines = "".join(f"{name}:{signed[name]}\n" for name in sorted(signed))
+        request = f"{method}\n{path}\n{canonical_query}\n{lines}\n{names}\nUNSIGNED-PAYLOAD"
+        signature = _sign(moment, hashlib.sha256(request.encode()))
+        return f"{self.origin}{path}?{canonical_query}&X-Amz-Signature={signature}"
+
+    def part_urls(
+        self, key: str, upload_id: str, parts: Iterable[tuple[int, int]], *, expires_in: int
+    ) -> list[str]:
+        """One address for each (part number, size in bytes), size signed as Content-Length.
+
+        A body one byte longer or shorter is refused by storage itself.
+        """
+        moment = self._moment()
+        common = self._common(moment, expires_in, "content-length;host")
+        # Upper case sorts before lower case: partNumber and uploadId always come last.
+        head = "&".join(f"{_escape(k)}={_escape(v)}" for k, v in sorted(common.items()))
+        path = self._path(key)
+        upload = f"&uploadId={_escape(upload_id)}"
+        unchanging = hashlib.sha256(f"PUT\n{path}\n{head}&partNumber=".encode())
+        tail = f"\nhost:{self.host}\n\ncontent-length;host\nUNSIGNED-PAYLOAD"
+        before = f"{self.origin}{path}?{head}&partNumber="
+        urls = []
+        for number, size in parts:
+            digest = unchanging.copy()
+            digest.update(f"{number}{upload}\ncontent-length:{size}{tail}".encode())
+            urls.append(f"{before}{number}{upload}&X-Amz-Signature={_sign(moment, digest)}")
+        return urls
+
+    def _path(self, key: str) -> str:
+        return f"{self._base}/{quote(key, safe='/-_.~')}"
+
+    def _moment(self) -> _Moment:
+        given = self._credentials()
+        now = self._now()
+        scope = f"{now:%Y%m%d}/{self._region}/s3/aws4_request"
+        return _Moment(
+            stamp=f"{now:%Y%m%dT%H%M%SZ}",
+            scope=scope,
+            credential=f"{given.access_key}/{scope}",
+            signing_key=_signing_key(given.secret_key, f"{now:%Y%m%d}", self._region),
+            token=given.token,
+        )
+
+    @staticmethod
+    def _common(moment: _Moment, expires_in: int, signed_headers: str) -> dict[str, str]:
+        pairs = {
+            "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
+            "X-Amz-Credential": moment.credential,
+            "X-Amz-Date": moment.stamp,
+            "X-Amz-Expires": str(expires_in),
+            "X-Amz-SignedHeaders": signed_headers,
+        }
+        if moment.token:
+            pairs["X-Amz-Security-Token"] = moment.token
+        return pairs
+
+
+def _escape(value: str) -> str:
+    return quote(value, safe="-_.~")
+
+
+def _hmac(key: bytes, message: str) -> bytes:
+    return hmac.digest(key, message.encode(), "sha256")
+
+
+@lru_cache(maxsize=8)
+def _signing_key(secret_key: str, day: str, region: str) -> bytes:
+    """The day's key: four HMACs that need not be repeated for every signature."""
+    key = _hmac(f"AWS4{secret_key}".encode(), day)
+    for word in (region, "s3", "aws4_request"):
+        key = _hmac(key, word)
+    return key
+
+
+def _sign(moment: _Moment, request: "hashlib._Hash") -> str:
+    text = f"AWS4-HMAC-SHA256\n{moment.stamp}\n{moment.scope}\n{request.hexdigest()}"
+    return hmac.digest(moment.signing_key, text.encode(), "sha256").hex()

@@ -1,0 +1,122 @@
+"""The job queue in our words. The only file that imports rq.
+
+Redis holds reminders, never the truth: losing all of it delays work until the next sweep.
+Jobs are serialised as JSON and carry ids only.
+"""
+
+import logging
+import signal
+import threading
+from types import FrameType
+from typing import Any, Protocol
+
+import redis
+from flask import Flask
+from rq import Queue, Worker
+from rq.job import Job as RqJob
+from rq.serializers import JSONSerializer
+
+from app.config import Settings
+from app.db import db
+
+log = logging.getLogger(__name__)
+
+# The platform kills 30 s after SIGTERM (Heroku); we are gone before, see BeelineWorker.
+STOP_SECONDS = 20
+
+
+class Work(Protocol):
+    """What the queue needs to know of a job: app/jobs.py has the table."""
+
+    name: str
+    path: str
+    queue: str
+    timeout_seconds: int
+
+
+class JobQueue:
+    """Redis, bound late; every call has a short timeout so that no request hangs on it."""
+
+    def bind(self, settings: Settings) -> None:
+        """Take the settings; opens no connection."""
+        self._url = settings.redis_url
+        self._redis = redis.Redis.from_url(
+            settings.redis_url, socket_timeout=2, socket_connect_timeout=2
+        )
+
+    def put(self, work: Work, *ids: str) -> None:
+        """Queue `work` for these ids; raises redis.RedisError."""
+        self._queue(work.queue).enqueue(
+            work.path, *ids, job_timeout=work.timeout_seconds, result_ttl=0, failure_ttl=7 * 86400
+        )
+
+    def put_once(self, work: Work, slot: int, seconds: int) -> bool:
+        """Queue `work` unless a clock has done so for this slot; raises redis.RedisError."""
+        key = f"beeline:tick:{work.name}:{slot}"
+        if not self._redis.set(key, "1", nx=True, ex=2 * seconds):
+            return False
+        self.put(work)
+        return True
+
+    def check(self) -> None:
+        """Raise redis.RedisError unless Redis answers."""
+        self._redis.ping()
+
+    def run_worker(self, app: Flask, names: list[str], stopping: threading.Event) -> None:
+        """Work on these queues, first one first, until SIGTERM or SIGINT."""
+        # A worker blocks on Redis for seconds at a time, so it has a connection of its own.
+        connection = redis.Redis.from_url(self._url, socket_connect_timeout=3)
+        worker = BeelineWorker(
+            [Queue(name, connection=connection, serializer=JSONSerializer) for name in names],
+            connection=connection,
+            serializer=JSONSerializer,
+            # With the defaults a killed worker's job is noticed after 13 minutes.
+            worker_ttl=20,
+            maintenance_interval=10,
+            job_monitoring_interval=5,
+        )
+        worker.app, worker.stopping = app, stopping
+        worker.work(logging_level="WARNING")
+
+    def _queue(self, name: str) -> Queue:
+        return Queue(name, connection=self._redis, serializer=JSONSerializer)
+
+
+class BeelineWorker(Worker):
+    """An RQ worker that leaves within STOP_SECONDS of SIGTERM without losing work.
+
+    Each job runs in a forked child. On SIGTERM no new job is taken; the child is told, and
+    finishes or gives its lease back; whoever is still there at the end is killed, and its lease
+    lapses.
+    """
+
+    app: Flask
+    stopping: threading.Event
+
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:
+        """First signal: leave. Further ones say nothing new (Heroku repeats SIGTERM)."""
+        for known in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(known, signal.SIG_IGN)
+        log.info("worker stops")
+        if self.horse_pid:
+            self.kill_horse(signal.SIGTERM)
+            last_resort = threading.Timer(STOP_SECONDS, self.kill_horse)
+            last_resort.daemon = True
+            last_resort.start()
+        self._shutdown()
+
+    def setup_work_horse_signals(self) -> None:
+        """The child goes on after SIGTERM, and its job sees `stopping`."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda signum, frame: self.stopping.set())
+
+    def perform_job(self, job: RqJob, queue: Queue) -> bool:
+        """Run one job inside the application, with database connections of its own."""
+        with self.app.app_context():
+            # What the parent may have open must not be shared by a forked child.
+            db.engine.dispose(close=False)
+            return super().perform_job(job, queue)
+
+    def handle_exception(self, job: RqJob, *exc_info: Any) -> None:
+        """One line with the job's name and the reason."""
+        log.error("job failed", exc_info=exc_info, extra={"job": job.func_name})

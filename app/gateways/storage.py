@@ -1,0 +1,319 @@
+"""Object storage in our words. The only file that imports boto3; it knows S3's limits and pages.
+
+What the access key needs on `arn:aws:s3:::BUCKET/PREFIX*`: s3:PutObject, s3:GetObject,
+s3:DeleteObject, s3:AbortMultipartUpload, s3:ListMultipartUploadParts; on the bucket:
+s3:ListBucket and s3:ListBucketMultipartUploads (and, for `flask storage setup` only,
+s3:PutBucketCORS and s3:PutLifecycleConfiguration).
+
+Nothing here may run while a transaction is open (tests/test_house.py looks for it).
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from app import clock
+from app.config import Settings
+from app.errors import Unavailable
+from app.gateways.presign import Credentials, Presigner
+
+TOKEN_FIELD = "beeline"  # noqa: S105  the name of a metadata field, not a secret
+TOKEN_HEADER = f"x-amz-meta-{TOKEN_FIELD}"
+OBJECT_TYPE = "application/octet-stream"
+DELETE_BATCH = 1000  # https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
+_NOT_THERE = {"404", "NoSuchKey", "NotFound"}
+
+
+class NoSuchUpload(Exception):
+    """The multipart upload is unknown: completed, aborted, or never begun."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part as storage holds it."""
+
+    number: int
+    size: int
+    etag: str
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A finished object as storage describes it; `token` is the upload that made it."""
+
+    size: int
+    etag: str
+    token: str | None
+
+
+@dataclass(frozen=True)
+class OpenUpload:
+    """A multipart upload that storage holds open."""
+
+    key: str
+    s3_upload_id: str
+    initiated: datetime
+
+
+class Storage:
+    """The one bucket, and nothing in it outside our prefix."""
+
+    def bind(self, settings: Settings) -> None:
+        """Take the settings; opens no connection."""
+        self._settings = settings
+        self._bucket = settings.s3_bucket
+        self._session = boto3.session.Session()
+        self._client = self._make_client(settings)
+        public = settings.s3_public_endpoint_url or self._client.meta.endpoint_url
+        self._presigner = Presigner(
+            public,
+            settings.s3_bucket,
+            settings.s3_region,
+            in_path=self._is_in_path(settings),
+            credentials=self._credentials(settings),
+            now=lambda: clock.now(),  # noqa: PLW0108  looked up late, so that tests can set it
+        )
+
+    @property
+    def origin(self) -> str:
+        """Where browsers send and fetch bytes: for the Content-Security-Policy."""
+        return self._presigner.origin
+
+    # -- signing: no network ------------------------------------------------------------------
+
+    def part_urls(
+        self, key: str, s3_upload_id: str, parts: Iterable[tuple[int, int]], expires_in: int
+    ) -> list[str]:
+        """Addresses to PUT the given (number, size) parts at, each good for exactly its size."""
+        return self._presigner.part_urls(key, s3_upload_id, parts, expires_in=expires_in)
+
+    def put_url(
+        self, key: str, token: str, size: int, expires_in: int
+    ) -> tuple[str, dict[str, str]]:
+        """An address to PUT a whole object at once, and the headers that must go with it.
+
+        If-None-Match makes storage refuse it once there is an object, so that the address can
+        never overwrite what has been checked (a plain presigned PUT could, until it expires).
+        """
+        headers = {
+            "Content-Type": OBJECT_TYPE,
+            "If-None-Match": "*",
+            TOKEN_HEADER: token,
+        }
+        signed = headers | {"Content-Length": str(size)}
+        return self._presigner.url("PUT", key, headers=signed, expires_in=expires_in), headers
+
+    def get_url(self, key: str, disposition: str, expires_in: int) -> str:
+        """An address to GET an object from, always as a neutral attachment."""
+        query = {
+            "response-content-disposition": disposition,
+            "response-content-type": OBJECT_TYPE,
+            "response-cache-control": "private, no-store",
+        }
+        return self._presigner.url("GET", key, query=query, expires_in=expires_in)
+
+    # -- one object on its way ----------------------------------------------------------------
+
+    def begin_upload(self, key: str, token: str) -> str:
+        """Open a multipart upload and return its id. Not repeatable: each call opens another."""
+        with _asking():
+            answer = self._client.create_multipart_upload(
+                Bucket=self._bucket, Key=key, ContentType=OBJECT_TYPE, Metadata={TOKEN_FIELD: token}
+            )
+        return answer["UploadId"]
+
+    def list_parts(self, key: str, s3_upload_id: str) -> list[Part]:
+        """Every part that storage holds, in order; raises NoSuchUpload."""
+        pages = self._client.get_paginator("list_parts").paginate(
+            Bucket=self._bucket, Key=key, UploadId=s3_upload_id
+        )
+        with _asking():
+            return [
+                Part(part["PartNumber"], part["Size"], part["ETag"])
+                for page in pages
+                for part in page.get("Parts", [])
+            ]
+
+    def finish_upload(self, key: str, s3_upload_id: str, parts: Iterable[Part]) -> None:
+        """Make the object of these parts; raises NoSuchUpload. Repeating it may raise that too.
+
+        S3 can answer 200 with an error inside; botocore retries those for us.
+        """
+        listed = [{"PartNumber": part.number, "ETag": part.etag} for part in parts]
+        with _asking():
+            self._client.complete_multipart_upload(
+                Bucket=self._bucket,
+                Key=key,
+                UploadId=s3_upload_id,
+                MultipartUpload={"Parts": listed},
+            )
+
+    def abort_upload(self, key: str, s3_upload_id: str) -> None:
+        """Drop a multipart upload and its parts; success if there is none."""
+        try:
+            with _asking():
+                self._client.abort_multipart_upload(
+                    Bucket=self._bucket, Key=key, UploadId=s3_upload_id
+                )
+        except NoSuchUpload:
+            return
+
+    def head(self, key: str) -> Stored | None:
+        """What lies at the key, or None."""
+        try:
+            answer = self._client.head_object(Bucket=self._bucket, Key=key)
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _NOT_THERE:
+                return None
+            raise _translated(error) from error
+        except BotoCoreError as error:
+            raise Unavailable from error
+        return Stored(answer["ContentLength"], answer["ETag"], answer["Metadata"].get(TOKEN_FIELD))
+
+    # -- many at once -------------------------------------------------------------------------
+
+    def delete(self, keys: Iterable[str]) -> list[str]:
+        """Remove objects, missing ones too; the keys that storage would not remove."""
+        refused: list[str] = []
+        remaining = list(keys)
+        while remaining:
+            batch, remaining = remaining[:DELETE_BATCH], remaining[DELETE_BATCH:]
+            with _asking():
+                answer = self._client.delete_objects(
+                    Bucket=self._bucket,
+                    Delete={"Objects": [{"Key": key} for key in batch], "Quiet": True},
+                )
+            refused += [error["Key"] for error in answer.get("Errors", [])]
+        return refused
+
+    def open_uploads(self) -> Iterator[list[OpenUpload]]:
+        """The multipart uploads below our prefix, a page (up to 1000) at a time."""
+        pages = self._client.get_paginator("list_multipart_uploads").paginate(
+            Bucket=self._bucket, Prefix=self._settings.s3_prefix
+        )
+        with _asking():
+            for page in pages:
+                yield [
+                    OpenUpload(one["Key"], one["UploadId"], one["Initiated"])
+                    for one in page.get("Uploads", [])
+                ]
+
+    # -- the bucket itself --------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise Unavailable unless the bucket answers."""
+        with _asking():
+            self._client.head_bucket(Bucket=self._bucket)
+
+    def setup(self, origins: list[str], abort_after_days: int) -> None:
+        """Create the bucket if missing and set its CORS and lifecycle rules; repeatable.
+
+        The lifecycle rule is the backstop for multiparts that our own sweep never saw; it counts
+        from the beginning of an upload, so it must be longer than any upload may take.
+        """
+        with _asking():
+            self._create_bucket()
+            self._client.put_bucket_cors(
+                Bucket=self._bucket, CORSConfiguration={"CORSRules": [_cors_rule(origins)]}
+            )
+            self._client.put_bucket_lifecycle_configuration(
+                Bucket=self._bucket,
+                LifecycleConfiguration={
+                    "Rules": [
+                        {
+                            "ID": "beeline-abort-incomplete-uploads",
+                            "Status": "Enabled",
+                            "Filter": {"Prefix": self._settings.s3_prefix},
+                            "AbortIncompleteMultipartUpload": {
+                                "DaysAfterInitiation": abort_after_days
+                            },
+                        }
+                    ]
+                },
+            )
+
+    def _create_bucket(self) -> None:
+        try:
+            self._client.head_bucket(Bucket=self._bucket)
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in _NOT_THERE:
+                raise
+            region = self._settings.s3_region
+            where: dict[str, Any] = {}
+            if region != "us-east-1":  # the one region that must not be named here
+                where = {"CreateBucketConfiguration": {"LocationConstraint": region}}
+            self._client.create_bucket(Bucket=self._bucket, **where)
+
+    def _make_client(self, settings: Settings) -> Any:
+        return self._session.client(
+            "s3",
+            endpoint_url=settings.s3_endpoint_url or None,
+            region_name=settings.s3_region,
+            aws_access_key_id=settings.s3_access_key_id or None,
+            aws_secret_access_key=settings.s3_secret_access_key or None,
+            config=Config(
+                signature_version="s3v4",
+                s3={"addressing_style": "path" if self._is_in_path(settings) else "virtual"},
+                connect_timeout=3,
+                read_timeout=60,
+                retries={"mode": "standard", "total_max_attempts": 4},
+                max_pool_connections=32,
+                # Stores that do not know boto3's new default checksums refuse them.
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        )
+
+    @staticmethod
+    def _is_in_path(settings: Settings) -> bool:
+        if settings.s3_addressing == "auto":
+            return bool(settings.s3_endpoint_url)
+        return settings.s3_addressing == "path"
+
+    def _credentials(self, settings: Settings) -> Callable[[], Credentials]:
+        if settings.s3_access_key_id:
+            fixed = Credentials(settings.s3_access_key_id, settings.s3_secret_access_key)
+            return lambda: fixed
+        return self._role_credentials
+
+    def _role_credentials(self) -> Credentials:
+        """boto3 renews a role's keys; asking each time costs nothing while they are fresh."""
+        found = self._session.get_credentials()
+        if found is None:
+            raise Unavailable("No credentials for storage could be found.")
+        frozen = found.get_frozen_credentials()
+        return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
+
+
+def _cors_rule(origins: list[str]) -> Mapping[str, Any]:
+    return {
+        "ID": "beeline",
+        "AllowedOrigins": origins,
+        "AllowedMethods": ["PUT", "GET", "HEAD"],
+        "AllowedHeaders": ["*"],
+        "ExposeHeaders": ["ETag"],
+        "MaxAgeSeconds": 3600,
+    }
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    """Turn botocore's errors into ours, at the only place that sees them."""
+    try:
+        yield
+    except ClientError as error:
+        raise _translated(error) from error
+    except BotoCoreError as error:
+        raise Unavailable("Storage is not answering right now.") from error
+
+
+def _translated(error: ClientError) -> Exception:
+    if error.response["Error"]["Code"] == "NoSuchUpload":
+        return NoSuchUpload(str(error))
+    return Unavailable("Storage refused what we asked of it.")

@@ -1,0 +1,190 @@
+"""Read and validate what a client sent, JSON or form alike, collecting every complaint.
+
+    with Inputs(body) as given:
+        title = given.text("title", longest=200)
+
+Leaving the block raises errors.Invalid with all complaints, by full path (`files.1.size`);
+nothing else can come out of reading. A field that nobody asked for is a complaint too.
+"""
+
+import math
+import re
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, TypeVar
+
+from app.errors import Invalid
+
+T = TypeVar("T")
+# C0, DEL and C1 controls; NUL among them, which PostgreSQL cannot store at all.
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROLS_BUT_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?([Zz]|[+-]\d\d:\d\d)")
+# The file systems in use allow 255 bytes for a name; the whole path must fit an index entry.
+LONGEST_NAME_BYTES = 255
+LONGEST_PATH_BYTES = 2000
+
+
+class Inputs:
+    """One object's fields, each read once by the method that says what it must be."""
+
+    def __init__(
+        self, given: Any, prefix: str = "", complaints: dict[str, str] | None = None
+    ) -> None:
+        self._prefix = prefix
+        self.complaints: dict[str, str] = {} if complaints is None else complaints
+        self._read: set[str] = set()
+        self._given: dict[str, Any] = given if isinstance(given, dict) else {}
+        if not isinstance(given, dict):
+            self.complaints[prefix.rstrip(".") or "body"] = "must be an object"
+
+    def __enter__(self) -> "Inputs":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self._refuse_unknown()
+        if self.complaints and (error is None or isinstance(error, Invalid)):
+            raise Invalid(self.complaints)
+
+    def has(self, name: str) -> bool:
+        """Whether the field was sent at all."""
+        return name in self._given
+
+    def text(self, name: str, *, default: str = "", longest: int, lines: bool = False) -> str:
+        """A string of at most `longest` characters, without control characters."""
+        value = self._take(name)
+        if value is None:
+            return default
+        if not isinstance(value, str):
+            return self._complain(name, "must be text", default)
+        if reason := _bad_text(value, _CONTROLS_BUT_LINES if lines else _CONTROLS):
+            return self._complain(name, reason, default)
+        if len(value) > longest:
+            return self._complain(name, f"must be at most {longest} characters", default)
+        return value
+
+    def whole(self, name: str, *, least: int, most: int, default: int | None = None) -> int:
+        """A whole number from `least` to `most`; required when there is no default."""
+        value = self._take(name)
+        if value is None and default is not None:
+            return default
+        return self._whole(name, value, least, most)
+
+    def optional_whole(self, name: str, *, least: int, most: int) -> int | None:
+        """As `whole`, and null or absent gives None."""
+        value = self._take(name)
+        return None if value is None else self._whole(name, value, least, most)
+
+    def instant(self, name: str) -> datetime | None:
+        """An RFC 3339 instant with its zone, as aware UTC; None when absent or null."""
+        value = self._take(name)
+        if value is None:
+            return None
+        if not isinstance(value, str) or not _RFC3339.fullmatch(value):
+            return self._complain(name, "must be a time such as 2030-01-31T12:00:00Z", None)
+        try:
+            return datetime.fromisoformat(value.upper().replace(" ", "T")).astimezone(UTC)
+        except (ValueError, OverflowError):
+            return self._complain(name, "is no time that exists", None)
+
+    def path(self, name: str) -> str:
+        """A relative file path as a person's computer has it, returned byte for byte."""
+        value = self._take(name)
+        reason = "is required" if value is None else _bad_path(value)
+        return self._complain(name, reason, "") if reason else value
+
+    def uuid(self, name: str) -> uuid.UUID:
+        """A UUID, required."""
+        value = self._take(name)
+        try:
+            if not isinstance(value, str) or len(value) != 36:
+                raise ValueError(value)
+            return uuid.UUID(value)
+        except ValueError:
+            return self._complain(name, "must be an id", uuid.UUID(int=0))
+
+    def numbers(self, name: str, *, least: int, most: int, longest: int) -> tuple[int, ...]:
+        """A list of 1 to `longest` different whole numbers from `least` to `most`."""
+        value = self._list(name, 1, longest)
+        numbers = [self._whole(f"{name}.{i}", one, least, most) for i, one in enumerate(value)]
+        if len(set(numbers)) != len(numbers):
+            self._complain(name, "must not repeat a number", None)
+        return tuple(numbers)
+
+    def each(self, name: str, read: Callable[["Inputs"], T], *, least: int, most: int) -> list[T]:
+        """A list of `least` to `most` objects, each read by `read`."""
+        items = []
+        for index, one in enumerate(self._list(name, least, most)):
+            inner = Inputs(one, f"{self._prefix}{name}.{index}.", self.complaints)
+            items.append(read(inner))
+            inner._refuse_unknown()
+        return items
+
+    def _list(self, name: str, least: int, most: int) -> list[Any]:
+        value = self._take(name)
+        value = [] if value is None else value
+        if not isinstance(value, list):
+            return self._complain(name, "must be a list", [])
+        if not least <= len(value) <= most:
+            reason = "must not be empty" if len(value) < least else f"must hold at most {most}"
+            return self._complain(name, reason, [])
+        return value
+
+    def _whole(self, name: str, value: Any, least: int, most: int) -> int:
+        if isinstance(value, float) and math.isfinite(value) and value == int(value):
+            value = int(value)  # JSON has one kind of number, and 3.0 is 3
+        if not isinstance(value, int) or isinstance(value, bool):
+            return self._complain(name, "must be a whole number", least)
+        if not least <= value <= most:
+            return self._complain(name, f"must be from {least} to {most}", least)
+        return value
+
+    def _take(self, name: str) -> Any:
+        self._read.add(name)
+        return self._given.get(name)
+
+    def _complain(self, name: str, reason: str, instead: T) -> T:
+        self.complaints.setdefault(f"{self._prefix}{name}", reason)
+        return instead
+
+    def _refuse_unknown(self) -> None:
+        for name in sorted(set(self._given) - self._read, key=str)[:20]:
+            shown = name if _bad_text(name, _CONTROLS) is None and len(name) < 64 else "a field"
+            self._complain(shown, "is not known here", None)
+
+
+def _bad_text(value: str, controls: re.Pattern[str]) -> str | None:
+    if controls.search(value):
+        return "must not hold control characters"
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # a lone surrogate: valid JSON, and no text
+        return "must be valid Unicode"
+    return None
+
+
+def _bad_path(value: Any) -> str | None:
+    if not isinstance(value, str):
+        return "must be text"
+    if reason := _bad_text(value, _CONTROLS):
+        return reason
+    if not value.strip():
+        return "must not be empty"
+    if value.startswith("/") or re.match(r"[A-Za-z]:[\\/]", value):
+        return "must not be absolute"
+    pieces = value.split("/")
+    if any(piece in ("", ".", "..") for piece in pieces):
+        return "must not hold empty pieces, . or .."
+    if any(len(piece.encode()) > LONGEST_NAME_BYTES for piece in pieces):
+        return f"must not hold a name over {LONGEST_NAME_BYTES} bytes"
+    if len(value.encode()) > LONGEST_PATH_BYTES:
+        return f"must be at most {LONGEST_PATH_BYTES} bytes"
+    return None

@@ -1,0 +1,57 @@
+"""The table of background work, and the schedule that keeps it honest.
+
+A job names a service verb by its dotted path. Every one may run twice, at once, late, or die
+anywhere: its first act is a conditional claim, its last a conditional settle.
+"""
+
+import threading
+import uuid
+from dataclasses import dataclass
+
+from app.db import after_commit
+from app.extensions import queue
+
+# Set when the process was asked to stop: long work looks at it between its steps.
+stopping = threading.Event()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One kind of background work."""
+
+    path: str
+    queue: str = "default"
+    timeout_seconds: int = 600
+
+    @property
+    def name(self) -> str:
+        """Short and unique, for logs and keys."""
+        return self.path.removeprefix("app.services.")
+
+    def later(self, *ids: uuid.UUID) -> None:
+        """Queue this for `ids` once the current transaction is durable; never if it rolls back.
+
+        If Redis is down the commit stands, and REQUEUE_STUCK finds the row.
+        """
+        after_commit(lambda: queue.put(self, *(str(one) for one in ids)))
+
+
+PROCESS_TRANSFER = Job("app.services.transfers.process", timeout_seconds=3600)
+REMOVE_BYTES = Job("app.services.upkeep.remove_bytes", queue="sweep")
+EXPIRE_DUE = Job("app.services.upkeep.expire_due", queue="sweep")
+DELETE_EXPIRED = Job("app.services.upkeep.delete_expired", queue="sweep")
+DELETE_ABANDONED = Job("app.services.upkeep.delete_abandoned", queue="sweep")
+REQUEUE_STUCK = Job("app.services.upkeep.requeue_stuck", queue="sweep", timeout_seconds=60)
+ABORT_UNKNOWN = Job("app.services.upkeep.abort_unknown_uploads", queue="sweep")
+
+# The sweep queue comes first: its jobs are short, and they are what repairs the rest.
+QUEUES = ["sweep", "default"]
+
+SCHEDULE: list[tuple[int, Job]] = [
+    (15, REQUEUE_STUCK),
+    (30, EXPIRE_DUE),
+    (60, REMOVE_BYTES),
+    (300, DELETE_EXPIRED),
+    (300, DELETE_ABANDONED),
+    (3600, ABORT_UNKNOWN),
+]

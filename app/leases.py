@@ -1,0 +1,123 @@
+"""Who is working on a transfer: a lease in its row, with a token that fences out the late.
+
+Queues deliver twice, at once, or not at all; a worker may be killed at any instruction. So the
+work on a transfer starts by claiming its lease, a heartbeat renews it, and every write of the
+result names the token (`Lease.is_mine`). A lease that lapses may be claimed by another, and the
+late one's writes then change nothing.
+"""
+
+import logging
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from sqlalchemy import ColumnElement, Engine, or_, update
+
+from app.clock import db_now
+from app.db import db, discard, transaction
+from app.models import State, Transfer
+
+log = logging.getLogger(__name__)
+
+LEASE_SECONDS = 25
+HEARTBEAT_SECONDS = 8
+# How long to leave a transfer alone after its n-th failed attempt.
+BACKOFF_SECONDS = (5, 15, 30, 60, 120, 300, 600)
+
+
+class Lease:
+    """One claim of one transfer; `lost` is set when somebody else may be at it."""
+
+    def __init__(self, transfer_id: uuid.UUID, attempt: int) -> None:
+        self.transfer_id = transfer_id
+        self.token = uuid.uuid4()
+        self.attempt = attempt
+        self.lost = threading.Event()
+
+    @property
+    def is_mine(self) -> ColumnElement[bool]:
+        """The condition that every write of this work's result carries."""
+        return Transfer.lease_token == self.token
+
+
+@contextmanager
+def hold(transfer_id: uuid.UUID, state: State) -> Iterator[Lease | None]:
+    """Work on a transfer alone while it is in `state`; None if another does, or it is not in it.
+
+    Leaving the block gives the lease back; leaving it by an exception keeps others away for a
+    backoff that grows with each attempt. Dying in it costs others LEASE_SECONDS.
+    """
+    lease = _claim(transfer_id, state)
+    if lease is None:
+        yield None
+        return
+    done = threading.Event()
+    heart = threading.Thread(target=_beat, args=(db.engine, lease, done), daemon=True)
+    heart.start()
+    try:
+        yield lease
+    except BaseException:
+        step = BACKOFF_SECONDS[min(lease.attempt, len(BACKOFF_SECONDS)) - 1]
+        _give_back(lease, leave_alone=timedelta(seconds=step))
+        raise
+    else:
+        _give_back(lease)
+    finally:
+        done.set()
+        heart.join()
+
+
+def is_free() -> ColumnElement[bool]:
+    """The condition that nobody works on a transfer now."""
+    return or_(Transfer.lease_until.is_(None), Transfer.lease_until < db_now())
+
+
+def _claim(transfer_id: uuid.UUID, state: State) -> Lease | None:
+    lease = Lease(transfer_id, attempt=0)
+    with transaction():
+        attempt = db.session.scalar(
+            update(Transfer)
+            .where(Transfer.id == transfer_id, Transfer.state == state, is_free())
+            .values(
+                lease_token=lease.token,
+                lease_until=db_now() + timedelta(seconds=LEASE_SECONDS),
+                attempt_count=Transfer.attempt_count + 1,
+            )
+            .returning(Transfer.attempt_count)
+            .execution_options(synchronize_session=False)
+        )
+    if attempt is None:
+        return None
+    lease.attempt = attempt
+    return lease
+
+
+def _beat(engine: Engine, lease: Lease, done: threading.Event) -> None:
+    """Renew until done; on a connection of its own, because the work's may be in a transaction."""
+    renew = (
+        update(Transfer)
+        .where(Transfer.id == lease.transfer_id, lease.is_mine)
+        .values(lease_until=db_now() + timedelta(seconds=LEASE_SECONDS))
+    )
+    while not done.wait(HEARTBEAT_SECONDS):
+        try:
+            with engine.begin() as connection:
+                if connection.execute(renew).rowcount == 0:
+                    lease.lost.set()
+                    return
+        except Exception:
+            # The database may be back before the lease lapses; the fence decides, not we.
+            log.exception("could not renew a lease")
+
+
+def _give_back(lease: Lease, leave_alone: timedelta = timedelta(0)) -> None:
+    discard()
+    with transaction():
+        db.session.execute(
+            update(Transfer)
+            .where(Transfer.id == lease.transfer_id, lease.is_mine)
+            .values(lease_token=None, lease_until=db_now() + leave_alone)
+            .execution_options(synchronize_session=False)
+        )

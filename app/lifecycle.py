@@ -1,0 +1,87 @@
+"""What a transfer may become, and `move()`: the only way its state changes.
+
+Every change is one conditional UPDATE, so that of any number of callers exactly one wins.
+"""
+
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import ColumnElement, select, update
+
+from app.clock import db_now
+from app.db import db
+from app.models import State, Transfer
+
+MAY_BECOME: dict[State, frozenset[State]] = {
+    State.INIT: frozenset({State.PROCESSING, State.DELETED}),
+    State.PROCESSING: frozenset({State.INIT, State.READY, State.DELETED}),
+    State.READY: frozenset({State.EXPIRED, State.DELETED}),
+    State.EXPIRED: frozenset({State.READY, State.DELETED}),
+    State.DELETED: frozenset(),
+}
+
+# Whoever moves a transfer takes the work on it away from whoever was at it.
+_WORK_OVER = {"lease_token": None, "lease_until": None, "attempt_count": 0}
+
+
+def _sources(to: State) -> list[State]:
+    return [state for state, targets in MAY_BECOME.items() if to in targets]
+
+
+def _stamps(to: State) -> dict[str, Any]:
+    return {
+        State.INIT: {"last_activity_at": db_now()},
+        State.PROCESSING: {"last_activity_at": db_now()},
+        State.READY: {"ready_at": db_now(), "expired_at": None},
+        State.EXPIRED: {"expired_at": db_now()},
+        State.DELETED: {"deleted_at": db_now()},
+    }[to]
+
+
+def move(
+    transfer_id: uuid.UUID, to: State, *conditions: ColumnElement[bool], **values: Any
+) -> bool:
+    """Change the state if the transfer is in one that may become `to`, and `conditions` hold.
+
+    True for the one caller that did it, False for every other. Call inside transaction().
+    """
+    statement = (
+        update(Transfer)
+        .where(Transfer.id == transfer_id, Transfer.state.in_(_sources(to)), *conditions)
+        .values(state=to, **_stamps(to), **_WORK_OVER, **values)
+        # SQLAlchemy's own synchronising would set the new state on the loser's object too.
+        .execution_options(synchronize_session=False)
+    )
+    moved = db.session.execute(statement).rowcount == 1
+    if (loaded := db.session.identity_map.get(_identity(transfer_id))) is not None:
+        db.session.expire(loaded)
+    return moved
+
+
+def move_due(to: State, *conditions: ColumnElement[bool], limit: int) -> list[uuid.UUID]:
+    """Move up to `limit` transfers for which `conditions` hold, in one statement; their ids.
+
+    Rows that someone else holds are skipped, so several sweeps share the work without waiting.
+    """
+    due = (
+        select(Transfer.id)
+        .where(Transfer.state.in_(_sources(to)), *conditions)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        # A CTE is evaluated once; a plain subquery may be run again and lock more than the limit.
+        .cte("due")
+    )
+    statement = (
+        update(Transfer)
+        .where(Transfer.id.in_(select(due.c.id)))
+        .values(state=to, **_stamps(to), **_WORK_OVER)
+        .returning(Transfer.id)
+        .execution_options(synchronize_session=False)
+    )
+    moved: Iterable[uuid.UUID] = db.session.scalars(statement)
+    return list(moved)
+
+
+def _identity(transfer_id: uuid.UUID) -> Any:
+    return db.session.identity_key(Transfer, transfer_id)

@@ -1,0 +1,71 @@
+"""Structured log lines: one JSON object each, with the request's id, on standard output.
+
+Only the fields named here ever leave: no query strings, no tokens, no paths that hold a slug.
+"""
+
+import json
+import logging
+import re
+import secrets
+import time
+from datetime import UTC, datetime
+
+from flask import Flask, Response, g, has_request_context, request
+
+_FIELDS = ("job", "upload", "method", "route", "status", "duration_ms")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
+log = logging.getLogger("beeline.request")
+
+
+class JsonLines(logging.Formatter):
+    """One line of JSON for each record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as one line; an exception as its traceback in `error`."""
+        line = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "name": record.name,
+            "message": record.getMessage(),
+        }
+        if has_request_context() and "request_id" in g:
+            line["request_id"] = g.request_id
+        line |= {name: getattr(record, name) for name in _FIELDS if hasattr(record, name)}
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def init_app(app: Flask, level: str) -> None:
+    """Log JSON lines from here on, and one line for every request but the health checks."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for chatty in ("botocore", "boto3", "urllib3", "rq", "alembic"):
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
+    app.before_request(_begin)
+    app.after_request(_end)
+
+
+def _begin() -> None:
+    given = request.headers.get("X-Request-ID", "")
+    g.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    g.began = time.perf_counter()
+
+
+def _end(answer: Response) -> Response:
+    answer.headers["X-Request-ID"] = g.get("request_id", "")
+    if request.endpoint not in ("status.health", "status.ready"):
+        log.info(
+            "request",
+            extra={
+                "method": request.method,
+                # The rule, not the path: that holds the slug, which is the key to the files.
+                "route": str(request.url_rule or "(none)"),
+                "status": answer.status_code,
+                "duration_ms": round((time.perf_counter() - g.get("began", 0)) * 1000, 1),
+            },
+        )
+    return answer

@@ -1,0 +1,237 @@
+"""The tables. Constraints make illegal rows impossible; no I/O and no JSON here.
+
+A Transfer has Files; a File has one Upload, which is one object on its way to the bucket.
+An Upload that nobody wants any more is ABORTED, and the upkeep removes its bytes.
+"""
+
+import enum
+import uuid
+from datetime import datetime
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Enum,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    Text,
+    func,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from app.config import S3_MAX_OBJECT_SIZE, S3_MAX_PART_SIZE, S3_MAX_PARTS, S3_MIN_PART_SIZE
+from app.db import Base
+
+
+class State(enum.StrEnum):
+    """The life of a transfer; `lifecycle.MAY_BECOME` says what may follow what."""
+
+    INIT = "INIT"
+    PROCESSING = "PROCESSING"
+    READY = "READY"
+    EXPIRED = "EXPIRED"
+    DELETED = "DELETED"
+
+
+class UploadState(enum.StrEnum):
+    """OPEN until storage holds all of it and we have checked; ABORTED when its bytes must go."""
+
+    OPEN = "OPEN"
+    COMPLETE = "COMPLETE"
+    ABORTED = "ABORTED"
+
+
+class Method(enum.StrEnum):
+    """How the bytes travel: one PUT that can never overwrite, or a multipart upload."""
+
+    SINGLE = "single"
+    MULTIPART = "multipart"
+
+
+class Problem(enum.StrEnum):
+    """Why a file could not be taken as it was; its sender sends it, or what is missing, again."""
+
+    MISSING = "missing"
+    WRONG_SIZE = "wrong_size"
+    LOST = "lost"
+
+
+def _enum(kind: type[enum.Enum], name: str) -> Enum:
+    return Enum(kind, name=name, values_callable=lambda members: [m.value for m in members])
+
+
+_Instant = DateTime(timezone=True)
+
+
+class Transfer(Base):
+    """What one sender sends: files under one link."""
+
+    __tablename__ = "transfers"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    slug: Mapped[str] = mapped_column(Text, unique=True)
+    # SHA-256 of the owner token: with 256 random bits in it, a plain hash is enough (ASVS 6.5.2).
+    owner_token_hash: Mapped[bytes] = mapped_column(LargeBinary(32))
+    state: Mapped[State] = mapped_column(_enum(State, "transfer_state"), default=State.INIT)
+    title: Mapped[str] = mapped_column(Text, default="", server_default="")
+    message: Mapped[str] = mapped_column(Text, default="", server_default="")
+    expires_at: Mapped[datetime] = mapped_column(_Instant)
+    max_downloads: Mapped[int | None]
+    download_count: Mapped[int] = mapped_column(default=0, server_default="0")
+    # The sender's own word on how much is safe: shown to the recipient, believed by nobody.
+    sent_size: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+
+    created_at: Mapped[datetime] = mapped_column(_Instant, server_default=func.now())
+    last_activity_at: Mapped[datetime] = mapped_column(_Instant, server_default=func.now())
+    ready_at: Mapped[datetime | None] = mapped_column(_Instant)
+    expired_at: Mapped[datetime | None] = mapped_column(_Instant)
+    deleted_at: Mapped[datetime | None] = mapped_column(_Instant)
+
+    # When its job was last put into the queue, so that a sweep does not pile up reminders.
+    queued_at: Mapped[datetime | None] = mapped_column(_Instant)
+    # Who is working on it and until when (app/leases.py).
+    lease_token: Mapped[uuid.UUID | None]
+    lease_until: Mapped[datetime | None] = mapped_column(_Instant)
+    attempt_count: Mapped[int] = mapped_column(default=0, server_default="0")
+
+    files: Mapped[list["File"]] = relationship(
+        back_populates="transfer", order_by="File.position", passive_deletes=True, lazy="raise"
+    )
+
+    __table_args__ = (
+        CheckConstraint("octet_length(owner_token_hash) = 32", name="owner_token_is_sha256"),
+        CheckConstraint("max_downloads >= 1", name="max_downloads_positive"),
+        CheckConstraint("download_count >= 0", name="download_count_not_negative"),
+        CheckConstraint("download_count <= max_downloads", name="downloads_within_limit"),
+        CheckConstraint("sent_size >= 0", name="sent_size_not_negative"),
+        CheckConstraint("attempt_count >= 0", name="attempt_count_not_negative"),
+        CheckConstraint("state <> 'READY' OR ready_at IS NOT NULL", name="ready_has_instant"),
+        CheckConstraint("state <> 'DELETED' OR deleted_at IS NOT NULL", name="deleted_has_instant"),
+        CheckConstraint("lease_token IS NULL OR lease_until IS NOT NULL", name="lease_ends"),
+        # One partial index for each sweep, so that none reads a row that is not its own.
+        Index("ix_transfers_due", "expires_at", postgresql_where=text("state = 'READY'")),
+        Index("ix_transfers_expired", "expired_at", postgresql_where=text("state = 'EXPIRED'")),
+        Index("ix_transfers_idle", "last_activity_at", postgresql_where=text("state = 'INIT'")),
+        Index(
+            "ix_transfers_processing",
+            "lease_until",
+            postgresql_where=text("state = 'PROCESSING'"),
+        ),
+    )
+
+
+class Upload(Base):
+    """One object on its way to the bucket, whoever wants it.
+
+    `key` is opaque, never reused and holds nothing a person typed. `token` lies in the object's
+    metadata and proves that what lies at the key is this upload's.
+    """
+
+    __tablename__ = "uploads"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    key: Mapped[str] = mapped_column(Text, unique=True)
+    token: Mapped[str] = mapped_column(Text)
+    method: Mapped[Method] = mapped_column(_enum(Method, "upload_method"))
+    s3_upload_id: Mapped[str | None] = mapped_column(Text)
+    size: Mapped[int] = mapped_column(BigInteger)
+    # Fixed when the upload is planned: a changed setting never breaks one in flight.
+    part_size: Mapped[int] = mapped_column(BigInteger)
+    state: Mapped[UploadState] = mapped_column(
+        _enum(UploadState, "upload_state"), default=UploadState.OPEN
+    )
+    etag: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(_Instant, server_default=func.now())
+    # When the last signed address for it stops working: bytes may arrive until then.
+    urls_until: Mapped[datetime | None] = mapped_column(_Instant)
+    # When to (next) remove the bytes of an ABORTED one, and when that was last needed.
+    remove_after: Mapped[datetime] = mapped_column(_Instant, server_default=func.now())
+    removed_at: Mapped[datetime | None] = mapped_column(_Instant)
+
+    __table_args__ = (
+        CheckConstraint(f"size BETWEEN 0 AND {S3_MAX_OBJECT_SIZE}", name="size_within_s3"),
+        CheckConstraint(f"part_size BETWEEN 1 AND {S3_MAX_PART_SIZE}", name="part_size_within_s3"),
+        CheckConstraint(
+            f"part_size >= {S3_MIN_PART_SIZE} OR part_size >= size", name="part_size_not_small"
+        ),
+        CheckConstraint(f"size <= part_size * {S3_MAX_PARTS}", name="parts_within_s3"),
+        CheckConstraint("method <> 'single' OR size <= part_size", name="single_is_one_part"),
+        CheckConstraint("method <> 'single' OR s3_upload_id IS NULL", name="single_has_no_id"),
+        CheckConstraint("state <> 'COMPLETE' OR etag IS NOT NULL", name="complete_has_etag"),
+        CheckConstraint("removed_at IS NULL OR state = 'ABORTED'", name="removed_is_aborted"),
+        Index(
+            "ix_uploads_to_remove",
+            "remove_after",
+            postgresql_where=text("state = 'ABORTED' AND removed_at IS NULL"),
+        ),
+        # The sweep asks which of storage's open multiparts are ours.
+        Index(
+            "ix_uploads_s3_upload_id",
+            "s3_upload_id",
+            postgresql_where=text("s3_upload_id IS NOT NULL"),
+        ),
+    )
+
+
+class File(Base):
+    """One file of a transfer, under the path its sender gave it, byte for byte."""
+
+    __tablename__ = "files"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    transfer_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("transfers.id", ondelete="CASCADE"))
+    upload_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("uploads.id", ondelete="RESTRICT"), unique=True
+    )
+    position: Mapped[int]
+    path: Mapped[str] = mapped_column(Text)
+    content_type: Mapped[str] = mapped_column(Text, default="", server_default="")
+    problem: Mapped[Problem | None] = mapped_column(_enum(Problem, "file_problem"))
+
+    transfer: Mapped[Transfer] = relationship(back_populates="files", lazy="raise")
+    upload: Mapped[Upload] = relationship(lazy="raise")
+
+    __table_args__ = (
+        CheckConstraint("position >= 0", name="position_not_negative"),
+        CheckConstraint("path <> ''", name="path_not_empty"),
+        Index("uq_files_transfer_id_path", "transfer_id", "path", unique=True),
+        Index("ix_files_transfer_id_position", "transfer_id", "position"),
+    )
+
+    @property
+    def size(self) -> int:
+        """Bytes, as its sender announced and storage must hold."""
+        return self.upload.size
+
+    @property
+    def name(self) -> str:
+        """The last piece of the path."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def folder(self) -> str:
+        """The path without the name; empty at the top."""
+        return self.path.rpartition("/")[0]
+
+
+class Download(Base):
+    """One counted download: one browser fetching from one transfer within the window."""
+
+    __tablename__ = "downloads"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    transfer_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("transfers.id", ondelete="CASCADE"))
+    file_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("files.id", ondelete="SET NULL"))
+    # SHA-256 of the visitor's random cookie value; null for a client without cookies.
+    visitor_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+    created_at: Mapped[datetime] = mapped_column(
+        _Instant, server_default=func.statement_timestamp()
+    )
+
+    __table_args__ = (
+        Index("ix_downloads_transfer_id_visitor_hash", "transfer_id", "visitor_hash", "created_at"),
+        Index("ix_downloads_file_id", "file_id"),
+    )

@@ -1,0 +1,1 @@
+"""HTML: the same services and rules as the API, for people."""

@@ -1,0 +1,101 @@
+"""Errors become answers here, once. A dialect is a URL prefix and a function that shapes the body.
+
+The handlers sit on the app: a blueprint's own never sees a routing 404 or 405.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask, Response, g, jsonify, request
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.exceptions import HTTPException
+
+from app import errors
+from app.errors import AppError, Invalid
+
+log = logging.getLogger(__name__)
+
+Shape = Callable[[AppError], Response]
+_shapes: dict[str, Shape] = {}
+
+_BY_STATUS: dict[int, type[AppError]] = {
+    401: errors.Unauthorized,
+    403: errors.NotAllowed,
+    404: errors.NotFound,
+    405: errors.MethodNotAllowed,
+    410: errors.Gone,
+    413: errors.TooLarge,
+    415: errors.WrongType,
+}
+
+
+def speaks(prefix: str) -> Callable[[Shape], Shape]:
+    """Register how errors look below a URL prefix; the longest that fits is taken."""
+
+    def register(shape: Shape) -> Shape:
+        _shapes[prefix] = shape
+        return shape
+
+    return register
+
+
+def init_app(app: Flask) -> None:
+    """Answer every exception of this application."""
+    app.register_error_handler(AppError, _answer)
+    app.register_error_handler(HTTPException, lambda error: _answer(_from_http(error)))
+    for outage in (OperationalError, InterfaceError, PoolTimeout):
+        app.register_error_handler(outage, _database_away)
+    app.register_error_handler(Exception, _unexpected)
+
+
+@speaks("/")
+def json_problem(error: AppError) -> Response:
+    """The native shape: `{"error": {code, message, fields, request_id}, **details}`."""
+    told: dict[str, Any] = {
+        "code": error.code,
+        "message": error.title,
+        "request_id": g.get("request_id"),
+    }
+    if isinstance(error, Invalid):
+        told["fields"] = [{"field": f, "message": m} for f, m in error.fields.items()]
+    return jsonify({"error": told, **error.details})
+
+
+def _answer(error: AppError) -> Response:
+    prefix = max((p for p in _shapes if request.path.startswith(p)), key=len)
+    answer = _shapes[prefix](error)
+    answer.status_code = error.status
+    answer.headers["Cache-Control"] = "no-store"
+    if error.retry_after is not None:
+        answer.headers["Retry-After"] = str(error.retry_after)
+    if error.status == errors.Unauthorized.status:
+        answer.headers["WWW-Authenticate"] = "Bearer"
+    if allowed := error.details.get("allow"):
+        answer.headers["Allow"] = allowed
+    return answer
+
+
+def _from_http(error: HTTPException) -> AppError:
+    kind = _BY_STATUS.get(error.code or 500)
+    if kind is not None:
+        ours = kind()
+    elif error.code and 400 <= error.code < 500:
+        ours = errors.BadRequest()
+        ours.status = error.code
+    else:
+        ours = AppError()
+    if valid_methods := getattr(error, "valid_methods", None):
+        ours.details["allow"] = ", ".join(sorted(valid_methods))
+    return ours
+
+
+def _database_away(error: Exception) -> Response:
+    log.error("the database does not answer: %s", type(error).__name__)
+    return _answer(errors.Unavailable())
+
+
+def _unexpected(error: Exception) -> Response:
+    log.exception("unexpected error")
+    return _answer(AppError())

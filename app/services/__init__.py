@@ -1,0 +1,1 @@
+"""The business. Every public function is a verb; only services open transactions."""

@@ -1,0 +1,217 @@
+"""The recipient's side: what a link shows, and the one place where a download is counted.
+
+The rule: one browser fetching from one transfer within an hour is one download, whichever of its
+files it takes and however often; a client without cookies counts each time. Looking counts never.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, func, or_, select, update
+
+from app import links
+from app.clock import db_now
+from app.config import settings
+from app.db import db, transaction
+from app.dispositions import attachment
+from app.errors import Gone, NotFound, WrongState
+from app.extensions import storage
+from app.models import Download, File, State, Transfer, UploadState
+from app.services.transfers import files_of
+
+_SHOWN_AS = {
+    State.INIT: "uploading",
+    State.PROCESSING: "processing",
+    State.READY: "ready",
+    State.EXPIRED: "expired",
+    State.DELETED: "deleted",
+}
+_ENDED = {
+    "expired": "This transfer has expired.",
+    "deleted": "This transfer was deleted.",
+    "limit_reached": "All downloads of this transfer have been used.",
+}
+
+
+@dataclass(frozen=True)
+class TransferView:
+    """A transfer as its link shows it: `state` is one of PRODUCT's words for the recipient."""
+
+    id: uuid.UUID
+    slug: str
+    link: str
+    state: str
+    title: str
+    message: str
+    expires_at: datetime
+    expired_at: datetime | None
+    max_downloads: int | None
+    downloads_left: int | None
+    sent_size: int
+    total_size: int = 0
+    checked_count: int = 0
+    files: Sequence[File] = field(default_factory=list)
+
+    @property
+    def file_count(self) -> int:
+        """How many files there are to see."""
+        return len(self.files)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing can be had here any more."""
+        return self.state in _ENDED
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether the page will change by itself."""
+        return self.state in ("uploading", "processing")
+
+
+def view(slug: str, visitor: str | None = None) -> TransferView:
+    """What the link shows now; two queries, no call to storage. Raises NotFound.
+
+    A visitor whose download has been counted still sees the files when the limit is reached.
+    """
+    transfer, is_due = _by_slug(slug)
+    state = _state_shown(transfer, is_due)
+    if state == "limit_reached" and _counted(transfer.id, visitor):
+        state = "ready"
+    files = [] if state in _ENDED else files_of(transfer.id)
+    return TransferView(
+        id=transfer.id,
+        slug=transfer.slug,
+        link=links.transfer_url(transfer.slug),
+        state=state,
+        title=transfer.title,
+        message=transfer.message,
+        expires_at=transfer.expires_at,
+        expired_at=transfer.expired_at or transfer.expires_at,
+        max_downloads=transfer.max_downloads,
+        downloads_left=_left(transfer),
+        sent_size=transfer.sent_size,
+        total_size=sum(file.size for file in files),
+        checked_count=sum(file.upload.state is UploadState.COMPLETE for file in files),
+        files=files,
+    )
+
+
+def file_url(slug: str, file_id: uuid.UUID, visitor: str | None) -> str:
+    """Count a download and return a signed address of the file, good for minutes.
+
+    Raises NotFound, WrongState before READY, Gone after the end or when the limit is used up.
+    """
+    transfer, is_due = _by_slug(slug)
+    state = _state_shown(transfer, is_due)
+    if state in ("expired", "deleted"):
+        raise Gone(_ENDED[state], reason=state)
+    file = _file_of(transfer, file_id)
+    if transfer.state is not State.READY:
+        raise WrongState("This file has not arrived completely yet.")
+    count_once(transfer.id, file_id, visitor)
+    return storage.get_url(
+        file.upload.key, attachment(file.name), settings.download_url_ttl_in_seconds
+    )
+
+
+def count_once(transfer_id: uuid.UUID, file_id: uuid.UUID, visitor: str | None) -> None:
+    """Count this visitor's download, unless it was counted within the window. Raises Gone.
+
+    One conditional UPDATE decides, so of any number at once exactly as many as are left pass.
+    """
+    if _counted(transfer_id, visitor):
+        return
+    with transaction():
+        # One at a time for each transfer: two clicks of one browser must not count twice.
+        db.session.execute(select(Transfer.id).where(Transfer.id == transfer_id).with_for_update())
+        if _counted(transfer_id, visitor):
+            return
+        if not _take_one(transfer_id):
+            state = _state_shown(*_by_id(transfer_id))
+            raise Gone(_ENDED.get(state, _ENDED["limit_reached"]), reason=state)
+        db.session.add(
+            Download(transfer_id=transfer_id, file_id=file_id, visitor_hash=_hash(visitor))
+        )
+
+
+def _take_one(transfer_id: uuid.UUID) -> bool:
+    statement = (
+        update(Transfer)
+        .where(
+            Transfer.id == transfer_id,
+            Transfer.state == State.READY,
+            Transfer.expires_at > db_now(),
+            or_(
+                Transfer.max_downloads.is_(None),
+                Transfer.download_count < Transfer.max_downloads,
+            ),
+        )
+        .values(download_count=Transfer.download_count + 1)
+        .execution_options(synchronize_session=False)
+    )
+    return db.session.execute(statement).rowcount == 1
+
+
+def _counted(transfer_id: uuid.UUID, visitor: str | None) -> bool:
+    if visitor is None:
+        return False
+    since = db_now() - timedelta(minutes=settings.download_window_in_minutes)
+    found = db.session.scalar(
+        select(func.count())
+        .select_from(Download)
+        .where(
+            Download.transfer_id == transfer_id,
+            Download.visitor_hash == _hash(visitor),
+            Download.created_at > since,
+        )
+    )
+    return bool(found)
+
+
+def _hash(visitor: str | None) -> bytes | None:
+    return hashlib.sha256(visitor.encode()).digest() if visitor else None
+
+
+def _by_slug(slug: str) -> tuple[Transfer, bool]:
+    return _one(Transfer.slug == slug)
+
+
+def _by_id(transfer_id: uuid.UUID) -> tuple[Transfer, bool]:
+    return _one(Transfer.id == transfer_id)
+
+
+def _one(condition: ColumnElement[bool]) -> tuple[Transfer, bool]:
+    """The transfer, and whether it is past its time by the database's clock."""
+    row = db.session.execute(
+        select(Transfer, Transfer.expires_at <= db_now())
+        .where(condition)
+        .execution_options(populate_existing=True)
+    ).first()
+    if row is None:
+        raise NotFound("This link does not lead to anything.")
+    return row[0], row[1]
+
+
+def _file_of(transfer: Transfer, file_id: uuid.UUID) -> File:
+    found = files_of(transfer.id, File.id == file_id)
+    if not found:
+        raise NotFound("This transfer has no such file.")
+    return found[0]
+
+
+def _state_shown(transfer: Transfer, is_due: bool) -> str:
+    """Expiry is enforced here on every look, whether or not the sweep has come by."""
+    if transfer.state is State.READY and is_due:
+        return "expired"
+    if transfer.state is State.READY and _left(transfer) == 0:
+        return "limit_reached"
+    return _SHOWN_AS[transfer.state]
+
+
+def _left(transfer: Transfer) -> int | None:
+    if transfer.max_downloads is None:
+        return None
+    return max(0, transfer.max_downloads - transfer.download_count)

@@ -1,0 +1,309 @@
+"""One object on its way to S3: plan it, sign addresses for its parts, ask what is held, complete.
+
+The part geometry is fixed when an upload is planned. Storage is believed, never the client: an
+upload is complete when storage's own list of parts, the size and the token say so. The network
+is only touched outside transactions, and every act here may be repeated.
+"""
+
+import logging
+import secrets
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+from sqlalchemy import Select, update
+
+from app.clock import db_now
+from app.config import MIB, S3_MAX_PART_SIZE, settings
+from app.db import db, release, transaction
+from app.errors import Invalid, WrongState
+from app.extensions import storage
+from app.gateways.storage import NoSuchUpload, Part, Stored
+from app.models import Method, Problem, Upload, UploadState
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+SMALLEST_PART_SIZE = 8 * MIB
+# Below S3's 10,000, so that a plan never stands right at the edge of what S3 allows.
+MOST_PARTS = 9_900
+# Requests to storage that one call keeps in flight; each waits for the network, not for us.
+IN_FLIGHT = 16
+
+
+@dataclass(frozen=True)
+class SignedPart:
+    """Where to PUT one part, how many bytes it must have, and the headers that must go along."""
+
+    number: int
+    size: int
+    url: str
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What completing one upload came to: an ETag, or why not (and which parts are missing)."""
+
+    upload_id: uuid.UUID
+    etag: str | None = None
+    problem: Problem | None = None
+    missing: tuple[int, ...] = ()
+
+
+# -- planning ----------------------------------------------------------------------------------
+
+
+def part_size_for(size: int) -> int:
+    """Bytes of every part but the last: 8 MiB, or more so that `MOST_PARTS` suffice.
+
+    Whole MiB, at most S3's 5 GiB; then the largest objects take up to 10,000 parts.
+    """
+    needed = -(-size // MOST_PARTS)
+    rounded = -(-needed // MIB) * MIB
+    return min(max(SMALLEST_PART_SIZE, rounded), S3_MAX_PART_SIZE)
+
+
+def plan(size: int) -> Upload:
+    """A new upload for `size` bytes, not added to the session: method, part size, key, token."""
+    part_size = part_size_for(size)
+    # A multipart upload of no parts cannot be completed, so nothing-at-all goes as one part too.
+    is_single = size <= part_size and settings.s3_conditional_writes
+    return Upload(
+        id=uuid.uuid4(),
+        key=f"{settings.s3_prefix}{secrets.token_hex(20)}",
+        token=secrets.token_hex(16),
+        method=Method.SINGLE if is_single else Method.MULTIPART,
+        size=size,
+        part_size=part_size,
+        state=UploadState.OPEN,
+    )
+
+
+def part_count(upload: Upload) -> int:
+    """How many parts the upload has: at least one, an empty one for an empty file."""
+    return max(1, -(-upload.size // upload.part_size))
+
+
+def part_size_of(upload: Upload, number: int) -> int:
+    """Bytes of part `number` (1-based): `part_size`, or what is left for the last."""
+    return min(upload.part_size, upload.size - (number - 1) * upload.part_size)
+
+
+# -- sending -----------------------------------------------------------------------------------
+
+
+def check_numbers(upload: Upload, numbers: Iterable[int], field: str) -> None:
+    """Raise WrongState unless the upload is open, Invalid for a part number outside its plan."""
+    if upload.state is not UploadState.OPEN:
+        raise WrongState("This file has arrived already, or was removed.")
+    count = part_count(upload)
+    for number in numbers:
+        if not 1 <= number <= count:
+            raise Invalid({field: f"must be from 1 to {count} for this file"})
+
+
+def begin(uploads: Sequence[Upload]) -> None:
+    """Open a multipart upload in storage for each that needs one and has none yet.
+
+    Two callers at once open two; the row keeps one, and the other is aborted here and now,
+    because an orphan costs storage until the bucket's own rule removes it days later.
+    """
+    waiting = [u for u in uploads if u.method is Method.MULTIPART and u.s3_upload_id is None]
+    if not waiting:
+        return
+    release()
+    opened = _each(waiting, lambda u: storage.begin_upload(u.key, u.token))
+    with transaction():
+        won = [
+            _keep_id(upload, opened_id) for upload, opened_id in zip(waiting, opened, strict=True)
+        ]
+    losers = [
+        pair for pair, kept in zip(zip(waiting, opened, strict=True), won, strict=True) if not kept
+    ]
+    _each(losers, lambda pair: storage.abort_upload(pair[0].key, pair[1]))
+    for upload, _ in losers:
+        db.session.refresh(upload)
+        if upload.s3_upload_id is None:
+            raise WrongState("This file was removed.")
+    if losers:
+        release()
+
+
+def _keep_id(upload: Upload, s3_upload_id: str) -> bool:
+    statement = (
+        update(Upload)
+        .where(
+            Upload.id == upload.id,
+            Upload.s3_upload_id.is_(None),
+            Upload.state == UploadState.OPEN,
+        )
+        .values(s3_upload_id=s3_upload_id)
+        .execution_options(synchronize_session=False)
+    )
+    if db.session.execute(statement).rowcount == 0:
+        return False
+    db.session.refresh(upload)
+    return True
+
+
+def note_signing(uploads: Iterable[Upload]) -> None:
+    """Record, before any address leaves, until when bytes may arrive. Call in transaction().
+
+    Raises WrongState if one of them was removed meanwhile: nothing may arrive for it any more.
+    """
+    ids = {upload.id for upload in uploads}
+    noted = db.session.execute(
+        update(Upload)
+        .where(Upload.id.in_(ids), Upload.state == UploadState.OPEN)
+        .values(urls_until=db_now() + timedelta(seconds=settings.part_url_ttl_in_seconds))
+        .execution_options(synchronize_session=False)
+    )
+    if noted.rowcount != len(ids):
+        raise WrongState("This file has arrived already, or was removed.")
+
+
+def sign(upload: Upload, numbers: Sequence[int]) -> list[SignedPart]:
+    """Signed addresses for these parts of a begun upload, without the network."""
+    ttl = settings.part_url_ttl_in_seconds
+    if upload.method is Method.SINGLE:
+        url, headers = storage.put_url(upload.key, upload.token, upload.size, ttl)
+        return [SignedPart(1, upload.size, url, headers)]
+    sizes = [(number, part_size_of(upload, number)) for number in numbers]
+    urls = storage.part_urls(upload.key, upload.s3_upload_id or "", sizes, ttl)
+    return [
+        SignedPart(number, size, url, {}) for (number, size), url in zip(sizes, urls, strict=True)
+    ]
+
+
+def held(uploads: Sequence[Upload]) -> list[list[int]]:
+    """For each upload the part numbers that storage holds in full, in order. Asks storage."""
+    release()
+    return _each(uploads, _held_by)
+
+
+def _held_by(upload: Upload) -> list[int]:
+    if upload.state is UploadState.COMPLETE:
+        return list(range(1, part_count(upload) + 1))
+    if upload.method is Method.SINGLE:
+        return [1] if _is_ours(upload, storage.head(upload.key)) else []
+    if upload.s3_upload_id is None:
+        return []
+    try:
+        return [p.number for p in _right_parts(upload, storage.list_parts(*_address(upload)))]
+    except NoSuchUpload:
+        finished = _is_ours(upload, storage.head(upload.key))
+        return list(range(1, part_count(upload) + 1)) if finished else []
+
+
+# -- completing --------------------------------------------------------------------------------
+
+
+def complete_all(uploads: Sequence[Upload]) -> list[Outcome]:
+    """Complete and verify each, many in flight; repeating it gives the same outcomes.
+
+    Raises errors.Unavailable when storage does not answer: then nothing is known, and the
+    caller tries again later.
+    """
+    return _each(uploads, complete)
+
+
+def complete(upload: Upload) -> Outcome:
+    """Make one upload's object final, and believe only what storage then says of it."""
+    if upload.method is Method.SINGLE:
+        return _verify(upload)
+    if upload.s3_upload_id is None:
+        return Outcome(upload.id, problem=Problem.MISSING, missing=_numbers(upload))
+    try:
+        return _complete_multipart(upload)
+    except NoSuchUpload:
+        # Completed before, and only the answer was lost? What lies there must prove itself.
+        return _verify(upload)
+
+
+def _complete_multipart(upload: Upload) -> Outcome:
+    parts = _right_parts(upload, storage.list_parts(*_address(upload)))
+    missing = sorted(set(_numbers(upload)) - {part.number for part in parts})
+    if missing:
+        return Outcome(upload.id, problem=Problem.MISSING, missing=tuple(missing))
+    # S3 would silently build a shorter object from an incomplete list: hence the check above.
+    storage.finish_upload(*_address(upload), parts)
+    return _verify(upload)
+
+
+def _verify(upload: Upload) -> Outcome:
+    stored = storage.head(upload.key)
+    if stored is None:
+        never_came = upload.method is Method.SINGLE
+        problem = Problem.MISSING if never_came else Problem.LOST
+        return Outcome(upload.id, problem=problem, missing=_numbers(upload))
+    if stored.token != upload.token:
+        log.error("a foreign object lies at an upload's key", extra={"upload": str(upload.id)})
+        return Outcome(upload.id, problem=Problem.LOST)
+    if stored.size != upload.size:
+        return Outcome(upload.id, problem=Problem.WRONG_SIZE)
+    return Outcome(upload.id, etag=stored.etag)
+
+
+def _right_parts(upload: Upload, parts: Iterable[Part]) -> list[Part]:
+    """Those of the plan, with the planned size: any other must be sent again."""
+    last = part_count(upload)
+    return [
+        part
+        for part in parts
+        if 1 <= part.number <= last and part.size == part_size_of(upload, part.number)
+    ]
+
+
+def _is_ours(upload: Upload, stored: Stored | None) -> bool:
+    return stored is not None and (stored.token, stored.size) == (upload.token, upload.size)
+
+
+def _numbers(upload: Upload) -> tuple[int, ...]:
+    return tuple(range(1, part_count(upload) + 1))
+
+
+def _address(upload: Upload) -> tuple[str, str]:
+    return upload.key, upload.s3_upload_id or ""
+
+
+# -- giving up ---------------------------------------------------------------------------------
+
+
+def abandon(upload_ids: Sequence[uuid.UUID] | Select[tuple[uuid.UUID]]) -> None:
+    """Mark uploads whose bytes nobody wants any more. Call in transaction(); repeatable.
+
+    The upkeep removes the bytes: at once, and again when the last signed address has died.
+    """
+    db.session.execute(
+        update(Upload)
+        .where(Upload.id.in_(upload_ids), Upload.state != UploadState.ABORTED)
+        .values(state=UploadState.ABORTED, remove_after=db_now())
+        .execution_options(synchronize_session=False)
+    )
+
+
+def remove(uploads: Sequence[Upload]) -> list[Upload]:
+    """Remove all that storage holds of these; those for which it worked. Repeatable.
+
+    The multipart goes first: then a late Complete finds nothing to complete, and one that came
+    before has left an object, which goes second.
+    """
+    release()
+    begun = [upload for upload in uploads if upload.s3_upload_id]
+    _each(begun, lambda upload: storage.abort_upload(*_address(upload)))
+    refused = set(storage.delete([upload.key for upload in uploads]))
+    return [upload for upload in uploads if upload.key not in refused]
+
+
+def _each(items: Sequence[T], act: Callable[[T], R]) -> list[R]:
+    """`act` on all, up to IN_FLIGHT at a time, results in order; the first failure is raised."""
+    if len(items) < 2:
+        return [act(item) for item in items]
+    with ThreadPoolExecutor(min(IN_FLIGHT, len(items))) as pool:
+        return list(pool.map(act, items))

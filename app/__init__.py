@@ -72,7 +72,7 @@ def _flask_config(settings: config.Settings) -> dict[str, object]:
             "pool_timeout": 8,
             "connect_args": {
                 "connect_timeout": 3,
-                "options": "-c statement_timeout=15000 -c idle_in_transaction_session_timeout=60000",
+                "options": "-c statement_timeout=15s -c idle_in_transaction_session_timeout=60s",
             },
         },
         "MAX_CONTENT_LENGTH": 2 * config.MIB,

@@ -1,7 +1,8 @@
 """The session, and the only words about transactions: nothing else commits or rolls back.
 
 `transaction()` is re-entrant and the outermost block commits; `after_commit()` runs something
-once that commit is durable; `release()` ends a read before the network is touched; `discard()` forgets.
+once that commit is durable; `release()` ends a read before the network is touched; `discard()`
+forgets what a failure left.
 """
 
 import logging

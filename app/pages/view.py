@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 from flask import Flask, Response, g, make_response, render_template, request
 
-from app.problems import speaks
 from app.errors import AppError
+from app.problems import speaks
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 

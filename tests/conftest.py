@@ -1,0 +1,133 @@
+"""Real PostgreSQL, Redis and S3 for every test; fakes only for time and the queue's delivery.
+
+Each test runs inside one database transaction that is rolled back, while the code under test
+commits. A test marked `real_commits` opts out (races, other processes) and the tables are emptied
+after it. Where TEST_S3_ENDPOINT_URL is set with its keys and bucket, storage tests run against
+that endpoint instead of the embedded one.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from flask_migrate import upgrade
+from sqlalchemy import text
+from sqlalchemy.orm import scoped_session, sessionmaker
+
+from app import config, create_app, jobs
+from app.db import db
+from app.extensions import queue, storage
+from embedded import services
+from tests.factories import Sender
+
+SECRET = "a-secret-for-tests-only-0123456789abcdef"
+S3_NAMES = ("ENDPOINT_URL", "BUCKET", "REGION", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
+
+
+@pytest.fixture(scope="session")
+def environ() -> Iterator[dict[str, str]]:
+    """What an installation's environment would hold, with services running for this process."""
+    elsewhere = {
+        f"S3_{name}": os.environ[f"TEST_S3_{name}"]
+        for name in S3_NAMES
+        if f"TEST_S3_{name}" in os.environ
+    }
+    wanted = ["postgres", "redis"] + ([] if elsewhere else ["s3"])
+    with services.started(wanted) as started:
+        yield {
+            "SECRET_KEY": SECRET,
+            "BASE_URL": "http://localhost",
+            "LOG_LEVEL": "WARNING",
+            **started,
+            **elsewhere,
+        }
+
+
+@pytest.fixture(scope="session")
+def app(environ: dict[str, str]) -> Flask:
+    """The application on a migrated database and a bucket that is set up."""
+    app = create_app(environ)
+    with app.app_context():
+        upgrade(directory="migrations")
+        storage.setup(config.settings.origins, abort_after_days=9)
+    return app
+
+
+@pytest.fixture(autouse=True)
+def database(request: pytest.FixtureRequest) -> Iterator[None]:
+    """One rolled-back transaction for each test, or real commits and empty tables after it."""
+    if "app" not in request.fixturenames:
+        yield
+        return
+    app: Flask = request.getfixturevalue("app")
+    with app.app_context():
+        engine = db.engine
+    if request.node.get_closest_marker("real_commits"):
+        yield
+        with engine.begin() as connection:
+            connection.execute(text("TRUNCATE transfers, files, uploads, downloads CASCADE"))
+        return
+    connection = engine.connect()
+    outer = connection.begin()
+    plain, db.session = (
+        db.session,
+        scoped_session(  # type: ignore[assignment]
+            sessionmaker(
+                bind=connection, join_transaction_mode="create_savepoint", expire_on_commit=False
+            )
+        ),
+    )
+    yield
+    db.session.remove()
+    db.session = plain
+    outer.rollback()
+    connection.close()
+
+
+@pytest.fixture(autouse=True)
+def queued(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """What was put into the queue, as (job name, ids...); nothing is delivered by itself."""
+    put: list[tuple[str, ...]] = []
+    monkeypatch.setattr(queue, "put", lambda job, *ids: put.append((job.name, *ids)))
+    return put
+
+
+@pytest.fixture(autouse=True)
+def _not_stopping() -> Iterator[None]:
+    yield
+    jobs.stopping.clear()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    """A browser or script that talks to the web process."""
+    return app.test_client()
+
+
+@pytest.fixture
+def sender(client: FlaskClient) -> Sender:
+    """Someone who sends: creates transfers by the API and PUTs parts to real storage."""
+    return Sender(client)
+
+
+@pytest.fixture
+def inside(app: Flask) -> Iterator[None]:
+    """An application context, for tests that call services themselves."""
+    with app.app_context():
+        yield
+
+
+@pytest.fixture
+def configure(app: Flask) -> Iterator[Callable[..., None]]:
+    """Change settings for one test: configure(max_files=2)."""
+    before = config.current()
+
+    def change(**changes: Any) -> None:
+        config.bind(replace(config.current(), **changes))
+
+    yield change
+    config.bind(before)

@@ -1,0 +1,169 @@
+"""A real worker and clock as processes of their own, killed and stopped as an operator's would be."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+from flask import Flask
+
+from app import jobs
+from app.extensions import queue
+from app.gateways.queue import JobQueue
+from app.models import State
+from tests.factories import Sender, Sent
+from tests.proxy import Proxy
+
+pytestmark = pytest.mark.real_commits
+Process = subprocess.Popen[bytes]
+Start = Callable[..., Process]
+
+
+@pytest.fixture
+def storage_behind(environ: dict[str, str]) -> Iterator[Proxy]:
+    """What the worker takes for storage, and the test can make hang."""
+    parts = urlsplit(environ["S3_ENDPOINT_URL"])
+    proxy = Proxy(parts.hostname or "", parts.port or 80)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def start(
+    app: Flask, environ: dict[str, str], storage_behind: Proxy, monkeypatch
+) -> Iterator[Start]:
+    """Start `worker.py` with these words; whatever still runs at the end is killed."""
+    redis.Redis.from_url(environ["REDIS_URL"]).flushall()
+    monkeypatch.setattr(queue, "put", lambda *given: JobQueue.put(queue, *given))
+    given = environ | {"S3_ENDPOINT_URL": f"http://127.0.0.1:{storage_behind.port}"}
+    running: list[Process] = []
+
+    def run(*words: str) -> Process:
+        running.append(
+            subprocess.Popen([sys.executable, "worker.py", *words], env=os.environ | given)
+        )
+        return running[-1]
+
+    yield run
+    for process in running:
+        kill_family(process)
+
+
+def children(pid: int) -> list[int]:
+    """Every descendant of a process that still runs."""
+    try:
+        direct = [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+    return direct + [below for one in direct for below in children(one)]
+
+
+def kill_family(process: Process) -> None:
+    for pid in [*children(process.pid), process.pid]:
+        if process.poll() is None or pid != process.pid:
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
+def state_within(sent: Sent, state: State, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if sent.row().state is state:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_a_worker_takes_the_job_and_its_arguments_are_plain_json(
+    start: Start, sender: Sender, environ: dict[str, str]
+) -> None:
+    sent = sender.create({"a": b"1", "b/empty": b""}).upload().complete()
+    client = redis.Redis.from_url(environ["REDIS_URL"])
+    held = [client.hget(key, "data") for key in client.keys("rq:job:*")]
+    assert held
+    assert all(str(sent.id).encode() in one or b"\x80" not in one for one in held)
+    start()
+    assert state_within(sent, State.READY, 20)
+
+
+@pytest.mark.parametrize("whole_family", [True, False])
+def test_f28_f29_a_worker_killed_in_the_middle_loses_nothing(
+    start: Start, sender: Sender, storage_behind: Proxy, whole_family: bool
+) -> None:
+    """With only the parent killed its child goes on, beside the worker that takes over."""
+    sent = sender.create({f"f{n}": b"x" for n in range(5)}).upload().complete()
+    storage_behind.flowing.clear()
+    worker = start()
+    assert storage_behind.held.wait(20)
+    assert sent.row().lease_token is not None
+    if whole_family:
+        kill_family(worker)
+    else:
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.wait()
+    storage_behind.flowing.set()
+    start()
+    start("clock")
+    assert state_within(sent, State.READY, 60)
+
+
+def test_f32_everything_queued_can_be_lost(
+    start: Start, sender: Sender, environ: dict[str, str]
+) -> None:
+    sent = sender.create().upload().complete()
+    redis.Redis.from_url(environ["REDIS_URL"]).flushall()
+    start()
+    start("clock")
+    start("clock")
+    assert state_within(sent, State.READY, 60)
+
+
+def test_f30_sigterm_in_the_middle_of_a_job_hands_it_over(
+    start: Start, sender: Sender, storage_behind: Proxy
+) -> None:
+    """Two batches of files: told to stop in the first, the rest is for another worker."""
+    sent = sender.create({f"f{n}": b"x" for n in range(40)}).upload().complete()
+    storage_behind.flowing.clear()
+    worker = start()
+    assert storage_behind.held.wait(20)
+    began = time.monotonic()
+    for _ in range(3):  # Heroku repeats it, and sends it to the children too
+        for pid in [worker.pid, *children(worker.pid)]:
+            os.kill(pid, signal.SIGTERM)
+        time.sleep(0.1)
+    storage_behind.flowing.set()
+    worker.wait(25)
+    assert time.monotonic() - began < 25
+    assert sent.row().state is State.PROCESSING
+    start()
+    assert state_within(sent, State.READY, 10)
+
+
+def test_an_idle_worker_and_a_clock_leave_at_once(start: Start) -> None:
+    started = [start(), start("clock"), start("sweep")]
+    time.sleep(3)
+    for process in started:
+        process.send_signal(signal.SIGTERM)
+    assert [process.wait(10) for process in started] == [0, 0, 0]
+
+
+def test_f36_a_job_can_be_queued_again_after_it_failed(start: Start, app: Flask) -> None:
+    """Nothing in Redis keeps a second reminder of the same work from coming."""
+    with app.app_context():
+        for _ in range(2):
+            jobs.PROCESS_TRANSFER.later("not a uuid")  # type: ignore[arg-type]
+            jobs.EXPIRE_DUE.later()
+    assert queue._redis.llen("rq:queue:default") == 2
+
+
+def test_one_tick_of_two_clocks_puts_one_job(app: Flask, environ: dict[str, str], queued) -> None:
+    redis.Redis.from_url(environ["REDIS_URL"]).flushall()
+    assert [queue.put_once(jobs.EXPIRE_DUE, 7, 30) for _ in range(3)] == [True, False, False]
+    assert queue.put_once(jobs.EXPIRE_DUE, 8, 30)
+    assert queued == [("upkeep.expire_due",)] * 2

@@ -1,0 +1,73 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Backend } from '../../static/js/upload/backend.js';
+
+const answer = (status, body, headers = {}) => new Response(body === undefined ? null : typeof body === 'string' ? body : JSON.stringify(body), { status, headers });
+
+function backendThat(answers, { offline = false } = {}) {
+  const asked = [];
+  const fetch = async (url, { method, headers, body, credentials, signal }) => {
+    asked.push({ url, method, token: headers.Authorization, type: headers['Content-Type'], body: body && JSON.parse(body), credentials });
+    const next = answers.shift();
+    return typeof next === 'function' ? next(signal) : next;
+  };
+  return { asked, backend: new Backend(fetch, () => offline) };
+}
+
+for (const [name, call, expected] of [
+  ['create', (b) => b.create({ files: [] }), ['POST', '/transfers', undefined, { files: [] }]],
+  ['read', (b) => b.of('t', 'k').read(), ['GET', '/transfers/t', 'Bearer k', undefined]],
+  ['edit', (b) => b.of('t', 'k').edit({ title: 'x' }), ['PATCH', '/transfers/t', 'Bearer k', { title: 'x' }]],
+  ['remove', (b) => b.of('t', 'k').remove(), ['DELETE', '/transfers/t', 'Bearer k', undefined]],
+  ['add files', (b) => b.of('t', 'k').addFiles([]), ['POST', '/transfers/t/files', 'Bearer k', { files: [] }]],
+  ['remove a file', (b) => b.of('t', 'k').removeFile('f'), ['DELETE', '/transfers/t/files/f', 'Bearer k', undefined]],
+  ['sign', (b) => b.of('t', 'k').signParts([{ file: 'f', numbers: [1] }], 5), ['POST', '/transfers/t/parts', 'Bearer k', { wanted: [{ file: 'f', numbers: [1] }], sent_size: 5 }]],
+  ['held', (b) => b.of('t', 'k').held(), ['GET', '/transfers/t/parts', 'Bearer k', undefined]],
+  ['complete', (b) => b.of('t', 'k').complete(), ['POST', '/transfers/t/complete', 'Bearer k', {}]],
+]) {
+  test(`${name} asks for ${expected[0]} ${expected[1]}, without cookies`, async () => {
+    const { asked, backend } = backendThat([answer(200, { fine: true })]);
+    assert.deepEqual(await call(backend), { fine: true });
+    assert.deepEqual([asked[0].method, asked[0].url, asked[0].token, asked[0].body], expected);
+    assert.equal(asked[0].credentials, 'omit');
+    assert.equal(asked[0].type, expected[3] === undefined ? undefined : 'application/json');
+  });
+}
+
+test('an empty answer is no error', async () => {
+  assert.equal(await backendThat([answer(204)]).backend.of('t', 'k').remove(), undefined);
+});
+
+for (const [status, why] of [[400, 'invalid'], [401, 'gone'], [404, 'gone'], [409, 'conflict'], [410, 'gone'], [413, 'too-large'], [415, 'unexpected'], [429, 'too-many'], [500, 'server-busy'], [502, 'server-busy'], [503, 'server-busy']]) {
+  test(`${status} is ${why}, with what the server said`, async () => {
+    const body = { error: { code: 'some_code', message: 'Some words', fields: [{ field: 'title', message: 'too long' }], request_id: 'r1' } };
+    const { backend } = backendThat([answer(status, body, { 'Retry-After': '3' })]);
+    await assert.rejects(backend.of('t', 'k').read(), (error) => {
+      assert.equal(error.why, why);
+      assert.deepEqual(error.facts, { status, code: 'some_code', message: 'Some words', fields: body.error.fields, requestId: 'r1', retryAfter: 3 });
+      return true;
+    });
+  });
+}
+
+test('a page of a proxy in between is a failure too', async () => {
+  const { backend } = backendThat([answer(502, '<html>Bad gateway</html>', { 'X-Request-ID': 'r2' })]);
+  await assert.rejects(backend.of('t', 'k').read(), (error) => error.why === 'server-busy' && error.facts.requestId === 'r2');
+});
+
+for (const offline of [true, false]) {
+  test(`no answer while the machine ${offline ? 'knows that it is offline' : 'believes to be online'}`, async () => {
+    const { backend } = backendThat([() => { throw new TypeError('Failed to fetch'); }], { offline });
+    await assert.rejects(backend.of('t', 'k').read(), (error) => error.why === (offline ? 'offline' : 'server-unreachable'));
+  });
+}
+
+test('an abort is passed on and comes out as itself', async () => {
+  const stop = new AbortController();
+  const reason = new Error('leave');
+  const { backend } = backendThat([(signal) => new Promise((_, reject) => {
+    signal.addEventListener('abort', () => reject(signal.reason));
+    stop.abort(reason);
+  })]);
+  await assert.rejects(backend.of('t', 'k').read(stop.signal), reason);
+});

@@ -1,0 +1,41 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Failure, asFailure, details, explain } from '../../static/js/upload/failure.js';
+
+const CAUSES = ['offline', 'server-unreachable', 'server-busy', 'storage-unreachable', 'storage-busy', 'storage-full', 'clock', 'refused', 'gone', 'too-large', 'too-many', 'invalid', 'conflict', 'file-changed', 'incomplete', 'unexpected'];
+
+for (const why of CAUSES) {
+  test(`${why}: says what happened, in plain words`, () => {
+    const words = Object.values(explain(new Failure(why), { safe: '62 %' })).join(' ');
+    assert.ok(words.length > 20);
+    assert.doesNotMatch(words, /!|undefined|bucket|presigned|\bparts?\b|multipart|CORS/i);
+  });
+}
+
+test('what is safe is said, and that it continues by itself', () => {
+  assert.deepEqual(explain(new Failure('offline'), { safe: '62 %', waiting: true }), { title: 'You are offline.', text: '62 % is safe. It continues by itself.' });
+});
+
+test('nothing is promised of a transfer that is gone', () => {
+  assert.doesNotMatch(explain(new Failure('gone'), { safe: '62 %' }).text, /safe/);
+});
+
+test('the file is named', () => {
+  assert.equal(explain(new Failure('incomplete', { path: 'a/b.mov' })).title, '“a/b.mov” did not arrive whole.');
+  assert.equal(explain(new Failure('refused', { path: 'b.mov' })).title, 'The storage refused “b.mov”.');
+});
+
+test('for bad input the server has the better words', () => {
+  const failure = new Failure('invalid', { message: 'Please check', fields: [{ field: 'files.0.path', message: 'is too long' }] });
+  assert.equal(explain(failure).title, 'A name is too long.');
+});
+
+test('details are one fact a line, and only facts', () => {
+  const failure = new Failure('refused', { status: 403, code: 'AccessDenied', requestId: 'r1', path: 'x' });
+  assert.equal(details(failure), 'cause: refused\nstatus: 403\ncode: AccessDenied\nfile: x\nrequest: r1');
+});
+
+test('whatever is thrown becomes a failure', () => {
+  assert.equal(asFailure(new TypeError('odd')).facts.code, 'TypeError: odd');
+  assert.equal(asFailure('odd').why, 'unexpected');
+});

@@ -1,0 +1,83 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { fromData, fromFiles, tooMuch, withUniquePaths } from '../../static/js/upload/pick-files.js';
+import { size } from '../../static/js/upload/progress.js';
+
+const file = (name, bytes = 1, webkitRelativePath = '') => ({ name, size: bytes, webkitRelativePath });
+const paths = (picked) => picked.map(({ path }) => path);
+
+/** A folder as a browser gives it: entries come in batches of 100, and an empty one ends it. */
+function folder(fullPath, children) {
+  return {
+    isFile: false, isDirectory: true, fullPath,
+    createReader: () => {
+      const rest = [...children];
+      return { readEntries: (resolve) => setImmediate(() => resolve(rest.splice(0, 100))) };
+    },
+  };
+}
+const leaf = (fullPath) => ({ isFile: true, isDirectory: false, fullPath, file: (resolve) => resolve(file(fullPath.split('/').pop())) });
+const item = (entry) => ({ kind: 'file', webkitGetAsEntry: () => entry, getAsFile: () => entry && entry.isFile ? file(entry.fullPath.slice(1)) : null });
+
+test('an input keeps the paths of a folder and leaves out what systems leave behind', () => {
+  const files = [file('a.txt'), file('b.txt', 1, 'trip/day 1/b.txt'), file('.DS_Store', 1, 'trip/.DS_Store'), file('THUMBS.DB'), file('desktop.ini'), file('my.DS_Store')];
+  assert.deepEqual(paths(fromFiles(files)), ['a.txt', 'trip/day 1/b.txt', 'my.DS_Store']);
+});
+
+test('a dropped folder is walked to its end, in batches', async () => {
+  const day = folder('/trip/day', Array.from({ length: 250 }, (_, index) => leaf(`/trip/day/${index}.raw`)));
+  const trip = folder('/trip', [leaf('/trip/notes.txt'), day, folder('/trip/empty', []), leaf('/trip/.DS_Store')]);
+  const picked = paths(await fromData({ items: [item(trip), item(leaf('/loose.bin')), { kind: 'string' }], files: [] }));
+  assert.equal(picked.length, 252);
+  assert.equal(picked[0], 'trip/notes.txt');
+  assert.equal(picked[250], 'trip/day/249.raw');
+  assert.equal(picked[251], 'loose.bin');
+});
+
+test('the items are taken hold of before anything is awaited', async () => {
+  let alive = true;
+  const data = { get items() { assert.ok(alive); return [item(leaf('/a')), item(leaf('/b'))]; }, files: [] };
+  const picking = fromData(data);
+  alive = false;
+  assert.deepEqual(paths(await picking), ['a', 'b']);
+});
+
+test('where there are no items or no entries, plain files do', async () => {
+  assert.deepEqual(paths(await fromData({ files: [file('x')] })), ['x']);
+  assert.deepEqual(paths(await fromData({ items: [{ kind: 'file', getAsFile: () => file('image.png') }], files: [] })), ['image.png']);
+});
+
+test('a folder that cannot be read is an error, not an empty folder', async () => {
+  const broken = { isFile: false, isDirectory: true, fullPath: '/x', createReader: () => ({ readEntries: (_, reject) => reject(new Error('NotFoundError')) }) };
+  await assert.rejects(fromData({ items: [item(broken)], files: [] }));
+});
+
+for (const [given, taken, expected] of [
+  [['a.txt', 'a.txt', 'a.txt'], [], ['a.txt', 'a (2).txt', 'a (3).txt']],
+  [['a.txt'], ['a.txt', 'a (2).txt'], ['a (3).txt']],
+  [['x.y/name', 'x.y/name'], [], ['x.y/name', 'x.y/name (2)']],
+  [['d/.env', 'd/.env'], [], ['d/.env', 'd/.env (2)']],
+  [['a/x', 'b/x'], [], ['a/x', 'b/x']],
+]) {
+  test(`${given} beside ${taken || 'nothing'} becomes ${expected}`, () => {
+    assert.deepEqual(paths(withUniquePaths(given.map((path) => ({ path, file: file(path) })), taken)), expected);
+  });
+}
+
+const limits = { max_file_size: 100, max_transfer_size: 150, max_files: 3 };
+for (const [sizes, already, words] of [
+  [[100, 50], undefined, /^$/],
+  [[101], undefined, /One file may have 100 bytes/],
+  [[100, 51], undefined, /Together they have 151 bytes/],
+  [[10], { count: 1, size: 141 }, /Together they have 151 bytes/],
+  [[1, 1, 1, 1], undefined, /These are 4 files/],
+  [[1, 1], { count: 2, size: 2 }, /These are 4 files/],
+]) {
+  test(`${sizes} after ${JSON.stringify(already)}: ${words}`, () => {
+    assert.match(tooMuch(sizes.map((bytes, index) => ({ path: `f${index}`, file: file('f', bytes) })), limits, size, already), words);
+  });
+}
+
+test('no limit is no limit', () => {
+  assert.equal(tooMuch([{ path: 'f', file: file('f', 1e15) }], { max_file_size: null, max_transfer_size: null, max_files: null }, size), '');
+});

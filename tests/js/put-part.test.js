@@ -1,0 +1,82 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { putPart } from '../../static/js/upload/put-part.js';
+
+/** An XMLHttpRequest that does what the test says. */
+function requestThat(behave) {
+  const made = [];
+  class Request {
+    status = 0; responseText = ''; headers = {}; upload = {};
+    constructor() { made.push(this); }
+    open(method, url) { Object.assign(this, { method, url }); }
+    setRequestHeader(name, value) { this.headers[name] = value; }
+    send(body) { this.body = body; queueMicrotask(() => behave(this)); }
+    abort() { this.aborted = true; this.status = 0; this.onloadend(); }
+    answer(status, text = '') { Object.assign(this, { status, responseText: text }); this.onloadend(); }
+  }
+  return { Request, made };
+}
+
+const put = (behave, { headers = {}, signal = new AbortController().signal, offline = false, onProgress = () => {} } = {}) => {
+  const { Request, made } = requestThat(behave);
+  const body = new Blob(['abc']);
+  return { made, body, done: putPart({ url: 'https://storage.test/x', headers, body }, signal, onProgress, { isOffline: () => offline, Request }) };
+};
+
+test('it sends the Blob itself, with exactly the signed headers, and tells how far it is', async () => {
+  const seen = [];
+  const { done, made, body } = put((request) => {
+    request.upload.onprogress({ loaded: 2 });
+    request.answer(200);
+  }, { headers: { 'x-amz-meta-beeline': 't' }, onProgress: (sent) => seen.push(sent) });
+  await done;
+  assert.equal(made[0].body, body);
+  assert.deepEqual([made[0].method, made[0].url, made[0].headers, seen], ['PUT', 'https://storage.test/x', { 'x-amz-meta-beeline': 't' }, [2]]);
+});
+
+test('412 to "only if it is not there" means that it is there', async () => {
+  await put((request) => request.answer(412), { headers: { 'If-None-Match': '*' } }).done;
+  await assert.rejects(put((request) => request.answer(412)).done, (error) => error.why === 'refused');
+});
+
+const xml = (code, message = '') => `<?xml version="1.0"?><Error><Code>${code}</Code><Message>${message}</Message><RequestId>r</RequestId></Error>`;
+for (const [status, text, why] of [
+  [403, xml('AccessDenied', 'Access Denied'), 'refused'],
+  [403, xml('SignatureDoesNotMatch'), 'refused'],
+  [403, xml('AccessDenied', 'Request has expired'), 'clock'],
+  [403, xml('RequestTimeTooSkewed'), 'clock'],
+  [404, xml('NoSuchUpload'), 'refused'],
+  [400, xml('RequestTimeout'), 'storage-busy'],
+  [400, xml('BadDigest'), 'storage-busy'],
+  [400, xml('EntityTooLarge'), 'too-large'],
+  [400, xml('InvalidArgument'), 'refused'],
+  [413, '', 'too-large'],
+  [429, '', 'storage-busy'],
+  [500, xml('InternalError'), 'storage-busy'],
+  [503, xml('SlowDown'), 'storage-busy'],
+  [507, xml('XMinioStorageFull'), 'storage-full'],
+]) {
+  test(`${status} ${/<Code>(\w+)/.exec(text)?.[1] ?? ''} is ${why}`, async () => {
+    await assert.rejects(put((request) => request.answer(status, text)).done, (error) => error.why === why && error.facts.status === status);
+  });
+}
+
+for (const offline of [true, false]) {
+  test(`no answer, ${offline ? 'offline' : 'online'}`, async () => {
+    await assert.rejects(put((request) => request.answer(0), { offline }).done, (error) => error.why === (offline ? 'offline' : 'storage-unreachable'));
+  });
+}
+
+test('an abort ends the request and comes out as its own reason', async () => {
+  const stop = new AbortController();
+  const reason = new Error('leave');
+  const { done, made } = put(() => stop.abort(reason), { signal: stop.signal });
+  await assert.rejects(done, reason);
+  assert.ok(made[0].aborted);
+});
+
+test('what is aborted before it starts is not sent', async () => {
+  const { done, made } = put(() => {}, { signal: AbortSignal.abort(new Error('leave')) });
+  await assert.rejects(done, /leave/);
+  assert.equal(made.length, 0);
+});

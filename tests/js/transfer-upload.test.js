@@ -1,0 +1,379 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Failure } from '../../static/js/upload/failure.js';
+import { BATCH, LANES, TransferUpload } from '../../static/js/upload/transfer-upload.js';
+import { FakeBlob, FakeWorld, many, picked, settle } from './world.js';
+
+const refused = (status = 403) => new Failure('refused', { status });
+const network = () => new Failure('storage-unreachable');
+
+/** Fails the puts of one piece with these, one after the other, then lets it through. */
+const failing = (key, ...failures) => (put) => {
+  if (put !== key || !failures.length) return;
+  throw failures.shift();
+};
+
+async function upload(sizes, world = new FakeWorld(), options = {}) {
+  const one = await TransferUpload.create(picked(sizes, options), world);
+  return { one, world };
+}
+
+const everythingHeld = (world) => world.files.every((file) => world.held.get(file.id)?.size === file.part_count);
+const putsOf = (world, key) => world.puts.filter((put) => put.startsWith(`${key} `)).length;
+
+test('every byte of every file is cut out once, then it is completed and polled until ready', async () => {
+  const { one, world } = await upload({ 'a/one': 20, 'two': 8, 'empty': 0 });
+  await one.run();
+  assert.deepEqual([...world.puts].sort(), ['f1/1 from 0 for 8', 'f1/2 from 8 for 8', 'f1/3 from 16 for 4', 'f2/1 from 0 for 8', 'f3/1 from 0 for 0']);
+  assert.deepEqual(world.calls, ['create 3', 'sign 5 of 3 after 0', 'complete', 'read PROCESSING', 'read READY']);
+  assert.equal(one.state, 'done');
+  assert.equal(one.safeSize, 28);
+  assert.equal(one.sentSize, 28);
+});
+
+test('addresses are asked for across files, a hundred at a time, and a lane never idles for want of small files', async () => {
+  const { one, world } = await upload({ ...many(200, 3), 'large': 8 * 30 });
+  await one.run();
+  const signs = world.calls.filter((call) => call.startsWith('sign')).map((call) => Number(call.split(' ')[1]));
+  assert.equal(signs.reduce((sum, count) => sum + count, 0), 230);
+  assert.ok(signs.every((count) => count <= BATCH), String(signs));
+  assert.equal(signs.length, 3);
+  assert.equal(world.mostInFlight, LANES);
+});
+
+test('small files take turns with the pieces of large ones', async () => {
+  const { one, world } = await upload({ 'large': 8 * 10, ...many(10, 3) });
+  await one.run();
+  const large = world.puts.map((put) => put.startsWith('f1/'));
+  for (let at = 0; at < 16; at += 4) assert.equal(large.slice(at, at + 4).filter(Boolean).length, 2, `${large}`);
+});
+
+test('a refused address is renewed once, with all its neighbours, and costs no wait', async () => {
+  const { one, world } = await upload({ 'a': 8 * 12 });
+  world.onPut = failing('f1/2', refused());
+  await one.run();
+  assert.equal(one.state, 'done');
+  assert.equal(putsOf(world, 'f1/2'), 2);
+  assert.ok(world.urlsGiven > 13, 'the neighbours were signed afresh too');
+  assert.ok(everythingHeld(world));
+});
+
+test('every piece may be refused once (a laptop that slept)', async () => {
+  const { one, world } = await upload({ 'a': 8 * 8 });
+  const seen = new Set();
+  world.onPut = (key) => {
+    if (!seen.has(key)) { seen.add(key); throw refused(); }
+  };
+  await one.run();
+  assert.equal(one.state, 'done');
+  assert.ok(everythingHeld(world));
+});
+
+test('an address that grew old while it waited is not even tried', async () => {
+  const { one, world } = await upload({ 'a': 8 * 20 }, new FakeWorld({ expiresIn: 100 }));
+  const urls = [];
+  world.onPut = (key, { url }) => { urls.push(Number(url.split('?')[1])); world.time += 30_000; };
+  await one.run();
+  assert.ok(everythingHeld(world));
+  assert.equal(world.puts.length, 20);
+  assert.ok(Math.max(...urls) > 20, 'later pieces went to renewed addresses');
+});
+
+for (const [name, failures, why] of [
+  ['refused twice', [refused(), refused()], 'refused'],
+  ['gone twice', [refused(404), refused(404)], 'refused'],
+  ['full', [new Failure('storage-full', { status: 507 })], 'storage-full'],
+  ['too large', [new Failure('too-large', { status: 413 })], 'too-large'],
+]) {
+  test(`one piece ${name} stops the others, keeps what is safe, and names the file; run() goes on from there`, async () => {
+    const { one, world } = await upload({ 'name.bin': 8 * 40 });
+    world.onPut = failing('f1/7', ...failures);
+    await assert.rejects(one.run(), (error) => error.why === why && error.facts.path === 'name.bin');
+    assert.equal(one.state, 'failed');
+    assert.equal(world.inFlight, 0, 'nothing is left on the line');
+    const safe = new Set(world.held.get('f1'));
+    assert.ok(safe.size >= 1 && safe.size < 40);
+    assert.equal(one.safeSize, safe.size * 8);
+    assert.ok(!world.calls.includes('remove'), 'a failure gives nothing up');
+
+    const before = world.puts.length;
+    await one.run();
+    assert.equal(one.state, 'done');
+    assert.equal(world.puts.length - before, 40 - safe.size, 'only what was missing was sent');
+    assert.ok(everythingHeld(world));
+  });
+}
+
+for (const [name, failure] of [
+  ['no answer', () => network()],
+  ['500', () => new Failure('storage-busy', { status: 500 })],
+  ['503', () => new Failure('storage-busy', { status: 503 })],
+]) {
+  test(`${name}: only that piece is sent again, after a rest, from a fresh address`, async () => {
+    const { one, world } = await upload({ 'a': 8 * 6, 'b': 5 });
+    const urls = [];
+    const fail = failing('f1/3', failure(), failure(), failure());
+    world.onPut = (key, { url }) => { if (key === 'f1/3') urls.push(url); fail(key); };
+    await one.run();
+    assert.equal(one.state, 'done');
+    assert.equal(world.puts.length, 7 + 3);
+    assert.equal(new Set(urls).size, 4, 'four tries, four addresses');
+    assert.equal(one.waiting, null);
+  });
+}
+
+test('a storage that never answers is given up with its cause, and the pauses grow up to a limit', async () => {
+  const { one, world } = await upload({ 'a': 8 });
+  world.onPut = () => { throw network(); };
+  await assert.rejects(one.run(), (error) => error.why === 'storage-unreachable');
+  assert.deepEqual(world.pauses, [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000, 30_000]);
+  assert.equal(world.puts.length, 11);
+});
+
+test('progress refills the budget: a line that fails nine times for each piece still gets there', async () => {
+  const { one, world } = await upload({ 'a': 8 * 12 });
+  const failures = new Map();
+  world.onPut = (key) => {
+    const count = (failures.get(key) ?? 0) + 1;
+    failures.set(key, count);
+    if (count <= 9) throw network();
+  };
+  await one.run();
+  assert.ok(everythingHeld(world));
+});
+
+test('while the machine knows that it is offline, no budget is spent', async () => {
+  const { one, world } = await upload({ 'a': 8 });
+  world.offline = true;
+  world.onPut = () => { if (world.offline) throw new Failure('offline'); };
+  world.onPause = () => { if (world.pauses.length === 50) world.offline = false; };
+  await one.run();
+  assert.equal(one.state, 'done');
+  assert.equal(world.pauses.filter((pause) => pause === 30_000).length, 50);
+});
+
+test('progress counts bytes on the line, and goes back when a piece has to be sent again', async () => {
+  const { one, world } = await upload({ 'a': 8 });
+  const seen = [];
+  world.onChange = () => seen.push(one.sentSize);
+  world.onPut = failing('f1/1', network());
+  await one.run();
+  const up = seen.indexOf(4);
+  assert.ok(up >= 0 && seen.indexOf(0, up) > up, String(seen));
+  assert.equal(one.sentSize, 8);
+});
+
+test('the server is told how much is safe', async () => {
+  const { one, world } = await upload(many(150, 8));
+  await one.run();
+  const told = world.calls.filter((call) => call.startsWith('sign')).map((call) => Number(call.split(' ').pop()));
+  assert.equal(told[0], 0);
+  assert.ok(told[1] > 0 && told[1] < 150 * 8, String(told));
+});
+
+test('a file that changed on disk is told apart from a lost connection, at once', async () => {
+  const { one, world } = await upload({ 'a': 8, 'b': 8 }, new FakeWorld(), { readable: () => false });
+  world.onPut = failing('f2/1', network());
+  await assert.rejects(one.run(), (error) => error.why === 'file-changed' && error.facts.path === 'b');
+  assert.deepEqual(world.pauses, []);
+});
+
+test('a file that shrank is not sent short', async () => {
+  const world = new FakeWorld();
+  const one = await TransferUpload.create(picked({ 'a': 20 }), world);
+  one.files.get('f1').blob = new FakeBlob(12);
+  await assert.rejects(one.run(), (error) => error.why === 'file-changed');
+});
+
+test('what comes back with a problem is sent again once, and only what the storage lacks', async () => {
+  const { one, world } = await upload({ 'a': 8 * 3, 'b': 8 });
+  world.polls = ['PROCESSING', 'INIT', 'PROCESSING', 'READY'];
+  world.problems.set('f1', { code: 'parts_missing', message: 'a piece is missing' });
+  let completes = 0;
+  world.onComplete = () => { completes += 1; if (completes === 1) world.lose('f1', 2); };
+  await one.run();
+  assert.equal(one.state, 'done');
+  assert.equal(putsOf(world, 'f1/2'), 2);
+  assert.equal(world.puts.length, 5);
+});
+
+test('what comes back twice is a failure that names the file', async () => {
+  const { one, world } = await upload({ 'a': 8 * 3, 'bad': 8 });
+  world.polls = ['INIT'];
+  world.problems.set('f2', { code: 'size_mismatch', message: 'it is short' });
+  await assert.rejects(one.run(), (error) => error.why === 'incomplete' && error.facts.path === 'bad' && error.facts.code === 'size_mismatch');
+  assert.equal(putsOf(world, 'f2/1'), 2, 'held, but said to be wrong: sent again once');
+  assert.equal(putsOf(world, 'f1/1'), 1);
+});
+
+test('a complete that is refused because something is missing is answered by sending it', async () => {
+  const { one, world } = await upload({ 'a': 8 * 3 });
+  let completes = 0;
+  world.onComplete = () => {
+    completes += 1;
+    if (completes > 1) return;
+    world.lose('f1', 3);
+    world.polls = ['INIT', 'READY'];
+    throw new Failure('conflict', { status: 409, code: 'parts_missing' });
+  };
+  await one.run();
+  assert.equal(putsOf(world, 'f1/3'), 2);
+  assert.equal(one.state, 'done');
+});
+
+for (const status of ['EXPIRED', 'DELETED']) {
+  test(`a transfer that is ${status} meanwhile ends the upload`, async () => {
+    const { one, world } = await upload({ 'a': 8 });
+    world.polls = [status];
+    await assert.rejects(one.run(), (error) => error.why === 'gone');
+  });
+}
+
+test('every request to the server is tried again while it is down', async () => {
+  const { one, world } = await upload({ 'a': 8 });
+  let down = 3;
+  const stumble = () => { if (down > 0) { down -= 1; throw new Failure('server-unreachable'); } };
+  world.onSign = stumble;
+  world.onComplete = stumble;
+  await one.run();
+  assert.equal(one.state, 'done');
+  assert.deepEqual(world.pauses.slice(0, 3), [500, 1000, 2000]);
+});
+
+test('Retry-After is kept', async () => {
+  const { one, world } = await upload({ 'a': 8 });
+  let first = true;
+  world.onSign = () => { if (first) { first = false; throw new Failure('server-busy', { status: 503, retryAfter: 7 }); } };
+  await one.run();
+  assert.equal(world.pauses[0], 7000);
+});
+
+test('an abort stops everything at once and keeps what is safe', async () => {
+  const { one, world } = await upload({ 'a': 8 * 40 });
+  const stop = new AbortController();
+  world.onPut = () => { if (world.puts.length > 12) stop.abort(new Error('leave')); };
+  await assert.rejects(one.run(stop.signal), /leave/);
+  assert.equal(world.inFlight, 0);
+  assert.equal(one.state, 'waiting');
+  assert.ok(one.safeSize > 0);
+  assert.ok(!world.calls.includes('remove'));
+});
+
+test('an abort during a rest or a request does not wait for its end', async () => {
+  const { one, world } = await upload({ 'a': 8 });
+  const stop = new AbortController();
+  world.onSign = (_, signal) => new Promise((_resolve, reject) => {
+    signal.addEventListener('abort', () => reject(signal.reason));
+    setImmediate(() => stop.abort(new Error('leave')));
+  });
+  await assert.rejects(one.run(stop.signal));
+  assert.deepEqual(world.puts, []);
+});
+
+test('cancel stops the lines and removes the transfer', async () => {
+  const { one, world } = await upload({ 'a': 8 * 40 });
+  let cancelled;
+  world.onPut = () => { if (world.puts.length > 6) cancelled ??= one.cancel(); };
+  await assert.rejects(one.run(), { name: 'AbortError' });
+  await cancelled;
+  assert.equal(one.state, 'cancelled');
+  assert.equal(world.calls.at(-1), 'remove');
+  assert.ok(!world.calls.includes('complete'));
+});
+
+test('a removed file is no longer sent, its address is not used, the rest completes', async () => {
+  const { one, world } = await upload({ 'stay': 8 * 10, 'go': 8 * 10 });
+  let removed;
+  world.onPut = () => { if (world.puts.length > 6) removed ??= one.remove(one.files.get('f2')); };
+  await one.run();
+  await removed;
+  assert.equal(one.state, 'done');
+  assert.equal(one.totalSize, 80);
+  assert.ok(!one.files.has('f2'));
+  assert.equal(world.held.get('f1').size, 10);
+  assert.ok(world.calls.indexOf('remove f2') < world.calls.indexOf('complete'));
+});
+
+test('a file set aside holds the completion back until it is brought back or removed', async () => {
+  const { one, world } = await upload({ 'a': 8, 'b': 8 * 3 });
+  const file = one.files.get('f2');
+  one.setAside(file);
+  const running = one.run();
+  await settle();
+  assert.deepEqual(world.puts, ['f1/1 from 0 for 8']);
+  assert.ok(!world.calls.includes('complete'));
+  one.bringBack(file);
+  await running;
+  assert.equal(world.held.get('f2').size, 3);
+});
+
+test('a file removed while its addresses are being signed does not fail the others', async () => {
+  const { one, world } = await upload({ 'a': 8 * 2, 'b': 8 * 2 });
+  let removed;
+  world.onSign = async () => {
+    if (removed) return;
+    removed = one.remove(one.files.get('f2'));
+    await removed;
+  };
+  await one.run();
+  assert.equal(one.state, 'done');
+  assert.equal(world.held.get('f1').size, 2);
+  assert.equal(world.held.has('f2'), false);
+});
+
+test('a removal that the server refuses brings the file back', async () => {
+  const { one, world } = await upload({ 'a': 8, 'b': 8 });
+  const owned = world.backend.of;
+  const again = new TransferUpload(world.transfer('INIT'), 'secret', picked({ 'a': 8, 'b': 8 }).map(({ file }) => file), {
+    ...world, onChange: world.onChange, putPart: world.putPart, pause: world.pause, now: world.now, random: world.random, isOffline: world.isOffline,
+    backend: { of: () => ({ ...owned(), removeFile: async () => { throw new Failure('conflict', { status: 409 }); } }) },
+  });
+  await assert.rejects(again.remove(again.files.get('f2')), (error) => error.why === 'conflict');
+  await again.run();
+  assert.ok(everythingHeld(world));
+  assert.equal(one.state, 'waiting');
+});
+
+test('files added on the way go the same way', async () => {
+  const { one, world } = await upload({ 'a': 8 * 6 });
+  let added;
+  world.onPut = () => { added ??= one.add(picked({ 'late': 8 * 2 })); };
+  await one.run();
+  await added;
+  assert.equal(world.held.get('f2').size, 2);
+  assert.equal(one.totalSize, 64);
+});
+
+test('an existing transfer goes on from what the storage holds', async () => {
+  const world = new FakeWorld();
+  world.plan({ path: 'a', size: 8 * 5 });
+  world.plan({ path: 'b', size: 8 });
+  world.files[1].state = 'COMPLETE';
+  world.held.set('f1', new Set([1, 4]));
+  const one = new TransferUpload(world.transfer('INIT'), 'secret', [new FakeBlob(40), new FakeBlob(8)], world);
+  one.files.get('f1').keep([1, 4]);
+  assert.equal(one.safeSize, 24);
+  await one.run();
+  assert.deepEqual([...world.puts].sort(), ['f1/2 from 8 for 8', 'f1/3 from 16 for 8', 'f1/5 from 32 for 8']);
+});
+
+test('a random storm: whatever fails in passing, every byte arrives and nothing is sent without need', async () => {
+  let seed = 7;
+  const random = () => { seed = (seed * 16807) % 2147483647; return seed / 2147483647; };
+  for (let round = 0; round < 40; round += 1) {
+    const { one, world } = await upload({ ...many(1 + Math.floor(random() * 30), 5), 'large': 8 * Math.floor(2 + random() * 60) + 3 });
+    const refusedOnce = new Set();
+    let faults = 0;
+    world.onPut = (key) => {
+      const dice = random();
+      if (dice > 0.2) return;
+      if (dice < 0.05 && !refusedOnce.has(key)) { refusedOnce.add(key); faults += 1; throw refused(); }
+      if (dice < 0.15) { faults += 1; throw network(); }
+    };
+    await one.run();
+    const pieces = world.files.reduce((sum, file) => sum + file.part_count, 0);
+    assert.ok(everythingHeld(world), `round ${round}`);
+    assert.equal(world.puts.length, pieces + faults, `round ${round}`);
+    assert.equal(one.safeSize, one.totalSize);
+  }
+});

@@ -1,0 +1,141 @@
+// A world for the engine to live in: a server, a storage and a clock that do what the test says and
+// write down what was asked of them. Nothing here sleeps.
+import { Failure } from '../../static/js/upload/failure.js';
+
+/** Lets everything that is ready happen. */
+export const settle = async () => { for (let i = 0; i < 5; i += 1) await new Promise(setImmediate); };
+
+export const MIB = 1024 * 1024;
+
+/** A Blob that costs nothing: only its size and what was cut from it are real. */
+export class FakeBlob {
+  constructor(size, { offset = 0, readable = () => true, type = '' } = {}) {
+    Object.assign(this, { size, offset, readable, type });
+  }
+
+  slice(start, end) {
+    const to = Math.min(end, this.size);
+    return new FakeBlob(Math.max(0, to - start), { offset: this.offset + start, readable: this.readable });
+  }
+
+  async arrayBuffer() {
+    if (!this.readable()) throw new DOMException('changed', 'NotReadableError');
+    return new ArrayBuffer(this.size);
+  }
+}
+
+export class FakeWorld {
+  calls = [];        // what was asked of the server, in words
+  puts = [];         // every piece that reached the line: "f1/2 from 8 for 8"
+  held = new Map();  // file id -> Set of numbers: what the storage has
+  pauses = [];
+  time = 0;
+  offline = false;
+  inFlight = 0;
+  mostInFlight = 0;
+  urlsGiven = 0;
+  polls = ['PROCESSING', 'READY'];
+  problems = new Map();
+  changes = 0;
+
+  constructor({ partSize = 8, expiresIn = 3600 } = {}) {
+    Object.assign(this, { partSize, expiresIn });
+    this.files = [];
+    this.onPut = () => {};          // (key, piece) => void | Promise; throw to fail
+    this.onSign = () => {};
+    this.backend = { create: async (wish) => this.#create(wish), of: () => this.#owned() };
+  }
+
+  now = () => this.time;
+  random = () => 1;
+  isOffline = () => this.offline;
+  onChange = () => { this.changes += 1; };
+
+  pause = async (milliseconds, signal) => {
+    this.pauses.push(milliseconds);
+    this.time += milliseconds;
+    await new Promise(setImmediate);
+    signal?.throwIfAborted();
+    await this.onPause?.(milliseconds);
+    signal?.throwIfAborted();
+  };
+
+  putPart = async ({ url, headers, body }, signal, onProgress) => {
+    const key = url.split('?')[0];
+    this.puts.push(`${key} from ${body.offset} for ${body.size}`);
+    this.inFlight += 1;
+    this.mostInFlight = Math.max(this.mostInFlight, this.inFlight);
+    try {
+      await new Promise(setImmediate);
+      signal.throwIfAborted();
+      onProgress(body.size / 2);
+      await this.onPut(key, { url, headers, body, signal, onProgress });
+      signal.throwIfAborted();
+      const [id, number] = key.split('/');
+      this.#holds(id).add(Number(number));
+    } finally {
+      this.inFlight -= 1;
+    }
+  };
+
+  lose(id, ...numbers) {
+    for (const number of numbers) this.#holds(id).delete(number);
+  }
+
+  #holds(id) {
+    if (!this.held.has(id)) this.held.set(id, new Set());
+    return this.held.get(id);
+  }
+
+  plan({ path, size }) {
+    const single = size <= this.partSize;
+    const plan = {
+      id: `f${this.files.length + 1}`, path, size, method: single ? 'single' : 'multipart', part_size: this.partSize,
+      part_count: Math.max(1, Math.ceil(size / this.partSize)), state: 'OPEN', problem: null,
+    };
+    this.files.push(plan);
+    return plan;
+  }
+
+  transfer(status) {
+    return { id: 't', slug: 's', link: 'https://example.test/d/s', status, title: '', expires_at: '', max_downloads: null, total_size: 0,
+      files: this.files.map((file) => ({ ...file, problem: status === 'INIT' ? this.problems.get(file.id) ?? null : null })) };
+  }
+
+  #create({ files }) {
+    this.calls.push(`create ${files.length}`);
+    files.forEach((file) => this.plan(file));
+    return { ...this.transfer('INIT'), owner_token: 'secret' };
+  }
+
+  #owned() {
+    const say = (words) => { this.calls.push(words); };
+    return {
+      read: async () => { const status = this.polls.length > 1 ? this.polls.shift() : this.polls[0]; say(`read ${status}`); return this.transfer(status); },
+      edit: async (changes) => { say(`edit ${Object.keys(changes)}`); return { ...this.transfer('INIT'), ...changes }; },
+      remove: async () => say('remove'),
+      addFiles: async (specs) => { say(`add ${specs.length}`); return { files: specs.map((spec) => this.plan(spec)) }; },
+      removeFile: async (id) => { say(`remove ${id}`); this.files = this.files.filter((file) => file.id !== id); },
+      signParts: async (wanted, sentSize, signal) => {
+        say(`sign ${wanted.reduce((sum, { numbers }) => sum + numbers.length, 0)} of ${wanted.length} after ${sentSize}`);
+        await this.onSign(wanted, signal);
+        signal?.throwIfAborted();
+        const parts = wanted.flatMap(({ file, numbers }) => numbers.map((number) => {
+          const plan = this.files.find(({ id }) => id === file);
+          if (!plan) throw new Failure('gone', { status: 404 });
+          this.urlsGiven += 1;
+          const size = Math.min(plan.part_size, plan.size - (number - 1) * plan.part_size);
+          return { file, number, url: `${file}/${number}?${this.urlsGiven}`, size, headers: plan.method === 'single' ? { 'If-None-Match': '*' } : {} };
+        }));
+        return { expires_in: this.expiresIn, parts: parts.reverse() };
+      },
+      held: async () => { say('held'); return { files: this.files.map(({ id, state }) => ({ id, state, held: [...this.#holds(id)] })) }; },
+      complete: async () => { say('complete'); await this.onComplete?.(); return this.transfer('PROCESSING'); },
+    };
+  }
+}
+
+/** @param {Record<string, number>} sizes */
+export const picked = (sizes, options = {}) => Object.entries(sizes).map(([path, size]) => ({ path, file: new FakeBlob(size, options) }));
+
+export const many = (count, size) => Object.fromEntries(Array.from({ length: count }, (_, index) => [`file ${index}`, size]));

@@ -1,0 +1,108 @@
+"""What a link shows, and what counts as a download."""
+
+import uuid
+from datetime import timedelta
+
+import pytest
+
+from app import clock
+from app.db import db
+from app.errors import Gone, NotFound, WrongState
+from app.models import Download
+from app.services import downloads
+from tests.factories import Sender, http
+
+pytestmark = pytest.mark.usefixtures("inside")
+
+
+def url_of(sent, visitor: str | None = None, path: str | None = None) -> str:
+    file = next(f for f in sent.files if path in (None, f["path"]))
+    return downloads.file_url(sent.slug, uuid.UUID(file["id"]), visitor)
+
+
+def test_every_state_is_shown_in_its_own_word(sender: Sender) -> None:
+    past = clock.now() - timedelta(seconds=1)
+    cases = {
+        "uploading": sender.create(),
+        "processing": sender.create().upload().complete(),
+        "ready": sender.ready(),
+        "limit_reached": sender.ready(max_downloads=1).set(download_count=1),
+        "expired": sender.ready().set(expires_at=past),
+        "deleted": sender.ready(),
+    }
+    cases["deleted"].call("DELETE")
+    for state, sent in cases.items():
+        view = downloads.view(sent.slug)
+        assert view.state == state
+        assert view.has_ended == (state in ("limit_reached", "expired", "deleted"))
+        assert view.is_moving == (state in ("uploading", "processing"))
+        assert bool(view.files) != view.has_ended
+    with pytest.raises(NotFound):
+        downloads.view("x" * 32)
+
+
+def test_what_is_fetched_is_the_file_under_its_name(sender: Sender) -> None:
+    sent = sender.ready({"dir/naïve ☕.txt": b"content"})
+    answer = http.request("GET", url_of(sent))
+    assert (answer.status, answer.data) == (200, b"content")
+    disposition = answer.headers["Content-Disposition"]
+    assert disposition.startswith('attachment; filename="naive')
+    assert "filename*=UTF-8''na%C3%AFve%20%E2%98%95.txt" in disposition
+    assert answer.headers["Content-Type"] == "application/octet-stream"
+
+
+def test_f56_one_browser_within_the_hour_is_one_download(sender: Sender) -> None:
+    sent = sender.ready({"a": b"1", "b": b"2"}, max_downloads=1)
+    for path in ("a", "b", "a"):
+        assert url_of(sent, "ada", path)
+    assert sent.row().download_count == 1
+    with pytest.raises(Gone) as caught:
+        url_of(sent, "bob")
+    assert caught.value.details == {"reason": "limit_reached"}
+    assert downloads.view(sent.slug, "ada").state == "ready"
+    assert downloads.view(sent.slug, "bob").state == "limit_reached"
+
+
+def test_after_the_hour_it_is_another_download(sender: Sender) -> None:
+    sent = sender.ready(max_downloads=2)
+    url_of(sent, "ada")
+    row = db.session.query(Download).one()
+    row.created_at = clock.now() - timedelta(minutes=61)
+    db.session.commit()
+    url_of(sent, "ada")
+    assert sent.row().download_count == 2
+
+
+def test_without_cookies_each_fetch_counts(sender: Sender) -> None:
+    sent = sender.ready()
+    url_of(sent)
+    url_of(sent)
+    assert sent.row().download_count == 2
+    assert db.session.query(Download).count() == 2
+
+
+def test_f23_nothing_is_handed_out_after_the_end(sender: Sender) -> None:
+    sent = sender.ready()
+    with pytest.raises(NotFound):
+        downloads.file_url(sent.slug, uuid.uuid4(), None)
+    sent.set(expires_at=clock.now() - timedelta(milliseconds=1))
+    with pytest.raises(Gone) as caught:
+        url_of(sent)
+    assert caught.value.details == {"reason": "expired"}
+    # The last guard, for the moment between looking and counting.
+    with pytest.raises(Gone):
+        downloads.count_once(sent.id, uuid.UUID(sent.files[0]["id"]), None)
+    assert sent.row().download_count == 0
+
+
+def test_nothing_is_handed_out_before_ready(sender: Sender) -> None:
+    for sent in (sender.create(), sender.create().upload().complete()):
+        with pytest.raises(WrongState):
+            url_of(sent)
+        assert sent.row().download_count == 0
+
+
+def test_a_file_of_another_transfer_is_not_found(sender: Sender) -> None:
+    mine, other = sender.ready(), sender.ready()
+    with pytest.raises(NotFound):
+        downloads.file_url(mine.slug, uuid.UUID(other.files[0]["id"]), None)

@@ -1,0 +1,177 @@
+"""The sweeps: what time alone brings about, and repair."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import insert, select, update
+
+from app import clock
+from app.config import MIB
+from app.db import db, transaction
+from app.errors import Unavailable
+from app.extensions import storage
+from app.gateways.storage import NoSuchUpload
+from app.models import State, Transfer, Upload
+from app.services import transfers, upkeep
+from tests.factories import Sender, put
+
+pytestmark = pytest.mark.usefixtures("inside")
+PART = 8 * MIB
+
+
+def ago(**time: float) -> object:
+    return clock.now() - timedelta(**time)
+
+
+def test_due_transfers_expire_and_others_do_not(sender: Sender) -> None:
+    due = sender.ready().set(expires_at=ago(seconds=1))
+    live, unfinished = sender.ready(), sender.create().set(expires_at=ago(seconds=1))
+    upkeep.expire_due()
+    states = [one.row().state for one in (due, live, unfinished)]
+    assert states == [State.EXPIRED, State.READY, State.INIT]
+    assert due.row().expired_at is not None
+
+
+def test_many_due_transfers_expire_in_batches(monkeypatch) -> None:
+    monkeypatch.setattr(upkeep, "BATCH", 7)
+    with transaction():
+        db.session.execute(
+            insert(Transfer),
+            [
+                {
+                    "slug": f"slug-{n}",
+                    "owner_token_hash": b"x" * 32,
+                    "state": State.READY,
+                    "ready_at": ago(days=2),
+                    "expires_at": ago(hours=1),
+                }
+                for n in range(25)
+            ],
+        )
+    upkeep.expire_due()
+    states = db.session.scalars(select(Transfer.state)).all()
+    assert states == [State.EXPIRED] * 25
+
+
+def test_bytes_go_only_after_the_grace_period(sender: Sender, queued: list) -> None:
+    sent = sender.ready().set(expires_at=ago(seconds=1))
+    key = transfers.files_of(sent.id)[0].upload.key
+    upkeep.expire_due()
+    upkeep.delete_expired()
+    upkeep.remove_bytes()
+    assert storage.head(key) is not None
+    sent.set(expired_at=ago(days=3, seconds=1))
+    upkeep.delete_expired()
+    assert sent.row().state is State.DELETED
+    assert ("upkeep.remove_bytes",) in queued
+    upkeep.remove_bytes()
+    assert storage.head(key) is None
+
+
+def test_f25_only_uploads_without_progress_are_abandoned(sender: Sender) -> None:
+    idle = sender.create({"a": b"a" * (PART + 1)}).upload()
+    alive = sender.create({"a": b"a" * (PART + 1)})
+    for sent in (idle, alive):
+        sent.set(last_activity_at=ago(hours=25), created_at=ago(hours=30))
+    alive.upload()  # asks for addresses, which is progress
+    upkeep.delete_abandoned()
+    assert (idle.row().state, alive.row().state) == (State.DELETED, State.INIT)
+    upkeep.remove_bytes()
+    assert alive.complete().process().show()["status"] == "READY"
+
+
+def test_bytes_that_may_still_arrive_are_removed_again_later(sender: Sender) -> None:
+    """A signed address outlives the transfer; what comes through it must not stay."""
+    sent = sender.create({"a": b"12345"})
+    part = sent.sign(sent.files[0])[0]
+    key = transfers.files_of(sent.id)[0].upload.key
+    transfers.delete(sent.id)
+    upkeep.remove_bytes()
+    upload = _upload(key)
+    assert upload.removed_at is None
+    assert upload.remove_after > clock.now() + timedelta(minutes=60)
+    assert put(part["url"], b"12345", part["headers"]).status == 200
+    _change(upload, remove_after=ago(seconds=1), urls_until=ago(minutes=11))
+    upkeep.remove_bytes()
+    assert storage.head(key) is None
+    assert _upload(key).removed_at is not None
+
+
+def test_f49_removal_is_tried_again_after_storage_failed(sender: Sender, monkeypatch) -> None:
+    sent = sender.ready()
+    key = transfers.files_of(sent.id)[0].upload.key
+    transfers.delete(sent.id)
+    with monkeypatch.context() as broken:
+        broken.setattr(storage, "delete", lambda keys: (_ for _ in ()).throw(Unavailable()))
+        with pytest.raises(Unavailable):
+            upkeep.remove_bytes()
+    assert _upload(key).removed_at is None
+    _change(_upload(key), remove_after=ago(seconds=1))
+    upkeep.remove_bytes()
+    assert storage.head(key) is None
+
+
+def test_what_storage_refuses_to_delete_is_kept_for_later(sender: Sender, monkeypatch) -> None:
+    sent = sender.ready({"a": b"1", "b": b"2"})
+    first, second = (file.upload.key for file in transfers.files_of(sent.id))
+    transfers.delete(sent.id)
+    for key in (first, second):
+        _change(_upload(key), urls_until=None)
+    monkeypatch.setattr(storage, "delete", lambda keys: [first])
+    upkeep.remove_bytes()
+    assert _upload(first).removed_at is None
+    assert _upload(second).removed_at is not None
+
+
+def test_stuck_transfers_are_queued_again_but_not_all_the_time(
+    sender: Sender, queued: list
+) -> None:
+    stuck = sender.create().upload().complete().set(queued_at=ago(seconds=60))
+    fresh = sender.create().upload().complete()
+    busy = sender.create().upload().complete()
+    busy.set(queued_at=ago(seconds=60), lease_until=clock.now() + timedelta(seconds=20))
+    queued.clear()
+    upkeep.requeue_stuck()
+    upkeep.requeue_stuck()
+    assert queued == [("transfers.process", str(stuck.id))]
+    assert {fresh.row().state, busy.row().state} == {State.PROCESSING}
+
+
+def test_f21_multiparts_that_no_row_knows_are_aborted_others_are_not(
+    sender: Sender, monkeypatch
+) -> None:
+    sent = sender.create({"a": b"a" * (PART + 1)}).upload()
+    known = transfers.files_of(sent.id)[0].upload
+    orphan = storage.begin_upload("beeline/orphan", "t")
+    foreign = storage.begin_upload("other/app", "t")
+    upkeep.abort_unknown_uploads()
+    assert storage.list_parts("beeline/orphan", orphan) == []  # too young to be judged
+    monkeypatch.setattr(upkeep, "UNKNOWN_FOR", timedelta(seconds=-60))
+    upkeep.abort_unknown_uploads()
+    with pytest.raises(NoSuchUpload):
+        storage.list_parts("beeline/orphan", orphan)
+    assert storage.list_parts("other/app", foreign) == []
+    assert len(storage.list_parts(known.key, known.s3_upload_id or "")) == 2
+    storage.abort_upload("other/app", foreign)
+
+
+def test_a_removed_file_leaves_no_bytes(sender: Sender) -> None:
+    sent = sender.create({"a": b"1", "b": b"2"}).upload()
+    key = transfers.files_of(sent.id)[0].upload.key
+    sent.call("DELETE", f"/files/{sent.files[0]['id']}")
+    upkeep.remove_bytes()
+    assert storage.head(key) is None
+    assert sent.complete().process().show()["status"] == "READY"
+
+
+def _upload(key: str) -> Upload:
+    upload = db.session.scalar(
+        select(Upload).where(Upload.key == key).execution_options(populate_existing=True)
+    )
+    assert upload is not None
+    return upload
+
+
+def _change(upload: Upload, **values: object) -> None:
+    with transaction():
+        db.session.execute(update(Upload).where(Upload.id == upload.id).values(**values))

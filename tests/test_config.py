@@ -1,0 +1,84 @@
+"""Settings: read once, refused with every reason at a time, documented to the last."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from app import config
+
+GOOD = {
+    "SECRET_KEY": "0123456789abcdefghijklmnopqrstuvwxyz",
+    "BASE_URL": "https://send.example.org/",
+    "DATABASE_URL": "postgres://u:p@h/db",
+    "REDIS_URL": "redis://h",
+    "S3_BUCKET": "b",
+}
+
+
+def test_heroku_addresses_are_taken_as_they_come() -> None:
+    settings = config.load(GOOD)
+    assert settings.database_url == "postgresql+psycopg2://u:p@h/db"
+    assert settings.base_url == "https://send.example.org"
+    assert settings.is_https
+    assert settings.origins == ["https://send.example.org"]
+
+
+def test_loopback_may_be_opened_by_either_name() -> None:
+    settings = config.load(GOOD | {"BASE_URL": "http://127.0.0.1:8000"})
+    assert settings.origins == ["http://127.0.0.1:8000", "http://localhost:8000"]
+
+
+def test_every_complaint_is_told_at_once() -> None:
+    with pytest.raises(config.ConfigError) as caught:
+        config.load({"SECRET_KEY": "short", "MAX_FILES": "many", "LOG_LEVEL": "LOUD"})
+    for name in (
+        "SECRET_KEY",
+        "BASE_URL",
+        "DATABASE_URL",
+        "REDIS_URL",
+        "S3_BUCKET",
+        "MAX_FILES",
+        "LOG_LEVEL",
+    ):
+        assert name in str(caught.value)
+    assert "short" not in str(caught.value).replace("SECRET_KEY", "")
+
+
+@pytest.mark.parametrize("secret", ["", "changeme", "a" * 64, "0123456789abcdefghijklmnopqrst"])
+def test_s34_a_default_or_short_secret_is_refused(secret: str) -> None:
+    with pytest.raises(config.ConfigError, match="SECRET_KEY"):
+        config.load(GOOD | {"SECRET_KEY": secret})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BASE_URL", "send.example.org"),
+        ("BASE_URL", "https://send.example.org/path"),
+        ("DATABASE_URL", "mysql://x"),
+        ("REDIS_URL", "http://x"),
+        ("S3_PREFIX", ""),
+        ("S3_PREFIX", "../"),
+        ("DEFAULT_EXPIRES_IN_DAYS", "91"),
+        ("S3_CONDITIONAL_WRITES", "maybe"),
+    ],
+)
+def test_values_that_cannot_be_meant_are_refused(name: str, value: str) -> None:
+    with pytest.raises(config.ConfigError, match=name):
+        config.load(GOOD | {name: value})
+
+
+def test_aws_names_are_taken_where_ours_are_not_set() -> None:
+    settings = config.load(GOOD | {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "s"})
+    assert (settings.s3_access_key_id, settings.s3_secret_access_key) == ("a", "s")
+
+
+def test_every_setting_is_documented() -> None:
+    written = Path("docs/operate.md").read_text()
+    missing = [
+        one.name.upper()
+        for one in fields(config.Settings)
+        if f"`{one.name.upper()}`" not in written
+    ]
+    assert missing == []

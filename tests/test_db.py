@@ -1,0 +1,53 @@
+"""transaction(), after_commit() and release(): the only words about commits."""
+
+import pytest
+from sqlalchemy import text
+
+from app.db import after_commit, db, release, transaction
+
+pytestmark = pytest.mark.usefixtures("inside")
+
+
+def test_actions_run_after_the_outermost_commit_and_never_after_a_rollback() -> None:
+    done: list[str] = []
+    with transaction():
+        with transaction():
+            after_commit(lambda: done.append("inner"))
+        assert done == []
+    assert done == ["inner"]
+    with pytest.raises(ZeroDivisionError), transaction():
+        after_commit(lambda: done.append("never"))
+        1 / 0  # noqa: B018
+    assert done == ["inner"]
+    after_commit(lambda: done.append("at once"))
+    assert done == ["inner", "at once"]
+
+
+def test_a_swallowed_inner_failure_dooms_the_whole() -> None:
+    def swallow() -> None:
+        with transaction():
+            try:
+                with transaction():
+                    1 / 0  # noqa: B018
+            except ZeroDivisionError:
+                pass
+
+    with pytest.raises(RuntimeError, match="swallowed"):
+        swallow()
+    with transaction():
+        db.session.execute(text("SELECT 1"))
+
+
+def test_an_action_that_fails_does_not_undo_or_stop_the_others(caplog) -> None:
+    done: list[str] = []
+    with transaction():
+        after_commit(lambda: 1 / 0)
+        after_commit(lambda: done.append("second"))
+    assert done == ["second"]
+    assert "after the commit failed" in caplog.text
+
+
+def test_release_is_refused_inside_a_transaction() -> None:
+    release()
+    with pytest.raises(RuntimeError), transaction():
+        release()

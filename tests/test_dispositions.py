@@ -1,0 +1,57 @@
+"""S19: any name a person may give a file makes a header that every client reads right."""
+
+import re
+from email.message import Message
+from urllib.parse import unquote
+
+import pytest
+
+from app.dispositions import attachment, safe_name
+
+NAMES = [
+    "plain.txt", "with space.txt", 'quo"te.txt', "apo'strophe.txt", "semi;colon.txt", "per%41cent.txt",
+    "back\\slash.txt", "a/b.txt", "new\nline.txt", "car\rriage\r\nX-Evil: 1.txt", "tab\tbed", "nul\0.txt",
+    "ümlaut.txt", "日本語.txt", "עברית.txt", "العربية.pdf", "emoji 😀☕.png", "👩‍👩‍👧‍👦.jpg", "e\u0301.txt",
+    "exe\u202egpj.exe", "\u2066hidden\u2069.txt", "zero\u200bwidth.txt", ".hidden", "..", ".", "...",
+    "", " ", "   lead.txt", "trail.txt   ", "a" * 255, "é" * 127 + ".txt", "CON", "nul.txt", "-rf", "--help",
+    "*.txt", "a?b", "a:b", "a|b", "<script>.html", "$(id).sh", "`id`", "a&b=c", "a+b", "a,b", "a=b",
+    "\x7f\x80\x9f.txt", "\u2028sep\u2029.txt", "\ufeffbom.txt", "\ud800lone", "file.tar.gz", "no_extension",
+    "Ελληνικά.doc", "русский.zip", "ไทย.txt", "हिन्दी.txt", "x" * 250 + ".txt",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_header_is_one_line_that_parses_to_the_safe_name(name: str) -> None:
+    header = attachment(name)
+    assert header.isascii()
+    assert header.isprintable()
+    message = Message()
+    message["Content-Disposition"] = header
+    assert message.get_content_disposition() == "attachment"
+    match = re.fullmatch(
+        r"attachment; filename=\"([^\"\\%;]+)\"; filename\*=UTF-8''([A-Za-z0-9!#$&+.^_`|~%-]+)",
+        header,
+    )
+    assert match
+    true = unquote(match[2])
+    assert true == safe_name(name)
+    assert "/" not in true
+    assert "\\" not in true
+    assert true.strip(".") not in ("",)
+    assert not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in true)
+
+
+def test_ordinary_names_are_kept_to_the_letter() -> None:
+    for name in (
+        "plain.txt",
+        "emoji 😀☕.png",
+        "עברית.txt",
+        'quo"te.txt',
+        "👩‍👩‍👧‍👦.jpg",
+        ".hidden",
+    ):
+        assert safe_name(name) == name
+
+
+def test_the_old_fashioned_name_keeps_the_extension() -> None:
+    assert 'filename="file.pdf"' in attachment("العربية.pdf")

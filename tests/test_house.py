@@ -1,0 +1,118 @@
+"""The house checks itself: guards, jobs, queues, the API's description, transactions, htmx."""
+
+import hashlib
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from flask import Flask
+from openapi_spec_validator import validate
+from rq.utils import import_attribute
+from sqlalchemy import create_engine, text
+
+from app import browsers, errors, jobs
+from app.config import MIB, settings
+from app.extensions import storage
+from app.services import transfers, upkeep
+from tests.factories import Sender
+
+ALL_JOBS = [job for job in vars(jobs).values() if isinstance(job, jobs.Job)]
+DESCRIPTION = yaml.safe_load(Path("app/api/openapi.yaml").read_text())
+# The SHA-256 of htmx 2.0.3's htmx.min.js, the same as npm publishes.
+HTMX_SHA256 = "491955cd1810747d7d7b9ccb936400afb760e06d25d53e4572b64b6563b2784e"
+
+
+@pytest.mark.parametrize("job", ALL_JOBS, ids=lambda job: job.name)
+def test_a_job_names_a_real_function_and_a_queue_that_is_worked_on(job: jobs.Job) -> None:
+    assert callable(import_attribute(job.path))
+    assert job.queue in jobs.QUEUES
+
+
+def test_every_api_route_declares_its_guard_and_is_described(app: Flask) -> None:
+    described = {
+        (method.upper(), re.sub(r"{(\w+)}", r"<\1>", path))
+        for path, item in DESCRIPTION["paths"].items()
+        for method in item
+        if method != "parameters"
+    }
+    routed = set()
+    for rule in app.url_map.iter_rules():
+        view = app.view_functions[rule.endpoint]
+        if not view.__module__.startswith("app.api."):
+            continue
+        assert getattr(view, "guard", None) in ("anyone", "owner"), rule.endpoint
+        path = re.sub(r"<\w+:(\w+)>", r"<\1>", rule.rule)
+        routed |= {(method, path) for method in rule.methods - {"HEAD", "OPTIONS"}}
+    assert routed == described
+    validate(DESCRIPTION)
+
+
+def test_every_error_code_is_in_the_catalogue_and_described() -> None:
+    kinds = {
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.AppError)
+    }
+    assert kinds == set(errors.CATALOGUE)
+    problem = DESCRIPTION["components"]["schemas"]["Problem"]["properties"]["error"]
+    assert {kind.code for kind in kinds} == set(problem["properties"]["code"]["enum"])
+
+
+def test_only_db_commits() -> None:
+    """And nothing but move() writes a state: see CONVENTIONS 1 and 2."""
+    for path in Path("app").rglob("*.py"):
+        words = path.read_text()
+        if path.name != "db.py":
+            assert not re.search(r"\.(commit|rollback)\(\)", words), path
+        if path.name != "lifecycle.py":
+            assert not re.search(r"values\([^)]*\bstate=(to|State\.)", words), path
+
+
+def test_htmx_is_the_one_that_was_looked_at() -> None:
+    assert hashlib.sha256(browsers.htmx().read_bytes()).hexdigest() == HTMX_SHA256
+
+
+@pytest.mark.real_commits
+def test_no_transaction_is_open_while_storage_is_asked(
+    sender: Sender, inside: None, monkeypatch
+) -> None:
+    """Each call to S3 looks, from another connection, for sessions idle in a transaction."""
+    watcher = create_engine(settings.database_url, isolation_level="AUTOCOMMIT")
+    asked: list[str] = []
+    idle: list[str] = []
+    send = storage._client._make_api_call
+
+    def watching(operation: str, given: dict[str, Any]) -> Any:
+        with watcher.connect() as connection:
+            found = connection.scalars(
+                text(
+                    "SELECT query FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
+                    " AND datname = current_database()"
+                )
+            ).all()
+        asked.append(operation)
+        idle.extend(f"{operation}: {query}" for query in found)
+        return send(operation, given)
+
+    monkeypatch.setattr(storage._client, "_make_api_call", watching)
+    sent = sender.create({"a": b"1", "big": b"b" * (8 * MIB + 1)}).upload()
+    assert sent.call("GET", "/parts").status_code == 200
+    sent.complete().process()
+    assert sent.show()["status"] == "READY"
+    transfers.delete(sent.id)
+    upkeep.remove_bytes()
+    upkeep.abort_unknown_uploads()
+    watcher.dispose()
+    assert {"CreateMultipartUpload", "ListParts", "CompleteMultipartUpload", "HeadObject"} <= set(
+        asked
+    )
+    assert {"DeleteObjects", "AbortMultipartUpload", "ListMultipartUploads"} <= set(asked)
+    assert idle == []
+
+
+def test_no_thread_of_ours_outlives_its_work(sender: Sender) -> None:
+    sender.ready()
+    assert [t.name for t in threading.enumerate() if "_beat" in t.name] == []

@@ -1,0 +1,105 @@
+"""Reading what a client sent: every complaint at once, by full path, and nothing else comes out."""
+
+from typing import Any
+
+import pytest
+
+from app.errors import Invalid
+from app.inputs import Inputs
+
+BAD_PATHS = [
+    "", " ", "/etc/passwd", "../up", "a/../b", "a//b", "a/", "./a", "a/.", "C:\\x", "c:/x", "nul\0", "a\nb",
+    "\x1b[0m", "\x85", "x" * 256, "é" * 128, "a/" * 999 + "toolong", "\ud800", None, 3, ["a"], {"a": 1},
+]  # fmt: skip
+GOOD_PATHS = [
+    "a", "a b", "dir/a", "x" * 255, "é" * 127, "emoji 😀", "עברית", ".hidden", "..a", "a..", "quo\"te'",
+    "back\\slash", "\u202eoverride", " lead", "C:", "%00", "<b>",
+]  # fmt: skip
+
+
+def complaints(given: Any, read: Any) -> dict[str, str]:
+    try:
+        with Inputs(given) as inputs:
+            read(inputs)
+    except Invalid as error:
+        return error.fields
+    return {}
+
+
+@pytest.mark.parametrize("path", BAD_PATHS, ids=repr)
+def test_paths_that_no_computer_should_get(path: Any) -> None:
+    assert list(complaints({"path": path}, lambda i: i.path("path"))) == ["path"]
+
+
+@pytest.mark.parametrize("path", GOOD_PATHS, ids=repr)
+def test_paths_that_people_have_come_back_byte_for_byte(path: str) -> None:
+    with Inputs({"path": path}) as given:
+        assert given.path("path") == path
+
+
+@pytest.mark.parametrize("value", [-1, 11, 1.5, "5", True, [], {}, 10**400, float("inf")])
+def test_whole_numbers(value: Any) -> None:
+    assert list(complaints({"n": value}, lambda i: i.whole("n", least=0, most=10))) == ["n"]
+
+
+@pytest.mark.parametrize("value", [0, 10, 3.0])
+def test_whole_numbers_that_are(value: Any) -> None:
+    assert complaints({"n": value}, lambda i: i.whole("n", least=0, most=10)) == {}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "soon",
+        "2030-01-31",
+        "2030-01-31T12:00",
+        "2030-02-31T12:00:00Z",
+        5,
+        "9999-12-31T23:59:59-23:59",
+    ],
+)
+def test_instants_need_a_zone_and_must_exist(value: Any) -> None:
+    assert list(complaints({"at": value}, lambda i: i.instant("at"))) == ["at"]
+
+
+@pytest.mark.parametrize(
+    "value", ["2030-01-31T12:00:00Z", "2030-01-31t12:00:00.123+02:00", "2030-01-31 12:00:00z"]
+)
+def test_instants_that_are(value: str) -> None:
+    with Inputs({"at": value}) as given:
+        assert given.instant("at").utcoffset().total_seconds() == 0
+
+
+def test_all_complaints_come_at_once_by_full_path_and_unknown_fields_too() -> None:
+    def read(given: Inputs) -> None:
+        given.text("title", longest=3)
+        given.each(
+            "files", lambda f: (f.path("path"), f.whole("size", least=0, most=9)), least=1, most=2
+        )
+
+    body = {
+        "title": "long",
+        "files": [{"path": "..", "size": 1}, {"size": -1, "extra": 1}],
+        "evil": 1,
+    }
+    assert complaints(body, read) == {
+        "title": "must be at most 3 characters",
+        "files.0.path": "must not hold empty pieces, . or ..",
+        "files.1.path": "is required",
+        "files.1.size": "must be from 0 to 9",
+        "files.1.extra": "is not known here",
+        "evil": "is not known here",
+    }
+
+
+@pytest.mark.parametrize("body", [None, [], "x", 5, [{}]])
+def test_a_body_that_is_no_object(body: Any) -> None:
+    assert "body" in complaints(body, lambda i: None)
+
+
+@pytest.mark.parametrize("items", ["x", {}, [], [1, 2, 3], [1], [None]])
+def test_lists(items: Any) -> None:
+    assert complaints(
+        {"l": items}, lambda i: i.each("l", lambda one: one.path("p"), least=1, most=2)
+    )

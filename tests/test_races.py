@@ -1,0 +1,176 @@
+"""Real threads, real commits: of any number at once exactly as many win as may."""
+
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from app.config import MIB
+from app.db import db
+from app.errors import AppError
+from app.extensions import storage
+from app.models import Download, State, UploadState
+from app.services import downloads, transfers, upkeep
+from tests.factories import Sender
+
+pytestmark = pytest.mark.real_commits
+PART = 8 * MIB
+
+
+def at_once(app: Flask, count: int, act: Callable[[int], Any]) -> Counter:
+    """What `count` threads got, started together; an AppError counts by its code."""
+    gate = threading.Barrier(count)
+
+    def run(index: int) -> Any:
+        with app.app_context():
+            gate.wait()
+            try:
+                return act(index)
+            except AppError as error:
+                return error.code
+            finally:
+                db.session.remove()
+
+    with ThreadPoolExecutor(count) as pool:
+        return Counter(pool.map(run, range(count)))
+
+
+def test_f17_many_completes_queue_one_job(app: Flask, sender: Sender, queued: list) -> None:
+    sent = sender.create().upload()
+
+    def complete(_: int) -> int:
+        return app.test_client().post(f"{sent.url}/complete", headers=sent.headers).status_code
+
+    assert at_once(app, 12, complete) == {202: 12}
+    assert queued == [("transfers.process", str(sent.id))]
+
+
+def test_many_deletes_have_one_winner(app: Flask, sender: Sender) -> None:
+    sent = sender.ready()
+    assert at_once(app, 12, lambda _: transfers.delete(sent.id)) == {True: 1, False: 11}
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_f53_as_many_downloads_pass_as_are_left(app: Flask, sender: Sender, limit: int) -> None:
+    sent = sender.ready(max_downloads=limit)
+    file_id = uuid.UUID(sent.files[0]["id"])
+
+    def click(index: int) -> str:
+        downloads.file_url(sent.slug, file_id, f"visitor {index}")
+        return "link"
+
+    for _ in range(3):
+        assert at_once(app, 16, click)["link"] <= limit
+    assert sent.row().download_count == limit
+    with app.app_context():
+        assert db.session.query(Download).count() == limit
+
+
+def test_two_clicks_of_one_browser_at_once_are_one_download(app: Flask, sender: Sender) -> None:
+    sent = sender.ready({"a": b"1", "b": b"2"}, max_downloads=1)
+    ids = [uuid.UUID(file["id"]) for file in sent.files]
+
+    def click(index: int) -> str:
+        downloads.file_url(sent.slug, ids[index % 2], "ada")
+        return "link"
+
+    assert at_once(app, 8, click) == {"link": 8}
+    assert sent.row().download_count == 1
+
+
+def test_f22_delete_against_process_leaves_nothing_half_done(app: Flask, sender: Sender) -> None:
+    for _ in range(5):
+        sent = sender.create({"a": b"1", "big": b"b" * (PART + 1)}).upload().complete()
+        acts = [lambda: transfers.process(str(sent.id)), lambda: transfers.delete(sent.id)]
+        at_once(app, 4, lambda index, acts=acts: acts[index % 2]())
+        assert sent.row().state is State.DELETED
+        with app.app_context():
+            files = transfers.files_of(sent.id)
+            upkeep.remove_bytes()
+            assert {file.upload.state for file in files} == {UploadState.ABORTED}
+            assert [storage.head(file.upload.key) for file in files] == [None, None]
+
+
+def test_many_process_jobs_have_one_effect(app: Flask, sender: Sender) -> None:
+    sent = sender.create({"a": b"1", "big": b"b" * (PART + 1)}).upload().complete()
+    at_once(app, 6, lambda _: transfers.process(str(sent.id)))
+    assert sent.row().state is State.READY
+
+
+def test_many_first_requests_open_one_multipart(app: Flask, sender: Sender) -> None:
+    sent = sender.create({"big": b"b" * (PART + 1)})
+    wanted = {"wanted": [{"file": sent.files[0]["id"], "numbers": [1]}]}
+
+    def sign(_: int) -> int:
+        client = app.test_client()
+        return client.post(f"{sent.url}/parts", json=wanted, headers=sent.headers).status_code
+
+    assert at_once(app, 8, sign) == {200: 8}
+    with app.app_context():
+        kept = transfers.files_of(sent.id)[0].upload
+        still_open = [
+            one.s3_upload_id
+            for page in storage.open_uploads()
+            for one in page
+            if one.key == kept.key
+        ]
+    assert still_open == [kept.s3_upload_id]
+
+
+def test_f50_four_sweeps_at_once_share_the_work(app: Flask, sender: Sender, monkeypatch) -> None:
+    removed: list[str] = []
+    delete = storage.delete
+    monkeypatch.setattr(storage, "delete", lambda keys: (removed.extend(keys), delete(keys))[1])
+    monkeypatch.setattr(upkeep, "BATCH", 5)
+    sent = sender.ready({f"f{n}": b"x" for n in range(20)})
+    with app.app_context():
+        keys = [file.upload.key for file in transfers.files_of(sent.id)]
+        transfers.delete(sent.id)
+    at_once(app, 4, lambda _: upkeep.remove_bytes())
+    assert sorted(removed) == sorted(keys)
+
+
+def test_adding_and_completing_at_once_never_loses_a_file(app: Flask, sender: Sender) -> None:
+    """Either the file is in before "that is all", and asked for, or it is refused."""
+    for _ in range(5):
+        sent = sender.create().upload()
+
+        def act(index: int, sent: Any = sent) -> int:
+            client = app.test_client()
+            if index:
+                return client.post(f"{sent.url}/complete", headers=sent.headers).status_code
+            body = {"files": [{"path": "late", "size": 1}]}
+            return client.post(f"{sent.url}/files", json=body, headers=sent.headers).status_code
+
+        codes = at_once(app, 2, act)
+        sent.process()
+        shown = sent.show()
+        if codes[201]:
+            assert (shown["status"], len(shown["files"])) == ("INIT", 2)
+        else:
+            assert (codes[409], shown["status"], len(shown["files"])) == (1, "READY", 1)
+
+
+def test_removing_the_last_file_against_completing(app: Flask, sender: Sender) -> None:
+    """A transfer never becomes READY with nothing in it."""
+    for _ in range(5):
+        sent = sender.create().upload()
+        paths = [("DELETE", f"/files/{sent.files[0]['id']}"), ("POST", "/complete")]
+
+        def act(index: int, sent: Any = sent, paths: Any = paths) -> int:
+            method, path = paths[index]
+            return (
+                app.test_client()
+                .open(sent.url + path, method=method, headers=sent.headers)
+                .status_code
+            )
+
+        at_once(app, 2, act)
+        sent.process()
+        shown = sent.show()
+        assert (shown["status"], len(shown["files"])) in {("INIT", 0), ("READY", 1)}

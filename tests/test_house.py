@@ -77,7 +77,7 @@ def test_htmx_is_the_one_that_was_looked_at() -> None:
 
 @pytest.mark.real_commits
 def test_no_transaction_is_open_while_storage_is_asked(
-    sender: Sender, inside: None, monkeypatch
+    app: Flask, sender: Sender, monkeypatch
 ) -> None:
     """Each call to S3 looks, from another connection, for sessions idle in a transaction."""
     watcher = create_engine(settings.database_url, isolation_level="AUTOCOMMIT")
@@ -102,9 +102,10 @@ def test_no_transaction_is_open_while_storage_is_asked(
     assert sent.call("GET", "/parts").status_code == 200
     sent.complete().process()
     assert sent.show()["status"] == "READY"
-    transfers.delete(sent.id)
-    upkeep.remove_bytes()
-    upkeep.abort_unknown_uploads()
+    with app.app_context():
+        transfers.delete(sent.id)
+        upkeep.remove_bytes()
+        upkeep.abort_unknown_uploads()
     watcher.dispose()
     assert {"CreateMultipartUpload", "ListParts", "CompleteMultipartUpload", "HeadObject"} <= set(
         asked

@@ -17,7 +17,7 @@ LEGAL = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("before", "to"), itertools.product(State, State))
+@pytest.mark.parametrize(("before", "to"), list(itertools.product(State, State)))
 def test_every_pair(before: State, to: State) -> None:
     transfer = Transfer(
         slug=f"{before}-{to}",

@@ -66,7 +66,7 @@ def test_a_path_is_there_once_and_its_upload_belongs_to_one_file() -> None:
         db.session.flush()
         db.session.add(File(transfer_id=one.id, upload_id=shared.id, position=0, path="a"))
     for path, key in (("a", "other"), ("b", None)):
-        with pytest.raises(IntegrityError), transaction():
+        with pytest.raises(IntegrityError), transaction():  # noqa: PT012
             mine = upload(key=key) if key else shared
             db.session.add(mine)
             db.session.flush()

@@ -86,8 +86,11 @@ def test_two_clicks_of_one_browser_at_once_are_one_download(app: Flask, sender: 
 def test_f22_delete_against_process_leaves_nothing_half_done(app: Flask, sender: Sender) -> None:
     for _ in range(5):
         sent = sender.create({"a": b"1", "big": b"b" * (PART + 1)}).upload().complete()
-        acts = [lambda: transfers.process(str(sent.id)), lambda: transfers.delete(sent.id)]
-        at_once(app, 4, lambda index, acts=acts: acts[index % 2]())
+
+        def act(index: int, sent: Any = sent) -> None:
+            transfers.delete(sent.id) if index % 2 else transfers.process(str(sent.id))
+
+        at_once(app, 4, act)
         assert sent.row().state is State.DELETED
         with app.app_context():
             files = transfers.files_of(sent.id)

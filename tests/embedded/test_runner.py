@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -81,12 +82,12 @@ def test_all_starts_in_order_and_the_apps_stop_before_what_they_use(start: Start
     program.line_with("starting redis")
     program.line_with("starting mail")
     program.line_with("released")
-    assert program.line_with("serving").endswith(" True")
     program.line_with("can be read at http://127.0.0.1:")
     ready = program.line_with("Beeline is ready:")
     address = ready.removeprefix("Beeline is ready: ")
     assert address.startswith("http://127.0.0.1:")
     assert status_of(address) == 200
+    until(lambda: f"serving {address} True" in program.text, "the page to say so")
 
     began = time.monotonic()
     program.send(signal.SIGTERM)
@@ -95,6 +96,19 @@ def test_all_starts_in_order_and_the_apps_stop_before_what_they_use(start: Start
     assert program.text.count("Beeline is ready") == 1
     assert program.text.index("finished what was begun") < program.text.index("ready to exit")
     program.assert_nothing_is_left()
+
+
+def test_it_ends_with_a_make_that_alone_was_interrupted(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "Procfile").write_text("worker: python worker.py")
+    runner = f"{sys.executable} -m embedded.runner --procfile {tmp_path}/Procfile --follow-parent"
+    (tmp_path / "Makefile").write_text(f"run:\n\t@{runner}\n")
+    env = {"BEELINE_VAR": str(tmp_path / "var"), **ELSEWHERE}
+    words = ("-c", "import os, sys; os.execvp('make', sys.argv[1:])", "make", "-f")
+    for signum in (signal.SIGINT, signal.SIGKILL):
+        with Program(*words, tmp_path / "Makefile", "run", env=env) as program:
+            program.line_with("working")
+            program.send(signum)
+            program.assert_nothing_is_left()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGHUP])
@@ -151,6 +165,9 @@ def test_a_second_signal_does_not_wait(start: Start) -> None:
     program.line_with("not listening")
     program.send(signal.SIGTERM)
     program.line_with("stopping")
+    program.send(signal.SIGTERM)  # Too soon to be meant as a second one: `make` repeats the first.
+    time.sleep(0.9)
+    assert "does not stop" not in program.text
     program.send(signal.SIGTERM)
     program.line_with("does not stop and is killed")
     assert program.exit_code() == 0

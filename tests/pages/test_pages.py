@@ -142,11 +142,11 @@ def test_static_files_are_kept_for_ever_under_hashed_names(client: FlaskClient) 
     assert any(url.endswith("site.css") for url in urls)
     assert any(url.endswith(".js") for url in urls)
     for url in urls:
-        answer = client.get(url)
-        assert answer.status_code == 200
-        assert "max-age=315360000" in answer.headers["Cache-Control"]
-        assert "immutable" in answer.headers["Cache-Control"]
-        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        with client.get(url) as answer:
+            assert answer.status_code == 200
+            assert "max-age=315360000" in answer.headers["Cache-Control"]
+            assert "immutable" in answer.headers["Cache-Control"]
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert client.get("/static/site.css").status_code == 404
     assert client.get(urls[0].replace("/static/", "/static/..%2f")).status_code == 404
 

@@ -1,0 +1,72 @@
+"""A whole Beeline, as the Procfile starts it, and a real Chromium that uses it.
+
+Screenshots of every state are kept under `var/screenshots` to look at.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from embedded import services
+from tests.conftest import SECRET
+from tests.processes import Stack
+
+SCREENSHOTS = Path("var/screenshots")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def live() -> Iterator[Stack]:
+    """Web, worker and clock on services of their own."""
+    with services.started(["postgres", "redis", "s3"]) as environ:
+        stack = Stack(environ | {"SECRET_KEY": SECRET, "LOG_LEVEL": "WARNING"})
+        try:
+            stack.release()
+            for name in ("web", "worker", "clock"):
+                stack.start(name)
+            yield stack
+        finally:
+            stack.stop()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """Debian's Chromium, or another that is on the PATH."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    assert path, "Chromium is missing: apt-get install chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium: Browser, live: Stack) -> Iterator[Callable[..., Page]]:
+    """Open a page in a new browser profile; at the end no script error and no CSP violation."""
+    contexts: list[BrowserContext] = []
+    wrong: list[str] = []
+
+    def open_new(path: str = "/", **options: object) -> Page:
+        given = {"viewport": {"width": 1280, "height": 900}, "base_url": live.url} | options
+        contexts.append(chromium.new_context(**given))  # type: ignore[arg-type]
+        page = contexts[-1].new_page()
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on(
+            "console",
+            lambda line: (
+                wrong.append(line.text) if "Content Security Policy" in line.text else None
+            ),
+        )
+        page.goto(path)
+        return page
+
+    yield open_new
+    for context in contexts:
+        context.close()
+    assert wrong == []

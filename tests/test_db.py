@@ -15,7 +15,7 @@ def test_actions_run_after_the_outermost_commit_and_never_after_a_rollback() -> 
             after_commit(lambda: done.append("inner"))
         assert done == []
     assert done == ["inner"]
-    with pytest.raises(ZeroDivisionError):  # noqa: PT012
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012, SIM117
         with transaction():
             after_commit(lambda: done.append("never"))
             1 / 0  # noqa: B018

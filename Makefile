@@ -1,0 +1,77 @@
+# What a person types here. `make` alone lists it.
+PYTHON ?= python3
+BIN := .venv/bin
+# Node comes with the Python packages, and `flask` is found without activating anything.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Each test process has services of its own, so more than a few would only be in each other's way.
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ "$$n" -gt 4 ] && echo 4 || echo "$$n")
+WITH_DATABASE := $(BIN)/python -m embedded.with_services postgres --
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate $(u)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check lint layers migrations types js bench lock migrate clean python tools browser
+
+help: ## list these
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: python ## set up and start everything; PORT=... and BEELINE_VAR=... are honoured
+	@exec $(BIN)/python -m embedded.runner --follow-parent
+
+test: python tools browser ## check, then every test; T=tests/some/test_file.py for one, at once
+ifdef T
+	@$(BIN)/python -m pytest $(T)
+else
+	@$(MAKE) --no-print-directory check
+	@echo "== tests"
+	@$(BIN)/python -m pytest -n $(JOBS)
+endif
+
+check: lint layers migrations types js ## all that needs no test run: style, layers, migrations, types, browser code
+
+lint: python ## ruff and its format
+	@echo "== ruff"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+layers: python ## who imports whom
+	@echo "== import layers"
+	@$(BIN)/lint-imports
+
+migrations: python ## the migrations make what the models say
+	@echo "== migrations match models"
+	@$(WITH_DATABASE) sh -c 'flask db upgrade && flask db check'
+
+types: tools ## the browser code's types
+	@echo "== types of the browser code"
+	@node_modules/.bin/tsc --noEmit
+
+js: tools ## the browser code's tests
+	@echo "== browser code"
+	@$(BIN)/node --test "tests/js/**/*.test.js"
+
+bench: python ## run every benchmark
+	@ls benchmarks/*.py >/dev/null 2>&1 || echo "There are no benchmarks yet."
+	@for one in $$(ls benchmarks/*.py 2>/dev/null); do echo "== $$one"; $(BIN)/python "$$one" || exit 1; done
+
+lock: python ## pin requirements*.in anew; u=--upgrade takes newer versions
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(COMPILE) requirements.in --output-file requirements.txt
+	@$(COMPILE) requirements-dev.in --constraints requirements.txt --output-file requirements-dev.txt
+
+migrate: python ## write a migration for changed models; m="what changes"
+	@test -n "$$m" || { echo 'usage: make migrate m="what changes"'; exit 2; }
+	@$(WITH_DATABASE) sh -c 'flask db upgrade && flask db migrate -m "$$m" --rev-id "$$(printf %04d $$(( $$(ls migrations/versions/*.py | wc -l) + 1 )))"'
+
+clean: ## remove what was set up; var/ with its data stays
+	rm -rf .venv node_modules .pytest_cache .ruff_cache .import_linter_cache
+	find app embedded tests migrations -name __pycache__ -type d -prune -exec rm -rf {} +
+
+python:
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed. On Debian 12 or later:  apt-get install -y python3 python3-venv"; exit 1; }
+	@$(PYTHON) bin/setup.py python
+
+tools: python
+	@$(PYTHON) bin/setup.py node
+
+browser:
+	@$(PYTHON) bin/setup.py chromium

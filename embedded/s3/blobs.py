@@ -1,0 +1,193 @@
+"""The files: one per part, named by chance, written once, never changed, removed when unused."""
+
+import logging
+import os
+import secrets
+import socket
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from types import TracebackType
+
+from embedded.s3.checksums import ALGORITHMS, Digests, encode
+from embedded.s3.wire import PIECE
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A file on disk and its digests; checksums are base64, None where nobody wanted them."""
+
+    name: str
+    size: int
+    md5: str
+    crc32: str | None
+    sha1: str | None
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class Span:
+    """`size` bytes of a blob, from `offset`."""
+
+    name: str
+    offset: int
+    size: int
+
+
+class Blobs:
+    """A folder of blobs.
+
+    A blob may be unlinked while it is being read: it stays until its last reader unpins it.
+    Hold `lock` from looking a blob up to pinning it, so that no removal comes in between.
+    A thread of its own unlinks, because freeing the blocks of a large object takes seconds that
+    nobody should wait for; what it has not done at a stop, the next start does.
+    """
+
+    def __init__(self, folder: Path, sync: bool) -> None:
+        self._folder = folder
+        self._sync = sync
+        self.lock = threading.Lock()
+        self._pins: Counter[str] = Counter()
+        self._doomed: set[str] = set()
+        self._closed = False
+        for number in range(256):
+            (folder / f"{number:02x}").mkdir(parents=True, exist_ok=True)
+        if sync:
+            sync_folder(folder)
+        self._unused: SimpleQueue[str | None] = SimpleQueue()
+        self._remover = threading.Thread(target=self._remove, daemon=True)
+        self._remover.start()
+
+    def close(self) -> None:
+        """Stop removing, without waiting for what is queued."""
+        self._closed = True
+        self._unused.put(None)
+        self._remover.join()
+
+    def path(self, name: str) -> Path:
+        return self._folder / name[:2] / name
+
+    def writer(self) -> "BlobWriter":
+        return BlobWriter(self.path(secrets.token_hex(16)), self._sync)
+
+    def pin(self, names: Iterable[str]) -> None:
+        """Keep the blobs' files until unpin(); the caller holds `lock`."""
+        self._pins.update(names)
+
+    def unpin(self, names: list[str]) -> None:
+        with self.lock:
+            self._pins.subtract(names)
+            for name in [name for name in names if not self._pins[name]]:
+                self._pins.pop(name, None)
+            free = self._doomed - self._pins.keys()
+            self._doomed -= free
+        for name in free:
+            self._unused.put(name)
+
+    def discard(self, names: set[str]) -> None:
+        """Have blobs removed that nothing refers to any more, soon or after their last reader."""
+        with self.lock:
+            pinned = names & self._pins.keys()
+            self._doomed |= pinned
+        for name in names - pinned:
+            self._unused.put(name)
+
+    def sweep(self, known: set[str]) -> tuple[int, int]:
+        """Remove files nobody knows; how many were removed, how many known ones are missing."""
+        found = {entry.name for entry in self._folder.glob("??/*")}
+        for name in found - known:
+            self._unlink(name)
+        return len(found - known), len(known - found)
+
+    def _remove(self) -> None:
+        while (name := self._unused.get()) and not self._closed:
+            self._unlink(name)
+
+    def _unlink(self, name: str) -> None:
+        try:
+            self.path(name).unlink(missing_ok=True)
+        except OSError:  # Nothing refers to it; the next start tries again.
+            log.exception("cannot remove blob %s", name)
+
+
+class BlobWriter:
+    """A new blob; leaving the `with` block removes it unless `kept` was set."""
+
+    def __init__(self, path: Path, sync: bool) -> None:
+        self._path = path
+        self._sync = sync
+        self._file = path.open("xb", buffering=0)
+        self.kept = False
+
+    def __enter__(self) -> "BlobWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        if not self.kept:
+            self._path.unlink(missing_ok=True)
+
+    def write(self, piece: memoryview) -> None:
+        while piece:
+            piece = piece[self._file.write(piece) :]
+
+    def seal(self, digests: Digests) -> Blob:
+        """Bring the bytes and the file's name to disk."""
+        if self._sync:
+            os.fsync(self._file.fileno())
+            sync_folder(self._path.parent)
+        optional = {
+            name: encode(digests.raw(name)) if digests.has(name) else None for name in ALGORITHMS
+        }
+        return Blob(self._path.name, digests.size, digests.raw("md5").hex(), **optional)
+
+
+class BlobStream:
+    """Pinned spans to be sent or read in order; close() it whatever happens."""
+
+    def __init__(self, blobs: Blobs, spans: list[Span]) -> None:
+        self._blobs = blobs
+        self._spans = spans
+
+    def send(self, connection: socket.socket) -> None:
+        """The bytes, from the page cache to the socket; OSError if a file is too short."""
+        for span in self._spans:
+            with self._blobs.path(span.name).open("rb") as file:
+                if connection.sendfile(file, span.offset, span.size) != span.size:
+                    raise OSError(f"blob {span.name} is shorter than the index says")
+
+    def pieces(self) -> Iterator[memoryview]:
+        view = memoryview(bytearray(PIECE))
+        for span in self._spans:
+            with self._blobs.path(span.name).open("rb", buffering=0) as file:
+                file.seek(span.offset)
+                left = span.size
+                while left:
+                    count = file.readinto(view[:left])
+                    if not count:
+                        raise OSError(f"blob {span.name} is shorter than the index says")
+                    left -= count
+                    yield view[:count]
+
+    def close(self) -> None:
+        self._blobs.unpin([span.name for span in self._spans])
+        self._spans = []
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's entries to disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,489 @@
+"""What is kept and how it changes: each verb is one transaction on the index.
+
+A part or an object is durable when its verb returns. Blobs are written before they are recorded
+and removed after the record is gone, so a crash can only leave files that nobody knows: those are
+removed at the next start. Nothing here speaks HTTP.
+"""
+
+import fcntl
+import json
+import logging
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, TypeVar
+
+from embedded.s3.blobs import Blob, Blobs, BlobStream, BlobWriter, Span, sync_folder
+from embedded.s3.errors import S3Error
+from embedded.s3.index import Index
+from embedded.s3.listing import Bound, Page, successor, walk
+
+log = logging.getLogger(__name__)
+Record = TypeVar("Record")
+PART_COLUMNS = "part.number, part.modified_at, blob.*"
+
+
+@dataclass(frozen=True)
+class Bucket:
+    name: str
+    region: str
+    created_at: int
+    cors: str
+    lifecycle: str
+
+
+@dataclass(frozen=True)
+class Object:
+    """`headers` are those to be sent with it; `upload_id` is empty unless made from parts."""
+
+    id: int
+    bucket: str
+    key: str
+    size: int
+    etag: str
+    modified_at: int
+    headers: dict[str, str]
+    algorithm: str
+    checksum_type: str
+    checksum: str
+    upload_id: str
+
+
+@dataclass(frozen=True)
+class Upload:
+    id: str
+    bucket: str
+    key: str
+    initiated_at: int
+    headers: dict[str, str]
+    algorithm: str
+    checksum_type: str
+
+
+@dataclass(frozen=True)
+class Part:
+    number: int
+    modified_at: int
+    blob: Blob
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What an object is to become, before it is recorded."""
+
+    etag: str
+    headers: dict[str, str]
+    algorithm: str = ""
+    checksum_type: str = ""
+    checksum: str = ""
+    upload_id: str = ""
+
+
+@dataclass(frozen=True)
+class Precondition:
+    """If-Match and If-None-Match of a write, checked in the transaction that writes."""
+
+    if_match: str = ""
+    if_none_match: str = ""
+
+    def check(self, found: Object | None) -> None:
+        if self.if_none_match and found:
+            raise failed_precondition("If-None-Match")
+        if self.if_match and found is None:
+            raise no_such_key()
+        if self.if_match and self.if_match.strip('"') not in ("*", found.etag):
+            raise failed_precondition("If-Match")
+
+
+class Store:
+    """Buckets, objects and open uploads under one folder, which it keeps for itself alone.
+
+    OSError if another process has the folder.
+    """
+
+    def __init__(self, folder: Path, sync: bool = True) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock_file = (folder / "lock").open("w")
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock_file.close()
+            raise OSError(f"{folder} is in use by another process") from error
+        self._index = Index(folder / "index.sqlite3", sync)
+        self._blobs = Blobs(folder / "blobs", sync)
+        sync_folder(folder)
+        self._sweep()
+
+    def close(self) -> None:
+        """Close the index; nobody may be using the store."""
+        self._blobs.close()
+        self._index.close()
+        self._lock_file.close()
+
+    # Buckets
+
+    def create_bucket(self, name: str, region: str) -> bool:
+        """True if it is new, False if it was there."""
+        with self._index.writing() as db:
+            return bool(
+                db.execute(
+                    "INSERT OR IGNORE INTO bucket (name, region, created_at) VALUES (?, ?, ?)",
+                    (name, region, now_ms()),
+                ).rowcount
+            )
+
+    def find_bucket(self, name: str) -> Bucket | None:
+        with self._index.reading() as db:
+            row = db.execute("SELECT * FROM bucket WHERE name = ?", (name,)).fetchone()
+        return Bucket(**row) if row else None
+
+    def buckets(self) -> list[Bucket]:
+        with self._index.reading() as db:
+            return [Bucket(**row) for row in db.execute("SELECT * FROM bucket ORDER BY name")]
+
+    def delete_bucket(self, name: str) -> None:
+        """Remove an empty bucket and its open uploads; BucketNotEmpty if it has objects."""
+        with self._change() as change:
+            if change.db.execute("SELECT 1 FROM object WHERE bucket = ?", (name,)).fetchone():
+                message = "The bucket you tried to delete is not empty"
+                raise S3Error("BucketNotEmpty", message, BucketName=name)
+            query = "SELECT id FROM upload WHERE bucket = ?"
+            for row in change.db.execute(query, (name,)).fetchall():
+                change.release_upload(row["id"])
+            change.db.execute("DELETE FROM bucket WHERE name = ?", (name,))
+
+    def set_cors(self, bucket: str, document: str) -> None:
+        with self._index.writing() as db:
+            db.execute("UPDATE bucket SET cors = ? WHERE name = ?", (document, bucket))
+
+    def set_lifecycle(self, bucket: str, document: str) -> None:
+        with self._index.writing() as db:
+            db.execute("UPDATE bucket SET lifecycle = ? WHERE name = ?", (document, bucket))
+
+    # Objects
+
+    def new_blob(self) -> BlobWriter:
+        return self._blobs.writer()
+
+    def find_object(self, bucket: str, key: str) -> Object | None:
+        with self._index.reading() as db:
+            return _find_object(db, bucket, key)
+
+    def open_object(
+        self, bucket: str, key: str, pick: Callable[[Object], range]
+    ) -> tuple[Object, range, BlobStream]:
+        """The object and the bytes of it that `pick` wants; the stream must be closed."""
+        with self._blobs.lock, self._index.reading() as db:
+            found = _find_object(db, bucket, key)
+            if found is None:
+                raise no_such_key()
+            wanted = pick(found)
+            spans = list(_spans(db, found, wanted))
+            self._blobs.pin(span.name for span in spans)
+        return found, wanted, BlobStream(self._blobs, spans)
+
+    def put_object(
+        self,
+        bucket: str,
+        key: str,
+        draft: Draft,
+        writer: BlobWriter,
+        blob: Blob,
+        when: Precondition,
+    ) -> Object:
+        """Record a sealed blob as the object, instead of the one that was there."""
+        with self._change() as change:
+            when.check(_find_object(change.db, bucket, key))
+            change.add_blob(writer, blob)
+            return change.replace_object(bucket, key, draft, [(blob.name, blob.size)])
+
+    def copy_object(
+        self, source: tuple[str, str], bucket: str, key: str,
+        draft: Callable[[Object], Draft], when: Precondition,
+    ) -> Object:  # fmt: skip
+        """A new object of the source's blobs; no byte is copied."""
+        with self._change() as change:
+            found = _find_object(change.db, *source)
+            if found is None:
+                raise no_such_key()
+            when.check(_find_object(change.db, bucket, key))
+            rows = change.db.execute(
+                "SELECT blob, size FROM segment WHERE object_id = ? ORDER BY number", (found.id,)
+            )
+            segments = [tuple(row) for row in rows]
+            return change.replace_object(bucket, key, draft(found), segments)
+
+    def delete_object(self, bucket: str, key: str, when: Precondition) -> None:
+        """Remove the object if it is there; a missing one is no error unless `when` needs it."""
+        with self._change() as change:
+            when.check(_find_object(change.db, bucket, key))
+            change.remove_object(bucket, key)
+
+    def delete_objects(self, bucket: str, keys: Iterable[str]) -> None:
+        """Remove the objects that are there, in one transaction."""
+        with self._change() as change:
+            for key in keys:
+                change.remove_object(bucket, key)
+
+    def list_objects(
+        self, bucket: str, prefix: str, delimiter: str, bound: Bound, limit: int
+    ) -> Page:
+        columns = "key, 'object' AS id, size, etag, modified_at, algorithm, checksum_type"
+        return self._list("object", columns, "'object'", bucket, prefix, delimiter, bound, limit)
+
+    # Uploads
+
+    def create_upload(
+        self, bucket: str, key: str, headers: dict[str, str], algorithm: str, checksum_type: str
+    ) -> str:
+        """The id of a new upload; ids sort by time, as lists of uploads must."""
+        upload_id = f"{time.time_ns():016x}{secrets.token_hex(16)}"
+        with self._index.writing() as db:
+            db.execute(
+                "INSERT INTO upload VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (upload_id, bucket, key, now_ms(), json.dumps(headers), algorithm, checksum_type),
+            )
+        return upload_id
+
+    def find_upload(self, bucket: str, key: str, upload_id: str) -> Upload:
+        """The open upload, or NoSuchUpload."""
+        with self._index.reading() as db:
+            return _find_upload(db, bucket, key, upload_id)
+
+    def put_part(self, upload: Upload, number: int, writer: BlobWriter, blob: Blob) -> Part:
+        """Record a sealed blob as the part; NoSuchUpload if the upload has ended meanwhile."""
+        with self._change() as change:
+            _find_upload(change.db, upload.bucket, upload.key, upload.id)
+            change.add_blob(writer, blob)
+            return change.replace_part(upload.id, number, blob)
+
+    def refer_part(
+        self, upload: Upload, number: int, source: tuple[str, str], etag: str, wanted: range
+    ) -> Part | None:
+        """Make a part of a blob that is exactly the wanted range of the source, without copying.
+
+        None if there is no such blob, or if it lacks the checksum the upload needs.
+        """
+        with self._change() as change:
+            _find_upload(change.db, upload.bucket, upload.key, upload.id)
+            found = _find_object(change.db, *source)
+            if found is None or found.etag != etag:
+                return None
+            row = change.db.execute(
+                "SELECT blob.* FROM segment JOIN blob ON blob.name = segment.blob "
+                "WHERE object_id = ? AND start = ? AND segment.size = ?",
+                (found.id, wanted.start, len(wanted)),
+            ).fetchone()
+            if row is None or (upload.algorithm and row[upload.algorithm] is None):
+                return None
+            return change.replace_part(upload.id, number, Blob(**row))
+
+    def list_parts(self, upload: Upload, after: int, limit: int) -> list[Part]:
+        with self._index.reading() as db:
+            return _parts(db, upload.id, after, limit)
+
+    def complete_upload(
+        self, bucket: str, key: str, upload_id: str,
+        assemble: Callable[[Upload, dict[int, Part]], tuple[Draft, list[Part]]],
+        when: Precondition,
+    ) -> Object:  # fmt: skip
+        """One commit: the parts that `assemble` chooses become the object, the upload is gone.
+
+        NoSuchUpload if it is gone already.
+        """
+        with self._change() as change:
+            upload = _find_upload(change.db, bucket, key, upload_id)
+            held = {part.number: part for part in _parts(change.db, upload_id, 0, -1)}
+            draft, chosen = assemble(upload, held)
+            when.check(_find_object(change.db, bucket, key))
+            segments = [(part.blob.name, part.blob.size) for part in chosen]
+            stored = change.replace_object(bucket, key, draft, segments)
+            change.release_upload(upload_id)
+            return stored
+
+    def abort_upload(self, bucket: str, key: str, upload_id: str) -> None:
+        """Forget the upload and its parts, or NoSuchUpload."""
+        with self._change() as change:
+            _find_upload(change.db, bucket, key, upload_id)
+            change.release_upload(upload_id)
+
+    def list_uploads(
+        self, bucket: str, prefix: str, delimiter: str, bound: Bound, limit: int
+    ) -> Page:
+        return self._list("upload", "*", "id", bucket, prefix, delimiter, bound, limit)
+
+    def _list(
+        self, table: str, columns: str, row_id: str,
+        bucket: str, prefix: str, delimiter: str, bound: Bound, limit: int,
+    ) -> Page:  # fmt: skip
+        query = (
+            f"SELECT {columns} FROM {table} WHERE bucket = ? AND key >= ? "  # noqa: S608
+            f"AND (key > ? OR {row_id} > ?) AND (? = '' OR key < ?) ORDER BY key, id"
+        )
+        end = successor(prefix)
+        with self._index.reading() as db:
+
+            def fetch(bound: Bound) -> Iterator[sqlite3.Row]:
+                key, after_id = max(bound, (prefix, ""))
+                return iter(db.execute(query, (bucket, key, key, after_id, end, end)))
+
+            return walk(fetch, prefix, delimiter, bound, limit)
+
+    def _sweep(self) -> None:
+        with self._index.reading() as db:
+            known = {row["name"] for row in db.execute("SELECT name FROM blob")}
+        removed, missing = self._blobs.sweep(known)
+        if removed:
+            log.warning("removed %d files of unfinished uploads", removed)
+        if missing:
+            log.error("%d files that the index knows are missing", missing)
+
+    @contextmanager
+    def _change(self) -> Iterator["Change"]:
+        """A transaction; files it made unreferenced are removed after the commit."""
+        with self._index.writing() as db:
+            change = Change(db)
+            yield change
+            unused = change.forget_unused()
+        for writer in change.writers:
+            writer.kept = True
+        self._blobs.discard(unused)
+
+
+class Change:
+    """The statements of one writing transaction, and the blobs it may have left unused."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.db = db
+        self.writers: list[BlobWriter] = []
+        self._released: set[str] = set()
+
+    def add_blob(self, writer: BlobWriter, blob: Blob) -> None:
+        """Record a sealed blob; its writer keeps the file once this is committed."""
+        self.writers.append(writer)
+        values = [getattr(blob, column.name) for column in fields(blob)]
+        self.db.execute("INSERT INTO blob VALUES (?, ?, ?, ?, ?, ?)", values)
+
+    def replace_object(
+        self, bucket: str, key: str, draft: Draft, segments: list[tuple[str, int]]
+    ) -> Object:
+        self.remove_object(bucket, key)
+        size = sum(size for _, size in segments)
+        row = self.db.execute(
+            "INSERT INTO object VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
+            (
+                *(bucket, key, size, draft.etag, now_ms(), json.dumps(draft.headers)),
+                *(draft.algorithm, draft.checksum_type, draft.checksum, draft.upload_id),
+            ),
+        ).fetchone()
+        starts = accumulate((size for _, size in segments), initial=0)
+        rows = [
+            (row["id"], number, start, size, name)
+            for number, (start, (name, size)) in enumerate(zip(starts, segments, strict=False), 1)
+        ]
+        self.db.executemany("INSERT INTO segment VALUES (?, ?, ?, ?, ?)", rows)
+        return _record(Object, row)
+
+    def remove_object(self, bucket: str, key: str) -> None:
+        found = _find_object(self.db, bucket, key)
+        if found:
+            self._release("SELECT blob FROM segment WHERE object_id = ?", found.id)
+            self.db.execute("DELETE FROM object WHERE id = ?", (found.id,))
+
+    def replace_part(self, upload_id: str, number: int, blob: Blob) -> Part:
+        self._release("SELECT blob FROM part WHERE upload_id = ? AND number = ?", upload_id, number)
+        part = Part(number, now_ms(), blob)
+        self.db.execute(
+            "INSERT OR REPLACE INTO part VALUES (?, ?, ?, ?)",
+            (upload_id, number, part.modified_at, blob.name),
+        )
+        return part
+
+    def release_upload(self, upload_id: str) -> None:
+        self._release("SELECT blob FROM part WHERE upload_id = ?", upload_id)
+        self.db.execute("DELETE FROM upload WHERE id = ?", (upload_id,))
+
+    def forget_unused(self) -> set[str]:
+        """Delete the rows of released blobs that nothing refers to; their names."""
+        return {name for name in self._released if self._forget(name)}
+
+    def _forget(self, name: str) -> bool:
+        return bool(
+            self.db.execute(
+                "DELETE FROM blob WHERE name = :name "
+                "AND NOT EXISTS (SELECT 1 FROM segment WHERE blob = :name) "
+                "AND NOT EXISTS (SELECT 1 FROM part WHERE blob = :name)",
+                {"name": name},
+            ).rowcount
+        )
+
+    def _release(self, query: str, *values: Any) -> None:
+        self._released |= {row["blob"] for row in self.db.execute(query, values)}
+
+
+def no_such_key() -> S3Error:
+    return S3Error("NoSuchKey", "The specified key does not exist.")
+
+
+def failed_precondition(name: str) -> S3Error:
+    message = "At least one of the pre-conditions you specified did not hold"
+    return S3Error("PreconditionFailed", message, Condition=name)
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _record(kind: type[Record], row: sqlite3.Row) -> Record:
+    """A row as a record; its `headers` column is JSON."""
+    return kind(**{**dict(row), "headers": json.loads(row["headers"])})
+
+
+def _find_object(db: sqlite3.Connection, bucket: str, key: str) -> Object | None:
+    query = "SELECT * FROM object WHERE bucket = ? AND key = ?"
+    row = db.execute(query, (bucket, key)).fetchone()
+    return _record(Object, row) if row else None
+
+
+def _find_upload(db: sqlite3.Connection, bucket: str, key: str, upload_id: str) -> Upload:
+    query = "SELECT * FROM upload WHERE id = ? AND bucket = ? AND key = ?"
+    row = db.execute(query, (upload_id, bucket, key)).fetchone()
+    if row is None:
+        raise S3Error(
+            "NoSuchUpload",
+            "The specified upload does not exist. The upload ID may be invalid, "
+            "or the upload may have been aborted or completed.",
+            UploadId=upload_id,
+        )
+    return _record(Upload, row)
+
+
+def _parts(db: sqlite3.Connection, upload_id: str, after: int, limit: int) -> list[Part]:
+    rows = db.execute(
+        f"SELECT {PART_COLUMNS} FROM part JOIN blob ON blob.name = part.blob "  # noqa: S608
+        "WHERE upload_id = ? AND number > ? ORDER BY number LIMIT ?",
+        (upload_id, after, limit),
+    )
+    return [_part(row) for row in rows]
+
+
+def _part(row: sqlite3.Row) -> Part:
+    number, modified_at, *blob = row
+    return Part(number, modified_at, Blob(*blob))
+
+
+def _spans(db: sqlite3.Connection, found: Object, wanted: range) -> Iterator[Span]:
+    rows = db.execute(
+        "SELECT start, size, blob FROM segment "
+        "WHERE object_id = ? AND start < ? AND start + size > ? ORDER BY number",
+        (found.id, wanted.stop, wanted.start),
+    )
+    for row in rows:
+        first = max(wanted.start, row["start"])
+        last = min(wanted.stop, row["start"] + row["size"])
+        yield Span(row["blob"], first - row["start"], last - first)

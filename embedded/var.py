@@ -1,0 +1,118 @@
+"""The folder where the embedded services keep everything: its secrets, its lock, its parts."""
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import tempfile
+import time
+from pathlib import Path
+
+SECRETS = {
+    "SECRET_KEY": 48,
+    "POSTGRES_PASSWORD": 24,
+    "REDIS_PASSWORD": 24,
+    "S3_ACCESS_KEY_ID": 12,
+    "S3_SECRET_ACCESS_KEY": 30,
+}
+LEFTOVERS_LIMIT_SECONDS = 10.0
+
+
+class Refused(Exception):
+    """Something the person who started us must know and can put right. The message says how."""
+
+
+class Var:
+    """One such folder. When we make it, only its owner can read it."""
+
+    def __init__(self, path: Path) -> None:
+        """Make the folder if it is missing; raises Refused where that is impossible."""
+        self.path = Path(os.path.abspath(path))
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise Refused(f"cannot make the folder {self.path}: {error.strerror}") from error
+        if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
+            raise Refused(
+                f"the folder {self.path} belongs to somebody else. Run this as its owner, "
+                "or name another folder with BEELINE_VAR=..."
+            )
+
+    def folder(self, name: str) -> Path:
+        """A folder in here, made if it is missing."""
+        path = self.path / name
+        path.mkdir(exist_ok=True, mode=0o700)
+        return path
+
+    def secrets(self) -> dict[str, str]:
+        """Random words, made once and kept in a file that only its owner can read."""
+        path = self.path / "secrets.json"
+        try:
+            known: dict[str, str] = json.loads(path.read_text())
+        except FileNotFoundError:
+            known = {}
+        except (OSError, ValueError) as error:
+            raise Refused(f"{path} cannot be read: {error}") from error
+        missing = SECRETS.keys() - known.keys()
+        if missing:
+            # Hexadecimal, because some of these become part of an address.
+            known |= {name: secrets.token_hex(SECRETS[name]) for name in sorted(missing)}
+            write_private(path, json.dumps(known, indent=2) + "\n")
+        return known
+
+    @contextlib.contextmanager
+    def locked(self) -> "contextlib.Generator[int]":
+        """Hold this folder alone and give the lock's file, for processes that keep it held too.
+
+        Raises Refused when somebody else holds it. What a killed runner left behind is on its way
+        out and is waited for.
+        """
+        path = self.path / "lock"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._lock(fd, path)
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, str(os.getpid()).encode(), 0)
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _lock(self, fd: int, path: Path) -> None:
+        deadline = time.monotonic() + LEFTOVERS_LIMIT_SECONDS
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = path.read_text().strip()
+                if _is_alive(holder) or time.monotonic() > deadline:
+                    raise Refused(
+                        f"Beeline already runs on {self.path} (process {holder or 'unknown'}). "
+                        "Stop it first, or name another folder with BEELINE_VAR=..."
+                    ) from None
+                time.sleep(0.05)
+            else:
+                return
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read: whole or not at all."""
+    fd, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    with os.fdopen(fd, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(fd)
+    os.replace(name, path)
+
+
+def _is_alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, ValueError):
+        return False
+    # Killed, but not yet collected by its parent: that one holds nothing any more.
+    with contextlib.suppress(OSError, IndexError):
+        return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return True

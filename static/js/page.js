@@ -1,0 +1,95 @@
+// Small things that every page has: copying, dates as the reader writes them, and what changes said aloud.
+export {};
+
+const NEAR = 7 * 86_400_000;
+const live = document.getElementById('live');
+
+/** @param {string} words */
+function say(words) {
+  if (live && words) live.textContent = words;
+}
+
+// --- Dates: in the reader's zone; relative when near, with the exact time in the title. ---
+
+/** @param {Date} at */
+function relative(at) {
+  const seconds = (at.getTime() - Date.now()) / 1000;
+  const near = new Intl.RelativeTimeFormat('en', { numeric: 'auto' });
+  const minutes = Math.round(seconds / 60);
+  if (Math.abs(minutes) < 90) return near.format(minutes, 'minute');
+  const hours = Math.round(seconds / 3600);
+  return Math.abs(hours) < 36 ? near.format(hours, 'hour') : near.format(Math.round(seconds / 86_400), 'day');
+}
+
+/** @param {ParentNode} within */
+function localizeTimes(within) {
+  for (const time of within.querySelectorAll('time[data-local]')) {
+    const at = new Date(time.getAttribute('datetime') ?? '');
+    if (Number.isNaN(at.getTime())) continue;
+    const day = at.toLocaleDateString(undefined, { dateStyle: 'long' });
+    const near = time.getAttribute('data-local') === 'near';
+    time.textContent = !near ? day : Math.abs(at.getTime() - Date.now()) < NEAR ? relative(at) : `on ${day}`;
+    time.setAttribute('title', at.toLocaleString(undefined, { dateStyle: 'full', timeStyle: 'long' }));
+  }
+}
+
+// --- Copying ---
+
+/** @param {string} text */
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    // Without https there is no clipboard; the old way still works.
+    const area = document.createElement('textarea');
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    document.execCommand('copy');
+    area.remove();
+  }
+}
+
+document.addEventListener('click', async (event) => {
+  const button = event.target instanceof Element ? event.target.closest('[data-copy]') : null;
+  const source = button && document.getElementById(button.getAttribute('data-copy') ?? '');
+  if (!(button instanceof HTMLElement) || !source) return;
+  await copy(source instanceof HTMLAnchorElement ? source.href : source.textContent ?? '');
+  button.focus();
+  button.dataset.words ??= button.textContent ?? '';
+  button.textContent = 'Copied';
+  say('Copied');
+  setTimeout(() => { button.textContent = button.dataset.words ?? ''; }, 2000);
+});
+
+// --- The recipient's region: what was open stays open, what has changed is said, what counts is renewed. ---
+
+/** @type {Set<string>} */ let opened = new Set();
+let state = document.getElementById('transfer')?.dataset.state;
+
+/** @param {Element} region */
+const kept = (region) => [...region.querySelectorAll('details[data-keep]')].filter((one) => one instanceof HTMLDetailsElement);
+
+document.addEventListener('htmx:beforeSwap', () => {
+  const region = document.getElementById('transfer');
+  if (region) opened = new Set(kept(region).filter((one) => one.open).map((one) => one.dataset.keep ?? ''));
+});
+
+document.addEventListener('htmx:afterSettle', () => {
+  const region = document.getElementById('transfer');
+  if (!region) return;
+  localizeTimes(region);
+  for (const one of kept(region)) one.open = opened.has(one.dataset.keep ?? '');
+  if (region.dataset.state !== state) say(region.dataset.says ?? '');
+  state = region.dataset.state;
+});
+
+document.addEventListener('submit', (event) => {
+  const region = document.getElementById('transfer');
+  const from = region?.dataset.refresh;
+  if (!from || !(event.target instanceof Element) || !event.target.matches('[data-download]')) return;
+  // The download leaves the page as it is; a moment later the number that are left has changed.
+  setTimeout(() => /** @type {any} */ (window).htmx?.ajax('GET', from, { target: '#transfer', swap: 'outerHTML' }), 1500);
+});
+
+localizeTimes(document);

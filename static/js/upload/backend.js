@@ -1,0 +1,127 @@
+// The only file that knows our own URLs, and the shapes that come back from them.
+import { Failure } from './failure.js';
+
+/** @typedef {import('./failure.js').Cause} Cause */
+/** @typedef {{path: string, size: number, content_type?: string}} FileSpec */
+/** @typedef {{title?: string, message?: string, expires_at?: string, max_downloads?: number | null}} Options */
+/**
+ * @typedef {object} FilePlan
+ * @property {string} id
+ * @property {string} path
+ * @property {number} size
+ * @property {'single' | 'multipart'} method
+ * @property {number} part_size
+ * @property {number} part_count
+ * @property {'OPEN' | 'COMPLETE' | 'ABORTED'} state
+ * @property {{code: string, message: string} | null} problem
+ */
+/**
+ * @typedef {object} Transfer
+ * @property {string} id
+ * @property {string} slug
+ * @property {string} link
+ * @property {'INIT' | 'PROCESSING' | 'READY' | 'EXPIRED' | 'DELETED'} status
+ * @property {string} [title]
+ * @property {string} [message]
+ * @property {string} created_at
+ * @property {string} expires_at
+ * @property {number | null} max_downloads
+ * @property {number} total_size
+ * @property {FilePlan[]} files
+ */
+/** @typedef {{file: string, numbers: number[]}} Wanted */
+/** @typedef {{file: string, number: number, url: string, size: number, headers: Record<string, string>}} SignedPart */
+/** @typedef {{id: string, state: FilePlan['state'], held: number[]}} HeldFile */
+
+const TIMEOUT = 30_000;
+
+/** @type {Record<number, Cause>} */
+const CAUSES = { 400: 'invalid', 401: 'gone', 404: 'gone', 409: 'conflict', 410: 'gone', 413: 'too-large', 422: 'invalid', 429: 'too-many' };
+
+export class Backend {
+  #fetch;
+  #isOffline;
+
+  /** @param {typeof fetch} fetch @param {() => boolean} isOffline */
+  constructor(fetch, isOffline) {
+    this.#fetch = fetch;
+    this.#isOffline = isOffline;
+  }
+
+  /** @param {Options & {files: FileSpec[]}} wish @param {AbortSignal} [signal] @returns {Promise<Transfer & {owner_token: string}>} */
+  create(wish, signal) {
+    return this.#ask('POST', '/transfers', undefined, wish, signal);
+  }
+
+  /** What may be done with one transfer, by its owner. @param {string} id @param {string} token */
+  of(id, token) {
+    /** @param {string} method @param {string} path @param {unknown} [body] @param {AbortSignal} [signal] */
+    const ask = (method, path, body, signal) => this.#ask(method, `/transfers/${id}${path}`, token, body, signal);
+    return {
+      /** @param {AbortSignal} [signal] @returns {Promise<Transfer>} */
+      read: (signal) => ask('GET', '', undefined, signal),
+      /** @param {Options} changes @param {AbortSignal} [signal] @returns {Promise<Transfer>} */
+      edit: (changes, signal) => ask('PATCH', '', changes, signal),
+      /** @param {AbortSignal} [signal] @returns {Promise<void>} */
+      remove: (signal) => ask('DELETE', '', undefined, signal),
+      /** @param {FileSpec[]} files @param {AbortSignal} [signal] @returns {Promise<{files: FilePlan[]}>} */
+      addFiles: (files, signal) => ask('POST', '/files', { files }, signal),
+      /** @param {string} file @param {AbortSignal} [signal] @returns {Promise<void>} */
+      removeFile: (file, signal) => ask('DELETE', `/files/${file}`, undefined, signal),
+      /** @param {Wanted[]} wanted @param {number} sentSize @param {AbortSignal} [signal] @returns {Promise<{expires_in: number, parts: SignedPart[]}>} */
+      signParts: (wanted, sentSize, signal) => ask('POST', '/parts', { wanted, sent_size: sentSize }, signal),
+      /** @param {AbortSignal} [signal] @returns {Promise<{files: HeldFile[]}>} */
+      held: (signal) => ask('GET', '/parts', undefined, signal),
+      /** @param {AbortSignal} [signal] @returns {Promise<Transfer>} */
+      complete: (signal) => ask('POST', '/complete', {}, signal),
+    };
+  }
+
+  /** @param {string} method @param {string} url @param {string | undefined} token @param {unknown} body @param {AbortSignal} [signal] @returns {Promise<any>} */
+  async #ask(method, url, token, body, signal) {
+    signal?.throwIfAborted();
+    const limit = new AbortController();
+    const stop = () => limit.abort(signal?.reason);
+    const timer = setTimeout(() => limit.abort(), TIMEOUT);
+    signal?.addEventListener('abort', stop);
+    /** @type {Record<string, string>} */
+    const headers = { Accept: 'application/json' };
+    if (token) headers.Authorization = `Bearer ${token}`;
+    if (body !== undefined) headers['Content-Type'] = 'application/json';
+    try {
+      const call = this.#fetch;
+      const answer = await call(url, {
+        method, headers, body: body === undefined ? undefined : JSON.stringify(body), credentials: 'omit', cache: 'no-store', signal: limit.signal,
+      });
+      const text = await answer.text();
+      if (!answer.ok) throw refusal(answer, text);
+      return text ? JSON.parse(text) : undefined;
+    } catch (error) {
+      signal?.throwIfAborted();
+      if (error instanceof Failure) throw error;
+      throw new Failure(this.#isOffline() ? 'offline' : 'server-unreachable', { code: String(error) });
+    } finally {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', stop);
+    }
+  }
+}
+
+/** @param {Response} answer @param {string} text */
+function refusal(answer, text) {
+  /** @type {any} */
+  let error = {};
+  try {
+    error = JSON.parse(text).error ?? {};
+  } catch { /* A proxy's own page: the status has to do. */ }
+  return new Failure(CAUSES[answer.status] ?? (answer.status >= 500 ? 'server-busy' : 'unexpected'), {
+    status: answer.status,
+    code: error.code,
+    message: error.message,
+    fields: error.fields,
+    requestId: error.request_id ?? answer.headers.get('X-Request-ID') ?? undefined,
+    retryAfter: Number(answer.headers.get('Retry-After')) || undefined,
+  });
+}
+
+/** @typedef {ReturnType<Backend['of']>} Owned */

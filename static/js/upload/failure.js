@@ -1,0 +1,96 @@
+// Why something could not be done, and the words for it. No DOM, no URLs.
+
+/**
+ * @typedef {'offline' | 'server-unreachable' | 'server-busy' | 'storage-unreachable' | 'storage-busy'
+ *   | 'storage-full' | 'clock' | 'refused' | 'gone' | 'too-large' | 'too-many' | 'invalid' | 'conflict'
+ *   | 'file-changed' | 'incomplete' | 'unexpected'} Cause
+ * @typedef {{field: string, message: string}} FieldComplaint
+ * @typedef {object} Facts
+ * @property {string} [message] what the other side said, for people
+ * @property {number} [status] the HTTP status, where there was an answer
+ * @property {string} [code] the other side's own word for it
+ * @property {string} [requestId]
+ * @property {number} [retryAfter] seconds
+ * @property {FieldComplaint[]} [fields]
+ * @property {string} [path] the file it is about
+ */
+
+export class Failure extends Error {
+  /** @param {Cause} why @param {Facts} [facts] */
+  constructor(why, facts = {}) {
+    super(facts.message ?? why);
+    this.name = 'Failure';
+    this.why = why;
+    this.facts = facts;
+  }
+
+  /** The same failure, said about one file. @param {string} path */
+  about(path) {
+    return new Failure(this.why, { ...this.facts, path });
+  }
+}
+
+/** Whatever was thrown, as a Failure. @param {unknown} thrown */
+export function asFailure(thrown) {
+  if (thrown instanceof Failure) return thrown;
+  return new Failure('unexpected', { code: thrown instanceof Error ? `${thrown.name}: ${thrown.message}` : String(thrown) });
+}
+
+/** @type {Record<Cause, [what: string, todo: string]>} */
+const WORDS = {
+  'offline': ['You are offline.', 'Check your connection.'],
+  'server-unreachable': ['This site cannot be reached just now.', 'Check your connection.'],
+  'server-busy': ['This site is busy just now.', 'Wait a moment.'],
+  'storage-unreachable': ['The storage cannot be reached.', 'Your connection or a firewall may be in the way, or the storage does not admit this site.'],
+  'storage-busy': ['The storage is busy just now.', 'Wait a moment.'],
+  'storage-full': ['The storage is full.', 'Whoever runs this site has to make room.'],
+  'clock': ['The storage refused, because two clocks disagree.', 'Whoever runs this site has to set the clock of the server right.'],
+  'refused': ['The storage refused this file.', 'Whoever runs this site can find the cause with the details below.'],
+  'gone': ['This transfer is no longer there.', 'It was deleted or it ran out of time. Start again with the same files.'],
+  'too-large': ['This is more than can be sent at once.', 'Remove something and try again.'],
+  'too-many': ['That was too much at once.', 'Wait a minute.'],
+  'invalid': ['This could not be sent as it is.', ''],
+  'conflict': ['This transfer can no longer be changed.', 'Start again with the same files.'],
+  'file-changed': ['A file can no longer be read.', 'It was changed, moved or removed after you chose it. Remove it from the list and add it again.'],
+  'incomplete': ['A file did not arrive whole.', 'Try again to send it once more.'],
+  'unexpected': ['Something went wrong.', 'The details below help to find out what.'],
+};
+
+/** @type {Record<string, string>} */
+const FIELDS = { path: 'A name', size: 'A file', files: 'The files', title: 'The title', message: 'The message', expires_at: 'The expiry', max_downloads: 'The number of downloads' };
+
+/** A complaint about a field, as a sentence. @param {FieldComplaint} complaint */
+function complain({ field, message }) {
+  const subject = FIELDS[field.slice(field.lastIndexOf('.') + 1)];
+  return subject ? `${subject} ${message}` : message;
+}
+
+/**
+ * What happened, what is safe, what to do.
+ * @param {Failure} failure
+ * @param {{safe?: string, waiting?: boolean}} [so] safe: "62 %"; waiting: it is being tried again by itself
+ * @returns {{title: string, text: string}}
+ */
+export function explain(failure, { safe, waiting } = {}) {
+  const { path, message, fields } = failure.facts;
+  const [what, todo] = WORDS[failure.why];
+  const said = failure.why === 'invalid' ? fields?.length ? complain(fields[0]) : message : undefined;
+  const kept = safe && failure.why !== 'gone' ? `${safe} is safe.` : '';
+  const next = waiting ? 'It continues by itself.' : todo;
+  return {
+    title: said ? sentence(said) : path ? what.replace('A file', `“${path}”`).replace('this file', `“${path}”`) : what,
+    text: [kept, next].filter(Boolean).join(' '),
+  };
+}
+
+/** For whoever looks into it: one fact a line. @param {Failure} failure */
+export function details(failure) {
+  const { status, code, message, requestId, path, fields } = failure.facts;
+  const facts = { cause: failure.why, status, code, message, file: path, fields: fields?.map((f) => `${f.field}: ${f.message}`).join('; '), request: requestId };
+  return Object.entries(facts).filter(([, value]) => value).map(([name, value]) => `${name}: ${value}`).join('\n');
+}
+
+/** @param {string} text */
+function sentence(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1) + (/[.?]$/.test(text) ? '' : '.');
+}

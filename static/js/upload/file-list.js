@@ -1,0 +1,233 @@
+// The rows: one per file, a folder is one row that opens. Only rows in sight of the sender are made and renewed.
+import { plural, size } from './progress.js';
+
+/** @typedef {import('./file-upload.js').FileUpload} FileUpload */
+/** @typedef {{row: HTMLElement, files: FileUpload[], list: HTMLElement, shown: boolean}} Folder */
+
+const AT_FIRST = 200;
+const UNDO = 5_000; // milliseconds
+const TAIL = 10;
+
+export class FileList {
+  #root;
+  #list;
+  #remove;
+  #setAside;
+  /** @type {Map<FileUpload, HTMLElement>} */ #rows = new Map();
+  /** @type {Map<string, Folder>} */ #folders = new Map();
+  /** @type {Set<FileUpload>} */ #touched = new Set();
+  /** @type {FileUpload[]} */ #unshown = [];
+  /** @type {Map<FileUpload, number>} */ #going = new Map();
+  #failedPath = '';
+
+  /** @param {HTMLElement} root @param {{remove: (file: FileUpload) => Promise<boolean>, setAside: (file: FileUpload, aside: boolean) => void}} acts */
+  constructor(root, { remove, setAside }) {
+    this.#root = root;
+    this.#remove = remove;
+    this.#setAside = setAside;
+    this.#list = /** @type {HTMLElement} */ (root.querySelector('#files'));
+    this.#more.addEventListener('click', () => this.#showMore());
+  }
+
+  get #more() { return /** @type {HTMLElement} */ (this.#root.querySelector('#more-files')); }
+
+  /** @param {FileUpload[]} files */
+  show(files) {
+    for (const file of files) {
+      const slash = file.plan.path.indexOf('/');
+      if (slash < 0) this.#unshown.push(file);
+      else this.#folder(file.plan.path.slice(0, slash)).files.push(file);
+      this.#touched.add(file);
+    }
+    this.#showMore(Math.max(0, AT_FIRST - this.#rows.size));
+    this.refresh();
+  }
+
+  clear() {
+    for (const timer of this.#going.values()) clearTimeout(timer);
+    this.#list.replaceChildren();
+    for (const map of [this.#rows, this.#folders, this.#going, this.#touched]) map.clear();
+    this.#unshown = [];
+    this.#failedPath = '';
+    this.#more.hidden = true;
+  }
+
+  /** Something about it has changed; refresh() will look. @param {FileUpload} file */
+  touch(file) {
+    this.#touched.add(file);
+  }
+
+  /** Marks the file that stopped everything; it may be on its way again later. @param {string} [path] */
+  fail(path = '') {
+    this.#failedPath = path;
+    for (const file of this.#rows.keys()) this.#touched.add(file);
+    this.refresh();
+  }
+
+  refresh() {
+    /** @type {Set<Folder>} */ const folders = new Set();
+    for (const file of this.#touched) {
+      const row = this.#rows.get(file);
+      if (row) this.#renew(row, file);
+      const folder = this.#folderOf(file);
+      if (folder) folders.add(folder);
+    }
+    this.#touched.clear();
+    folders.forEach((folder) => this.#renewFolder(folder));
+  }
+
+  // --- Rows --------------------------------------------------------------------------------------
+
+  #showMore(count = Infinity) {
+    for (const file of this.#unshown.splice(0, count)) this.#list.append(this.#row(file, file.plan.path));
+    this.#more.hidden = !this.#unshown.length;
+    this.#more.textContent = `Show ${plural(this.#unshown.length, 'more file', 'more files')}`;
+  }
+
+  /** @param {FileUpload} file @param {string} name */
+  #row(file, name) {
+    const row = this.#clone('row');
+    nameInto(row, name);
+    part(row, '.file-size').textContent = size(file.plan.size);
+    const button = part(row, 'button');
+    button.setAttribute('aria-label', `Remove ${file.plan.path}`);
+    button.addEventListener('click', () => this.#toggle(file, row));
+    this.#rows.set(file, row);
+    this.#renew(row, file);
+    return row;
+  }
+
+  /** @param {HTMLElement} row @param {FileUpload} file */
+  #renew(row, file) {
+    const { size: whole, path } = file.plan;
+    if (file.isMoving && this.#failedPath === path) this.#failedPath = '';
+    const [state, icon, words] = file.aside ? ['removed', 'remove', 'Removed']
+      : file.isStored ? ['sent', 'done', 'Sent']
+      : this.#failedPath === path ? ['failed', 'alert', 'Failed']
+      : file.sentSize ? ['sending', 'sending', `${Math.floor(100 * file.sentSize / whole)} %`]
+      : ['waiting', 'waiting', 'Waiting'];
+    const line = part(row, '.file-state');
+    if (line.textContent !== words) line.textContent = words;
+    if (row.dataset.state === state) return;
+    row.dataset.state = state;
+    row.querySelector('.icon use')?.setAttribute('href', `#i-${icon}`);
+  }
+
+  // --- Removing, with a few seconds to think better of it ----------------------------------------
+
+  /** @param {FileUpload} file @param {HTMLElement} row */
+  #toggle(file, row) {
+    if (this.#going.has(file)) return this.#undo(file, row);
+    this.#setAside(file, true);
+    const button = part(row, 'button');
+    button.className = 'button button-small';
+    button.textContent = 'Undo';
+    button.setAttribute('aria-label', `Undo removing ${file.plan.path}`);
+    this.#going.set(file, window.setTimeout(() => this.#removeNow(file, row), UNDO));
+    return undefined;
+  }
+
+  /** @param {FileUpload} file @param {HTMLElement} row */
+  #undo(file, row) {
+    clearTimeout(this.#going.get(file));
+    this.#going.delete(file);
+    this.#setAside(file, false);
+    const fresh = this.#row(file, part(row, '.name').title);
+    row.replaceWith(fresh);
+    part(fresh, 'button').focus();
+  }
+
+  /** @param {FileUpload} file @param {HTMLElement} row */
+  async #removeNow(file, row) {
+    this.#going.delete(file);
+    const next = row.nextElementSibling ?? row.previousElementSibling;
+    const focused = row.contains(document.activeElement);
+    if (!await this.#remove(file)) {
+      if (row.isConnected) row.replaceWith(this.#row(file, part(row, '.name').title));
+      return;
+    }
+    this.#rows.delete(file);
+    row.remove();
+    const folder = this.#folderOf(file);
+    if (folder) {
+      folder.files = folder.files.filter((one) => one !== file);
+      this.#renewFolder(folder);
+    }
+    if (focused) /** @type {HTMLElement | null | undefined} */ (next?.querySelector('button, summary'))?.focus();
+  }
+
+  // --- Folders -----------------------------------------------------------------------------------
+
+  /** @param {FileUpload} file */
+  #folderOf(file) {
+    const { path } = file.plan;
+    return path.includes('/') ? this.#folders.get(path.slice(0, path.indexOf('/'))) : undefined;
+  }
+
+  /** @param {string} name */
+  #folder(name) {
+    const known = this.#folders.get(name);
+    if (known) return known;
+    const row = this.#clone('folder-row');
+    /** @type {Folder} */ const folder = { row, files: [], list: part(row, 'ul'), shown: false };
+    nameInto(row, name);
+    row.querySelector('details')?.addEventListener('toggle', () => this.#open(folder, name));
+    this.#folders.set(name, folder);
+    this.#list.append(row);
+    return folder;
+  }
+
+  /** @param {Folder} folder @param {string} name */
+  #open(folder, name) {
+    folder.shown = true;
+    for (const file of folder.files) if (!this.#rows.has(file)) folder.list.append(this.#row(file, file.plan.path.slice(name.length + 1)));
+  }
+
+  /** @param {Folder} folder */
+  #renewFolder(folder) {
+    const { row, files } = folder;
+    if (!files.length) return row.remove();
+    const stored = files.filter((file) => file.isStored).length;
+    part(row, '.file-state').textContent = stored === files.length ? `${plural(files.length, 'file')} sent` : `${stored} of ${plural(files.length, 'file')}`;
+    part(row, '.file-size').textContent = size(files.reduce((sum, file) => sum + file.plan.size, 0));
+    const list = part(row, 'ul');
+    if (folder.shown && list.childElementCount < files.length) this.#open(folder, part(row, '.name').title);
+    return undefined;
+  }
+
+  /** @param {string} id */
+  #clone(id) {
+    const template = /** @type {HTMLTemplateElement} */ (this.#root.querySelector(`#${id}`));
+    return /** @type {HTMLElement} */ (template.content.firstElementChild?.cloneNode(true));
+  }
+}
+
+/** @param {ParentNode} within @param {string} selector */
+function part(within, selector) {
+  return /** @type {HTMLElement} */ (within.querySelector(selector));
+}
+
+// A long name is cut in its middle, so that its end, where names differ, stays in sight.
+/** @param {HTMLElement} row @param {string} name */
+function nameInto(row, name) {
+  const whole = part(row, '.name');
+  whole.title = name;
+  const tail = name.slice(-TAIL);
+  if (name.length <= 28 || !/^[ -~]*$/.test(tail)) {
+    whole.dir = 'auto';
+    whole.textContent = name;
+    return;
+  }
+  const [spoken, cut, start, end] = ['visually-hidden', 'name-cut', 'name-start', 'name-end'].map((kind) => {
+    const span = document.createElement('span');
+    span.className = kind;
+    return span;
+  });
+  spoken.textContent = name;
+  start.textContent = name.slice(0, -TAIL);
+  end.textContent = tail;
+  cut.dir = 'auto';
+  cut.setAttribute('aria-hidden', 'true');
+  cut.append(start, end);
+  whole.replaceChildren(spoken, cut);
+}

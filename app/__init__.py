@@ -10,7 +10,7 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter
 
-from app import browsers, cli, config, logs, models, problems
+from app import browsers, cli, config, logs, models, patience, problems
 from app.api import status, transfers
 from app.db import db
 from app.extensions import csrf, migrate, queue, storage
@@ -38,6 +38,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     app.url_map.strict_slashes = False
 
     logs.init_app(app, settings.log_level)
+    patience.init_app(app)
     db.init_app(app)
     migrate.init_app(app, db)
     csrf.init_app(app)
@@ -71,7 +72,6 @@ def _flask_config(settings: config.Settings) -> dict[str, object]:
             "max_overflow": 0,
             "pool_timeout": 8,
             "connect_args": {
-                "connect_timeout": 3,
                 "options": "-c statement_timeout=15s -c idle_in_transaction_session_timeout=60s",
             },
         },

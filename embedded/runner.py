@@ -391,6 +391,9 @@ def main() -> int:
     except Refused as refused:
         print(f"Beeline cannot run: {refused}", file=sys.stderr, flush=True)
         return 1
+    except OSError as error:  # A full disk, a folder of another user: what and where is enough.
+        print(f"Beeline cannot run: {error}", file=sys.stderr, flush=True)
+        return 1
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from botocore.client import BaseClient
 from flask import Flask
 from openapi_spec_validator import validate
 from rq.utils import import_attribute
@@ -15,7 +16,6 @@ from sqlalchemy import create_engine, text
 
 from app import browsers, errors, jobs
 from app.config import MIB, settings
-from app.extensions import storage
 from app.services import transfers, upkeep
 from tests.factories import Sender
 
@@ -83,9 +83,9 @@ def test_no_transaction_is_open_while_storage_is_asked(
     watcher = create_engine(settings.database_url, isolation_level="AUTOCOMMIT")
     asked: list[str] = []
     idle: list[str] = []
-    send = storage._client._make_api_call
+    send = BaseClient._make_api_call
 
-    def watching(operation: str, given: dict[str, Any]) -> Any:
+    def watching(client: Any, operation: str, given: dict[str, Any]) -> Any:
         with watcher.connect() as connection:
             found = connection.scalars(
                 text(
@@ -95,9 +95,9 @@ def test_no_transaction_is_open_while_storage_is_asked(
             ).all()
         asked.append(operation)
         idle.extend(f"{operation}: {query}" for query in found)
-        return send(operation, given)
+        return send(client, operation, given)
 
-    monkeypatch.setattr(storage._client, "_make_api_call", watching)
+    monkeypatch.setattr(BaseClient, "_make_api_call", watching)
     sent = sender.create({"a": b"1", "big": b"b" * (8 * MIB + 1)}).upload()
     assert sent.call("GET", "/parts").status_code == 200
     sent.complete().process()

@@ -7,22 +7,31 @@ Jobs are serialised as JSON and carry ids only.
 import logging
 import signal
 import threading
+import time
+from contextlib import AbstractContextManager
 from types import FrameType
 from typing import Any, Protocol
 
 import redis
 from flask import Flask
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from rq import Queue, Worker
 from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
 
 from app.config import Settings
 from app.db import db
+from app.gateways.circuit import Circuit
 
 log = logging.getLogger(__name__)
 
 # The platform kills 30 s after SIGTERM (Heroku); we are gone before, see BeelineWorker.
 STOP_SECONDS = 20
+# After a failure Redis is left alone so long.
+REST_SECONDS = 3.0
+# How long RQ keeps a failed job's traceback for an operator to look at.
+FAILURE_SECONDS = 7 * 86400
 
 
 class Work(Protocol):
@@ -41,30 +50,62 @@ class JobQueue:
         """Take the settings; opens no connection."""
         self._url = settings.redis_url
         self._redis = redis.Redis.from_url(
-            settings.redis_url, socket_timeout=2, socket_connect_timeout=2
+            settings.redis_url,
+            socket_timeout=1.5,
+            socket_connect_timeout=1.5,
+            # One more try, for a connection that Redis closed while it was idle.
+            retry=Retry(NoBackoff(), 1),
         )
+        self._circuit = Circuit(REST_SECONDS)
 
-    def put(self, work: Work, *ids: str) -> None:
-        """Queue `work` for these ids; raises redis.RedisError."""
-        self._queue(work.queue).enqueue(
-            work.path, *ids, job_timeout=work.timeout_seconds, result_ttl=0, failure_ttl=7 * 86400
-        )
+    def put(self, work: Work, *ids: str, attempt: int = 0) -> None:
+        """Queue `work` for these ids; raises redis.RedisError.
+
+        The attempt is part of the job's id, so that each reminder can be told from the last.
+        """
+        job_id = "-".join((work.name.replace(".", "_"), *ids, str(attempt))) if attempt else None
+        with self._asking():
+            self._queue(work.queue).enqueue(
+                work.path,
+                *ids,
+                job_id=job_id,
+                job_timeout=work.timeout_seconds,
+                result_ttl=0,
+                failure_ttl=FAILURE_SECONDS,
+            )
 
     def put_once(self, work: Work, slot: int, seconds: int) -> bool:
         """Queue `work` unless a clock has done so for this slot; raises redis.RedisError."""
         key = f"beeline:tick:{work.name}:{slot}"
-        if not self._redis.set(key, "1", nx=True, ex=2 * seconds):
-            return False
+        with self._asking():
+            if not self._redis.set(key, "1", nx=True, ex=2 * seconds):
+                return False
         self.put(work)
         return True
 
     def check(self) -> None:
         """Raise redis.RedisError unless Redis answers."""
-        self._redis.ping()
+        with self._asking():
+            self._redis.ping()
+
+    def _asking(self) -> AbstractContextManager[None]:
+        away = redis.ConnectionError("the queue did not answer a moment ago")
+        return self._circuit.guard((redis.RedisError,), away)
 
     def run_worker(self, app: Flask, names: list[str], stopping: threading.Event) -> None:
         """Work on these queues, first one first, until SIGTERM or SIGINT."""
-        # A worker blocks on Redis for seconds at a time, so it has a connection of its own.
+        while True:
+            worker = self._make_worker(app, names, stopping)
+            worker.work(logging_level="WARNING")
+            if worker.is_leaving:
+                return
+            # RQ gave up, as it does when Redis hangs; a new worker finds it when it is back.
+            time.sleep(1)
+
+    def _make_worker(
+        self, app: Flask, names: list[str], stopping: threading.Event
+    ) -> "BeelineWorker":
+        """A worker blocks on Redis for seconds at a time, so it has a connection of its own."""
         connection = redis.Redis.from_url(self._url, socket_connect_timeout=3)
         worker = BeelineWorker(
             [Queue(name, connection=connection, serializer=JSONSerializer) for name in names],
@@ -76,7 +117,7 @@ class JobQueue:
             job_monitoring_interval=5,
         )
         worker.app, worker.stopping = app, stopping
-        worker.work(logging_level="WARNING")
+        return worker
 
     def _queue(self, name: str) -> Queue:
         return Queue(name, connection=self._redis, serializer=JSONSerializer)
@@ -92,12 +133,16 @@ class BeelineWorker(Worker):
 
     app: Flask
     stopping: threading.Event
+    is_leaving = False
+    # Redis is looked for again this often at least, however long it has been away.
+    max_connection_wait_time = 4.0
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         """First signal: leave. Further ones say nothing new (Heroku repeats SIGTERM)."""
         for known in (signal.SIGINT, signal.SIGTERM):
             signal.signal(known, signal.SIG_IGN)
         log.info("worker stops")
+        self.is_leaving = True
         if self.horse_pid:
             self.kill_horse(signal.SIGTERM)
             last_resort = threading.Timer(STOP_SECONDS, self.kill_horse)

@@ -8,6 +8,7 @@ s3:PutBucketCORS and s3:PutLifecycleConfiguration).
 Nothing here may run while a transaction is open (tests/test_house.py looks for it).
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,20 +19,51 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from app import clock
+from app import clock, patience
 from app.config import Settings
 from app.errors import Unavailable
+from app.gateways.circuit import Circuit
 from app.gateways.presign import Credentials, Presigner
+
+log = logging.getLogger(__name__)
 
 TOKEN_FIELD = "beeline"  # noqa: S105  the name of a metadata field, not a secret
 TOKEN_HEADER = f"x-amz-meta-{TOKEN_FIELD}"
 OBJECT_TYPE = "application/octet-stream"
 DELETE_BATCH = 1000  # https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
 _NOT_THERE = {"404", "NoSuchKey", "NotFound"}
+# Storage answers, and will not serve us until an operator has done something.
+_REFUSED = {
+    "403",
+    "AccessDenied",
+    "ExpiredToken",
+    "InvalidAccessKeyId",
+    "NoSuchBucket",
+    "RequestTimeTooSkewed",
+    "SignatureDoesNotMatch",
+}
+# After a failure storage is left alone so long.
+REST_SECONDS = 3.0
 
 
 class NoSuchUpload(Exception):
     """The multipart upload is unknown: completed, aborted, or never begun."""
+
+
+class _NotThere(Exception):
+    """There is nothing at the key."""
+
+
+class _Away(Unavailable):
+    """Storage does not answer, or only that it cannot now."""
+
+    title = "Storage is not answering right now."
+
+
+class StorageRefused(Unavailable):
+    """Storage refuses our key, our clock or our bucket; only an operator can mend that."""
+
+    title = "Storage refuses us. Its operator has to look at the settings."
 
 
 @dataclass(frozen=True)
@@ -69,8 +101,11 @@ class Storage:
         self._settings = settings
         self._bucket = settings.s3_bucket
         self._session = boto3.session.Session()
-        self._client = self._make_client(settings)
-        public = settings.s3_public_endpoint_url or self._client.meta.endpoint_url
+        self._circuit = Circuit(REST_SECONDS)
+        # In a request two short tries; in a job as long as a Complete of many parts may take.
+        self._quick = self._make_client(settings, read_timeout=4, attempts=2)
+        self._patient = self._make_client(settings, read_timeout=90, attempts=5)
+        public = settings.s3_public_endpoint_url or self._quick.meta.endpoint_url
         self._presigner = Presigner(
             public,
             settings.s3_bucket,
@@ -79,6 +114,10 @@ class Storage:
             credentials=self._credentials(settings),
             now=lambda: clock.now(),  # noqa: PLW0108  looked up late, so that tests can set it
         )
+
+    @property
+    def _client(self) -> Any:
+        return self._quick if patience.is_short() else self._patient
 
     @property
     def origin(self) -> str:
@@ -122,7 +161,7 @@ class Storage:
 
     def begin_upload(self, key: str, token: str) -> str:
         """Open a multipart upload and return its id. Not repeatable: each call opens another."""
-        with _asking():
+        with self._asking():
             answer = self._client.create_multipart_upload(
                 Bucket=self._bucket, Key=key, ContentType=OBJECT_TYPE, Metadata={TOKEN_FIELD: token}
             )
@@ -133,7 +172,7 @@ class Storage:
         pages = self._client.get_paginator("list_parts").paginate(
             Bucket=self._bucket, Key=key, UploadId=s3_upload_id
         )
-        with _asking():
+        with self._asking():
             return [
                 Part(part["PartNumber"], part["Size"], part["ETag"])
                 for page in pages
@@ -146,7 +185,7 @@ class Storage:
         S3 can answer 200 with an error inside; botocore retries those for us.
         """
         listed = [{"PartNumber": part.number, "ETag": part.etag} for part in parts]
-        with _asking():
+        with self._asking():
             self._client.complete_multipart_upload(
                 Bucket=self._bucket,
                 Key=key,
@@ -157,7 +196,7 @@ class Storage:
     def abort_upload(self, key: str, s3_upload_id: str) -> None:
         """Drop a multipart upload and its parts; success if there is none."""
         try:
-            with _asking():
+            with self._asking():
                 self._client.abort_multipart_upload(
                     Bucket=self._bucket, Key=key, UploadId=s3_upload_id
                 )
@@ -167,13 +206,10 @@ class Storage:
     def head(self, key: str) -> Stored | None:
         """What lies at the key, or None."""
         try:
-            answer = self._client.head_object(Bucket=self._bucket, Key=key)
-        except ClientError as error:
-            if error.response["Error"]["Code"] in _NOT_THERE:
-                return None
-            raise _translated(error) from error
-        except BotoCoreError as error:
-            raise Unavailable from error
+            with self._asking():
+                answer = self._client.head_object(Bucket=self._bucket, Key=key)
+        except _NotThere:
+            return None
         return Stored(answer["ContentLength"], answer["ETag"], answer["Metadata"].get(TOKEN_FIELD))
 
     # -- many at once -------------------------------------------------------------------------
@@ -184,7 +220,7 @@ class Storage:
         remaining = list(keys)
         while remaining:
             batch, remaining = remaining[:DELETE_BATCH], remaining[DELETE_BATCH:]
-            with _asking():
+            with self._asking():
                 answer = self._client.delete_objects(
                     Bucket=self._bucket,
                     Delete={"Objects": [{"Key": key} for key in batch], "Quiet": True},
@@ -197,7 +233,7 @@ class Storage:
         pages = self._client.get_paginator("list_multipart_uploads").paginate(
             Bucket=self._bucket, Prefix=self._settings.s3_prefix
         )
-        with _asking():
+        with self._asking():
             for page in pages:
                 yield [
                     OpenUpload(one["Key"], one["UploadId"], one["Initiated"])
@@ -208,7 +244,7 @@ class Storage:
 
     def check(self) -> None:
         """Raise Unavailable unless the bucket answers."""
-        with _asking():
+        with self._asking():
             self._client.head_bucket(Bucket=self._bucket)
 
     def setup(self, origins: list[str], abort_after_days: int) -> None:
@@ -217,7 +253,7 @@ class Storage:
         The lifecycle rule is the backstop for multiparts that our own sweep never saw; it counts
         from the beginning of an upload, so it must be longer than any upload may take.
         """
-        with _asking():
+        with self._asking():
             self._create_bucket()
             self._client.put_bucket_cors(
                 Bucket=self._bucket, CORSConfiguration={"CORSRules": [_cors_rule(origins)]}
@@ -250,7 +286,7 @@ class Storage:
                 where = {"CreateBucketConfiguration": {"LocationConstraint": region}}
             self._client.create_bucket(Bucket=self._bucket, **where)
 
-    def _make_client(self, settings: Settings) -> Any:
+    def _make_client(self, settings: Settings, *, read_timeout: int, attempts: int) -> Any:
         return self._session.client(
             "s3",
             endpoint_url=settings.s3_endpoint_url or None,
@@ -260,15 +296,26 @@ class Storage:
             config=Config(
                 signature_version="s3v4",
                 s3={"addressing_style": "path" if self._is_in_path(settings) else "virtual"},
-                connect_timeout=3,
-                read_timeout=60,
-                retries={"mode": "standard", "total_max_attempts": 4},
+                connect_timeout=2,
+                read_timeout=read_timeout,
+                retries={"mode": "standard", "total_max_attempts": attempts},
                 max_pool_connections=32,
                 # Stores that do not know boto3's new default checksums refuse them.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
             ),
         )
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Turn botocore's errors into ours, at the only place that sees them."""
+        with self._circuit.guard((_Away,), _Away()):
+            try:
+                yield
+            except ClientError as error:
+                raise _translated(error) from error
+            except BotoCoreError as error:
+                raise _Away from error
 
     @staticmethod
     def _is_in_path(settings: Settings) -> bool:
@@ -302,18 +349,14 @@ def _cors_rule(origins: list[str]) -> Mapping[str, Any]:
     }
 
 
-@contextmanager
-def _asking() -> Iterator[None]:
-    """Turn botocore's errors into ours, at the only place that sees them."""
-    try:
-        yield
-    except ClientError as error:
-        raise _translated(error) from error
-    except BotoCoreError as error:
-        raise Unavailable("Storage is not answering right now.") from error
-
-
 def _translated(error: ClientError) -> Exception:
-    if error.response["Error"]["Code"] == "NoSuchUpload":
+    code = error.response["Error"]["Code"]
+    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+    if code == "NoSuchUpload":
         return NoSuchUpload(str(error))
-    return Unavailable("Storage refused what we asked of it.")
+    if code in _NOT_THERE:
+        return _NotThere()
+    if code in _REFUSED:
+        log.error("storage refuses us: %s", code)
+        return StorageRefused()
+    return _Away() if status >= 500 or status == 429 else Unavailable(f"Storage said {code}.")

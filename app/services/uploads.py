@@ -10,6 +10,7 @@ import secrets
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -306,4 +307,10 @@ def _each(items: Sequence[T], act: Callable[[T], R]) -> list[R]:
     if len(items) < 2:
         return [act(item) for item in items]
     with ThreadPoolExecutor(min(IN_FLIGHT, len(items))) as pool:
-        return list(pool.map(act, items))
+        # Each in a copy of this thread's context: how long to wait is told there.
+        running = [pool.submit(copy_context().run, act, item) for item in items]
+        try:
+            return [one.result() for one in running]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

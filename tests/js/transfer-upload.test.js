@@ -130,6 +130,16 @@ test('a storage that never answers is given up with its cause, and the pauses gr
   assert.equal(world.puts.length, 11);
 });
 
+test('what is being waited for stays in sight until something arrives', async () => {
+  const { one, world } = await upload({ 'a': 8 });
+  const seen = [];
+  world.onSign = () => { seen.push(one.waiting?.why); };
+  world.onPut = failing('f1/1', network(), network());
+  await one.run();
+  assert.deepEqual(seen, [undefined, 'storage-unreachable', 'storage-unreachable']);
+  assert.equal(one.waiting, null);
+});
+
 test('progress refills the budget: a line that fails nine times for each piece still gets there', async () => {
   const { one, world } = await upload({ 'a': 8 * 12 });
   const failures = new Map();

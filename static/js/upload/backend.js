@@ -42,9 +42,9 @@ export class Backend {
   #fetch;
   #isOffline;
 
-  /** @param {typeof fetch} fetch @param {() => boolean} isOffline */
-  constructor(fetch, isOffline) {
-    this.#fetch = fetch;
+  /** @param {typeof globalThis.fetch} send @param {() => boolean} isOffline */
+  constructor(send, isOffline) {
+    this.#fetch = send;
     this.#isOffline = isOffline;
   }
 

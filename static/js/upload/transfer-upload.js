@@ -363,8 +363,10 @@ export class TransferUpload {
 
   /** @template T @param {() => Promise<T>} work @param {AbortSignal} signal */
   async #insist(work, signal) {
-    const result = await insist(work, this.#world, signal, (why) => this.#waitFor(why));
-    this.waiting = null;
+    let waited = false;
+    const result = await insist(work, this.#world, signal, (why) => { waited = true; this.#waitFor(why); });
+    // An answer of the server says nothing about a storage that is being waited for.
+    if (waited) this.waiting = null;
     return result;
   }
 

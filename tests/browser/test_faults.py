@@ -1,0 +1,153 @@
+"""What goes wrong on the way says its cause, keeps what is safe, and mends itself where it can."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from tests.browser.steps import MIB, choose, downloaded, expect_state, link_of, make_files
+from tests.processes import Stack
+
+OpenPage = Callable[..., Page]
+
+REFUSAL = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+CORS = {"Access-Control-Allow-Origin": "*"}
+
+
+class Storage:
+    """The way to storage, with faults put into it: one for each PUT, then none."""
+
+    def __init__(self, page: Page, live: Stack, faults: list[str]) -> None:
+        self.faults = faults
+        self.puts: list[str] = []
+        page.route(f"{live.environ['S3_ENDPOINT_URL']}/**", self._pass)
+
+    def _pass(self, route: Route) -> None:
+        if route.request.method != "PUT":
+            route.continue_()
+            return
+        self.puts.append(route.request.url)
+        fault = self.faults.pop(0) if self.faults else "none"
+        if fault == "none":
+            route.continue_()
+        elif fault == "drop":
+            route.abort()
+        elif fault == "answer lost":
+            route.fetch()
+            route.abort()
+        else:
+            route.fulfill(status=int(fault), body=REFUSAL, headers=CORS)
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [["drop", "drop"], ["500"] * 3, ["503", "drop", "503"], ["answer lost"] * 3, ["403"] * 4],
+    ids=lambda faults: "-".join(faults),
+)
+def test_f01_f02_f03_faults_in_passing_need_nobody(
+    open_page: OpenPage, live: Stack, tmp_path: Path, faults: list[str]
+) -> None:
+    sums = make_files(tmp_path, {"a.bin": 40 * MIB + 1, "b.txt": 5, "c.txt": 6})
+    sender = open_page()
+    storage = Storage(sender, live, list(faults))
+    choose(sender, *sorted(tmp_path.iterdir()))
+    expect_state(sender, "done", 60)
+    assert storage.faults == []
+    assert len(storage.puts) <= 6 + 2 + len(faults), "only what failed is sent again"
+    reader = open_page(link_of(sender))
+    for name, expected in sums.items():
+        button = reader.get_by_role("button", name=f"Download {name}")
+        assert downloaded(reader, button) == (name, expected)
+
+
+def test_a_refusal_for_good_says_so_and_try_again_sends_only_what_is_missing(
+    open_page: OpenPage, live: Stack, tmp_path: Path
+) -> None:
+    make_files(tmp_path, {"a.bin": 72 * MIB})
+    sender = open_page()
+    storage = Storage(sender, live, ["none"] * 4 + ["403"] * 40)
+    choose(sender, tmp_path / "a.bin")
+    expect_state(sender, "failed")
+    expect(sender.locator("#trouble-title")).to_have_text("The storage refused “a.bin”.")
+    expect(sender.locator("#trouble-text")).to_contain_text("is safe")
+    sender.get_by_text("Details", exact=True).click()
+    expect(sender.locator("#facts")).to_contain_text("AccessDenied")
+    safe = 4
+    storage.faults.clear()
+    storage.puts.clear()
+    sender.get_by_role("button", name="Try again").click()
+    expect_state(sender, "done")
+    assert len(storage.puts) == 9 - safe
+
+
+def test_f04_offline_is_said_and_it_goes_on_by_itself(
+    open_page: OpenPage, live: Stack, tmp_path: Path
+) -> None:
+    make_files(tmp_path, {"a.bin": 64 * MIB})
+    sender = open_page()
+    storage = Storage(sender, live, ["none"] * 3 + ["drop"] * 5)
+    sender.route("**/parts", lambda route: route.abort() if storage.puts else route.continue_())
+    sender.on("requestfailed", lambda _: sender.context.set_offline(True) if storage.puts else None)
+    choose(sender, tmp_path / "a.bin")
+    expect(sender.locator("#trouble-text")).to_contain_text(
+        "It continues by itself", timeout=15_000
+    )
+    sender.unroute("**/parts")
+    sender.context.set_offline(False)
+    expect_state(sender, "done")
+
+
+def test_f10_a_file_changed_on_disk_stops_with_its_name(
+    open_page: OpenPage, live: Stack, tmp_path: Path
+) -> None:
+    make_files(tmp_path, {"changing.bin": 60 * MIB})
+    sender = open_page()
+    changed = False
+
+    def change(route: Route) -> None:
+        nonlocal changed
+        if route.request.method == "PUT" and not changed:
+            changed = True
+            (tmp_path / "changing.bin").write_bytes(b"other")
+        route.continue_()
+
+    sender.route(f"{live.environ['S3_ENDPOINT_URL']}/**", change)
+    choose(sender, tmp_path / "changing.bin")
+    expect_state(sender, "failed")
+    expect(sender.locator("#trouble-title")).to_have_text("“changing.bin” can no longer be read.")
+    reader = open_page(link_of(sender))
+    expect(reader.locator("#transfer")).to_have_attribute("data-state", "uploading")
+
+
+def test_f63_a_triple_choice_makes_one_transfer(
+    open_page: OpenPage, live: Stack, tmp_path: Path
+) -> None:
+    make_files(tmp_path, {"a.bin": 10})
+    sender = open_page()
+    created: list[str] = []
+    sender.on(
+        "request",
+        lambda request: (
+            created.append(request.url)
+            if request.method == "POST" and request.url.endswith("/transfers")
+            else None
+        ),
+    )
+    choose(sender, tmp_path / "a.bin")
+    for _ in range(2):
+        sender.locator("#files-input").set_input_files(str(tmp_path / "a.bin"))
+    expect_state(sender, "done")
+    assert len(created) == 1
+
+
+def test_too_much_is_said_before_anything_is_sent(open_page: OpenPage, tmp_path: Path) -> None:
+    make_files(tmp_path, {"a.bin": 2000})
+    sender = open_page()
+    limits = '{"max_file_size": 1000, "max_transfer_size": null, "max_files": 10}'
+    sender.evaluate(f"document.getElementById('sender').dataset.limits = '{limits}'")
+    choose(sender, tmp_path / "a.bin")
+    expect(sender.get_by_role("alert")).to_have_text(
+        "“a.bin” has 2.0 kB. One file may have 1.0 kB at most."
+    )
+    expect_state(sender, "ready")

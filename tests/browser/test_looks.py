@@ -1,0 +1,167 @@
+"""Every page in every state: a picture of it, and axe finds nothing; light, dark, wide, phone."""
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.steps import (
+    MIB,
+    SIZES,
+    Hold,
+    call,
+    choose,
+    expect_state,
+    link_of,
+    look,
+    make_files,
+    send,
+)
+from tests.processes import Stack, kill_family
+
+OpenPage = Callable[..., Page]
+
+
+@pytest.fixture(params=["light", "dark"])
+def scheme(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=list(SIZES))
+def width(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def opened(open_page: OpenPage, scheme: str, width: str) -> Callable[[str], Page]:
+    return lambda path: open_page(path, viewport=SIZES[width], color_scheme=scheme)
+
+
+@pytest.fixture
+def seen(scheme: str, width: str) -> Callable[[Page, str], None]:
+    return lambda page, name: look(page, f"{name}-{width}-{scheme}")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    make_files(
+        tmp_path, {"Interview with the director, final cut.mov": 36 * MIB, "notes.txt": 1200}
+    )
+    return sorted(tmp_path.iterdir())
+
+
+def test_home(opened: Callable[[str], Page], seen: Any) -> None:
+    seen(opened("/"), "home")
+
+
+def test_the_senders_states(
+    opened: Callable[[str], Page], seen: Any, live: Stack, files: list[Path]
+) -> None:
+    page = opened("/")
+    held = Hold(page, live, after=3)
+    choose(page, *files)
+    expect(page.locator("#figure")).not_to_have_text("0 %")
+    seen(page, "sender-uploading")
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Remove notes.txt").click()
+    seen(page, "sender-asking")
+    page.get_by_role("button", name="Keep sending").click()
+    page.get_by_role("button", name="Undo removing notes.txt").click()
+    held.break_lines()
+    expect(page.locator("#trouble-title")).to_have_text("The storage cannot be reached.")
+    seen(page, "sender-waiting")
+    page.get_by_role("button", name="Try now").click()
+    held.release()
+    expect_state(page, "done")
+    seen(page, "sender-done")
+
+
+def test_the_senders_failure(
+    opened: Callable[[str], Page], seen: Any, live: Stack, files: list[Path]
+) -> None:
+    page = opened("/")
+    page.route(
+        f"{live.environ['S3_ENDPOINT_URL']}/**",
+        lambda route: (
+            route.continue_()
+            if route.request.method != "PUT"
+            else route.fulfill(status=403, headers={"Access-Control-Allow-Origin": "*"})
+        ),
+    )
+    choose(page, *files)
+    expect_state(page, "failed")
+    page.get_by_text("Details", exact=True).click()
+    seen(page, "sender-failed")
+
+
+@pytest.fixture
+def no_worker(live: Stack) -> Iterator[None]:
+    kill_family(live.running["worker"])
+    yield
+    live.start("worker")
+
+
+@pytest.mark.usefixtures("no_worker")
+def test_while_it_is_checked(opened: Callable[[str], Page], seen: Any, files: list[Path]) -> None:
+    page = opened("/")
+    choose(page, *files)
+    expect_state(page, "checking")
+    seen(page, "sender-checking")
+    reader = opened(link_of(page))
+    expect(reader.locator("#transfer")).to_have_attribute("data-state", "processing")
+    seen(reader, "recipient-processing")
+
+
+def test_the_recipients_states(
+    opened: Callable[[str], Page], open_page: OpenPage, seen: Any, live: Stack, tmp_path: Path
+) -> None:
+    make_files(tmp_path, {"a.bin": 3000, "trip/b.raw": 200, "trip/c.raw": 300, "Été 🎬.mov": 5})
+    sender = open_page()
+    with sender.expect_response(lambda answer: answer.url.endswith("/transfers")) as creating:
+        sender.locator("#folder-input").set_input_files(str(tmp_path))
+    created = creating.value.json()
+    expect_state(sender, "done")
+    path, token = f"/d/{created['slug']}", created["owner_token"]
+    api = f"/transfers/{created['id']}"
+    call(live, "PATCH", api, token, {"title": "Rushes", "message": "Hello", "max_downloads": 1})
+
+    reader = opened(path)
+    reader.locator("summary").first.click()
+    seen(reader, "recipient-ready")
+    with reader.expect_download():
+        reader.get_by_role("button", name="Download").first.click()
+    seen(opened(path), "recipient-limit-reached")
+    soon = datetime.now(UTC) + timedelta(seconds=1.5)
+    call(live, "PATCH", api, token, {"expires_at": soon.isoformat()})
+    time.sleep(2)
+    seen(opened(path), "recipient-expired")
+    call(live, "DELETE", api, token)
+    seen(opened(path), "recipient-deleted")
+
+
+def test_one_file_still_on_its_way_and_no_file_at_all(
+    opened: Callable[[str], Page], seen: Any, live: Stack, files: list[Path], open_page: OpenPage
+) -> None:
+    seen(opened(send(open_page(), files[1])), "recipient-one-file")
+    body = {"files": [{"path": "a.bin", "size": 10}]}
+    seen(opened(f"/d/{call(live, 'POST', '/transfers', body=body)['slug']}"), "recipient-uploading")
+    seen(opened("/d/" + "x" * 32), "error-unknown-link")
+
+
+def test_twice_as_large_nothing_is_lost(open_page: OpenPage, files: list[Path]) -> None:
+    half = {"width": 640, "height": 450}
+    look(open_page(viewport=half, device_scale_factor=2), "home-zoomed")
+    link = send(open_page(viewport=half), files[1])
+    look(open_page(link, viewport=half, device_scale_factor=2), "recipient-zoomed")
+
+
+def test_f_the_first_view_is_light(open_page: OpenPage, live: Stack) -> None:
+    page = open_page("/health")
+    urls: list[str] = []
+    page.on("request", lambda request: urls.append(request.url))
+    page.goto("/")
+    assert len(urls) <= 6, urls

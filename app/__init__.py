@@ -10,7 +10,7 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter
 
-from app import browsers, cli, config, logs, models, patience, problems
+from app import browsers, cli, config, doors, logs, models, patience, problems
 from app.api import status, transfers
 from app.db import db
 from app.extensions import csrf, migrate, queue, storage
@@ -53,6 +53,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     csrf.exempt(transfers.bp)
 
     problems.init_app(app)
+    doors.init_app(app)
     view.init_app(app)
     cli.init_app(app)
     browsers.init_app(app)
@@ -65,9 +66,12 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
 def _flask_config(settings: config.Settings) -> dict[str, object]:
     return {
         "SECRET_KEY": settings.secret_key,
+        "SECRET_KEY_FALLBACKS": list(settings.secret_key_fallbacks),
         "SQLALCHEMY_DATABASE_URI": settings.database_url,
         "SQLALCHEMY_ENGINE_OPTIONS": {
             "pool_pre_ping": True,
+            # An error must not tell titles, links or hashes to whoever reads logs.
+            "hide_parameters": True,
             "pool_size": settings.database_pool_size,
             "max_overflow": 0,
             "pool_timeout": 8,

@@ -1,11 +1,19 @@
-"""`flask storage ...`: what an operator runs by hand or at release."""
+"""`flask storage ...` and `flask sweep`: what an operator runs by hand or at release."""
+
+import sys
+import time
+from functools import partial
 
 import click
 from flask import Flask
-from flask.cli import AppGroup
+from flask.cli import AppGroup, with_appcontext
 
 from app.config import settings
+from app.errors import Unavailable
 from app.extensions import storage
+from app.services import census
+from app.services.census import Figure, Sweep
+from app.services.upkeep import UnreasonableShare
 
 storage_commands = AppGroup("storage", help="The bucket that holds the files.")
 
@@ -13,6 +21,7 @@ storage_commands = AppGroup("storage", help="The bucket that holds the files.")
 def init_app(app: Flask) -> None:
     """Add the commands."""
     app.cli.add_command(storage_commands)
+    app.cli.add_command(sweep)
 
 
 @storage_commands.command("setup")
@@ -22,3 +31,64 @@ def setup_storage() -> None:
     days = max(7, 2 * settings.upload_window_in_hours // 24 + 7)
     storage.setup(settings.origins, abort_after_days=days)
     click.echo(f"Bucket {settings.s3_bucket} is ready for {', '.join(settings.origins)}.")
+
+
+@click.command("sweep")
+@click.option("--dry-run", is_flag=True, help="Only tell what each sweep would do.")
+@click.option("--force", is_flag=True, help="Remove even an unreasonable share of the bucket.")
+@with_appcontext
+def sweep(dry_run: bool, force: bool) -> None:
+    """Run every sweep now, in order; repeatable. Exit code 1 if one refused or failed."""
+    troubles = [trouble for one in census.SWEEPS if (trouble := _sweep(one, dry_run, force))]
+    if dry_run:
+        click.echo("Nothing was changed.")
+    sys.exit(1 if troubles and not dry_run else 0)
+
+
+def _sweep(one: Sweep, dry_run: bool, force: bool) -> str | None:
+    """One line on what was done or would be; what was wrong, if something was."""
+    progress = _Progress(one.about)
+    trouble = None
+    try:
+        if dry_run:
+            figure = one.look(progress)
+        else:
+            run = partial(one.run, force=force) if one.may_refuse else one.run
+            figure = Figure(run(progress))
+    except (UnreasonableShare, Unavailable) as error:
+        figure, trouble = None, str(error)
+    progress.end()
+    click.echo(f"{one.about:<46}{trouble or _told(figure)}")
+    return trouble
+
+
+def _told(figure: Figure | None) -> str:
+    if figure is None:
+        return ""
+    size = "" if figure.size is None else f"  {figure.size:,} bytes"
+    refused = "  a run would refuse; see --force" if figure.is_refused else ""
+    return f"{figure.count:>10,}{size}{refused}"
+
+
+class _Progress:
+    """How far a sweep is, on standard error: in place at a terminal, else a line now and then."""
+
+    def __init__(self, about: str) -> None:
+        self._about = about
+        self._at_terminal = sys.stderr.isatty()
+        self._last = time.monotonic()
+
+    def __call__(self, what: str, count: int) -> None:
+        now = time.monotonic()
+        if now - self._last < (0.1 if self._at_terminal else 10):
+            return
+        self._last = now
+        line = f"{self._about}: {count:,} {what}"
+        click.echo(
+            f"\r\033[K{line}" if self._at_terminal else line, err=True, nl=not self._at_terminal
+        )
+
+    def end(self) -> None:
+        """Leave an empty line for the result."""
+        if self._at_terminal:
+            click.echo("\r\033[K", err=True, nl=False)

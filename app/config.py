@@ -69,6 +69,10 @@ def _secret(value: str) -> str:
     return value
 
 
+def _secrets(value: str) -> tuple[str, ...]:
+    return tuple(_secret(one) for one in value.split())
+
+
 def _origin(value: str) -> str:
     parts = urlsplit(value.strip())
     if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -114,6 +118,14 @@ class Settings:
 
     secret_key: str = setting(_secret, "signs cookies; at least 32 random characters")
     base_url: str = setting(_base_url, "the address people see, without a path")
+    secret_key_fallbacks: tuple[str, ...] = setting(
+        _secrets, "former secret keys, separated by spaces, still good for reading cookies", ()
+    )
+    allowed_hosts: tuple[str, ...] = setting(
+        lambda value: tuple(value.lower().split()),
+        "further host names to answer for, separated by spaces",
+        (),
+    )
     database_url: str = setting(_database, "PostgreSQL, postgres:// is fine")
     redis_url: str = setting(_redis, "Redis or Valkey, for the job queue")
     database_pool_size: int = setting(
@@ -161,6 +173,15 @@ class Settings:
         _optional_whole(1, 2**62), "largest transfer, in bytes; empty means no limit", None
     )
     max_files: int = setting(_whole(1, 10_000), "most files in one transfer", 5_000)
+    max_open_transfers_per_address: int = setting(
+        _whole(1, 100_000), "most unfinished transfers of one network address", 50
+    )
+    max_creates_per_hour: int = setting(
+        _whole(1, 1_000_000), "most transfers one network address may create in an hour", 400
+    )
+    max_unknown_per_minute: int = setting(
+        _whole(1, 1_000_000), "most unknown links one network address may try in a minute", 100
+    )
     default_expires_in_days: int = setting(
         _whole(1, 3650), "how long a link lives when the sender says nothing", 7
     )
@@ -180,11 +201,19 @@ class Settings:
     download_window_in_minutes: int = setting(
         _whole(1, 24 * 60), "repeats by one browser within this time are one download", 60
     )
+    sweep_max_share_in_percent: int = setting(
+        _whole(0, 100), "a sweep refuses to remove a larger share of unknown things", 20
+    )
 
     @property
     def is_https(self) -> bool:
         """Whether people reach us over TLS, so that cookies must be Secure."""
         return self.base_url.startswith("https://")
+
+    @property
+    def hosts(self) -> set[str]:
+        """The host names that we answer for."""
+        return {urlsplit(one).hostname or "" for one in self.origins} | set(self.allowed_hosts)
 
     @property
     def origins(self) -> list[str]:

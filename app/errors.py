@@ -134,6 +134,43 @@ class Unavailable(AppError):
     retry_after = 5
 
 
+class Outage(Unavailable):
+    """It does not answer at all: nobody's fault here, and over when it is over."""
+
+
+class TooMany(AppError):
+    """One address asks for more than its share."""
+
+    code = "too_many"
+    status = 429
+    title = "That is a lot at once. Please wait a little."
+    retry_after = 60
+
+
+class HostUnknown(AppError):
+    """The request was for an address that is not ours."""
+
+    code = "host_unknown"
+    status = 421
+    title = "This server does not answer for that address."
+
+
+class TlsRequired(AppError):
+    """Asked without TLS where people reach us with it."""
+
+    code = "tls_required"
+    status = 403
+    title = "Use https for this."
+
+
+class TooSlow(AppError):
+    """The request's body did not come in time."""
+
+    code = "too_slow"
+    status = 408
+    title = "This request took too long to arrive."
+
+
 CATALOGUE: tuple[type[AppError], ...] = (
     Invalid,
     BadRequest,
@@ -148,5 +185,10 @@ CATALOGUE: tuple[type[AppError], ...] = (
     TooLarge,
     WrongType,
     Unavailable,
+    Outage,
+    TooMany,
+    HostUnknown,
+    TlsRequired,
+    TooSlow,
     AppError,
 )

@@ -1,15 +1,15 @@
 """The unbound singletons. create_app() binds them; everything else imports them from here."""
 
 from flask_migrate import Migrate
-from flask_wtf.csrf import CSRFProtect
 
 from app.db import db
+from app.forms import FormGuard
 from app.gateways.queue import JobQueue
 from app.gateways.storage import Storage
 
 __all__ = ["csrf", "db", "migrate", "queue", "storage"]
 
 migrate = Migrate()
-csrf = CSRFProtect()
+csrf = FormGuard()
 storage = Storage()
 queue = JobQueue()

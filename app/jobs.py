@@ -28,30 +28,34 @@ class Job:
         """Short and unique, for logs and keys."""
         return self.path.removeprefix("app.services.")
 
-    def later(self, *ids: uuid.UUID) -> None:
+    def later(self, *ids: uuid.UUID, attempt: int = 0) -> None:
         """Queue this for `ids` once the current transaction is durable; never if it rolls back.
 
-        If Redis is down the commit stands, and REQUEUE_STUCK finds the row.
+        `attempt` tells one reminder of the same work from the next. If Redis is down the commit
+        stands, and REQUEUE_STUCK finds the row.
         """
-        after_commit(lambda: queue.put(self, *(str(one) for one in ids)))
+        after_commit(lambda: queue.put(self, *(str(one) for one in ids), attempt=attempt))
 
 
-PROCESS_TRANSFER = Job("app.services.transfers.process", timeout_seconds=3600)
+PROCESS_TRANSFER = Job("app.services.checking.process")
 REMOVE_BYTES = Job("app.services.upkeep.remove_bytes", queue="sweep")
 EXPIRE_DUE = Job("app.services.upkeep.expire_due", queue="sweep")
 DELETE_EXPIRED = Job("app.services.upkeep.delete_expired", queue="sweep")
 DELETE_ABANDONED = Job("app.services.upkeep.delete_abandoned", queue="sweep")
 REQUEUE_STUCK = Job("app.services.upkeep.requeue_stuck", queue="sweep", timeout_seconds=60)
 ABORT_UNKNOWN = Job("app.services.upkeep.abort_unknown_uploads", queue="sweep")
+# Reads the listing of the whole bucket, which may take minutes: in the queue that comes last.
+REMOVE_ORPHANS = Job("app.services.upkeep.remove_orphans", timeout_seconds=3600)
 
 # The sweep queue comes first: its jobs are short, and they are what repairs the rest.
 QUEUES = ["sweep", "default"]
 
 SCHEDULE: list[tuple[int, Job]] = [
-    (15, REQUEUE_STUCK),
+    (5, REQUEUE_STUCK),
     (30, EXPIRE_DUE),
     (60, REMOVE_BYTES),
     (300, DELETE_EXPIRED),
     (300, DELETE_ABANDONED),
     (3600, ABORT_UNKNOWN),
+    (86400, REMOVE_ORPHANS),
 ]

@@ -17,6 +17,7 @@ from sqlalchemy import ColumnElement, Engine, or_, update
 
 from app.clock import db_now
 from app.db import db, discard, transaction
+from app.errors import Outage
 from app.models import State, Transfer
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,9 @@ LEASE_SECONDS = 25
 HEARTBEAT_SECONDS = 8
 # How long to leave a transfer alone after its n-th failed attempt.
 BACKOFF_SECONDS = (5, 15, 30, 60, 120, 300, 600)
+# And after one that failed because storage or the database was away: that says nothing about
+# the transfer, so it does not count as an attempt either.
+OUTAGE_SECONDS = 4
 
 
 class Lease:
@@ -47,7 +51,8 @@ def hold(transfer_id: uuid.UUID, state: State) -> Iterator[Lease | None]:
     """Work on a transfer alone while it is in `state`; None if another does, or it is not in it.
 
     Leaving the block gives the lease back; leaving it by an exception keeps others away for a
-    backoff that grows with each attempt. Dying in it costs others LEASE_SECONDS.
+    backoff that grows with each attempt, or a moment when something was merely away
+    (errors.Outage). Dying in it costs others LEASE_SECONDS.
     """
     lease = _claim(transfer_id, state)
     if lease is None:
@@ -58,9 +63,12 @@ def hold(transfer_id: uuid.UUID, state: State) -> Iterator[Lease | None]:
     heart.start()
     try:
         yield lease
+    except Outage:
+        _give_back(lease, timedelta(seconds=OUTAGE_SECONDS), attempt_count=lease.attempt - 1)
+        raise
     except BaseException:
         step = BACKOFF_SECONDS[min(lease.attempt, len(BACKOFF_SECONDS)) - 1]
-        _give_back(lease, leave_alone=timedelta(seconds=step))
+        _give_back(lease, timedelta(seconds=step))
         raise
     else:
         _give_back(lease)
@@ -112,12 +120,13 @@ def _beat(engine: Engine, lease: Lease, done: threading.Event) -> None:
             log.exception("could not renew a lease")
 
 
-def _give_back(lease: Lease, leave_alone: timedelta = timedelta(0)) -> None:
+def _give_back(lease: Lease, leave_alone: timedelta = timedelta(0), **values: int) -> None:
     discard()
     with transaction():
         db.session.execute(
             update(Transfer)
             .where(Transfer.id == lease.transfer_id, lease.is_mine)
-            .values(lease_token=None, lease_until=db_now() + leave_alone)
+            # queued_at: the sweep may put it into the queue as soon as it may be claimed.
+            .values(lease_token=None, lease_until=db_now() + leave_alone, queued_at=None, **values)
             .execution_options(synchronize_session=False)
         )

@@ -1,6 +1,7 @@
 """Structured log lines: one JSON object each, with the request's id, on standard output.
 
 Only the fields named here ever leave: no query strings, no tokens, no paths that hold a slug.
+What others write into a message or a traceback is cut where it could hold one.
 """
 
 import json
@@ -14,7 +15,27 @@ from flask import Flask, Response, g, has_request_context, request
 
 _FIELDS = ("job", "upload", "method", "route", "status", "duration_ms")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
+# Libraries tell what they were given, more of it the lower the level: only ours may talk.
+_OURS = ("app", "beeline")
+_SECRETS = (
+    # A signed address is a key, and so may be any other query.
+    (re.compile(r"\?[^\s\"'<>)]*=[^\s\"'<>)]*"), "?..."),
+    (re.compile(r"(?i)\b(bearer|basic)\s+[^\s\"',;)]+"), r"\1 ..."),
+    (re.compile(r"/d/[A-Za-z0-9_-]{8,}"), "/d/..."),
+    (re.compile(r"://[^/\s@]*@"), "://...@"),
+    # PostgreSQL repeats the row that a constraint refused.
+    (re.compile(r"(?s)DETAIL: .*?(?=\n\[SQL|\n\(Background|\Z)"), "DETAIL: ..."),
+    # gunicorn repeats the header that it could not read.
+    (re.compile(r"(?s)(Invalid request from ip=[^:\s]*:).*"), r"\1 ..."),
+)
 log = logging.getLogger("beeline.request")
+
+
+def redacted(text: str) -> str:
+    """The text without what could be a key to somebody's files."""
+    for pattern, instead in _SECRETS:
+        text = pattern.sub(instead, text)
+    return text
 
 
 class JsonLines(logging.Formatter):
@@ -26,13 +47,13 @@ class JsonLines(logging.Formatter):
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "name": record.name,
-            "message": record.getMessage(),
+            "message": redacted(record.getMessage()),
         }
         if has_request_context() and "request_id" in g:
             line["request_id"] = g.request_id
         line |= {name: getattr(record, name) for name in _FIELDS if hasattr(record, name)}
         if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
+            line["error"] = redacted(self.formatException(record.exc_info))
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
@@ -42,9 +63,11 @@ def init_app(app: Flask, level: str) -> None:
     handler.setFormatter(JsonLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level)
-    for chatty in ("botocore", "boto3", "urllib3", "rq", "alembic"):
-        logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
+    root.setLevel(max(logging.WARNING, logging.getLevelName(level)))
+    for name in _OURS:
+        logging.getLogger(name).setLevel(level)
+    # It has a handler of its own, and writes whole paths when something fails.
+    logging.getLogger("gunicorn.error").handlers[:] = [handler]
     app.before_request(_begin)
     app.after_request(_end)
 

@@ -14,6 +14,7 @@ from sqlalchemy import (
     DateTime,
     Enum,
     ForeignKey,
+    Identity,
     Index,
     LargeBinary,
     Text,
@@ -59,6 +60,13 @@ class Problem(enum.StrEnum):
     LOST = "lost"
 
 
+class Failure(enum.StrEnum):
+    """Why checking a transfer was given up; its sender may say "that is all" again."""
+
+    STORAGE = "storage"
+    INTERNAL = "internal"
+
+
 def _enum(kind: type[enum.Enum], name: str) -> Enum:
     return Enum(kind, name=name, values_callable=lambda members: [m.value for m in members])
 
@@ -90,8 +98,19 @@ class Transfer(Base):
     expired_at: Mapped[datetime | None] = mapped_column(_Instant)
     deleted_at: Mapped[datetime | None] = mapped_column(_Instant)
 
-    # When its job was last put into the queue, so that a sweep does not pile up reminders.
+    # SHA-256 of the sender's Idempotency-Key and of the request it came with: the same request
+    # again, because its answer was lost, is answered with the same transfer.
+    idempotency_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32), unique=True)
+    request_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+    # A keyed hash of the address it came from: only to count how many one address has open.
+    address_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+
+    # When its job was last put into the queue and how often, so that a sweep does not pile up
+    # reminders and each can be told from the last.
     queued_at: Mapped[datetime | None] = mapped_column(_Instant)
+    queue_count: Mapped[int] = mapped_column(default=0, server_default="0")
+    # Why the last attempt at checking failed; shown once it has been given up.
+    failure: Mapped[Failure | None] = mapped_column(_enum(Failure, "transfer_failure"))
     # Who is working on it and until when (app/leases.py).
     lease_token: Mapped[uuid.UUID | None]
     lease_until: Mapped[datetime | None] = mapped_column(_Instant)
@@ -108,12 +127,16 @@ class Transfer(Base):
         CheckConstraint("download_count <= max_downloads", name="downloads_within_limit"),
         CheckConstraint("sent_size >= 0", name="sent_size_not_negative"),
         CheckConstraint("attempt_count >= 0", name="attempt_count_not_negative"),
+        CheckConstraint(
+            "(idempotency_hash IS NULL) = (request_hash IS NULL)", name="idempotency_is_whole"
+        ),
         CheckConstraint("state <> 'READY' OR ready_at IS NOT NULL", name="ready_has_instant"),
         CheckConstraint("state <> 'DELETED' OR deleted_at IS NOT NULL", name="deleted_has_instant"),
         CheckConstraint("lease_token IS NULL OR lease_until IS NOT NULL", name="lease_ends"),
         # One partial index for each sweep, so that none reads a row that is not its own.
         Index("ix_transfers_due", "expires_at", postgresql_where=text("state = 'READY'")),
         Index("ix_transfers_expired", "expired_at", postgresql_where=text("state = 'EXPIRED'")),
+        Index("ix_transfers_address", "address_hash", postgresql_where=text("state = 'INIT'")),
         Index("ix_transfers_idle", "last_activity_at", postgresql_where=text("state = 'INIT'")),
         Index(
             "ix_transfers_processing",
@@ -235,3 +258,27 @@ class Download(Base):
         Index("ix_downloads_transfer_id_visitor_hash", "transfer_id", "visitor_hash", "created_at"),
         Index("ix_downloads_file_id", "file_id"),
     )
+
+
+class Heartbeat(Base):
+    """When a sweep last came to its end: a sweep that stopped coming must be seen."""
+
+    __tablename__ = "heartbeats"
+
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    at: Mapped[datetime] = mapped_column(_Instant)
+
+
+class AuditEvent(Base):
+    """Who did what and when; rows are only ever added (a trigger refuses anything else)."""
+
+    __tablename__ = "audit_events"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    at: Mapped[datetime] = mapped_column(_Instant, server_default=func.statement_timestamp())
+    action: Mapped[str] = mapped_column(Text)
+    # No foreign key: the record outlives what it is about.
+    transfer_id: Mapped[uuid.UUID | None]
+    address_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+
+    __table_args__ = (Index("ix_audit_events_transfer_id", "transfer_id"),)

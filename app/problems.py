@@ -22,6 +22,7 @@ _shapes: dict[str, Shape] = {}
 
 _BY_STATUS: dict[int, type[AppError]] = {
     401: errors.Unauthorized,
+    408: errors.TooSlow,
     403: errors.NotAllowed,
     404: errors.NotFound,
     405: errors.MethodNotAllowed,

@@ -42,6 +42,10 @@ def environ() -> Iterator[dict[str, str]]:
             "SECRET_KEY": SECRET,
             "BASE_URL": "http://localhost",
             "LOG_LEVEL": "WARNING",
+            # Every test comes from one address; those of the limits set their own.
+            "MAX_CREATES_PER_HOUR": "1000000",
+            "MAX_UNKNOWN_PER_MINUTE": "1000000",
+            "MAX_OPEN_TRANSFERS_PER_ADDRESS": "100000",
             **started,
             **elsewhere,
         }
@@ -69,7 +73,7 @@ def database(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.node.get_closest_marker("real_commits"):
         yield
         with engine.begin() as connection:
-            connection.execute(text("TRUNCATE transfers, files, uploads, downloads CASCADE"))
+            connection.execute(text("TRUNCATE transfers, files, uploads, downloads, heartbeats CASCADE"))
         return
     connection = engine.connect()
     outer = connection.begin()
@@ -92,7 +96,7 @@ def database(request: pytest.FixtureRequest) -> Iterator[None]:
 def queued(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """What was put into the queue, as (job name, ids...); nothing is delivered by itself."""
     put: list[tuple[str, ...]] = []
-    monkeypatch.setattr(queue, "put", lambda job, *ids: put.append((job.name, *ids)))
+    monkeypatch.setattr(queue, "put", lambda job, *ids, attempt=0: put.append((job.name, *ids)))
     return put
 
 

@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 
 from app.db import db
 from app.models import Transfer
-from app.services import transfers
+from app.services import checking, transfers
 
 http = urllib3.PoolManager(retries=False)
 
@@ -85,7 +85,7 @@ class Sent:
     def process(self) -> "Sent":
         """Do what the worker would do."""
         with self.client.application.app_context():
-            transfers.process(str(self.id))
+            checking.process(str(self.id))
         return self
 
     def row(self) -> Transfer:

@@ -15,7 +15,7 @@ from app.db import db
 from app.errors import AppError
 from app.extensions import storage
 from app.models import Download, State, UploadState
-from app.services import downloads, transfers, upkeep
+from app.services import checking, downloads, transfers, upkeep
 from tests.factories import Sender
 
 pytestmark = pytest.mark.real_commits
@@ -47,7 +47,7 @@ def test_f17_many_completes_queue_one_job(app: Flask, sender: Sender, queued: li
         return app.test_client().post(f"{sent.url}/complete", headers=sent.headers).status_code
 
     assert at_once(app, 12, complete) == {202: 12}
-    assert queued == [("transfers.process", str(sent.id))]
+    assert queued == [("checking.process", str(sent.id))]
 
 
 def test_many_deletes_have_one_winner(app: Flask, sender: Sender) -> None:
@@ -88,7 +88,7 @@ def test_f22_delete_against_process_leaves_nothing_half_done(app: Flask, sender:
         sent = sender.create({"a": b"1", "big": b"b" * (PART + 1)}).upload().complete()
 
         def act(index: int, sent: Any = sent) -> None:
-            transfers.delete(sent.id) if index % 2 else transfers.process(str(sent.id))
+            transfers.delete(sent.id) if index % 2 else checking.process(str(sent.id))
 
         at_once(app, 4, act)
         assert sent.row().state is State.DELETED
@@ -101,7 +101,7 @@ def test_f22_delete_against_process_leaves_nothing_half_done(app: Flask, sender:
 
 def test_many_process_jobs_have_one_effect(app: Flask, sender: Sender) -> None:
     sent = sender.create({"a": b"1", "big": b"b" * (PART + 1)}).upload().complete()
-    at_once(app, 6, lambda _: transfers.process(str(sent.id)))
+    at_once(app, 6, lambda _: checking.process(str(sent.id)))
     assert sent.row().state is State.READY
 
 

@@ -1,17 +1,19 @@
 """/transfers: the native API, spoken by the browser's uploader and by scripts."""
 
+import re
 from typing import Any
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response, jsonify, request
 
 from app import links
 from app.api.auth import anyone, owner
 from app.api.bodies import json_body
 from app.config import S3_MAX_OBJECT_SIZE, S3_MAX_PARTS, settings
+from app.doors import creates_limit, limiter
 from app.errors import Invalid
 from app.inputs import Inputs
-from app.models import File, Problem, Transfer
-from app.services import transfers, uploads
+from app.models import Failure, File, Problem, State, Transfer
+from app.services import checking, transfers, uploads
 from app.services.transfers import FileSpec, Wanted
 
 bp = Blueprint("transfers", __name__, url_prefix="/transfers")
@@ -19,6 +21,10 @@ bp = Blueprint("transfers", __name__, url_prefix="/transfers")
 MOST_PARTS_AT_ONCE = 100
 MOST_DOWNLOADS = 2**31 - 1
 
+_FAILURES = {
+    Failure.STORAGE: "Storage did not let us check the files. Everything that was sent is kept.",
+    Failure.INTERNAL: "The files could not be checked. Everything that was sent is kept.",
+}
 _PROBLEMS = {
     Problem.MISSING: "Some of this file has not arrived yet.",
     Problem.WRONG_SIZE: "What arrived is not as long as the file.",
@@ -27,13 +33,14 @@ _PROBLEMS = {
 
 
 @bp.post("")
+@limiter.limit(creates_limit)
 @anyone
 def create_transfer() -> tuple[Response, int]:
     """Make a transfer with its files; the only answer that holds the owner token."""
     with Inputs(json_body()) as given:
         files = _read_files(given, least=0)
         options = _read_options(given)
-    created = transfers.create(files, **options)
+    created = transfers.create(files, **options, idempotency_key=_idempotency_key())
     body = transfer_json(created.transfer) | {"owner_token": created.owner_token}
     return jsonify(body), 201
 
@@ -121,7 +128,7 @@ def show_held_parts(transfer: Transfer) -> Response:
 @owner
 def complete_transfer(transfer: Transfer) -> tuple[Response, int]:
     """ "That is all": check and complete every file in the background."""
-    return jsonify(transfer_json(transfers.finalize(transfer))), 202
+    return jsonify(transfer_json(checking.finalize(transfer))), 202
 
 
 def transfer_json(transfer: Transfer) -> dict[str, Any]:
@@ -132,6 +139,7 @@ def transfer_json(transfer: Transfer) -> dict[str, Any]:
         "slug": transfer.slug,
         "link": links.transfer_url(transfer.slug),
         "status": transfer.state,
+        "problem": _problem_json(transfer),
         "title": transfer.title,
         "message": transfer.message,
         "expires_at": transfer.expires_at.isoformat(),
@@ -141,6 +149,13 @@ def transfer_json(transfer: Transfer) -> dict[str, Any]:
         "total_size": sum(file.size for file in files),
         "files": [file_json(file) for file in files],
     }
+
+
+def _problem_json(transfer: Transfer) -> dict[str, str] | None:
+    """Why checking was given up; while it is still being tried there is nothing to tell."""
+    if transfer.state is not State.INIT or transfer.failure is None:
+        return None
+    return {"code": transfer.failure, "message": _FAILURES[transfer.failure]}
 
 
 def file_json(file: File) -> dict[str, Any]:
@@ -156,6 +171,15 @@ def file_json(file: File) -> dict[str, Any]:
         "state": file.upload.state,
         "problem": file.problem and {"code": file.problem, "message": _PROBLEMS[file.problem]},
     }
+
+
+def _idempotency_key() -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not re.fullmatch(r"[\x21-\x7e]{20,200}", key):
+        raise Invalid(
+            {"Idempotency-Key": "must be 20 to 200 printable characters, chosen at random"}
+        )
+    return key
 
 
 def _read_files(given: Inputs, least: int) -> list[FileSpec]:

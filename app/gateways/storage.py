@@ -21,7 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from app import clock, patience
 from app.config import Settings
-from app.errors import Unavailable
+from app.errors import Outage, Unavailable
 from app.gateways.circuit import Circuit
 from app.gateways.presign import Credentials, Presigner
 
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 TOKEN_FIELD = "beeline"  # noqa: S105  the name of a metadata field, not a secret
 TOKEN_HEADER = f"x-amz-meta-{TOKEN_FIELD}"
 OBJECT_TYPE = "application/octet-stream"
+# Entries on a page of a listing; None leaves it to storage, which means 1000.
+PAGE_SIZE: int | None = None
 DELETE_BATCH = 1000  # https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
 _NOT_THERE = {"404", "NoSuchKey", "NotFound"}
 # Storage answers, and will not serve us until an operator has done something.
@@ -54,7 +56,7 @@ class _NotThere(Exception):
     """There is nothing at the key."""
 
 
-class _Away(Unavailable):
+class _Away(Outage):
     """Storage does not answer, or only that it cannot now."""
 
     title = "Storage is not answering right now."
@@ -91,6 +93,15 @@ class OpenUpload:
     key: str
     s3_upload_id: str
     initiated: datetime
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An object as a listing of the bucket shows it."""
+
+    key: str
+    size: int
+    modified_at: datetime
 
 
 class Storage:
@@ -230,15 +241,32 @@ class Storage:
 
     def open_uploads(self) -> Iterator[list[OpenUpload]]:
         """The multipart uploads below our prefix, a page (up to 1000) at a time."""
-        pages = self._client.get_paginator("list_multipart_uploads").paginate(
-            Bucket=self._bucket, Prefix=self._settings.s3_prefix
+        for found in self._listed("list_multipart_uploads", "Uploads"):
+            yield [OpenUpload(one["Key"], one["UploadId"], one["Initiated"]) for one in found]
+
+    def objects(self) -> Iterator[list[Listed]]:
+        """The objects below our prefix, a page (up to 1000) at a time."""
+        for found in self._listed("list_objects_v2", "Contents"):
+            yield [Listed(one["Key"], one["Size"], one["LastModified"]) for one in found]
+
+    def _listed(self, operation: str, name: str) -> Iterator[list[Any]]:
+        """Page by page, each on its own terms with the circuit: its reader may ask storage too.
+
+        What lies outside our prefix is dropped here as well: whoever lists may be about to delete,
+        and not every store that calls itself S3 keeps to what it was asked.
+        """
+        prefix = self._settings.s3_prefix
+        pages = iter(
+            self._client.get_paginator(operation).paginate(
+                Bucket=self._bucket, Prefix=prefix, PaginationConfig={"PageSize": PAGE_SIZE}
+            )
         )
-        with self._asking():
-            for page in pages:
-                yield [
-                    OpenUpload(one["Key"], one["UploadId"], one["Initiated"])
-                    for one in page.get("Uploads", [])
-                ]
+        while True:
+            with self._asking():
+                page = next(pages, None)
+            if page is None:
+                return
+            yield [one for one in page.get(name, []) if one["Key"].startswith(prefix)]
 
     # -- the bucket itself --------------------------------------------------------------------
 

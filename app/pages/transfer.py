@@ -7,12 +7,14 @@ import uuid
 from flask import Blueprint, Response, redirect, request, session, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
+from app.doors import is_unknown, limiter, unknown_limit
 from app.errors import Gone
 from app.extensions import csrf
 from app.pages.view import page_or_fragment
 from app.services import downloads
 
 bp = Blueprint("transfer", __name__, url_prefix="/d")
+limiter.limit(unknown_limit, deduct_when=is_unknown)(bp)
 
 # Programs that a person starts to fetch a file; link previews and scanners call themselves else.
 _COMMAND_LINE = re.compile(r"(curl|wget|aria2|httpie|xh)/", re.IGNORECASE)

@@ -20,6 +20,7 @@ from app.dispositions import attachment
 from app.errors import Gone, NotFound, WrongState
 from app.extensions import storage
 from app.models import Download, File, State, Transfer, UploadState
+from app.services import audit
 from app.services.transfers import files_of
 
 _SHOWN_AS = {
@@ -135,6 +136,7 @@ def count_once(transfer_id: uuid.UUID, file_id: uuid.UUID, visitor: str | None) 
         db.session.add(
             Download(transfer_id=transfer_id, file_id=file_id, visitor_hash=_hash(visitor))
         )
+        audit.note("download", transfer_id)
 
 
 def _take_one(transfer_id: uuid.UUID) -> bool:

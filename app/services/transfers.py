@@ -3,7 +3,9 @@
 Who may call is decided before (api/auth.py); what may happen is decided here.
 """
 
+import base64
 import hashlib
+import hmac
 import logging
 import secrets
 import uuid
@@ -12,22 +14,27 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, or_, select, update
+from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import joinedload
 
-from app import clock, jobs, leases, lifecycle
+from app import clock, crash, jobs, lifecycle
 from app.clock import db_now
 from app.config import settings
-from app.db import db, release, transaction
-from app.errors import Gone, Invalid, NotFound, Unauthorized, WrongState
-from app.models import File, Problem, State, Transfer, Upload, UploadState
-from app.services import uploads
-from app.services.uploads import Outcome, SignedPart
+from app.db import db, transaction
+from app.errors import (
+    Gone,
+    Invalid,
+    NotFound,
+    TooMany,
+    Unauthorized,
+    WrongState,
+)
+from app.models import File, State, Transfer
+from app.services import audit, uploads
+from app.services.uploads import SignedPart
 
 log = logging.getLogger(__name__)
-
-# Files completed between two looks at the lease and at whether we should stop.
-PROCESS_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -73,11 +80,21 @@ def create(
     message: str = "",
     expires_at: datetime | None = None,
     max_downloads: int | None = None,
+    idempotency_key: str | None = None,
 ) -> Created:
-    """A new transfer in INIT, its link valid at once. Raises Invalid. Each call makes another."""
+    """A new transfer in INIT, its link valid at once. Raises Invalid, TooMany, WrongState.
+
+    Each call makes another; but with the same `idempotency_key` (a secret of the sender's) and
+    the same request it is the same transfer with the same owner token, because only the answer
+    was lost.
+    """
+    request_hash = _fingerprint(specs, title, message, expires_at, max_downloads)
+    if idempotency_key and (before := _created_before(idempotency_key, request_hash)):
+        return before
     expires_at = _checked_expiry(expires_at) or _default_expiry()
     _check_files(specs, already=[])
-    owner_token = secrets.token_urlsafe(32)
+    _check_share(audit.actor.get())
+    owner_token = _owner_token(idempotency_key)
     transfer = Transfer(
         id=uuid.uuid4(),
         slug=secrets.token_urlsafe(24),
@@ -86,11 +103,60 @@ def create(
         message=message,
         expires_at=expires_at,
         max_downloads=max_downloads,
+        address_hash=audit.actor.get(),
+        idempotency_hash=hash_token(idempotency_key) if idempotency_key else None,
+        request_hash=request_hash if idempotency_key else None,
     )
-    with transaction():
-        db.session.add(transfer)
-        _add(transfer, specs, first_position=0)
+    try:
+        with transaction():
+            db.session.add(transfer)
+            _add(transfer, specs, first_position=0)
+            audit.note("create", transfer.id)
+    except IntegrityError:
+        # The same request at the same time: the database's unique key let one of them win.
+        if idempotency_key and (before := _created_before(idempotency_key, request_hash)):
+            return before
+        raise
     return Created(of_id(transfer.id), owner_token)
+
+
+def _owner_token(idempotency_key: str | None) -> str:
+    """Random; or derived from the sender's own secret, so that it can be answered again."""
+    if idempotency_key is None:
+        return secrets.token_urlsafe(32)
+    made = hmac.digest(settings.secret_key.encode(), f"owner:{idempotency_key}".encode(), "sha256")
+    return base64.urlsafe_b64encode(made).rstrip(b"=").decode()
+
+
+def _fingerprint(specs: Sequence[FileSpec], *options: Any) -> bytes:
+    said = repr(([(spec.path, spec.size, spec.content_type) for spec in specs], options))
+    return hashlib.sha256(said.encode()).digest()
+
+
+def _created_before(idempotency_key: str, request_hash: bytes) -> Created | None:
+    """What this key has made; raises WrongState if it was for another request."""
+    before = db.session.scalar(
+        select(Transfer).where(Transfer.idempotency_hash == hash_token(idempotency_key))
+    )
+    if before is None:
+        return None
+    if before.request_hash != request_hash:
+        raise WrongState("This Idempotency-Key was used for another request.")
+    owner_token = _owner_token(idempotency_key)
+    return Created(owned(before.id, owner_token), owner_token)
+
+
+def _check_share(address_hash: bytes | None) -> None:
+    """One address may have so many unfinished transfers; a courtesy limit, so no lock."""
+    if address_hash is None:
+        return
+    open_count = db.session.scalar(
+        select(func.count())
+        .select_from(Transfer)
+        .where(Transfer.state == State.INIT, Transfer.address_hash == address_hash)
+    )
+    if (open_count or 0) >= settings.max_open_transfers_per_address:
+        raise TooMany("Too many unfinished transfers from your network. Finish or cancel some.")
 
 
 def add_files(transfer: Transfer, specs: Sequence[FileSpec]) -> list[File]:
@@ -221,6 +287,8 @@ def sign_parts(
     with transaction():
         _touch(transfer.id, sent_size)
         uploads.note_signing(wanted_uploads)
+        crash.point("begin.3")
+    crash.point("begin.4")
     return [
         (file, part)
         for file, one in zip(files, wanted, strict=True)
@@ -312,118 +380,6 @@ def edit(transfer: Transfer, changes: dict[str, Any]) -> Transfer:
     raise Gone(reason="deleted" if fresh.state is State.DELETED else "expired")
 
 
-# -- finishing ---------------------------------------------------------------------------------
-
-
-def finalize(transfer: Transfer) -> Transfer:
-    """Its sender said "that is all": check and complete every file in the background.
-
-    Repeating it is success and queues nothing more. Raises Invalid for a transfer of no files,
-    Gone for one that has ended.
-    """
-    with transaction():
-        # Locked first, so that no file can be removed between the look and the move.
-        db.session.execute(select(Transfer.id).where(Transfer.id == transfer.id).with_for_update())
-        if not db.session.scalar(select(File.id).where(File.transfer_id == transfer.id).limit(1)):
-            raise Invalid({"files": "must not be empty"})
-        if lifecycle.move(transfer.id, State.PROCESSING, queued_at=db_now()):
-            jobs.PROCESS_TRANSFER.later(transfer.id)
-    fresh = of_id(transfer.id)
-    if fresh.state in (State.EXPIRED, State.DELETED):
-        raise Gone(reason=fresh.state.value.lower())
-    return fresh
-
-
-def process(transfer_id: str) -> None:
-    """Job: complete and verify every file of a transfer, then READY.
-
-    A file that turns out short or lost puts the transfer back to INIT with that file named;
-    nothing else is lost. Runs twice, at once and after a death anywhere to the same end.
-    """
-    with leases.hold(uuid.UUID(transfer_id), State.PROCESSING) as lease:
-        interrupted = lease is not None and not _complete_files(lease)
-    if interrupted:
-        # Another worker goes on from what the rows say, now and not when the sweep comes by.
-        jobs.PROCESS_TRANSFER.later(uuid.UUID(transfer_id))
-
-
-def _complete_files(lease: leases.Lease) -> bool:
-    """Work through the files that are still open; False when told to stop before the end."""
-    waiting = files_of(lease.transfer_id, Upload.state == UploadState.OPEN)
-    failed: dict[uuid.UUID, Outcome] = {}
-    while waiting:
-        if jobs.stopping.is_set():
-            return False
-        if lease.lost.is_set():
-            return True
-        batch, waiting = waiting[:PROCESS_BATCH], waiting[PROCESS_BATCH:]
-        release()
-        outcomes = uploads.complete_all([file.upload for file in batch])
-        _settle_batch(lease, [outcome for outcome in outcomes if outcome.problem is None])
-        pairs = zip(batch, outcomes, strict=True)
-        failed |= {file.id: outcome for file, outcome in pairs if outcome.problem}
-    _settle(lease, failed)
-    return True
-
-
-def _settle_batch(lease: leases.Lease, outcomes: Sequence[Outcome]) -> None:
-    """Record completed uploads in one statement, unless somebody else has the transfer now."""
-    if not outcomes:
-        return
-    etags = {outcome.upload_id: outcome.etag for outcome in outcomes}
-    still_mine = select(Transfer.id).where(Transfer.id == lease.transfer_id, lease.is_mine)
-    with transaction():
-        db.session.execute(
-            update(Upload)
-            .where(
-                Upload.id.in_(etags),
-                Upload.state == UploadState.OPEN,
-                still_mine.exists(),
-            )
-            .values(state=UploadState.COMPLETE, etag=case(etags, value=Upload.id))
-            .execution_options(synchronize_session=False)
-        )
-
-
-def _settle(lease: leases.Lease, failed: dict[uuid.UUID, Outcome]) -> None:
-    with transaction():
-        if failed:
-            if lifecycle.move(lease.transfer_id, State.INIT, lease.is_mine):
-                _name_problems(lease.transfer_id, failed)
-        elif lifecycle.move(lease.transfer_id, State.READY, lease.is_mine, _all_complete(lease)):
-            _forget_problems(lease.transfer_id)
-
-
-def _all_complete(lease: leases.Lease) -> ColumnElement[bool]:
-    """The last guard before READY: the rows themselves say that nothing is open."""
-    return ~(
-        select(File.id)
-        .join(Upload, File.upload_id == Upload.id)
-        .where(File.transfer_id == lease.transfer_id, Upload.state != UploadState.COMPLETE)
-        .exists()
-    )
-
-
-def _name_problems(transfer_id: uuid.UUID, failed: dict[uuid.UUID, Outcome]) -> None:
-    """Mark the failed files; those whose bytes cannot be completed start over afresh."""
-    _forget_problems(transfer_id)
-    for file in files_of(transfer_id, File.id.in_(failed)):
-        file.problem = failed[file.id].problem
-        if file.problem is not Problem.MISSING:
-            uploads.abandon([file.upload_id])
-            file.upload = uploads.plan(file.size)
-            jobs.REMOVE_BYTES.later()
-
-
-def _forget_problems(transfer_id: uuid.UUID) -> None:
-    db.session.execute(
-        update(File)
-        .where(File.transfer_id == transfer_id, File.problem.is_not(None))
-        .values(problem=None)
-        .execution_options(synchronize_session=False)
-    )
-
-
 # -- ending ------------------------------------------------------------------------------------
 
 
@@ -436,5 +392,7 @@ def delete(transfer_id: uuid.UUID) -> bool:
         if not lifecycle.move(transfer_id, State.DELETED):
             return False
         uploads.abandon(select(File.upload_id).where(File.transfer_id == transfer_id))
+        audit.note("delete", transfer_id)
         jobs.REMOVE_BYTES.later()
-        return True
+        crash.point("delete.1")
+    return True

@@ -1,27 +1,39 @@
 """The sweeps: what time alone brings about, and the repair of whatever was left half done.
 
-Each takes no argument, works in batches that several sweeps can share, and may run at any time.
+Each needs no argument, works in batches that several sweeps can share, may run at any time, and
+returns how many it dealt with. What they would find is told by census.py.
 """
 
+import functools
 import logging
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import islice
+from typing import Any
 
-from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
 
-from app import clock, jobs, leases, lifecycle
+from app import clock, jobs, lifecycle
 from app.clock import db_now
 from app.config import settings
 from app.db import db, release, transaction
 from app.extensions import storage
-from app.gateways.storage import OpenUpload
-from app.models import File, State, Transfer, Upload, UploadState
-from app.services import uploads
+from app.gateways.storage import Listed, OpenUpload
+from app.models import File, Heartbeat, State, Transfer, Upload, UploadState
+from app.services import checking, uploads
 
 log = logging.getLogger(__name__)
 
+# Told every now and then what is being done and how many are done, for whoever waits for it.
+Tell = Callable[[str, int], None]
+
 BATCH = 1000
+# Each deleted transfer takes its files along, thousands of them at worst, in the same statement;
+# that must end long before the database's statement_timeout, or it would never succeed.
+DELETE_BATCH = 25
 # A reminder is repeated when the last one has had time to be heard.
 REQUEUE_AFTER = timedelta(seconds=25)
 # While one sweep removes bytes another leaves them alone; the same wait follows a failure.
@@ -30,83 +42,299 @@ REMOVE_AGAIN_AFTER = timedelta(minutes=2)
 LATE_BYTES = timedelta(minutes=10)
 # A multipart that our rows do not know is left alone so long: its row may be about to be written.
 UNKNOWN_FOR = timedelta(hours=1)
+# So is an object. Its row is always there first, so this only makes room for clocks that differ.
+ORPHAN_FOR = timedelta(days=1)
+# So many may always go, whatever share they are, so that a small bucket can be tidied. It is low
+# on purpose: the usual number is none at all, and the wrong database could belong to few files.
+ALWAYS_ALLOWED = 10
 
 
-def expire_due() -> None:
-    """Job: READY transfers past `expires_at` become EXPIRED."""
-    _in_batches(
-        lambda: lifecycle.move_due(State.EXPIRED, Transfer.expires_at <= db_now(), limit=BATCH)
-    )
+class UnreasonableShare(Exception):
+    """A sweep would have removed so much that the mistake is more likely to be ours.
+
+    An empty or older database, or one bucket and prefix given to two installations, make every
+    live object look like an orphan. Nothing was removed.
+    """
 
 
-def delete_expired() -> None:
-    """Job: EXPIRED transfers past their grace period become DELETED, and their bytes go."""
-    until = db_now() - timedelta(days=settings.grace_in_days)
-    _in_batches(lambda: _delete_due(Transfer.state == State.EXPIRED, Transfer.expired_at <= until))
+def _untold(what: str, count: int) -> None:
+    """Nobody waits."""
 
 
-def delete_abandoned() -> None:
-    """Job: INIT transfers without progress for the upload window become DELETED."""
-    until = db_now() - timedelta(hours=settings.upload_window_in_hours)
-    _in_batches(
-        lambda: _delete_due(Transfer.state == State.INIT, Transfer.last_activity_at <= until)
-    )
+def _noted(sweep: Callable[..., int]) -> Callable[..., int]:
+    """Note when the sweep came to its end, so that one which stopped coming is seen."""
+
+    @functools.wraps(sweep)
+    def run(*given: Any, **named: Any) -> int:
+        done = sweep(*given, **named)
+        if not jobs.stopping.is_set():
+            note_run(sweep.__name__)
+        return done
+
+    return run
 
 
-def requeue_stuck() -> None:
-    """Job: queue every PROCESSING transfer that nobody works on, whatever the queue believes."""
+def note_run(name: str) -> None:
+    """Record that this sweep has just come to its end."""
+    noted = insert(Heartbeat).values(name=name, at=db_now())
     with transaction():
-        stuck = db.session.scalars(
-            update(Transfer)
-            .where(
-                Transfer.state == State.PROCESSING,
-                leases.is_free(),
-                or_(Transfer.queued_at.is_(None), Transfer.queued_at <= db_now() - REQUEUE_AFTER),
-            )
-            .values(queued_at=db_now())
-            .returning(Transfer.id)
-            .execution_options(synchronize_session=False)
-        ).all()
-        for transfer_id in stuck:
-            jobs.PROCESS_TRANSFER.later(transfer_id)
+        db.session.execute(
+            noted.on_conflict_do_update(index_elements=["name"], set_={"at": db_now()})
+        )
 
 
-def remove_bytes() -> None:
+@_noted
+def expire_due(tell: Tell = _untold) -> int:
+    """Job: READY transfers past `expires_at` become EXPIRED."""
+    return _in_batches(
+        lambda: lifecycle.move_due(State.EXPIRED, is_due(), limit=BATCH), BATCH, tell
+    )
+
+
+@_noted
+def delete_expired(tell: Tell = _untold) -> int:
+    """Job: EXPIRED transfers past their grace period become DELETED, and their bytes go."""
+    return _in_batches(lambda: _delete(is_past_grace()), DELETE_BATCH, tell)
+
+
+@_noted
+def delete_abandoned(tell: Tell = _untold) -> int:
+    """Job: INIT transfers without progress for the upload window become DELETED."""
+    return _in_batches(lambda: _delete(is_abandoned()), DELETE_BATCH, tell)
+
+
+@_noted
+def requeue_stuck(tell: Tell = _untold) -> int:
+    """Job: queue every PROCESSING transfer that nobody works on, whatever the queue believes."""
+    return checking.remind_stuck(queued_before=db_now() - REQUEUE_AFTER)
+
+
+@_noted
+def remove_bytes(tell: Tell = _untold) -> int:
     """Job: remove what storage holds of ABORTED uploads, and settle those that can get no more.
 
-    While a signed address may still bring bytes, removal is repeated after it has died.
+    While a signed address may still bring bytes, removal is repeated after it has died. What
+    storage would not remove is tried again in REMOVE_AGAIN_AFTER, and keeps nobody else.
     """
+    count = 0
     while batch := _claim_removals():
         removed = uploads.remove(batch)
         _settle_removals(removed)
-        if len(batch) < BATCH or len(removed) < len(batch):
-            return
+        count += len(removed)
+        tell("removed", count)
+        if len(removed) < len(batch):
+            log.warning("storage kept %d of %d uploads", len(batch) - len(removed), len(batch))
+        if len(batch) < BATCH or not removed or jobs.stopping.is_set():
+            break
+    return count
 
 
-def abort_unknown_uploads() -> None:
+@_noted
+def abort_unknown_uploads(tell: Tell = _untold, *, force: bool = False) -> int:
     """Job: abort multiparts below our prefix that no open upload's row knows.
 
     They are left when the answer of CreateMultipartUpload is lost; nobody can complete them.
+    Raises UnreasonableShare, unless `force`; what storage would not abort stays for next time.
     """
+    found = find_unknown_uploads(tell)
+    if jobs.stopping.is_set():
+        return 0
+    check_share("multipart uploads", len(found.strangers), found.listed_count, force=force)
+    count = 0
+    for batch in _batches(found.unknown):
+        done = uploads.abort([(one.key, one.s3_upload_id) for one in batch])
+        count += sum(done)
+        tell("aborted", count)
+        if not all(done):
+            log.warning("storage kept %d of %d multiparts", len(done) - sum(done), len(done))
+        if jobs.stopping.is_set():
+            break
+    return count
+
+
+@_noted
+def remove_orphans(tell: Tell = _untold, *, force: bool = False) -> int:
+    """Job: remove objects below our prefix, older than a day, whose bytes no row wants.
+
+    Counts before it removes anything, and raises UnreasonableShare, unless `force`. Several at
+    once do no harm: what is an orphan stays one, and removing what is gone is success.
+    """
+    found = find_orphans(tell)
+    if jobs.stopping.is_set():
+        return 0
+    check_share("objects", len(found.orphans), found.listed_count, force=force)
+    count = 0
+    for batch in _batches(found.orphans):
+        refused = storage.delete([one.key for one in batch])
+        count += len(batch) - len(refused)
+        tell("removed", count)
+        if refused:
+            log.warning("storage kept %d of %d orphans", len(refused), len(batch))
+        if jobs.stopping.is_set():
+            break
+    return count
+
+
+# -- what each sweep looks for; census.py counts by the same words -----------------------------
+
+
+def is_due() -> ColumnElement[bool]:
+    """The condition that a READY transfer is past its date."""
+    return and_(Transfer.state == State.READY, Transfer.expires_at <= db_now())
+
+
+def is_past_grace() -> ColumnElement[bool]:
+    """The condition that an EXPIRED transfer can no longer be revived."""
+    until = db_now() - timedelta(days=settings.grace_in_days)
+    return and_(Transfer.state == State.EXPIRED, Transfer.expired_at <= until)
+
+
+def is_abandoned() -> ColumnElement[bool]:
+    """The condition that a transfer's sender has not been at it for the upload window."""
+    until = db_now() - timedelta(hours=settings.upload_window_in_hours)
+    return and_(Transfer.state == State.INIT, Transfer.last_activity_at <= until)
+
+
+def is_stuck() -> ColumnElement[bool]:
+    """The condition that a transfer waits to be checked and nobody has been told."""
+    return checking.is_stuck(queued_before=db_now() - REQUEUE_AFTER)
+
+
+def is_removable() -> ColumnElement[bool]:
+    """The condition that an upload's bytes are to be removed now."""
+    return and_(
+        Upload.state == UploadState.ABORTED,
+        Upload.removed_at.is_(None),
+        Upload.remove_after <= db_now(),
+    )
+
+
+@dataclass
+class UnknownUploads:
+    """Multiparts that no open upload's row knows; of them `strangers` have keys not of our rows.
+
+    A known key proves a lost answer of ours. A stranger is more likely somebody else's.
+    """
+
+    listed_count: int = 0
+    unknown: list[OpenUpload] = field(default_factory=list)
+    strangers: list[OpenUpload] = field(default_factory=list)
+
+
+def find_unknown_uploads(tell: Tell = _untold) -> UnknownUploads:
+    """Read every page of storage's list, with one query for each. Changes nothing."""
     release()
     before = clock.now() - UNKNOWN_FOR
+    found = UnknownUploads()
     for page in storage.open_uploads():
+        if jobs.stopping.is_set():
+            break
         old = [one for one in page if one.initiated < before]
-        for one in _unknown(old):
-            log.info("aborting a multipart upload that no row knows")
-            storage.abort_upload(one.key, one.s3_upload_id)
+        keys, open_ids = _known_uploads(old)
+        found.listed_count += len(page)
+        found.unknown += [one for one in old if one.s3_upload_id not in open_ids]
+        found.strangers += [one for one in old if one.key not in keys]
+        tell("multipart uploads looked at", found.listed_count)
+    return found
 
 
-def _in_batches(step: Callable[[], Sequence[uuid.UUID]]) -> None:
+def _known_uploads(found: Sequence[OpenUpload]) -> tuple[set[str], set[str]]:
+    """Of these, the keys that have a row, and the ids that an open upload still uses."""
+    if not found:
+        return set(), set()
+    rows = db.session.execute(
+        select(Upload.key, Upload.s3_upload_id, Upload.state).where(
+            Upload.key.in_({one.key for one in found})
+        )
+    ).all()
+    release()
+    open_ids = {s3_id for _, s3_id, state in rows if s3_id and state is UploadState.OPEN}
+    return {key for key, _, _ in rows}, open_ids
+
+
+@dataclass
+class Orphans:
+    """Objects whose bytes no row wants, and how many objects there are in all."""
+
+    listed_count: int = 0
+    orphans: list[Listed] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all orphans."""
+        return sum(one.size for one in self.orphans)
+
+
+def find_orphans(tell: Tell = _untold) -> Orphans:
+    """Read every page of the bucket's list, with one query for each. Changes nothing."""
+    release()
+    before = clock.now() - ORPHAN_FOR
+    found = Orphans()
+    for page in storage.objects():
+        if jobs.stopping.is_set():
+            break
+        old = [one for one in page if one.modified_at < before]
+        wanted = _wanted_keys(old)
+        found.listed_count += len(page)
+        found.orphans += [one for one in old if one.key not in wanted]
+        tell("objects looked at", found.listed_count)
+    return found
+
+
+def _wanted_keys(found: Sequence[Listed]) -> set[str]:
+    """Of these, the keys whose row has not settled that its bytes are gone."""
+    if not found:
+        return set()
+    wanted = db.session.scalars(
+        select(Upload.key).where(
+            Upload.key.in_([one.key for one in found]), Upload.removed_at.is_(None)
+        )
+    ).all()
+    release()
+    return set(wanted)
+
+
+def is_unreasonable(count: int, listed_count: int) -> bool:
+    """Whether removing `count` of so many needs a person to say so."""
+    share = listed_count * settings.sweep_max_share_in_percent // 100
+    return count > max(ALWAYS_ALLOWED, share)
+
+
+def check_share(what: str, count: int, listed_count: int, *, force: bool) -> None:
+    """Raise UnreasonableShare if `count` of so many must not go without `force`."""
+    if force or not is_unreasonable(count, listed_count):
+        return
+    refusal = (
+        f"refused to remove {count:,} of {listed_count:,} {what} that no row knows: is this the "
+        "right database for this bucket and prefix? Look with `flask sweep --dry-run`; "
+        "`flask sweep --force` removes them."
+    )
+    log.error(refusal)
+    raise UnreasonableShare(refusal)
+
+
+# -- how ---------------------------------------------------------------------------------------
+
+
+def _in_batches(step: Callable[[], Sequence[uuid.UUID]], limit: int, tell: Tell) -> int:
+    count = 0
     while True:
         with transaction():
             done = step()
-        if len(done) < BATCH or jobs.stopping.is_set():
-            return
+        count += len(done)
+        tell("done", count)
+        if len(done) < limit or jobs.stopping.is_set():
+            return count
 
 
-def _delete_due(*conditions: ColumnElement[bool]) -> list[uuid.UUID]:
-    deleted = lifecycle.move_due(State.DELETED, *conditions, limit=BATCH)
+def _batches(found: Iterable[Any]) -> Iterable[list[Any]]:
+    waiting = iter(found)
+    while batch := list(islice(waiting, BATCH)):
+        yield batch
+
+
+def _delete(condition: ColumnElement[bool]) -> list[uuid.UUID]:
+    deleted = lifecycle.move_due(State.DELETED, condition, limit=DELETE_BATCH)
     if deleted:
         uploads.abandon(select(File.upload_id).where(File.transfer_id.in_(deleted)))
         jobs.REMOVE_BYTES.later()
@@ -116,11 +344,7 @@ def _delete_due(*conditions: ColumnElement[bool]) -> list[uuid.UUID]:
 def _claim_removals() -> list[Upload]:
     due = (
         select(Upload.id)
-        .where(
-            Upload.state == UploadState.ABORTED,
-            Upload.removed_at.is_(None),
-            Upload.remove_after <= db_now(),
-        )
+        .where(is_removable())
         .order_by(Upload.remove_after)
         .limit(BATCH)
         .with_for_update(skip_locked=True)
@@ -152,18 +376,3 @@ def _settle_removals(removed: Sequence[Upload]) -> None:
                 .values(**values)
                 .execution_options(synchronize_session=False)
             )
-
-
-def _unknown(found: Sequence[OpenUpload]) -> list[OpenUpload]:
-    if not found:
-        return []
-    known = set(
-        db.session.scalars(
-            select(Upload.s3_upload_id).where(
-                Upload.s3_upload_id.in_([one.s3_upload_id for one in found]),
-                Upload.state == UploadState.OPEN,
-            )
-        )
-    )
-    release()
-    return [one for one in found if one.s3_upload_id not in known]

@@ -17,10 +17,11 @@ from typing import TypeVar
 
 from sqlalchemy import Select, update
 
+from app import crash
 from app.clock import db_now
 from app.config import MIB, S3_MAX_PART_SIZE, settings
 from app.db import db, release, transaction
-from app.errors import Invalid, WrongState
+from app.errors import Invalid, Unavailable, WrongState
 from app.extensions import storage
 from app.gateways.storage import NoSuchUpload, Part, Stored
 from app.models import Method, Problem, Upload, UploadState
@@ -120,10 +121,12 @@ def begin(uploads: Sequence[Upload]) -> None:
         return
     release()
     opened = _each(waiting, lambda u: storage.begin_upload(u.key, u.token))
+    crash.point("begin.1")
     with transaction():
         won = [
             _keep_id(upload, opened_id) for upload, opened_id in zip(waiting, opened, strict=True)
         ]
+    crash.point("begin.2")
     losers = [
         pair for pair, kept in zip(zip(waiting, opened, strict=True), won, strict=True) if not kept
     ]
@@ -234,6 +237,7 @@ def _complete_multipart(upload: Upload) -> Outcome:
         return Outcome(upload.id, problem=Problem.MISSING, missing=tuple(missing))
     # S3 would silently build a shorter object from an incomplete list: hence the check above.
     storage.finish_upload(*_address(upload), parts)
+    crash.point("process.2")
     return _verify(upload)
 
 
@@ -297,9 +301,27 @@ def remove(uploads: Sequence[Upload]) -> list[Upload]:
     """
     release()
     begun = [upload for upload in uploads if upload.s3_upload_id]
-    _each(begun, lambda upload: storage.abort_upload(*_address(upload)))
-    refused = set(storage.delete([upload.key for upload in uploads]))
-    return [upload for upload in uploads if upload.key not in refused]
+    done = abort([_address(upload) for upload in begun])
+    crash.point("remove.2")
+    left = {upload.key for upload, is_done in zip(begun, done, strict=True) if not is_done}
+    left |= set(storage.delete([upload.key for upload in uploads if upload.key not in left]))
+    return [upload for upload in uploads if upload.key not in left]
+
+
+def abort(addresses: Sequence[tuple[str, str]]) -> list[bool]:
+    """Drop the multiparts at these (key, id); for each, whether it worked. Repeatable.
+
+    One that storage will not drop must not keep the others: they would wait for it for ever.
+    """
+    return _each(addresses, _abort)
+
+
+def _abort(address: tuple[str, str]) -> bool:
+    try:
+        storage.abort_upload(*address)
+    except Unavailable:
+        return False
+    return True
 
 
 def _each(items: Sequence[T], act: Callable[[T], R]) -> list[R]:

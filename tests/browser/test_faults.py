@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.browser.steps import MIB, choose, downloaded, expect_state, link_of, make_files
+from tests.browser.steps import MIB, Hold, choose, downloaded, expect_state, link_of, make_files
 from tests.processes import Stack
 
 OpenPage = Callable[..., Page]
@@ -86,16 +86,16 @@ def test_f04_offline_is_said_and_it_goes_on_by_itself(
 ) -> None:
     make_files(tmp_path, {"a.bin": 64 * MIB})
     sender = open_page()
-    storage = Storage(sender, live, ["none"] * 3 + ["drop"] * 5)
-    sender.route("**/parts", lambda route: route.abort() if storage.puts else route.continue_())
-    sender.on("requestfailed", lambda _: sender.context.set_offline(True) if storage.puts else None)
+    held = Hold(sender, live, after=3)
     choose(sender, tmp_path / "a.bin")
-    expect(sender.locator("#trouble-text")).to_contain_text(
-        "It continues by itself", timeout=15_000
-    )
-    sender.unroute("**/parts")
+    expect(sender.locator("#figure")).not_to_have_text("0 %")
+    sender.context.set_offline(True)
+    held.break_lines()
+    expect(sender.locator("#trouble-title")).to_have_text("You are offline.")
+    expect(sender.locator("#trouble-text")).to_have_text("37 % is safe. It continues by itself.")
+    held.release()
     sender.context.set_offline(False)
-    expect_state(sender, "done")
+    expect_state(sender, "done", 10)
 
 
 def test_f10_a_file_changed_on_disk_stops_with_its_name(

@@ -41,7 +41,7 @@ def start(
 ) -> Iterator[Start]:
     """Start `worker.py` with these words; whatever still runs at the end is killed."""
     redis.Redis.from_url(environ["REDIS_URL"]).flushall()
-    monkeypatch.setattr(queue, "put", lambda *given: JobQueue.put(queue, *given))
+    monkeypatch.setattr(queue, "put", lambda *given, **more: JobQueue.put(queue, *given, **more))
     given = environ | {"S3_ENDPOINT_URL": f"http://127.0.0.1:{storage_behind.port}"}
     running: list[Process] = []
 
@@ -72,7 +72,7 @@ def test_a_worker_takes_the_job_and_its_arguments_are_plain_json(
     client = redis.Redis.from_url(environ["REDIS_URL"])
     (key,) = client.keys("rq:job:*")
     held = json.loads(zlib.decompress(client.hget(key, "data")))
-    assert held == ["app.services.transfers.process", None, [str(sent.id)], {}]
+    assert held == ["app.services.checking.process", None, [str(sent.id)], {}]
     start()
     assert state_within(sent, State.READY, 20)
 

@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Backend } from '../../static/js/upload/backend.js';
+import { Backend, newKey } from '../../static/js/upload/backend.js';
 
 const answer = (status, body, headers = {}) => new Response(body === undefined ? null : typeof body === 'string' ? body : JSON.stringify(body), { status, headers });
 
 function backendThat(answers, { offline = false } = {}) {
   const asked = [];
   const fetch = async (url, { method, headers, body, credentials, signal }) => {
-    asked.push({ url, method, token: headers.Authorization, type: headers['Content-Type'], body: body && JSON.parse(body), credentials });
+    asked.push({ url, method, token: headers.Authorization, key: headers['Idempotency-Key'], type: headers['Content-Type'], body: body && JSON.parse(body), credentials });
     const next = answers.shift();
     return typeof next === 'function' ? next(signal) : next;
   };
@@ -15,7 +15,7 @@ function backendThat(answers, { offline = false } = {}) {
 }
 
 for (const [name, call, expected] of [
-  ['create', (b) => b.create({ files: [] }), ['POST', '/transfers', undefined, { files: [] }]],
+  ['create', (b) => b.create({ files: [] }, 'the-key'), ['POST', '/transfers', undefined, { files: [] }]],
   ['read', (b) => b.of('t', 'k').read(), ['GET', '/transfers/t', 'Bearer k', undefined]],
   ['edit', (b) => b.of('t', 'k').edit({ title: 'x' }), ['PATCH', '/transfers/t', 'Bearer k', { title: 'x' }]],
   ['remove', (b) => b.of('t', 'k').remove(), ['DELETE', '/transfers/t', 'Bearer k', undefined]],
@@ -33,6 +33,15 @@ for (const [name, call, expected] of [
     assert.equal(asked[0].type, expected[3] === undefined ? undefined : 'application/json');
   });
 }
+
+test('only create carries a key, and keys are secrets that the server accepts', async () => {
+  const { asked, backend } = backendThat([answer(201, {}), answer(200, {})]);
+  await backend.create({ files: [] }, 'the-key');
+  await backend.of('t', 'k').read();
+  assert.deepEqual(asked.map(({ key }) => key), ['the-key', undefined]);
+  assert.match(newKey(), /^[0-9a-f]{48}$/);
+  assert.notEqual(newKey(), newKey());
+});
 
 test('an empty answer is no error', async () => {
   assert.equal(await backendThat([answer(204)]).backend.of('t', 'k').remove(), undefined);

@@ -195,6 +195,29 @@ test('a file that shrank is not sent short', async () => {
   await assert.rejects(one.run(), (error) => error.why === 'file-changed');
 });
 
+test('a create whose answer was lost is repeated under the same key', async () => {
+  const world = new FakeWorld();
+  let lost = 2;
+  world.onCreate = () => { if (lost-- > 0) throw new Failure('server-unreachable'); };
+  await TransferUpload.create(picked({ 'a': 8 }), world);
+  assert.equal(world.keys.length, 3);
+  assert.equal(new Set(world.keys).size, 1);
+  await TransferUpload.create(picked({ 'a': 8 }), world);
+  assert.equal(new Set(world.keys).size, 2);
+});
+
+test('a check that was given up is told, nothing is sent again, and Retry asks once more', async () => {
+  const { one, world } = await upload({ 'a': 8 });
+  world.polls = ['PROCESSING', 'INIT'];
+  world.problem = { code: 'storage', message: 'Storage did not let us check the files.' };
+  await assert.rejects(one.run(), (error) => error.why === 'not-checked' && error.facts.code === 'storage');
+  assert.equal(world.puts.length, 1);
+  world.problem = null;
+  world.polls = ['PROCESSING', 'READY'];
+  await one.run();
+  assert.equal(world.puts.length, 1);
+});
+
 test('what comes back with a problem is sent again once, and only what the storage lacks', async () => {
   const { one, world } = await upload({ 'a': 8 * 3, 'b': 8 });
   world.polls = ['PROCESSING', 'INIT', 'PROCESSING', 'READY'];

@@ -36,6 +36,8 @@ export class FakeWorld {
   urlsGiven = 0;
   polls = ['PROCESSING', 'READY'];
   problems = new Map();
+  keys = [];
+  problem = null;
   changes = 0;
 
   constructor({ partSize = 8, expiresIn = 3600 } = {}) {
@@ -43,7 +45,7 @@ export class FakeWorld {
     this.files = [];
     this.onPut = () => {};          // (key, piece) => void | Promise; throw to fail
     this.onSign = () => {};
-    this.backend = { create: async (wish) => this.#create(wish), of: () => this.#owned() };
+    this.backend = { create: async (wish, key) => { this.keys.push(key); return this.#create(wish); }, of: () => this.#owned() };
   }
 
   now = () => this.time;
@@ -98,12 +100,13 @@ export class FakeWorld {
   }
 
   transfer(status) {
-    return { id: 't', slug: 's', link: 'https://example.test/d/s', status, title: '', expires_at: '', max_downloads: null, total_size: 0,
+    return { id: 't', slug: 's', link: 'https://example.test/d/s', status, title: '', expires_at: '', max_downloads: null, total_size: 0, problem: status === 'INIT' ? this.problem : null,
       files: this.files.map((file) => ({ ...file, problem: status === 'INIT' ? this.problems.get(file.id) ?? null : null })) };
   }
 
   #create({ files }) {
     this.calls.push(`create ${files.length}`);
+    this.onCreate?.();
     files.forEach((file) => this.plan(file));
     return { ...this.transfer('INIT'), owner_token: 'secret' };
   }

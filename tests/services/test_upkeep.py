@@ -133,7 +133,7 @@ def test_stuck_transfers_are_queued_again_but_not_all_the_time(
     queued.clear()
     upkeep.requeue_stuck()
     upkeep.requeue_stuck()
-    assert queued == [("transfers.process", str(stuck.id))]
+    assert queued == [("checking.process", str(stuck.id))]
     assert {fresh.row().state, busy.row().state} == {State.PROCESSING}
 
 

@@ -21,6 +21,7 @@ import { Failure } from './failure.js';
  * @property {string} slug
  * @property {string} link
  * @property {'INIT' | 'PROCESSING' | 'READY' | 'EXPIRED' | 'DELETED'} status
+ * @property {{code: string, message: string} | null} [problem] why checking it was given up
  * @property {string} [title]
  * @property {string} [message]
  * @property {string} created_at
@@ -48,9 +49,9 @@ export class Backend {
     this.#isOffline = isOffline;
   }
 
-  /** @param {Options & {files: FileSpec[]}} wish @param {AbortSignal} [signal] @returns {Promise<Transfer & {owner_token: string}>} */
-  create(wish, signal) {
-    return this.#ask('POST', '/transfers', undefined, wish, signal);
+  /** @param {Options & {files: FileSpec[]}} wish @param {string} key see newKey() @param {AbortSignal} [signal] @returns {Promise<Transfer & {owner_token: string}>} */
+  create(wish, key, signal) {
+    return this.#ask('POST', '/transfers', undefined, wish, signal, { 'Idempotency-Key': key });
   }
 
   /** What may be done with one transfer, by its owner. @param {string} id @param {string} token */
@@ -77,15 +78,15 @@ export class Backend {
     };
   }
 
-  /** @param {string} method @param {string} url @param {string | undefined} token @param {unknown} body @param {AbortSignal} [signal] @returns {Promise<any>} */
-  async #ask(method, url, token, body, signal) {
+  /** @param {string} method @param {string} url @param {string | undefined} token @param {unknown} body @param {AbortSignal} [signal] @param {Record<string, string>} [more] @returns {Promise<any>} */
+  async #ask(method, url, token, body, signal, more) {
     signal?.throwIfAborted();
     const limit = new AbortController();
     const stop = () => limit.abort(signal?.reason);
     const timer = setTimeout(() => limit.abort(), TIMEOUT);
     signal?.addEventListener('abort', stop);
     /** @type {Record<string, string>} */
-    const headers = { Accept: 'application/json' };
+    const headers = { Accept: 'application/json', ...more };
     if (token) headers.Authorization = `Bearer ${token}`;
     if (body !== undefined) headers['Content-Type'] = 'application/json';
     try {
@@ -122,6 +123,11 @@ function refusal(answer, text) {
     requestId: error.request_id ?? answer.headers.get('X-Request-ID') ?? undefined,
     retryAfter: Number(answer.headers.get('Retry-After')) || undefined,
   });
+}
+
+/** A secret that makes a repeated create the same transfer. (randomUUID needs a secure context.) */
+export function newKey() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(24)), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
 /** @typedef {ReturnType<Backend['of']>} Owned */

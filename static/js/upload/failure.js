@@ -3,7 +3,7 @@
 /**
  * @typedef {'offline' | 'server-unreachable' | 'server-busy' | 'storage-unreachable' | 'storage-busy'
  *   | 'storage-full' | 'clock' | 'refused' | 'gone' | 'too-large' | 'too-many' | 'invalid' | 'conflict'
- *   | 'file-changed' | 'incomplete' | 'unexpected'} Cause
+ *   | 'file-changed' | 'incomplete' | 'not-checked' | 'unexpected'} Cause
  * @typedef {{field: string, message: string}} FieldComplaint
  * @typedef {object} Facts
  * @property {string} [message] what the other side said, for people
@@ -53,6 +53,7 @@ const WORDS = {
   'conflict': ['This transfer can no longer be changed.', 'Start again with the same files.'],
   'file-changed': ['A file can no longer be read.', 'It was changed, moved or removed after you chose it. Remove it from the list and add it again.'],
   'incomplete': ['A file did not arrive whole.', 'Try again to send it once more.'],
+  'not-checked': ['The files could not be checked.', 'Everything that was sent is kept. Try again in a while.'],
   'unexpected': ['Something went wrong.', 'The details below help to find out what.'],
 };
 

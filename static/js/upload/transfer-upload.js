@@ -2,6 +2,7 @@
 // No DOM, no URLs; the world is passed in. What is safe is kept whatever fails: only cancel() gives it up,
 // and run() goes on from there. To continue after a reload, build it from the transfer as the server tells
 // it and keep() in each file what the storage holds.
+import { newKey } from './backend.js';
 import { Failure, asFailure } from './failure.js';
 import { FileUpload } from './file-upload.js';
 import { PartQueue } from './part-queue.js';
@@ -56,7 +57,9 @@ export class TransferUpload {
 
   /** Creates the transfer. @param {Picked[]} picked @param {World} world @param {AbortSignal} [signal] @param {(failure: Failure) => void} [onWait] */
   static async create(picked, world, signal, onWait) {
-    const created = await insist(() => world.backend.create({ files: specs(picked) }, signal), world, signal, onWait);
+    // One key for all tries: if only the answer was lost, the next one is about the same transfer.
+    const key = newKey();
+    const created = await insist(() => world.backend.create({ files: specs(picked) }, key, signal), world, signal, onWait);
     return new TransferUpload(created, created.owner_token, picked.map(({ file }) => file), world);
   }
 
@@ -298,6 +301,7 @@ export class TransferUpload {
     }
     if (transfer.status === 'READY') return true;
     if (transfer.status !== 'INIT') throw new Failure('gone', { code: transfer.status });
+    if (transfer.problem) throw new Failure('not-checked', transfer.problem);
     await this.#sendAgain(transfer, signal);
     return false;
   }

@@ -202,7 +202,7 @@ export class SenderView {
     this.#text('link-hint', {
       ready: '', failed: '',
       uploading: 'It works already: whoever opens it sees the upload coming. Keep this tab open until everything is sent.',
-      checking: 'Everything has left this computer. You can close this tab.',
+      checking: 'Everything has left this computer. Keep this tab open a moment longer, in case something has to be sent again.',
       done: 'Whoever has this link can download. You can close this tab.',
     }[shown]);
     for (const id of ['bytes', 'speed', 'time-left']) this.#text(id, '');
@@ -329,7 +329,7 @@ export class SenderView {
 
   #safe() {
     const upload = this.#upload;
-    return upload?.totalSize ? `${Math.floor(100 * upload.safeSize / upload.totalSize)} %` : undefined;
+    return upload?.safeSize ? `${Math.floor(100 * upload.safeSize / upload.totalSize)} %` : undefined;
   }
 
   #link() {

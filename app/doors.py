@@ -1,0 +1,203 @@
+"""What is settled before a route is asked: whose address, which host, TLS, how fast, how often."""
+
+import hmac
+import ipaddress
+import math
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+from flask import Flask, redirect, request
+from flask_limiter import Limiter
+from flask_limiter.errors import RateLimitExceeded
+from gunicorn.http.errors import ParseException
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from werkzeug.wrappers import Response
+from werkzeug.wsgi import ClosingIterator
+
+from app.config import settings
+from app.errors import BadRequest, HostUnknown, TlsRequired, TooMany, TooSlow
+from app.services import audit
+
+# A body of up to 2 MiB has this long to arrive.
+BODY_SECONDS = 20.0
+# What a route did not read of its request is read away if it is small and here; else we hang up.
+DRAINED_SIZE = 64 * 1024
+DRAIN_SECONDS = 1.0
+# Probes ask by address and without TLS, from inside.
+_PROBES = {"/health", "/ready"}
+
+
+def _address() -> str:
+    """The network that asks: an IPv4 address, or the /64 that an IPv6 customer has to himself."""
+    try:
+        address = ipaddress.ip_address(request.remote_addr or "")
+    except ValueError:
+        return "unknown"
+    if isinstance(address, ipaddress.IPv6Address):
+        # On a socket for both, IPv4 addresses come so; as one /64 they would all be the same.
+        if address.ipv4_mapped:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
+
+
+limiter = Limiter(
+    key_func=lambda: _address_hash().hex(),
+    # Without Redis each process counts for itself: a limit is no reason to refuse service.
+    in_memory_fallback_enabled=True,
+    swallow_errors=True,
+)
+
+
+def init_app(app: Flask) -> None:
+    """Put the doors before every route."""
+    app.config["RATELIMIT_STORAGE_URI"] = settings.redis_url
+    app.config["RATELIMIT_STORAGE_OPTIONS"] = {
+        "socket_timeout": 1,
+        "socket_connect_timeout": 1,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    limiter.init_app(app)
+    app.register_error_handler(RateLimitExceeded, _too_many)
+    app.before_request(_check_host)
+    app.before_request(_check_tls)
+    app.before_request(_know_address)
+    app.wsgi_app = _Timed(app.wsgi_app)  # type: ignore[method-assign]
+
+
+def creates_limit() -> str:
+    """As flask-limiter writes it; read for each request, so that tests can set it."""
+    return f"{settings.max_creates_per_hour} per hour"
+
+
+def unknown_limit() -> str:
+    """How many links that lead nowhere one address may try: nobody shall find one by trying."""
+    return f"{settings.max_unknown_per_minute} per minute"
+
+
+def is_unknown(answer: Response) -> bool:
+    """Whether an answer counts towards `unknown_limit`."""
+    return answer.status_code == 404
+
+
+def _check_host() -> None:
+    """Links and mails never come from this header, and caches in front must not learn from it."""
+    if request.path in _PROBES:
+        return
+    try:
+        host = urlsplit(f"//{request.host}").hostname
+    except ValueError as error:  # "[::1", for example
+        raise HostUnknown from error
+    if host not in settings.hosts:
+        raise HostUnknown
+
+
+def _check_tls() -> Response | None:
+    """Pages are led to https; an API call without it has already told its key, and is refused."""
+    if request.is_secure or not settings.is_https or request.path in _PROBES:
+        return None
+    if request.method in ("GET", "HEAD") and not request.path.startswith("/transfers"):
+        return redirect(f"{settings.base_url}{request.full_path.rstrip('?')}", 308)
+    raise TlsRequired
+
+
+def _know_address() -> None:
+    audit.actor.set(_address_hash())
+
+
+def _address_hash() -> bytes:
+    """Only a keyed hash is ever kept: enough to count by, useless to whoever reads it."""
+    key = settings.secret_key.encode()
+    return hmac.digest(key, f"address:{_address()}".encode(), "sha256")
+
+
+def _too_many(error: RateLimitExceeded) -> None:
+    raise TooMany
+
+
+class _Timed:
+    """A body that drips in must not hold a thread for ever: gunicorn's threads wait without end."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        connection = environ.get("gunicorn.socket")
+        if connection is None:
+            return self.app(environ, start_response)
+        body = _TimedBody(environ["wsgi.input"], connection, _length(environ))
+        environ["wsgi.input"] = body
+        return ClosingIterator(self.app(environ, start_response), body.close)
+
+
+def _length(environ: dict[str, Any]) -> float:
+    """How many bytes follow the head; unknown when they come in chunks."""
+    if "HTTP_TRANSFER_ENCODING" in environ:
+        return math.inf
+    return int(environ.get("CONTENT_LENGTH") or 0)
+
+
+class _TimedBody:
+    """`wsgi.input` with an end to its patience: BODY_SECONDS for all of it; raises TooSlow."""
+
+    def __init__(self, body: Any, connection: socket.socket, length: float) -> None:
+        self._body = body
+        self._connection = connection
+        self._left = length
+        self._deadline: float | None = None
+        self._is_over = False
+
+    def read(self, size: int = -1) -> bytes:
+        """As a file's."""
+        return self._in_time(self._body.read, size)
+
+    def readline(self, size: int = -1) -> bytes:
+        """As a file's."""
+        return self._in_time(self._body.readline, size)
+
+    def close(self) -> None:
+        """After the answer: what is left of the body ends the connection, unless it is here.
+
+        Otherwise gunicorn would wait for it, and would take what comes late for a request of its
+        own: one that no router in front has seen.
+        """
+        if 0 < self._left <= DRAINED_SIZE and not self._is_over:
+            self._deadline = time.monotonic() + DRAIN_SECONDS
+            with suppress(TooSlow, BadRequest):
+                self.read(int(self._left))
+        if self._left > 0:
+            self._body.failed = True
+
+    def _in_time(self, read: Callable[[int], bytes], size: int) -> bytes:
+        if self._left <= 0:
+            return b""
+        # One limit for the whole body: a limit for each read would let it drip for minutes.
+        self._deadline = self._deadline or time.monotonic() + BODY_SECONDS
+        watch = threading.Timer(self._deadline - time.monotonic(), self._end)
+        watch.daemon = True
+        watch.start()
+        try:
+            piece = read(size)
+        except (OSError, ParseException) as error:  # gone away, or chunks that are none
+            raise BadRequest from error
+        finally:
+            watch.cancel()
+        if self._is_over:
+            raise TooSlow
+        if piece:
+            self._left -= len(piece)
+        elif self._left == math.inf:
+            self._left = 0
+        return piece
+
+    def _end(self) -> None:
+        """Whoever waits for bytes is told that there are no more; the answer can still be sent."""
+        self._is_over = True
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RD)

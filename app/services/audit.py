@@ -1,0 +1,15 @@
+"""The record of who did what: rows that are only ever added, in the transaction that did it."""
+
+import uuid
+from contextvars import ContextVar
+
+from app.db import db
+from app.models import AuditEvent
+
+# A keyed hash of the address that asks, set for each request (app/doors.py); None in a job.
+actor: ContextVar[bytes | None] = ContextVar("actor", default=None)
+
+
+def note(action: str, transfer_id: uuid.UUID | None = None) -> None:
+    """Add one row. Call in transaction(): it is true only if the act is."""
+    db.session.add(AuditEvent(action=action, transfer_id=transfer_id, address_hash=actor.get()))

@@ -1,0 +1,103 @@
+"""What every sweep would find now, without changing anything: the figures of a dry run."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, and_, func, or_, select
+
+from app.config import settings
+from app.db import db, release
+from app.models import File, Transfer, Upload, UploadState
+from app.services import upkeep
+from app.services.upkeep import Tell
+
+
+@dataclass(frozen=True)
+class Figure:
+    """How many things a sweep would deal with, their bytes, and whether it would refuse to."""
+
+    count: int
+    size: int | None = None
+    is_refused: bool = False
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One sweep as a person at a terminal sees it: what it is about, its run, its dry run."""
+
+    about: str
+    run: Callable[..., int]
+    look: Callable[[Tell], Figure]
+    may_refuse: bool = False
+
+
+def _to_expire(tell: Tell) -> Figure:
+    return Figure(_count(upkeep.is_due()))
+
+
+def _to_delete(tell: Tell) -> Figure:
+    return Figure(_count(_will_be_past_grace()))
+
+
+def _abandoned(tell: Tell) -> Figure:
+    return Figure(_count(upkeep.is_abandoned()))
+
+
+def _stuck(tell: Tell) -> Figure:
+    return Figure(_count(upkeep.is_stuck()))
+
+
+def _to_remove(tell: Tell) -> Figure:
+    """Uploads nobody wants, and those of the transfers that the sweeps before will have deleted."""
+    ending = (
+        select(File.upload_id)
+        .join(Transfer)
+        .where(or_(_will_be_past_grace(), upkeep.is_abandoned()))
+    )
+    is_ending = and_(Upload.id.in_(ending), Upload.state != UploadState.ABORTED)
+    count, size = db.session.execute(
+        select(func.count(), func.coalesce(func.sum(Upload.size), 0)).where(
+            or_(upkeep.is_removable(), is_ending)
+        )
+    ).one()
+    release()
+    return Figure(count, int(size))
+
+
+def _unknown_uploads(tell: Tell) -> Figure:
+    found = upkeep.find_unknown_uploads(tell)
+    is_refused = upkeep.is_unreasonable(len(found.strangers), found.listed_count)
+    return Figure(len(found.unknown), is_refused=is_refused)
+
+
+def _orphans(tell: Tell) -> Figure:
+    found = upkeep.find_orphans(tell)
+    is_refused = upkeep.is_unreasonable(len(found.orphans), found.listed_count)
+    return Figure(len(found.orphans), found.size, is_refused)
+
+
+def _will_be_past_grace() -> ColumnElement[bool]:
+    """Without a grace period what expires now is deleted in the same run."""
+    if settings.grace_in_days:
+        return upkeep.is_past_grace()
+    return or_(upkeep.is_past_grace(), upkeep.is_due())
+
+
+def _count(condition: ColumnElement[bool]) -> int:
+    count = db.session.scalar(select(func.count()).select_from(Transfer).where(condition))
+    release()
+    return count or 0
+
+
+# In the order of a run: what one ends, a later one removes.
+SWEEPS = (
+    Sweep("transfers past their date to expire", upkeep.expire_due, _to_expire),
+    Sweep("expired transfers past their grace to delete", upkeep.delete_expired, _to_delete),
+    Sweep("abandoned transfers to delete", upkeep.delete_abandoned, _abandoned),
+    Sweep("uploads whose bytes are to be removed", upkeep.remove_bytes, _to_remove),
+    Sweep("stuck transfers to queue again", upkeep.requeue_stuck, _stuck),
+    Sweep(
+        "multipart uploads that no row knows", upkeep.abort_unknown_uploads, _unknown_uploads, True
+    ),
+    Sweep("objects that no row wants", upkeep.remove_orphans, _orphans, True),
+)

@@ -1,0 +1,225 @@
+"""From "that is all" to READY: every file completed and verified by a worker, under a lease.
+
+Runs twice, at once and after a death anywhere to the same end; what cannot be completed is named
+and sent again, and nothing that is safe is lost.
+"""
+
+import logging
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, case, func, literal, or_, select, update
+
+from app import crash, jobs, leases, lifecycle
+from app.clock import db_now
+from app.db import db, discard, release, transaction
+from app.errors import Gone, Invalid, Outage, Unavailable
+from app.models import Failure, File, Problem, State, Transfer, Upload, UploadState
+from app.services import audit, uploads
+from app.services.transfers import files_of, of_id
+from app.services.uploads import Outcome
+
+log = logging.getLogger(__name__)
+
+# Files completed between two looks at the lease and at whether we should stop.
+PROCESS_BATCH = 32
+# After so long a transfer of very many files goes to the end of the queue: others wait too.
+TURN_SECONDS = 60
+# So many failed or killed attempts, and the sender is told instead; with the backoff between
+# them that is about twenty minutes. Outages do not count.
+MOST_ATTEMPTS = 8
+
+
+def finalize(transfer: Transfer) -> Transfer:
+    """Its sender said "that is all": check and complete every file in the background.
+
+    Repeating it is success and queues nothing more. Raises Invalid for a transfer of no files,
+    Gone for one that has ended.
+    """
+    with transaction():
+        # Locked first, so that no file can be removed between the look and the move.
+        db.session.execute(select(Transfer.id).where(Transfer.id == transfer.id).with_for_update())
+        if not db.session.scalar(select(File.id).where(File.transfer_id == transfer.id).limit(1)):
+            raise Invalid({"files": "must not be empty"})
+        if lifecycle.move(transfer.id, State.PROCESSING, failure=None):
+            _remind(transfer.id)
+            audit.note("complete", transfer.id)
+    fresh = of_id(transfer.id)
+    if fresh.state in (State.EXPIRED, State.DELETED):
+        raise Gone(reason=fresh.state.value.lower())
+    return fresh
+
+
+def process(transfer_id: str) -> None:
+    """Job: complete and verify every file of a transfer, then READY.
+
+    A file that turns out short or lost puts the transfer back to INIT with that file named;
+    nothing else is lost. Runs twice, at once and after a death anywhere to the same end.
+    """
+    with leases.hold(uuid.UUID(transfer_id), State.PROCESSING) as lease:
+        if lease is None:
+            return
+        if lease.attempt > MOST_ATTEMPTS:
+            _give_up(lease)
+            return
+        with _noting_failure(lease):
+            is_done = _complete_files(lease)
+    if not is_done:
+        # Another worker goes on from what the rows say, now and not when the sweep comes by.
+        with transaction():
+            _remind(lease.transfer_id)
+
+
+def _complete_files(lease: leases.Lease) -> bool:
+    """Work through the files that are still open; False when it is somebody else's turn."""
+    turn_ends = time.monotonic() + TURN_SECONDS
+    waiting = files_of(lease.transfer_id, Upload.state == UploadState.OPEN)
+    failed: dict[uuid.UUID, Outcome] = {}
+    while waiting:
+        if jobs.stopping.is_set() or time.monotonic() > turn_ends:
+            return False
+        if lease.lost.is_set():
+            return True
+        batch, waiting = waiting[:PROCESS_BATCH], waiting[PROCESS_BATCH:]
+        release()
+        crash.point("process.1")
+        outcomes = uploads.complete_all([file.upload for file in batch])
+        crash.point("process.3")
+        _settle_batch(lease, [outcome for outcome in outcomes if outcome.problem is None])
+        crash.point("process.4")
+        pairs = zip(batch, outcomes, strict=True)
+        failed |= {file.id: outcome for file, outcome in pairs if outcome.problem}
+    _settle(lease, failed)
+    crash.point("process.6")
+    return True
+
+
+def _remind(transfer_id: uuid.UUID) -> None:
+    """Put the transfer's job into the queue after the commit. Call in transaction()."""
+    count = db.session.scalar(
+        update(Transfer)
+        .where(Transfer.id == transfer_id, Transfer.state == State.PROCESSING)
+        .values(queued_at=db_now(), queue_count=Transfer.queue_count + 1)
+        .returning(Transfer.queue_count)
+        .execution_options(synchronize_session=False)
+    )
+    if count is not None:
+        jobs.PROCESS_TRANSFER.later(transfer_id, attempt=count)
+
+
+def is_stuck(queued_before: ColumnElement[Any]) -> ColumnElement[bool]:
+    """The condition that nobody works on a transfer and nobody was told of it since."""
+    return and_(
+        Transfer.state == State.PROCESSING,
+        leases.is_free(),
+        or_(Transfer.queued_at.is_(None), Transfer.queued_at <= queued_before),
+    )
+
+
+def remind_stuck(queued_before: ColumnElement[Any]) -> int:
+    """Queue every transfer that is stuck; how many.
+
+    Whatever the queue believes: the rows decide. One statement, however many there are.
+    """
+    with transaction():
+        stuck = db.session.execute(
+            update(Transfer)
+            .where(is_stuck(queued_before))
+            .values(queued_at=db_now(), queue_count=Transfer.queue_count + 1)
+            .returning(Transfer.id, Transfer.queue_count)
+            .execution_options(synchronize_session=False)
+        ).all()
+        for transfer_id, count in stuck:
+            jobs.PROCESS_TRANSFER.later(transfer_id, attempt=count)
+    return len(stuck)
+
+
+@contextmanager
+def _noting_failure(lease: leases.Lease) -> Iterator[None]:
+    """Keep why an attempt failed, for whoever waits for it when there are no more attempts."""
+    try:
+        yield
+    except Outage:
+        raise
+    except Exception as error:
+        discard()
+        failure = Failure.STORAGE if isinstance(error, Unavailable) else Failure.INTERNAL
+        with transaction():
+            db.session.execute(
+                update(Transfer)
+                .where(Transfer.id == lease.transfer_id, lease.is_mine)
+                .values(failure=failure)
+                .execution_options(synchronize_session=False)
+            )
+        raise
+
+
+def _give_up(lease: leases.Lease) -> None:
+    """After too many attempts the sender is told why; all that is safe stays safe in INIT."""
+    log.error("checking a transfer was given up", extra={"transfer": str(lease.transfer_id)})
+    with transaction():
+        unknown = func.coalesce(Transfer.failure, literal(Failure.INTERNAL, Transfer.failure.type))
+        if lifecycle.move(lease.transfer_id, State.INIT, lease.is_mine, failure=unknown):
+            audit.note("give up", lease.transfer_id)
+
+
+def _settle_batch(lease: leases.Lease, outcomes: Sequence[Outcome]) -> None:
+    """Record completed uploads in one statement, unless somebody else has the transfer now."""
+    if not outcomes:
+        return
+    etags = {outcome.upload_id: outcome.etag for outcome in outcomes}
+    still_mine = select(Transfer.id).where(Transfer.id == lease.transfer_id, lease.is_mine)
+    with transaction():
+        db.session.execute(
+            update(Upload)
+            .where(
+                Upload.id.in_(etags),
+                Upload.state == UploadState.OPEN,
+                still_mine.exists(),
+            )
+            .values(state=UploadState.COMPLETE, etag=case(etags, value=Upload.id))
+            .execution_options(synchronize_session=False)
+        )
+
+
+def _settle(lease: leases.Lease, failed: dict[uuid.UUID, Outcome]) -> None:
+    with transaction():
+        if failed:
+            if lifecycle.move(lease.transfer_id, State.INIT, lease.is_mine):
+                _name_problems(lease.transfer_id, failed)
+        elif lifecycle.move(lease.transfer_id, State.READY, lease.is_mine, _all_complete(lease)):
+            _forget_problems(lease.transfer_id)
+        crash.point("process.5")
+
+
+def _all_complete(lease: leases.Lease) -> ColumnElement[bool]:
+    """The last guard before READY: the rows themselves say that nothing is open."""
+    return ~(
+        select(File.id)
+        .join(Upload, File.upload_id == Upload.id)
+        .where(File.transfer_id == lease.transfer_id, Upload.state != UploadState.COMPLETE)
+        .exists()
+    )
+
+
+def _name_problems(transfer_id: uuid.UUID, failed: dict[uuid.UUID, Outcome]) -> None:
+    """Mark the failed files; those whose bytes cannot be completed start over afresh."""
+    _forget_problems(transfer_id)
+    for file in files_of(transfer_id, File.id.in_(failed)):
+        file.problem = failed[file.id].problem
+        if file.problem is not Problem.MISSING:
+            uploads.abandon([file.upload_id])
+            file.upload = uploads.plan(file.size)
+            jobs.REMOVE_BYTES.later()
+
+
+def _forget_problems(transfer_id: uuid.UUID) -> None:
+    db.session.execute(
+        update(File)
+        .where(File.transfer_id == transfer_id, File.problem.is_not(None))
+        .values(problem=None)
+        .execution_options(synchronize_session=False)
+    )

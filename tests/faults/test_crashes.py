@@ -1,0 +1,154 @@
+"""Crash anywhere: death at every step of every operation, ten times each, the same end state.
+
+The process dies as by SIGKILL; what its lease or claim keeps from others is then let lapse by moving
+the rows' clocks, and the operation is simply run again, as the sweeps do.
+"""
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from sqlalchemy import func, select, update
+
+from app import clock
+from app.config import MIB
+from app.db import db, transaction
+from app.extensions import storage
+from app.models import State, Transfer, Upload, UploadState
+from app.services import transfers, upkeep
+from tests.factories import Sender, Sent
+from tests.lab.crasher import DIED, Crasher
+
+pytestmark = pytest.mark.real_commits
+ROUNDS = 10
+CONTENTS = {"a": b"1", "empty": b"", "big": b"b" * (8 * MIB + 1)}
+STEPS = sorted(
+    set(
+        re.findall(
+            r'crash\.point\("([\w.]+)"\)',
+            "".join(path.read_text() for path in Path("app/services").glob("*.py")),
+        )
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def crasher(app: Flask, environ: dict[str, str]) -> Iterator[Crasher]:
+    made = Crasher(environ)
+    yield made
+    made.close()
+
+
+def let_lapse() -> None:
+    """As if half a minute had passed since whoever worked here died."""
+    past = clock.now() - timedelta(seconds=1)
+    with transaction():
+        db.session.execute(update(Transfer).values(lease_until=past, queued_at=None))
+        db.session.execute(
+            update(Upload).where(Upload.removed_at.is_(None)).values(remove_after=past)
+        )
+
+
+def settle_removals() -> None:
+    """As if every signed address had died long ago."""
+    let_lapse()
+    with transaction():
+        db.session.execute(update(Upload).values(urls_until=clock.now() - timedelta(hours=1)))
+    upkeep.remove_bytes()
+
+
+def stored(sent: Sent) -> list[bool]:
+    """For each upload there ever was of the transfer: whether storage holds its object."""
+    return [storage.head(file.upload.key) is not None for file in transfers.files_of(sent.id)]
+
+
+def open_multiparts(sent: Sent) -> int:
+    keys = {file.upload.key for file in transfers.files_of(sent.id)}
+    return sum(one.key in keys for page in storage.open_uploads() for one in page)
+
+
+@pytest.mark.parametrize("step", [s for s in STEPS if s.startswith("process.")])
+def test_process(step: str, crasher: Crasher, sender: Sender, inside: None) -> None:
+    for _ in range(ROUNDS):
+        sent = sender.create(CONTENTS).upload().complete()
+        assert crasher.run("process", str(sent.id), dies_at=step) == DIED
+        assert sent.row().state in (State.PROCESSING, State.READY)
+        let_lapse()
+        assert crasher.run("process", str(sent.id)) == 0
+        assert sent.row().state is State.READY
+        assert stored(sent) == [True] * len(CONTENTS)
+        assert open_multiparts(sent) == 0
+
+
+@pytest.mark.parametrize("step", [s for s in STEPS if s.startswith("begin.")])
+def test_begin_upload(
+    step: str, crasher: Crasher, sender: Sender, inside: None, monkeypatch
+) -> None:
+    for _ in range(ROUNDS):
+        sent = sender.create(CONTENTS)
+        assert crasher.run("begin", str(sent.id), dies_at=step) == DIED
+        assert sent.upload().complete().process().show()["status"] == "READY"
+        # A multipart whose id nobody wrote down is found by the sweep, and only that.
+        monkeypatch.setattr(upkeep, "UNKNOWN_FOR", timedelta(seconds=-60))
+        alive = sender.create(CONTENTS).upload()
+        upkeep.abort_unknown_uploads()
+        assert open_multiparts(sent) == 0
+        assert open_multiparts(alive) == 1
+
+
+@pytest.mark.parametrize("step", [s for s in STEPS if s.startswith("delete.")])
+def test_delete(step: str, crasher: Crasher, sender: Sender, inside: None) -> None:
+    for half in (False, True) * (ROUNDS // 2):
+        sent = sender.create(CONTENTS).upload() if half else sender.ready(CONTENTS)
+        assert crasher.run("delete", str(sent.id), dies_at=step) == DIED
+        crasher.run("delete", str(sent.id))
+        settle_removals()
+        assert sent.row().state is State.DELETED
+        assert stored(sent) == [False] * len(CONTENTS)
+        assert open_multiparts(sent) == 0
+
+
+@pytest.mark.parametrize("step", [s for s in STEPS if s.startswith("remove.")])
+def test_removing_bytes(step: str, crasher: Crasher, sender: Sender, inside: None) -> None:
+    for half in (False, True) * (ROUNDS // 2):
+        sent = sender.create(CONTENTS).upload() if half else sender.ready(CONTENTS)
+        transfers.delete(sent.id)
+        assert crasher.run("remove_bytes", dies_at=step) == DIED
+        settle_removals()
+        assert stored(sent) == [False] * len(CONTENTS)
+        assert open_multiparts(sent) == 0
+        left = select(func.count()).where(Upload.removed_at.is_(None))
+        assert db.session.scalar(left) == 0
+
+
+@pytest.mark.parametrize("verb", ["expire_due", "delete_expired", "delete_abandoned"])
+@pytest.mark.parametrize("step", [s for s in STEPS if s.startswith("sweep.")])
+def test_sweeps(step: str, verb: str, crasher: Crasher, sender: Sender, inside: None) -> None:
+    past = clock.now() - timedelta(days=30)
+    for _ in range(ROUNDS):
+        sent = sender.create() if verb == "delete_abandoned" else sender.ready()
+        sent.set(expires_at=past, last_activity_at=past)
+        if verb == "delete_expired":
+            upkeep.expire_due()
+            sent.set(expired_at=past)
+        assert crasher.run(verb, dies_at=step) == DIED
+        assert crasher.run(verb) == 0
+        expected = State.EXPIRED if verb == "expire_due" else State.DELETED
+        assert sent.row().state is expected
+        if expected is State.DELETED:
+            settle_removals()
+            assert stored(sent) == [False]
+            states = {file.upload.state for file in transfers.files_of(sent.id)}
+            assert states == {UploadState.ABORTED}
+
+
+def test_every_step_is_covered() -> None:
+    """A new operation's steps need a test here."""
+    known = ("process", "begin", "delete", "remove", "sweep")
+    assert {step.split(".")[0] for step in STEPS} == set(known)
+    for name in known:
+        numbers = [int(step.split(".")[1]) for step in STEPS if step.startswith(f"{name}.")]
+        assert sorted(numbers) == list(range(1, len(numbers) + 1))

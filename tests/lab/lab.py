@@ -1,0 +1,96 @@
+"""A whole Beeline with a saboteur before each of its services."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from embedded import services
+from tests.conftest import SECRET
+from tests.lab.people import Heard, Person
+from tests.lab.proxy import Proxy
+from tests.lab.s3faults import S3Faults
+from tests.lab.stack import Stack
+from tests.lab.truth import Truth
+
+# A test's people come from one address and send more than any person would.
+GENEROUS = {
+    "MAX_OPEN_TRANSFERS_PER_ADDRESS": "100000",
+    "MAX_CREATES_PER_HOUR": "1000000",
+    "MAX_UNKNOWN_PER_MINUTE": "1000000",
+}
+
+
+@dataclass
+class Lab:
+    """The stack, what stands before its services, and what is really there.
+
+    Browsers reach storage directly; the server's own calls pass `storage_line`, then `storage`.
+    """
+
+    environ: Mapping[str, str]
+    postgres: Proxy
+    redis: Proxy
+    storage: S3Faults
+    storage_line: Proxy
+    stack: Stack
+    truth: Truth
+
+    def person(self, heard: Heard | None = None) -> Person:
+        """Somebody who uses it."""
+        return Person(self.stack, heard)
+
+    def heal(self) -> None:
+        """Everything works again."""
+        for proxy in (self.postgres, self.redis, self.storage_line):
+            proxy.up()
+        self.storage.heal()
+
+
+@contextlib.contextmanager
+def services_behind_proxies(environ: Mapping[str, str], **settings: str) -> Iterator[Lab]:
+    """A lab before the given services, its stack not started yet."""
+    with contextlib.ExitStack() as open_:
+        postgres = open_.enter_context(Proxy.before(environ["DATABASE_URL"]))
+        redis = open_.enter_context(Proxy.before(environ["REDIS_URL"]))
+        storage = open_.enter_context(S3Faults(environ["S3_ENDPOINT_URL"]))
+        storage_line = open_.enter_context(Proxy.before(storage.url))
+        given = {
+            **environ,
+            "SECRET_KEY": SECRET,
+            "LOG_LEVEL": "ERROR",
+            "WEB_CONCURRENCY": "1",
+            "DATABASE_URL": postgres.instead(environ["DATABASE_URL"]),
+            "REDIS_URL": redis.instead(environ["REDIS_URL"]),
+            "S3_ENDPOINT_URL": storage_line.instead(storage.url),
+            "S3_PUBLIC_ENDPOINT_URL": environ["S3_ENDPOINT_URL"],
+            # So that the smallest file is begun and completed as a big one is.
+            "S3_CONDITIONAL_WRITES": "false",
+            **GENEROUS,
+            **settings,
+        }
+        stack = Stack(given)
+        open_.callback(stack.stop)
+        yield Lab(environ, postgres, redis, storage, storage_line, stack, Truth(environ))
+
+
+@contextlib.contextmanager
+def running(*names: str, **settings: str) -> Iterator[Lab]:
+    """A lab on services of its own with these processes: "web", "web.2", "worker", "clock"."""
+    with (
+        services.started(["postgres", "redis", "s3"]) as environ,
+        services_behind_proxies(environ, **settings) as lab,
+    ):
+        lab.stack.release()
+        for name in names:
+            lab.stack.start(name)
+        yield lab
+
+
+def seconds_until(condition: Callable[[], bool], limit: float) -> float:
+    """How long it takes for a condition to hold; AssertionError when it is more than the limit."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < limit, f"not within {limit} s"
+        time.sleep(0.1)
+    return time.monotonic() - began

@@ -1,0 +1,230 @@
+"""A TCP proxy that misbehaves on demand: before PostgreSQL, Redis, S3, SMTP or anything else."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+T = TypeVar("T")
+PIECE = 64 * 1024
+# Closing with this sends a reset instead of a proper end.
+_RESET = struct.pack("ii", 1, 0)
+
+
+class _Link:
+    """One connection through the proxy: the client's end, and the target's unless there is none."""
+
+    def __init__(self, near: asyncio.StreamWriter) -> None:
+        self.ends = [near]
+        self.is_frozen = False
+        self.passed = 0
+
+    def reset(self) -> None:
+        for end in self.ends:
+            connection = end.get_extra_info("socket")
+            with contextlib.suppress(OSError):
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            end.transport.abort()
+
+
+class Proxy:
+    """Forwards 127.0.0.1:`port` to a target. One thread serves all; every verb acts at once."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.target = (host, port)
+        self.held = threading.Event()  # set once a byte has been held back or swallowed
+        self._links: set[_Link] = set()
+        self._latency = 0.0
+        self._limit: int | None = None
+        self._is_black = False
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.setblocking(False)
+        self.port: int = self._listener.getsockname()[1]
+        self._loop = asyncio.new_event_loop()
+        self._flowing = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._accepting: asyncio.Task[None] | None = None
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._listen()
+
+    @classmethod
+    def before(cls, url: str) -> "Proxy":
+        """A proxy before whatever a URL names."""
+        parts = urlsplit(url)
+        assert parts.hostname
+        assert parts.port
+        return cls(parts.hostname, parts.port)
+
+    def instead(self, url: str) -> str:
+        """The same URL, leading through this proxy."""
+        host, port = self.target
+        return url.replace(f"{host}:{port}", f"127.0.0.1:{self.port}", 1)
+
+    # -- what can go wrong ----------------------------------------------------------------------
+
+    def up(self) -> None:
+        """Everything passes. Connections that were black-holed stay dead, as after a failover."""
+        self._set(latency=0.0, limit=None, is_black=False)
+        self._on_loop(self._flowing.set)
+        self._listen()
+
+    def down(self) -> None:
+        """Nobody is there: new connections are refused, the existing ones reset."""
+        self._on_loop(self._deafen)
+        self.reset()
+
+    def reset(self) -> None:
+        """Every connection is reset; new ones are welcome."""
+        self._on_loop(lambda: [link.reset() for link in list(self._links)])
+
+    def blackhole(self) -> None:
+        """New connections are accepted and never answered; existing ones fall silent for good."""
+        self._set(is_black=True)
+        self._on_loop(self._freeze)
+
+    def hold(self) -> None:
+        """No byte passes until `up()`; then all that was held does. Nothing is lost."""
+        self.held.clear()
+        self._on_loop(self._flowing.clear)
+
+    def slow(self, seconds: float) -> None:
+        """Every piece of data takes so long in each direction."""
+        self._set(latency=seconds)
+
+    def cut_after(self, count: int) -> None:
+        """Each connection is reset when so many bytes more have passed, both ways together."""
+        self._set(limit=count)
+        self._on_loop(lambda: [setattr(link, "passed", 0) for link in self._links])
+
+    def close(self) -> None:
+        """End everything."""
+
+        async def end() -> None:
+            self._deafen()
+            for link in list(self._links):
+                link.reset()
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+        self._run(end())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._listener.close()
+
+    def __enter__(self) -> "Proxy":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    # -- how -----------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        def listen() -> None:
+            self._flowing.set()
+            if self._accepting is None:
+                self._listener.listen(128)
+                self._accepting = self._start(self._accept())
+
+        self._on_loop(listen)
+
+    def _deafen(self) -> None:
+        """Stop listening without giving the port away: it stays bound, and refuses."""
+        if self._accepting is not None:
+            self._accepting.cancel()
+            self._accepting = None
+            self._listener.shutdown(socket.SHUT_RDWR)
+
+    def _freeze(self) -> None:
+        for link in self._links:
+            link.is_frozen = True
+
+    def _set(
+        self,
+        *,
+        latency: float | None = None,
+        limit: int | None = -1,
+        is_black: bool | None = None,
+    ) -> None:
+        self._latency = self._latency if latency is None else latency
+        self._limit = self._limit if limit == -1 else limit
+        self._is_black = self._is_black if is_black is None else is_black
+
+    async def _accept(self) -> None:
+        while True:
+            connection, _ = await self._loop.sock_accept(self._listener)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._start(self._serve(connection))
+
+    async def _serve(self, connection: socket.socket) -> None:
+        near_in, near_out = await asyncio.open_connection(sock=connection)
+        link = _Link(near_out)
+        self._links.add(link)
+        try:
+            if self._is_black:
+                link.is_frozen = True
+                await self._pump(link, near_in, near_out)
+                return
+            await self._flowing.wait()
+            far_in, far_out = await asyncio.open_connection(*self.target)
+            link.ends.append(far_out)
+            ways = [
+                self._start(self._pump(link, near_in, far_out)),
+                self._start(self._pump(link, far_in, near_out)),
+            ]
+            await asyncio.wait(ways)
+        except OSError:
+            pass  # The target is not there: the client sees its connection end.
+        finally:
+            self._links.discard(link)
+            for end in link.ends:
+                end.transport.abort()
+
+    async def _pump(
+        self, link: _Link, source: asyncio.StreamReader, sink: asyncio.StreamWriter
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(PIECE):
+                if not await self._may_pass(link, len(data)):
+                    continue
+                sink.write(data)
+                await sink.drain()
+            if not link.is_frozen and sink.can_write_eof():
+                sink.write_eof()
+
+    async def _may_pass(self, link: _Link, size: int) -> bool:
+        if not self._flowing.is_set():
+            self.held.set()
+            await self._flowing.wait()
+        if self._latency:
+            await asyncio.sleep(self._latency)
+        if link.is_frozen:
+            self.held.set()
+            return False
+        link.passed += size
+        if self._limit is not None and link.passed > self._limit:
+            link.reset()
+            return False
+        return True
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _on_loop(self, act: Callable[[], T]) -> T:
+        async def call() -> T:
+            return act()
+
+        return self._run(call())
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)

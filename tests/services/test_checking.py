@@ -1,0 +1,262 @@
+"""From "that is all" to READY: leases, fencing, failures, and what a sender is told."""
+
+import threading
+import uuid
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import update
+
+from app import clock, jobs, leases
+from app.config import MIB
+from app.db import db, transaction
+from app.errors import Gone, Outage
+from app.extensions import storage
+from app.gateways.storage import StorageRefused
+from app.models import File, State, Transfer, Upload, UploadState
+from app.services import checking, transfers, uploads
+from tests.factories import Sender, Sent, put
+
+PART = 8 * MIB
+
+
+def test_a_transfer_goes_all_the_way(sender: Sender, queued: list) -> None:
+    sent = sender.create({"a.txt": b"hello", "dir/empty": b"", "big.bin": b"b" * (PART + 3)})
+    sent.upload().complete()
+    assert queued == [("checking.process", str(sent.id))]
+    shown = sent.process().show()
+    assert shown["status"] == "READY"
+    assert [file["state"] for file in shown["files"]] == ["COMPLETE"] * 3
+
+
+def test_complete_twice_queues_once(sender: Sender, queued: list) -> None:
+    sent = sender.create().upload().complete().complete()
+    assert sent.show()["status"] == "PROCESSING"
+    assert queued == [("checking.process", str(sent.id))]
+
+
+def test_f18_a_file_with_a_part_missing_comes_back_named_and_can_be_finished(
+    sender: Sender,
+) -> None:
+    contents = {"a.txt": b"hello", "big.bin": b"b" * (3 * PART), "never.txt": b"n"}
+    sent = sender.create(contents)
+    sent.upload(without=(("big.bin", 2), ("never.txt", 1))).complete().process()
+    shown = sent.show()
+    assert shown["status"] == "INIT"
+    assert {f["path"]: f["problem"] and f["problem"]["code"] for f in shown["files"]} == {
+        "a.txt": None,
+        "big.bin": "missing",
+        "never.txt": "missing",
+    }
+    assert shown["files"][0]["state"] == "COMPLETE"
+    held = {one["id"]: one["held"] for one in sent.call("GET", "/parts").json["files"]}
+    assert [held[file["id"]] for file in shown["files"]] == [[1], [1, 3], []]
+    for part in sent.sign(shown["files"][1], 2) + sent.sign(shown["files"][2], 1):
+        put(part["url"], b"b" * part["size"], part["headers"])
+    shown = sent.complete().process().show()
+    assert shown["status"] == "READY"
+    assert all(file["problem"] is None for file in shown["files"])
+
+
+def test_f15_a_lost_upload_starts_over_under_another_key(sender: Sender, inside: None) -> None:
+    sent = sender.create({"big.bin": b"b" * (PART + 1)}).upload()
+    before = transfers.files_of(sent.id)[0].upload
+    storage.abort_upload(before.key, before.s3_upload_id or "")
+    shown = sent.complete().process().show()
+    assert (shown["status"], shown["files"][0]["problem"]["code"]) == ("INIT", "lost")
+    after = transfers.files_of(sent.id)[0].upload
+    assert after.key != before.key
+    assert db.session.get(Upload, before.id, populate_existing=True).state is UploadState.ABORTED
+    assert sent.upload().complete().process().show()["status"] == "READY"
+
+
+def test_a_transfer_without_files_cannot_be_completed(sender: Sender) -> None:
+    sent = sender.create({})
+    answer = sent.call("POST", "/complete")
+    assert (answer.status_code, answer.json["error"]["fields"][0]["field"]) == (400, "files")
+    assert sent.show()["status"] == "INIT"
+
+
+def test_process_does_nothing_for_what_is_not_processing(sender: Sender, inside: None) -> None:
+    sent = sender.create()
+    checking.process(str(sent.id))
+    checking.process(str(uuid.uuid4()))
+    assert sent.show()["status"] == "INIT"
+
+
+def test_f29_a_second_runner_does_nothing_while_the_first_holds_the_lease(
+    sender: Sender, inside: None
+) -> None:
+    sent = sender.create().upload().complete()
+    with leases.hold(sent.id, State.PROCESSING) as first:
+        assert first is not None
+        checking.process(str(sent.id))
+        assert sent.show()["status"] == "PROCESSING"
+    assert sent.process().show()["status"] == "READY"
+
+
+def test_f29_a_late_runner_is_fenced_out(sender: Sender, inside: None) -> None:
+    """Its lease lapsed and another took over: whatever it still writes changes nothing."""
+    sent = sender.create().upload().complete()
+    with leases.hold(sent.id, State.PROCESSING) as late:
+        assert late is not None
+        with transaction():
+            db.session.execute(
+                update(Transfer)
+                .where(Transfer.id == sent.id)
+                .values(lease_until=clock.now() - timedelta(seconds=1))
+            )
+        with leases.hold(sent.id, State.PROCESSING) as taker:
+            assert taker is not None
+            file = transfers.files_of(sent.id)[0]
+            outcome = uploads.complete(file.upload)
+            checking._settle_batch(late, [outcome])
+            checking._settle(late, {})
+            assert sent.show()["status"] == "PROCESSING"
+            assert transfers.files_of(sent.id)[0].upload.state is UploadState.OPEN
+    assert sent.process().show()["status"] == "READY"
+
+
+def test_a_failed_attempt_is_left_alone_for_a_while_and_then_succeeds(
+    sender: Sender, inside: None, monkeypatch
+) -> None:
+    sent = sender.create().upload().complete()
+    with monkeypatch.context() as broken:
+        broken.setattr(storage, "head", lambda key: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            checking.process(str(sent.id))
+    row = sent.row()
+    assert (row.state, row.lease_token, row.attempt_count) == (State.PROCESSING, None, 1)
+    assert row.lease_until > clock.now()
+    assert sent.process().show()["status"] == "PROCESSING"
+    assert sent.set(lease_until=None).process().show()["status"] == "READY"
+
+
+def test_a_stopping_worker_hands_over(sender: Sender, inside: None, queued: list) -> None:
+    sent = sender.create().upload().complete()
+    queued.clear()
+    jobs.stopping.set()
+    checking.process(str(sent.id))
+    jobs.stopping.clear()
+    assert queued == [("checking.process", str(sent.id))]
+    assert sent.process().show()["status"] == "READY"
+
+
+def test_ready_is_refused_while_any_file_is_open(sender: Sender, inside: None) -> None:
+    """The last guard: even a runner that believes all is well cannot make it READY."""
+    sent = sender.create({"a": b"1", "b": b"2"}).upload().complete()
+    with leases.hold(sent.id, State.PROCESSING) as lease:
+        checking._settle(lease, {})
+    assert sent.show()["status"] == "PROCESSING"
+
+
+def test_deleted_while_processing_stays_deleted(sender: Sender, inside: None, monkeypatch) -> None:
+    sent = sender.create({"a": b"1"}).upload().complete()
+    complete_all = uploads.complete_all
+
+    def delete_meanwhile(batch: list) -> list:
+        outcomes = complete_all(batch)
+        transfers.delete(sent.id)
+        return outcomes
+
+    monkeypatch.setattr(uploads, "complete_all", delete_meanwhile)
+    sent.process()
+    assert sent.row().state is State.DELETED
+    assert transfers.files_of(sent.id)[0].upload.state is UploadState.ABORTED
+
+
+def test_the_heartbeat_notices_that_the_lease_is_gone(app, monkeypatch, inside: None) -> None:
+    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.01)
+    lease = leases.Lease(uuid.uuid4(), attempt=1)
+    done = threading.Event()
+    heart = threading.Thread(target=leases._beat, args=(db.engine, lease, done))
+    heart.start()
+    assert lease.lost.wait(5)
+    done.set()
+    heart.join()
+
+
+def test_finalizing_what_was_deleted_is_gone(sender: Sender, inside: None) -> None:
+    sent = sender.create()
+    transfer = sent.row()
+    transfers.delete(sent.id)
+    with pytest.raises(Gone):
+        checking.finalize(transfer)
+    assert db.session.query(File).filter_by(transfer_id=sent.id).count() == 1
+
+
+def failing(monkeypatch, error: Exception) -> None:
+    """Let every look at storage fail from now on."""
+
+    def fail(key: str) -> None:
+        raise error
+
+    monkeypatch.setattr(storage, "head", fail)
+
+
+def attempts(sent: Sent, count: int, error: type[Exception]) -> None:
+    """Run the job so often, as if the backoff between the attempts had passed."""
+    for _ in range(count):
+        with pytest.raises(error):
+            sent.process()
+        sent.set(lease_until=None)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(ZeroDivisionError(), "internal"), (StorageRefused(), "storage")]
+)
+def test_f34_a_poison_transfer_ends_with_its_reason_and_can_be_tried_again(
+    sender: Sender, monkeypatch, error: Exception, code: str
+) -> None:
+    sent = sender.create().upload().complete()
+    with monkeypatch.context() as broken:
+        failing(broken, error)
+        attempts(sent, checking.MOST_ATTEMPTS, type(error))
+        assert sent.show()["problem"] is None
+        assert sent.process().show()["status"] == "INIT"
+    problem = sent.show()["problem"]
+    assert problem["code"] == code
+    assert "kept" in problem["message"]
+    shown = sent.complete().process().show()
+    assert (shown["status"], shown["problem"]) == ("READY", None)
+
+
+def test_f34_a_transfer_that_kills_its_worker_is_given_up_too(sender: Sender, inside: None) -> None:
+    sent = sender.create().upload().complete().set(attempt_count=checking.MOST_ATTEMPTS)
+    assert sent.process().show()["problem"]["code"] == "internal"
+
+
+def test_an_outage_does_not_count_as_an_attempt_and_is_over_soon(
+    sender: Sender, monkeypatch
+) -> None:
+    sent = sender.create().upload().complete()
+    with monkeypatch.context() as away:
+        failing(away, Outage())
+        attempts(sent, 2 * checking.MOST_ATTEMPTS, Outage)
+        assert sent.row().attempt_count == 0
+        with pytest.raises(Outage):
+            sent.process()
+    row = sent.row()
+    assert row.lease_until < clock.now() + timedelta(seconds=leases.OUTAGE_SECONDS + 1)
+    assert row.queued_at is None
+    assert sent.set(lease_until=None).process().show()["status"] == "READY"
+
+
+def test_f35_a_very_long_check_lets_others_have_their_turn(
+    sender: Sender, queued: list, monkeypatch
+) -> None:
+    monkeypatch.setattr(checking, "TURN_SECONDS", -1)
+    sent = sender.create().upload().complete()
+    queued.clear()
+    assert sent.process().show()["status"] == "PROCESSING"
+    assert queued == [("checking.process", str(sent.id))]
+
+
+def test_f36_every_reminder_has_another_number(sender: Sender, inside: None) -> None:
+    sent = sender.create().upload().complete()
+    counts = [sent.row().queue_count]
+    for _ in range(2):
+        sent.set(queued_at=None)
+        checking.remind_stuck(clock.db_now())
+        counts.append(sent.row().queue_count)
+    assert counts == [1, 2, 3]

@@ -11,17 +11,31 @@ from flask.cli import AppGroup, with_appcontext
 from app.config import settings
 from app.errors import Unavailable
 from app.extensions import storage
-from app.services import census
+from app.services import census, doctor
 from app.services.census import Figure, Sweep
 from app.services.upkeep import UnreasonableShare
 
 storage_commands = AppGroup("storage", help="The bucket that holds the files.")
 
 
+database_commands = AppGroup("database", help="The database.")
+
+
 def init_app(app: Flask) -> None:
     """Add the commands."""
     app.cli.add_command(storage_commands)
+    app.cli.add_command(database_commands)
     app.cli.add_command(sweep)
+
+
+@database_commands.command("check")
+def check_database() -> None:
+    """Fail if the web's connection pools together do not fit into what PostgreSQL allows."""
+    needed, allowed = doctor.connections()
+    said = f"Beeline may open {needed} database connections; PostgreSQL allows {allowed}."
+    if needed > allowed:
+        raise click.ClickException(f"{said} Lower DATABASE_POOL_SIZE or WEB_CONCURRENCY.")
+    click.echo(said)
 
 
 @storage_commands.command("setup")

@@ -131,6 +131,9 @@ class Settings:
     database_pool_size: int = setting(
         _whole(1, 100), "database connections each process keeps at most", 8
     )
+    web_concurrency: int = setting(
+        _whole(1, 100), "web processes that gunicorn starts; the Procfile reads it too", 2
+    )
     trusted_proxies: int = setting(
         _whole(0, 10), "how many proxies in front set X-Forwarded-For and -Proto", 0
     )

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 from flask import Flask, redirect, request
 from flask_limiter import Limiter
-from flask_limiter.errors import RateLimitExceeded
 from gunicorn.http.errors import ParseException
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -21,7 +20,7 @@ from werkzeug.wrappers import Response
 from werkzeug.wsgi import ClosingIterator
 
 from app.config import settings
-from app.errors import BadRequest, HostUnknown, TlsRequired, TooMany, TooSlow
+from app.errors import BadRequest, HostUnknown, TlsRequired, TooSlow
 from app.services import audit
 
 # A body of up to 2 MiB has this long to arrive.
@@ -64,7 +63,6 @@ def init_app(app: Flask) -> None:
         "retry": Retry(NoBackoff(), 0),
     }
     limiter.init_app(app)
-    app.register_error_handler(RateLimitExceeded, _too_many)
     app.before_request(_check_host)
     app.before_request(_check_tls)
     app.before_request(_know_address)
@@ -115,10 +113,6 @@ def _address_hash() -> bytes:
     """Only a keyed hash is ever kept: enough to count by, useless to whoever reads it."""
     key = settings.secret_key.encode()
     return hmac.digest(key, f"address:{_address()}".encode(), "sha256")
-
-
-def _too_many(error: RateLimitExceeded) -> None:
-    raise TooMany
 
 
 class _Timed:
@@ -185,15 +179,16 @@ class _TimedBody:
         try:
             piece = read(size)
         except (OSError, ParseException) as error:  # gone away, or chunks that are none
-            raise BadRequest from error
+            raise TooSlow if self._is_over else BadRequest from error
         finally:
             watch.cancel()
         if self._is_over:
             raise TooSlow
-        if piece:
-            self._left -= len(piece)
-        elif self._left == math.inf:
+        if not piece and size:
+            if self._left < math.inf:  # half a body may well look like a whole one
+                raise BadRequest
             self._left = 0
+        self._left -= len(piece)
         return piece
 
     def _end(self) -> None:

@@ -13,29 +13,13 @@ from datetime import UTC, datetime
 
 from flask import Flask, Response, g, has_request_context, request
 
-_FIELDS = ("job", "upload", "method", "route", "status", "duration_ms")
+from app.redaction import redacted
+
+_FIELDS = ("job", "transfer", "upload", "method", "route", "status", "duration_ms")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 # Libraries tell what they were given, more of it the lower the level: only ours may talk.
 _OURS = ("app", "beeline")
-_SECRETS = (
-    # A signed address is a key, and so may be any other query.
-    (re.compile(r"\?[^\s\"'<>)]*=[^\s\"'<>)]*"), "?..."),
-    (re.compile(r"(?i)\b(bearer|basic)\s+[^\s\"',;)]+"), r"\1 ..."),
-    (re.compile(r"/d/[A-Za-z0-9_-]{8,}"), "/d/..."),
-    (re.compile(r"://[^/\s@]*@"), "://...@"),
-    # PostgreSQL repeats the row that a constraint refused.
-    (re.compile(r"(?s)DETAIL: .*?(?=\n\[SQL|\n\(Background|\Z)"), "DETAIL: ..."),
-    # gunicorn repeats the header that it could not read.
-    (re.compile(r"(?s)(Invalid request from ip=[^:\s]*:).*"), r"\1 ..."),
-)
 log = logging.getLogger("beeline.request")
-
-
-def redacted(text: str) -> str:
-    """The text without what could be a key to somebody's files."""
-    for pattern, instead in _SECRETS:
-        text = pattern.sub(instead, text)
-    return text
 
 
 class JsonLines(logging.Formatter):

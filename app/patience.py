@@ -43,7 +43,7 @@ def _wait(connection: Any) -> None:
     while (state := connection.poll()) != extensions.POLL_OK:
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
-            connection.close()
+            # psycopg2 closes the connection whose wait fails; doing it here would wait for itself.
             raise psycopg2.OperationalError("no answer from the database in time")
         files = [connection.fileno()]
         reads, writes = (files, []) if state == extensions.POLL_READ else ([], files)

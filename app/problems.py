@@ -29,6 +29,7 @@ _BY_STATUS: dict[int, type[AppError]] = {
     410: errors.Gone,
     413: errors.TooLarge,
     415: errors.WrongType,
+    429: errors.TooMany,
 }
 
 

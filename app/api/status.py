@@ -12,6 +12,7 @@ from sqlalchemy import text
 from app.api.auth import anyone
 from app.db import db, discard, release
 from app.extensions import queue, storage
+from app.services import doctor
 
 bp = Blueprint("status", __name__)
 
@@ -26,7 +27,10 @@ def health() -> Response:
 @bp.get("/ready")
 @anyone
 def ready() -> tuple[Response, int]:
-    """Database, queue and storage each answer, or 503 with which one does not."""
+    """Database, queue and storage each answer, or 503 with which one does not.
+
+    Sweeps that are late are told too (F52), but this process can serve without them.
+    """
     checks = {
         "database": _works(_ask_database),
         "queue": _works(queue.check),
@@ -34,6 +38,7 @@ def ready() -> tuple[Response, int]:
     }
     all_well = all(checks.values())
     shown = {name: "OK" if well else "not answering" for name, well in checks.items()}
+    shown["sweeps"] = "OK" if checks["database"] and not doctor.late_sweeps() else "late"
     body = {"status": "OK" if all_well else "unavailable", "checks": shown}
     return jsonify(body), 200 if all_well else 503
 

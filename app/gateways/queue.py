@@ -23,6 +23,7 @@ from rq.serializers import JSONSerializer
 from app.config import Settings
 from app.db import db
 from app.gateways.circuit import Circuit
+from app.redaction import redacted
 
 log = logging.getLogger(__name__)
 
@@ -161,6 +162,12 @@ class BeelineWorker(Worker):
             # What the parent may have open must not be shared by a forked child.
             db.engine.dispose(close=False)
             return super().perform_job(job, queue)
+
+    def handle_job_failure(
+        self, job: RqJob, queue: Queue, started_job_registry: Any = None, exc_string: str = ""
+    ) -> None:
+        """RQ keeps the traceback in Redis, and PostgreSQL's part of it may repeat a whole row."""
+        super().handle_job_failure(job, queue, started_job_registry, redacted(exc_string))
 
     def handle_exception(self, job: RqJob, *exc_info: Any) -> None:
         """One line with the job's name and the reason."""

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from embedded import services
 from tests.conftest import SECRET
-from tests.processes import Stack
+from tests.lab.stack import Stack
 
 SCREENSHOTS = Path("var/screenshots")
 FLAGS = [

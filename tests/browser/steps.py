@@ -10,7 +10,7 @@ from typing import Any
 
 from playwright.sync_api import Error, Page, Route, expect
 
-from tests.processes import Stack
+from tests.lab.stack import Stack
 
 AXE = Path("node_modules/axe-core/axe.min.js")
 SCREENSHOTS = Path("var/screenshots")

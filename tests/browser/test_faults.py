@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.browser.steps import MIB, Hold, choose, downloaded, expect_state, link_of, make_files
-from tests.processes import Stack
+from tests.lab.stack import Stack
 
 OpenPage = Callable[..., Page]
 

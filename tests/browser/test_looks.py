@@ -21,7 +21,7 @@ from tests.browser.steps import (
     make_files,
     send,
 )
-from tests.processes import Stack, kill_family
+from tests.lab.stack import Stack, kill_family
 
 OpenPage = Callable[..., Page]
 

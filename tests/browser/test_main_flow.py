@@ -17,7 +17,7 @@ from tests.browser.steps import (
     make_files,
     send,
 )
-from tests.processes import Stack
+from tests.lab.stack import Stack
 
 OpenPage = Callable[..., Page]
 

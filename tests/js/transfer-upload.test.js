@@ -56,6 +56,15 @@ test('a refused address is renewed once, with all its neighbours, and costs no w
   assert.equal(putsOf(world, 'f1/2'), 2);
   assert.ok(world.urlsGiven > 13, 'the neighbours were signed afresh too');
   assert.ok(everythingHeld(world));
+  assert.deepEqual(world.pauses, [500, 1000]); // These are the polls.
+});
+
+test('four refusals of one piece need nobody, and are not sent in one breath', async () => {
+  const { one, world } = await upload({ 'a': 8 });
+  world.onPut = failing('f1/1', refused(), refused(), refused(), refused());
+  await one.run();
+  assert.equal(one.state, 'done');
+  assert.deepEqual(world.pauses.slice(0, 3), [1000, 2000, 4000]);
 });
 
 test('every piece may be refused once (a laptop that slept)', async () => {
@@ -80,8 +89,8 @@ test('an address that grew old while it waited is not even tried', async () => {
 });
 
 for (const [name, failures, why] of [
-  ['refused twice', [refused(), refused()], 'refused'],
-  ['gone twice', [refused(404), refused(404)], 'refused'],
+  ['refused from five addresses', Array.from({ length: 5 }, () => refused()), 'refused'],
+  ['not found at five addresses', Array.from({ length: 5 }, () => refused(404)), 'refused'],
   ['full', [new Failure('storage-full', { status: 507 })], 'storage-full'],
   ['too large', [new Failure('too-large', { status: 413 })], 'too-large'],
 ]) {

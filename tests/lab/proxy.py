@@ -130,17 +130,21 @@ class Proxy:
         def listen() -> None:
             self._flowing.set()
             if self._accepting is None:
-                self._listener.listen(128)
+                if self._listener.fileno() < 0:
+                    self._listener = socket.create_server(("127.0.0.1", self.port))
+                    self._listener.setblocking(False)
                 self._accepting = self._start(self._accept())
 
         self._on_loop(listen)
 
     def _deafen(self) -> None:
-        """Stop listening without giving the port away: it stays bound, and refuses."""
+        """Stop listening. The port is taken again on `up()`: not every kernel lets a listener that
+        was shut down listen once more."""
         if self._accepting is not None:
             self._accepting.cancel()
             self._accepting = None
-            self._listener.shutdown(socket.SHUT_RDWR)
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
 
     def _freeze(self) -> None:
         for link in self._links:

@@ -167,4 +167,5 @@ def test_ready_names_what_does_not_answer(client: FlaskClient, monkeypatch) -> N
         "database": "OK",
         "queue": "OK",
         "storage": "not answering",
+        "sweeps": "late",
     }

@@ -26,6 +26,7 @@ import { Backoff, insist } from './retry.js';
 
 export const LANES = 5;
 export const BATCH = 100; // what one request for addresses may ask for
+const REFUSALS = 4; // fresh addresses for one piece, the first at once, before a refusal is believed
 const POLLS = [500, 1000, 1000, 2000]; // milliseconds; the last one goes on
 
 /** What the server has to know of what was picked. @param {Picked[]} picked */
@@ -40,7 +41,7 @@ export class TransferUpload {
   /** @type {Ready[]} */ #ready = [];
   /** @type {Map<FileUpload, Set<AbortController>>} */ #lines = new Map();
   /** @type {Map<string, Backoff>} */ #backoffs = new Map();
-  /** @type {Set<string>} */ #refused = new Set();
+  /** @type {Map<string, number>} */ #refused = new Map();
   /** @type {Set<string>} */ #sentAgain = new Set();
   /** @type {{resolve: () => void, reject: (reason: unknown) => void} | null} */ #round = null;
   /** @type {{reason: unknown} | null} */ #stopped = null;
@@ -261,10 +262,12 @@ export class TransferUpload {
       const failure = asFailure(error).about(file.plan.path);
       const key = `${file.id} ${part.number}`;
       const { status } = failure.facts;
-      if ((status === 403 || status === 404) && !this.#refused.has(key)) {
+      const refused = this.#refused.get(key) ?? 0;
+      if ((status === 403 || status === 404) && refused < REFUSALS) {
         // The address may only be too old. Then so are the others.
-        this.#refused.add(key);
+        this.#refused.set(key, refused + 1);
         this.#returnReady(() => true);
+        if (refused) await this.#world.pause(2 ** refused * 500 * this.#world.random(), signal);
         return;
       }
       const backoff = this.#backoffs.get(key) ?? new Backoff(this.#world);

@@ -1,0 +1,399 @@
+"""People who live the planned lives, check every answer and every byte, and remember what must be."""
+
+import contextlib
+import hashlib
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg2
+
+from tests.lab.lab import Lab
+from tests.lab.people import Answer, Heard, Person, Sent, get, put
+from tests.soak.plan import Life, Plan
+
+# Whatever is broken for a while, a transfer that was sent is READY within this time.
+READY_SECONDS = 120
+# A command line's client: no cookies, so that each of its downloads counts.
+AGENT = {"User-Agent": "curl/8"}
+
+
+@dataclass
+class Memory:
+    """What everybody has seen: what must be true of each transfer, and what went wrong."""
+
+    heard: Heard = field(default_factory=Heard)
+    fates: dict[str, set[str]] = field(default_factory=dict)
+    # Expired, and their grace period is to be over.
+    to_go: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    findings: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def count(self, what: str, by: int = 1) -> None:
+        """One more of something."""
+        with self.lock:
+            self.counts[what] += by
+
+    def find(self, what: str) -> None:
+        """Something is wrong."""
+        with self.lock:
+            self.findings.append(what)
+
+
+class People:
+    """Threads that take one life after the other until the time is over."""
+
+    def __init__(self, lab: Lab, plan: Plan, memory: Memory, count: int) -> None:
+        self._lab, self._plan, self._memory = lab, plan, memory
+        self._numbers = itertools.count()
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._live, daemon=True) for _ in range(count)]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """No new lives; those begun are lived to their end."""
+        self._over.set()
+        deadline = time.monotonic() + READY_SECONDS + 120
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                self._memory.find("somebody is still waiting for an answer")
+
+    def _live(self) -> None:
+        while not self._over.is_set():
+            life = self._plan.life(next(self._numbers))
+            one = Living(self._lab, life, self._memory)
+            try:
+                one.live()
+                self._memory.count("lives")
+            except Exception as error:
+                self._memory.find(
+                    f"life {life.number} ({life.kind}, then {life.ending}), at {one.step}: "
+                    f"{type(error).__name__}: {error}"
+                )
+
+
+class Living:
+    """One life: a sender and the visitors of the link."""
+
+    def __init__(self, lab: Lab, life: Life, memory: Memory) -> None:
+        self.lab, self.life, self.memory = lab, life, memory
+        self.person = Person(lab.stack, memory.heard)
+        self.step = "creating"
+        self.files = {one.path: one for one in life.files}
+        self.sent: Sent
+
+    def live(self) -> None:
+        """From the beginning to the end that is meant for it."""
+        options = {"max_downloads": self.life.max_downloads} if self.life.max_downloads else {}
+        announced = [{"path": one.path, "size": one.size} for one in self.life.files]
+        self.sent = self._begin(announced, options)
+        self._must_become("INIT", "DELETED")
+        {
+            "send": self._send,
+            "interrupted": self._send_with_an_interruption,
+            "rearranged": self._rearrange_and_send,
+            "cancelled": self._cancel,
+            "late bytes": self._cancel_and_go_on,
+            "deleted at once": self._delete_at_once,
+            "abandoned": self._abandon,
+            "unfinished": self._leave_unfinished,
+        }[self.life.kind]()
+
+    def _begin(self, files: list[dict[str, Any]], options: dict[str, Any]) -> Sent:
+        key = hashlib.sha256(self.life.extra.seed.encode()).hexdigest()
+        body = {"files": files, "title": f"life {self.life.number}", **options}
+        answer = self.person.insist("POST", "/transfers", body, **{"Idempotency-Key": key})
+        _expect(answer, 201)
+        self.memory.count("transfers")
+        return Sent(answer.json, {})
+
+    def _must_become(self, *states: str) -> None:
+        self.memory.fates[self.sent.id] = set(states)
+
+    # -- kinds ---------------------------------------------------------------------------------
+
+    def _send(self) -> None:
+        self._upload(self.sent.json["files"])
+        if self.life.is_edited:
+            self._edit()
+        self._finish()
+        self._receive()
+
+    def _send_with_an_interruption(self) -> None:
+        first, *others = self.sent.json["files"]
+        self._upload([first], without_last=True)
+        self._upload(others)
+        self._complete()
+        self.step = "waiting to be told what is missing"
+        shown = self._wait_for("INIT", "READY")
+        problem = {one["path"]: one["problem"] for one in shown["files"]}[first["path"]]
+        assert shown["status"] == "INIT", shown
+        assert problem or shown["problem"], shown
+        self._send_again(shown)
+        self._receive()
+
+    def _rearrange_and_send(self) -> None:
+        self._upload(self.sent.json["files"])
+        self.step = "taking a file out"
+        gone = self.sent.json["files"][0]
+        _expect(self._call("DELETE", f"/files/{gone['id']}"), 204, 404)
+        self.files.pop(gone["path"])
+        self.step = "putting a file in"
+        extra = self.life.extra
+        added = {"files": [{"path": extra.path, "size": extra.size}]}
+        # Refused as "there twice" when it was added and only the answer was lost.
+        _expect(self._call("POST", "/files", added), 201, 400)
+        self.files[extra.path] = extra
+        self.sent.json |= self._show()
+        assert {one["path"] for one in self.sent.json["files"]} == set(self.files)
+        self._upload([one for one in self.sent.json["files"] if one["path"] == extra.path])
+        self._finish()
+        self._receive()
+
+    def _cancel(self) -> None:
+        self._upload(self.sent.json["files"], without_last=True)
+        self._delete()
+
+    def _cancel_and_go_on(self) -> None:
+        parts = self._sign(self.sent.json["files"], without_last=False)
+        self._delete()
+        self.step = "sending what nobody wants"
+        for url, body, headers in parts:
+            assert put(url, body, headers) in (200, 404, 412)
+
+    def _delete_at_once(self) -> None:
+        self._upload(self.sent.json["files"])
+        self._complete()
+        self._delete()
+
+    def _abandon(self) -> None:
+        self._upload(self.sent.json["files"], without_last=True)
+        self.step = "letting a day pass"
+        self._change("last_activity_at = now() - interval '30 hours'", "INIT")
+        self._must_become("DELETED")
+
+    def _leave_unfinished(self) -> None:
+        self._upload(self.sent.json["files"], without_last=True)
+        self.step = "asking what arrived"
+        _expect(self._call("GET", "/parts"), 200)
+        self._must_become("INIT")
+
+    # -- sending -------------------------------------------------------------------------------
+
+    def _upload(self, files: list[dict[str, Any]], *, without_last: bool = False) -> None:
+        self.step = "sending parts"
+        for url, body, headers in self._sign(files, without_last=without_last):
+            status = put(url, body, headers)
+            # 412: it is there already, and cannot be overwritten; only the answer was lost.
+            assert status in (200, 412), f"storage said {status}"
+            self.memory.count("bytes sent", len(body))
+
+    def _sign(
+        self, files: list[dict[str, Any]], *, without_last: bool
+    ) -> list[tuple[str, bytes, dict[str, str]]]:
+        wanted = []
+        for file in files:
+            numbers = list(range(1, file["part_count"] + 1))
+            if without_last:
+                numbers.pop()
+            if numbers:
+                wanted.append({"file": file["id"], "numbers": numbers})
+        if not wanted:
+            return []
+        answer = self._call("POST", "/parts", {"wanted": wanted})
+        _expect(answer, 200)
+        by_id = {file["id"]: file for file in files}
+        contents = {file["id"]: self.files[file["path"]].content() for file in files}
+        parts = []
+        for part in answer.json["parts"]:
+            start = (part["number"] - 1) * by_id[part["file"]]["part_size"]
+            body = contents[part["file"]][start : start + part["size"]]
+            parts.append((part["url"], body, part["headers"]))
+        return parts
+
+    def _edit(self) -> None:
+        self.step = "editing"
+        later = (datetime.now(UTC) + timedelta(days=20)).isoformat()
+        changes = {"title": "changed", "message": "äöü\n\U0001f41d", "expires_at": later}
+        answer = self._call("PATCH", "", changes)
+        _expect(answer, 200)
+        assert answer.json["title"] == "changed"
+
+    def _finish(self) -> None:
+        self._complete()
+        shown = self._wait_for("INIT", "READY")
+        if shown["status"] == "INIT":
+            self._send_again(shown)
+
+    def _complete(self) -> None:
+        self.step = "saying that this is all"
+        if self.life.is_crowded:
+            answers = _at_once(lambda _: self._call("POST", "/complete", {}), 3)
+        else:
+            answers = [self._call("POST", "/complete", {})]
+        for answer in answers:
+            _expect(answer, 202)
+        self._must_become("READY")
+
+    def _send_again(self, shown: dict[str, Any]) -> None:
+        """As a browser does: what is named as missing is sent once more, until it is READY."""
+        for _ in range(5):
+            self.memory.count("sent back")
+            self._upload([one for one in shown["files"] if one["problem"]])
+            self._complete()
+            shown = self._wait_for("INIT", "READY")
+            if shown["status"] == "READY":
+                return
+        raise AssertionError(f"sent back again and again: {shown}")
+
+    def _wait_for(self, *states: str) -> dict[str, Any]:
+        self.step = f"waiting for {' or '.join(states)}"
+        deadline, pause = time.monotonic() + READY_SECONDS, 0.2
+        while (shown := self._show())["status"] not in states:
+            assert time.monotonic() < deadline, f"still {shown['status']}"
+            time.sleep(pause)
+            pause = min(1.5, 1.5 * pause)
+        return shown
+
+    # -- receiving -----------------------------------------------------------------------------
+
+    def _receive(self) -> None:
+        self.memory.count("ready")
+        self.sent.json |= self._show()
+        for _ in range(self.life.visits):
+            if self.life.is_crowded:
+                self._visit_in_a_crowd()
+            else:
+                self._visit()
+        {
+            "keep": lambda: None,
+            "delete": self._delete,
+            "expire": self._expire,
+            "expire and go": lambda: self._expire(and_go=True),
+        }[self.life.ending]()
+
+    def _visit(self) -> None:
+        """One browser that looks, and takes every file: counted once, or told that it is over."""
+        self.step = "visiting"
+        visitor = Person(self.lab.stack, self.memory.heard)
+        page = visitor.insist("GET", self.sent.page)
+        _expect(page, 200, 410)
+        links = [self._click(visitor, file) for file in self.sent.json["files"]]
+        if page.status == 200:
+            # The answer to the first click may be lost, but then it was counted for this visitor.
+            assert all(links) or not any(links), "some files and others not"
+        self._check_bytes(links)
+
+    def _visit_in_a_crowd(self) -> None:
+        """Several at the same time, each counted: never more than the limit."""
+        self.step = "visiting in a crowd"
+        file = self.sent.json["files"][0]
+        before = self._show()["download_count"]
+        people = [Person(self.lab.stack, self.memory.heard) for _ in range(4)]
+        links = _at_once(lambda n: self._click(people[n], file), 4)
+        limit = self.life.max_downloads
+        given = sum(link is not None for link in links)
+        if limit is not None:
+            assert given <= limit - before, f"{given} links, {before} of {limit} were used"
+            if given < 4:
+                assert self._show()["download_count"] == limit
+        else:
+            assert given == 4
+        self._check_bytes([next(filter(None, links), None), *[None] * (len(self.files) - 1)])
+
+    def _click(self, visitor: Person, file: dict[str, Any]) -> str | None:
+        """Where storage serves the file; None when the link has nothing more to give."""
+        answer = visitor.insist("GET", f"{self.sent.page}/files/{file['id']}", **AGENT)
+        _expect(answer, 303, 410)
+        where = answer.headers.get("Location", "/")
+        return where if answer.status == 303 and "X-Amz-Signature" in where else None
+
+    def _check_bytes(self, links: list[str | None]) -> None:
+        for file, link in zip(self.sent.json["files"], links, strict=True):
+            if link is None:
+                continue
+            self.step = f"downloading {file['path']}"
+            body = self._fetch(link)
+            expected = self.files[file["path"]].content()
+            assert hashlib.sha256(body).digest() == hashlib.sha256(expected).digest(), (
+                "bytes differ"
+            )
+            self.memory.count("downloads")
+
+    def _fetch(self, link: str) -> bytes:
+        for _ in range(60):
+            with contextlib.suppress(Exception):
+                status, body = get(link)
+                if status < 500:
+                    assert status == 200, f"storage said {status}"
+                    return body
+            time.sleep(0.3)
+        raise AssertionError("storage does not give it")
+
+    # -- ending --------------------------------------------------------------------------------
+
+    def _delete(self) -> None:
+        self.step = "deleting"
+        _expect(self._call("DELETE"), 204, 410)
+        self._must_become("DELETED")
+        self._is_over()
+
+    def _expire(self, *, and_go: bool = False) -> None:
+        self.step = "letting it expire"
+        self._change("expires_at = now() - interval '1 second'", "READY")
+        self._must_become("DELETED" if and_go else "EXPIRED")
+        self._is_over()
+        if and_go:
+            with self.memory.lock:
+                self.memory.to_go.append(self.sent.id)
+
+    def _is_over(self) -> None:
+        """From this moment on the link gives nothing to anybody."""
+        self.step += ", and looking again"
+        _expect(self.person.insist("GET", self.sent.page), 410)
+        stranger = Person(self.lab.stack, self.memory.heard)
+        file = self.sent.json["files"][0]
+        answer = stranger.insist("GET", f"{self.sent.page}/files/{file['id']}", **AGENT)
+        _expect(answer, 410)
+
+    def _change(self, values: str, state: str) -> None:
+        """Move the row's dates, as if time had passed."""
+        query = f"UPDATE transfers SET {values} WHERE id = %s AND state = '{state}'"
+        ask(self.lab, query, self.sent.id)
+
+    def _show(self) -> dict[str, Any]:
+        answer = self._call("GET")
+        _expect(answer, 200)
+        return answer.json
+
+    def _call(self, method: str, path: str = "", body: Any = None) -> Answer:
+        return self.person.call(self.sent, method, path, body)
+
+
+def ask(lab: Lab, query: str, *values: Any) -> list[tuple[Any, ...]]:
+    """One statement on a connection past the sabotage; again if it was among those that ended."""
+    for _ in range(20):
+        with contextlib.suppress(psycopg2.OperationalError, psycopg2.InterfaceError):
+            return lab.truth.rows(query, *values)
+        time.sleep(0.2)
+    return lab.truth.rows(query, *values)
+
+
+def _expect(answer: Answer, *statuses: int) -> None:
+    assert answer.status in statuses, f"{answer} {answer.body[:300]!r}"
+
+
+def _at_once(act: Callable[[int], Any], count: int) -> list[Any]:
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(act, range(count)))

@@ -1,0 +1,178 @@
+"""S09, S13, S18: one address has a share, counted once however many processes and headers."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import redis
+from flask import Flask
+from flask.testing import FlaskClient
+
+from tests.factories import Sender, http
+from tests.threats.conftest import LoggedStack, MakeApp
+
+Configure = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_counted(app: Flask, environ: dict[str, str]) -> Iterator[None]:
+    """Each test begins with a full share, and leaves none behind that is used up."""
+    known = redis.Redis.from_url(environ["REDIS_URL"])
+    for _ in range(2):
+        for key in known.scan_iter("LIMITS:*"):
+            known.delete(key)
+        if _ == 0:
+            yield
+
+
+def statuses(client: FlaskClient, count: int, **given: Any) -> list[int]:
+    """What so many unknown links are answered with."""
+    return [client.get(f"/d/{n:032}", **given).status_code for n in range(count)]
+
+
+def test_s09_unknown_links_end_in_429_within_400_tries(
+    client: FlaskClient, sender: Sender, configure: Configure
+) -> None:
+    sent = sender.create()
+    configure(max_unknown_per_minute=100)
+    assert Counter(statuses(client, 400)) == {404: 100, 429: 300}
+    # A link that is right is no better: otherwise the answer would tell.
+    refused = client.get(f"/d/{sent.slug}")
+    assert refused.status_code == 429
+    assert int(refused.headers["Retry-After"]) > 0
+    assert "too much at once" in refused.text
+    assert refused.mimetype == "text/html"
+    somebody = {"environ_base": {"REMOTE_ADDR": "203.0.113.8"}}
+    assert client.get(f"/d/{sent.slug}", **somebody).status_code == 200
+
+
+def test_s09_whoever_has_the_link_may_look_as_often_as_he_likes(
+    client: FlaskClient, sender: Sender, configure: Configure
+) -> None:
+    """A page that refreshes itself for an hour is nobody guessing."""
+    sent = sender.create()
+    configure(max_unknown_per_minute=3)
+    assert {client.get(f"/d/{sent.slug}").status_code for _ in range(50)} == {200}
+
+
+def test_s09_guessing_files_of_a_link_counts_too(
+    client: FlaskClient, sender: Sender, configure: Configure
+) -> None:
+    sent = sender.ready()
+    configure(max_unknown_per_minute=5)
+    headers = {"User-Agent": "curl/8"}
+    url = f"/d/{sent.slug}/files/00000000-0000-4000-8000-%012d"
+    told = [client.get(url % n, headers=headers).status_code for n in range(10)]
+    assert told == [404] * 5 + [429] * 5
+
+
+@pytest.mark.real_commits
+def test_s09_three_processes_count_as_one(
+    app: Flask, environ: dict[str, str], tmp_path: Any
+) -> None:
+    limits = {"MAX_UNKNOWN_PER_MINUTE": "30", "WEB_CONCURRENCY": "3"}
+    stack = LoggedStack(environ | limits, tmp_path / "output")
+    stack.start("web")
+    try:
+        with ThreadPoolExecutor(6) as pool:
+            told = Counter(pool.map(lambda n: _look(stack, n), range(150)))
+    finally:
+        stack.stop()
+    # Several at the same moment may slip by together, but not once for each process.
+    assert 30 <= told[404] <= 36
+    assert told[429] == 150 - told[404]
+
+
+def _look(stack: LoggedStack, number: int) -> int:
+    headers = {"Connection": "close", "X-Forwarded-For": f"203.0.113.{number}"}
+    return http.request("GET", f"{stack.url}/d/{number:032}", headers=headers).status
+
+
+# -- whose address -----------------------------------------------------------------------------
+
+
+def forged(number: int) -> dict[str, str]:
+    return {
+        "X-Forwarded-For": f"203.0.113.{number}, 198.51.100.7",
+        "X-Real-IP": f"203.0.113.{number}",
+        "Forwarded": f"for=203.0.113.{number}",
+        "Client-IP": f"203.0.113.{number}",
+    }
+
+
+@pytest.mark.parametrize("proxies", ["0", "1"])
+def test_s13_150_forged_addresses_are_one(make_app: MakeApp, proxies: str) -> None:
+    """Without a router the header is only what the client says; with one, its last word counts."""
+    client = make_app(TRUSTED_PROXIES=proxies, MAX_UNKNOWN_PER_MINUTE="20").test_client()
+    told = [client.get(f"/d/{n:032}", headers=forged(n)).status_code for n in range(150)]
+    assert Counter(told) == {404: 20, 429: 130}
+
+
+def test_s13_behind_a_router_each_visitor_has_his_own_share(make_app: MakeApp) -> None:
+    client = make_app(TRUSTED_PROXIES="1", MAX_UNKNOWN_PER_MINUTE="5").test_client()
+    for last in ("198.51.100.1", "198.51.100.2", "2001:db8:0:1::1", "2001:db8:0:2::1"):
+        headers = {"X-Forwarded-For": f"203.0.113.1, {last}"}
+        assert statuses(client, 6, headers=headers) == [404] * 5 + [429]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("203.0.113.1", "203.0.113.2", False),
+        ("203.0.113.1", "::ffff:203.0.113.1", True),
+        ("::ffff:203.0.113.1", "::ffff:203.0.113.2", False),
+        ("2001:db8::1", "2001:db8::ffff:1", True),
+        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+    ],
+)
+def test_s13_an_ipv6_customer_is_one_and_ipv4_stays_itself(
+    client: FlaskClient, configure: Configure, one: str, other: str, same: bool
+) -> None:
+    configure(max_unknown_per_minute=5)
+    statuses(client, 6, environ_base={"REMOTE_ADDR": one})
+    (told,) = statuses(client, 1, environ_base={"REMOTE_ADDR": other})
+    assert told == (429 if same else 404)
+
+
+def test_s13_redis_holds_no_address(
+    client: FlaskClient, configure: Configure, environ: dict[str, str]
+) -> None:
+    configure(max_unknown_per_minute=5)
+    statuses(client, 3, environ_base={"REMOTE_ADDR": "203.0.113.99"})
+    keys = redis.Redis.from_url(environ["REDIS_URL"]).keys("*")
+    assert keys
+    assert not [key for key in keys if b"203.0.113" in key]
+
+
+# -- creating ----------------------------------------------------------------------------------
+
+
+def test_s18_creating_without_end_is_429_within_600(
+    client: FlaskClient, configure: Configure
+) -> None:
+    """Failed attempts count: they cost as much."""
+    configure(max_creates_per_hour=400)
+    told = [client.post("/transfers", json=[] if n % 8 else {}) for n in range(600)]
+    assert [one.status_code == 429 for one in told] == [False] * 400 + [True] * 200
+    assert told[-1].json["error"]["code"] == "too_many"
+    assert int(told[-1].headers["Retry-After"]) > 0
+    somebody = {"REMOTE_ADDR": "203.0.113.8"}
+    assert client.post("/transfers", json={}, environ_base=somebody).status_code == 201
+
+
+def test_s18_one_address_may_hold_so_many_open(sender: Sender, configure: Configure) -> None:
+    configure(max_open_transfers_per_address=3)
+    held = [sender.create() for _ in range(3)]
+    refused = sender.client.post("/transfers", json={})
+    assert (refused.status_code, refused.json["error"]["code"]) == (429, "too_many")
+    somebody = {"REMOTE_ADDR": "203.0.113.8"}
+    assert sender.client.post("/transfers", json={}, environ_base=somebody).status_code == 201
+    held[0].call("DELETE")
+    held[1].upload().complete()
+    assert [sender.client.post("/transfers", json={}).status_code for _ in range(3)] == [
+        201,
+        201,
+        429,
+    ]

@@ -75,3 +75,7 @@ tools: python
 
 browser:
 	@$(PYTHON) bin/setup.py chromium
+
+.PHONY: soak
+soak: python ## people against faults; MINUTES=n SEED=s
+	@$(BIN)/python -m tests.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))

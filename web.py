@@ -48,9 +48,7 @@ class Worker(ThreadWorker):
         _wake_at(conn, seen_size + 1)
         # murder_pending(), called every second, ends those whose time is over.
         self.pending_conns.append(conn)
-        self.poller.register(
-            conn.sock, EVENT_READ, partial(self.on_pending_socket_readable, conn)
-        )
+        self.poller.register(conn.sock, EVENT_READ, partial(self.on_pending_socket_readable, conn))
 
     def _refuse(self, conn: Any) -> None:
         with contextlib.suppress(OSError):

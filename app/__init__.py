@@ -12,7 +12,7 @@ from werkzeug.routing import BaseConverter
 
 from app import browsers, cli, config, doors, logs, models, patience, problems
 from app.api import status, transfers
-from app.db import db
+from app.db import db, end_session
 from app.extensions import csrf, migrate, queue, storage
 from app.pages import home, transfer, view
 
@@ -40,6 +40,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     logs.init_app(app, settings.log_level)
     patience.init_app(app)
     db.init_app(app)
+    app.teardown_appcontext(end_session)
     migrate.init_app(app, db)
     csrf.init_app(app)
     storage.bind(settings)

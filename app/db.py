@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import MetaData
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,18 @@ def release() -> None:
 def discard() -> None:
     """Give up whatever the session holds: after a failure, before asking something else."""
     db.session.rollback()
+
+
+def end_session(error: BaseException | None = None) -> None:
+    """With a request's context: end its transaction before the session is closed.
+
+    Where that fails the connection is dead, and the transaction with it: the answer stands.
+    """
+    try:
+        db.session.rollback()
+    except DBAPIError as lost:
+        log.warning("a session ended without its connection: %s", type(lost.orig).__name__)
+        db.session().invalidate()
 
 
 def _attempt(action: Callable[[], object]) -> None:

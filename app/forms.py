@@ -8,7 +8,7 @@ from app.config import settings
 
 
 class FormGuard(CSRFProtect):
-    """flask-wtf's token, good under former keys too, and what the browser itself says of the origin.
+    """flask-wtf's token, good under former keys too, and what the browser says of the origin.
 
     Either alone would do; together one bug in either does no harm. `HX-Request` proves nothing.
     """

@@ -1,4 +1,4 @@
-"""How long one answer from outside may be waited for: seconds in a request, minutes in a job.
+"""How long one answer from outside may be waited for: seconds in a request, more in a job.
 
 A platform cuts a request off after 30 seconds without a word to the application; people leave
 earlier. Whoever waits for PostgreSQL or storage asks here how long.
@@ -13,17 +13,29 @@ import psycopg2
 from flask import Flask
 from psycopg2 import extensions
 
-# For one query, and for making a connection.
-QUERY_SECONDS = 4.0
+from app.circuit import Circuit
+
+# For making a connection, and for one query: in a request, and in a job or a command. There the
+# server's own statement_timeout comes first, unless the server has gone without a word.
 CONNECT_SECONDS = 3.0
+QUERY_SECONDS = 4.0
+JOB_QUERY_SECONDS = 20.0
+# After a connection could not be made in time no request tries to make one for so long.
+REST_SECONDS = 1.0
 
 _in_request: ContextVar[bool] = ContextVar("in_request", default=False)
+_circuit = Circuit(REST_SECONDS)
+
+
+class DatabaseSilent(psycopg2.OperationalError):
+    """PostgreSQL did not answer in time; whether it did what it was told is not known."""
 
 
 def init_app(app: Flask) -> None:
-    """Wait impatiently while a request is answered; needs nothing of other processes."""
+    """Wait impatiently while a request is answered. Call before the database's own init_app()."""
     app.before_request(lambda: (_in_request.set(True), None)[1])
-    app.teardown_request(lambda error: (_in_request.set(False), None)[1])
+    # With the context, not with the request: whoever asked also waits for the session's end.
+    app.teardown_appcontext(lambda error: (_in_request.set(False), None)[1])
     extensions.set_wait_callback(_wait)
 
 
@@ -37,14 +49,27 @@ def _wait(connection: Any) -> None:
 
     statement_timeout is the server's, and does not help when the server cannot be heard.
     """
-    is_connecting = connection.status == extensions.STATUS_SETUP
-    limit = CONNECT_SECONDS if is_connecting else QUERY_SECONDS if is_short() else None
-    deadline = None if limit is None else time.monotonic() + limit
+    if connection.status != extensions.STATUS_SETUP:
+        _poll(connection, QUERY_SECONDS if is_short() else JOB_QUERY_SECONDS)
+    elif is_short():
+        # Only silence opens the circuit: whoever is refused is refused at once anyway.
+        refusal = DatabaseSilent("the database did not answer a moment ago")
+        with _circuit.guard((DatabaseSilent,), refusal):
+            _poll(connection, CONNECT_SECONDS)
+    else:
+        _poll(connection, CONNECT_SECONDS)
+
+
+def _poll(connection: Any, limit: float) -> None:
+    deadline = time.monotonic() + limit
     while (state := connection.poll()) != extensions.POLL_OK:
-        left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= 0:
-            # psycopg2 closes the connection whose wait fails; doing it here would wait for itself.
-            raise psycopg2.OperationalError("no answer from the database in time")
-        files = [connection.fileno()]
-        reads, writes = (files, []) if state == extensions.POLL_READ else ([], files)
-        select.select(reads, writes, [], left)
+        left = deadline - time.monotonic()
+        if left <= 0:
+            # psycopg2 closes the connection whose wait fails; closing it here would never end,
+            # because whoever executes a query holds the connection's lock.
+            raise DatabaseSilent("no answer from the database in time")
+        # Not select(): it knows no descriptor above 1023, and slow clients take many.
+        waiting = select.poll()
+        is_reading = state == extensions.POLL_READ
+        waiting.register(connection.fileno(), select.POLLIN if is_reading else select.POLLOUT)
+        waiting.poll(left * 1000)

@@ -52,7 +52,10 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(Exception, _unexpected)
 
 
-@speaks("/")
+@speaks("/transfers")
+@speaks("/health")
+@speaks("/ready")
+@speaks("/openapi.json")
 def json_problem(error: AppError) -> Response:
     """The native shape: `{"error": {code, message, fields, request_id}, **details}`."""
     told: dict[str, Any] = {

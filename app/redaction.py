@@ -8,11 +8,14 @@ _SECRETS = (
     (re.compile(r"(?i)\b(bearer|basic)\s+[^\s\"',;)]+"), r"\1 ..."),
     (re.compile(r"/d/[A-Za-z0-9_-]{8,}"), "/d/..."),
     (re.compile(r"://[^/\s@]*@"), "://...@"),
-    # PostgreSQL repeats the row that a constraint refused; whoever cites it may indent it.
-    (re.compile(r"DETAIL: .*?(?=\n\s*\[SQL|\n\s*\(Background|\n\s*The above exc|\Z)", re.DOTALL), "DETAIL: ..."),
+    # PostgreSQL repeats the row that a constraint refused.
+    (
+        re.compile(r"DETAIL: .*?(?=\n\[SQL|\n\(Background|\nThe above exc|\Z)", re.DOTALL),
+        "DETAIL: ...",
+    ),
     # gunicorn repeats the header that it could not read.
     (re.compile(r"(Invalid request from ip=[^:\s]*:).*", re.DOTALL), r"\1 ..."),
-)  # fmt: skip
+)
 
 
 def redacted(text: str) -> str:

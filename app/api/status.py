@@ -1,6 +1,8 @@
 """/health: is this process alive; /ready: can it do its work; /openapi.json: what it offers."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from sqlalchemy import text
 
 from app.api.auth import anyone
 from app.db import db, discard, release
+from app.errors import Unavailable
 from app.extensions import queue, storage
 from app.services import doctor
 
@@ -26,21 +29,26 @@ def health() -> Response:
 
 @bp.get("/ready")
 @anyone
-def ready() -> tuple[Response, int]:
+def ready() -> tuple[Response, int, dict[str, str]]:
     """Database, queue and storage each answer, or 503 with which one does not.
 
     Sweeps that are late are told too (F52), but this process can serve without them.
     """
-    checks = {
-        "database": _works(_ask_database),
-        "queue": _works(queue.check),
-        "storage": _works(storage.check),
-    }
+    # All at once: one after the other they could take longer than whoever probes will wait.
+    with ThreadPoolExecutor(2) as pool:
+        asked = {
+            name: pool.submit(copy_context().run, _works, ask)
+            for name, ask in (("queue", queue.check), ("storage", storage.check))
+        }
+        checks = {"database": _works(_ask_database)}
+        checks |= {name: one.result() for name, one in asked.items()}
     all_well = all(checks.values())
     shown = {name: "OK" if well else "not answering" for name, well in checks.items()}
     shown["sweeps"] = "OK" if checks["database"] and not doctor.late_sweeps() else "late"
     body = {"status": "OK" if all_well else "unavailable", "checks": shown}
-    return jsonify(body), 200 if all_well else 503
+    if all_well:
+        return jsonify(body), 200, {}
+    return jsonify(body), Unavailable.status, {"Retry-After": str(Unavailable.retry_after)}
 
 
 @bp.get("/openapi.json")
@@ -56,14 +64,17 @@ def _description() -> Any:
 
 
 def _ask_database() -> None:
-    db.session.execute(text("SELECT 1"))
-    release()
+    try:
+        db.session.execute(text("SELECT 1"))
+        release()
+    except Exception:
+        discard()
+        raise
 
 
 def _works(ask: Callable[[], object]) -> bool:
     try:
         ask()
     except Exception:
-        discard()
         return False
     return True

@@ -7,8 +7,7 @@ Jobs are serialised as JSON and carry ids only.
 import logging
 import signal
 import threading
-import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from types import FrameType
 from typing import Any, Protocol
 
@@ -17,12 +16,13 @@ from flask import Flask
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from rq import Queue, Worker
+from rq.exceptions import StopRequested
 from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
 
+from app.circuit import Circuit
 from app.config import Settings
 from app.db import db
-from app.gateways.circuit import Circuit
 from app.redaction import redacted
 
 log = logging.getLogger(__name__)
@@ -94,20 +94,28 @@ class JobQueue:
         return self._circuit.guard((redis.RedisError,), away)
 
     def run_worker(self, app: Flask, names: list[str], stopping: threading.Event) -> None:
-        """Work on these queues, first one first, until SIGTERM or SIGINT."""
-        while True:
-            worker = self._make_worker(app, names, stopping)
-            worker.work(logging_level="WARNING")
-            if worker.is_leaving:
-                return
-            # RQ gave up, as it does when Redis hangs; a new worker finds it when it is back.
-            time.sleep(1)
+        """Work on these queues, first one first, until SIGTERM or SIGINT; survives Redis."""
+        # Raised by the signal where it finds an RQ worker that is between two jobs, or has ended.
+        with suppress(StopRequested):
+            while not stopping.is_set():
+                # RQ gives up when Redis hangs, and may even fail to say so; a new worker finds
+                # it when it is back.
+                try:
+                    self._make_worker(app, names, stopping).work(logging_level="WARNING")
+                except redis.RedisError as error:
+                    log.warning("the queue does not answer: %s", error)
+                stopping.wait(1)
 
     def _make_worker(
         self, app: Flask, names: list[str], stopping: threading.Event
     ) -> "BeelineWorker":
         """A worker blocks on Redis for seconds at a time, so it has a connection of its own."""
-        connection = redis.Redis.from_url(self._url, socket_connect_timeout=3)
+        connection = redis.Redis.from_url(
+            self._url,
+            socket_connect_timeout=3,
+            # How long it waits for an answer is up to RQ, and our own loop does the repeating.
+            retry=Retry(NoBackoff(), 1),
+        )
         worker = BeelineWorker(
             [Queue(name, connection=connection, serializer=JSONSerializer) for name in names],
             connection=connection,
@@ -134,7 +142,6 @@ class BeelineWorker(Worker):
 
     app: Flask
     stopping: threading.Event
-    is_leaving = False
     # Redis is looked for again this often at least, however long it has been away.
     max_connection_wait_time = 4.0
 
@@ -143,7 +150,7 @@ class BeelineWorker(Worker):
         for known in (signal.SIGINT, signal.SIGTERM):
             signal.signal(known, signal.SIG_IGN)
         log.info("worker stops")
-        self.is_leaving = True
+        self.stopping.set()
         if self.horse_pid:
             self.kill_horse(signal.SIGTERM)
             last_resort = threading.Timer(STOP_SECONDS, self.kill_horse)

@@ -20,9 +20,9 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from app import clock, patience
+from app.circuit import Circuit
 from app.config import Settings
 from app.errors import Outage, Unavailable
-from app.gateways.circuit import Circuit
 from app.gateways.presign import Credentials, Presigner
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class Storage:
         self._session = boto3.session.Session()
         self._circuit = Circuit(REST_SECONDS)
         # In a request two short tries; in a job as long as a Complete of many parts may take.
-        self._quick = self._make_client(settings, read_timeout=4, attempts=2)
+        self._quick = self._make_client(settings, read_timeout=3, attempts=2)
         self._patient = self._make_client(settings, read_timeout=90, attempts=5)
         public = settings.s3_public_endpoint_url or self._quick.meta.endpoint_url
         self._presigner = Presigner(

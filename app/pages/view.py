@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from flask import Flask, Response, g, make_response, render_template, request
 
 from app.errors import AppError
-from app.problems import speaks
+from app.problems import json_problem, speaks
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
@@ -38,6 +38,12 @@ def page_or_fragment(page: str, fragment: str, status: int, **context: object) -
     answer = make_response(render_template(fragment if is_htmx else page, **context), status)
     answer.headers["Vary"] = "HX-Request"
     return answer
+
+
+@speaks("/")
+def page_or_json(error: AppError) -> Response:
+    """An address that is nobody's: a page for a browser, JSON for a program."""
+    return page_problem(error) if request.accept_mimetypes.accept_html else json_problem(error)
 
 
 @speaks("/d/")

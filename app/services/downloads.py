@@ -82,13 +82,15 @@ def view(slug: str, visitor: str | None = None) -> TransferView:
     if state == "limit_reached" and _counted(transfer.id, visitor):
         state = "ready"
     files = [] if state in _ENDED else files_of(transfer.id)
+    # What its sender has deleted is told to nobody, its words neither.
+    is_told = state != "deleted"
     return TransferView(
         id=transfer.id,
         slug=transfer.slug,
         link=links.transfer_url(transfer.slug),
         state=state,
-        title=transfer.title,
-        message=transfer.message,
+        title=transfer.title if is_told else "",
+        message=transfer.message if is_told else "",
         expires_at=transfer.expires_at,
         expired_at=transfer.expired_at or transfer.expires_at,
         max_downloads=transfer.max_downloads,

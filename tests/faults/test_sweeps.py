@@ -157,7 +157,7 @@ def rows(
 
 def states() -> dict[State, int]:
     counted = db.session.execute(select(Transfer.state, func.count()).group_by(Transfer.state))
-    found = dict(counted.tuples().all())
+    found = dict(counted.all())
     db.session.commit()
     return found
 

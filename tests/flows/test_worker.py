@@ -1,14 +1,11 @@
 """A real worker and clock as processes of their own, killed and stopped as an operator's would be."""
 
 import json
-import os
 import signal
-import subprocess
 import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -19,8 +16,8 @@ from app.extensions import queue
 from app.gateways.queue import JobQueue
 from app.models import State
 from tests.factories import Sender, Sent
-from tests.processes import Process, children, kill_family
-from tests.proxy import Proxy
+from tests.lab.proxy import Proxy
+from tests.lab.stack import Process, begin, kill_family, kill_parent, signal_family
 
 pytestmark = pytest.mark.real_commits
 Start = Callable[..., Process]
@@ -29,10 +26,8 @@ Start = Callable[..., Process]
 @pytest.fixture
 def storage_behind(environ: dict[str, str]) -> Iterator[Proxy]:
     """What the worker takes for storage, and the test can make hang."""
-    parts = urlsplit(environ["S3_ENDPOINT_URL"])
-    proxy = Proxy(parts.hostname or "", parts.port or 80)
-    yield proxy
-    proxy.close()
+    with Proxy.before(environ["S3_ENDPOINT_URL"]) as proxy:
+        yield proxy
 
 
 @pytest.fixture
@@ -42,13 +37,11 @@ def start(
     """Start `worker.py` with these words; whatever still runs at the end is killed."""
     redis.Redis.from_url(environ["REDIS_URL"]).flushall()
     monkeypatch.setattr(queue, "put", lambda *given, **more: JobQueue.put(queue, *given, **more))
-    given = environ | {"S3_ENDPOINT_URL": f"http://127.0.0.1:{storage_behind.port}"}
+    given = environ | {"S3_ENDPOINT_URL": storage_behind.instead(environ["S3_ENDPOINT_URL"])}
     running: list[Process] = []
 
     def run(*words: str) -> Process:
-        running.append(
-            subprocess.Popen([sys.executable, "worker.py", *words], env=os.environ | given)
-        )
+        running.append(begin([sys.executable, "worker.py", *words], given))
         return running[-1]
 
     yield run
@@ -83,16 +76,15 @@ def test_f28_f29_a_worker_killed_in_the_middle_loses_nothing(
 ) -> None:
     """With only the parent killed its child goes on, beside the worker that takes over."""
     sent = sender.create({f"f{n}": b"x" for n in range(5)}).upload().complete()
-    storage_behind.flowing.clear()
+    storage_behind.hold()
     worker = start()
     assert storage_behind.held.wait(20)
     assert sent.row().lease_token is not None
     if whole_family:
         kill_family(worker)
     else:
-        os.kill(worker.pid, signal.SIGKILL)
-        worker.wait()
-    storage_behind.flowing.set()
+        kill_parent(worker)
+    storage_behind.up()
     start()
     start("clock")
     assert state_within(sent, State.READY, 60)
@@ -114,15 +106,14 @@ def test_f30_sigterm_in_the_middle_of_a_job_hands_it_over(
 ) -> None:
     """Two batches of files: told to stop in the first, the rest is for another worker."""
     sent = sender.create({f"f{n}": b"x" for n in range(40)}).upload().complete()
-    storage_behind.flowing.clear()
+    storage_behind.hold()
     worker = start()
     assert storage_behind.held.wait(20)
     began = time.monotonic()
     for _ in range(3):  # Heroku repeats it, and sends it to the children too
-        for pid in [worker.pid, *children(worker.pid)]:
-            os.kill(pid, signal.SIGTERM)
+        signal_family(worker.pid, signal.SIGTERM)
         time.sleep(0.1)
-    storage_behind.flowing.set()
+    storage_behind.up()
     worker.wait(25)
     assert time.monotonic() - began < 25
     assert sent.row().state is State.PROCESSING

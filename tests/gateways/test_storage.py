@@ -13,7 +13,7 @@ from moto import mock_aws
 from app import config
 from app.errors import Unavailable
 from app.extensions import storage
-from app.gateways.storage import NoSuchUpload, Part, Storage
+from app.gateways.storage import Listed, NoSuchUpload, Part, Storage
 from tests.factories import http, put
 
 BUCKET = {"Bucket": "b"}
@@ -98,6 +98,27 @@ def test_f48_every_page_of_open_uploads_is_read(stubbed: Any) -> None:
         BUCKET | {"Prefix": "beeline/", "KeyMarker": "beeline/a", "UploadIdMarker": "1"},
     )
     assert [one.s3_upload_id for page in gateway.open_uploads() for one in page] == ["1", "2"]
+
+
+def test_f48_f51_every_page_of_objects_is_read_and_only_ours_are_shown(stubbed: Any) -> None:
+    """Even where a store gives more than it was asked for."""
+    gateway, stub = stubbed
+    when = datetime(2030, 1, 1, tzinfo=UTC)
+    ours, theirs = (
+        {"Key": key, "Size": 3, "LastModified": when} for key in ("beeline/a", "beelines/b")
+    )
+    stub.add_response(
+        "list_objects_v2",
+        {"Contents": [ours, theirs], "IsTruncated": True, "NextContinuationToken": "t"},
+        BUCKET | {"Prefix": "beeline/"},
+    )
+    stub.add_response(
+        "list_objects_v2",
+        {"Contents": [ours | {"Key": "beeline/c"}], "IsTruncated": False},
+        BUCKET | {"Prefix": "beeline/", "ContinuationToken": "t"},
+    )
+    pages = list(gateway.objects())
+    assert pages == [[Listed("beeline/a", 3, when)], [Listed("beeline/c", 3, when)]]
 
 
 @pytest.mark.parametrize(

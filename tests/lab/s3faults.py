@@ -122,15 +122,14 @@ class _Plan:
 
 
 class S3Faults:
-    """Forwards to an endpoint; `plan()` says what goes wrong, `seen` counts the operations."""
+    """Forwards to an endpoint; `plan()` says what goes wrong, `seen()` counts what was asked."""
 
     def __init__(self, endpoint: str) -> None:
         parts = urlsplit(endpoint)
         self._target = (parts.hostname or "", parts.port or 80)
         self._lock = threading.Lock()
         self._plans: list[_Plan] = []
-        self.seen: Counter[str] = Counter()
-        # Between the SDK's own tries a connection may idle longer than urllib3 thinks.
+        self._asked: Counter[tuple[str, str]] = Counter()
         handler = type("Handler", (_Handler,), {"faults": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
@@ -155,6 +154,15 @@ class S3Faults:
         with self._lock:
             return sum(plan.left for plan in self._plans if plan.operation == operation)
 
+    def seen(self, operation: str, key: str = ANY) -> int:
+        """How often an operation was asked for, of one key or of all."""
+        with self._lock:
+            return sum(
+                count
+                for (asked, path), count in self._asked.items()
+                if operation in (ANY, asked) and key in path
+            )
+
     def close(self) -> None:
         """End the server; running answers are cut off."""
         self._server.shutdown()
@@ -175,7 +183,7 @@ class S3Faults:
 
     def _take(self, request: Request) -> Fault | None:
         with self._lock:
-            self.seen[request.operation] += 1
+            self._asked[request.operation, urlsplit(request.path).path] += 1
             for plan in self._plans:
                 if (
                     plan.left > 0

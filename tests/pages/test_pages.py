@@ -26,6 +26,16 @@ def test_home_and_unknown_addresses(client: FlaskClient) -> None:
         assert client.get(odd).status_code == 404
 
 
+def test_an_address_of_nobodys_is_a_page_for_a_browser_and_json_for_a_program(
+    client: FlaskClient,
+) -> None:
+    browser = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    page = client.get("/nope", headers=browser)
+    assert (page.status_code, page.mimetype) == (404, "text/html")
+    assert client.get("/nope", headers={"Accept": "application/json"}).is_json
+    assert client.get("/transfers/nope", headers=browser).is_json
+
+
 @pytest.mark.parametrize(("ended", "code"), [("expired", 410), ("deleted", 410), (None, 200)])
 def test_each_state_has_its_code(sender: Sender, ended: str | None, code: int) -> None:
     sent = sender.ready()

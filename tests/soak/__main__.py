@@ -17,9 +17,8 @@ from tests.soak import invariants
 from tests.soak.operator import Operator
 from tests.soak.people import Memory, People, ask
 from tests.soak.plan import Plan
-from tests.soak.sabotage import Saboteur
+from tests.soak.sabotage import PROCESSES, Saboteur
 
-PROCESSES = ("web", "web.2", "worker", "worker.2", "clock")
 SETTINGS = {
     # Small files go by a single PUT, as they do in production; bigger ones as multiparts.
     "S3_CONDITIONAL_WRITES": "true",

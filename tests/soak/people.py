@@ -19,7 +19,7 @@ from tests.lab.people import Answer, Heard, Person, Sent, get, put
 from tests.soak.plan import Life, Plan
 
 # Whatever is broken for a while, a transfer that was sent is READY within this time.
-READY_SECONDS = 120
+READY_SECONDS = 90
 # A command line's client: no cookies, so that each of its downloads counts.
 AGENT = {"User-Agent": "curl/8"}
 

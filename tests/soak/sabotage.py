@@ -11,6 +11,8 @@ from tests.lab.lab import Lab
 from tests.soak.people import Memory, ask
 from tests.soak.plan import Plan, Strike
 
+PROCESSES = ("web", "web.2", "worker", "worker.2", "clock")
+
 
 class Saboteur:
     """A thread of its own; whatever it broke is whole again when it has stopped."""
@@ -18,6 +20,7 @@ class Saboteur:
     def __init__(self, lab: Lab, plan: Plan, memory: Memory) -> None:
         self._lab, self._plan, self._memory = lab, plan, memory
         self._over = threading.Event()
+        self._is_idle = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.browser_line = lab.browser_line  # type: ignore[attr-defined]
 
@@ -27,10 +30,15 @@ class Saboteur:
 
     def stop(self) -> None:
         self._over.set()
-        self._thread.join(90)
-        assert not self._thread.is_alive(), "the saboteur hangs"
+        assert self._is_idle.wait(90), "the saboteur hangs"
 
     def _run(self) -> None:
+        self._break_things()
+        self._is_idle.set()
+        # The kernel ends the processes that this thread has started when the thread ends.
+        threading.Event().wait()
+
+    def _break_things(self) -> None:
         for number, strike in enumerate(self._plan.strikes):
             if self._over.wait(max(0.0, self._began + strike.at - time.monotonic())):
                 return
@@ -68,8 +76,14 @@ class Saboteur:
     def _mend(self) -> None:
         self._lab.heal()
         self.browser_line.up()
-        for name in ("web", "web.2", "worker", "worker.2", "clock"):
-            if name not in self._lab.stack.running:
+        for name in PROCESSES:
+            process = self._lab.stack.running.get(name)
+            if process is not None and process.poll() is not None:
+                # A platform would start it again; but only a kill may end it.
+                self._memory.find(f"{name} ended by itself with {process.returncode}")
+                self._lab.stack.kill(name)
+                process = None
+            if process is None:
                 self._lab.stack.start(name)
 
     def _kill_worker_parent(self, strike: Strike) -> None:

@@ -4,10 +4,12 @@ Not one answer is a 5xx, none tells how we are made, and the transfer they are a
 was. Slow ones end, and meanwhile others are served.
 """
 
+import contextlib
 import gzip
 import json
 import random
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +20,9 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from app import doors
 from app.doors import BODY_SECONDS
+from app.errors import TooSlow
 from tests.factories import Sender, Sent, http
 from tests.threats.conftest import LoggedStack
 from web import HEAD_SECONDS
@@ -128,7 +132,7 @@ def bodies() -> list[tuple[str, str, bytes, set[int | None]]]:
         ("chunk of 2**64", chunked, b"10000000000000000\r\n{}", {400}),
         ("too many chunks", chunked, b"10000\r\n" + b" " * 65536 + b"\r\n" + (b"10000\r\n" + b" " * 65536 + b"\r\n") * 33, {400, 413}),
         ("chunks that end early", chunked, b"5\r\n{}", {400, None}),
-        ("head without end", "X: " + "y" * 200_000, b"", {400, 431}),
+        ("head without end", "X: " + "y" * 200_000, b"", {400, 431, None}),
     ]  # fmt: skip
 
 
@@ -136,9 +140,7 @@ def test_s37_no_body_does_any_harm(web: LoggedStack, sender: Sender) -> None:
     sent = sender.create(title="as it was")
     before = sent.show()
     for what, headers, body, right in bodies():
-        answer = say(
-            web.port, request(sent, f"PATCH {sent.url}", headers, body), hang_up=True
-        )
+        answer = say(web.port, request(sent, f"PATCH {sent.url}", headers, body), hang_up=True)
         assert answer.status in right, (what, answer)
         assert_tells_nothing(answer.raw)
         assert sent.show() == before, what
@@ -147,7 +149,9 @@ def test_s37_no_body_does_any_harm(web: LoggedStack, sender: Sender) -> None:
     assert_quiet(web)
 
 
-def test_s37_lengths_that_are_lies_end_with_the_connection(web: LoggedStack, sender: Sender) -> None:
+def test_s37_lengths_that_are_lies_end_with_the_connection(
+    web: LoggedStack, sender: Sender
+) -> None:
     """What comes late is never taken for a request that no router in front has seen."""
     sent = sender.create(title="as it was")
     text = b'{"title": "changed"}'
@@ -168,7 +172,9 @@ def test_s37_lengths_that_are_lies_end_with_the_connection(web: LoggedStack, sen
     assert_quiet(web)
 
 
-def test_s37_slow_ones_end_and_others_are_served_meanwhile(web: LoggedStack, sender: Sender) -> None:
+def test_s37_slow_ones_end_and_others_are_served_meanwhile(
+    web: LoggedStack, sender: Sender
+) -> None:
     """40 dripping heads, and as many dripping bodies as all threads but two can take."""
     sent = sender.create(title="as it was")
     drip = b"x" * 1000
@@ -200,6 +206,42 @@ def test_s37_slow_ones_end_and_others_are_served_meanwhile(web: LoggedStack, sen
     assert max(one.seconds for one in late) < BODY_SECONDS + 3
     assert sent.show()["title"] == "as it was"
     assert_quiet(web)
+
+
+def test_s37_all_of_a_body_has_one_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However it is read: each read may be quick, and the whole still take for ever."""
+    monkeypatch.setattr(doors, "BODY_SECONDS", 0.4)
+    near, far = socket.socketpair()
+    stop = threading.Event()
+
+    def drip() -> None:
+        while not stop.wait(0.05):
+            with contextlib.suppress(OSError):
+                far.send(b"x")
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    began = time.monotonic()
+    body = doors._TimedBody(Received(near), near, length=1000)
+    try:
+        with pytest.raises(TooSlow):
+            while time.monotonic() < began + 5:
+                body.read(1)
+    finally:
+        stop.set()
+        thread.join()
+        near.close()
+        far.close()
+    assert 0.3 < time.monotonic() - began < 3
+
+
+class Received:
+    """What gunicorn gives for a body, in short."""
+
+    failed = False
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.read = connection.recv
 
 
 def served(web: LoggedStack) -> float:
@@ -261,17 +303,36 @@ def test_s33_s37_random_requests_to_every_route_are_never_a_500(
         if turn % 50 == 0:
             sent = sender.create({"a": b"1", "b/c": b"2"})
         method, rule = dice.choice(rules)
-        ids = [str(sent.id), sent.files[0]["id"], "00000000-0000-0000-0000-000000000000", "%00", "x", "é"]
-        url = rule.replace("<uuid:transfer_id>", str(sent.id) if dice.random() < 0.9 else dice.choice(ids))
-        url = url.replace("<uuid:file_id>", dice.choice(ids)).replace("<slug:slug>", dice.choice([sent.slug, "x" * 32]))
+        ids = [
+            str(sent.id),
+            sent.files[0]["id"],
+            "00000000-0000-0000-0000-000000000000",
+            "%00",
+            "x",
+            "é",
+        ]
+        url = rule.replace(
+            "<uuid:transfer_id>", str(sent.id) if dice.random() < 0.9 else dice.choice(ids)
+        )
+        url = url.replace("<uuid:file_id>", dice.choice(ids)).replace(
+            "<slug:slug>", dice.choice([sent.slug, "x" * 32])
+        )
         body = json.dumps(anything(dice)).encode("utf-8", "surrogatepass")
         if dice.random() < 0.2:
             cut = dice.randrange(len(body) + 1)
             body = body[:cut] + dice.randbytes(dice.randrange(4)) + body[cut + 1 :]
-        headers = dict(sent.headers) if dice.random() < 0.9 else {"Authorization": dice.choice(["", "Bearer", "Bearer  ", "Basic eDp5", "é"])}
+        headers = (
+            dict(sent.headers)
+            if dice.random() < 0.9
+            else {"Authorization": dice.choice(["", "Bearer", "Bearer  ", "Basic eDp5", "é"])}
+        )
         if dice.random() < 0.1:
             headers["Idempotency-Key"] = "".join(dice.choices("ab\x7f é", k=25))
-        kind = "application/json" if dice.random() < 0.95 else dice.choice(["text/plain", "multipart/form-data", ";"])
+        kind = (
+            "application/json"
+            if dice.random() < 0.95
+            else dice.choice(["text/plain", "multipart/form-data", ";"])
+        )
         answer = client.open(
             url, method=method, data=body, content_type=kind, headers=headers,
             query_string={"q": dice.choice(["%00", "x", "\ud800".encode("utf-8", "surrogatepass")])},

@@ -48,7 +48,9 @@ WRONG: list[tuple[str, Callable[[str, str], str | None], dict[str, str]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("token", "headers"), [one[1:] for one in WRONG], ids=[w[0] for w in WRONG])
+@pytest.mark.parametrize(
+    ("token", "headers"), [one[1:] for one in WRONG], ids=[w[0] for w in WRONG]
+)
 def test_s06_a_form_that_is_not_ours_is_refused(
     sender: Sender, token: Callable[[str, str], str | None], headers: dict[str, str]
 ) -> None:

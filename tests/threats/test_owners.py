@@ -26,8 +26,9 @@ KEYS: dict[str, Callable[[str, str], str | None]] = {
     "cut short": lambda right, other: f"Bearer {right[:-1]}",
     "too long": lambda right, other: f"Bearer {right}A",
     "of other letters": lambda right, other: f"Bearer {right.swapcase()}",
-    "the right one, as a name": lambda right, other: "Basic "
-    + base64.b64encode(f"{right}:{right}".encode()).decode(),
+    "the right one, as a name": lambda right, other: (
+        "Basic " + base64.b64encode(f"{right}:{right}".encode()).decode()
+    ),
     "twice": lambda right, other: f"Bearer {right}, Bearer {right}",
     "made up": lambda right, other: "Bearer " + "x" * 43,
     "not ASCII": lambda right, other: "Bearer ünïcode",
@@ -86,9 +87,7 @@ def test_s07_a_file_is_looked_for_in_its_own_transfer_only(sender: Sender) -> No
     assert other.row().download_count == 0
 
 
-def test_s09_an_unknown_transfer_and_a_wrong_key_are_told_alike(
-    app: Flask, sender: Sender
-) -> None:
+def test_s09_an_unknown_transfer_and_a_wrong_key_are_told_alike(app: Flask, sender: Sender) -> None:
     """To the letter, but for the request's own number."""
     sent = sender.create()
     nowhere = Sent(sender.client, sent.json | {"id": NOBODY})

@@ -1,0 +1,97 @@
+"""Look every pinned dependency up in the public advisories: `make audit`.
+
+Ends with 1 when something known is wrong, and with 0 when nothing is. What could not be looked up,
+because there is no network or a mirror without advisories, is said in so many words and is no
+failure, unless `--strict`. A finding that does not concern us is named in ACCEPTED with its reason.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = ROOT / ".venv" / "bin"
+REQUIREMENTS = ("requirements.txt", "requirements-dev.txt")
+# Advisory -> why it does not concern us. Empty is how it should be.
+ACCEPTED: dict[str, str] = {}
+LIMIT_SECONDS = 180
+
+# What was found, and what could not be looked up; a line for each.
+Verdict = tuple[list[str], list[str]]
+
+
+def judge_python(answer: str) -> Verdict:
+    """Read what `pip-audit --format json` wrote."""
+    try:
+        packages: list[dict[str, Any]] = json.loads(answer)["dependencies"]
+    except (ValueError, KeyError, TypeError):
+        return [], ["no Python package could be looked up"]
+    found = [
+        f"{one['name']} {one['version']}: {bug['id']}, mended in "
+        f"{', '.join(bug.get('fix_versions') or []) or 'no version yet'}"
+        for one in packages
+        for bug in one.get("vulns", [])
+        if not {bug["id"], *bug.get("aliases", [])} & set(ACCEPTED)
+    ]
+    skipped = [one["name"] for one in packages if "skip_reason" in one]
+    if not packages or len(skipped) == len(packages):
+        return found, ["no Python package could be looked up"]
+    return found, [f"{name} could not be looked up" for name in skipped]
+
+
+def judge_node(answer: str) -> Verdict:
+    """Read what `npm audit --json` wrote."""
+    try:
+        bugs: dict[str, dict[str, Any]] = json.loads(answer)["vulnerabilities"]
+    except (ValueError, KeyError, TypeError):
+        return [], ["no Node package could be looked up"]
+    return [
+        f"{name} {bug.get('range', '')}: {bug['severity']}"
+        for name, bug in sorted(bugs.items())
+        if name not in ACCEPTED
+    ], []
+
+
+def answer_of(*command: str | Path) -> str:
+    """What a command writes; nothing when it cannot be run or does not end."""
+    try:
+        done = subprocess.run(
+            [str(word) for word in command],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout
+
+
+def main(words: list[str]) -> int:
+    """Ask for each list, say what came of it, and return the process's end."""
+    verdicts = {
+        name: judge_python(
+            answer_of(BIN / "pip-audit", "-r", name, "--disable-pip", "--no-deps", "-f", "json")
+        )
+        for name in REQUIREMENTS
+    }
+    verdicts["package-lock.json"] = judge_node(answer_of(BIN / "npm", "audit", "--json"))
+    for name, (found, unknown) in verdicts.items():
+        for line in found:
+            print(f"{name}: VULNERABLE {line}")
+        for line in unknown:
+            print(f"{name}: not checked: {line}")
+        if not found and not unknown:
+            print(f"{name}: nothing is known against it")
+    is_bad = any(found for found, _ in verdicts.values())
+    is_unknown = any(unknown for _, unknown in verdicts.values())
+    return int(is_bad or (is_unknown and "--strict" in words))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

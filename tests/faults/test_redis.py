@@ -1,0 +1,97 @@
+"""Redis refused, hanging, slow and emptied, while people send and look: see FAULTS F31, F32."""
+
+import logging
+import time
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from tests.lab.lab import Lab, running, seconds_until
+from tests.lab.people import Heard, crowd
+
+# Shown by `pytest --log-cli-level=INFO`: the figures of docs/reliability.md.
+log = logging.getLogger("figures")
+BACK_SECONDS = 20
+READY_SECONDS = 60
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """Two web processes, two workers and the clock."""
+    with running("web", "web.2", "worker", "worker.2", "clock") as started:
+        yield started
+
+
+@pytest.fixture(autouse=True)
+def _healed(lab: Lab) -> Iterator[None]:
+    yield
+    lab.heal()
+
+
+def _is_ready(lab: Lab) -> bool:
+    return lab.person(Heard()).ask("GET", "/ready").status == 200
+
+
+@pytest.mark.parametrize("fault", ["down", "blackhole"])
+def test_f31_without_redis_everything_is_accepted_and_ready_soon_after(
+    lab: Lab, fault: str
+) -> None:
+    """Nobody is refused: the rows are the truth, and the sweep repeats what was not queued."""
+    with crowd(lab.stack) as people:
+        time.sleep(1)
+        getattr(lab.redis, fault)()
+        before = len(people.sent)
+        time.sleep(8)
+        lab.redis.up()
+        back = seconds_until(lambda: _is_ready(lab), BACK_SECONDS)
+    assert len(people.sent) > before
+    people.heard.check()
+    assert 503 not in people.heard.statuses
+    # The sweep leaves a reminder that may still be heard alone for a while: not the point here.
+    lab.truth.skip_waits()
+    took = lab.truth.wait_until_ready(people.sent, READY_SECONDS)
+    lab.truth.check(people.sent)
+    log.info(
+        f"{fault}: slowest {people.heard.slowest:.1f} s, back {back:.1f} s, ready {took:.1f} s"
+    )
+
+
+def test_f31_a_slow_redis_slows_and_breaks_nothing(lab: Lab) -> None:
+    """0.4 s for every piece of data each way: longer than any round trip around the world."""
+    lab.redis.slow(0.4)
+    with crowd(lab.stack) as people:
+        time.sleep(6)
+    lab.redis.up()
+    people.heard.check()
+    lab.truth.skip_waits()
+    lab.truth.wait_until_ready(people.sent, READY_SECONDS)
+    log.info(f"slow: slowest {people.heard.slowest:.1f} s")
+
+
+def test_f31_what_is_down_is_not_hammered(lab: Lab) -> None:
+    """Only the first request of each web process waits; the others are told at once."""
+    lab.redis.blackhole()
+    person = lab.person()
+    for _ in range(6):
+        person.ask("GET", "/ready")
+    waits = [answer.seconds for answer in person.heard.answers]
+    assert sum(seconds > 1 for seconds in waits) <= 2 * 2, waits
+    person.heard.check()
+
+
+def test_f32_redis_loses_everything_again_and_again(lab: Lab) -> None:
+    """FLUSHALL in the middle of work, as an eviction or a restart without a disk would do."""
+    client = redis.Redis.from_url(lab.environ["REDIS_URL"])
+    with crowd(lab.stack) as people:
+        for _ in range(12):
+            time.sleep(0.3)
+            client.flushall()
+    people.heard.check()
+    assert 503 not in people.heard.statuses
+    assert len(people.sent) >= 6
+    lab.truth.skip_waits()
+    took = lab.truth.wait_until_ready(people.sent, READY_SECONDS)
+    lab.truth.check(people.sent)
+    log.info(f"flushed: ready {took:.1f} s")
+    client.close()

@@ -9,7 +9,7 @@ WITH_DATABASE := $(BIN)/python -m embedded.with_services postgres --
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate $(u)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint layers migrations types js bench lock migrate clean python tools browser
+.PHONY: help run test check lint layers migrations types js bench lock migrate clean python tools browser audit
 
 help: ## list these
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,7 +24,12 @@ else
 	@$(MAKE) --no-print-directory check
 	@echo "== tests"
 	@$(BIN)/python -m pytest -n $(JOBS)
+	@$(MAKE) --no-print-directory audit
 endif
+
+audit: python tools ## known advisories against what is pinned; tells what it could not check
+	@echo "== advisories"
+	@$(BIN)/python bin/audit.py
 
 check: lint layers migrations types js ## all that needs no test run: style, layers, migrations, types, browser code
 
@@ -76,6 +81,6 @@ tools: python
 browser:
 	@$(PYTHON) bin/setup.py chromium
 
-.PHONY: soak
+.PHONY: soak audit
 soak: python ## people against faults; MINUTES=n SEED=s
 	@$(BIN)/python -m tests.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))

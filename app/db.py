@@ -97,6 +97,8 @@ def end_session(error: BaseException | None = None) -> None:
 
     Where that fails the connection is dead, and the transaction with it: the answer stands.
     """
+    # A rollback expires every object; what was handed out keeps what it has read.
+    db.session.expunge_all()
     try:
         db.session.rollback()
     except DBAPIError as lost:

@@ -73,7 +73,9 @@ def database(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.node.get_closest_marker("real_commits"):
         yield
         with engine.begin() as connection:
-            connection.execute(text("TRUNCATE transfers, files, uploads, downloads, heartbeats CASCADE"))
+            connection.execute(
+                text("TRUNCATE transfers, files, uploads, downloads, heartbeats CASCADE")
+            )
         return
     connection = engine.connect()
     outer = connection.begin()

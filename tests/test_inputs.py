@@ -72,6 +72,8 @@ def test_instants_that_are(value: str) -> None:
 
 
 def test_all_complaints_come_at_once_by_full_path_and_unknown_fields_too() -> None:
+    """S08."""
+
     def read(given: Inputs) -> None:
         given.text("title", longest=3)
         given.each(

@@ -19,6 +19,7 @@ from rq import Queue, Worker
 from rq.exceptions import StopRequested
 from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
+from rq.worker.base import WorkerStatus
 
 from app.circuit import Circuit
 from app.config import Settings
@@ -156,7 +157,10 @@ class BeelineWorker(Worker):
             last_resort = threading.Timer(STOP_SECONDS, self.kill_horse)
             last_resort.daemon = True
             last_resort.start()
-        self._shutdown()
+        # As RQ's own _shutdown() does, but without telling Redis, which may be away just now.
+        if self.get_state() != WorkerStatus.BUSY:
+            raise StopRequested
+        self._stop_requested = True
 
     def setup_work_horse_signals(self) -> None:
         """The child goes on after SIGTERM, and its job sees `stopping`."""

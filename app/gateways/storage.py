@@ -113,9 +113,11 @@ class Storage:
         self._bucket = settings.s3_bucket
         self._session = boto3.session.Session()
         self._circuit = Circuit(REST_SECONDS)
-        # In a request two short tries; in a job as long as a Complete of many parts may take.
+        # In a request two short tries, in a job more and longer ones; and a Complete of many parts
+        # takes its time. Whoever waits that long for anything else waits for a dead connection.
         self._quick = self._make_client(settings, read_timeout=3, attempts=2)
-        self._patient = self._make_client(settings, read_timeout=90, attempts=5)
+        self._steady = self._make_client(settings, read_timeout=15, attempts=5)
+        self._patient = self._make_client(settings, read_timeout=60, attempts=5)
         public = settings.s3_public_endpoint_url or self._quick.meta.endpoint_url
         self._presigner = Presigner(
             public,
@@ -128,7 +130,7 @@ class Storage:
 
     @property
     def _client(self) -> Any:
-        return self._quick if patience.is_short() else self._patient
+        return self._quick if patience.is_short() else self._steady
 
     @property
     def origin(self) -> str:
@@ -197,7 +199,7 @@ class Storage:
         """
         listed = [{"PartNumber": part.number, "ETag": part.etag} for part in parts]
         with self._asking():
-            self._client.complete_multipart_upload(
+            self._patient.complete_multipart_upload(
                 Bucket=self._bucket,
                 Key=key,
                 UploadId=s3_upload_id,

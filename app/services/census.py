@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, and_, func, or_, select
 
-from app.config import settings
 from app.db import db, release
 from app.models import File, Transfer, Upload, UploadState
 from app.services import upkeep
@@ -36,7 +35,7 @@ def _to_expire(tell: Tell) -> Figure:
 
 
 def _to_delete(tell: Tell) -> Figure:
-    return Figure(_count(_will_be_past_grace()))
+    return Figure(_count(upkeep.is_past_grace()))
 
 
 def _abandoned(tell: Tell) -> Figure:
@@ -52,7 +51,7 @@ def _to_remove(tell: Tell) -> Figure:
     ending = (
         select(File.upload_id)
         .join(Transfer)
-        .where(or_(_will_be_past_grace(), upkeep.is_abandoned()))
+        .where(or_(upkeep.is_past_grace(), upkeep.is_abandoned()))
     )
     is_ending = and_(Upload.id.in_(ending), Upload.state != UploadState.ABORTED)
     count, size = db.session.execute(
@@ -74,13 +73,6 @@ def _orphans(tell: Tell) -> Figure:
     found = upkeep.find_orphans(tell)
     is_refused = upkeep.is_unreasonable(len(found.orphans), found.listed_count)
     return Figure(len(found.orphans), found.size, is_refused)
-
-
-def _will_be_past_grace() -> ColumnElement[bool]:
-    """Without a grace period what expires now is deleted in the same run."""
-    if settings.grace_in_days:
-        return upkeep.is_past_grace()
-    return or_(upkeep.is_past_grace(), upkeep.is_due())
 
 
 def _count(condition: ColumnElement[bool]) -> int:

@@ -120,11 +120,12 @@ def create(
     return Created(of_id(transfer.id), owner_token)
 
 
-def _owner_token(idempotency_key: str | None) -> str:
+def _owner_token(idempotency_key: str | None, secret_key: str | None = None) -> str:
     """Random; or derived from the sender's own secret, so that it can be answered again."""
     if idempotency_key is None:
         return secrets.token_urlsafe(32)
-    made = hmac.digest(settings.secret_key.encode(), f"owner:{idempotency_key}".encode(), "sha256")
+    ours = (secret_key or settings.secret_key).encode()
+    made = hmac.digest(ours, f"owner:{idempotency_key}".encode(), "sha256")
     return base64.urlsafe_b64encode(made).rstrip(b"=").decode()
 
 
@@ -142,8 +143,12 @@ def _created_before(idempotency_key: str, request_hash: bytes) -> Created | None
         return None
     if before.request_hash != request_hash:
         raise WrongState("This Idempotency-Key was used for another request.")
-    owner_token = _owner_token(idempotency_key)
-    return Created(owned(before.id, owner_token), owner_token)
+    # Made under a key that has been changed since? Then under one of the former.
+    for secret_key in (settings.secret_key, *settings.secret_key_fallbacks):
+        owner_token = _owner_token(idempotency_key, secret_key)
+        if hash_token(owner_token) == before.owner_token_hash:
+            return Created(owned(before.id, owner_token), owner_token)
+    raise NotFound("There is no such transfer.")
 
 
 def _check_share(address_hash: bytes | None) -> None:

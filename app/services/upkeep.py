@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from app import clock, jobs, lifecycle
+from app import clock, crash, jobs, lifecycle
 from app.clock import db_now
 from app.config import settings
 from app.db import db, release, transaction
@@ -118,8 +118,11 @@ def remove_bytes(tell: Tell = _untold) -> int:
     """
     count = 0
     while batch := _claim_removals():
+        crash.point("remove.1")
         removed = uploads.remove(batch)
+        crash.point("remove.3")
         _settle_removals(removed)
+        crash.point("remove.4")
         count += len(removed)
         tell("removed", count)
         if len(removed) < len(batch):
@@ -184,8 +187,11 @@ def is_due() -> ColumnElement[bool]:
 
 
 def is_past_grace() -> ColumnElement[bool]:
-    """The condition that an EXPIRED transfer can no longer be revived."""
-    until = db_now() - timedelta(days=settings.grace_in_days)
+    """The condition that an EXPIRED transfer can no longer be revived, nor be downloaded by an
+    address that was handed out before it expired."""
+    grace = timedelta(days=settings.grace_in_days)
+    last_address = timedelta(seconds=settings.download_url_ttl_in_seconds)
+    until = db_now() - max(grace, last_address)
     return and_(Transfer.state == State.EXPIRED, Transfer.expired_at <= until)
 
 
@@ -321,6 +327,8 @@ def _in_batches(step: Callable[[], Sequence[uuid.UUID]], limit: int, tell: Tell)
     while True:
         with transaction():
             done = step()
+            crash.point("sweep.1")
+        crash.point("sweep.2")
         count += len(done)
         tell("done", count)
         if len(done) < limit or jobs.stopping.is_set():

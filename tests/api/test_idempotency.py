@@ -7,6 +7,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from app import config
 from app.db import db
 from app.models import Transfer
 from tests.factories import Sender
@@ -26,6 +27,14 @@ def test_the_same_request_again_has_the_same_answer(client: FlaskClient) -> None
     assert first.json == second.json
     token = {"Authorization": f"Bearer {second.json['owner_token']}"}
     assert client.get(f"/transfers/{second.json['id']}", headers=token).status_code == 200
+
+
+def test_s34_after_the_secret_key_was_changed_too(client: FlaskClient, configure) -> None:
+    first, former = create(client), config.settings.secret_key
+    configure(secret_key="another-secret-key-0123456789-abcdef", secret_key_fallbacks=(former,))
+    assert create(client).json["owner_token"] == first.json["owner_token"]
+    configure(secret_key_fallbacks=())
+    assert create(client).status_code == 404
 
 
 def test_another_request_under_the_same_key_is_refused(client: FlaskClient) -> None:

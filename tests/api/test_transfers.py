@@ -44,6 +44,7 @@ BIGGER_THAN_S3 = 10_000 * 5 * 1024**3 + 1
     ],
 )
 def test_create_names_the_bad_field(client: FlaskClient, body: Any, field: str) -> None:
+    """S08, S17, S37: a size is a whole number from 0, no field is unknown, text is text."""
     answer = client.post("/transfers", data=json.dumps(body), content_type="application/json")
     assert answer.status_code == 400, answer.json
     assert answer.json["error"]["code"] == "invalid"
@@ -66,12 +67,14 @@ def test_create_names_the_bad_field(client: FlaskClient, body: Any, field: str) 
     ],
 )
 def test_bodies_that_are_no_json(client: FlaskClient, body: bytes, kind: str, status: int) -> None:
+    """S37."""
     answer = client.post("/transfers", data=body, content_type=kind)
     assert answer.status_code == status, answer.json
     assert set(answer.json["error"]) >= {"code", "message", "request_id"}
 
 
 def test_an_unknown_transfer_and_a_wrong_token_look_the_same(sender: Sender) -> None:
+    """S07, S09."""
     sent = sender.create()
     calls = [
         ("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/parts"), ("GET", "/parts"),
@@ -123,6 +126,7 @@ def test_wrong_method_says_which_are_right(client: FlaskClient) -> None:
     ],
 )
 def test_part_numbers_outside_the_plan(sender: Sender, wanted: Any, field: str) -> None:
+    """F06, S15, S18."""
     sent = sender.create()
     if isinstance(wanted, list):
         wanted = [{"file": sent.files[0]["id"], **one} for one in wanted]
@@ -132,6 +136,7 @@ def test_part_numbers_outside_the_plan(sender: Sender, wanted: Any, field: str) 
 
 
 def test_a_file_of_another_transfer_is_not_signed_for(sender: Sender) -> None:
+    """S07."""
     mine, other = sender.create(), sender.create()
     wanted = {"wanted": [{"file": other.files[0]["id"], "numbers": [1]}]}
     assert mine.call("POST", "/parts", json=wanted).status_code == 404
@@ -154,6 +159,7 @@ def test_names_come_back_byte_for_byte_and_in_order(sender: Sender) -> None:
 
 
 def test_only_a_hash_of_the_owner_token_is_stored(sender: Sender) -> None:
+    """S28."""
     sent = sender.create()
     token = sent.json["owner_token"]
     assert "owner_token" not in sent.show()

@@ -11,12 +11,11 @@ import psycopg2
 import pytest
 
 from embedded import services
-from tests.lab.lab import Lab, running, seconds_until, services_behind_proxies
+from tests.lab.lab import Lab, running, services_behind_proxies
 from tests.lab.people import Heard, crowd
 
 # Shown by `pytest --log-cli-level=INFO`: the figures of docs/reliability.md.
 log = logging.getLogger("figures")
-BACK_SECONDS = 20
 READY_SECONDS = 60
 # Every connection that PostgreSQL gives; small plans of hosted ones have no more.
 FEW_CONNECTIONS = 20
@@ -36,19 +35,13 @@ def _healed(request: pytest.FixtureRequest) -> Iterator[None]:
         request.getfixturevalue("lab").heal()
 
 
-def _page_is_back(lab: Lab) -> bool:
-    """Both web processes, each of which had to find out for itself."""
-    person = lab.person(Heard())
-    return all(person.ask("GET", "/ready").status == 200 for _ in range(6))
-
-
 def test_f38_every_connection_reset_again_and_again(lab: Lab) -> None:
     """As a failover does it: 503 at worst, and whoever asks again is served at once."""
     with crowd(lab.stack, pause=0.1) as people:
         for _ in range(10):
             time.sleep(0.3)
             lab.postgres.reset()
-        back = seconds_until(lambda: _page_is_back(lab), BACK_SECONDS)
+        back = lab.heal()
     people.heard.check()
     lab.truth.skip_waits()
     lab.truth.wait_until_ready(people.sent, READY_SECONDS)
@@ -66,7 +59,7 @@ def test_f39_away_for_a_while(lab: Lab, fault: str) -> None:
         getattr(lab.postgres, fault)()
         time.sleep(9)
         lab.postgres.up()
-        back = seconds_until(lambda: _page_is_back(lab), BACK_SECONDS)
+        back = lab.heal()
     people.heard.check()
     assert people.heard.statuses[503]
     lab.truth.skip_waits()

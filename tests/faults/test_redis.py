@@ -7,12 +7,11 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from tests.lab.lab import Lab, running, seconds_until
-from tests.lab.people import Heard, crowd
+from tests.lab.lab import Lab, running
+from tests.lab.people import crowd
 
 # Shown by `pytest --log-cli-level=INFO`: the figures of docs/reliability.md.
 log = logging.getLogger("figures")
-BACK_SECONDS = 20
 READY_SECONDS = 60
 
 
@@ -29,10 +28,6 @@ def _healed(lab: Lab) -> Iterator[None]:
     lab.heal()
 
 
-def _is_ready(lab: Lab) -> bool:
-    return lab.person(Heard()).ask("GET", "/ready").status == 200
-
-
 @pytest.mark.parametrize("fault", ["down", "blackhole"])
 def test_f31_without_redis_everything_is_accepted_and_ready_soon_after(
     lab: Lab, fault: str
@@ -44,7 +39,7 @@ def test_f31_without_redis_everything_is_accepted_and_ready_soon_after(
         before = len(people.sent)
         time.sleep(8)
         lab.redis.up()
-        back = seconds_until(lambda: _is_ready(lab), BACK_SECONDS)
+        back = lab.heal()
     assert len(people.sent) > before
     people.heard.check()
     assert 503 not in people.heard.statuses
@@ -78,6 +73,22 @@ def test_f31_what_is_down_is_not_hammered(lab: Lab) -> None:
     waits = [answer.seconds for answer in person.heard.answers]
     assert sum(seconds > 1 for seconds in waits) <= 2 * 2, waits
     person.heard.check()
+
+
+def test_f31_nothing_answers_at_all_and_ready_says_so_in_time(lab: Lab) -> None:
+    """PostgreSQL, Redis and storage hang at once: each is waited for, but not one after the other."""
+    lab.postgres.blackhole()
+    lab.redis.blackhole()
+    lab.storage_line.blackhole()
+    person = lab.person()
+    for _ in range(4):
+        answer = person.ask("GET", "/ready")
+        assert answer.status == 503
+        silent = {name for name, word in answer.json["checks"].items() if word == "not answering"}
+        assert silent == {"database", "queue", "storage"}
+    person.heard.check()
+    log.info(f"nothing answers: slowest {person.heard.slowest:.1f} s")
+    log.info(f"back {lab.heal():.1f} s")
 
 
 def test_f32_redis_loses_everything_again_and_again(lab: Lab) -> None:

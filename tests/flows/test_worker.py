@@ -17,7 +17,7 @@ from app.gateways.queue import JobQueue
 from app.models import State
 from tests.factories import Sender, Sent
 from tests.lab.proxy import Proxy
-from tests.lab.stack import Process, begin, kill_family, kill_parent, signal_family
+from tests.lab.stack import Process, begin, family, kill_family, kill_parent, signal_family
 
 pytestmark = pytest.mark.real_commits
 Start = Callable[..., Process]
@@ -116,6 +116,8 @@ def test_f30_sigterm_in_the_middle_of_a_job_hands_it_over(
     storage_behind.up()
     worker.wait(25)
     assert time.monotonic() - began < 25
+    # It waited for its child, which handed over in peace.
+    assert family(worker.pid) == []
     assert sent.row().state is State.PROCESSING
     start()
     assert state_within(sent, State.READY, 10)

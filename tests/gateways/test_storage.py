@@ -37,6 +37,7 @@ def stubbed() -> Any:
             }
         )
     )
+    gateway._patient = gateway._client  # Complete has a client of its own.
     with Stubber(gateway._client) as stub:
         yield gateway, stub
         stub.assert_no_pending_responses()
@@ -170,6 +171,7 @@ def test_s15_a_signed_address_is_good_for_nothing_else(app: Flask) -> None:
 
 
 def test_browsers_of_our_origin_only_may_put(app: Flask) -> None:
+    """F05."""
     url, _ = storage.put_url("beeline/cors", "token", 5, 600)
     for origin, status in (("http://localhost", 200), ("https://evil.example", 403)):
         preflight = http.request(

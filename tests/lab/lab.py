@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from embedded import services
@@ -40,11 +40,15 @@ class Lab:
         """Somebody who uses it."""
         return Person(self.stack, heard)
 
-    def heal(self) -> None:
-        """Everything works again."""
+    def heal(self) -> float:
+        """Everything works again; how long it takes until each web process knows."""
         for proxy in (self.postgres, self.redis, self.storage_line):
             proxy.up()
         self.storage.heal()
+        began = time.monotonic()
+        for url in self.stack.addresses():
+            self.stack.wait_until_ready(url)
+        return time.monotonic() - began
 
 
 @contextlib.contextmanager
@@ -85,12 +89,3 @@ def running(*names: str, **settings: str) -> Iterator[Lab]:
         for name in names:
             lab.stack.start(name)
         yield lab
-
-
-def seconds_until(condition: Callable[[], bool], limit: float) -> float:
-    """How long it takes for a condition to hold; AssertionError when it is more than the limit."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < limit, f"not within {limit} s"
-        time.sleep(0.1)
-    return time.monotonic() - began

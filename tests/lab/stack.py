@@ -125,6 +125,11 @@ class Stack:
                 raise AssertionError("no web process takes requests")
             return random.choice(list(self._routed.values()))
 
+    def addresses(self) -> list[str]:
+        """Every web process that takes requests."""
+        with self._routing:
+            return list(self._routed.values())
+
     def kill(self, name: str) -> None:
         """SIGKILL, children too."""
         self._take_out(name)

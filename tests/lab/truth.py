@@ -72,9 +72,16 @@ class Truth:
         return {one["Key"] for page in pages for one in page.get("Contents", [])}
 
     def open_uploads(self) -> set[str]:
-        """Every multipart upload that storage holds open."""
+        """The id of every multipart upload that storage holds open."""
+        return {one["UploadId"] for one in self._open_uploads()}
+
+    def open_keys(self) -> set[str]:
+        """The keys that storage holds multipart uploads open for."""
+        return {one["Key"] for one in self._open_uploads()}
+
+    def _open_uploads(self) -> list[dict[str, Any]]:
         pages = self._s3.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket)
-        return {one["UploadId"] for page in pages for one in page.get("Uploads", [])}
+        return [one for page in pages for one in page.get("Uploads", [])]
 
     def head(self, key: str) -> dict[str, Any]:
         """What storage says of one object."""
@@ -84,8 +91,8 @@ class Truth:
         """Nothing lost, nothing done twice: the bucket holds the files of READY transfers.
 
         All of them, and nothing else; the bytes of `sent` are those that were sent. No upload is
-        open that no row knows, unless uploads may have been `begun_in_vain`: when the database
-        goes between opening one and noting it, only the hourly sweep can tell.
+        open that no row knows, unless uploads may have been `begun_in_vain`: what was opened and
+        could not be noted, or was opened for nothing because another failed, is the hourly sweep's.
         """
         finished = {
             key

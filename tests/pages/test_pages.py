@@ -106,6 +106,7 @@ def test_a_command_line_needs_neither_cookie_nor_token(sender: Sender, method: s
     [{"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Cookie": "beeline=x"}],
 )
 def test_another_site_cannot_click_for_its_visitor(sender: Sender, headers: dict) -> None:
+    """S06."""
     sent = sender.ready()
     plain = sender.client.application.test_client(use_cookies=False)
     answer = plain.post(f"/d/{sent.slug}/files/{sent.files[0]['id']}", headers=headers)
@@ -162,6 +163,7 @@ def test_static_files_are_kept_for_ever_under_hashed_names(client: FlaskClient) 
 
 
 def test_cookies_are_http_only_and_lax(sender: Sender) -> None:
+    """S05."""
     sent = sender.ready()
     cookie = sender.client.get(f"/d/{sent.slug}").headers["Set-Cookie"]
     assert "HttpOnly" in cookie

@@ -90,6 +90,10 @@ def check_bucket(lab: Lab, memory: Memory) -> None:
             memory.find(f"{len(found)} {what}, such as {min(found)}")
     if len(foreign) != memory.counts["foreign"]:
         memory.find(f"{len(foreign)} of {memory.counts['foreign']} foreign objects are left")
+    swept, planted = memory.counts["swept: objects that no row wants"], memory.counts["foreign"]
+    if swept > planted:
+        # One orphan is planted for each foreign object: all others are leaks of ours.
+        memory.find(f"{swept - planted} objects were left for the sweep of orphans to find")
     memory.counts["objects in the end"] = len(objects - foreign)
     memory.counts["multiparts in the end"] = len(open_ids)
 

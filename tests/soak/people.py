@@ -168,9 +168,24 @@ class Living:
     def _cancel_and_go_on(self) -> None:
         parts = self._sign(self.sent.json["files"], without_last=False)
         self._delete()
+        self._wait_for_a_removal()
         self.step = "sending what nobody wants"
         for url, body, headers in parts:
             assert put(url, body, headers) in (200, 404, 412)
+
+    def _wait_for_a_removal(self) -> None:
+        """Until a sweep has been there once, if one comes soon: what arrives now must go too."""
+        self.step = "waiting for a sweep"
+        query = (
+            "SELECT count(*) FROM files f JOIN uploads u ON u.id = f.upload_id"
+            " WHERE f.transfer_id = %s AND u.removed_at IS NULL"
+            " AND u.remove_after < now() + interval '5 seconds'"
+        )
+        for _ in range(16):
+            if ask(self.lab, query, self.sent.id) == [(0,)]:
+                self.memory.count("deletions with bytes after the removal")
+                return
+            time.sleep(0.5)
 
     def _delete_at_once(self) -> None:
         self._upload(self.sent.json["files"])

@@ -7,6 +7,7 @@ all that they said, all that Redis holds and all that the database holds is sear
 import base64
 import binascii
 import contextlib
+import json
 import re
 import secrets
 import socket
@@ -158,6 +159,9 @@ def test_s28_s32_no_canary_is_found_where_it_must_not_be(world: World) -> None:
     # It did talk, and of what went wrong.
     for word in ("request", "Traceback", "IntegrityError", "does not exist", "test_refuses"):
         assert word in said, word
+    lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    quiet = {line["name"].split(".")[0] for line in lines if line["level"] in ("DEBUG", "INFO")}
+    assert quiet <= {"app", "beeline", "gunicorn"}  # libraries tell what they were given
     assert_absent(world, said, set(world.secrets))
     assert_absent(world, world.in_redis(), set(world.secrets))
     known = {"title", "message", "name", "slug", "refused title"}

@@ -203,6 +203,29 @@ def test_s17_storage_never_holds_more_or_less_than_was_declared(
     assert storage.head(key) is None
 
 
+@pytest.mark.parametrize("lie", [-1, +1])
+def test_s17_a_store_that_takes_any_length_is_not_believed(
+    app: Flask, sender: Sender, inside: None, lie: int
+) -> None:
+    """Not every store checks the signed length: what it holds is measured before READY."""
+    sent = sender.create({"small": b"x" * 5, "big": b"x" * (PART + 5)})
+    for file in sent.files:
+        sent.sign(file)
+    small, big = db.session.scalars(
+        select(Upload).join(File).where(File.transfer_id == sent.id).order_by(File.position)
+    )
+    client, bucket = storage._client, storage._bucket
+    token = {"beeline": small.token}
+    client.put_object(Bucket=bucket, Key=small.key, Body=b"x" * (5 + lie), Metadata=token)
+    into = {"Bucket": bucket, "Key": big.key, "UploadId": big.s3_upload_id}
+    for number, size in ((1, PART), (2, 5 + lie)):
+        client.upload_part(**into, PartNumber=number, Body=b"x" * size)
+    assert [one["held"] for one in sent.call("GET", "/parts").json["files"]] == [[], [1]]
+    shown = sent.complete().process().show()
+    assert shown["status"] == "INIT"
+    assert [one["problem"]["code"] for one in shown["files"]] == ["wrong_size", "missing"]
+
+
 def test_s17_the_plan_is_what_was_declared_to_the_byte(
     app: Flask, sender: Sender, inside: None
 ) -> None:

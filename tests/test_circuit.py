@@ -1,0 +1,80 @@
+"""The circuit: what is down is left alone for a moment, and tried by one at a time."""
+
+import pytest
+
+from app.circuit import Circuit
+
+
+class Away(Exception):
+    """What the circuit is told to open for."""
+
+
+class Now:
+    """A clock that stands still until told."""
+
+    seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def now() -> Now:
+    return Now()
+
+
+@pytest.fixture
+def circuit(now: Now) -> Circuit:
+    return Circuit(3.0, clock=now)
+
+
+def call(circuit: Circuit, error: Exception | None = None) -> str:
+    """What comes of one call that fails so, or works."""
+    asked = False
+    try:
+        with circuit.guard((Away,), Away("not asked")):
+            asked = True
+            if error:
+                raise error
+    except Exception:
+        return "failed" if asked else "refused"
+    return "worked"
+
+
+def test_after_a_failure_nobody_is_asked_for_a_while(circuit: Circuit, now: Now) -> None:
+    assert call(circuit, Away()) == "failed"
+    now.seconds += 2.9
+    assert call(circuit) == "refused"
+    now.seconds += 0.1
+    assert call(circuit) == "worked"
+    assert call(circuit) == "worked"
+
+
+def test_one_tries_while_the_others_are_still_refused(circuit: Circuit, now: Now) -> None:
+    call(circuit, Away())
+    now.seconds += 3
+    with circuit.guard((Away,), Away()):
+        assert call(circuit) == "refused"
+    assert call(circuit) == "worked"
+
+
+def test_a_try_that_never_ends_does_not_keep_it_open(circuit: Circuit, now: Now) -> None:
+    call(circuit, Away())
+    now.seconds += 3
+    with circuit.guard((Away,), Away()):
+        now.seconds += 3
+        assert call(circuit) == "worked"
+
+
+def test_another_error_is_an_answer(circuit: Circuit) -> None:
+    """Only silence and the like open it: whoever is refused for a reason was heard."""
+    assert call(circuit, ValueError()) == "failed"
+    assert call(circuit) == "worked"
+
+
+def test_a_failing_try_opens_it_again(circuit: Circuit, now: Now) -> None:
+    call(circuit, Away())
+    now.seconds += 3
+    assert call(circuit, Away()) == "failed"
+    now.seconds += 2.9
+    assert call(circuit) == "refused"

@@ -1,0 +1,112 @@
+"""How long PostgreSQL is waited for, with a proxy that swallows everything between it and us."""
+
+import time
+from collections.abc import Iterator
+
+import psycopg2
+import pytest
+from flask import Flask
+
+from app import patience
+from app.circuit import Circuit
+from app.db import end_session
+from app.patience import DatabaseSilent
+from tests.lab.proxy import Proxy
+
+
+@pytest.fixture(autouse=True)
+def _quick(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same limits, smaller; and a circuit that knows of no other test."""
+    monkeypatch.setattr(patience, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(patience, "QUERY_SECONDS", 0.4)
+    monkeypatch.setattr(patience, "JOB_QUERY_SECONDS", 0.8)
+    monkeypatch.setattr(patience, "_circuit", Circuit(1.0))
+
+
+@pytest.fixture
+def proxy(environ: dict[str, str]) -> Iterator[Proxy]:
+    with Proxy.before(environ["DATABASE_URL"]) as between:
+        yield between
+
+
+@pytest.fixture
+def address(environ: dict[str, str], proxy: Proxy) -> str:
+    return proxy.instead(environ["DATABASE_URL"])
+
+
+def _seconds(act) -> float:
+    began = time.monotonic()
+    with pytest.raises(DatabaseSilent):
+        act()
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize(("is_request", "limit"), [(True, 0.4), (False, 0.8)])
+def test_a_query_without_an_answer_ends_in_time_and_closes_its_connection(
+    app: Flask, proxy: Proxy, address: str, is_request: bool, limit: float
+) -> None:
+    """F39: shorter in a request; in a job longer, and not for ever."""
+    connection = psycopg2.connect(address)
+    proxy.blackhole()
+    with app.test_request_context() if is_request else app.app_context():
+        if is_request:
+            app.preprocess_request()
+        took = _seconds(lambda: connection.cursor().execute("SELECT 1"))
+    assert limit <= took < limit + 0.4
+    assert connection.closed
+
+
+def test_a_connection_is_given_up_in_time_and_then_left_alone_by_requests(
+    app: Flask, proxy: Proxy, address: str
+) -> None:
+    proxy.blackhole()
+    with app.test_request_context():
+        app.preprocess_request()
+        assert 0.3 <= _seconds(lambda: psycopg2.connect(address)) < 0.7
+        assert _seconds(lambda: psycopg2.connect(address)) < 0.1
+        proxy.up()
+        time.sleep(1)
+        psycopg2.connect(address).close()
+
+
+def test_a_job_tries_whatever_requests_found(app: Flask, proxy: Proxy, address: str) -> None:
+    proxy.blackhole()
+    with app.test_request_context():
+        app.preprocess_request()
+        _seconds(lambda: psycopg2.connect(address))
+    proxy.up()
+    with app.app_context():
+        psycopg2.connect(address).close()
+
+
+def test_an_answer_that_takes_its_time_within_the_limit_is_heard(address: str) -> None:
+    with psycopg2.connect(address) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT pg_sleep(0.3), 7")
+        assert cursor.fetchone()[1] == 7
+    connection.close()
+
+
+def test_whoever_is_refused_does_not_open_the_circuit(
+    app: Flask, proxy: Proxy, address: str
+) -> None:
+    """Too many connections or a wrong password are answers: the next may get in."""
+    proxy.down()
+    with app.test_request_context():
+        app.preprocess_request()
+        with pytest.raises(psycopg2.OperationalError, match="refused"):
+            psycopg2.connect(address)
+        proxy.up()
+        psycopg2.connect(address).close()
+
+
+def test_a_request_is_over_when_its_context_is(app: Flask, client) -> None:
+    """The session's own last words to the database belong to it."""
+    heard = []
+    app.teardown_appcontext_funcs.insert(1, lambda error: heard.append(patience.is_short()))
+    try:
+        client.get("/health")
+    finally:
+        app.teardown_appcontext_funcs.pop(1)
+    assert heard == [True]
+    assert not patience.is_short()
+    assert end_session in app.teardown_appcontext_funcs

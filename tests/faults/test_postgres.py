@@ -85,12 +85,12 @@ def test_f39_many_at_once_while_it_hangs(lab: Lab) -> None:
 
 def test_f39_a_job_waits_longer_and_not_for_ever(lab: Lab) -> None:
     """The only worker is in the middle of a job when PostgreSQL falls silent for good."""
+    lab.truth.wait_until_swept(60)
     person = lab.person()
     sent = person.upload(person.begin({"a": b"1"}))
     lab.storage_line.hold()
     person.complete(sent)
-    # The worker may be at a sweep that the last outage cut off.
-    assert lab.storage_line.held.wait(40)
+    lab.truth.wait_until_leased(sent, 60)
     lab.postgres.blackhole()
     lab.storage_line.up()
     time.sleep(1)

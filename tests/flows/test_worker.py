@@ -113,6 +113,8 @@ def test_f30_sigterm_in_the_middle_of_a_job_hands_it_over(
     for _ in range(3):  # Heroku repeats it, and sends it to the children too
         signal_family(worker.pid, signal.SIGTERM)
         time.sleep(0.1)
+    time.sleep(1)
+    assert worker.poll() is None, "it left its child alone"
     storage_behind.up()
     worker.wait(25)
     assert time.monotonic() - began < 25
@@ -126,7 +128,11 @@ def test_f30_sigterm_in_the_middle_of_a_job_hands_it_over(
 def test_an_idle_worker_and_a_clock_leave_at_once(start: Start, environ: dict[str, str]) -> None:
     client = redis.Redis.from_url(environ["REDIS_URL"])
     started = [start(), start("clock"), start("sweep")]
-    while client.scard("rq:workers") < 2 or not client.keys("beeline:tick:*"):
+
+    def idle_workers() -> int:
+        return [client.hget(key, "state") for key in client.smembers("rq:workers")].count(b"idle")
+
+    while idle_workers() < 2 or not client.keys("beeline:tick:*"):
         assert [process.poll() for process in started] == [None, None, None]
         time.sleep(0.1)
     for process in started:

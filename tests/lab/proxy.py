@@ -36,7 +36,7 @@ class Proxy:
 
     def __init__(self, host: str, port: int) -> None:
         self.target = (host, port)
-        self.held = threading.Event()  # set once a byte has been held back or swallowed
+        self.held = threading.Event()  # set once somebody has been held up, or a byte swallowed
         self._links: set[_Link] = set()
         self._latency = 0.0
         self._limit: int | None = None
@@ -176,7 +176,7 @@ class Proxy:
                 link.is_frozen = True
                 await self._pump(link, near_in, near_out)
                 return
-            await self._flowing.wait()
+            await self._until_flowing()
             far_in, far_out = await asyncio.open_connection(*self.target)
             link.ends.append(far_out)
             ways = [
@@ -204,9 +204,7 @@ class Proxy:
                 sink.write_eof()
 
     async def _may_pass(self, link: _Link, size: int) -> bool:
-        if not self._flowing.is_set():
-            self.held.set()
-            await self._flowing.wait()
+        await self._until_flowing()
         if self._latency:
             await asyncio.sleep(self._latency)
         if link.is_frozen:
@@ -217,6 +215,11 @@ class Proxy:
             link.reset()
             return False
         return True
+
+    async def _until_flowing(self) -> None:
+        if not self._flowing.is_set():
+            self.held.set()
+            await self._flowing.wait()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = self._loop.create_task(work)

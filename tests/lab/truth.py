@@ -9,6 +9,7 @@ import boto3
 import psycopg2
 from botocore.config import Config
 
+from app import jobs
 from tests.lab.people import Sent
 
 
@@ -55,6 +56,22 @@ class Truth:
             assert time.monotonic() - began < seconds, states
             time.sleep(0.2)
         return time.monotonic() - began
+
+    def wait_until_swept(self, seconds: float) -> None:
+        """Until every sweep of the schedule has come round once: the clock queues all at its start,
+        and one that asks storage would be found there, in the way, when storage is held."""
+        deadline = time.monotonic() + seconds
+        while self.rows("SELECT count(*) FROM heartbeats") != [(len(jobs.SCHEDULE),)]:
+            assert time.monotonic() < deadline, "the sweeps have not come round"
+            time.sleep(0.2)
+
+    def wait_until_leased(self, sent: Sent, seconds: float) -> None:
+        """Until somebody is at work on a transfer; AssertionError when it is too long."""
+        query = "SELECT 1 FROM transfers WHERE id = %s AND lease_token IS NOT NULL"
+        deadline = time.monotonic() + seconds
+        while not self.rows(query, sent.id):
+            assert time.monotonic() < deadline, "nobody is at work"
+            time.sleep(0.05)
 
     def skip_waits(self) -> None:
         """Make as if whatever waits for its next try had waited long enough."""

@@ -65,14 +65,16 @@ def test_f31_a_slow_redis_slows_and_breaks_nothing(lab: Lab) -> None:
 
 
 def test_f31_what_is_down_is_not_hammered(lab: Lab) -> None:
-    """Only the first request of each web process waits; the others are told at once."""
+    """Only the first request of each web process waits; the next ones are told at once."""
     lab.redis.blackhole()
-    person = lab.person()
-    for _ in range(6):
-        person.ask("GET", "/ready")
-    waits = [answer.seconds for answer in person.heard.answers]
-    assert sum(seconds > 1 for seconds in waits) <= 2 * 2, waits
-    person.heard.check()
+    for url in lab.stack.addresses():
+        person = lab.person(at=url)
+        for _ in range(6):
+            person.ask("GET", "/ready")
+        waits = [answer.seconds > 1 for answer in person.heard.answers]
+        # A second one when the circuit's rest was over before all were through.
+        assert 1 <= sum(waits) <= 2, waits
+        person.heard.check()
 
 
 def test_f31_nothing_answers_at_all_and_ready_says_so_in_time(lab: Lab) -> None:
@@ -95,7 +97,8 @@ def test_f32_redis_loses_everything_again_and_again(lab: Lab) -> None:
     """FLUSHALL in the middle of work, as an eviction or a restart without a disk would do."""
     client = redis.Redis.from_url(lab.environ["REDIS_URL"])
     with crowd(lab.stack) as people:
-        for _ in range(12):
+        deadline = time.monotonic() + 40
+        while len(people.sent) < 8 and time.monotonic() < deadline:
             time.sleep(0.3)
             client.flushall()
     people.heard.check()

@@ -36,9 +36,9 @@ class Lab:
     stack: Stack
     truth: Truth
 
-    def person(self, heard: Heard | None = None) -> Person:
-        """Somebody who uses it."""
-        return Person(self.stack, heard)
+    def person(self, heard: Heard | None = None, at: str | None = None) -> Person:
+        """Somebody who uses it: any web process, or the one `at` an address."""
+        return Person(self.stack, heard, at)
 
     def heal(self) -> float:
         """Everything works again; how long it takes until each web process knows."""

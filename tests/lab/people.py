@@ -108,8 +108,10 @@ class Sent:
 class Person:
     """One browser: every request on a connection of its own, as through a platform's router."""
 
-    def __init__(self, stack: Stack, heard: Heard | None = None) -> None:
+    def __init__(self, stack: Stack, heard: Heard | None = None, at: str | None = None) -> None:
+        """`at`: ask this web process and no other."""
         self.stack = stack
+        self.at = at
         self.heard = heard or Heard()
         self._host = urlsplit(stack.url).netloc
         self._cookies: dict[str, str] = {}
@@ -124,7 +126,7 @@ class Person:
             given["Content-Type"] = "application/json"
             data = json.dumps(body).encode()
         asked = f"{method} {_SLUG.sub('<slug>', _UUID.sub('<id>', path))}"
-        url = self.stack.address() + path
+        url = (self.at or self.stack.address()) + path
         began = time.monotonic()
         try:
             with urllib3.PoolManager(retries=False, timeout=30) as http:

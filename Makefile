@@ -4,6 +4,7 @@ BIN := .venv/bin
 # Node comes with the Python packages, and `flask` is found without activating anything.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Each test process has services of its own, so more than a few would only be in each other's way.
+# A module's tests stay together (worksteal), because many share what takes long to start.
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ "$$n" -gt 4 ] && echo 4 || echo "$$n")
 WITH_DATABASE := $(BIN)/python -m embedded.with_services postgres --
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate $(u)
@@ -23,7 +24,7 @@ ifdef T
 else
 	@$(MAKE) --no-print-directory check
 	@echo "== tests"
-	@$(BIN)/python -m pytest -n $(JOBS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 	@$(MAKE) --no-print-directory audit
 endif
 
@@ -54,9 +55,8 @@ js: tools ## the browser code's tests
 	@echo "== browser code"
 	@$(BIN)/node --test "tests/js/**/*.test.js"
 
-bench: python ## run every benchmark
-	@ls benchmarks/*.py >/dev/null 2>&1 || echo "There are no benchmarks yet."
-	@for one in $$(ls benchmarks/*.py 2>/dev/null); do echo "== $$one"; $(BIN)/python "$$one" || exit 1; done
+bench: python browser ## measure, docs/speed.md says how; N=presign|weight|requests|memory|upload|parts
+	@$(BIN)/python -m benchmarks $(N)
 
 lock: python ## pin requirements*.in anew; u=--upgrade takes newer versions
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

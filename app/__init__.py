@@ -77,7 +77,9 @@ def _flask_config(settings: config.Settings) -> dict[str, object]:
             "max_overflow": 0,
             "pool_timeout": 8,
             "connect_args": {
-                "options": "-c statement_timeout=15s -c idle_in_transaction_session_timeout=60s",
+                # A host that is gone in the middle of a transaction keeps its rows locked until
+                # PostgreSQL gives up on it: not longer than its lease would keep others away.
+                "options": "-c statement_timeout=15s -c idle_in_transaction_session_timeout=20s",
             },
         },
         "MAX_CONTENT_LENGTH": 2 * config.MIB,

@@ -1,11 +1,16 @@
 """What every answer tells a browser: security headers, and static files under hashed names."""
 
+import gzip
 import hashlib
 import importlib.util
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from wsgiref.headers import Headers
 
 from flask import Flask, Response, request
+from rjsmin import jsmin
 from whitenoise import WhiteNoise
 
 from app.config import settings
@@ -35,30 +40,56 @@ def _serve_static(app: Flask) -> None:
     One folder and not one hash for each name, so that ES modules can import each other by
     relative path.
     """
-    files = {
-        f"{path.relative_to(STATIC)}": path for path in sorted(STATIC.rglob("*")) if path.is_file()
-    }
-    files["vendor/htmx.min.js"] = htmx()
-    digest = hashlib.sha256()
-    for name, path in sorted(files.items()):
-        digest.update(name.encode() + b"\0" + path.read_bytes())
-    prefix = f"/static/{digest.hexdigest()[:16]}/"
+    built = _built()
     served = WhiteNoise(
         app.wsgi_app,
         # Only what lies below the hashed prefix is served, so all of it never changes.
         immutable_file_test=lambda path, url: True,
         add_headers_function=_add_headers,
     )
-    for name, path in files.items():
-        served.add_file_to_dictionary(prefix + name, str(path))
+    for name in built.names:
+        served.add_file_to_dictionary(built.prefix + name, f"{built.folder.name}/{name}")
     app.wsgi_app = served  # type: ignore[method-assign]
-    app.add_template_global(lambda name: _asset(prefix, files, name), "asset")
+    app.add_template_global(built.asset, "asset")
 
 
-def _asset(prefix: str, files: dict[str, Path], name: str) -> str:
-    if name not in files:
-        raise LookupError(f"there is no static file {name}")
-    return prefix + name
+@dataclass(frozen=True)
+class _Built:
+    """The static files as they are served: in a folder that goes when the process ends."""
+
+    folder: TemporaryDirectory[str]
+    names: set[str]
+    prefix: str
+
+    def asset(self, name: str) -> str:
+        """The path of a static file for a page; raises LookupError."""
+        if name not in self.names:
+            raise LookupError(f"there is no static file {name}")
+        return self.prefix + name
+
+
+@cache
+def _built() -> _Built:
+    """Our scripts without their comments, and everything compressed once instead of never."""
+    files = {
+        f"{path.relative_to(STATIC)}": path.read_bytes()
+        for path in STATIC.rglob("*")
+        if path.is_file()
+    }
+    files = {
+        name: jsmin(content) if name.endswith(".js") else content for name, content in files.items()
+    }
+    files["vendor/htmx.min.js"] = htmx().read_bytes()
+    folder = TemporaryDirectory(prefix="beeline-static-")
+    digest = hashlib.sha256()
+    for name, content in sorted(files.items()):
+        digest.update(name.encode() + b"\0" + content)
+        place = Path(folder.name, name)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+        # WhiteNoise finds it by its name, and gives it to whoever accepts gzip.
+        Path(f"{place}.gz").write_bytes(gzip.compress(content, mtime=0))
+    return _Built(folder, set(files), f"/static/{digest.hexdigest()[:16]}/")
 
 
 _ALWAYS = {

@@ -45,6 +45,7 @@ def setup_storage() -> None:
     days = max(7, 2 * settings.upload_window_in_hours // 24 + 7)
     storage.setup(settings.origins, abort_after_days=days)
     click.echo(f"Bucket {settings.s3_bucket} is ready for {', '.join(settings.origins)}.")
+    click.echo(f"Checksums of what is sent: {storage.ask_checksums()}.")
 
 
 @click.command("sweep")

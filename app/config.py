@@ -168,6 +168,11 @@ class Settings:
         "the store honours If-None-Match on PUT; false sends small files as multipart",
         True,
     )
+    s3_checksums: str = setting(
+        _choice("auto", "on", "off"),
+        "the store verifies CRC32 of parts and of whole objects; auto: it is asked",
+        "auto",
+    )
 
     max_file_size: int = setting(
         _whole(1, S3_MAX_OBJECT_SIZE), "largest file, in bytes", S3_MAX_OBJECT_SIZE
@@ -199,7 +204,7 @@ class Settings:
         _whole(120, 24 * 3600), "how long a signed upload address lives", 3600
     )
     download_url_ttl_in_seconds: int = setting(
-        _whole(60, 3600), "how long a signed download address lives", 300
+        _whole(60, 300), "how long a signed download address lives, whoever has it", 300
     )
     download_window_in_minutes: int = setting(
         _whole(1, 24 * 60), "repeats by one browser within this time are one download", 60

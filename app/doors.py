@@ -11,9 +11,11 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
+import redis
 from flask import Flask, redirect, request
 from flask_limiter import Limiter
 from gunicorn.http.errors import ParseException
+from limits.storage import MemoryStorage, RedisStorage
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from werkzeug.wrappers import Response
@@ -21,6 +23,7 @@ from werkzeug.wsgi import ClosingIterator
 
 from app.config import settings
 from app.errors import BadRequest, HostUnknown, TlsRequired, TooSlow
+from app.extensions import queue
 from app.services import audit
 
 # A body of up to 2 MiB has this long to arrive.
@@ -46,10 +49,44 @@ def _address() -> str:
     return str(address)
 
 
+class _Counters(RedisStorage):
+    """Counts in Redis; while that is away each process counts for itself, and nobody waits.
+
+    A limit is no reason to refuse service. Whoever finds Redis away says so to the whole process
+    by the queue's circuit, so that of all requests only one in a while waits for it.
+    """
+
+    # limits finds a storage by the scheme of its address: this one instead of its own.
+    STORAGE_SCHEME = ["redis", "rediss", "unix"]  # noqa: RUF012
+
+    def __init__(self, uri: str, **options: Any) -> None:
+        """As limits' own; opens no connection."""
+        super().__init__(uri, **options)
+        self._ours = MemoryStorage()
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        """Count, and tell the count."""
+        return int(self._ask("incr", key, expiry, amount))
+
+    def get(self, key: str) -> int:
+        """The count."""
+        return int(self._ask("get", key))
+
+    def get_expiry(self, key: str) -> float:
+        """When counting begins anew."""
+        return float(self._ask("get_expiry", key))
+
+    def _ask(self, verb: str, *given: Any) -> float:
+        away = redis.ConnectionError("Redis did not answer a moment ago")
+        try:
+            with queue.circuit.guard((redis.ConnectionError, redis.TimeoutError), away):
+                return getattr(super(), verb)(*given)
+        except redis.RedisError:
+            return getattr(self._ours, verb)(*given)
+
+
 limiter = Limiter(
     key_func=lambda: _address_hash().hex(),
-    # Without Redis each process counts for itself: a limit is no reason to refuse service.
-    in_memory_fallback_enabled=True,
     swallow_errors=True,
 )
 

@@ -7,6 +7,8 @@ Leaving the block raises errors.Invalid with all complaints, by full path (`file
 nothing else can come out of reading. A field that nobody asked for is a complaint too.
 """
 
+import base64
+import enum
 import math
 import re
 import uuid
@@ -18,6 +20,7 @@ from typing import Any, TypeVar
 from app.errors import Invalid
 
 T = TypeVar("T")
+E = TypeVar("E", bound=enum.Enum)
 # C0, DEL and C1 controls; NUL among them, which PostgreSQL cannot store at all.
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONTROLS_BUT_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -118,6 +121,33 @@ class Inputs:
         if len(set(numbers)) != len(numbers):
             self._complain(name, "must not repeat a number", None)
         return tuple(numbers)
+
+    def digests(self, name: str, *, size: int, count: int) -> tuple[bytes, ...] | None:
+        """A list of `count` base64 digests of `size` bytes each; None when absent or null."""
+        value = self._take(name)
+        if value is None:
+            return None
+        if not isinstance(value, list) or len(value) != count:
+            return self._complain(name, f"must be a list of {count}", None)
+        return tuple(self._digest(f"{name}.{i}", one, size) for i, one in enumerate(value))
+
+    def _digest(self, name: str, value: Any, size: int) -> bytes:
+        try:
+            raw = base64.b64decode(value, validate=True) if isinstance(value, str) else b""
+        except ValueError:
+            raw = b""
+        # Encoded again it must be what was sent: base64 has several spellings of some bytes.
+        if len(raw) != size or base64.b64encode(raw).decode() != value:
+            return self._complain(name, f"must be the base64 of {size} bytes", bytes(size))
+        return raw
+
+    def one_of(self, name: str, kind: type[E]) -> E | None:
+        """A member of an enumeration by its value; None when absent or null."""
+        value = self._take(name)
+        known = {member.value: member for member in kind}
+        if value is None or (isinstance(value, str) and value in known):
+            return known.get(value)
+        return self._complain(name, f"must be {' or '.join(map(str, known))}", None)
 
     def each(self, name: str, read: Callable[["Inputs"], T], *, least: int, most: int) -> list[T]:
         """A list of `least` to `most` objects, each read by `read`."""

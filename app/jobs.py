@@ -6,6 +6,7 @@ anywhere: its first act is a conditional claim, its last a conditional settle.
 
 import threading
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from app.db import after_commit
@@ -36,19 +37,30 @@ class Job:
         """
         after_commit(lambda: queue.put(self, *(str(one) for one in ids), attempt=attempt))
 
+    def again(self, reminders: Iterable[tuple[uuid.UUID, int]]) -> None:
+        """As later() for each (id, attempt), but for those that still wait in the queue."""
+        given = [(str(one), attempt) for one, attempt in reminders]
+        after_commit(lambda: queue.put_again(self, given))
+
+    def once(self, slot: int, seconds: int) -> None:
+        """As later(), but only the first who asks in this slot of so many seconds queues it."""
+        after_commit(lambda: queue.put_once(self, slot, seconds))
+
 
 PROCESS_TRANSFER = Job("app.services.checking.process")
-REMOVE_BYTES = Job("app.services.upkeep.remove_bytes", queue="sweep")
 EXPIRE_DUE = Job("app.services.upkeep.expire_due", queue="sweep")
 DELETE_EXPIRED = Job("app.services.upkeep.delete_expired", queue="sweep")
 DELETE_ABANDONED = Job("app.services.upkeep.delete_abandoned", queue="sweep")
 REQUEUE_STUCK = Job("app.services.upkeep.requeue_stuck", queue="sweep", timeout_seconds=60)
-ABORT_UNKNOWN = Job("app.services.upkeep.abort_unknown_uploads", queue="sweep")
-# Reads the listing of the whole bucket, which may take minutes: in the queue that comes last.
-REMOVE_ORPHANS = Job("app.services.upkeep.remove_orphans", timeout_seconds=3600)
+REMOVE_BYTES = Job("app.services.upkeep.remove_bytes", queue="removal")
+ABORT_UNKNOWN = Job("app.services.upkeep.abort_unknown_uploads", queue="removal")
+# Reads the listing of the whole bucket, which may take minutes.
+REMOVE_ORPHANS = Job("app.services.upkeep.remove_orphans", queue="removal", timeout_seconds=3600)
 
-# The sweep queue comes first: its jobs are short, and they are what repairs the rest.
-QUEUES = ["sweep", "default"]
+# A worker takes from the first of these that holds anything. The sweep queue comes first: its jobs
+# ask the database only, are short, and are what repairs the rest. The removal queue comes last: its
+# jobs wait for storage, and nobody waits for them.
+QUEUES = ["sweep", "default", "removal"]
 
 SCHEDULE: list[tuple[int, Job]] = [
     (5, REQUEUE_STUCK),

@@ -57,7 +57,14 @@ class Problem(enum.StrEnum):
 
     MISSING = "missing"
     WRONG_SIZE = "wrong_size"
+    DAMAGED = "damaged"
     LOST = "lost"
+
+
+class Checksum(enum.StrEnum):
+    """What a sender may have its bytes verified by, as S3 spells it."""
+
+    CRC32 = "CRC32"
 
 
 class Failure(enum.StrEnum):
@@ -167,6 +174,12 @@ class Upload(Base):
         _enum(UploadState, "upload_state"), default=UploadState.OPEN
     )
     etag: Mapped[str | None] = mapped_column(Text)
+    # Whether each part comes with its checksum, which storage verifies; fixed by the plan too.
+    checksum_algorithm: Mapped[Checksum | None] = mapped_column(
+        _enum(Checksum, "checksum_algorithm")
+    )
+    # The whole file's, big-endian, once storage and we agree on it.
+    crc32: Mapped[bytes | None] = mapped_column(LargeBinary(4))
     created_at: Mapped[datetime] = mapped_column(_Instant, server_default=func.now())
     # When the last signed address for it stops working: bytes may arrive until then.
     urls_until: Mapped[datetime | None] = mapped_column(_Instant)
@@ -185,6 +198,11 @@ class Upload(Base):
         CheckConstraint("method <> 'single' OR s3_upload_id IS NULL", name="single_has_no_id"),
         CheckConstraint("state <> 'COMPLETE' OR etag IS NOT NULL", name="complete_has_etag"),
         CheckConstraint("removed_at IS NULL OR state = 'ABORTED'", name="removed_is_aborted"),
+        CheckConstraint("octet_length(crc32) = 4", name="crc32_is_crc32"),
+        CheckConstraint(
+            "crc32 IS NULL OR (checksum_algorithm IS NOT NULL AND etag IS NOT NULL)",
+            name="crc32_is_verified",
+        ),
         Index(
             "ix_uploads_to_remove",
             "remove_after",

@@ -7,8 +7,10 @@ that endpoint instead of the embedded one.
 """
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +23,11 @@ from sqlalchemy.orm import scoped_session, sessionmaker
 from app import config, create_app, jobs
 from app.db import db
 from app.extensions import queue, storage
+from app.gateways.storage import Checksums
 from embedded import services
+from embedded.s3.server import Server
+from embedded.s3.sigv4 import Credentials
+from embedded.s3.store import Store
 from tests.factories import Sender
 
 SECRET = "a-secret-for-tests-only-0123456789abcdef"
@@ -103,6 +109,12 @@ def queued(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
 
 
 @pytest.fixture(autouse=True)
+def _not_asked() -> None:
+    """No test knows from another what storage can do."""
+    storage._answered, storage._ask_after = Checksums.UNKNOWN, 0.0
+
+
+@pytest.fixture(autouse=True)
 def _not_stopping() -> Iterator[None]:
     yield
     jobs.stopping.clear()
@@ -125,6 +137,34 @@ def inside(app: Flask) -> Iterator[None]:
     """An application context, for tests that call services themselves."""
     with app.app_context():
         yield
+
+
+@pytest.fixture
+def without_checksums(app: Flask, tmp_path: Path) -> Iterator[Callable[[], None]]:
+    """Change over, for one test, to a store that knows nothing of checksums."""
+    before = config.current()
+    keys = Credentials("k", "a-secret-of-this-store")
+    store = Store(tmp_path / "s3", sync=False)
+    server = Server(("127.0.0.1", 0), store, keys, ["localhost"], checksums=False)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    changed = replace(
+        before,
+        s3_endpoint_url=f"http://127.0.0.1:{server.server_address[1]}",
+        s3_public_endpoint_url="",
+        s3_bucket="without-checksums",
+        s3_access_key_id=keys.access_key,
+        s3_secret_access_key=keys.secret_key,
+    )
+
+    def change() -> None:
+        config.bind(changed)
+        storage.bind(changed)
+        storage.setup(changed.origins, abort_after_days=9)
+
+    yield change
+    config.bind(before)
+    storage.bind(before)
+    server.stop()
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """Senders and their transfers, made the way a real one makes them: by the API and real PUTs."""
 
+import base64
 import uuid
+import zlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +19,11 @@ http = urllib3.PoolManager(retries=False)
 def put(url: str, body: bytes, headers: dict[str, str] | None = None) -> urllib3.BaseHTTPResponse:
     """PUT to storage as a browser does."""
     return http.request("PUT", url, body=body, headers=headers or {})
+
+
+def crc32_of(body: bytes) -> str:
+    """The CRC32 as S3 writes it."""
+    return base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()
 
 
 @dataclass
@@ -58,21 +65,25 @@ class Sent:
     def sign(self, file: dict[str, Any], *numbers: int) -> list[dict[str, Any]]:
         """Signed parts of one file; all of them when none is named."""
         wanted = list(numbers) or list(range(1, file["part_count"] + 1))
-        answer = self.call(
-            "POST", "/parts", json={"wanted": [{"file": file["id"], "numbers": wanted}]}
-        )
+        asked: dict[str, Any] = {"file": file["id"], "numbers": wanted}
+        if file["checksum_algorithm"]:
+            asked["crc32"] = [crc32_of(self.piece(file, number)) for number in wanted]
+        answer = self.call("POST", "/parts", json={"wanted": [asked]})
         assert answer.status_code == 200, answer.json
         return answer.json["parts"]
+
+    def piece(self, file: dict[str, Any], number: int) -> bytes:
+        """The bytes of one part as its sender has them."""
+        start = (number - 1) * file["part_size"]
+        return self.contents[file["path"]][start : start + file["part_size"]]
 
     def upload(self, *, without: tuple[tuple[str, int], ...] = ()) -> "Sent":
         """PUT every part of every file, but for the (path, number) pairs left out."""
         for file in self.files:
-            body = self.contents[file["path"]]
             for part in self.sign(file):
                 if (file["path"], part["number"]) in without:
                     continue
-                start = (part["number"] - 1) * file["part_size"]
-                answer = put(part["url"], body[start : start + part["size"]], part["headers"])
+                answer = put(part["url"], self.piece(file, part["number"]), part["headers"])
                 assert answer.status == 200, answer.data
         return self
 
@@ -109,10 +120,13 @@ class Sender:
     def __init__(self, client: FlaskClient) -> None:
         self.client = client
 
-    def create(self, contents: dict[str, bytes] | None = None, **options: Any) -> Sent:
-        """A new transfer that announces these files."""
+    def create(
+        self, contents: dict[str, bytes] | None = None, *, verified: bool = False, **options: Any
+    ) -> Sent:
+        """A new transfer that announces these files; `verified` wants CRC32 for all of them."""
         contents = {"a.txt": b"hello"} if contents is None else contents
-        files = [{"path": path, "size": len(body)} for path, body in contents.items()]
+        wanted = {"checksum_algorithm": "CRC32"} if verified else {}
+        files = [{"path": path, "size": len(body)} | wanted for path, body in contents.items()]
         answer = self.client.post("/transfers", json={"files": files, **options})
         assert answer.status_code == 201, answer.json
         return Sent(self.client, answer.json, contents)

@@ -58,10 +58,12 @@ def test_s34_a_default_or_short_secret_is_refused(secret: str) -> None:
         ("BASE_URL", "https://send.example.org/path"),
         ("DATABASE_URL", "mysql://x"),
         ("REDIS_URL", "http://x"),
+        ("DOWNLOAD_URL_TTL_IN_SECONDS", "301"),  # S16: it works for whoever has it
         ("S3_PREFIX", ""),
         ("S3_PREFIX", "../"),
         ("DEFAULT_EXPIRES_IN_DAYS", "91"),
         ("S3_CONDITIONAL_WRITES", "maybe"),
+        ("S3_CHECKSUMS", "maybe"),
     ],
 )
 def test_values_that_cannot_be_meant_are_refused(name: str, value: str) -> None:

@@ -32,7 +32,8 @@ def health() -> Response:
 def ready() -> tuple[Response, int, dict[str, str]]:
     """Database, queue and storage each answer, or 503 with which one does not.
 
-    Sweeps that are late are told too (F52), but this process can serve without them.
+    Sweeps that are late are told too (F52), and whether storage verifies checksums, but this
+    process can serve without them.
     """
     # All at once: one after the other they could take longer than whoever probes will wait.
     with ThreadPoolExecutor(2) as pool:
@@ -45,6 +46,7 @@ def ready() -> tuple[Response, int, dict[str, str]]:
     all_well = all(checks.values())
     shown = {name: "OK" if well else "not answering" for name, well in checks.items()}
     shown["sweeps"] = "OK" if checks["database"] and not doctor.late_sweeps() else "late"
+    shown["checksums"] = storage.checksums.value
     body = {"status": "OK" if all_well else "unavailable", "checks": shown}
     if all_well:
         return jsonify(body), 200, {}

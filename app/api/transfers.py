@@ -9,16 +9,19 @@ from app import links
 from app.api.auth import anyone, owner
 from app.api.bodies import json_body
 from app.config import S3_MAX_OBJECT_SIZE, S3_MAX_PARTS, settings
+from app.crc32 import SIZE as CRC32_SIZE
 from app.doors import creates_limit, limiter
 from app.errors import Invalid
 from app.inputs import Inputs
-from app.models import Failure, File, Problem, State, Transfer
+from app.models import Checksum, Failure, File, Problem, State, Transfer
 from app.services import checking, transfers, uploads
 from app.services.transfers import FileSpec, Wanted
 
 bp = Blueprint("transfers", __name__, url_prefix="/transfers")
 
 MOST_PARTS_AT_ONCE = 100
+# Each that is not complete costs a request to storage, and 16 of them go at a time.
+MOST_FILES_AT_ONCE = 500
 MOST_DOWNLOADS = 2**31 - 1
 
 _FAILURES = {
@@ -28,6 +31,7 @@ _FAILURES = {
 _PROBLEMS = {
     Problem.MISSING: "Some of this file has not arrived yet.",
     Problem.WRONG_SIZE: "What arrived is not as long as the file.",
+    Problem.DAMAGED: "What arrived is not what was sent.",
     Problem.LOST: "Storage no longer has what was sent of this file.",
 }
 
@@ -113,15 +117,15 @@ def sign_parts(transfer: Transfer) -> Response:
 @owner
 def show_held_parts(transfer: Transfer) -> Response:
     """What storage really holds of each file: for going on after an interruption."""
-    held = transfers.held_parts(transfer)
-    return jsonify(
-        {
-            "files": [
-                {"id": str(one.file.id), "state": one.file.upload.state, "held": one.numbers}
-                for one in held
-            ]
-        }
-    )
+    with Inputs(_page_asked()) as given:
+        after = given.uuid("after") if given.has("after") else None
+        limit = given.whole("limit", least=1, most=MOST_FILES_AT_ONCE, default=MOST_FILES_AT_ONCE)
+    page = transfers.held_parts(transfer, after, limit)
+    files = [
+        {"id": str(one.file.id), "state": one.file.upload.state, "held": one.numbers}
+        for one in page.held
+    ]
+    return jsonify({"files": files, "next": page.next and str(page.next)})
 
 
 @bp.post("/<uuid:transfer_id>/complete")
@@ -168,6 +172,8 @@ def file_json(file: File) -> dict[str, Any]:
         "method": file.upload.method,
         "part_size": file.upload.part_size,
         "part_count": uploads.part_count(file.upload),
+        "checksum_algorithm": file.upload.checksum_algorithm,
+        "crc32": file.upload.crc32 and file.upload.crc32.hex(),
         "state": file.upload.state,
         "problem": file.problem and {"code": file.problem, "message": _PROBLEMS[file.problem]},
     }
@@ -191,12 +197,14 @@ def _read_file(given: Inputs) -> FileSpec:
         path=given.path("path"),
         size=given.whole("size", least=0, most=S3_MAX_OBJECT_SIZE),
         content_type=given.text("content_type", longest=255),
+        checksum_algorithm=given.one_of("checksum_algorithm", Checksum),
     )
 
 
 def _read_wanted(given: Inputs) -> Wanted:
     numbers = given.numbers("numbers", least=1, most=S3_MAX_PARTS, longest=MOST_PARTS_AT_ONCE)
-    return Wanted(given.uuid("file"), numbers)
+    crc32s = given.digests("crc32", size=CRC32_SIZE, count=len(numbers))
+    return Wanted(given.uuid("file"), numbers, crc32s)
 
 
 def _check_wanted(wanted: list[Wanted]) -> None:
@@ -204,6 +212,13 @@ def _check_wanted(wanted: list[Wanted]) -> None:
         raise Invalid({"wanted": f"must name at most {MOST_PARTS_AT_ONCE} numbers in all"})
     if len({one.file_id for one in wanted}) != len(wanted):
         raise Invalid({"wanted": "must name each file once"})
+
+
+def _page_asked() -> dict[str, Any]:
+    """`after` and `limit` of the query; other names there are nobody's business."""
+    asked = {name: request.args[name] for name in ("after", "limit") if name in request.args}
+    limit = asked.get("limit", "")
+    return asked | ({"limit": int(limit)} if re.fullmatch(r"[0-9]{1,9}", limit) else {})
 
 
 def _read_options(given: Inputs) -> dict[str, Any]:

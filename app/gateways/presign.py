@@ -7,11 +7,13 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from urllib.parse import quote, urlsplit
+
+CRC32_HEADER = "x-amz-checksum-crc32"
 
 
 @dataclass(frozen=True)
@@ -82,23 +84,34 @@ class Presigner:
         return f"{self.origin}{path}?{canonical_query}&X-Amz-Signature={signature}"
 
     def part_urls(
-        self, key: str, upload_id: str, parts: Iterable[tuple[int, int]], *, expires_in: int
+        self,
+        key: str,
+        upload_id: str,
+        parts: Sequence[tuple[int, int]],
+        *,
+        expires_in: int,
+        checksums: Sequence[str] | None = None,
     ) -> list[str]:
         """One address for each (part number, size in bytes), size signed as Content-Length.
 
-        A body one byte longer or shorter is refused by storage itself.
+        A body one byte longer or shorter is refused by storage itself; with `checksums`, the
+        base64 CRC32 of each, so is one with any bit changed.
         """
         moment = self._moment()
-        common = self._common(moment, expires_in, "content-length;host")
+        names = "content-length;host" + (f";{CRC32_HEADER}" if checksums is not None else "")
+        common = self._common(moment, expires_in, names)
         # Upper case sorts before lower case: partNumber and uploadId always come last.
         head = "&".join(f"{_escape(k)}={_escape(v)}" for k, v in sorted(common.items()))
         path = self._path(key)
         upload = f"&uploadId={_escape(upload_id)}"
         unchanging = hashlib.sha256(f"PUT\n{path}\n{head}&partNumber=".encode())
-        tail = f"\nhost:{self.host}\n\ncontent-length;host\nUNSIGNED-PAYLOAD"
+        host, end = f"\nhost:{self.host}\n", f"\n{names}\nUNSIGNED-PAYLOAD"
+        tails = [f"{host}{end}"] * len(parts)
+        if checksums is not None:
+            tails = [f"{host}{CRC32_HEADER}:{checksum}\n{end}" for checksum in checksums]
         before = f"{self.origin}{path}?{head}&partNumber="
         urls = []
-        for number, size in parts:
+        for (number, size), tail in zip(parts, tails, strict=True):
             digest = unchanging.copy()
             digest.update(f"{number}{upload}\ncontent-length:{size}{tail}".encode())
             urls.append(f"{before}{number}{upload}&X-Amz-Signature={_sign(moment, digest)}")

@@ -7,6 +7,7 @@ Jobs are serialised as JSON and carry ids only.
 import logging
 import signal
 import threading
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
 from types import FrameType
 from typing import Any, Protocol
@@ -58,14 +59,15 @@ class JobQueue:
             # One more try, for a connection that Redis closed while it was idle.
             retry=Retry(NoBackoff(), 1),
         )
-        self._circuit = Circuit(REST_SECONDS)
+        # For everything that asks Redis in this process: it is away for all of them.
+        self.circuit = Circuit(REST_SECONDS)
 
     def put(self, work: Work, *ids: str, attempt: int = 0) -> None:
         """Queue `work` for these ids; raises redis.RedisError.
 
         The attempt is part of the job's id, so that each reminder can be told from the last.
         """
-        job_id = "-".join((work.name.replace(".", "_"), *ids, str(attempt))) if attempt else None
+        job_id = f"{_reminder_of(work, *ids)}-{attempt}" if attempt else None
         with self._asking():
             self._queue(work.queue).enqueue(
                 work.path,
@@ -75,6 +77,19 @@ class JobQueue:
                 result_ttl=0,
                 failure_ttl=FAILURE_SECONDS,
             )
+
+    def put_again(self, work: Work, reminders: Iterable[tuple[str, int]]) -> None:
+        """Queue `work` for each (id, attempt) of which no reminder waits here any more.
+
+        Where work waits for long, each reminder of it would only make it wait longer. Raises
+        redis.RedisError.
+        """
+        with self._asking():
+            waiting = self._queue(work.queue).get_job_ids()
+        known = {job_id.rpartition("-")[0] for job_id in waiting}
+        for one, attempt in reminders:
+            if _reminder_of(work, one) not in known:
+                self.put(work, one, attempt=attempt)
 
     def put_once(self, work: Work, slot: int, seconds: int) -> bool:
         """Queue `work` unless a clock has done so for this slot; raises redis.RedisError."""
@@ -92,7 +107,7 @@ class JobQueue:
 
     def _asking(self) -> AbstractContextManager[None]:
         away = redis.ConnectionError("the queue did not answer a moment ago")
-        return self._circuit.guard((redis.RedisError,), away)
+        return self.circuit.guard((redis.RedisError,), away)
 
     def run_worker(self, app: Flask, names: list[str], stopping: threading.Event) -> None:
         """Work on these queues, first one first, until SIGTERM or SIGINT; survives Redis."""
@@ -131,6 +146,11 @@ class JobQueue:
 
     def _queue(self, name: str) -> Queue:
         return Queue(name, connection=self._redis, serializer=JSONSerializer)
+
+
+def _reminder_of(work: Work, *ids: str) -> str:
+    """What the ids of all reminders of the same work begin with."""
+    return "-".join((work.name.replace(".", "_"), *ids))
 
 
 class BeelineWorker(Worker):

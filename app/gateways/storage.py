@@ -8,9 +8,15 @@ s3:PutBucketCORS and s3:PutLifecycleConfiguration).
 Nothing here may run while a transaction is open (tests/test_house.py looks for it).
 """
 
+import base64
+import binascii
+import enum
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -22,8 +28,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from app import clock, patience
 from app.circuit import Circuit
 from app.config import Settings
+from app.crc32 import SIZE as CRC32_SIZE
 from app.errors import Outage, Unavailable
-from app.gateways.presign import Credentials, Presigner
+from app.gateways.presign import CRC32_HEADER, Credentials, Presigner
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +51,31 @@ _REFUSED = {
     "RequestTimeTooSkewed",
     "SignatureDoesNotMatch",
 }
+# Of those, what an answer of 400 may say that is about us or the moment, not about what was asked.
+_NOT_ABOUT_IT = {"AuthorizationHeaderMalformed", "InvalidToken", "RequestTimeout", "SlowDown"}
+# What says that the bytes are not those announced, on a part or on the whole.
+_DAMAGED = {"BadDigest", "XAmzContentChecksumMismatch"}
+FULL_OBJECT = "FULL_OBJECT"
+_VERIFIED = {"ChecksumAlgorithm": "CRC32", "ChecksumType": FULL_OBJECT}
 # After a failure storage is left alone so long.
 REST_SECONDS = 3.0
 
 
 class NoSuchUpload(Exception):
     """The multipart upload is unknown: completed, aborted, or never begun."""
+
+
+class Damaged(Exception):
+    """The parts do not come to the checksum that the whole must have."""
+
+
+class Checksums(enum.StrEnum):
+    """Whether storage verifies CRC32, of each part on arrival and of the whole at the end."""
+
+    YES = "CRC32"
+    NO = "not supported by this storage"
+    OFF = "off"
+    UNKNOWN = "not asked yet"
 
 
 class _NotThere(Exception):
@@ -75,15 +101,20 @@ class Part:
     number: int
     size: int
     etag: str
+    crc32: bytes | None = None
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A finished object as storage describes it; `token` is the upload that made it."""
+    """A finished object as storage describes it; `token` is the upload that made it.
+
+    `crc32` is that of all its bytes, where storage knows it.
+    """
 
     size: int
     etag: str
     token: str | None
+    crc32: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +144,9 @@ class Storage:
         self._bucket = settings.s3_bucket
         self._session = boto3.session.Session()
         self._circuit = Circuit(REST_SECONDS)
+        self._answered = Checksums.UNKNOWN
+        self._ask_after = 0.0
+        self._asking_lock = threading.Lock()
         # In a request two short tries, in a job more and longer ones; and a Complete of many parts
         # takes its time. Whoever waits that long for anything else waits for a dead connection.
         self._quick = self._make_client(settings, read_timeout=3, attempts=2)
@@ -140,13 +174,28 @@ class Storage:
     # -- signing: no network ------------------------------------------------------------------
 
     def part_urls(
-        self, key: str, s3_upload_id: str, parts: Iterable[tuple[int, int]], expires_in: int
-    ) -> list[str]:
-        """Addresses to PUT the given (number, size) parts at, each good for exactly its size."""
-        return self._presigner.part_urls(key, s3_upload_id, parts, expires_in=expires_in)
+        self,
+        key: str,
+        s3_upload_id: str,
+        parts: Sequence[tuple[int, int]],
+        expires_in: int,
+        crc32s: Sequence[bytes] | None = None,
+    ) -> list[tuple[str, dict[str, str]]]:
+        """For each (number, size) the address to PUT that part at, and the headers to go with it.
+
+        Each is good for exactly that size and, where `crc32s` are given, for those bytes.
+        """
+        if crc32s is None:
+            urls = self._presigner.part_urls(key, s3_upload_id, parts, expires_in=expires_in)
+            return [(url, {}) for url in urls]
+        checksums = [_encoded(crc32) for crc32 in crc32s]
+        urls = self._presigner.part_urls(
+            key, s3_upload_id, parts, expires_in=expires_in, checksums=checksums
+        )
+        return [(url, {CRC32_HEADER: one}) for url, one in zip(urls, checksums, strict=True)]
 
     def put_url(
-        self, key: str, token: str, size: int, expires_in: int
+        self, key: str, token: str, size: int, expires_in: int, crc32: bytes | None = None
     ) -> tuple[str, dict[str, str]]:
         """An address to PUT a whole object at once, and the headers that must go with it.
 
@@ -158,6 +207,8 @@ class Storage:
             "If-None-Match": "*",
             TOKEN_HEADER: token,
         }
+        if crc32 is not None:
+            headers[CRC32_HEADER] = _encoded(crc32)
         signed = headers | {"Content-Length": str(size)}
         return self._presigner.url("PUT", key, headers=signed, expires_in=expires_in), headers
 
@@ -172,11 +223,18 @@ class Storage:
 
     # -- one object on its way ----------------------------------------------------------------
 
-    def begin_upload(self, key: str, token: str) -> str:
-        """Open a multipart upload and return its id. Not repeatable: each call opens another."""
+    def begin_upload(self, key: str, token: str, *, with_crc32: bool = False) -> str:
+        """Open a multipart upload and return its id. Not repeatable: each call opens another.
+
+        `with_crc32` has storage verify each part on arrival, and the whole at the end.
+        """
         with self._asking():
             answer = self._client.create_multipart_upload(
-                Bucket=self._bucket, Key=key, ContentType=OBJECT_TYPE, Metadata={TOKEN_FIELD: token}
+                Bucket=self._bucket,
+                Key=key,
+                ContentType=OBJECT_TYPE,
+                Metadata={TOKEN_FIELD: token},
+                **(_VERIFIED if with_crc32 else {}),
             )
         return answer["UploadId"]
 
@@ -187,23 +245,29 @@ class Storage:
         )
         with self._asking():
             return [
-                Part(part["PartNumber"], part["Size"], part["ETag"])
+                Part(part["PartNumber"], part["Size"], part["ETag"], _crc32_in(part))
                 for page in pages
                 for part in page.get("Parts", [])
             ]
 
-    def finish_upload(self, key: str, s3_upload_id: str, parts: Iterable[Part]) -> None:
+    def finish_upload(
+        self, key: str, s3_upload_id: str, parts: Iterable[Part], crc32: bytes | None = None
+    ) -> None:
         """Make the object of these parts; raises NoSuchUpload. Repeating it may raise that too.
 
-        S3 can answer 200 with an error inside; botocore retries those for us.
+        With `crc32`, what the whole must come to, raises Damaged if it does not. S3 can answer
+        200 with an error inside; botocore retries those for us.
         """
-        listed = [{"PartNumber": part.number, "ETag": part.etag} for part in parts]
+        claimed: dict[str, str] = {}
+        if crc32 is not None:
+            claimed = {"ChecksumCRC32": _encoded(crc32), "ChecksumType": FULL_OBJECT}
         with self._asking():
             self._patient.complete_multipart_upload(
                 Bucket=self._bucket,
                 Key=key,
                 UploadId=s3_upload_id,
-                MultipartUpload={"Parts": listed},
+                MultipartUpload={"Parts": [_listed(part, crc32 is not None) for part in parts]},
+                **claimed,
             )
 
     def abort_upload(self, key: str, s3_upload_id: str) -> None:
@@ -216,14 +280,22 @@ class Storage:
         except NoSuchUpload:
             return
 
-    def head(self, key: str) -> Stored | None:
+    def head(self, key: str, *, with_crc32: bool = False) -> Stored | None:
         """What lies at the key, or None."""
+        mode = {"ChecksumMode": "ENABLED"} if with_crc32 else {}
         try:
             with self._asking():
-                answer = self._client.head_object(Bucket=self._bucket, Key=key)
+                answer = self._client.head_object(Bucket=self._bucket, Key=key, **mode)
         except _NotThere:
             return None
-        return Stored(answer["ContentLength"], answer["ETag"], answer["Metadata"].get(TOKEN_FIELD))
+        # A COMPOSITE one is made of the parts' checksums and says nothing of the bytes in a row.
+        is_whole = answer.get("ChecksumType", FULL_OBJECT) == FULL_OBJECT
+        return Stored(
+            answer["ContentLength"],
+            answer["ETag"],
+            answer["Metadata"].get(TOKEN_FIELD),
+            _crc32_in(answer) if is_whole else None,
+        )
 
     # -- many at once -------------------------------------------------------------------------
 
@@ -316,6 +388,51 @@ class Storage:
                 where = {"CreateBucketConfiguration": {"LocationConstraint": region}}
             self._client.create_bucket(Bucket=self._bucket, **where)
 
+    # -- what the store can do ----------------------------------------------------------------
+
+    @property
+    def checksums(self) -> Checksums:
+        """Whether parts may be sent with their CRC32, as far as it is known; asks nothing."""
+        return {"on": Checksums.YES, "off": Checksums.OFF}.get(
+            self._settings.s3_checksums, self._answered
+        )
+
+    def ask_checksums(self) -> Checksums:
+        """As `checksums`, and asks storage if nobody in this process has yet.
+
+        It opens a multipart upload of nothing and looks what storage says of it; whatever should
+        be left of that, the sweep of unknown uploads removes. While storage does not answer it
+        stays unknown, and is asked again a moment later. Never raises.
+        """
+        # Only one asks; whoever comes meanwhile waits for that a little, and does without.
+        if self.checksums is Checksums.UNKNOWN and self._asking_lock.acquire(timeout=REST_SECONDS):
+            try:
+                if self.checksums is Checksums.UNKNOWN and time.monotonic() >= self._ask_after:
+                    self._answered = self._probe()
+            except (Unavailable, _NotThere):
+                self._ask_after = time.monotonic() + REST_SECONDS
+            finally:
+                self._asking_lock.release()
+        return self.checksums
+
+    def _probe(self) -> Checksums:
+        key = f"{self._settings.s3_prefix}{secrets.token_hex(20)}"
+        with self._asking():
+            try:
+                answer = self._client.create_multipart_upload(
+                    Bucket=self._bucket, Key=key, **_VERIFIED
+                )
+            except ClientError as error:
+                if _means_unknown_to_it(error):
+                    return Checksums.NO
+                raise
+        with suppress(Unavailable):
+            self.abort_upload(key, answer["UploadId"])
+        # A store that does not know them may as well say nothing; one that only knows COMPOSITE
+        # could not prove the whole to us.
+        echoed = {name: answer.get(name) for name in _VERIFIED}
+        return Checksums.YES if echoed == _VERIFIED else Checksums.NO
+
     def _make_client(self, settings: Settings, *, read_timeout: int, attempts: int) -> Any:
         return self._session.client(
             "s3",
@@ -379,11 +496,41 @@ def _cors_rule(origins: list[str]) -> Mapping[str, Any]:
     }
 
 
+def _listed(part: Part, with_crc32: bool) -> dict[str, Any]:
+    """A part as Complete names it; with its checksum, S3 refuses one that changed since."""
+    named: dict[str, Any] = {"PartNumber": part.number, "ETag": part.etag}
+    if with_crc32 and part.crc32 is not None:
+        named["ChecksumCRC32"] = _encoded(part.crc32)
+    return named
+
+
+def _encoded(crc32: bytes) -> str:
+    return binascii.b2a_base64(crc32, newline=False).decode()
+
+
+def _crc32_in(answer: Mapping[str, Any]) -> bytes | None:
+    """The checksum in S3's words, None for anything that is not just four bytes ("AAAAAA==-3")."""
+    try:
+        raw = base64.b64decode(answer.get("ChecksumCRC32", ""), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return raw if len(raw) == CRC32_SIZE else None
+
+
+def _means_unknown_to_it(error: ClientError) -> bool:
+    """Whether storage refuses the checksum itself, and not us or the moment."""
+    code = error.response["Error"]["Code"]
+    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+    return status in (400, 501) and code not in _REFUSED | _NOT_ABOUT_IT
+
+
 def _translated(error: ClientError) -> Exception:
     code = error.response["Error"]["Code"]
     status = error.response["ResponseMetadata"]["HTTPStatusCode"]
     if code == "NoSuchUpload":
         return NoSuchUpload(str(error))
+    if code in _DAMAGED:
+        return Damaged(str(error))
     if code in _NOT_THERE:
         return _NotThere()
     if code in _REFUSED:

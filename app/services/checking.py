@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, cast, func, literal, or_, select, update
 
 from app import crash, jobs, leases, lifecycle
 from app.clock import db_now
@@ -122,18 +122,26 @@ def is_stuck(queued_before: ColumnElement[Any]) -> ColumnElement[bool]:
 def remind_stuck(queued_before: ColumnElement[Any]) -> int:
     """Queue every transfer that is stuck; how many.
 
-    Whatever the queue believes: the rows decide. One statement, however many there are.
+    Whatever the queue believes: the rows decide. One statement, however many there are. A row that
+    somebody holds is left for the next time: waiting for one would keep all the others.
     """
+    found = (
+        select(Transfer.id)
+        .where(is_stuck(queued_before))
+        .with_for_update(skip_locked=True)
+        # A CTE is evaluated once; a plain subquery may be run again and lock more.
+        .cte("stuck")
+    )
     with transaction():
         stuck = db.session.execute(
             update(Transfer)
-            .where(is_stuck(queued_before))
+            .where(Transfer.id.in_(select(found.c.id)))
             .values(queued_at=db_now(), queue_count=Transfer.queue_count + 1)
             .returning(Transfer.id, Transfer.queue_count)
             .execution_options(synchronize_session=False)
         ).all()
-        for transfer_id, count in stuck:
-            jobs.PROCESS_TRANSFER.later(transfer_id, attempt=count)
+        if stuck:
+            jobs.PROCESS_TRANSFER.again((transfer_id, count) for transfer_id, count in stuck)
     return len(stuck)
 
 
@@ -171,6 +179,7 @@ def _settle_batch(lease: leases.Lease, outcomes: Sequence[Outcome]) -> None:
     if not outcomes:
         return
     etags = {outcome.upload_id: outcome.etag for outcome in outcomes}
+    crc32s = {outcome.upload_id: outcome.crc32 for outcome in outcomes}
     still_mine = select(Transfer.id).where(Transfer.id == lease.transfer_id, lease.is_mine)
     with transaction():
         db.session.execute(
@@ -180,7 +189,12 @@ def _settle_batch(lease: leases.Lease, outcomes: Sequence[Outcome]) -> None:
                 Upload.state == UploadState.OPEN,
                 still_mine.exists(),
             )
-            .values(state=UploadState.COMPLETE, etag=case(etags, value=Upload.id))
+            .values(
+                state=UploadState.COMPLETE,
+                etag=case(etags, value=Upload.id),
+                # Where none has one, PostgreSQL would take them for text.
+                crc32=cast(case(crc32s, value=Upload.id), Upload.crc32.type),
+            )
             .execution_options(synchronize_session=False)
         )
 
@@ -212,7 +226,7 @@ def _name_problems(transfer_id: uuid.UUID, failed: dict[uuid.UUID, Outcome]) -> 
         file.problem = failed[file.id].problem
         if file.problem is not Problem.MISSING:
             uploads.abandon([file.upload_id])
-            file.upload = uploads.plan(file.size)
+            file.upload = uploads.plan_again(file.upload)
             jobs.REMOVE_BYTES.later()
 
 

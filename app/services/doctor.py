@@ -1,12 +1,11 @@
 """Does this installation fit together? Asked at release, before it can hurt anybody."""
 
-from sqlalchemy import func, select, text
+from sqlalchemy import text
 
 from app import jobs
-from app.clock import db_now
 from app.config import settings
 from app.db import db, release
-from app.models import Heartbeat
+from app.services import upkeep
 
 # Beside the web's pools: a worker's job with its heartbeat, a sweep, and somebody with psql.
 OTHERS = 5
@@ -31,14 +30,9 @@ def connections() -> tuple[int, int]:
 
 def late_sweeps() -> list[str]:
     """The sweeps that have not come to their end for far too long: no worker, no clock, a bug."""
-    age = func.extract("epoch", db_now() - Heartbeat.at)
-    ages = {
-        name: float(seconds) for name, seconds in db.session.execute(select(Heartbeat.name, age))
-    }
-    release()
+    age_of = upkeep.ages()
     return [
-        name
+        job.name.removeprefix("upkeep.")
         for seconds, job in jobs.SCHEDULE
-        if ages.get(name := job.name.removeprefix("upkeep."), float("inf"))
-        > TURNS_MISSED * seconds + LATE_SECONDS
+        if age_of[job] > TURNS_MISSED * seconds + LATE_SECONDS
     ]

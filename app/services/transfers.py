@@ -30,7 +30,7 @@ from app.errors import (
     Unauthorized,
     WrongState,
 )
-from app.models import File, State, Transfer
+from app.models import Checksum, File, State, Transfer
 from app.services import audit, uploads
 from app.services.uploads import SignedPart
 
@@ -44,6 +44,7 @@ class FileSpec:
     path: str
     size: int
     content_type: str = ""
+    checksum_algorithm: Checksum | None = None
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,11 @@ class Created:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Part numbers of one file for which addresses are asked."""
+    """Part numbers of one file for which addresses are asked, and the CRC32 of each."""
 
     file_id: uuid.UUID
     numbers: tuple[int, ...]
+    crc32s: tuple[bytes, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,14 @@ class Held:
 
     file: File
     numbers: list[int]
+
+
+@dataclass(frozen=True)
+class HeldPage:
+    """What storage holds of some of a transfer's files; `next` is to be asked after, if any."""
+
+    held: list[Held]
+    next: uuid.UUID | None
 
 
 # -- creating ----------------------------------------------------------------------------------
@@ -94,6 +104,7 @@ def create(
     expires_at = _checked_expiry(expires_at) or _default_expiry()
     _check_files(specs, already=[])
     _check_share(audit.actor.get())
+    agreed = _agree_on_checksums(specs)
     owner_token = _owner_token(idempotency_key)
     transfer = Transfer(
         id=uuid.uuid4(),
@@ -110,7 +121,7 @@ def create(
     try:
         with transaction():
             db.session.add(transfer)
-            _add(transfer, specs, first_position=0)
+            _add(transfer, specs, agreed, first_position=0)
             audit.note("create", transfer.id)
     except IntegrityError:
         # The same request at the same time: the database's unique key let one of them win.
@@ -130,8 +141,14 @@ def _owner_token(idempotency_key: str | None, secret_key: str | None = None) -> 
 
 
 def _fingerprint(specs: Sequence[FileSpec], *options: Any) -> bytes:
-    said = repr(([(spec.path, spec.size, spec.content_type) for spec in specs], options))
+    said = repr(([_said(spec) for spec in specs], options))
     return hashlib.sha256(said.encode()).digest()
+
+
+def _said(spec: FileSpec) -> tuple[str | int, ...]:
+    # Nothing is added where nothing was said: rows hold hashes from before there were checksums.
+    checksum = (spec.checksum_algorithm.value,) if spec.checksum_algorithm else ()
+    return (spec.path, spec.size, spec.content_type, *checksum)
 
 
 def _created_before(idempotency_key: str, request_hash: bytes) -> Created | None:
@@ -166,20 +183,32 @@ def _check_share(address_hash: bytes | None) -> None:
 
 def add_files(transfer: Transfer, specs: Sequence[FileSpec]) -> list[File]:
     """Add files to a transfer in INIT; the new ones. Raises Invalid, WrongState."""
+    agreed = _agree_on_checksums(specs)
     with transaction():
         _lock_in_init(transfer.id)
         already = files_of(transfer.id)
         _check_files(specs, already)
         first = max((file.position for file in already), default=-1) + 1
-        return _add(transfer, specs, first)
+        audit.note("add files", transfer.id)
+        return _add(transfer, specs, agreed, first)
 
 
-def _add(transfer: Transfer, specs: Sequence[FileSpec], first_position: int) -> list[File]:
+def _agree_on_checksums(specs: Sequence[FileSpec]) -> Checksum | None:
+    is_wanted = any(spec.checksum_algorithm for spec in specs)
+    return uploads.agree_on_checksums(is_wanted=is_wanted)
+
+
+def _add(
+    transfer: Transfer,
+    specs: Sequence[FileSpec],
+    agreed: Checksum | None,
+    first_position: int,
+) -> list[File]:
     files = [
         File(
             id=uuid.uuid4(),
             transfer_id=transfer.id,
-            upload=uploads.plan(spec.size),
+            upload=uploads.plan(spec.size, agreed if spec.checksum_algorithm else None),
             position=first_position + index,
             path=spec.path,
             content_type=spec.content_type,
@@ -260,13 +289,16 @@ def of_id(transfer_id: uuid.UUID) -> Transfer:
     return transfer
 
 
-def files_of(transfer_id: uuid.UUID, *conditions: ColumnElement[bool]) -> list[File]:
+def files_of(
+    transfer_id: uuid.UUID, *conditions: ColumnElement[bool], limit: int | None = None
+) -> list[File]:
     """The transfer's files with their uploads, in its sender's order, in one query."""
     found = db.session.scalars(
         select(File)
         .join(File.upload)
         .where(File.transfer_id == transfer_id, *conditions)
         .order_by(File.position)
+        .limit(limit)
         .options(joinedload(File.upload, innerjoin=True))
         .execution_options(populate_existing=True)
     )
@@ -287,6 +319,7 @@ def sign_parts(
     files = _files_wanted(transfer, wanted)
     for index, one in enumerate(wanted):
         uploads.check_numbers(files[index].upload, one.numbers, f"wanted.{index}.numbers")
+        uploads.check_crc32s(files[index].upload, one.crc32s, f"wanted.{index}.crc32")
     wanted_uploads = [file.upload for file in files]
     uploads.begin(wanted_uploads)
     with transaction():
@@ -297,7 +330,7 @@ def sign_parts(
     return [
         (file, part)
         for file, one in zip(files, wanted, strict=True)
-        for part in uploads.sign(file.upload, one.numbers)
+        for part in uploads.sign(file.upload, one.numbers, one.crc32s)
     ]
 
 
@@ -331,11 +364,28 @@ def _only_in_init(statement: Any, **values: Any) -> None:
         raise WrongState("This transfer does not take files any more.")
 
 
-def held_parts(transfer: Transfer) -> list[Held]:
-    """What storage really holds of each file, whatever anybody believes. Asks storage."""
-    files = files_of(transfer.id)
-    numbers = uploads.held([file.upload for file in files])
-    return [Held(file, held) for file, held in zip(files, numbers, strict=True)]
+def held_parts(transfer: Transfer, after: uuid.UUID | None, limit: int) -> HeldPage:
+    """What storage really holds of each file, whatever anybody believes. Asks storage.
+
+    In its sender's order, `limit` files behind the one with the id `after`; raises Invalid when
+    the transfer has no such file (any more).
+    """
+    conditions = [] if after is None else [File.position > _position_of(transfer, after)]
+    # One more than asked for, only to know whether there is more.
+    files = files_of(transfer.id, *conditions, limit=limit + 1)
+    page = files[:limit]
+    numbers = uploads.held([file.upload for file in page])
+    held = [Held(file, numbers) for file, numbers in zip(page, numbers, strict=True)]
+    return HeldPage(held, next=page[-1].id if len(files) > limit else None)
+
+
+def _position_of(transfer: Transfer, file_id: uuid.UUID) -> int:
+    position = db.session.scalar(
+        select(File.position).where(File.id == file_id, File.transfer_id == transfer.id)
+    )
+    if position is None:
+        raise Invalid({"after": "is no file of this transfer"})
+    return position
 
 
 def remove_file(transfer: Transfer, file_id: uuid.UUID) -> None:
@@ -349,6 +399,7 @@ def remove_file(transfer: Transfer, file_id: uuid.UUID) -> None:
             raise NotFound("This transfer has no such file.")
         uploads.abandon([file.upload_id])
         db.session.delete(file)
+        audit.note("remove file", transfer.id)
         jobs.REMOVE_BYTES.later()
 
 
@@ -375,6 +426,8 @@ def edit(transfer: Transfer, changes: dict[str, Any]) -> Transfer:
         changed = db.session.execute(
             statement.values(**changes).execution_options(synchronize_session=False)
         ).rowcount
+        if changed:
+            audit.note("edit", transfer.id)
     fresh = of_id(transfer.id)
     if changed:
         return fresh

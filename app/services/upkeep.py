@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
+from math import inf
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app import clock, crash, jobs, lifecycle
@@ -23,7 +24,7 @@ from app.db import db, release, transaction
 from app.extensions import storage
 from app.gateways.storage import Listed, OpenUpload
 from app.models import File, Heartbeat, State, Transfer, Upload, UploadState
-from app.services import checking, uploads
+from app.services import audit, checking, uploads
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,12 @@ LATE_BYTES = timedelta(minutes=10)
 UNKNOWN_FOR = timedelta(hours=1)
 # So is an object. Its row is always there first, so this only makes room for clocks that differ.
 ORPHAN_FOR = timedelta(days=1)
+# A sweep that has not come to its end so long after its turn is queued again, whatever the queue
+# believes; and as long as it fails, once in so many seconds, or in this part of its interval: one
+# that reads the whole bucket's list must not do so every minute.
+OVERDUE_SECONDS = 60
+LEAST_RETRY_SECONDS = 60
+RETRIES_IN_AN_INTERVAL = 24
 # So many may always go, whatever share they are, so that a small bucket can be tidied. It is low
 # on purpose: the usual number is none at all, and the wrong database could belong to few files.
 ALWAYS_ALLOWED = 10
@@ -83,12 +90,18 @@ def note_run(name: str) -> None:
         )
 
 
+def ages() -> dict[jobs.Job, float]:
+    """How many seconds ago each sweep of the schedule came to its end; endless if it never did."""
+    age = func.extract("epoch", db_now() - Heartbeat.at)
+    noted = {name: float(ago) for name, ago in db.session.execute(select(Heartbeat.name, age))}
+    release()
+    return {job: noted.get(job.name.removeprefix("upkeep."), inf) for _, job in jobs.SCHEDULE}
+
+
 @_noted
 def expire_due(tell: Tell = _untold) -> int:
     """Job: READY transfers past `expires_at` become EXPIRED."""
-    return _in_batches(
-        lambda: lifecycle.move_due(State.EXPIRED, is_due(), limit=BATCH), BATCH, tell
-    )
+    return _in_batches(_expire, BATCH, tell)
 
 
 @_noted
@@ -105,8 +118,14 @@ def delete_abandoned(tell: Tell = _untold) -> int:
 
 @_noted
 def requeue_stuck(tell: Tell = _untold) -> int:
-    """Job: queue every PROCESSING transfer that nobody works on, whatever the queue believes."""
-    return checking.remind_stuck(queued_before=db_now() - REQUEUE_AFTER)
+    """Job: queue every PROCESSING transfer that nobody works on, whatever the queue believes.
+
+    And every sweep that is overdue: one that failed, or was lost with the queue, would else wait
+    for its next turn, which may be tomorrow.
+    """
+    count = checking.remind_stuck(queued_before=db_now() - REQUEUE_AFTER)
+    _requeue_overdue()
+    return count
 
 
 @_noted
@@ -322,6 +341,17 @@ def check_share(what: str, count: int, listed_count: int, *, force: bool) -> Non
 # -- how ---------------------------------------------------------------------------------------
 
 
+def _requeue_overdue() -> None:
+    now = clock.now().timestamp()
+    age_of = ages()
+    for seconds, job in jobs.SCHEDULE:
+        # What asks is not overdue itself: it is running.
+        if job is jobs.REQUEUE_STUCK or age_of[job] <= seconds + OVERDUE_SECONDS:
+            continue
+        retry_seconds = max(LEAST_RETRY_SECONDS, seconds // RETRIES_IN_AN_INTERVAL)
+        job.once(int(now // retry_seconds), retry_seconds)
+
+
 def _in_batches(step: Callable[[], Sequence[uuid.UUID]], limit: int, tell: Tell) -> int:
     count = 0
     while True:
@@ -341,10 +371,17 @@ def _batches(found: Iterable[Any]) -> Iterable[list[Any]]:
         yield batch
 
 
+def _expire() -> list[uuid.UUID]:
+    expired = lifecycle.move_due(State.EXPIRED, is_due(), limit=BATCH)
+    audit.note_all("expire", expired)
+    return expired
+
+
 def _delete(condition: ColumnElement[bool]) -> list[uuid.UUID]:
     deleted = lifecycle.move_due(State.DELETED, condition, limit=DELETE_BATCH)
     if deleted:
         uploads.abandon(select(File.upload_id).where(File.transfer_id.in_(deleted)))
+        audit.note_all("delete", deleted)
         jobs.REMOVE_BYTES.later()
     return deleted
 

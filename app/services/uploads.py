@@ -20,11 +20,12 @@ from sqlalchemy import Select, update
 from app import crash
 from app.clock import db_now
 from app.config import MIB, S3_MAX_PART_SIZE, settings
+from app.crc32 import combine
 from app.db import db, release, transaction
 from app.errors import Invalid, Unavailable, WrongState
 from app.extensions import storage
-from app.gateways.storage import NoSuchUpload, Part, Stored
-from app.models import Method, Problem, Upload, UploadState
+from app.gateways.storage import Checksums, Damaged, NoSuchUpload, Part, Stored
+from app.models import Checksum, Method, Problem, Upload, UploadState
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 SMALLEST_PART_SIZE = 8 * MIB
+# Each part costs a lane two round trips in which nothing is sent; so large files have large parts,
+# as long as what is on the line, and may have to be sent again, stays a small share of the file.
+LARGE_PART_SIZE = 32 * MIB
+PARTS_AT_LEAST = 64
 # Below S3's 10,000, so that a plan never stands right at the edge of what S3 allows.
 MOST_PARTS = 9_900
 # Requests to storage that one call keeps in flight; each waits for the network, not for us.
@@ -50,10 +55,14 @@ class SignedPart:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What completing one upload came to: an ETag, or why not (and which parts are missing)."""
+    """What completing one upload came to: an ETag, or why not (and which parts are missing).
+
+    `crc32` is the whole file's, where its plan has checksums.
+    """
 
     upload_id: uuid.UUID
     etag: str | None = None
+    crc32: bytes | None = None
     problem: Problem | None = None
     missing: tuple[int, ...] = ()
 
@@ -62,16 +71,31 @@ class Outcome:
 
 
 def part_size_for(size: int) -> int:
-    """Bytes of every part but the last: 8 MiB, or more so that `MOST_PARTS` suffice.
+    """Bytes of every part but the last: 8 MiB, up to 32 MiB while there are `PARTS_AT_LEAST`.
 
-    Whole MiB, at most S3's 5 GiB; then the largest objects take up to 10,000 parts.
+    More so that `MOST_PARTS` suffice. Whole MiB, at most S3's 5 GiB; then the largest objects
+    take up to 10,000 parts.
     """
-    needed = -(-size // MOST_PARTS)
+    wished = min(size // PARTS_AT_LEAST, LARGE_PART_SIZE)
+    needed = max(wished, -(-size // MOST_PARTS))
     rounded = -(-needed // MIB) * MIB
     return min(max(SMALLEST_PART_SIZE, rounded), S3_MAX_PART_SIZE)
 
 
-def plan(size: int) -> Upload:
+def agree_on_checksums(*, is_wanted: bool) -> Checksum | None:
+    """What parts are verified by, if their sender wants that and storage can do it.
+
+    Asks storage when nobody in this process has yet, so not in transaction(); never raises for
+    a store that does not answer: then it is done without.
+    """
+    if not is_wanted:
+        return None
+    if storage.checksums is Checksums.UNKNOWN:
+        release()
+    return Checksum.CRC32 if storage.ask_checksums() is Checksums.YES else None
+
+
+def plan(size: int, checksum_algorithm: Checksum | None = None) -> Upload:
     """A new upload for `size` bytes, not added to the session: method, part size, key, token."""
     part_size = part_size_for(size)
     # A multipart upload of no parts cannot be completed, so nothing-at-all goes as one part too.
@@ -83,8 +107,18 @@ def plan(size: int) -> Upload:
         method=Method.SINGLE if is_single else Method.MULTIPART,
         size=size,
         part_size=part_size,
+        checksum_algorithm=checksum_algorithm,
         state=UploadState.OPEN,
     )
+
+
+def plan_again(upload: Upload) -> Upload:
+    """A new upload for the same file, when its bytes have to be sent once more.
+
+    Whoever has switched checksums off since does not get them again.
+    """
+    is_off = storage.checksums is Checksums.OFF
+    return plan(upload.size, None if is_off else upload.checksum_algorithm)
 
 
 def part_count(upload: Upload) -> int:
@@ -110,33 +144,57 @@ def check_numbers(upload: Upload, numbers: Iterable[int], field: str) -> None:
             raise Invalid({field: f"must be from 1 to {count} for this file"})
 
 
+def check_crc32s(upload: Upload, crc32s: Sequence[bytes] | None, field: str) -> None:
+    """Raise Invalid unless checksums are there exactly when the upload's plan wants them."""
+    if upload.checksum_algorithm is None and crc32s is not None:
+        raise Invalid({field: "must not be given: this file's plan has no checksum_algorithm"})
+    if upload.checksum_algorithm is not None and crc32s is None:
+        raise Invalid({field: "is required: this file's plan says CRC32"})
+
+
 def begin(uploads: Sequence[Upload]) -> None:
     """Open a multipart upload in storage for each that needs one and has none yet.
 
     Two callers at once open two; the row keeps one, and the other is aborted here and now,
-    because an orphan costs storage until the bucket's own rule removes it days later.
+    because an orphan costs storage until the bucket's own rule removes it days later. When one
+    cannot be opened, those that were are kept for the next try; then raises errors.Unavailable.
     """
     waiting = [u for u in uploads if u.method is Method.MULTIPART and u.s3_upload_id is None]
     if not waiting:
         return
     release()
-    opened = _each(waiting, lambda u: storage.begin_upload(u.key, u.token))
+    opened, failure = _open(waiting)
     crash.point("begin.1")
     with transaction():
-        won = [
-            _keep_id(upload, opened_id) for upload, opened_id in zip(waiting, opened, strict=True)
-        ]
+        losers = [(upload, s3_id) for upload, s3_id in opened if not _keep_id(upload, s3_id)]
     crash.point("begin.2")
-    losers = [
-        pair for pair, kept in zip(zip(waiting, opened, strict=True), won, strict=True) if not kept
-    ]
     _each(losers, lambda pair: storage.abort_upload(pair[0].key, pair[1]))
+    if failure is not None:
+        raise failure
     for upload, _ in losers:
         db.session.refresh(upload)
         if upload.s3_upload_id is None:
             raise WrongState("This file was removed.")
     if losers:
         release()
+
+
+def _open(waiting: Sequence[Upload]) -> tuple[list[tuple[Upload, str]], Unavailable | None]:
+    """Open a multipart for each: those that were opened, and why another was not."""
+    failures: list[Unavailable] = []
+
+    def open_one(upload: Upload) -> str | None:
+        if failures:  # The rest would only wait for the same.
+            return None
+        try:
+            return storage.begin_upload(upload.key, upload.token, with_crc32=_is_verified(upload))
+        except Unavailable as failure:
+            failures.append(failure)
+            return None
+
+    ids = _each(waiting, open_one)
+    opened = [(upload, s3_id) for upload, s3_id in zip(waiting, ids, strict=True) if s3_id]
+    return opened, failures[0] if failures else None
 
 
 def _keep_id(upload: Upload, s3_upload_id: str) -> bool:
@@ -172,16 +230,23 @@ def note_signing(uploads: Iterable[Upload]) -> None:
         raise WrongState("This file has arrived already, or was removed.")
 
 
-def sign(upload: Upload, numbers: Sequence[int]) -> list[SignedPart]:
-    """Signed addresses for these parts of a begun upload, without the network."""
+def sign(
+    upload: Upload, numbers: Sequence[int], crc32s: Sequence[bytes] | None = None
+) -> list[SignedPart]:
+    """Signed addresses for these parts of a begun upload, without the network.
+
+    With `crc32s`, one for each part, storage refuses any other bytes at that address.
+    """
     ttl = settings.part_url_ttl_in_seconds
     if upload.method is Method.SINGLE:
-        url, headers = storage.put_url(upload.key, upload.token, upload.size, ttl)
+        crc32 = crc32s[0] if crc32s else None
+        url, headers = storage.put_url(upload.key, upload.token, upload.size, ttl, crc32)
         return [SignedPart(1, upload.size, url, headers)]
     sizes = [(number, part_size_of(upload, number)) for number in numbers]
-    urls = storage.part_urls(upload.key, upload.s3_upload_id or "", sizes, ttl)
+    signed = storage.part_urls(*_address(upload), sizes, ttl, crc32s)
     return [
-        SignedPart(number, size, url, {}) for (number, size), url in zip(sizes, urls, strict=True)
+        SignedPart(number, size, url, headers)
+        for (number, size), (url, headers) in zip(sizes, signed, strict=True)
     ]
 
 
@@ -195,13 +260,13 @@ def _held_by(upload: Upload) -> list[int]:
     if upload.state is UploadState.COMPLETE:
         return list(range(1, part_count(upload) + 1))
     if upload.method is Method.SINGLE:
-        return [1] if _is_ours(upload, storage.head(upload.key)) else []
+        return [1] if _is_ours(upload, _head(upload)) else []
     if upload.s3_upload_id is None:
         return []
     try:
         return [p.number for p in _right_parts(upload, storage.list_parts(*_address(upload)))]
     except NoSuchUpload:
-        finished = _is_ours(upload, storage.head(upload.key))
+        finished = _is_ours(upload, _head(upload))
         return list(range(1, part_count(upload) + 1)) if finished else []
 
 
@@ -235,14 +300,22 @@ def _complete_multipart(upload: Upload) -> Outcome:
     missing = sorted(set(_numbers(upload)) - {part.number for part in parts})
     if missing:
         return Outcome(upload.id, problem=Problem.MISSING, missing=tuple(missing))
+    crc32 = None
+    if _is_verified(upload):
+        crc32 = combine((part.crc32, part.size) for part in parts if part.crc32 is not None)
     # S3 would silently build a shorter object from an incomplete list: hence the check above.
-    storage.finish_upload(*_address(upload), parts)
+    try:
+        storage.finish_upload(*_address(upload), parts, crc32)
+    except Damaged:
+        log.error("parts do not come to their whole", extra={"upload": str(upload.id)})
+        return Outcome(upload.id, problem=Problem.DAMAGED)
     crash.point("process.2")
-    return _verify(upload)
+    return _verify(upload, crc32)
 
 
-def _verify(upload: Upload) -> Outcome:
-    stored = storage.head(upload.key)
+def _verify(upload: Upload, combined: bytes | None = None) -> Outcome:
+    """Believe what lies there if it proves itself; `combined` is what its parts come to."""
+    stored = _head(upload)
     if stored is None:
         never_came = upload.method is Method.SINGLE
         problem = Problem.MISSING if never_came else Problem.LOST
@@ -252,16 +325,46 @@ def _verify(upload: Upload) -> Outcome:
         return Outcome(upload.id, problem=Problem.LOST)
     if stored.size != upload.size:
         return Outcome(upload.id, problem=Problem.WRONG_SIZE)
-    return Outcome(upload.id, etag=stored.etag)
+    return _with_crc32(upload, stored, combined)
+
+
+def _with_crc32(upload: Upload, stored: Stored, combined: bytes | None) -> Outcome:
+    """What storage says of the whole must be what its parts came to, where it says anything.
+
+    Where it does not (some know the parts' only, "AAAAAA==-3"), what the parts came to counts:
+    storage verified each on arrival, Complete named each with its ETag and checksum, so these
+    parts and no others are the object, and a CRC32 of all follows from theirs by arithmetic. If
+    Complete's answer was lost as well the list is gone with it: then the object is as sound, only
+    nobody knows its checksum. One PUT has no list: storage must say what it verified.
+    """
+    if not _is_verified(upload):
+        return Outcome(upload.id, etag=stored.etag)
+    is_unproven = stored.crc32 is None and upload.method is Method.SINGLE
+    is_another = None not in (stored.crc32, combined) and stored.crc32 != combined
+    if is_unproven or is_another:
+        log.error("storage does not confirm a checksum", extra={"upload": str(upload.id)})
+        return Outcome(upload.id, problem=Problem.DAMAGED)
+    return Outcome(upload.id, etag=stored.etag, crc32=stored.crc32 or combined)
+
+
+def _head(upload: Upload) -> Stored | None:
+    return storage.head(upload.key, with_crc32=_is_verified(upload))
+
+
+def _is_verified(upload: Upload) -> bool:
+    """Whether storage verifies each part by its checksum, as the plan says."""
+    return upload.checksum_algorithm is not None
 
 
 def _right_parts(upload: Upload, parts: Iterable[Part]) -> list[Part]:
-    """Those of the plan, with the planned size: any other must be sent again."""
+    """Those of the plan, of the planned size and verified: any other must be sent again."""
     last = part_count(upload)
     return [
         part
         for part in parts
-        if 1 <= part.number <= last and part.size == part_size_of(upload, part.number)
+        if 1 <= part.number <= last
+        and part.size == part_size_of(upload, part.number)
+        and (part.crc32 is not None or not _is_verified(upload))
     ]
 
 

@@ -22,7 +22,7 @@ def main() -> None:
     try:
         store = Store(options.data, sync=not options.no_sync)
         address, domains = (options.host, options.port), ["localhost", *options.domain]
-        server = Server(address, store, credentials, domains)
+        server = Server(address, store, credentials, domains, checksums=not options.no_checksums)
     except OSError as error:
         sys.exit(f"s3: cannot start: {error}")
     stop = threading.Event()
@@ -44,6 +44,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--secret-key", default=os.environ.get("S3_SECRET_ACCESS_KEY"))
     parser.add_argument("--domain", action="append", default=[], help="has buckets as subdomains")
     parser.add_argument("--no-sync", action="store_true", help="for tests: do not wait for disk")
+    parser.add_argument(
+        "--no-checksums", action="store_true", help="for tests: as a store that knows none"
+    )
     options = parser.parse_args()
     if not options.access_key or not options.secret_key:
         sys.exit("set S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY, or --access-key and --secret-key")

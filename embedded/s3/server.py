@@ -33,10 +33,15 @@ IDLE_SECONDS = 60
 STOP_SECONDS = 1.5
 CONNECTION_LIMIT = 512
 KEY_LIMIT = 1024
+CHECKSUM_HEADERS = ("x-amz-checksum-", "x-amz-sdk-checksum-", "x-amz-trailer")
 
 
 class Server(socketserver.ThreadingTCPServer):
-    """The endpoint; `domains` are the names whose subdomains are buckets."""
+    """The endpoint; `domains` are the names whose subdomains are buckets.
+
+    Without `checksums` it is a store from before objects had any: what is sent of them is passed
+    over, neither verified nor kept.
+    """
 
     allow_reuse_address = True
     daemon_threads = True
@@ -44,12 +49,19 @@ class Server(socketserver.ThreadingTCPServer):
     request_queue_size = 128
 
     def __init__(
-        self, address: tuple[str, int], store: Store, credentials: Credentials, domains: list[str]
+        self,
+        address: tuple[str, int],
+        store: Store,
+        credentials: Credentials,
+        domains: list[str],
+        *,
+        checksums: bool = True,
     ) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.store = store
         self.credentials = credentials
         self.domains = domains
+        self.checksums = checksums
         self.stopping = False
         self._running = 0
         self._idle = threading.Condition()
@@ -215,6 +227,8 @@ def _act(request: Request, bucket: Bucket | None, server: Server) -> Response:
         return forms.post_object(request, server.store, server.credentials, now)
     signature = sigv4.verify(request, server.credentials, now)
     _hoist(request)
+    if request.key and not server.checksums:
+        request.headers.forget(CHECKSUM_HEADERS)
     action = routes.find_action(request)
     if request.bucket and bucket is None and action is not routes.BUCKET["PUT", ""]:
         raise no_such_bucket(request.bucket)

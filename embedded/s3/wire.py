@@ -38,6 +38,10 @@ class Headers:
     def get(self, name: str, default: str = "") -> str:
         return ",".join(self._values[name]) if name in self._values else default
 
+    def forget(self, beginnings: tuple[str, ...]) -> None:
+        """Be as if those that begin so had not been sent."""
+        self._values = {n: v for n, v in self._values.items() if not n.startswith(beginnings)}
+
     def __contains__(self, name: str) -> bool:
         return name in self._values
 

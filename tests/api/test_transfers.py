@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from app.extensions import storage
 from tests.factories import Sender
 
 BIGGER_THAN_S3 = 10_000 * 5 * 1024**3 + 1
@@ -27,6 +28,14 @@ BIGGER_THAN_S3 = 10_000 * 5 * 1024**3 + 1
         ({"files": [{"path": "\ud800", "size": 1}]}, "files.0.path"),
         ({"files": [{"path": "a", "size": 1}, {"path": "a", "size": 1}]}, "files.1.path"),
         ({"files": [{"path": str(n), "size": 1} for n in range(5001)]}, "files"),
+        (
+            {"files": [{"path": "a", "size": 1, "checksum_algorithm": "SHA256"}]},
+            "files.0.checksum_algorithm",
+        ),
+        (
+            {"files": [{"path": "a", "size": 1, "checksum_algorithm": ["CRC32"]}]},
+            "files.0.checksum_algorithm",
+        ),
         ({"files": "a"}, "files"),
         ({"files": ["a"]}, "files.0"),
         ({"title": "x" * 201}, "title"),
@@ -133,6 +142,101 @@ def test_part_numbers_outside_the_plan(sender: Sender, wanted: Any, field: str) 
     answer = sent.call("POST", "/parts", json={"wanted": wanted})
     assert answer.status_code == 400, answer.json
     assert field in [one["field"] for one in answer.json["error"]["fields"]]
+
+
+@pytest.mark.parametrize(
+    ("crc32", "field"),
+    [
+        (None, "wanted.0.crc32"),
+        ("AAAAAA==", "wanted.0.crc32"),
+        ([], "wanted.0.crc32"),
+        (["AAAAAA=="] * 2, "wanted.0.crc32"),
+        (["AAAA"], "wanted.0.crc32.0"),
+        (["AAAAAAA="], "wanted.0.crc32.0"),
+        (["AAAAAB=="], "wanted.0.crc32.0"),
+        (["AAAAAA==\n"], "wanted.0.crc32.0"),
+        (["!!!!!!=="], "wanted.0.crc32.0"),
+        (["é"], "wanted.0.crc32.0"),
+        ([0], "wanted.0.crc32.0"),
+        ([None], "wanted.0.crc32.0"),
+        ([["AAAAAA=="]], "wanted.0.crc32.0"),
+        ({"0": "AAAAAA=="}, "wanted.0.crc32"),
+    ],
+)
+def test_a_verified_part_needs_its_checksum(sender: Sender, crc32: Any, field: str) -> None:
+    sent = sender.create(verified=True)
+    wanted = {"file": sent.files[0]["id"], "numbers": [1], "crc32": crc32}
+    answer = sent.call("POST", "/parts", json={"wanted": [wanted]})
+    assert answer.status_code == 400, answer.json
+    assert [one["field"] for one in answer.json["error"]["fields"]] == [field]
+
+
+def test_a_part_that_is_not_verified_must_not_have_one(sender: Sender) -> None:
+    """Else its sender would believe that somebody looks at it."""
+    sent = sender.create()
+    wanted = {"file": sent.files[0]["id"], "numbers": [1], "crc32": ["AAAAAA=="]}
+    answer = sent.call("POST", "/parts", json={"wanted": [wanted]})
+    assert answer.status_code == 400
+    assert answer.json["error"]["fields"][0]["field"] == "wanted.0.crc32"
+
+
+def test_held_parts_come_in_pages_in_the_transfers_order(sender: Sender, monkeypatch) -> None:
+    sent = sender.create({f"f{n}": b"x" for n in range(7)}).upload()
+    ids = [file["id"] for file in sent.files]
+    pages, after = [], ""
+    while after is not None:
+        answer = sent.call("GET", f"/parts?limit=3{after and '&after=' + after}")
+        assert answer.status_code == 200
+        pages.append([one["id"] for one in answer.json["files"]])
+        assert all(set(one) == {"id", "state", "held"} for one in answer.json["files"])
+        after = answer.json["next"]
+    assert pages == [ids[:3], ids[3:6], ids[6:]]
+    whole = sent.call("GET", "/parts").json
+    assert [one["held"] for one in whole["files"]] == [[1]] * 7
+    assert whole["next"] is None
+    exact = sent.call("GET", "/parts?limit=7").json
+    assert (len(exact["files"]), exact["next"]) == (7, None)
+
+
+def test_a_page_asks_storage_for_no_more_than_its_files(sender: Sender, monkeypatch) -> None:
+    """And not for those that are complete: their rows know."""
+    sent = sender.create({f"f{n}": b"x" for n in range(6)}).upload(without=(("f5", 1),))
+    sent.complete().process()
+    asked: list[str] = []
+    head = storage.head
+    monkeypatch.setattr(storage, "head", lambda key, **m: (asked.append(key), head(key, **m))[1])
+    first = sent.call("GET", "/parts?limit=3").json
+    assert [one["state"] for one in first["files"]] == ["COMPLETE"] * 3
+    assert asked == []
+    rest = sent.call("GET", f"/parts?after={first['next']}").json
+    assert [one["held"] for one in rest["files"]] == [[1], [1], []]
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("limit=0", "limit"),
+        ("limit=501", "limit"),
+        ("limit=-1", "limit"),
+        ("limit=x", "limit"),
+        ("limit=", "limit"),
+        ("limit=" + "9" * 5000, "limit"),
+        ("after=x", "after"),
+        ("after=", "after"),
+        (f"after={uuid.uuid4()}", "after"),
+    ],
+)
+def test_a_page_that_cannot_be_is_named(sender: Sender, query: str, field: str) -> None:
+    answer = sender.create().call("GET", f"/parts?{query}")
+    assert answer.status_code == 400, answer.json
+    assert [one["field"] for one in answer.json["error"]["fields"]] == [field]
+
+
+def test_a_page_after_another_transfers_file_is_refused(sender: Sender) -> None:
+    """S07."""
+    mine, other = sender.create(), sender.create()
+    assert mine.call("GET", f"/parts?after={other.files[0]['id']}").status_code == 400
 
 
 def test_a_file_of_another_transfer_is_not_signed_for(sender: Sender) -> None:

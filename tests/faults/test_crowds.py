@@ -45,7 +45,7 @@ def test_f17_fifty_finalizers_have_one_effect(lab: Lab) -> None:
         headers = {"Authorization": f"Bearer {sent.json['owner_token']}"}
         path = f"/transfers/{sent.id}/complete"
         statuses = all_at_once(
-            FINALIZERS, lambda _, p=path, h=headers: lab.person().ask("POST", p, {}, **h)
+            FINALIZERS, lambda _, p=path, h=headers: lab.person().insist("POST", p, {}, **h)
         )
         assert set(statuses) <= {200, 202, 409}
         lab.truth.wait_until_ready([sent], 60)
@@ -60,7 +60,7 @@ def test_f53_a_crowd_of_clicks_gets_exactly_what_is_left(lab: Lab, limit: int) -
         sent = ready(lab, max_downloads=limit)
         path = f"{sent.page}/files/{sent.json['files'][0]['id']}"
         statuses = all_at_once(
-            CLICKS, lambda _, p=path: lab.person().ask("GET", p, **{"User-Agent": "curl/8"})
+            CLICKS, lambda _, p=path: lab.person().insist("GET", p, **{"User-Agent": "curl/8"})
         )
         assert statuses == {303: limit, 410: CLICKS - limit}
         counted = "SELECT download_count FROM transfers WHERE id = %s"

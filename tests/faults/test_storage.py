@@ -1,9 +1,10 @@
 """S3 slow, failing, refusing, hanging, and answers that are lost or lie: see FAULTS B, F24, F27."""
 
 import logging
+import os
 import secrets
+import threading
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -14,7 +15,7 @@ from app import clock
 from app.models import State
 from app.services import upkeep
 from tests.factories import Sender
-from tests.lab.lab import Lab, running
+from tests.lab.lab import Lab
 from tests.lab.people import Heard, Sent, crowd
 from tests.lab.s3faults import (
     ANY,
@@ -24,30 +25,18 @@ from tests.lab.s3faults import (
     SKEWED,
     SLOW_DOWN,
     Fault,
-    late,
+    late_until,
     lose_answer,
 )
 
 # Shown by `pytest --log-cli-level=INFO`: the figures of docs/reliability.md.
 log = logging.getLogger("figures")
-READY_SECONDS = 60
+READY_SECONDS = 120
 COMPLETE = "CompleteMultipartUpload"
 SLOW_COMPLETE_SECONDS = 40
-LOST_ANSWERS = 100
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    """Two web processes, two workers and the clock."""
-    with running("web", "web.2", "worker", "worker.2", "clock") as started:
-        yield started
-
-
-@pytest.fixture(autouse=True)
-def _healed(request: pytest.FixtureRequest) -> Iterator[None]:
-    yield
-    if "lab" in request.fixturenames:
-        request.getfixturevalue("lab").heal()
+# ANSWERS in the environment reaches the figure of docs/reliability.md.
+LOST_ANSWERS = int(os.environ.get("ANSWERS", "100"))
+LIES = int(os.environ.get("ANSWERS", "20"))
 
 
 def _uploaded(lab: Lab, heard: Heard, count: int = 1) -> Sent:
@@ -63,7 +52,8 @@ def test_f13_f19_a_complete_of_40_seconds_and_one_that_lies_twelve_times(lab: La
     """
     heard = Heard()
     slow, lied_to = _uploaded(lab, heard), _uploaded(lab, heard)
-    lab.storage.plan(COMPLETE, late(SLOW_COMPLETE_SECONDS), 1, slow.key)
+    over = threading.Event()
+    lab.storage.plan(COMPLETE, late_until(over), 1, slow.key)
     lab.storage.plan(COMPLETE, OK_WITH_ERROR, 12, lied_to.key)
     began = time.monotonic()
     for sent in (slow, lied_to):
@@ -71,11 +61,12 @@ def test_f13_f19_a_complete_of_40_seconds_and_one_that_lies_twelve_times(lab: La
     with crowd(lab.stack) as people:
         time.sleep(5)
     others = lab.truth.wait_until_ready(people.sent, READY_SECONDS)
-    assert lab.truth.states([slow, lied_to]) == {"PROCESSING": 2}
+    assert lab.truth.states([slow]) == {"PROCESSING": 1}
     lab.truth.wait_until_ready([lied_to], 150)
     lied = time.monotonic() - began
-    lab.truth.wait_until_ready([slow], SLOW_COMPLETE_SECONDS + 20)
-    assert time.monotonic() - began > SLOW_COMPLETE_SECONDS
+    time.sleep(max(0.0, SLOW_COMPLETE_SECONDS - lied))
+    over.set()
+    lab.truth.wait_until_ready([slow], READY_SECONDS)
     people.heard.check()
     heard.check()
     # A second runner would have asked again.
@@ -87,18 +78,26 @@ def test_f13_f19_a_complete_of_40_seconds_and_one_that_lies_twelve_times(lab: La
     )
 
 
-def test_f14_the_answer_to_every_complete_is_lost(lab: Lab) -> None:
-    """It was done and nobody was told: what lies there proves itself, nothing is sent again."""
+@pytest.mark.parametrize(
+    ("fault", "count"), [(lose_answer, LOST_ANSWERS), (OK_WITH_ERROR, LIES)], ids=["lost", "lies"]
+)
+def test_f13_f14_the_answer_to_every_complete_is_lost_or_lies(
+    lab: Lab, fault: Fault, count: int
+) -> None:
+    """Done and nobody was told, or told "200, and an error inside" and nothing was done.
+
+    What lies there proves itself: never READY without it, and nothing that is there is sent again.
+    """
     heard = Heard()
-    sent = [_uploaded(lab, heard, LOST_ANSWERS // 4) for _ in range(4)]
-    lab.storage.plan(COMPLETE, lose_answer, LOST_ANSWERS)
+    sent = [_uploaded(lab, heard, count // 4) for _ in range(4)]
+    lab.storage.plan(COMPLETE, fault, count)
     for one in sent:
         lab.person(heard).complete(one)
     took = lab.truth.wait_until_ready(sent, READY_SECONDS)
     assert lab.storage.left(COMPLETE) == 0
     heard.check()
     lab.truth.check(sent)
-    log.info(f"{LOST_ANSWERS} answers lost: ready {took:.1f} s")
+    log.info(f"{count} answers: ready {took:.1f} s")
 
 
 @pytest.mark.parametrize(
@@ -122,7 +121,7 @@ def test_storage_refuses_everything_for_a_while(
     _pages_stayed(people.heard)
     lab.truth.skip_waits()
     took = lab.truth.wait_until_ready(people.sent, READY_SECONDS)
-    lab.truth.check(people.sent, begun_in_vain=True)
+    lab.truth.check(people.sent)
     log.info(f"slowest {people.heard.slowest:.1f} s, ready {took:.1f} s")
 
 
@@ -162,7 +161,7 @@ def test_f27_late_parts_change_nothing(lab: Lab) -> None:
     after = lab.truth.head(sent.key)
     assert (after["ETag"], after["LastModified"]) == (before["ETag"], before["LastModified"])
     assert sent.key not in lab.truth.open_keys()
-    lab.truth.check([sent], begun_in_vain=True)
+    lab.truth.check([sent])
 
 
 @pytest.mark.real_commits

@@ -13,6 +13,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as BotoCredentials
 
 from app.gateways.presign import Credentials, Presigner
+from tests.factories import crc32_of
 
 NOW = datetime(2031, 2, 3, 4, 5, 6, tzinfo=UTC)
 ALPHABET = "abcXYZ019/-_.~ +%&=?#'()*!:;,@$é☕日\"<>\\"
@@ -87,6 +88,60 @@ def test_a_batch_of_parts_is_signed_as_one_by_one(seed: int, monkeypatch) -> Non
         headers = {"Content-Length": str(size)}
         theirs = botocores("PUT", url, headers, credentials, region, monkeypatch)
         assert signature(url) == signature(theirs)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_batch_with_checksums_is_signed_as_one_by_one(seed: int, monkeypatch) -> None:
+    """F09: the checksum is a signed header, so other bytes than those it is of are refused."""
+    rng = random.Random(seed)
+    ours, credentials, region = presigner(rng)
+    parts = [(number, rng.randrange(5 * 2**30)) for number in (1, 2, 10, 10_000)]
+    checksums = [crc32_of(rng.randbytes(9)) for _ in parts]
+    urls = ours.part_urls("beeline/k", "u/p=", parts, expires_in=60, checksums=checksums)
+    for url, (_, size), checksum in zip(urls, parts, checksums, strict=True):
+        query = dict(parse_qsl(urlsplit(url).query))
+        assert query["X-Amz-SignedHeaders"] == "content-length;host;x-amz-checksum-crc32"
+        assert "checksum" not in urlsplit(url).query.replace("x-amz-checksum-crc32&", "")
+        headers = {"Content-Length": str(size), "x-amz-checksum-crc32": checksum}
+        theirs = botocores("PUT", url, headers, credentials, region, monkeypatch)
+        assert signature(url) == signature(theirs)
+    with pytest.raises(ValueError, match="shorter"):
+        ours.part_urls("k", "u", parts, expires_in=60, checksums=checksums[1:])
+
+
+@pytest.mark.parametrize("in_path", [True, False])
+@pytest.mark.parametrize("operation", ["upload_part", "put_object"])
+def test_botocores_own_presigner_signs_a_checksum_alike(
+    in_path: bool, operation: str, monkeypatch
+) -> None:
+    style = {"addressing_style": "path" if in_path else "virtual"}
+    client = botocore.session.Session().create_client(
+        "s3",
+        region_name="eu-west-1",
+        aws_access_key_id="AK",
+        aws_secret_access_key="SK",
+        config=botocore.config.Config(signature_version="s3v4", s3=style),
+    )
+    monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: NOW.replace(tzinfo=None))
+    checksum = crc32_of(b"what is sent")
+    given = {"Bucket": "bucket", "Key": "beeline/k", "ContentLength": 12, "ChecksumCRC32": checksum}
+    ours = Presigner(
+        client.meta.endpoint_url,
+        "bucket",
+        "eu-west-1",
+        in_path=in_path,
+        credentials=lambda: Credentials("AK", "SK"),
+        now=lambda: NOW,
+    )
+    if operation == "upload_part":
+        given |= {"PartNumber": 7, "UploadId": "u"}
+        (url,) = ours.part_urls("beeline/k", "u", [(7, 12)], expires_in=60, checksums=[checksum])
+    else:
+        headers = {"Content-Length": "12", "x-amz-checksum-crc32": checksum}
+        url = ours.url("PUT", "beeline/k", expires_in=60, headers=headers)
+    theirs = client.generate_presigned_url(operation, Params=given, ExpiresIn=60)
+    assert dict(parse_qsl(urlsplit(url).query)) == dict(parse_qsl(urlsplit(theirs).query))
+    assert url.split("?")[0] == theirs.split("?")[0]
 
 
 @pytest.mark.parametrize("in_path", [True, False])

@@ -1,20 +1,34 @@
 """The storage gateway: what it asks of S3 to the letter, and how failures are told."""
 
+import time
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import botocore.session
 import pytest
 from botocore.exceptions import EndpointConnectionError
-from botocore.stub import Stubber
+from botocore.stub import ANY, Stubber
 from flask import Flask
 from moto import mock_aws
 
 from app import config
 from app.errors import Unavailable
 from app.extensions import storage
-from app.gateways.storage import Listed, NoSuchUpload, Part, Storage
-from tests.factories import http, put
+from app.gateways.storage import (
+    REST_SECONDS,
+    Checksums,
+    Damaged,
+    Listed,
+    NoSuchUpload,
+    Part,
+    Storage,
+    Stored,
+)
+from tests.factories import crc32_of, http, put
 
 BUCKET = {"Bucket": "b"}
 
@@ -63,6 +77,200 @@ def test_finish_names_exactly_the_parts_given(stubbed: Any) -> None:
         BUCKET | {"Key": "k", "UploadId": "u", "MultipartUpload": parts},
     )
     gateway.finish_upload("k", "u", [Part(1, 5, '"a"'), Part(2, 5, '"b"')])
+
+
+VERIFIED = {"ChecksumAlgorithm": "CRC32", "ChecksumType": "FULL_OBJECT"}
+
+
+def test_f09_parts_are_verified_one_by_one_and_together(stubbed: Any) -> None:
+    gateway, stub = stubbed
+    given = {"Key": "k", "ContentType": "application/octet-stream", "Metadata": {"beeline": "t"}}
+    stub.add_response("create_multipart_upload", {"UploadId": "u"}, BUCKET | given | VERIFIED)
+    assert gateway.begin_upload("k", "t", with_crc32=True) == "u"
+    first, second = ({"PartNumber": n, "ETag": f'"{n}"', "Size": 5} for n in (1, 2))
+    stub.add_response(
+        "list_parts",
+        {"Parts": [first | {"ChecksumCRC32": "AAAAAQ=="}, second], "IsTruncated": False},
+        BUCKET | {"Key": "k", "UploadId": "u"},
+    )
+    parts = gateway.list_parts("k", "u")
+    assert [part.crc32 for part in parts] == [b"\0\0\0\1", None]
+    named = {"PartNumber": 1, "ETag": '"1"', "ChecksumCRC32": "AAAAAQ=="}
+    complete = {"Key": "k", "UploadId": "u", "MultipartUpload": {"Parts": [named]}}
+    whole = {"ChecksumCRC32": "AAAAAg==", "ChecksumType": "FULL_OBJECT"}
+    stub.add_response("complete_multipart_upload", {}, BUCKET | complete | whole)
+    gateway.finish_upload("k", "u", parts[:1], b"\0\0\0\2")
+    stub.add_client_error("complete_multipart_upload", "BadDigest", http_status_code=400)
+    with pytest.raises(Damaged):
+        gateway.finish_upload("k", "u", parts[:1], b"\0\0\0\2")
+
+
+@pytest.mark.parametrize(
+    ("said", "believed"),
+    [
+        ({"ChecksumCRC32": "AAAAAg==", "ChecksumType": "FULL_OBJECT"}, b"\0\0\0\2"),
+        ({"ChecksumCRC32": "AAAAAg=="}, b"\0\0\0\2"),
+        ({"ChecksumCRC32": "AAAAAg==-3", "ChecksumType": "COMPOSITE"}, None),
+        ({"ChecksumCRC32": "AAAAAg==-3"}, None),
+        ({"ChecksumCRC32": "AAAAAg==", "ChecksumType": "COMPOSITE"}, None),
+        ({"ChecksumCRC32": "AAAA"}, None),
+        ({}, None),
+    ],
+)
+def test_only_a_checksum_of_the_whole_is_one(
+    stubbed: Any, said: dict[str, str], believed: bytes | None
+) -> None:
+    gateway, stub = stubbed
+    answer = {"ContentLength": 3, "ETag": '"e"', "Metadata": {"beeline": "t"}}
+    stub.add_response(
+        "head_object", answer | said, BUCKET | {"Key": "k", "ChecksumMode": "ENABLED"}
+    )
+    assert gateway.head("k", with_crc32=True) == Stored(3, '"e"', "t", believed)
+    # Whoever does not need it does not ask: some stores want further rights for it.
+    stub.add_response("head_object", answer, BUCKET | {"Key": "k"})
+    assert gateway.head("k") == Stored(3, '"e"', "t")
+
+
+PROBE = BUCKET | VERIFIED | {"Key": ANY}
+
+
+def probed(stub: Any) -> None:
+    """Let the multipart upload of the probe be aborted."""
+    stub.add_response("abort_multipart_upload", {}, BUCKET | {"Key": ANY, "UploadId": "u"})
+
+
+@pytest.mark.parametrize(
+    ("answer", "known"),
+    [
+        (VERIFIED, Checksums.YES),
+        ({}, Checksums.NO),
+        ({"ChecksumAlgorithm": "CRC32"}, Checksums.NO),
+        ({"ChecksumAlgorithm": "CRC32", "ChecksumType": "COMPOSITE"}, Checksums.NO),
+    ],
+)
+def test_a_store_is_asked_once_whether_it_verifies(
+    stubbed: Any, answer: dict[str, str], known: Checksums
+) -> None:
+    gateway, stub = stubbed
+    assert gateway.checksums is Checksums.UNKNOWN
+    stub.add_response("create_multipart_upload", {"UploadId": "u"} | answer, PROBE)
+    probed(stub)
+    assert [gateway.ask_checksums() for _ in range(3)] == [known] * 3
+    assert gateway.checksums is known
+
+
+def test_the_probe_lies_below_our_prefix_and_one_that_stays_does_no_harm(stubbed: Any) -> None:
+    gateway, stub = stubbed
+    keys: list[str] = []
+    ask = gateway._client.create_multipart_upload
+
+    def watched(**given: Any) -> Any:
+        keys.append(given["Key"])
+        return ask(**given)
+
+    gateway._client.create_multipart_upload = watched
+    stub.add_response("create_multipart_upload", {"UploadId": "u"} | VERIFIED, PROBE)
+    stub.add_client_error("abort_multipart_upload", "AccessDenied", http_status_code=403)
+    assert gateway.ask_checksums() is Checksums.YES
+    assert [key.startswith("beeline/") for key in keys] == [True]
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "known"),
+    [
+        ("NotImplemented", 501, Checksums.NO),
+        ("InvalidArgument", 400, Checksums.NO),
+        ("InvalidRequest", 400, Checksums.NO),
+        ("AccessDenied", 403, Checksums.UNKNOWN),
+        ("NoSuchBucket", 404, Checksums.UNKNOWN),
+        ("ExpiredToken", 400, Checksums.UNKNOWN),
+        ("AuthorizationHeaderMalformed", 400, Checksums.UNKNOWN),
+        ("404", 404, Checksums.UNKNOWN),
+        ("InternalError", 500, Checksums.UNKNOWN),
+    ],
+)
+def test_a_refusal_of_the_checksum_is_an_answer_and_one_of_us_is_not(
+    stubbed: Any, monkeypatch, code: str, status: int, known: Checksums
+) -> None:
+    gateway, stub = stubbed
+    stub.add_client_error("create_multipart_upload", code, http_status_code=status)
+    assert [gateway.ask_checksums() for _ in range(3)] == [known] * 3
+    if known is Checksums.UNKNOWN:
+        later = time.monotonic() + REST_SECONDS + 1
+        monkeypatch.setattr(time, "monotonic", lambda: later)
+        monkeypatch.setattr(gateway._circuit, "_clock", lambda: later)
+        stub.add_response("create_multipart_upload", {"UploadId": "u"} | VERIFIED, PROBE)
+        probed(stub)
+        assert gateway.ask_checksums() is Checksums.YES
+    else:
+        # It was an answer: nobody else is kept from storage because of it.
+        stub.add_response("head_bucket", {}, BUCKET)
+        gateway.check()
+
+
+@pytest.mark.parametrize(("said", "known"), [("on", Checksums.YES), ("off", Checksums.OFF)])
+def test_who_is_told_does_not_ask(stubbed: Any, said: str, known: Checksums) -> None:
+    gateway, _ = stubbed
+    gateway._settings = replace(gateway._settings, s3_checksums=said)
+    assert gateway.ask_checksums() is gateway.checksums is known
+
+
+def test_whoever_comes_while_one_asks_waits_a_little_and_does_without(
+    stubbed: Any, monkeypatch
+) -> None:
+    gateway, _ = stubbed
+    monkeypatch.setattr("app.gateways.storage.REST_SECONDS", 0.01)
+    meanwhile: list[Checksums] = []
+
+    def ask_slowly() -> Checksums:
+        assert meanwhile == [], "it was asked twice"
+        meanwhile.append(Checksums.OFF)
+        with ThreadPoolExecutor(1) as pool:
+            meanwhile[0] = pool.submit(gateway.ask_checksums).result()
+        return Checksums.YES
+
+    monkeypatch.setattr(gateway, "_probe", ask_slowly)
+    assert gateway.ask_checksums() is Checksums.YES
+    assert meanwhile == [Checksums.UNKNOWN]
+
+
+@pytest.mark.parametrize("verifies", [True, False])
+def test_the_real_endpoint_is_asked_and_nothing_of_it_stays(
+    app: Flask, without_checksums: Callable[[], None], verifies: bool
+) -> None:
+    if not verifies:
+        without_checksums()
+    storage._answered = Checksums.UNKNOWN
+    before = [one for page in storage.open_uploads() for one in page]
+    assert storage.ask_checksums() is (Checksums.YES if verifies else Checksums.NO)
+    assert [one for page in storage.open_uploads() for one in page] == before
+
+
+def test_f09_a_damaged_part_is_refused_by_storage_itself(app: Flask) -> None:
+    body = b"what the sender has"
+    right = zlib.crc32(body).to_bytes(4, "big")
+    upload_id = storage.begin_upload("beeline/f09", "t", with_crc32=True)
+    size = [(1, len(body))]
+    ((url, headers),) = storage.part_urls("beeline/f09", upload_id, size, 600, [right])
+    single, more = storage.put_url("beeline/f09s", "t", len(body), 600, right)
+    for at in range(len(body)):
+        damaged = body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
+        for answer in (put(url, damaged, headers), put(single, damaged, more)):
+            assert answer.status == 400
+            assert b"<Code>BadDigest</Code>" in answer.data
+    assert storage.list_parts("beeline/f09", upload_id) == []
+    assert storage.head("beeline/f09s") is None
+    # Nor can the checksum be left out or changed to fit: it is part of the signature.
+    other = crc32_of(b"another body of ours")
+    for forged in ({}, {"x-amz-checksum-crc32": other}):
+        assert put(url, body, forged).status == 403
+        assert put(single, body, {**more, "x-amz-checksum-crc32": other}).status == 403
+    assert put(url, body, headers).status == put(single, body, more).status == 200
+    assert [part.crc32 for part in storage.list_parts("beeline/f09", upload_id)] == [right]
+    head = storage.head("beeline/f09s", with_crc32=True)
+    assert head is not None
+    assert head.crc32 == right
+    storage.abort_upload("beeline/f09", upload_id)
 
 
 def test_deletes_go_a_thousand_at_a_time_and_refusals_are_told(stubbed: Any) -> None:
@@ -180,7 +388,9 @@ def test_browsers_of_our_origin_only_may_put(app: Flask) -> None:
             headers={
                 "Origin": origin,
                 "Access-Control-Request-Method": "PUT",
-                "Access-Control-Request-Headers": "content-type,if-none-match,x-amz-meta-beeline",
+                "Access-Control-Request-Headers": (
+                    "content-type,if-none-match,x-amz-checksum-crc32,x-amz-meta-beeline"
+                ),
             },
         )
         assert preflight.status == status

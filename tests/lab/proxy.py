@@ -21,6 +21,7 @@ class _Link:
     def __init__(self, near: asyncio.StreamWriter) -> None:
         self.ends = [near]
         self.is_frozen = False
+        self.is_waiting = False
         self.passed = 0
 
     def reset(self) -> None:
@@ -37,6 +38,7 @@ class Proxy:
     def __init__(self, host: str, port: int) -> None:
         self.target = (host, port)
         self.held = threading.Event()  # set once somebody has been held up, or a byte swallowed
+        self.waits = 0  # how many connections have said something into a black hole
         self._links: set[_Link] = set()
         self._latency = 0.0
         self._limit: int | None = None
@@ -84,6 +86,7 @@ class Proxy:
 
     def blackhole(self) -> None:
         """New connections are accepted and never answered; existing ones fall silent for good."""
+        self.waits = 0
         self._set(is_black=True)
         self._on_loop(self._freeze)
 
@@ -194,7 +197,7 @@ class Proxy:
     async def _pump(
         self, link: _Link, source: asyncio.StreamReader, sink: asyncio.StreamWriter
     ) -> None:
-        with contextlib.suppress(OSError):
+        try:
             while data := await source.read(PIECE):
                 if not await self._may_pass(link, len(data)):
                     continue
@@ -202,12 +205,19 @@ class Proxy:
                 await sink.drain()
             if not link.is_frozen and sink.can_write_eof():
                 sink.write_eof()
+        except OSError:
+            # A process that is killed with an answer unread resets its connection: so it must be
+            # on the other side, or a session would be left behind there that is nobody's.
+            if not link.is_frozen:
+                link.reset()
 
     async def _may_pass(self, link: _Link, size: int) -> bool:
         await self._until_flowing()
         if self._latency:
             await asyncio.sleep(self._latency)
         if link.is_frozen:
+            self.waits += not link.is_waiting
+            link.is_waiting = True
             self.held.set()
             return False
         link.passed += size

@@ -104,6 +104,17 @@ def late(seconds: float) -> Fault:
     return answer
 
 
+def late_until(told: threading.Event) -> Fault:
+    """It is done, and the answer comes when the test says so."""
+
+    def answer(request: Request, forward: Forward) -> Answer:
+        done = forward()
+        told.wait(120)
+        return done
+
+    return answer
+
+
 def truncate(request: Request, forward: Forward) -> Answer:
     """Half of the body, and then the end."""
     whole = forward()
@@ -131,7 +142,7 @@ class S3Faults:
         self._plans: list[_Plan] = []
         self._asked: Counter[tuple[str, str]] = Counter()
         handler = type("Handler", (_Handler,), {"faults": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server = _Server(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
         self._server.block_on_close = False
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -207,6 +218,11 @@ class S3Faults:
             return _read(connection.getresponse())
         finally:
             connection.close()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that are cut off in the middle are what this is for."""
 
 
 class _Handler(BaseHTTPRequestHandler):

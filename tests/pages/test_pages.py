@@ -1,12 +1,13 @@
 """The pages without a browser: status codes, headers, forms, and that looking never counts."""
 
+import gzip
 import re
 from datetime import timedelta
 
 import pytest
 from flask.testing import FlaskClient
 
-from app import clock
+from app import browsers, clock
 from app.extensions import storage
 from tests.factories import Sender, http
 
@@ -162,6 +163,23 @@ def test_static_files_are_kept_for_ever_under_hashed_names(client: FlaskClient) 
     assert client.get(urls[0].replace("/static/", "/static/..%2f")).status_code == 404
 
 
+def test_scripts_travel_without_comments_and_compressed(client: FlaskClient) -> None:
+    page = client.get("/").text
+    url = re.findall(r'src="(/static/[^"]+/js/upload.js)"', page)[0]
+    for name in ("upload.js", "upload/retry.js", "upload/transfer-upload.js"):
+        with client.get(url.replace("upload.js", name)) as answer:
+            plain = answer.data
+        source = (browsers.STATIC / "js" / name).read_bytes()
+        assert b"export" in plain or b"import" in plain
+        assert b"@param" not in plain
+        assert len(plain) < len(source)
+        packed = {"Accept-Encoding": "gzip, br"}
+        with client.get(url.replace("upload.js", name), headers=packed) as answer:
+            assert answer.headers["Content-Encoding"] == "gzip"
+            assert "Accept-Encoding" in answer.headers["Vary"]
+            assert gzip.decompress(answer.data) == plain
+
+
 def test_cookies_are_http_only_and_lax(sender: Sender) -> None:
     """S05."""
     sent = sender.ready()
@@ -180,4 +198,5 @@ def test_ready_names_what_does_not_answer(client: FlaskClient, monkeypatch) -> N
         "queue": "OK",
         "storage": "not answering",
         "sweeps": "late",
+        "checksums": "not asked yet",
     }

@@ -122,7 +122,7 @@ def test_a_failed_attempt_is_left_alone_for_a_while_and_then_succeeds(
 ) -> None:
     sent = sender.create().upload().complete()
     with monkeypatch.context() as broken:
-        broken.setattr(storage, "head", lambda key: 1 / 0)
+        broken.setattr(storage, "head", lambda key, **more: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             checking.process(str(sent.id))
     row = sent.row()
@@ -188,7 +188,7 @@ def test_finalizing_what_was_deleted_is_gone(sender: Sender, inside: None) -> No
 def failing(monkeypatch, error: Exception) -> None:
     """Let every look at storage fail from now on."""
 
-    def fail(key: str) -> None:
+    def fail(key: str, **more: bool) -> None:
         raise error
 
     monkeypatch.setattr(storage, "head", fail)

@@ -3,15 +3,19 @@
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import insert, select, update
+import redis
+from botocore.client import BaseClient
+from rq.utils import import_attribute
+from sqlalchemy import insert, select, text, update
 
-from app import clock
+from app import clock, jobs
 from app.config import MIB
 from app.db import db, transaction
 from app.errors import Unavailable
-from app.extensions import storage
+from app.extensions import queue, storage
+from app.gateways.queue import JobQueue
 from app.gateways.storage import NoSuchUpload
-from app.models import State, Transfer, Upload
+from app.models import Heartbeat, State, Transfer, Upload
 from app.services import transfers, upkeep
 from tests.factories import Sender, put
 
@@ -123,8 +127,81 @@ def test_what_storage_refuses_to_delete_is_kept_for_later(sender: Sender, monkey
     assert _upload(second).removed_at is not None
 
 
-def test_stuck_transfers_are_queued_again_but_not_all_the_time(
+@pytest.mark.parametrize("job", [job for _, job in jobs.SCHEDULE], ids=lambda job: job.name)
+def test_only_sweeps_that_never_ask_storage_come_before_checks(
+    sender: Sender, monkeypatch, job: jobs.Job
+) -> None:
+    """One that waits for a storage that hangs would keep the only worker from them."""
+    asked: list[str] = []
+    sender.ready().set(expires_at=ago(days=9))
+    sender.ready().set(expires_at=ago(days=9), state=State.EXPIRED, expired_at=ago(days=8))
+    sender.create({"a": b"1"}).upload().set(last_activity_at=ago(days=9))
+    transfers.delete(sender.ready().id)
+    ask = BaseClient._make_api_call
+    monkeypatch.setattr(
+        BaseClient, "_make_api_call", lambda *given: (asked.append(given[1]), ask(*given))[1]
+    )
+    import_attribute(job.path)()
+    comes_after = jobs.QUEUES.index(job.queue) > jobs.QUEUES.index(jobs.PROCESS_TRANSFER.queue)
+    assert bool(asked) == comes_after
+
+
+@pytest.mark.real_commits
+def test_a_transfer_that_somebody_holds_keeps_no_other_from_being_queued(
     sender: Sender, queued: list
+) -> None:
+    """As one whose process died in the middle of a statement, until PostgreSQL has noticed."""
+    held, stuck = (
+        sender.create().upload().complete().set(queued_at=ago(seconds=60)) for _ in range(2)
+    )
+    queued.clear()
+    with db.engine.connect() as other, other.begin():
+        row = Transfer.__table__.select().where(Transfer.id == held.id).with_for_update()
+        assert other.execute(row).one()
+        db.session.execute(text("SET LOCAL lock_timeout = '2s'"))
+        upkeep.requeue_stuck()
+    assert [put for put in queued if put[0] == "checking.process"] == [
+        ("checking.process", str(stuck.id))
+    ]
+
+
+def test_f35_a_reminder_that_still_waits_is_not_repeated(
+    sender: Sender, environ: dict[str, str], monkeypatch
+) -> None:
+    """A queue in which everything waits for minutes would else fill with the same again and again,
+    and whoever comes next would wait behind all of it."""
+    monkeypatch.setattr(queue, "put", lambda *given, **more: JobQueue.put(queue, *given, **more))
+    known = redis.Redis.from_url(environ["REDIS_URL"])
+    known.flushall()
+    sent = [sender.create().upload().complete() for _ in range(3)]
+    for _ in range(3):
+        for one in sent:
+            one.set(queued_at=ago(seconds=60))
+        assert upkeep.requeue_stuck() == 3
+        assert known.llen("rq:queue:default") == 3
+    known.lpop("rq:queue:default")  # a worker took it, and died
+    for one in sent:
+        one.set(queued_at=ago(seconds=60))
+    upkeep.requeue_stuck()
+    assert known.llen("rq:queue:default") == 3
+    assert str(sent[0].id).encode() in known.lindex("rq:queue:default", -1)
+    known.flushall()
+    known.close()
+
+
+@pytest.fixture
+def swept(environ: dict[str, str]) -> None:
+    """Every sweep has just come to its end, and none is queued."""
+    known = redis.Redis.from_url(environ["REDIS_URL"])
+    for key in known.scan_iter("beeline:tick:*"):
+        known.delete(key)
+    known.close()
+    for _, job in jobs.SCHEDULE:
+        upkeep.note_run(job.name.removeprefix("upkeep."))
+
+
+def test_stuck_transfers_are_queued_again_but_not_all_the_time(
+    sender: Sender, queued: list, swept: None
 ) -> None:
     stuck = sender.create().upload().complete().set(queued_at=ago(seconds=60))
     fresh = sender.create().upload().complete()
@@ -135,6 +212,43 @@ def test_stuck_transfers_are_queued_again_but_not_all_the_time(
     upkeep.requeue_stuck()
     assert queued == [("checking.process", str(stuck.id))]
     assert {fresh.row().state, busy.row().state} == {State.PROCESSING}
+
+
+def test_f52_a_sweep_that_failed_comes_round_soon_again(
+    queued: list, swept: None, monkeypatch
+) -> None:
+    """Its turn was taken and nothing came of it: the next one is tomorrow."""
+    start = clock.now()
+    monkeypatch.setattr(clock, "now", lambda: start)
+    upkeep.requeue_stuck()
+    assert queued == []
+    monkeypatch.setattr(storage, "objects", lambda: (_ for _ in ()).throw(Unavailable()))
+    with transaction():
+        row = db.session.get(Heartbeat, "remove_orphans")
+        assert row is not None
+        row.at = ago(days=1, minutes=2)
+        db.session.delete(db.session.get(Heartbeat, "expire_due"))
+    for _ in range(3):
+        upkeep.requeue_stuck()
+    assert queued == [("upkeep.expire_due",), ("upkeep.remove_orphans",)]
+    with pytest.raises(Unavailable):
+        upkeep.remove_orphans()
+    upkeep.expire_due()
+    queued.clear()
+    for minutes in range(2, 62, 2):  # not each minute: it reads the whole bucket's list
+        later = start + timedelta(minutes=minutes)
+        monkeypatch.setattr(clock, "now", lambda later=later: later)
+        upkeep.requeue_stuck()
+    assert queued == [("upkeep.remove_orphans",)]
+
+
+def test_a_queue_that_is_away_keeps_no_sweep_from_being_noted(
+    swept: None, monkeypatch, caplog
+) -> None:
+    monkeypatch.setattr(upkeep, "OVERDUE_SECONDS", -1000)
+    monkeypatch.setattr(queue, "put_once", lambda *given: (_ for _ in ()).throw(OSError("away")))
+    assert upkeep.requeue_stuck() == 0
+    assert "the sweep will repeat it" in caplog.text
 
 
 def test_f21_multiparts_that_no_row_knows_are_aborted_others_are_not(

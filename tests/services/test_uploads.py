@@ -2,6 +2,9 @@
 
 import hashlib
 import os
+import threading
+import zlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,19 +12,21 @@ from sqlalchemy import update
 
 from app.config import GIB, MIB, S3_MAX_OBJECT_SIZE, S3_MAX_PART_SIZE, S3_MAX_PARTS
 from app.db import db, transaction
+from app.errors import Unavailable
 from app.extensions import storage
-from app.gateways.storage import NoSuchUpload
-from app.models import Method, Problem, Upload, UploadState
+from app.gateways.storage import NoSuchUpload, Stored
+from app.models import Checksum, Method, Problem, Upload, UploadState
 from app.services import uploads
+from app.services.uploads import Outcome
 from tests.factories import http, put
 
 pytestmark = pytest.mark.usefixtures("inside")
 PART = 8 * MIB
 
 
-def added(size: int) -> Upload:
+def added(size: int, *, verified: bool = False) -> Upload:
     """A planned upload with its row."""
-    upload = uploads.plan(size)
+    upload = uploads.plan(size, Checksum.CRC32 if verified else None)
     with transaction():
         db.session.add(upload)
     return upload
@@ -30,10 +35,16 @@ def added(size: int) -> Upload:
 def send(upload: Upload, body: bytes, *numbers: int) -> None:
     """PUT these parts of the body (all when none is named) through signed addresses."""
     uploads.begin([upload])
-    for part in uploads.sign(upload, numbers or range(1, uploads.part_count(upload) + 1)):
-        start = (part.number - 1) * upload.part_size
-        answer = put(part.url, body[start : start + part.size], part.headers)
+    numbers = numbers or tuple(range(1, uploads.part_count(upload) + 1))
+    pieces = [body[(n - 1) * upload.part_size : n * upload.part_size] for n in numbers]
+    crc32s = [raw_crc32(piece) for piece in pieces] if upload.checksum_algorithm else None
+    for part, piece in zip(uploads.sign(upload, numbers, crc32s), pieces, strict=True):
+        answer = put(part.url, piece, part.headers)
         assert answer.status == 200, answer.data
+
+
+def raw_crc32(body: bytes) -> bytes:
+    return zlib.crc32(body).to_bytes(4, "big")
 
 
 @pytest.mark.parametrize(
@@ -51,6 +62,18 @@ def test_f06_f07_f11_every_plan_is_one_that_s3_accepts(size: int) -> None:
     assert (count - 1) * upload.part_size + sizes[-1] == size
     assert all(one == upload.part_size for one in sizes[:-1]) or count == 1
     assert (upload.method is Method.SINGLE) == (size <= PART)
+
+
+@pytest.mark.parametrize(
+    ("size", "part_size"),
+    [(0, 8), (8 * MIB, 8), (512 * MIB, 8), (GIB, 16), (2 * GIB, 32), (300 * GIB, 32)]
+    + [(1024 * GIB, 106)],
+)
+def test_large_files_have_large_parts_that_are_a_small_share_of_them(
+    size: int, part_size: int
+) -> None:
+    assert uploads.part_size_for(size) == part_size * MIB
+    assert size < 512 * MIB or uploads.part_size_for(size) <= size / 64
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000, PART, PART + 1, 2 * PART, 2 * PART + 5])
@@ -188,7 +211,7 @@ def test_the_second_to_begin_keeps_the_firsts_and_aborts_its_own(monkeypatch) ->
     winner = begin(upload.key, upload.token)
     opened: list[str] = []
 
-    def begin_while_another_is_faster(key: str, token: str) -> str:
+    def begin_while_another_is_faster(key: str, token: str, **more: bool) -> str:
         opened.append(begin(key, token))
         with transaction():
             db.session.execute(
@@ -202,6 +225,186 @@ def test_the_second_to_begin_keeps_the_firsts_and_aborts_its_own(monkeypatch) ->
     with pytest.raises(NoSuchUpload):
         storage.list_parts(upload.key, opened[0])
     assert storage.list_parts(upload.key, winner) == []
+
+
+def test_f21_when_one_cannot_be_opened_those_that_were_are_kept(monkeypatch) -> None:
+    """Else they would lie there until a sweep finds them, and the next try would open others."""
+    waiting = [added(PART + 1) for _ in range(3)]
+    begin = storage.begin_upload
+    opened: list[str] = []
+
+    together = threading.Barrier(3)
+
+    def begin_all_but_one(key: str, token: str, **more: bool) -> str:
+        if key == waiting[1].key:
+            together.wait(10)
+            raise Unavailable
+        s3_id = begin(key, token)
+        opened.append(s3_id)
+        together.wait(10)
+        return s3_id
+
+    monkeypatch.setattr(storage, "begin_upload", begin_all_but_one)
+    with pytest.raises(Unavailable):
+        uploads.begin(waiting)
+    assert {upload.s3_upload_id for upload in waiting} == {None, *opened}
+    monkeypatch.setattr(storage, "begin_upload", begin)
+    uploads.begin(waiting)
+    assert set(opened) < {upload.s3_upload_id for upload in waiting}
+
+
+# -- checksums: F08, F09, F13-F16 --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 1, PART, PART + 1, 2 * PART, 2 * PART + 5])
+@pytest.mark.parametrize("conditional", [True, False])
+def test_f09_the_checksum_of_the_whole_is_known_at_the_end(
+    configure, size: int, conditional: bool
+) -> None:
+    configure(s3_conditional_writes=conditional)
+    body, upload = os.urandom(size), added(size, verified=True)
+    send(upload, body)
+    first = uploads.complete(upload)
+    assert (first.problem, first.crc32) == (None, raw_crc32(body))
+    assert uploads.complete(upload) == first
+    stored = storage.head(upload.key, with_crc32=True)
+    assert stored is not None
+    assert stored.crc32 == raw_crc32(body)
+    assert fetched(upload) == body
+
+
+def test_without_the_plan_nothing_is_said_of_checksums(monkeypatch) -> None:
+    asked: list[bool] = []
+    head = storage.head
+    monkeypatch.setattr(
+        storage, "head", lambda key, *, with_crc32: (asked.append(with_crc32), head(key))[1]
+    )
+    for size in (5, PART + 5):
+        upload = added(size)
+        send(upload, b"n" * size)
+        outcome = uploads.complete(upload)
+        assert (outcome.problem, outcome.crc32) == (None, None)
+    assert asked == [False, False]
+
+
+def test_f08_a_part_sent_again_counts_with_its_own_checksum(inside: None) -> None:
+    upload = added(2 * PART, verified=True)
+    send(upload, b"a" * upload.size, 2, 1)
+    send(upload, b"b" * upload.size, 1)
+    assert uploads.complete(upload).crc32 == raw_crc32(b"b" * PART + b"a" * PART)
+
+
+@pytest.mark.parametrize("size", [10, PART + 10])
+def test_f09_damaged_bytes_never_get_into_storage(size: int) -> None:
+    upload, body = added(size, verified=True), os.urandom(size)
+    uploads.begin([upload])
+    last = uploads.part_count(upload)
+    piece = body[(last - 1) * PART :]
+    (part,) = uploads.sign(upload, [last], [raw_crc32(piece)])
+    for at in range(len(piece)):
+        damaged = piece[:at] + bytes([piece[at] ^ (1 << at % 8)]) + piece[at + 1 :]
+        assert put(part.url, damaged, part.headers).status == 400
+    assert uploads.held([upload]) == [[]]
+    assert uploads.complete(upload).problem is Problem.MISSING
+    send(upload, body)
+    assert uploads.complete(upload).crc32 == raw_crc32(body)
+
+
+def test_a_part_that_nobody_verified_is_missing(monkeypatch) -> None:
+    upload = added(2 * PART, verified=True)
+    send(upload, b"v" * upload.size)
+    first, second = storage.list_parts(upload.key, upload.s3_upload_id or "")
+    unverified = [first, replace(second, crc32=None)]
+    monkeypatch.setattr(storage, "list_parts", lambda *given: unverified)
+    outcome = uploads.complete(upload)
+    assert (outcome.problem, outcome.missing) == (Problem.MISSING, (2,))
+    assert uploads.held([upload]) == [[1]]
+    assert storage.head(upload.key) is None
+
+
+def test_parts_that_do_not_come_to_their_whole_are_refused(monkeypatch) -> None:
+    """By storage: what it lists of a part is not what it holds of it."""
+    upload = added(2 * PART, verified=True)
+    send(upload, b"w" * upload.size)
+    monkeypatch.setattr(uploads, "combine", lambda pieces: (list(pieces), b"\0\0\0\0")[1])
+    assert uploads.complete(upload).problem is Problem.DAMAGED
+    assert storage.head(upload.key) is None
+
+
+def saying(monkeypatch, crc32: bytes | None) -> None:
+    """Let storage say this of whatever lies there."""
+    head = storage.head
+
+    def say(key: str, **more: bool) -> Stored | None:
+        stored = head(key, **more)
+        return stored and replace(stored, crc32=crc32)
+
+    monkeypatch.setattr(storage, "head", say)
+
+
+@pytest.mark.parametrize("size", [7, PART + 7])
+def test_another_checksum_of_the_whole_is_damage(monkeypatch, size: int) -> None:
+    upload = added(size, verified=True)
+    send(upload, b"d" * size)
+    if upload.method is Method.SINGLE:
+        # Of one PUT storage's own word is all there is, and it must be there.
+        saying(monkeypatch, None)
+    else:
+        saying(monkeypatch, b"else")
+    assert uploads.complete(upload) == Outcome(upload.id, problem=Problem.DAMAGED)
+
+
+def test_a_store_that_knows_the_parts_only_is_believed_of_the_whole(monkeypatch) -> None:
+    upload = added(PART + 7, verified=True)
+    body = os.urandom(upload.size)
+    send(upload, body)
+    saying(monkeypatch, None)
+    assert uploads.complete(upload).crc32 == raw_crc32(body)
+    # Once more, as after a lost answer: the list of parts is gone, and with it their checksums.
+    again = uploads.complete(upload)
+    assert (again.problem, again.crc32) == (None, None)
+
+
+def test_f14_after_a_lost_answer_storage_says_the_checksum(monkeypatch) -> None:
+    upload = added(PART + 5, verified=True)
+    body = os.urandom(upload.size)
+    send(upload, body)
+    finish = storage.finish_upload
+
+    def commit_then_lose(*given: Any) -> None:
+        finish(*given)
+        raise NoSuchUpload("the SDK's own retry found nothing to complete")
+
+    monkeypatch.setattr(storage, "finish_upload", commit_then_lose)
+    outcome = uploads.complete(upload)
+    assert (outcome.problem, outcome.crc32) == (None, raw_crc32(body))
+    assert uploads.held([upload]) == [[1, 2]]
+
+
+def test_f15_f16_checksums_do_not_help_what_is_not_ours(inside: None) -> None:
+    lost, foreign = added(PART + 5, verified=True), added(7, verified=True)
+    send(lost, b"z" * lost.size)
+    storage.abort_upload(lost.key, lost.s3_upload_id or "")
+    storage._client.put_object(
+        Bucket=storage._bucket, Key=foreign.key, Body=b"f" * 7, ChecksumAlgorithm="CRC32"
+    )
+    assert [uploads.complete(one).problem for one in (lost, foreign)] == [Problem.LOST] * 2
+
+
+def test_what_must_be_sent_again_is_planned_alike_unless_checksums_are_off(monkeypatch) -> None:
+    upload = uploads.plan(5, Checksum.CRC32)
+    again = uploads.plan_again(upload)
+    assert (again.size, again.checksum_algorithm) == (5, Checksum.CRC32)
+    assert (again.key != upload.key, again.token != upload.token) == (True, True)
+    monkeypatch.setattr(storage, "_settings", replace(storage._settings, s3_checksums="off"))
+    assert uploads.plan_again(upload).checksum_algorithm is None
+
+
+def test_storage_is_never_asked_in_a_transaction_nor_for_nobody(monkeypatch) -> None:
+    monkeypatch.setattr(storage, "_probe", lambda: pytest.fail("it was asked"))
+    assert uploads.agree_on_checksums(is_wanted=False) is None
+    with transaction(), pytest.raises(RuntimeError):
+        uploads.agree_on_checksums(is_wanted=True)
 
 
 def test_what_is_held_is_asked_of_storage(inside: None) -> None:

@@ -18,8 +18,9 @@ from tests.lab.lab import Lab
 from tests.lab.people import Answer, Heard, Person, Sent, get, put
 from tests.soak.plan import Life, Plan
 
-# Whatever is broken for a while, a transfer that was sent is READY within this time.
-READY_SECONDS = 90
+# Whatever is broken for a while, a transfer that was sent is READY within this time: a minute for a
+# death, and several may strike the same transfer one after the other.
+READY_SECONDS = 180
 # A command line's client: no cookies, so that each of its downloads counts.
 AGENT = {"User-Agent": "curl/8"}
 

@@ -1,14 +1,18 @@
 """S36: who did what is written down once, in the act's own transaction, and never changed."""
 
 import uuid
+from datetime import timedelta
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import select, text
+from sqlalchemy import event, select, text
 from sqlalchemy.exc import DBAPIError
 
+from app import clock
 from app.db import db
 from app.models import AuditEvent
+from app.services import upkeep
 from tests.factories import Sender
 
 pytestmark = pytest.mark.usefixtures("inside")
@@ -31,6 +35,48 @@ def test_s36_each_act_is_one_row(sender: Sender) -> None:
     sent.call("DELETE")
     sent.call("DELETE")
     assert noted(sent.id) == ["create", "complete", "download", "download", "delete"]
+
+
+def test_s36_changes_by_its_sender_are_acts_too(sender: Sender) -> None:
+    sent = sender.create()
+    added = sent.call("POST", "/files", json={"files": [{"path": "b", "size": 1}]})
+    sent.call("DELETE", f"/files/{added.json['files'][0]['id']}")
+    assert sent.call("PATCH", json={"title": "t", "message": "m"}).status_code == 200
+    assert noted(sent.id) == ["create", "add files", "remove file", "edit"]
+    assert (
+        sent.call("POST", "/files", json={"files": [{"path": "b", "size": -1}]}).status_code == 400
+    )
+    assert sent.call("DELETE", f"/files/{uuid.uuid4()}").status_code == 404
+    assert sent.call("PATCH", json={"max_downloads": 0}).status_code == 400
+    assert sent.call("PATCH", json={}).status_code == 200
+    assert noted(sent.id) == ["create", "add files", "remove file", "edit"]
+
+
+def test_s36_what_time_does_is_written_down_in_one_statement_for_all(sender: Sender) -> None:
+    past = clock.now() - timedelta(days=30)
+    sent = [sender.ready().set(expires_at=past) for _ in range(3)]
+    alive, idle = sender.ready(), sender.create().set(last_activity_at=past)
+    asked: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        asked.extend([statement] * statement.startswith("INSERT INTO audit_events"))
+
+    event.listen(db.engine, "before_cursor_execute", note)
+    try:
+        upkeep.expire_due()
+        upkeep.delete_expired()
+        assert len(asked) == 1
+        for one in sent:
+            one.set(expired_at=past)
+        upkeep.delete_expired()
+        upkeep.delete_abandoned()
+        assert len(asked) == 3
+    finally:
+        event.remove(db.engine, "before_cursor_execute", note)
+    for one in sent:
+        assert noted(one.id) == ["create", "complete", "expire", "delete"]
+    assert noted(alive.id) == ["create", "complete"]
+    assert noted(idle.id) == ["create", "delete"]
 
 
 def test_s36_what_was_refused_or_only_looked_at_is_no_act(sender: Sender) -> None:

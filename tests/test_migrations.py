@@ -1,0 +1,93 @@
+"""Migrations on a database with rows: what was there stays, and old code could go on."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from flask import Flask
+from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy.exc import IntegrityError
+
+from app.config import settings
+
+MIB = 2**20
+
+
+@dataclass
+class Old:
+    """A database of its own, as `flask db upgrade` and `downgrade` find it."""
+
+    engine: Engine
+    environ: dict[str, str]
+
+    def migrate(self, *words: str) -> None:
+        """As a deployment does it, by the command."""
+        command = [sys.executable, "-m", "flask", "db", *words]
+        done = subprocess.run(command, env=self.environ, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    def run(self, statement: str, **given: object) -> list[tuple[object, ...]]:
+        """One statement, committed."""
+        with self.engine.begin() as connection:
+            result = connection.execute(text(statement), given)
+            return [tuple(row) for row in result] if result.returns_rows else []
+
+
+@pytest.fixture
+def old(app: Flask, environ: dict[str, str]) -> Iterator[Old]:
+    """Without any table yet."""
+    name = "as_it_was"
+    server = create_engine(settings.database_url, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    url = make_url(settings.database_url).set(database=name)
+    shown = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    engine = create_engine(url)
+    yield Old(engine, {**os.environ, **environ, "DATABASE_URL": shown})
+    engine.dispose()
+    with server.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    server.dispose()
+
+
+UPLOADS = "SELECT key, state::text, etag FROM uploads ORDER BY key"
+
+
+def test_0003_adds_checksums_to_a_database_with_rows_and_can_be_taken_back(old: Old) -> None:
+    old.migrate("upgrade", "0002")
+    add = (
+        "INSERT INTO uploads (id, key, token, method, size, part_size, state, etag)"
+        " VALUES (gen_random_uuid(), :key, 't', 'multipart', :size, :part, :state, :etag)"
+    )
+    part = {"size": 9 * MIB, "part": 8 * MIB}
+    old.run(add, key="open", state="OPEN", etag=None, **part)
+    old.run(add, key="complete", state="COMPLETE", etag='"e"', **part)
+    old.run(add, key="aborted", state="ABORTED", etag=None, **part)
+    before = old.run(UPLOADS)
+    old.migrate("upgrade")
+    assert old.run(UPLOADS) == before
+    news = "SELECT DISTINCT checksum_algorithm::text, crc32 FROM uploads"
+    assert old.run(news) == [(None, None)]
+    # Code that knows nothing of checksums still writes rows, and completes them.
+    old.run(add, key="written by old code", state="OPEN", etag=None, **part)
+    old.run("UPDATE uploads SET state = 'COMPLETE', etag = 'e' WHERE key = 'open'")
+    _new_code(old)
+    old.migrate("downgrade", "0002")
+    assert {row[0] for row in old.run(UPLOADS)} >= {row[0] for row in before}
+    old.migrate("upgrade")
+    assert old.run(news) == [(None, None)]
+
+
+def _new_code(old: Old) -> None:
+    """A checksum is four bytes, of an upload that has them planned and is complete."""
+    change = "UPDATE uploads SET checksum_algorithm = 'CRC32', crc32 = :crc32 WHERE key = :key"
+    old.run(change, key="complete", crc32=b"1234")
+    for key, crc32 in (("complete", b"123"), ("complete", b"12345"), ("aborted", b"1234")):
+        with pytest.raises(IntegrityError):
+            old.run(change, key=key, crc32=crc32)
+    with pytest.raises(IntegrityError):
+        old.run("UPDATE uploads SET checksum_algorithm = NULL WHERE key = 'complete'")
+    old.run("SELECT 'damaged'::file_problem")

@@ -1,0 +1,221 @@
+"""Where it all happens: services, an S3 endpoint in memory, Beelines before it, a slow line."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config
+
+from benchmarks.knobs import MIB, knobs
+from benchmarks.sink import Sink
+from benchmarks.turns import say
+from embedded import services
+from tests.lab.stack import Process, Stack, family, kill_family
+
+MEMORY = Path("/dev/shm")
+PREFIX = "beeline-bench-"
+PEERS = "peers"
+RATE, EACH, DELAY = 125e6, 30e6, 0.04
+# Anybody may send here: two origins and every way of asking.
+CORS = {
+    "CORSRules": [
+        {
+            "AllowedOrigins": ["*"],
+            "AllowedMethods": ["PUT", "GET", "HEAD", "POST", "DELETE"],
+            "AllowedHeaders": ["*"],
+            "ExposeHeaders": ["ETag"],
+            "MaxAgeSeconds": 3600,
+        }
+    ]
+}
+
+
+def checksum_ways() -> list[tuple[str, dict[str, str]]]:
+    """With checksums and without, as words and as settings."""
+    return [("CRC32 on", {"S3_CHECKSUMS": "on"}), ("CRC32 off", {"S3_CHECKSUMS": "off"})]
+
+
+@contextlib.contextmanager
+def folder(needed: int) -> Generator[Path]:
+    """A folder for bytes: in memory if it is large enough, so that no disk takes part."""
+    where = MEMORY if _memory_free() > needed else None
+    if where is None:
+        say(f"   {needed // MIB} MiB do not fit into memory: the disk takes part")
+    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", dir=where) as name:
+        yield Path(name)
+
+
+def _memory_free() -> int:
+    """What fits there, once nothing is left of a benchmark that was killed."""
+    if not MEMORY.is_dir():
+        return 0
+    for left in MEMORY.glob(f"{PREFIX}*"):
+        owner = left.name.removeprefix(PREFIX).partition("-")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(left, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return min(int(line.split()[1]) * 1024 // 2, shutil.disk_usage(MEMORY).free)
+    return 0
+
+
+def make_file(path: Path, size: int, *, sparse: bool = False) -> Path:
+    """A file of that size; sparse ones take no room."""
+    with path.open("wb") as file:
+        block = b"" if sparse else os.urandom(MIB)
+        for _ in range(0 if sparse else size // MIB):
+            file.write(block)
+        file.truncate(size)
+    return path
+
+
+class Place:
+    """One endpoint, and as many Beelines and lines before it as are asked for."""
+
+    def __init__(self, environ: dict[str, str], endpoint_url: str | None = None) -> None:
+        self._environ = environ
+        self.endpoint_url = endpoint_url or environ["S3_ENDPOINT_URL"]
+        self.key = environ["S3_ACCESS_KEY_ID"]
+        self.secret = environ["S3_SECRET_ACCESS_KEY"]
+        self.s3 = self._client(self.endpoint_url)
+        self._beelines: dict[tuple[tuple[str, str], ...], Stack] = {}
+        self._lines: dict[float, str] = {}
+        self._processes: list[Process] = []
+
+    def _client(self, endpoint_url: str) -> Any:
+        return boto3.client(
+            "s3",
+            endpoint_url=endpoint_url,
+            region_name=self._environ["S3_REGION"],
+            aws_access_key_id=self.key,
+            aws_secret_access_key=self.secret,
+            config=Config(signature_version="s3v4", s3={"addressing_style": "path"}),
+        )
+
+    def client(self, endpoint_url: str) -> Any:
+        """A client of the same endpoint by another address, for signing and for s3transfer."""
+        return self.s3 if endpoint_url == self.endpoint_url else self._client(endpoint_url)
+
+    def beeline(self, **settings: str) -> Stack:
+        """A Beeline with these settings, its web process in one environment and a worker."""
+        key = tuple(sorted(settings.items()))
+        if key not in self._beelines:
+            given = self._environ | {
+                "SECRET_KEY": "only-for-benchmarks-0123456789abcdefghij",
+                "LOG_LEVEL": "ERROR",
+                "WEB_CONCURRENCY": "1",
+                "GUNICORN_CMD_ARGS": "--log-level error",
+                "MAX_CREATES_PER_HOUR": "1000000",
+                "MAX_OPEN_TRANSFERS_PER_ADDRESS": "100000",
+            }
+            stack = Stack(given | settings)
+            if "PART_SIZE" in settings:
+                commands = stack._commands
+                commands["web"] = commands["web"].replace("wsgi:app", "benchmarks.wsgi:app")
+            self._beelines[key] = stack
+            if len(self._beelines) == 1:
+                stack.release()
+                self._open_buckets()
+                stack.start("worker")
+            stack.start("web")
+        return self._beelines[key]
+
+    def _open_buckets(self) -> None:
+        self.s3.put_bucket_cors(Bucket=services.BUCKET, CORSConfiguration=CORS)
+
+    def make_peers_bucket(self) -> None:
+        """A bucket of their own for all that are not Beeline."""
+        self.s3.create_bucket(Bucket=PEERS)
+        self.s3.put_bucket_cors(Bucket=PEERS, CORSConfiguration=CORS)
+
+    def line(self, pace: float | None = None) -> str:
+        """The endpoint's address behind the slow line.
+
+        PACE below 1 is slow motion, for a machine that is too weak or too busy: the rates go down
+        and the delay goes up, so that as many bytes as before are under way.
+        """
+        scale = pace or knobs().pace
+        if scale not in self._lines:
+            target = str(urlsplit(self.endpoint_url).port)
+            words = [sys.executable, "-m", "benchmarks.line", target, "--delay", str(DELAY / scale)]
+            words += ["--rate", str(RATE * scale), "--each", str(EACH * scale)]
+            process = subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True)
+            assert process.stdout is not None
+            self._processes.append(process)
+            self._lines[scale] = f"http://127.0.0.1:{int(process.stdout.readline())}"
+        return self._lines[scale]
+
+    def forget(self) -> None:
+        """Remove every object and open multipart, so that each turn begins with the same."""
+        for bucket in (services.BUCKET, PEERS):
+            with contextlib.suppress(self.s3.exceptions.ClientError):
+                for upload in self.s3.list_multipart_uploads(Bucket=bucket).get("Uploads", []):
+                    self.s3.abort_multipart_upload(
+                        Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                    )
+                for one in self.s3.list_objects_v2(Bucket=bucket).get("Contents", []):
+                    self.s3.delete_object(Bucket=bucket, Key=one["Key"])
+        time.sleep(0.2)  # The endpoint removes its files a moment later.
+
+    def endpoint_seconds(self) -> float:
+        """CPU that the endpoint has used."""
+        return sum(map(cpu_seconds, _serving(urlsplit(self.endpoint_url).port or 0)))
+
+    def web_seconds(self) -> float:
+        """CPU that all web processes and workers have used."""
+        running = [p for stack in self._beelines.values() for p in stack.running.values()]
+        return sum(cpu_seconds(pid) for process in running for pid in family(process.pid))
+
+    def line_seconds(self) -> float:
+        """CPU that the slow lines have used."""
+        return sum(cpu_seconds(process.pid) for process in self._processes)
+
+    def stop(self) -> None:
+        """End what was started here."""
+        for stack in self._beelines.values():
+            stack.stop()
+        for process in self._processes:
+            kill_family(process)
+
+
+@contextlib.contextmanager
+def opened(data: Path, endpoint: str, *, with_beeline: bool = True) -> Generator[Place]:
+    """A place whose endpoint ("s3", or "sink" that forgets) keeps its bytes in `data`."""
+    services.ALL = (*services.ALL, Sink)
+    with contextlib.ExitStack() as running:
+        environ = running.enter_context(services.started([endpoint], var=data / endpoint))
+        if with_beeline:
+            environ |= running.enter_context(services.started(["postgres", "redis"]))
+        place = Place(environ)
+        running.callback(place.stop)
+        yield place
+
+
+def _serving(port: int) -> list[int]:
+    """The endpoint at that port and whatever started it, known by their command lines."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            if {b"embedded.s3", b"benchmarks.sink"} & set(words) and str(port).encode() in words:
+                found.append(int(entry.name))
+    return found
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process; 0 where it cannot be known."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")

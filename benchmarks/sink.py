@@ -1,0 +1,46 @@
+"""The embedded S3 endpoint, except that it forgets the bytes: `python -m benchmarks.sink`.
+
+Real storage is another machine's work. Here it would take the processor from the browser, and the
+benchmark would measure its hashing and writing; so this one reads, counts and throws away. It
+speaks S3 as before: signatures, sizes, parts and CORS are checked. Checksums are believed.
+"""
+
+from typing import Any
+
+from embedded import services
+from embedded.process import Command
+from embedded.s3 import blobs, checksums, payload
+from embedded.s3.__main__ import main
+
+
+class Sink(services.S3):
+    """How `services.started(["sink"])` starts it."""
+
+    name = "sink"
+
+    def command(self) -> Command:
+        command = super().command()
+        words = ["benchmarks.sink" if word == "embedded.s3" else word for word in command.words]
+        return Command(words, env=command.env)
+
+
+def _count(digests: Any, piece: memoryview) -> None:
+    digests.size += len(piece)
+
+
+def _believe(declared: payload.Declared, digests: Any, trailers: dict[str, str]) -> None:
+    checksum = declared.checksum or trailers.get(declared.trailer, "")
+    if declared.algorithm == "crc32" and (raw := checksums.decode(checksum, 4)):
+        digests._crc32 = int.from_bytes(raw, "big")
+
+
+def forget_bytes() -> None:
+    """From now on this process's endpoint keeps sizes and names, and no bytes."""
+    checksums.Digests.update = _count  # type: ignore[method-assign]
+    payload._compare = _believe
+    blobs.BlobWriter.write = lambda *_: None  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    forget_bytes()
+    main()

@@ -1,8 +1,9 @@
 // The entry of the first page: takes hold of what is dropped, chosen or pasted, and hands it to the view.
 // The engine is loaded when the page has come to rest, or at the first sign that it is wanted.
-import { fromData, fromFiles } from './upload/pick-files.js';
+import { askForHandles, fromData, fromFiles, fromHandles } from './upload/pick-files.js';
 
 /** @typedef {import('./upload/pick-files.js').Picked} Picked */
+/** @typedef {(picking: Promise<Picked[]>) => void} Take */
 
 /** @type {Promise<import('./upload/view.js').SenderView> | undefined} */
 let loading;
@@ -31,16 +32,29 @@ async function accept(picking, deliberate = true) {
   }
 }
 
-for (const [button, input] of [['choose-files', 'files-input'], ['add-files', 'files-input'], ['choose-folder', 'folder-input']]) {
-  const field = /** @type {HTMLInputElement} */ (element(input));
-  element(button).addEventListener('click', () => field.click());
+// Who gets what the input brings next: the transfer to be, unless an offer asked for it.
+/** @type {Take} */ let taker = accept;
+
+/** @param {'files' | 'folder'} kind @param {Take} take */
+async function choose(kind, take) {
+  const handles = await askForHandles(kind === 'files' ? 'showOpenFilePicker' : 'showDirectoryPicker');
+  if (handles?.length) take(fromHandles(handles));
+  if (handles) return;
+  taker = take;
+  element(`${kind}-input`).click();
 }
+
+element('choose-files').addEventListener('click', () => choose('files', accept));
+element('add-files').addEventListener('click', () => choose('files', accept));
+element('choose-folder').addEventListener('click', () => choose('folder', accept));
 for (const id of ['files-input', 'folder-input']) {
   const field = /** @type {HTMLInputElement} */ (element(id));
   field.addEventListener('change', () => {
     const picked = fromFiles(field.files ?? []);
     field.value = '';
-    void accept(Promise.resolve(picked));
+    const take = taker;
+    taker = accept;
+    take(Promise.resolve(picked));
   });
 }
 if (!('webkitdirectory' in HTMLInputElement.prototype)) element('choose-folder').hidden = true;
@@ -60,7 +74,10 @@ document.addEventListener('drop', (event) => {
   veil.hidden = true;
   if (!bringsFiles(event) || !event.dataTransfer) return;
   event.preventDefault();
-  void accept(fromData(event.dataTransfer));
+  const detail = fromData(event.dataTransfer);
+  const offer = event.target instanceof Element ? event.target.closest('.offer') : null;
+  // An offer that wants files says so by taking them.
+  if (offer?.dispatchEvent(new CustomEvent('files', { detail, cancelable: true })) !== false) void accept(detail);
 });
 document.addEventListener('paste', (event) => {
   if (!event.clipboardData?.types.includes('Files')) return;
@@ -69,3 +86,14 @@ document.addEventListener('paste', (event) => {
 });
 
 addEventListener('load', () => setTimeout(view, 1000));
+
+// Who never began anything here loads nothing more. (Not every browser can tell; those look.)
+async function remembersSomething() {
+  const kept = await indexedDB.databases?.();
+  return !kept || kept.some(({ name }) => name === 'beeline');
+}
+remembersSomething().then(async (something) => {
+  if (!something) return;
+  const { Offers } = await import('./upload/offers.js');
+  await new Offers(element('offers'), { choose, start: async (resumed) => (await view()).resume(resumed) }).show();
+}).catch(() => { /* Without a memory there is nothing to offer. */ });

@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from embedded import services
 from tests.conftest import SECRET
 from tests.lab.stack import Stack
 
 SCREENSHOTS = Path("var/screenshots")
+# How long a page may take where the machine has much else to do.
+expect.set_options(timeout=20_000)
+
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update",

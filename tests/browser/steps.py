@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Error, Page, Route, expect
+from playwright.sync_api import Error, Page, Request, Route, expect
 
 from tests.lab.stack import Stack
 
@@ -16,6 +16,52 @@ AXE = Path("node_modules/axe-core/axe.min.js")
 SCREENSHOTS = Path("var/screenshots")
 SIZES = {"1280": {"width": 1280, "height": 900}, "390": {"width": 390, "height": 844}}
 MIB = 1024 * 1024
+OpenPage = Callable[..., Page]
+# As in a browser without handles; and no dialog of the system opens, which nobody would close.
+PLAIN = """
+delete window.showOpenFilePicker; delete window.showDirectoryPicker;
+delete DataTransferItem.prototype.getAsFileSystemHandle;
+window.asked = [];
+addEventListener('click', (event) => {
+  if (event.target.type !== 'file') return;
+  window.asked.push(event.target.id);
+  event.preventDefault();
+}, true);
+"""
+# The browser's own dialog, answered with files of its private file system: their handles are real.
+KEPT = """
+window.kept = [];
+window.showOpenFilePicker = async () => {
+  const root = await navigator.storage.getDirectory();
+  return Promise.all(window.kept.map((name) => root.getFileHandle(name)));
+};
+window.showDirectoryPicker = async () => {
+  const root = await navigator.storage.getDirectory();
+  return root.getDirectoryHandle(window.kept[0]);
+};
+"""
+KEEP = """async ([input, path]) => {
+  let folder = await navigator.storage.getDirectory();
+  const names = path.split('/');
+  const name = names.pop();
+  for (const one of names) folder = await folder.getDirectoryHandle(one, {create: true});
+  const stream = await (await folder.getFileHandle(name, {create: true})).createWritable();
+  await stream.write(input.files[0]);
+  await stream.close();
+}"""
+KNOWN = """async (wanted) => {
+  if (!(await indexedDB.databases()).some(({name}) => name === 'beeline')) return false;
+  const db = await new Promise((done) => {
+    const asked = indexedDB.open('beeline');
+    asked.onsuccess = () => done(asked.result);
+  });
+  const records = await new Promise((done) => {
+    const asked = db.transaction('files').objectStore('files').getAll();
+    asked.onsuccess = () => done(asked.result);
+  });
+  db.close();
+  return wanted === records.some(({files}) => files.some(({print}) => print !== undefined));
+}"""
 
 
 def make_files(folder: Path, files: dict[str, int]) -> dict[str, str]:
@@ -33,12 +79,14 @@ def make_files(folder: Path, files: dict[str, int]) -> dict[str, str]:
     return sums
 
 
-def drop(page: Page, *paths: Path) -> None:
+def drop(page: Page, *paths: Path, at: tuple[float, float] = (300, 300)) -> None:
     """A real drop from outside the browser: folders are folders."""
     devtools = page.context.new_cdp_session(page)
     data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
     for kind in ("dragEnter", "dragOver", "drop"):
-        devtools.send("Input.dispatchDragEvent", {"type": kind, "x": 300, "y": 300, "data": data})
+        devtools.send(
+            "Input.dispatchDragEvent", {"type": kind, "x": at[0], "y": at[1], "data": data}
+        )
 
 
 def choose(page: Page, *paths: Path) -> None:
@@ -107,6 +155,66 @@ class Hold:
             return
         self._left -= route.request.method == "PUT"
         route.continue_()
+
+
+class Puts:
+    """What was put into storage: begun, and taken in."""
+
+    def __init__(self, page: Page, live: Stack) -> None:
+        self._page = page
+        self._storage = live.environ["S3_ENDPOINT_URL"]
+        self.begun: list[str] = []
+        self.stored: list[str] = []
+        page.on("request", lambda request: self._note(request, self.begun))
+        page.on("requestfinished", lambda request: self._note(request, self.stored))
+
+    def _note(self, request: Request, where: list[str]) -> None:
+        if request.method == "PUT" and request.url.startswith(self._storage):
+            where.append(request.url.partition("X-Amz-")[0])
+
+    def wait_for(self, count: int) -> None:
+        """Until so many pieces are safe."""
+        for _ in range(300):
+            if len(self.stored) >= count:
+                return
+            self._page.wait_for_timeout(50)
+        raise AssertionError(f"{len(self.stored)} pieces of {count} were stored")
+
+
+def keep(page: Page, folder: Path, path: str) -> None:
+    """Copy a file from the disk into the browser's private file system."""
+    page.evaluate(
+        "document.body.append(Object.assign(document.createElement('input'), {type: 'file', id: 'k'}))"
+    )
+    page.locator("#k").set_input_files(str(folder / path))
+    page.evaluate(KEEP, [page.locator("#k").element_handle(), path])
+    page.locator("#k").evaluate("(input) => input.remove()")
+
+
+def stop_at(page: Page, live: Stack, count: int) -> tuple[Hold, Puts]:
+    """Nothing gets through any more after so many pieces."""
+    return Hold(page, live, after=count), Puts(page, live)
+
+
+def remembered(page: Page) -> None:
+    """Until the browser knows its files again: that takes a moment after the link is there."""
+    page.wait_for_function(KNOWN, arg=True)
+
+
+def forgotten(page: Page) -> None:
+    """Until it knows of none any more."""
+    page.wait_for_function(KNOWN, arg=False)
+
+
+def assert_arrived(open_page: OpenPage, link: str, sums: dict[str, str]) -> None:
+    """Every file is downloaded, byte for byte."""
+    reader = open_page(link)
+    for summary in reader.locator("summary").all():
+        summary.click()
+    for path, expected in sums.items():
+        name = f"Download {path}" if len(sums) > 1 else "Download"
+        button = reader.get_by_role("button", name=name, exact=len(sums) > 1).first
+        assert downloaded(reader, button)[1] == expected, path
 
 
 def call(live: Stack, method: str, path: str, token: str = "", body: object = None) -> Any:

@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.browser.steps import MIB, Hold, choose, downloaded, expect_state, link_of, make_files
+from tests.browser.steps import (
+    MIB,
+    Hold,
+    Puts,
+    choose,
+    downloaded,
+    expect_state,
+    link_of,
+    make_files,
+)
 from tests.lab.stack import Stack
 
 OpenPage = Callable[..., Page]
@@ -66,9 +75,9 @@ def test_a_refusal_for_good_says_so_and_try_again_sends_only_what_is_missing(
 ) -> None:
     make_files(tmp_path, {"a.bin": 72 * MIB})
     sender = open_page()
-    storage = Storage(sender, live, ["none"] * 4 + ["403"] * 40)
+    storage = Storage(sender, live, ["none"] * 4 + ["403"] * 200)
     choose(sender, tmp_path / "a.bin")
-    expect_state(sender, "failed")
+    expect_state(sender, "failed", 60)
     expect(sender.locator("#trouble-title")).to_have_text("The storage refused “a.bin”.")
     expect(sender.locator("#trouble-text")).to_contain_text("is safe")
     sender.get_by_text("Details", exact=True).click()
@@ -86,9 +95,9 @@ def test_f04_offline_is_said_and_it_goes_on_by_itself(
 ) -> None:
     make_files(tmp_path, {"a.bin": 64 * MIB})
     sender = open_page()
-    held = Hold(sender, live, after=3)
+    held, puts = Hold(sender, live, after=3), Puts(sender, live)
     choose(sender, tmp_path / "a.bin")
-    expect(sender.locator("#figure")).not_to_have_text("0 %")
+    puts.wait_for(3)
     sender.context.set_offline(True)
     held.break_lines()
     expect(sender.locator("#trouble-title")).to_have_text("You are offline.")

@@ -11,8 +11,10 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.steps import (
     MIB,
+    PLAIN,
     SIZES,
     Hold,
+    Puts,
     call,
     choose,
     expect_state,
@@ -62,15 +64,19 @@ def test_the_senders_states(
     opened: Callable[[str], Page], seen: Any, live: Stack, files: list[Path]
 ) -> None:
     page = opened("/")
-    held = Hold(page, live, after=3)
+    held, puts = Hold(page, live, after=3), Puts(page, live)
     choose(page, *files)
-    expect(page.locator("#figure")).not_to_have_text("0 %")
+    puts.wait_for(3)
     seen(page, "sender-uploading")
     page.get_by_role("button", name="Cancel").click()
     page.get_by_role("button", name="Remove notes.txt").click()
     seen(page, "sender-asking")
     page.get_by_role("button", name="Keep sending").click()
     page.get_by_role("button", name="Undo removing notes.txt").click()
+    page.get_by_role("button", name="Pause").click()
+    expect_state(page, "paused")
+    seen(page, "sender-paused")
+    page.get_by_role("button", name="Continue").click()
     held.break_lines()
     expect(page.locator("#trouble-title")).to_have_text("The storage cannot be reached.")
     seen(page, "sender-waiting")
@@ -96,6 +102,54 @@ def test_the_senders_failure(
     expect_state(page, "failed")
     page.get_by_text("Details", exact=True).click()
     seen(page, "sender-failed")
+
+
+def test_the_offers(
+    opened: Callable[[str], Page], seen: Any, live: Stack, files: list[Path]
+) -> None:
+    page = opened("/health")
+    page.context.add_init_script(PLAIN)
+    page.goto("/")
+    offer = page.locator(".offer").first
+    held, puts = Hold(page, live, after=3), Puts(page, live)
+    choose(page, *files)
+    puts.wait_for(3)
+    link_of(page)
+    other = page.context.new_page()
+    other.goto("/")
+    expect(other.locator(".offer")).to_contain_text("in another tab")
+    seen(other, "offer-elsewhere")
+    other.close()
+
+    page.route("**/transfers/**", lambda route: None)
+    page.reload()
+    expect(offer).to_contain_text("Finding out")
+    seen(page, "offer-asking")
+    page.unroute("**/transfers/**")
+    page.route("**/transfers/**", lambda route: route.abort())
+    page.reload()
+    expect(offer).to_contain_text("we ask again by ourselves")
+    seen(page, "offer-unreachable")
+    page.unroute("**/transfers/**")
+    page.reload()
+    expect(offer).to_contain_text("already safe")
+    seen(page, "offer-choose")
+    offer.get_by_role("button", name="Choose the file").click()
+    choose(page, files[1])
+    expect(offer.get_by_role("alert")).to_contain_text("Still missing")
+    seen(page, "offer-refused")
+    offer.get_by_role("button", name="Discard").click()
+    seen(page, "offer-discard")
+
+    for name in ("Wedding.zip", "A name that is long enough to need more than one line.tar.gz"):
+        (files[0].parent / name).write_bytes(files[0].read_bytes())
+        choose(page, files[0].parent / name)
+        link_of(page)
+        page.reload()
+    held.release()
+    expect(page.locator(".offer")).to_have_count(3)
+    expect(page.get_by_role("button", name="Choose")).to_have_count(5)
+    seen(page, "offers")
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ for (const [name, call, expected] of [
   ['add files', (b) => b.of('t', 'k').addFiles([]), ['POST', '/transfers/t/files', 'Bearer k', { files: [] }]],
   ['remove a file', (b) => b.of('t', 'k').removeFile('f'), ['DELETE', '/transfers/t/files/f', 'Bearer k', undefined]],
   ['sign', (b) => b.of('t', 'k').signParts([{ file: 'f', numbers: [1] }], 5), ['POST', '/transfers/t/parts', 'Bearer k', { wanted: [{ file: 'f', numbers: [1] }], sent_size: 5 }]],
-  ['held', (b) => b.of('t', 'k').held(), ['GET', '/transfers/t/parts', 'Bearer k', undefined]],
   ['complete', (b) => b.of('t', 'k').complete(), ['POST', '/transfers/t/complete', 'Bearer k', {}]],
 ]) {
   test(`${name} asks for ${expected[0]} ${expected[1]}, without cookies`, async () => {
@@ -41,6 +40,12 @@ test('only create carries a key, and keys are secrets that the server accepts', 
   assert.deepEqual(asked.map(({ key }) => key), ['the-key', undefined]);
   assert.match(newKey(), /^[0-9a-f]{48}$/);
   assert.notEqual(newKey(), newKey());
+});
+
+test('what is held is asked page by page', async () => {
+  const { asked, backend } = backendThat([answer(200, { files: [{ id: 'a' }, { id: 'b' }], next: 'b' }), answer(200, { files: [{ id: 'c' }], next: null })]);
+  assert.deepEqual(await backend.of('t', 'k').held(), { files: [{ id: 'a' }, { id: 'b' }, { id: 'c' }] });
+  assert.deepEqual(asked.map(({ method, url }) => `${method} ${url}`), ['GET /transfers/t/parts', 'GET /transfers/t/parts?after=b']);
 });
 
 test('an empty answer is no error', async () => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { fromData, fromFiles, tooMuch, withUniquePaths } from '../../static/js/upload/pick-files.js';
+import { askForHandles, fromData, fromFiles, fromHandles, tooMuch, withUniquePaths } from '../../static/js/upload/pick-files.js';
 import { size } from '../../static/js/upload/progress.js';
 
 const file = (name, bytes = 1, webkitRelativePath = '') => ({ name, size: bytes, webkitRelativePath });
@@ -50,6 +50,58 @@ test('where there are no items or no entries, plain files do', async () => {
 test('a folder that cannot be read is an error, not an empty folder', async () => {
   const broken = { isFile: false, isDirectory: true, fullPath: '/x', createReader: () => ({ readEntries: (_, reject) => reject(new Error('NotFoundError')) }) };
   await assert.rejects(fromData({ items: [item(broken)], files: [] }));
+});
+
+/** Handles as Chromium gives them. */
+const kept = (name) => ({ kind: 'file', name, getFile: async () => file(name) });
+const keptFolder = (name, children) => ({ kind: 'directory', name, async* values() { yield* children; } });
+
+test('a folder by its handle: every file has its path, and the folder as its handle', async () => {
+  const day = keptFolder('day', Array.from({ length: 250 }, (_, index) => kept(`${index}.raw`)));
+  const trip = keptFolder('trip', [kept('notes.txt'), day, kept('.DS_Store'), keptFolder('empty', [])]);
+  const picked = await fromHandles([trip, kept('loose.bin'), kept('Thumbs.db')]);
+  assert.equal(picked.length, 252);
+  assert.deepEqual([picked[0].path, picked[1].path, picked[251].path], ['trip/notes.txt', 'trip/day/0.raw', 'loose.bin']);
+  assert.equal(picked[1].handle, trip);
+  assert.equal(picked[251].handle.kind, 'file');
+});
+
+test('a drop brings handles where there are some, and does without where not', async () => {
+  const withHandle = (entry, handle) => ({ ...item(entry), getAsFileSystemHandle: () => handle });
+  const trip = keptFolder('trip', [kept('a.raw')]);
+  const tripEntry = folder('/trip', [leaf('/trip/a.raw')]);
+  const loose = kept('loose.bin');
+  const picked = await fromData({ items: [
+    withHandle(tripEntry, Promise.resolve(trip)),
+    withHandle(leaf('/loose.bin'), Promise.resolve(loose)),
+    withHandle(leaf('/pasted.png'), Promise.reject(new Error('no'))),
+    withHandle(tripEntry, Promise.resolve({ kind: 'directory', name: 'trip', values() { throw new Error('denied'); } })),
+  ] });
+  assert.deepEqual(paths(picked), ['trip/a.raw', 'loose.bin', 'pasted.png', 'trip/a.raw']);
+  assert.deepEqual(picked.map(({ handle }) => handle), [trip, loose, undefined, undefined]);
+});
+
+test('the dialog that gives handles: thought better of is no error, and where there is none the input does', async () => {
+  const refusing = (name) => async () => { throw Object.assign(new Error(name), { name }); };
+  assert.equal(await askForHandles('showOpenFilePicker'), null);
+  try {
+    globalThis.showOpenFilePicker = async ({ multiple }) => (multiple ? ['a', 'b'] : []);
+    assert.deepEqual(await askForHandles('showOpenFilePicker'), ['a', 'b']);
+    globalThis.showDirectoryPicker = async () => 'folder';
+    assert.deepEqual(await askForHandles('showDirectoryPicker'), ['folder']);
+    globalThis.showOpenFilePicker = refusing('AbortError');
+    assert.deepEqual(await askForHandles('showOpenFilePicker'), []);
+    globalThis.showOpenFilePicker = refusing('SecurityError');
+    assert.equal(await askForHandles('showOpenFilePicker'), null);
+  } finally {
+    delete globalThis.showOpenFilePicker;
+    delete globalThis.showDirectoryPicker;
+  }
+});
+
+test('a file that had to get another name remembers where it was found', () => {
+  const unique = withUniquePaths([{ path: 'a', file: file('a') }, { path: 'a', file: file('a') }]);
+  assert.deepEqual(unique.map(({ from }) => from), [undefined, 'a']);
 });
 
 for (const [given, taken, expected] of [

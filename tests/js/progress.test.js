@@ -31,6 +31,13 @@ test('going back is no negative speed, and what is sent again counts', () => {
   assert.equal(progress.percent, 20);
 });
 
+test('what is shown does not go back, unless there are other files now', () => {
+  assert.deepEqual([run([[0, 200], [1000, 100]]).percent, run([[0, 200], [1000, 100]]).reached], [20, 200]);
+  const progress = run([[0, 200]]);
+  progress.update(200, 2000);
+  assert.equal(progress.percent, 10);
+});
+
 test('a standstill shows as one', () => {
   const steps = [[0, 0]];
   for (let second = 1; second <= 20; second += 1) steps.push([second * 1000, 100]);

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { putPart } from '../../static/js/upload/put-part.js';
+import { putPart, watchdog } from '../../static/js/upload/put-part.js';
 
 /** An XMLHttpRequest that does what the test says. */
 function requestThat(behave) {
@@ -17,10 +17,10 @@ function requestThat(behave) {
   return { Request, made };
 }
 
-const put = (behave, { headers = {}, signal = new AbortController().signal, offline = false, onProgress = () => {} } = {}) => {
+const put = (behave, { headers = {}, signal = new AbortController().signal, offline = false, onProgress = () => {}, watch } = {}) => {
   const { Request, made } = requestThat(behave);
   const body = new Blob(['abc']);
-  return { made, body, done: putPart({ url: 'https://storage.test/x', headers, body }, signal, onProgress, { isOffline: () => offline, Request }) };
+  return { made, body, done: putPart({ url: 'https://storage.test/x', headers, body }, signal, onProgress, { isOffline: () => offline, Request, watch }) };
 };
 
 test('it sends the Blob itself, with exactly the signed headers, and tells how far it is', async () => {
@@ -79,4 +79,57 @@ test('what is aborted before it starts is not sent', async () => {
   const { done, made } = put(() => {}, { signal: AbortSignal.abort(new Error('leave')) });
   await assert.rejects(done, /leave/);
   assert.equal(made.length, 0);
+});
+
+test('a line on which nothing moves is given up, and may be tried again', async () => {
+  const fed = [];
+  let bark;
+  let left = 0;
+  const watch = (act) => { bark = act; return { feed: (time) => fed.push(time), leave: () => { left += 1; } }; };
+  const { done, made } = put((request) => {
+    request.upload.onprogress({ loaded: 1 });
+    request.upload.onprogress({ loaded: 3 });
+    bark();
+  }, { watch });
+  await assert.rejects(done, (error) => error.why === 'storage-unreachable' && /nothing moved/.test(error.facts.code));
+  assert.ok(made[0].aborted);
+  assert.deepEqual(fed, [30_000, 30_000, 90_000], 'more patience once all has left');
+  assert.equal(left, 1);
+});
+
+test('the watchdog barks when it was not fed, and only then', (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  let barks = 0;
+  const dog = watchdog(() => { barks += 1; });
+  dog.feed(100);
+  t.mock.timers.tick(99);
+  dog.feed(100);
+  t.mock.timers.tick(99);
+  assert.equal(barks, 0);
+  t.mock.timers.tick(1);
+  assert.equal(barks, 1);
+  dog.feed(100);
+  dog.leave();
+  t.mock.timers.tick(1000);
+  assert.equal(barks, 1);
+});
+
+test('when the network has changed, a line that is silent is given up at once, one that moves is not', (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  let time = 0;
+  t.mock.method(performance, 'now', () => time);
+  const bell = new EventTarget();
+  let barks = 0;
+  const dog = watchdog(() => { barks += 1; }, bell);
+  const renew = () => bell.dispatchEvent(new Event('renew'));
+  dog.feed(30_000);
+  time = 2_000;
+  renew();
+  assert.equal(barks, 0);
+  time = 5_100;
+  renew();
+  assert.equal(barks, 1);
+  dog.leave();
+  renew();
+  assert.equal(barks, 1);
 });

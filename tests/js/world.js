@@ -9,13 +9,13 @@ export const MIB = 1024 * 1024;
 
 /** A Blob that costs nothing: only its size and what was cut from it are real. */
 export class FakeBlob {
-  constructor(size, { offset = 0, readable = () => true, type = '' } = {}) {
-    Object.assign(this, { size, offset, readable, type });
+  constructor(size, { offset = 0, readable = () => true, type = '', version = () => 1 } = {}) {
+    Object.assign(this, { size, offset, readable, type, version });
   }
 
   slice(start, end) {
     const to = Math.min(end, this.size);
-    return new FakeBlob(Math.max(0, to - start), { offset: this.offset + start, readable: this.readable });
+    return new FakeBlob(Math.max(0, to - start), { offset: this.offset + start, readable: this.readable, version: this.version });
   }
 
   async arrayBuffer() {
@@ -40,8 +40,10 @@ export class FakeWorld {
   problem = null;
   changes = 0;
 
-  constructor({ partSize = 8, expiresIn = 3600 } = {}) {
+  constructor({ partSize = 8, expiresIn = 3600, sums = false } = {}) {
     Object.assign(this, { partSize, expiresIn });
+    this.read = []; // what was read for its checksum
+    if (sums) this.checksum = async (blob) => { this.read.push(blob.offset); await new Promise(setImmediate); return `${blob.offset}+${blob.size}v${blob.version()}`; };
     this.files = [];
     this.onPut = () => {};          // (key, piece) => void | Promise; throw to fail
     this.onSign = () => {};
@@ -51,6 +53,7 @@ export class FakeWorld {
   now = () => this.time;
   random = () => 1;
   isOffline = () => this.offline;
+  diagnose = async (failure) => failure;
   onChange = () => { this.changes += 1; };
 
   pause = async (milliseconds, signal) => {
@@ -89,11 +92,11 @@ export class FakeWorld {
     return this.held.get(id);
   }
 
-  plan({ path, size }) {
+  plan({ path, size, checksum_algorithm = null }) {
     const single = size <= this.partSize;
     const plan = {
       id: `f${this.files.length + 1}`, path, size, method: single ? 'single' : 'multipart', part_size: this.partSize,
-      part_count: Math.max(1, Math.ceil(size / this.partSize)), state: 'OPEN', problem: null,
+      part_count: Math.max(1, Math.ceil(size / this.partSize)), state: 'OPEN', problem: null, checksum_algorithm,
     };
     this.files.push(plan);
     return plan;
@@ -107,6 +110,7 @@ export class FakeWorld {
   #create({ files }) {
     this.calls.push(`create ${files.length}`);
     this.onCreate?.();
+    this.files = [];
     files.forEach((file) => this.plan(file));
     return { ...this.transfer('INIT'), owner_token: 'secret' };
   }
@@ -123,12 +127,12 @@ export class FakeWorld {
         say(`sign ${wanted.reduce((sum, { numbers }) => sum + numbers.length, 0)} of ${wanted.length} after ${sentSize}`);
         await this.onSign(wanted, signal);
         signal?.throwIfAborted();
-        const parts = wanted.flatMap(({ file, numbers }) => numbers.map((number) => {
+        const parts = wanted.flatMap(({ file, numbers, crc32 }) => numbers.map((number, index) => {
           const plan = this.files.find(({ id }) => id === file);
           if (!plan) throw new Failure('gone', { status: 404 });
           this.urlsGiven += 1;
           const size = Math.min(plan.part_size, plan.size - (number - 1) * plan.part_size);
-          return { file, number, url: `${file}/${number}?${this.urlsGiven}`, size, headers: plan.method === 'single' ? { 'If-None-Match': '*' } : {} };
+          return { file, number, url: `${file}/${number}?${this.urlsGiven}`, size, headers: { ...(plan.method === 'single' && { 'If-None-Match': '*' }), ...(crc32 && { 'x-amz-checksum-crc32': crc32[index] }) } };
         }));
         return { expires_in: this.expiresIn, parts: parts.reverse() };
       },

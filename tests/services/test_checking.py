@@ -4,8 +4,10 @@ import threading
 import uuid
 from datetime import timedelta
 
+import psycopg2
 import pytest
 from sqlalchemy import update
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from app import clock, jobs, leases
 from app.config import MIB
@@ -240,6 +242,54 @@ def test_an_outage_does_not_count_as_an_attempt_and_is_over_soon(
     assert row.lease_until < clock.now() + timedelta(seconds=leases.OUTAGE_SECONDS + 1)
     assert row.queued_at is None
     assert sent.set(lease_until=None).process().show()["status"] == "READY"
+
+
+@pytest.mark.parametrize(
+    "away",
+    [
+        OperationalError("UPDATE", {}, psycopg2.OperationalError("Connection refused")),
+        OperationalError("UPDATE", {}, psycopg2.OperationalError("server closed the connection")),
+        OperationalError("UPDATE", {}, psycopg2.errors.AdminShutdown("terminating connection")),
+        InterfaceError("UPDATE", {}, psycopg2.InterfaceError("connection already closed")),
+    ],
+    ids=["refused", "closed", "ended by an operator", "closed before"],
+)
+def test_f38_a_database_that_is_away_is_an_outage_and_not_a_failed_attempt(
+    sender: Sender, monkeypatch, away: Exception
+) -> None:
+    sent = sender.create().upload().complete()
+    with monkeypatch.context() as broken:
+        failing(broken, away)
+        attempts(sent, 2 * checking.MOST_ATTEMPTS, type(away))
+        with pytest.raises(type(away)):
+            sent.process()
+    row = sent.row()
+    assert (row.state, row.attempt_count, row.failure) == (State.PROCESSING, 0, None)
+    assert row.lease_until < clock.now() + timedelta(seconds=leases.OUTAGE_SECONDS + 1)
+    assert sent.set(lease_until=None).process().show()["status"] == "READY"
+
+
+def test_a_statement_that_never_ends_in_time_is_a_failed_attempt(
+    sender: Sender, monkeypatch
+) -> None:
+    """The database answers, and it is this transfer that it cannot manage: not for ever."""
+    late = psycopg2.errors.QueryCanceled("canceling statement due to statement timeout")
+    sent = sender.create().upload().complete()
+    with monkeypatch.context() as broken:
+        failing(broken, OperationalError("UPDATE", {}, late))
+        attempts(sent, checking.MOST_ATTEMPTS, OperationalError)
+        assert sent.process().show()["problem"]["code"] == "internal"
+
+
+def test_f35_a_check_of_very_many_turns_is_never_given_up(sender: Sender, monkeypatch) -> None:
+    """A turn that ends, or a worker that is told to leave, has failed at nothing."""
+    sent = sender.create({f"{n}.txt": b"x" for n in range(3)}).upload().complete()
+    with monkeypatch.context() as turns:
+        turns.setattr(checking, "TURN_SECONDS", -1)
+        for _ in range(2 * checking.MOST_ATTEMPTS):
+            assert sent.process().show()["status"] == "PROCESSING"
+        assert sent.row().attempt_count == 0
+    assert sent.process().show()["status"] == "READY"
 
 
 def test_f35_a_very_long_check_lets_others_have_their_turn(

@@ -15,8 +15,9 @@ from tests.lab.lab import Lab, services_behind_proxies
 from tests.lab.proxy import Proxy
 from tests.soak import invariants
 from tests.soak.operator import Operator
-from tests.soak.people import Memory, People, ask
+from tests.soak.people import Memory, People
 from tests.soak.plan import Plan
+from tests.soak.rows import ask
 from tests.soak.sabotage import PROCESSES, Saboteur
 
 SETTINGS = {
@@ -66,7 +67,7 @@ class Soak:
     def _load(self, lab: Lab, operator: Operator) -> None:
         people = People(lab, self._plan, self.memory, self._people)
         saboteur = Saboteur(lab, self._plan, self.memory)
-        self._began = time.monotonic()
+        self._began = self.memory.began = time.monotonic()
         for one in (people, saboteur, operator):
             one.start()
         while (passed := time.monotonic() - self._began) < self._plan.seconds:
@@ -120,6 +121,8 @@ class Soak:
         self._say(f"  {self.memory.heard.slowest:>12.2f}  seconds the slowest answer took")
         statuses = ", ".join(f"{s}: {n}" for s, n in sorted(self.memory.heard.statuses.items()))
         self._say(f"  answers by status (0 is none): {statuses}")
+        if self.memory.findings:
+            self._say(f"strikes: {', '.join(self.memory.strikes)}")
         for finding in self.memory.findings:
             self._say(f"seed {self._plan.seed}: {finding}")
 

@@ -2,7 +2,8 @@
 
 from tests.lab.lab import Lab
 from tests.soak.operator import FOREIGN
-from tests.soak.people import Memory, ask
+from tests.soak.people import Memory
+from tests.soak.rows import ask, explain
 
 # Each asks for rows that must not be.
 IMPOSSIBLE = {
@@ -47,15 +48,27 @@ def check_rows(lab: Lab, memory: Memory) -> None:
     """No impossible row; every transfer became what it had to."""
     for what, query in IMPOSSIBLE.items():
         if found := ask(lab, query):
-            memory.find(f"{what}: {len(found)}, such as {found[0][0]}")
+            story = _story(lab, memory, str(found[0][0]))
+            memory.find(f"{what}: {len(found)}, such as {found[0][0]}{story}")
     states = dict(ask(lab, "SELECT id::text, state::text FROM transfers"))
     for transfer_id, fate in memory.fates.items():
         if states.get(transfer_id) not in fate:
             state = states.get(transfer_id, "nowhere")
-            memory.find(f"transfer {transfer_id} is {state} and should be {' or '.join(fate)}")
+            memory.find(
+                f"transfer {transfer_id} is {state} and should be {' or '.join(fate)}"
+                f"{_story(lab, memory, transfer_id)}"
+            )
     made = len(ask(lab, "SELECT id FROM transfers"))
     if made != memory.counts["transfers"]:
         memory.find(f"{made} transfers in the database, {memory.counts['transfers']} were made")
+
+
+def _story(lab: Lab, memory: Memory, one_id: str) -> str:
+    """Of a transfer, or of the one that an upload belongs to."""
+    owner = ask(lab, "SELECT transfer_id::text FROM files WHERE upload_id = %s", one_id)
+    transfer_id = owner[0][0] if owner else one_id
+    lived = memory.stories.get(transfer_id, "nobody's story")
+    return f"\n    {lived}\n    {explain(lab.truth, transfer_id)}"
 
 
 def check_leaks(lab: Lab, memory: Memory) -> None:

@@ -15,7 +15,8 @@ from app.errors import Unavailable
 from app.extensions import storage
 from app.services import census, upkeep
 from tests.lab.lab import Lab
-from tests.soak.people import Memory, ask
+from tests.soak.people import Memory
+from tests.soak.rows import ask
 
 FOREIGN = "somebody-else/"
 

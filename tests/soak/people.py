@@ -1,10 +1,12 @@
 """People who live the planned lives, check every answer and every byte, and remember what must be."""
 
+import base64
 import contextlib
 import hashlib
 import itertools
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,11 +14,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import psycopg2
-
 from tests.lab.lab import Lab
 from tests.lab.people import Answer, Heard, Person, Sent, get, put
-from tests.soak.plan import Life, Plan
+from tests.soak.plan import FilePlan, Life, Plan
+from tests.soak.rows import ask, explain
 
 # Whatever is broken for a while, a transfer that was sent is READY within this time: a minute for a
 # death, and several may strike the same transfer one after the other.
@@ -31,6 +32,10 @@ class Memory:
 
     heard: Heard = field(default_factory=Heard)
     fates: dict[str, set[str]] = field(default_factory=dict)
+    # Who sent it, how far they came and what they heard last; what was struck, and when.
+    stories: dict[str, str] = field(default_factory=dict)
+    strikes: list[str] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
     # Expired, and their grace period is to be over.
     to_go: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
@@ -45,7 +50,17 @@ class Memory:
     def find(self, what: str) -> None:
         """Something is wrong."""
         with self.lock:
-            self.findings.append(what)
+            self.findings.append(f"at {self.passed:.0f} s: {what}")
+
+    def note_strike(self, kind: str) -> None:
+        """Something breaks now."""
+        with self.lock:
+            self.strikes.append(f"{self.passed:.0f} s {kind}")
+
+    @property
+    def passed(self) -> float:
+        """Seconds since the beginning."""
+        return time.monotonic() - self.began
 
 
 class People:
@@ -78,10 +93,9 @@ class People:
                 one.live()
                 self._memory.count("lives")
             except Exception as error:
-                self._memory.find(
-                    f"life {life.number} ({life.kind}, then {life.ending}), at {one.step}: "
-                    f"{type(error).__name__}: {error}"
-                )
+                self._memory.find(f"{one.tell()}: {type(error).__name__}: {error}{one.truth()}")
+            finally:
+                one.leave_story()
 
 
 class Living:
@@ -93,11 +107,28 @@ class Living:
         self.step = "creating"
         self.files = {one.path: one for one in life.files}
         self.sent: Sent
+        self.last_heard = "nothing yet"
+
+    def tell(self) -> str:
+        """Who this is and how far they came."""
+        life = self.life
+        return f"life {life.number} ({life.kind}, then {life.ending}), at {self.step}"
+
+    def truth(self) -> str:
+        """What is really there of what they sent."""
+        if not hasattr(self, "sent"):
+            return ""
+        return f"\n    {explain(self.lab.truth, self.sent.id)}\n    last heard: {self.last_heard}"
+
+    def leave_story(self) -> None:
+        """What is to be told should anything be wrong with the transfer in the end."""
+        if hasattr(self, "sent"):
+            self.memory.stories[self.sent.id] = f"{self.tell()}; last heard: {self.last_heard}"
 
     def live(self) -> None:
         """From the beginning to the end that is meant for it."""
         options = {"max_downloads": self.life.max_downloads} if self.life.max_downloads else {}
-        announced = [{"path": one.path, "size": one.size} for one in self.life.files]
+        announced = [_announced(one) for one in self.life.files]
         self.sent = self._begin(announced, options)
         self._must_become("INIT", "DELETED")
         {
@@ -135,7 +166,8 @@ class Living:
         first, *others = self.sent.json["files"]
         self._upload([first], without_last=True)
         self._upload(others)
-        self._complete()
+        # However late it is checked and whoever still waits for that: this can only come back.
+        self._complete("INIT")
         self.step = "waiting to be told what is missing"
         shown = self._wait_for("INIT", "READY")
         problem = {one["path"]: one["problem"] for one in shown["files"]}[first["path"]]
@@ -152,7 +184,7 @@ class Living:
         self.files.pop(gone["path"])
         self.step = "putting a file in"
         extra = self.life.extra
-        added = {"files": [{"path": extra.path, "size": extra.size}]}
+        added = {"files": [_announced(extra)]}
         # Refused as "there twice" when it was added and only the answer was lost.
         _expect(self._call("POST", "/files", added), 201, 400)
         self.files[extra.path] = extra
@@ -224,7 +256,7 @@ class Living:
             if without_last:
                 numbers.pop()
             if numbers:
-                wanted.append({"file": file["id"], "numbers": numbers})
+                wanted.append(self._wanted(file, numbers))
         if not wanted:
             return []
         answer = self._call("POST", "/parts", {"wanted": wanted})
@@ -233,10 +265,17 @@ class Living:
         contents = {file["id"]: self.files[file["path"]].content() for file in files}
         parts = []
         for part in answer.json["parts"]:
-            start = (part["number"] - 1) * by_id[part["file"]]["part_size"]
-            body = contents[part["file"]][start : start + part["size"]]
+            body = _piece(contents[part["file"]], by_id[part["file"]], part["number"])
+            assert len(body) == part["size"]
             parts.append((part["url"], body, part["headers"]))
         return parts
+
+    def _wanted(self, file: dict[str, Any], numbers: list[int]) -> dict[str, Any]:
+        wanted = {"file": file["id"], "numbers": numbers}
+        if not file["checksum_algorithm"]:
+            return wanted
+        content = self.files[file["path"]].content()
+        return wanted | {"crc32": [_crc32_of(_piece(content, file, n)) for n in numbers]}
 
     def _edit(self) -> None:
         self.step = "editing"
@@ -252,7 +291,7 @@ class Living:
         if shown["status"] == "INIT":
             self._send_again(shown)
 
-    def _complete(self) -> None:
+    def _complete(self, *fate: str) -> None:
         self.step = "saying that this is all"
         if self.life.is_crowded:
             answers = _at_once(lambda _: self._call("POST", "/complete", {}), 3)
@@ -260,7 +299,7 @@ class Living:
             answers = [self._call("POST", "/complete", {})]
         for answer in answers:
             _expect(answer, 202)
-        self._must_become("READY")
+        self._must_become(*(fate or ("READY",)))
 
     def _send_again(self, shown: dict[str, Any]) -> None:
         """As a browser does: what is named as missing is sent once more, until it is READY."""
@@ -287,6 +326,7 @@ class Living:
     def _receive(self) -> None:
         self.memory.count("ready")
         self.sent.json |= self._show()
+        self._check_checksums()
         for _ in range(self.life.visits):
             if self.life.is_crowded:
                 self._visit_in_a_crowd()
@@ -298,6 +338,13 @@ class Living:
             "expire": self._expire,
             "expire and go": lambda: self._expire(and_go=True),
         }[self.life.ending]()
+
+    def _check_checksums(self) -> None:
+        for file in self.sent.json["files"]:
+            if file["checksum_algorithm"]:
+                whole = zlib.crc32(self.files[file["path"]].content())
+                assert file["crc32"] == f"{whole:08x}", f"{file} should have {whole:08x}"
+                self.memory.count("files verified")
 
     def _visit(self) -> None:
         """One browser that looks, and takes every file: counted once, or told that it is over."""
@@ -394,16 +441,23 @@ class Living:
         return answer.json
 
     def _call(self, method: str, path: str = "", body: Any = None) -> Answer:
-        return self.person.call(self.sent, method, path, body)
+        answer = self.person.call(self.sent, method, path, body)
+        self.last_heard = f"at {self.memory.passed:.0f} s {answer} {answer.body[:200]!r}"
+        return answer
 
 
-def ask(lab: Lab, query: str, *values: Any) -> list[tuple[Any, ...]]:
-    """One statement on a connection past the sabotage; again if it was among those that ended."""
-    for _ in range(20):
-        with contextlib.suppress(psycopg2.OperationalError, psycopg2.InterfaceError):
-            return lab.truth.rows(query, *values)
-        time.sleep(0.2)
-    return lab.truth.rows(query, *values)
+def _announced(file: FilePlan) -> dict[str, Any]:
+    wanted = {"checksum_algorithm": "CRC32"} if file.is_verified else {}
+    return {"path": file.path, "size": file.size} | wanted
+
+
+def _piece(content: bytes, file: dict[str, Any], number: int) -> bytes:
+    start = (number - 1) * file["part_size"]
+    return content[start : start + file["part_size"]]
+
+
+def _crc32_of(body: bytes) -> str:
+    return base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()
 
 
 def _expect(answer: Answer, *statuses: int) -> None:

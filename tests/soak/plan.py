@@ -49,6 +49,11 @@ class FilePlan:
     size: int
     seed: str
 
+    @property
+    def is_verified(self) -> bool:
+        """Whether its sender asks for checksums."""
+        return random.Random(f"{self.seed}/verified").random() < 0.5
+
     def content(self) -> bytes:
         """Different in every file, and at every MiB of it."""
         block = random.Random(self.seed).randbytes(4096)

@@ -8,8 +8,9 @@ import redis
 
 from tests.lab import s3faults
 from tests.lab.lab import Lab
-from tests.soak.people import Memory, ask
+from tests.soak.people import Memory
 from tests.soak.plan import Plan, Strike
+from tests.soak.rows import ask
 
 PROCESSES = ("web", "web.2", "worker", "worker.2", "clock")
 
@@ -42,6 +43,7 @@ class Saboteur:
         for number, strike in enumerate(self._plan.strikes):
             if self._over.wait(max(0.0, self._began + strike.at - time.monotonic())):
                 return
+            self._memory.note_strike(f"{strike.kind}{strike.target} for {strike.seconds:.0f} s")
             try:
                 self._strike(strike)
                 self._memory.count(f"strike: {strike.kind}")

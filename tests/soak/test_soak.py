@@ -3,8 +3,18 @@
 import os
 import subprocess
 import sys
+from itertools import count
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+
+from tests.factories import Sender
+from tests.lab.people import Answer, Sent
+from tests.lab.truth import Truth
+from tests.soak.people import Living, Memory
 from tests.soak.plan import Plan
+from tests.soak.rows import explain
 
 # Any seed will do, and each finds something else; a fixed one makes two runs comparable.
 SEED = os.environ.get("SOAK_SEED", "7")
@@ -42,3 +52,36 @@ def test_a_plan_holds_every_kind_of_life_and_of_file() -> None:
     assert len({life.kind for life in lives}) == 8
     assert len({life.ending for life in lives}) == 4
     assert all(len(life.files) >= 1 for life in lives)
+    verified = [file.is_verified for life in lives for file in life.files]
+    assert 0.4 < sum(verified) / len(verified) < 0.6
+
+
+def test_whoever_leaves_before_a_part_arrived_is_not_expected_to_be_ready() -> None:
+    """It comes back to them however late it is checked; whether they still wait does not matter."""
+    life = next(life for n in count() if (life := Plan(8, 60).life(n)).kind == "interrupted")
+    living = Living(SimpleNamespace(stack=SimpleNamespace(url="http://x")), life, Memory())  # type: ignore[arg-type]
+    files = [{"path": file.path} for file in life.files]
+    living.sent = Sent({"id": "1", "slug": "s", "owner_token": "o", "files": files}, {})
+
+    def leave(*states: str) -> dict[str, Any]:
+        raise AssertionError("still PROCESSING")
+
+    living._upload = lambda files, without_last=False: None  # type: ignore[method-assign]
+    living._call = lambda *asked: Answer("POST", 202, 0.1, 0.0)  # type: ignore[method-assign]
+    living._wait_for = leave  # type: ignore[method-assign]
+    with pytest.raises(AssertionError, match="still PROCESSING"):
+        living._send_with_an_interruption()
+    assert living.memory.fates == {"1": {"INIT"}}
+
+
+@pytest.mark.real_commits
+def test_a_finding_tells_all_there_is_to_know(sender: Sender, environ: dict[str, str]) -> None:
+    sent = sender.create({"a.txt": b"hello", "b.txt": b"there"}, verified=True)
+    sent.upload(without=(("b.txt", 1),)).complete().process()
+    told = explain(Truth(environ), str(sent.id)).splitlines()
+    assert "INIT" in told[0]
+    assert "1 reminders, the last 0 s ago, held by nobody" in told[0]
+    assert "COMPLETE multipart, problem none, checksum CRC32, an object, multipart gone" in told[1]
+    assert "OPEN multipart, problem missing, checksum CRC32, no object, multipart open" in told[2]
+    assert "create 0 s ago, complete 0 s ago" in told[3]
+    assert "no transfer" in explain(Truth(environ), "00000000-0000-0000-0000-000000000000")

@@ -2,7 +2,7 @@
 import { Failure } from './failure.js';
 
 /** @typedef {import('./failure.js').Cause} Cause */
-/** @typedef {{path: string, size: number, content_type?: string}} FileSpec */
+/** @typedef {{path: string, size: number, content_type?: string, checksum_algorithm?: 'CRC32'}} FileSpec */
 /** @typedef {{title?: string, message?: string, expires_at?: string, max_downloads?: number | null}} Options */
 /**
  * @typedef {object} FilePlan
@@ -12,6 +12,7 @@ import { Failure } from './failure.js';
  * @property {'single' | 'multipart'} method
  * @property {number} part_size
  * @property {number} part_count
+ * @property {'CRC32' | null} [checksum_algorithm] what each piece has to come with
  * @property {'OPEN' | 'COMPLETE' | 'ABORTED'} state
  * @property {{code: string, message: string} | null} problem
  */
@@ -30,7 +31,7 @@ import { Failure } from './failure.js';
  * @property {number} total_size
  * @property {FilePlan[]} files
  */
-/** @typedef {{file: string, numbers: number[]}} Wanted */
+/** @typedef {{file: string, numbers: number[], crc32?: string[]}} Wanted crc32: beside each number, in base64 */
 /** @typedef {{file: string, number: number, url: string, size: number, headers: Record<string, string>}} SignedPart */
 /** @typedef {{id: string, state: FilePlan['state'], held: number[]}} HeldFile */
 
@@ -71,8 +72,17 @@ export class Backend {
       removeFile: (file, signal) => ask('DELETE', `/files/${file}`, undefined, signal),
       /** @param {Wanted[]} wanted @param {number} sentSize @param {AbortSignal} [signal] @returns {Promise<{expires_in: number, parts: SignedPart[]}>} */
       signParts: (wanted, sentSize, signal) => ask('POST', '/parts', { wanted, sent_size: sentSize }, signal),
-      /** @param {AbortSignal} [signal] @returns {Promise<{files: HeldFile[]}>} */
-      held: (signal) => ask('GET', '/parts', undefined, signal),
+      /** What the storage really holds, page by page. @param {AbortSignal} [signal] @returns {Promise<{files: HeldFile[]}>} */
+      held: async (signal) => {
+        /** @type {HeldFile[]} */ const files = [];
+        let next = '';
+        do {
+          const page = await ask('GET', `/parts${next && `?after=${next}`}`, undefined, signal);
+          files.push(...page.files);
+          next = page.next ?? '';
+        } while (next);
+        return { files };
+      },
       /** @param {AbortSignal} [signal] @returns {Promise<Transfer>} */
       complete: (signal) => ask('POST', '/complete', {}, signal),
     };

@@ -1,7 +1,7 @@
 // Why something could not be done, and the words for it. No DOM, no URLs.
 
 /**
- * @typedef {'offline' | 'server-unreachable' | 'server-busy' | 'storage-unreachable' | 'storage-busy'
+ * @typedef {'offline' | 'server-unreachable' | 'server-busy' | 'storage-unreachable' | 'storage-blocked' | 'storage-busy'
  *   | 'storage-full' | 'clock' | 'refused' | 'gone' | 'too-large' | 'too-many' | 'invalid' | 'conflict'
  *   | 'file-changed' | 'incomplete' | 'not-checked' | 'unexpected'} Cause
  * @typedef {{field: string, message: string}} FieldComplaint
@@ -41,7 +41,8 @@ const WORDS = {
   'offline': ['You are offline.', 'Check your connection.'],
   'server-unreachable': ['This site cannot be reached just now.', 'Check your connection.'],
   'server-busy': ['This site is busy just now.', 'Wait a moment.'],
-  'storage-unreachable': ['The storage cannot be reached.', 'Your connection or a firewall may be in the way, or the storage does not admit this site.'],
+  'storage-unreachable': ['The storage cannot be reached.', 'This site answers, so your connection works; a firewall may be in the way, or the storage is down.'],
+  'storage-blocked': ['The storage does not admit this site.', 'It can be reached, so nothing is wrong with your connection. Whoever runs this site has to let the storage take files from this address.'],
   'storage-busy': ['The storage is busy just now.', 'Wait a moment.'],
   'storage-full': ['The storage is full.', 'Whoever runs this site has to make room.'],
   'clock': ['The storage refused, because two clocks disagree.', 'Whoever runs this site has to set the clock of the server right.'],

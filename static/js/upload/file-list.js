@@ -2,9 +2,10 @@
 import { plural, size } from './progress.js';
 
 /** @typedef {import('./file-upload.js').FileUpload} FileUpload */
-/** @typedef {{row: HTMLElement, files: FileUpload[], list: HTMLElement, shown: boolean}} Folder */
+/** @typedef {{row: HTMLElement, files: FileUpload[], list: HTMLElement, shown: boolean, filling: boolean}} Folder */
 
 const AT_FIRST = 200;
+const PORTION = 100; // rows made without a breath: thousands at once would stop the page
 const UNDO = 5_000; // milliseconds
 const TAIL = 10;
 
@@ -26,7 +27,7 @@ export class FileList {
     this.#remove = remove;
     this.#setAside = setAside;
     this.#list = /** @type {HTMLElement} */ (root.querySelector('#files'));
-    this.#more.addEventListener('click', () => this.#showMore());
+    this.#more.addEventListener('click', () => this.#showRest());
   }
 
   get #more() { return /** @type {HTMLElement} */ (this.#root.querySelector('#more-files')); }
@@ -39,7 +40,7 @@ export class FileList {
       else this.#folder(file.plan.path.slice(0, slash)).files.push(file);
       this.#touched.add(file);
     }
-    this.#showMore(Math.max(0, AT_FIRST - this.#rows.size));
+    this.#showMore(Math.min(files.length, Math.max(0, AT_FIRST - this.#rows.size)));
     this.refresh();
   }
 
@@ -78,10 +79,22 @@ export class FileList {
 
   // --- Rows --------------------------------------------------------------------------------------
 
-  #showMore(count = Infinity) {
-    for (const file of this.#unshown.splice(0, count)) this.#list.append(this.#row(file, file.plan.path));
+  /** @param {number} count @returns {HTMLElement | undefined} the first of them */
+  #showMore(count) {
+    const rows = this.#unshown.splice(0, count).map((file) => this.#row(file, file.plan.path));
+    this.#list.append(...rows);
     this.#more.hidden = !this.#unshown.length;
     this.#more.textContent = `Show ${plural(this.#unshown.length, 'more file', 'more files')}`;
+    return rows[0];
+  }
+
+  async #showRest() {
+    // The button goes, so the focus goes on to what it brought.
+    this.#showMore(PORTION)?.querySelector('button')?.focus();
+    while (this.#unshown.length) {
+      await breath();
+      this.#showMore(PORTION);
+    }
   }
 
   /** @param {FileUpload} file @param {string} name */
@@ -169,7 +182,7 @@ export class FileList {
     const known = this.#folders.get(name);
     if (known) return known;
     const row = this.#clone('folder-row');
-    /** @type {Folder} */ const folder = { row, files: [], list: part(row, 'ul'), shown: false };
+    /** @type {Folder} */ const folder = { row, files: [], list: part(row, 'ul'), shown: false, filling: false };
     nameInto(row, name);
     row.querySelector('details')?.addEventListener('toggle', () => this.#open(folder, name));
     this.#folders.set(name, folder);
@@ -178,9 +191,16 @@ export class FileList {
   }
 
   /** @param {Folder} folder @param {string} name */
-  #open(folder, name) {
+  async #open(folder, name) {
     folder.shown = true;
-    for (const file of folder.files) if (!this.#rows.has(file)) folder.list.append(this.#row(file, file.plan.path.slice(name.length + 1)));
+    if (folder.filling) return;
+    folder.filling = true;
+    for (let unmade = folder.files; unmade.length; await breath()) {
+      unmade = folder.files.filter((file) => !this.#rows.has(file));
+      if (!folder.row.isConnected) break;
+      folder.list.append(...unmade.slice(0, PORTION).map((file) => this.#row(file, file.plan.path.slice(name.length + 1))));
+    }
+    folder.filling = false;
   }
 
   /** @param {Folder} folder */
@@ -191,7 +211,7 @@ export class FileList {
     part(row, '.file-state').textContent = stored === files.length ? `${plural(files.length, 'file')} sent` : `${stored} of ${plural(files.length, 'file')}`;
     part(row, '.file-size').textContent = size(files.reduce((sum, file) => sum + file.plan.size, 0));
     const list = part(row, 'ul');
-    if (folder.shown && list.childElementCount < files.length) this.#open(folder, part(row, '.name').title);
+    if (folder.shown && list.childElementCount < files.length) void this.#open(folder, part(row, '.name').title);
     return undefined;
   }
 
@@ -201,6 +221,9 @@ export class FileList {
     return /** @type {HTMLElement} */ (template.content.firstElementChild?.cloneNode(true));
   }
 }
+
+/** Lets the page do what else it has to do. */
+const breath = () => new Promise((resolve) => { setTimeout(resolve); });
 
 /** @param {ParentNode} within @param {string} selector */
 function part(within, selector) {

@@ -4,19 +4,23 @@ import { Failure } from './failure.js';
 /** @typedef {import('./backend.js').FilePlan} FilePlan */
 /** @typedef {import('./backend.js').SignedPart} SignedPart */
 /** @typedef {(piece: import('./put-part.js').Piece, signal: AbortSignal, onProgress: (sent: number) => void) => Promise<void>} PutPart */
+/** @typedef {{putPart: PutPart, checksum?: (blob: Blob) => Promise<string>}} Means */
 
 export class FileUpload {
+  #blob;
+  #means;
   /** @type {Set<number>} */ #held = new Set();
   /** @type {Map<number, number>} */ #taken = new Map(); // number -> bytes on the line
+  /** Kept until the piece has arrived: one that is sent again is not read again. @type {Map<number, string>} */ #sums = new Map();
   #cursor = 1;
   /** Set aside by the sender, who may still think better of it. */
   aside = false;
 
-  /** @param {Blob} blob @param {FilePlan} plan @param {PutPart} putPart */
-  constructor(blob, plan, putPart) {
-    this.blob = blob;
+  /** @param {Blob | undefined} blob none if all that is left is to check it @param {FilePlan} plan @param {Means} means */
+  constructor(blob, plan, means) {
+    this.#blob = blob;
     this.plan = plan;
-    this.putPart = putPart;
+    this.#means = means;
     if (plan.state === 'COMPLETE') this.keep(Array.from({ length: plan.part_count }, (_, i) => i + 1));
   }
 
@@ -28,9 +32,12 @@ export class FileUpload {
 
   get hasMissing() { return this.#held.size + this.#taken.size < this.plan.part_count; }
 
+  /** Whether each piece has to come with its checksum. */
+  get isSummed() { return this.plan.checksum_algorithm === 'CRC32'; }
+
   /** Bytes that the storage has. */
   get safeSize() {
-    const last = this.#held.has(this.plan.part_count) ? this.#sizeOf(this.plan.part_count) - this.plan.part_size : 0;
+    const last = this.#held.has(this.plan.part_count) ? this.sizeOf(this.plan.part_count) - this.plan.part_size : 0;
     return this.#held.size * this.plan.part_size + last;
   }
 
@@ -61,20 +68,48 @@ export class FileUpload {
     this.#cursor = Math.min(this.#cursor, number);
   }
 
+  // --- Checksums ---------------------------------------------------------------------------------
+
+  /** Whether sum() has to be asked before the piece can leave. @param {number} number */
+  needsSum(number) { return this.isSummed && !this.#sums.has(number); }
+
+  /** @param {number} number */
+  knownSum(number) { return this.#sums.get(number) ?? ''; }
+
+  /** Reads a piece for its checksum. @param {number} number */
+  async sum(number) {
+    this.#sums.set(number, await this.#sum(number));
+  }
+
+  /** The storage says that a piece was damaged: on the line, or by whoever changed the file? @param {number} number */
+  async assertUnchanged(number) {
+    if (this.#sums.has(number) && await this.#sum(number) !== this.#sums.get(number)) throw this.#changed('the checksum differs');
+  }
+
+  /** @param {number} number */
+  #sum(number) {
+    const { checksum } = this.#means;
+    if (!checksum) throw new Failure('unexpected', { code: 'this browser cannot make checksums' });
+    return checksum(this.#piece(number));
+  }
+
+  // --- Sending -----------------------------------------------------------------------------------
+
   /**
    * Sends one piece that was taken. On failure it stays taken: the caller decides when it is given back.
-   * @param {SignedPart} part @param {AbortSignal} signal @param {() => void} onProgress
+   * @param {SignedPart} part @param {AbortSignal} signal @param {(bytes: number) => void} onMoved so many more have left
    */
-  async put(part, signal, onProgress) {
+  async put(part, signal, onMoved) {
     const { number, url, headers } = part;
-    const start = (number - 1) * this.plan.part_size;
-    const body = this.blob.slice(start, start + this.#sizeOf(number));
-    if (body.size !== part.size) throw new Failure('file-changed', { path: this.plan.path });
+    const body = this.#piece(number);
+    if (body.size !== part.size) throw this.#changed(`${body.size} bytes where ${part.size} were`);
     try {
-      await this.putPart({ url, headers, body }, signal, (sent) => {
-        if (!this.#taken.has(number)) return;
-        this.#taken.set(number, Math.min(sent, body.size));
-        onProgress();
+      await this.#means.putPart({ url, headers, body }, signal, (sent) => {
+        const before = this.#taken.get(number);
+        if (before === undefined) return;
+        const now = Math.min(sent, body.size);
+        this.#taken.set(number, now);
+        onMoved(now - before);
       });
     } catch (error) {
       this.#taken.set(number, 0);
@@ -83,6 +118,7 @@ export class FileUpload {
       throw error;
     }
     this.#taken.delete(number);
+    this.#sums.delete(number);
     this.#held.add(number);
   }
 
@@ -91,13 +127,25 @@ export class FileUpload {
   async #assertReadable(body) {
     try {
       await body.slice(0, 1).arrayBuffer();
-    } catch {
-      throw new Failure('file-changed', { path: this.plan.path });
+    } catch (error) {
+      throw this.#changed(String(error));
     }
   }
 
   /** @param {number} number */
-  #sizeOf(number) {
+  #piece(number) {
+    if (!this.#blob) throw this.#changed('the file is not here any more');
+    const start = (number - 1) * this.plan.part_size;
+    return this.#blob.slice(start, start + this.sizeOf(number));
+  }
+
+  /** @param {string} code */
+  #changed(code) {
+    return new Failure('file-changed', { path: this.plan.path, code });
+  }
+
+  /** Bytes of a piece. @param {number} number */
+  sizeOf(number) {
     return Math.min(this.plan.part_size, this.plan.size - (number - 1) * this.plan.part_size);
   }
 }

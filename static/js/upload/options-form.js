@@ -1,5 +1,6 @@
 // Title, message, expiry and limit: saved as they change, each with its own word beside it.
 import { asFailure, explain } from './failure.js';
+import { plural } from './progress.js';
 
 /** @typedef {HTMLInputElement | HTMLTextAreaElement | HTMLSelectElement} Field */
 
@@ -41,9 +42,22 @@ export class OptionsForm {
     this.#createdAt = Date.parse(upload.transfer.created_at);
     this.#form.reset();
     for (const field of this.#fields) {
+      this.#fill(field, upload.transfer);
       this.#saved.set(field.name, field.value);
       this.#say(field, '', '');
     }
+  }
+
+  // A transfer that is continued brings what was said about it before.
+  /** @param {Field} field @param {import('./backend.js').Transfer} transfer */
+  #fill(field, { title, message, max_downloads: most, expires_at: end }) {
+    if (field.name === 'title' && title) field.value = title;
+    if (field.name === 'message' && message) field.value = message;
+    if (field.name === 'max_downloads' && most) field.value = String(most);
+    if (field.name !== 'expires_at' || !(field instanceof HTMLSelectElement)) return;
+    const days = Math.round((Date.parse(end) - this.#createdAt) / DAY);
+    if (![...field.options].some(({ value }) => Number(value) === days)) field.add(new Option(plural(days, 'day'), String(days)));
+    field.value = String(days);
   }
 
   /** @param {Field} field */

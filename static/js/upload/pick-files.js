@@ -1,16 +1,46 @@
-// From what a person drops, chooses or pastes to a list of files with their paths.
+// From what a person drops, chooses or pastes to a list of files with their paths. Where the browser has
+// them, the handles come along: with those a file is found again after a reload without choosing it again.
 
-/** @typedef {{path: string, file: File}} Picked */
+/**
+ * @typedef {object} Picked
+ * @property {string} path
+ * @property {File} file
+ * @property {FileSystemHandle} [handle] the file's own, or that of the folder it was found in
+ * @property {string} [from] where it was found, when its path had to become another
+ */
 /** @typedef {{max_file_size?: number | null, max_transfer_size?: number | null, max_files?: number | null}} Limits */
 
 const JUNK = /^(\.DS_Store|Thumbs\.db|desktop\.ini)$/i;
+const AT_ONCE = 64; // files of a folder that are opened side by side
 
-/** @param {Picked[]} picked */
-const withoutJunk = (picked) => picked.filter(({ path }) => !JUNK.test(path.slice(path.lastIndexOf('/') + 1)));
+/** @param {string} path */
+const isJunk = (path) => JUNK.test(path.slice(path.lastIndexOf('/') + 1));
 
 /** From an input, with or without folders. @param {Iterable<File>} files @returns {Picked[]} */
 export function fromFiles(files) {
-  return withoutJunk(Array.from(files, (file) => ({ path: file.webkitRelativePath || file.name, file })));
+  return Array.from(files, (file) => ({ path: file.webkitRelativePath || file.name, file })).filter(({ path }) => !isJunk(path));
+}
+
+/**
+ * Opens the browser's own dialog that gives handles: none when the person thought better of it; null where
+ * there is no such dialog. A phone's plain input offers camera and gallery too, so there it is better.
+ * @param {'showOpenFilePicker' | 'showDirectoryPicker'} dialog @returns {Promise<FileSystemHandle[] | null>}
+ */
+export async function askForHandles(dialog) {
+  const browser = /** @type {any} */ (globalThis);
+  if (!browser[dialog] || browser.navigator.userAgentData?.mobile) return null;
+  try {
+    return [await browser[dialog]({ multiple: true })].flat();
+  } catch (error) {
+    return /** @type {Error} */ (error).name === 'AbortError' ? [] : null;
+  }
+}
+
+/** @param {FileSystemHandle[]} handles @returns {Promise<Picked[]>} */
+export async function fromHandles(handles) {
+  const lists = [];
+  for (const handle of handles) lists.push(await open(handle));
+  return lists.flat();
 }
 
 /**
@@ -23,10 +53,42 @@ export function fromData(data) {
   const found = items.map((item) => {
     const entry = item.webkitGetAsEntry?.();
     const file = entry?.isDirectory ? null : item.getAsFile();
-    if (file) return Promise.resolve([{ path: file.name, file }]);
-    return entry ? walk(entry) : Promise.resolve([]);
+    /** @type {Promise<FileSystemHandle | null> | undefined} */
+    const handle = /** @type {any} */ (item).getAsFileSystemHandle?.();
+    return fromItem(file, entry, handle);
   });
-  return Promise.all(found).then((lists) => withoutJunk(lists.flat()));
+  return Promise.all(found).then((lists) => lists.flat().filter(({ path }) => !isJunk(path)));
+}
+
+/** @param {File | null} file @param {FileSystemEntry | null} entry @param {Promise<FileSystemHandle | null>} [asked] @returns {Promise<Picked[]>} */
+async function fromItem(file, entry, asked) {
+  // What was pasted has no handle, and whatever else is wrong with one, the old way still works.
+  const handle = await asked?.catch(() => null);
+  if (file) return [{ path: file.name, file, ...(handle && { handle }) }];
+  if (handle) return open(handle).catch((error) => (entry ? walk(entry) : Promise.reject(error)));
+  return entry ? walk(entry) : [];
+}
+
+/** @param {FileSystemHandle} handle @returns {Promise<Picked[]>} */
+async function open(handle) {
+  if (handle.kind === 'file') {
+    const file = await /** @type {FileSystemFileHandle} */ (handle).getFile();
+    return isJunk(file.name) ? [] : [{ path: file.name, file, handle }];
+  }
+  /** @type {[path: string, handle: FileSystemFileHandle][]} */ const files = [];
+  const folders = [{ path: handle.name, folder: /** @type {FileSystemDirectoryHandle} */ (handle) }];
+  for (const { path, folder } of folders) {
+    for await (const child of /** @type {AsyncIterable<FileSystemHandle>} */ (/** @type {any} */ (folder).values())) {
+      const at = `${path}/${child.name}`;
+      if (child.kind === 'directory') folders.push({ path: at, folder: /** @type {FileSystemDirectoryHandle} */ (child) });
+      else if (!isJunk(at)) files.push([at, /** @type {FileSystemFileHandle} */ (child)]);
+    }
+  }
+  /** @type {Picked[]} */ const picked = [];
+  while (files.length) {
+    picked.push(...await Promise.all(files.splice(0, AT_ONCE).map(async ([path, one]) => ({ path, file: await one.getFile(), handle }))));
+  }
+  return picked;
 }
 
 /** @param {FileSystemEntry} entry @returns {Promise<Picked[]>} */
@@ -51,14 +113,14 @@ async function children(folder) {
   }
 }
 
-/** The same path twice gets a number: "a.txt", "a (2).txt". @param {Picked[]} picked @param {Iterable<string>} [taken] */
+/** The same path twice gets a number: "a.txt", "a (2).txt". @param {Picked[]} picked @param {Iterable<string>} [taken] @returns {Picked[]} */
 export function withUniquePaths(picked, taken = []) {
   const seen = new Set(taken);
-  return picked.map(({ path, file }) => {
-    let free = path;
-    for (let count = 2; seen.has(free); count += 1) free = numbered(path, count);
+  return picked.map((one) => {
+    let free = one.path;
+    for (let count = 2; seen.has(free); count += 1) free = numbered(one.path, count);
     seen.add(free);
-    return { path: free, file };
+    return free === one.path ? one : { ...one, path: free, from: one.path };
   });
 }
 

@@ -7,6 +7,7 @@ export class Progress {
   #moved = 0; // Bytes that crossed the line, those sent twice counted twice: that is what speed means.
   #sent = 0;
   #total = 0;
+  /** Bytes that had left already, even where some of them have to leave again: what is shown does not go back. */ reached = 0;
 
   /** @param {() => number} now */
   constructor(now) {
@@ -17,13 +18,15 @@ export class Progress {
   update(sent, total) {
     this.#moved += Math.max(0, sent - this.#sent);
     this.#sent = sent;
+    // Files that come or go are another task.
+    this.reached = total === this.#total ? Math.max(this.reached, sent) : sent;
     this.#total = total;
     const at = this.now();
     this.#samples.push({ at, moved: this.#moved });
     while (this.#samples.length > 2 && this.#samples[1].at <= at - WINDOW) this.#samples.shift();
   }
 
-  get share() { return this.#total ? Math.min(1, this.#sent / this.#total) : 0; }
+  get share() { return this.#total ? Math.min(1, this.reached / this.#total) : 0; }
 
   /** Whole per cent, 100 only when everything has left. */
   get percent() { return Math.floor(this.share * 100); }

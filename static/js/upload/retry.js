@@ -10,27 +10,25 @@ import { asFailure } from './failure.js';
  * @property {() => number} random
  */
 
-const PASSING = new Set(['offline', 'server-unreachable', 'server-busy', 'storage-unreachable', 'storage-busy', 'too-many']);
+const PASSING = new Set(['offline', 'server-unreachable', 'server-busy', 'storage-unreachable', 'storage-blocked', 'storage-busy', 'too-many']);
+
+const FIRST = 500; // milliseconds
+const LONGEST = 30_000;
+const UNANSWERED = 10_000; // the same where nobody answered: asking costs nobody anything, and a line comes back unannounced
 
 /** Whether the same request may succeed later. @param {Failure} failure */
 export function isRetryable(failure) {
   return PASSING.has(failure.why);
 }
 
-/** Exponential backoff with full jitter and a budget of tries that progress refills. */
+/** Exponential backoff with full jitter. There is always another try, unless it is told how many. */
 export class Backoff {
-  #tried = 0;
+  /** Tries that failed while there was a network. */ tried = 0;
 
-  /** @param {Patience} world @param {{tries?: number, base?: number, cap?: number}} [options] */
-  constructor(world, { tries = 10, base = 500, cap = 30_000 } = {}) {
+  /** @param {Patience} world @param {number} [tries] */
+  constructor(world, tries = Infinity) {
     this.world = world;
     this.tries = tries;
-    this.base = base;
-    this.cap = cap;
-  }
-
-  refill() {
-    this.#tried = 0;
   }
 
   /**
@@ -42,22 +40,24 @@ export class Backoff {
     signal?.throwIfAborted();
     const failure = asFailure(thrown);
     const offline = this.world.isOffline();
-    if (!isRetryable(failure) || (!offline && this.#tried >= this.tries)) throw failure;
-    const ceiling = Math.min(this.cap, this.base * 2 ** this.#tried) * this.world.random();
-    if (!offline) this.#tried += 1;
+    if (!isRetryable(failure) || (!offline && this.tried >= this.tries)) throw failure;
+    const longest = failure.facts.status ? LONGEST : UNANSWERED;
+    const ceiling = Math.min(longest, FIRST * 2 ** this.tried) * this.world.random();
+    if (!offline) this.tried += 1;
     onWait?.(failure);
-    await this.world.pause(offline ? this.cap : Math.max((failure.facts.retryAfter ?? 0) * 1000, ceiling), signal);
+    await this.world.pause(offline ? LONGEST : Math.max((failure.facts.retryAfter ?? 0) * 1000, ceiling), signal);
   }
 }
 
 /**
  * Does the work until it succeeds or is not worth another try.
  * @template T
- * @param {() => Promise<T>} work @param {Patience} world @param {AbortSignal} [signal] @param {(failure: Failure) => void} [onWait]
+ * @param {() => Promise<T>} work @param {Patience} world @param {AbortSignal} [signal]
+ * @param {(failure: Failure) => void} [onWait] @param {number} [tries] for what somebody waits for
  * @returns {Promise<T>}
  */
-export async function insist(work, world, signal, onWait) {
-  const backoff = new Backoff(world);
+export async function insist(work, world, signal, onWait, tries) {
+  const backoff = new Backoff(world, tries);
   for (;;) {
     try {
       return await work();

@@ -1,18 +1,19 @@
 // What the sender sees. The DOM of the first page is touched here, in file-list.js and in options-form.js,
 // and nowhere in the engine.
-import { Backend } from './backend.js';
+import { browserWorld } from './browser-world.js';
 import { asFailure, details, explain } from './failure.js';
 import { FileList } from './file-list.js';
+import { memory } from './memory.js';
 import { OptionsForm } from './options-form.js';
 import { tooMuch, withUniquePaths } from './pick-files.js';
 import { Progress, plural, size, timeLeft } from './progress.js';
-import { putPart } from './put-part.js';
-import { pause } from './retry.js';
+import { StayAwake } from './stay-awake.js';
+import { claim } from './tabs.js';
 import { TransferUpload } from './transfer-upload.js';
 
 /** @typedef {import('./pick-files.js').Picked} Picked */
 /** @typedef {import('./failure.js').Failure} Failure */
-/** @typedef {'ready' | 'uploading' | 'checking' | 'done' | 'failed'} Shown */
+/** @typedef {'ready' | 'uploading' | 'paused' | 'checking' | 'done' | 'failed'} Shown */
 
 const TICK = 250; // milliseconds
 const NAME = 'Beeline';
@@ -22,7 +23,10 @@ export class SenderView {
   #limits;
   #files;
   #options;
-  #wake = new EventTarget();
+  #world = browserWorld((file) => { if (file) this.#files.touch(file); });
+  #awake = new StayAwake();
+  /** What lets other tabs have it again. @type {Promise<(() => void) | null> | undefined} */ #claimed;
+  #hasHandles = false;
   /** @type {TransferUpload | null} */ #upload = null;
   /** @type {Picked[]} */ #picked = [];
   #progress = new Progress(() => performance.now());
@@ -46,10 +50,12 @@ export class SenderView {
     this.#on('cancel-no', () => this.#askCancel(false));
     this.#on('cancel-yes', () => this.#cancel());
     this.#on('retry', () => this.#start());
-    this.#on('try-now', () => this.#wake.dispatchEvent(new Event('wake')));
+    this.#on('pause', () => (this.#shown === 'paused' ? this.#start() : this.#upload?.pause()));
+    this.#on('try-now', () => this.#world.wake());
     this.#on('share', () => navigator.share?.({ url: this.#link().href, title: this.#options.title || 'Files for you' }).catch(() => {}));
-    addEventListener('online', () => this.#wake.dispatchEvent(new Event('wake')));
-    addEventListener('beforeunload', (event) => { if (this.#shown === 'uploading') event.preventDefault(); });
+    this.#get('cancel-ask').addEventListener('keydown', ({ key }) => { if (key === 'Escape') this.#askCancel(false); });
+    // Only what is in flight this moment would be lost, so only then is it asked.
+    addEventListener('beforeunload', (event) => { if (this.#shown === 'uploading' && !this.#waiting) event.preventDefault(); });
   }
 
   /** Files have come, by whatever way. @param {Picked[]} picked */
@@ -68,6 +74,18 @@ export class SenderView {
     return this.#start();
   }
 
+  /** Goes on with what another life of the page began. @param {import('./offers.js').Resumed} resumed */
+  resume({ transfer, token, blobs, held, hasHandles, release }) {
+    if (this.#shown !== 'ready') throw new Error('Something else is on its way.');
+    this.#claimed = Promise.resolve(release);
+    this.#hasHandles = hasHandles;
+    const upload = TransferUpload.resume(transfer, token, blobs, this.#world);
+    // It is asked again at once; until then the line does not fall back to its start.
+    for (const [id, numbers] of held) upload.files.get(id)?.keep(numbers);
+    this.#take(upload);
+    void this.#start();
+  }
+
   /** One line about what was just tried. @param {string} words */
   notice(words) {
     if (this.#shown !== 'ready') return this.#trouble(words, '');
@@ -81,10 +99,14 @@ export class SenderView {
   async #start() {
     this.#get('notice').hidden = true;
     this.#waiting = null;
-    this.#said = 0;
+    this.#said = this.#upload ? this.#percent(this.#upload) : 0;
     this.#progress = new Progress(() => performance.now());
+    // The button that was pressed stays; where it goes, the focus goes to the heading.
+    const pressed = document.activeElement;
     this.#show('uploading');
-    this.#get('heading').focus({ preventScroll: true });
+    this.#awake.set(true);
+    if (pressed !== this.#get('pause')) this.#get('heading').focus({ preventScroll: true });
+    this.#refresh();
     this.#tick ||= window.setInterval(() => this.#refresh(), TICK);
     try {
       this.#upload ??= await this.#create();
@@ -94,8 +116,10 @@ export class SenderView {
     } finally {
       clearInterval(this.#tick);
       this.#tick = 0;
+      this.#awake.set(false);
     }
     if (this.#upload?.state === 'done') this.#finish();
+    if (this.#upload?.state === 'paused') this.#rest();
   }
 
   async #create() {
@@ -103,8 +127,20 @@ export class SenderView {
     const total = this.#picked.reduce((sum, { file }) => sum + file.size, 0);
     this.#text('heading', `Preparing ${plural(this.#picked.length, 'file')}`);
     this.#text('bytes', size(total));
-    const upload = await TransferUpload.create(this.#picked, this.#world(), this.#creating.signal, (why) => { this.#waiting = why; });
+    const picked = this.#picked;
+    const upload = await TransferUpload.create(picked, this.#world, this.#creating.signal, (why) => { this.#waiting = why; });
     this.#waiting = null;
+    this.#picked = [];
+    this.#hasHandles = picked.every(({ handle }) => handle);
+    this.#claimed = claim(upload.transfer.id);
+    void memory.remember(upload.transfer, upload.token, picked).then(() => this.#hint());
+    this.#take(upload);
+    return upload;
+  }
+
+  /** From now on the page is about this one. @param {TransferUpload} upload */
+  #take(upload) {
+    this.#upload = upload;
     const link = this.#link();
     link.href = upload.transfer.link;
     link.title = upload.transfer.link;
@@ -112,14 +148,16 @@ export class SenderView {
     this.#get('share').hidden = !navigator.share;
     this.#options.serve(upload);
     this.#files.show([...upload.files.values()]);
-    this.#picked = [];
-    return upload;
   }
 
   /** @param {TransferUpload} upload @param {Picked[]} picked */
   async #add(upload, picked) {
     try {
-      this.#files.show(await upload.add(picked));
+      const added = await upload.add(picked);
+      this.#files.show(added);
+      this.#hasHandles &&= picked.every(({ handle }) => handle);
+      void memory.add(this.#now(upload), upload.token, added, picked);
+      if (this.#shown === 'paused') this.#rest();
     } catch (error) {
       const { title, text } = explain(asFailure(error));
       this.#trouble('These files were not added.', `${title} ${text}`);
@@ -132,7 +170,11 @@ export class SenderView {
     if (!upload) return false;
     try {
       if (upload.files.size === 1) await this.#cancel();
-      else await upload.remove(file);
+      else {
+        await upload.remove(file);
+        void memory.follow(this.#now(upload), upload.token);
+        if (this.#shown === 'paused') this.#rest();
+      }
       return true;
     } catch (error) {
       const { title, text } = explain(asFailure(error));
@@ -149,6 +191,7 @@ export class SenderView {
     this.#askCancel(false);
     this.#files.clear();
     this.#show('ready');
+    void this.#letGo(upload);
     document.title = this.#titled;
     this.notice('Cancelled. Nothing was kept.');
     this.#get('choose-files').focus();
@@ -159,7 +202,30 @@ export class SenderView {
     }
   }
 
+  // Nobody has to go on with it: not here, not in another tab, not tomorrow.
+  /** @param {TransferUpload | null} upload */
+  async #letGo(upload) {
+    const claimed = this.#claimed;
+    this.#claimed = undefined;
+    if (upload) await memory.forget(upload.transfer.id);
+    (await claimed)?.();
+  }
+
+  #rest() {
+    const upload = /** @type {TransferUpload} */ (this.#upload);
+    const percent = this.#percent(upload);
+    this.#files.refresh();
+    this.#show('paused');
+    this.#draw(percent);
+    this.#text('figure', `${percent} %`);
+    this.#text('heading', percent ? `Paused. ${percent} % is safe.` : 'Paused. What was sent is safe.');
+    this.#text('bytes', `${size(upload.safeSize)} of ${size(upload.totalSize)}`);
+    document.title = `Paused · ${NAME}`;
+    this.#say(this.#get('heading').textContent ?? '');
+  }
+
   #finish() {
+    void this.#letGo(this.#upload);
     this.#files.refresh();
     this.#show('done');
     this.#draw(100);
@@ -174,6 +240,7 @@ export class SenderView {
   #fail(failure) {
     this.#refresh();
     this.#show('failed');
+    if (failure.why === 'gone') void this.#letGo(this.#upload);
     this.#files.fail(failure.facts.path);
     const { title, text } = explain(failure, { safe: this.#safe() });
     this.#text('heading', 'The upload has stopped');
@@ -195,18 +262,31 @@ export class SenderView {
       one.toggleAttribute('hidden', !when.includes(shown));
     }
     const linked = Boolean(this.#upload);
-    for (const id of ['share-block', 'options']) if (!linked) this.#get(id).hidden = true;
-    // One primary action at a time: while it has stopped, that is to try again.
-    this.#get('copy').classList.toggle('button-primary', shown !== 'failed');
-    if (shown !== 'failed') this.#text('figure', { ready: '', uploading: '0 %', checking: 'Checking', done: 'Sent' }[shown]);
-    this.#text('link-hint', {
-      ready: '', failed: '',
-      uploading: 'It works already: whoever opens it sees the upload coming. Keep this tab open until everything is sent.',
-      checking: 'Everything has left this computer. Keep this tab open a moment longer, in case something has to be sent again.',
-      done: 'Whoever has this link can download. You can close this tab.',
-    }[shown]);
+    for (const id of ['share-block', 'options', 'pause']) if (!linked) this.#get(id).hidden = true;
+    // One primary action at a time: while it rests or has stopped, that is to go on.
+    this.#get('copy').classList.toggle('button-primary', shown !== 'failed' && shown !== 'paused');
+    this.#get('pause').classList.toggle('button-primary', shown === 'paused');
+    this.#text('pause', shown === 'paused' ? 'Continue' : 'Pause');
+    this.#text('cancel-no', shown === 'uploading' ? 'Keep sending' : 'Keep it');
+    if (shown !== 'failed' && shown !== 'paused') this.#text('figure', { ready: '', uploading: '0 %', checking: 'Checking', done: 'Sent' }[shown]);
+    this.#hint();
     for (const id of ['bytes', 'speed', 'time-left']) this.#text(id, '');
     this.#get('trouble').hidden = true;
+  }
+
+  // What the link does already, and whether this tab is still needed.
+  #hint() {
+    const stay = !memory.works ? 'Keep this tab open until everything is sent.'
+      : this.#hasHandles ? 'You can close this tab: it can be continued here later.'
+      : 'You can close this tab: it can be continued here later, by choosing the same files again.';
+    this.#text('link-hint', {
+      ready: '', failed: '',
+      uploading: `It works already: whoever opens it sees the upload coming. ${stay}`,
+      paused: `It works already, and waits for the rest. ${stay}`,
+      checking: memory.works ? 'Everything has left this computer. You can close this tab: if something has to be sent again, it can be continued here.'
+        : 'Everything has left this computer. Keep this tab open a moment longer, in case something has to be sent again.',
+      done: 'Whoever has this link can download. You can close this tab.',
+    }[this.#shown]);
   }
 
   // Four times a second while something is going on.
@@ -214,7 +294,10 @@ export class SenderView {
     const upload = this.#upload;
     if (!upload) return this.#showWaiting();
     if (upload.state === 'uploading' || upload.state === 'checking') {
-      if (this.#shown !== upload.state) this.#show(upload.state);
+      if (this.#shown !== upload.state) {
+        this.#progress = new Progress(() => performance.now());
+        this.#show(upload.state);
+      }
       if (!this.#linkShown()) this.#show(this.#shown);
     }
     this.#waiting = upload.waiting;
@@ -236,7 +319,7 @@ export class SenderView {
     this.#draw(percent);
     this.#text('figure', `${percent} %`);
     this.#text('heading', `Sending ${plural(upload.files.size, 'file')}`);
-    this.#text('bytes', `${size(upload.sentSize)} of ${size(upload.totalSize)}`);
+    this.#text('bytes', `${size(progress.reached)} of ${size(upload.totalSize)}`);
     this.#text('speed', speed >= 1 ? `${size(speed)}/s` : '');
     this.#text('time-left', speed >= 1 ? timeLeft(progress.secondsLeft) : '');
     document.title = `${percent} % · ${NAME}`;
@@ -261,7 +344,7 @@ export class SenderView {
     const why = this.#waiting;
     if (why) {
       const { title, text } = explain(why, { safe: this.#safe(), waiting: true });
-      this.#trouble(title, text, undefined, true);
+      this.#trouble(title, text, why, true);
       document.title = `Waiting · ${NAME}`;
     } else if (this.#get('trouble').dataset.waiting) {
       this.#get('trouble').hidden = true;
@@ -272,18 +355,18 @@ export class SenderView {
   /** @param {string} title @param {string} text @param {Failure} [failure] @param {boolean} [waiting] */
   #trouble(title, text, failure, waiting = false) {
     const box = this.#get('trouble');
+    this.#text('facts', failure ? details(failure) : '');
     if (!box.hidden && this.#get('trouble-title').textContent === title) return this.#text('trouble-text', text);
     box.hidden = false;
     if (waiting) box.dataset.waiting = 'yes';
     else delete box.dataset.waiting;
     this.#text('trouble-title', title);
     this.#text('trouble-text', text);
-    this.#get('retry').hidden = !failure;
+    this.#get('retry').hidden = !failure || waiting;
     this.#get('try-now').hidden = !waiting;
     this.#get('trouble-actions').hidden = !failure && !waiting;
     this.#get('trouble-facts').hidden = !failure;
-    this.#text('facts', failure ? details(failure) : '');
-    if (!failure) this.#say(`${title} ${text}`);
+    if (!failure || waiting) this.#say(`${title} ${text}`);
   }
 
   /** @param {boolean} asking */
@@ -303,33 +386,19 @@ export class SenderView {
 
   // --- Small things ------------------------------------------------------------------------------
 
-  /** @returns {import('./transfer-upload.js').World} */
-  #world() {
-    const isOffline = () => !navigator.onLine;
-    return {
-      backend: new Backend((...call) => fetch(...call), isOffline),
-      putPart: (piece, signal, onProgress) => putPart(piece, signal, onProgress, { isOffline }),
-      pause: (milliseconds, signal) => this.#pauseOrWake(milliseconds, signal),
-      isOffline,
-      random: Math.random,
-      now: () => performance.now(),
-      onChange: (file) => { if (file) this.#files.touch(file); },
-    };
-  }
-
-  // The network coming back, or the sender's impatience, ends a pause.
-  /** @param {number} milliseconds @param {AbortSignal} [signal] @returns {Promise<void>} */
-  #pauseOrWake(milliseconds, signal) {
-    return new Promise((resolve, reject) => {
-      const done = () => { this.#wake.removeEventListener('wake', done); resolve(); };
-      this.#wake.addEventListener('wake', done);
-      pause(milliseconds, signal).then(done, reject);
-    });
+  /** The transfer with the files that it has by now. @param {TransferUpload} upload */
+  #now({ transfer, files }) {
+    return { ...transfer, files: [...files.values()].map(({ plan }) => plan) };
   }
 
   #safe() {
     const upload = this.#upload;
-    return upload?.safeSize ? `${Math.floor(100 * upload.safeSize / upload.totalSize)} %` : undefined;
+    return upload?.safeSize ? `${this.#percent(upload)} %` : undefined;
+  }
+
+  /** Whole per cent that are safe. @param {TransferUpload} upload */
+  #percent({ safeSize, totalSize }) {
+    return totalSize ? Math.floor(100 * safeSize / totalSize) : 0;
   }
 
   #link() {

@@ -1,0 +1,98 @@
+// The browser as the engine sees it: network, time, and what wakes a waiting upload up.
+import { Backend } from './backend.js';
+import { Checksums } from './checksums.js';
+import { Failure } from './failure.js';
+import { DEAD, STALLED, putPart } from './put-part.js';
+import { pause } from './retry.js';
+
+/** @typedef {import('./transfer-upload.js').World} World */
+
+const QUESTION = 5_000; // milliseconds that a question about the network may take
+const BELIEVED = 10_000; // milliseconds that its answer is good for
+const WAKES = ['online', 'pageshow', 'resume', 'visibilitychange'];
+const RENEWS = ['online', 'pageshow', 'resume']; // what was connected may be dead
+
+/** @param {World['onChange']} onChange @returns {World & {wake: () => void}} */
+export function browserWorld(onChange) {
+  const isOffline = () => !navigator.onLine;
+  const bell = new EventTarget();
+  const wake = () => bell.dispatchEvent(new Event('wake'));
+  // All of these pass the window, those of the document too.
+  for (const name of WAKES) addEventListener(name, wake, true);
+  for (const name of RENEWS) addEventListener(name, () => bell.dispatchEvent(new Event('renew')), true);
+  /** @type {Checksums | undefined} */ let checksums; // Their worker is started for the first piece.
+  let dead = 0; // Lines on which nothing moved: it may be a very slow one, and then patience has to grow.
+  let storage = ''; // where the last piece went, without what is secret of it
+  return {
+    backend: new Backend((...call) => fetch(...call), isOffline),
+    putPart: async (piece, signal, onProgress) => {
+      storage = piece.url.split('?')[0];
+      try {
+        await putPart(piece, signal, onProgress, { isOffline, bell, patience: STALLED * 2 ** Math.min(dead, 3) });
+        dead = Math.max(0, dead - 1);
+      } catch (error) {
+        if (error instanceof Failure && error.facts.code === DEAD) dead += 1;
+        throw error;
+      }
+    },
+    checksum: (blob) => (checksums ??= new Checksums(makeWorker())).of(blob),
+    connections: () => connections(storage),
+    diagnose: diagnosis(() => storage, isOffline),
+    pause: (milliseconds, signal) => pauseOrWake(bell, milliseconds, signal),
+    isOffline,
+    random: Math.random,
+    now: () => performance.now(),
+    onChange,
+    wake,
+  };
+}
+
+const makeWorker = () => new Worker(new URL('./checksum-worker.js', import.meta.url), { type: 'module' });
+
+// Browsers open six connections to a server, unless it speaks HTTP/2 or later. What they cannot open
+// would wait inside the browser, and look like a line on which nothing moves.
+/** @param {string} storage */
+function connections(storage) {
+  const last = performance.getEntriesByType('resource').findLast(({ name }) => storage && name.startsWith(new URL(storage).origin));
+  return /^h[23]/.test(/** @type {PerformanceResourceTiming | undefined} */ (last)?.nextHopProtocol ?? '') ? 8 : 6;
+}
+
+/**
+ * The browser says nothing about why a request to the storage failed. Our own server tells whether the
+ * network works; the storage, asked so that its answer may not be read, whether it is there at all; and
+ * asked once more so that it may, whether it admits this site.
+ * @param {() => string} storage @param {() => boolean} isOffline @param {typeof fetch} [ask] @param {() => number} [now]
+ * @returns {World['diagnose']}
+ */
+export function diagnosis(storage, isOffline, ask = fetch, now = () => performance.now()) {
+  /** @type {Promise<Failure['why']> | undefined} */ let found;
+  let foundAt = -Infinity;
+  /** @param {string} url @param {RequestMode} mode */
+  const answers = (url, mode) => ask(url, { mode, cache: 'no-store', credentials: 'omit', signal: AbortSignal.timeout(QUESTION) }).then(() => true, () => false);
+  /** @returns {Promise<Failure['why']>} */
+  const look = async () => {
+    if (isOffline()) return 'offline';
+    const [site, isThere, admits] = await Promise.all([answers('/health', 'same-origin'), answers(storage(), 'no-cors'), answers(storage(), 'cors')]);
+    if (isThere && !admits) return 'storage-blocked';
+    return site || isThere ? 'storage-unreachable' : 'server-unreachable';
+  };
+  return async (failure) => {
+    if (failure.why !== 'storage-unreachable') return failure;
+    if (now() - foundAt > BELIEVED) {
+      foundAt = now();
+      found = look();
+    }
+    return new Failure(await found ?? failure.why, failure.facts);
+  };
+}
+
+// The network coming back, the page being looked at again, or impatience ends a pause.
+/** @param {EventTarget} bell @param {number} milliseconds @param {AbortSignal} [signal] @returns {Promise<void>} */
+function pauseOrWake(bell, milliseconds, signal) {
+  return new Promise((resolve, reject) => {
+    const awake = new AbortController();
+    const done = () => { bell.removeEventListener('wake', done); awake.abort(); resolve(); };
+    bell.addEventListener('wake', done);
+    pause(milliseconds, signal && AbortSignal.any([signal, awake.signal])).then(done, (reason) => { if (!awake.signal.aborted) { bell.removeEventListener('wake', done); reject(reason); } });
+  });
+}

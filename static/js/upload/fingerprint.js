@@ -1,0 +1,79 @@
+// Whether a file that was chosen again is the one that was being sent. No DOM, no URLs.
+import { crc32 } from './crc32.js';
+import { size as inWords } from './progress.js';
+
+/** @typedef {import('./backend.js').FilePlan} FilePlan */
+/** @typedef {import('./memory.js').Known} Known */
+/** @typedef {{path: string, file: File}} Candidate */
+/** @typedef {{path: string, why: string}} Refusal */
+
+const EDGE = 65_536; // bytes looked at, at either end
+const AT_ONCE = 32;
+const FIRST_FEW = 3;
+
+/** A number for its head and its tail: cheap however large it is, and no small change escapes the size. @param {Blob} blob */
+export async function fingerprint(blob) {
+  const head = crc32(new Uint8Array(await blob.slice(0, EDGE).arrayBuffer()));
+  return blob.size > EDGE ? crc32(new Uint8Array(await blob.slice(Math.max(EDGE, blob.size - EDGE)).arrayBuffer()), head) : head;
+}
+
+/**
+ * How it differs from the file that was being sent, or nothing. Without a memory of it, its size has to do.
+ * @param {FilePlan} plan @param {Known | undefined} known @param {File} file
+ */
+export async function difference(plan, known, file) {
+  const more = file.size - plan.size;
+  if (more) return `it is ${inWords(Math.abs(more))} ${more > 0 ? 'larger' : 'smaller'}`;
+  if (known && known.lastModified !== file.lastModified) return `it was saved again on ${new Date(file.lastModified).toLocaleString(undefined, { dateStyle: 'long', timeStyle: 'short' })}`;
+  try {
+    if (known?.print !== undefined && known.print !== await fingerprint(file)) return 'its content is different';
+  } catch {
+    return 'it can no longer be read';
+  }
+  return '';
+}
+
+/**
+ * Finds the wanted files among the chosen ones: by their path, or a loose one by its name alone.
+ * What is none of them is left alone.
+ * @template {Candidate} T @param {FilePlan[]} wanted @param {Map<string, Known>} known by the file's id @param {T[]} chosen
+ * @returns {Promise<{found: Map<string, T>, refused: Refusal[]}>}
+ */
+export async function recognise(wanted, known, chosen) {
+  /** @type {Map<string, T[]>} */ const at = new Map();
+  for (const one of chosen) at.set(one.path, [...(at.get(one.path) ?? []), one]);
+  /** @type {Map<string, T>} */ const found = new Map();
+  /** @type {Refusal[]} */ const refused = [];
+  await severalAtOnce(wanted, async (plan) => {
+    const one = known.get(plan.id);
+    const meant = at.get(one?.from ?? plan.path) ?? at.get(plan.path);
+    let why = '';
+    for (const candidate of meant ?? at.get(plan.path.slice(plan.path.lastIndexOf('/') + 1)) ?? []) {
+      why = await difference(plan, one, candidate.file);
+      if (!why) return found.set(plan.id, candidate);
+    }
+    // A loose file that only has the name of one in a folder may be another altogether.
+    return meant && refused.push({ path: plan.path, why });
+  });
+  return { found, refused };
+}
+
+/** Thousands of files are looked at side by side, but not all at once. @template T @param {T[]} list @param {(one: T) => Promise<unknown>} work */
+export async function severalAtOnce(list, work) {
+  for (let at = 0; at < list.length; at += AT_ONCE) await Promise.all(list.slice(at, at + AT_ONCE).map(work));
+}
+
+/** Why these will not do, and which are still to come; in sentences. @param {Refusal[]} refused @param {string[]} missing */
+export function objections(refused, missing) {
+  const said = refused.slice(0, FIRST_FEW).map(({ path, why }) => `“${path}” has changed since: ${why}.`);
+  if (refused.length > FIRST_FEW) said.push(`So have ${(refused.length - FIRST_FEW).toLocaleString('en')} more.`);
+  if (refused.length) said.push(`Sending ${refused.length === 1 ? 'it' : 'them'} would mix two versions.`);
+  if (missing.length) said.push(`Still missing: ${listed(missing)}.`);
+  return said.join(' ');
+}
+
+/** The first few of them. @param {string[]} names */
+export function listed(names) {
+  const first = names.slice(0, FIRST_FEW).map((name) => `“${name}”`).join(', ');
+  return names.length > FIRST_FEW ? `${first} and ${(names.length - FIRST_FEW).toLocaleString('en')} more` : first;
+}

@@ -1,0 +1,317 @@
+// The line to the storage: one queue over all files; pieces are read for their checksum, get an address
+// shortly before they leave, and are sent, several at a time, until the storage has them all.
+// No DOM, no URLs; the world is passed in.
+import { Failure, asFailure } from './failure.js';
+import { Pace } from './pace.js';
+import { PartQueue } from './part-queue.js';
+import { Backoff, insist } from './retry.js';
+
+/** @typedef {import('./backend.js').SignedPart} SignedPart */
+/** @typedef {import('./file-upload.js').FileUpload} FileUpload */
+/** @typedef {import('./transfer-upload.js').World} World */
+/** @typedef {{file: FileUpload, number: number}} Taken */
+/** @typedef {{file: FileUpload, part: SignedPart, staleAt: number}} Ready */
+
+export const BATCH = 100; // pieces that one request for addresses may ask for
+export const AHEAD = 1024 * 1024 * 1024; // bytes that are prepared before their turn, at most
+const READING = 2; // pieces with the checksum worker, so that it never waits for us
+const REFUSALS = 8; // fresh addresses for one piece, the first at once, before a refusal is believed
+const REFUSED = 4_000; // milliseconds of rest between two of them, at most
+const DAMAGED = new Set(['BadDigest', 'XAmzContentChecksumMismatch']);
+
+export class PartSender {
+  #world;
+  #owned;
+  #files;
+  #onWait;
+  #pace;
+  #queue = new PartQueue();
+  /** Have their checksum, and no address yet. @type {Taken[]} */ #prepared = [];
+  /** @type {Ready[]} */ #ready = [];
+  /** @type {Map<FileUpload, Set<AbortController>>} */ #lines = new Map();
+  /** @type {Map<string, Backoff>} */ #backoffs = new Map();
+  /** @type {Map<string, number>} */ #refused = new Map();
+  /** @type {{resolve: () => void, reject: (reason: unknown) => void} | null} */ #round = null;
+  /** @type {{reason: unknown} | null} */ #stopped = null;
+  #busy = 0;
+  #reading = 0;
+  #asking = false;
+  #asker = new AbortController();
+
+  /**
+   * @param {Map<string, FileUpload>} files the transfer's, as they come and go
+   * @param {import('./backend.js').Owned} owned @param {World} world
+   * @param {(why: Failure | null) => void} onWait why nothing moves; null when something does again
+   */
+  constructor(files, owned, world, onWait) {
+    this.#files = files;
+    this.#owned = owned;
+    this.#world = world;
+    this.#onWait = onWait;
+    this.#pace = new Pace(world.connections?.() ?? 6);
+  }
+
+  /** Sends until the storage holds everything; throws what stops it, and what is safe stays safe. @param {AbortSignal} signal @returns {Promise<void>} */
+  async send(signal) {
+    signal.throwIfAborted();
+    const stop = () => this.#stop(signal.reason);
+    signal.addEventListener('abort', stop, { once: true });
+    this.#stopped = null;
+    this.#asker = new AbortController();
+    this.#refused.clear();
+    this.#backoffs.clear();
+    this.#pace.start(this.#world.now());
+    for (const file of this.#files.values()) this.#queue.add(file);
+    try {
+      await new Promise((/** @type {(value: void) => void} */ resolve, reject) => {
+        this.#round = { resolve, reject };
+        this.#pump();
+      });
+    } finally {
+      signal.removeEventListener('abort', stop);
+    }
+  }
+
+  /** It has something missing, or has again. @param {FileUpload} file */
+  add(file) {
+    this.#queue.add(file);
+    this.#pump();
+  }
+
+  /** Nothing of it leaves any more. @param {FileUpload} file */
+  drop(file) {
+    this.#queue.drop(file);
+    this.#takeBack((one) => one.file === file);
+    for (const line of this.#lines.get(file) ?? []) line.abort();
+    this.#pump();
+  }
+
+  // Called whenever something has ended or come: fills the lanes, prepares and asks ahead, or ends the round.
+  #pump() {
+    if (!this.#round) return;
+    if (!this.#stopped) {
+      while (this.#busy < this.#pace.lanes) {
+        const ready = this.#nextReady();
+        if (!ready) break;
+        void this.#send(ready);
+      }
+      this.#prepare();
+      if (!this.#asking && this.#isTimeToAsk()) void this.#askAhead();
+    }
+    if (this.#busy || this.#asking || this.#reading) return;
+    const { resolve, reject } = this.#round;
+    if (this.#stopped) {
+      this.#round = null;
+      reject(this.#stopped.reason);
+    } else if ([...this.#files.values()].every((file) => file.isStored && !file.aside)) {
+      this.#round = null;
+      resolve();
+    }
+  }
+
+  // --- Before it leaves --------------------------------------------------------------------------
+
+  #prepare() {
+    while (this.#reading < READING && !this.#queue.isEmpty && this.#mayPrepare()) {
+      const [taken] = this.#queue.take(1);
+      if (!taken) return;
+      if (taken.file.needsSum(taken.number)) void this.#read(taken);
+      else this.#prepared.push(taken);
+    }
+  }
+
+  #mayPrepare() {
+    const count = this.#prepared.length + this.#ready.length + this.#reading;
+    if (count < 2 * this.#pace.lanes) return true;
+    let bytes = 0;
+    for (const { file, number } of this.#prepared) bytes += file.sizeOf(number);
+    for (const { part } of this.#ready) bytes += part.size;
+    return count < BATCH && bytes < AHEAD;
+  }
+
+  // Early enough that no lane waits for an address, late enough that one request brings many.
+  #isTimeToAsk() {
+    const { length: count } = this.#prepared;
+    const { lanes } = this.#pace;
+    if (!count || this.#ready.length >= Math.max(lanes, count / 4)) return false;
+    return count >= lanes || !this.#reading || this.#ready.length + this.#busy < lanes / 2;
+  }
+
+  /** @param {Taken} taken */
+  async #read(taken) {
+    this.#reading += 1;
+    try {
+      await taken.file.sum(taken.number);
+      if (this.#stopped || taken.file.aside) this.#giveBack([taken]);
+      else this.#prepared.push(taken);
+    } catch (error) {
+      this.#giveBack([taken]);
+      if (!taken.file.aside) this.#stop(asFailure(error).about(taken.file.plan.path));
+    }
+    this.#reading -= 1;
+    this.#pump();
+  }
+
+  #nextReady() {
+    const now = this.#world.now();
+    this.#returnReady((ready) => ready.staleAt <= now);
+    return this.#ready.shift();
+  }
+
+  // Addresses are signed just before they are used, many files and pieces in one request.
+  async #askAhead() {
+    this.#asking = true;
+    const { signal } = this.#asker;
+    const taken = this.#prepared.splice(0, BATCH);
+    const safe = [...this.#files.values()].reduce((sum, file) => sum + (file.aside ? 0 : file.safeSize), 0);
+    try {
+      const answer = await this.#insist(() => this.#owned.signParts(wanted(taken), safe, signal), signal);
+      this.#admitReady(taken, answer.parts, this.#world.now() + answer.expires_in * 900);
+    } catch (error) {
+      this.#giveBack(taken);
+      // A file removed while it was asked for is no failure: the rest is asked for again.
+      if (!taken.some(({ file }) => file.aside || !this.#files.has(file.id))) this.#stop(error);
+    }
+    this.#asking = false;
+    this.#pump();
+  }
+
+  /** @param {Taken[]} taken @param {SignedPart[]} parts @param {number} staleAt */
+  #admitReady(taken, parts, staleAt) {
+    const signed = new Map(parts.map((part) => [`${part.file} ${part.number}`, part]));
+    const left = taken.filter((one) => !signed.has(`${one.file.id} ${one.number}`));
+    if (left.length) throw new Failure('unexpected', { code: 'addresses_missing' });
+    for (const { file, number } of taken) {
+      const part = /** @type {SignedPart} */ (signed.get(`${file.id} ${number}`));
+      if (file.aside) file.giveBack(number);
+      else this.#ready.push({ file, part, staleAt });
+    }
+  }
+
+  // --- On its way --------------------------------------------------------------------------------
+
+  /** @param {Ready} ready */
+  async #send({ file, part }) {
+    const line = new AbortController();
+    const lines = this.#lines.get(file) ?? new Set();
+    this.#lines.set(file, lines.add(line));
+    this.#busy += 1;
+    try {
+      await file.put(part, line.signal, (bytes) => this.#moved(file, bytes));
+      this.#backoffs.clear(); // Progress refills everybody's budget.
+      this.#onWait(null);
+    } catch (error) {
+      await this.#weigh(file, part, error, line.signal);
+    }
+    lines.delete(line);
+    if (!lines.size) this.#lines.delete(file);
+    this.#busy -= 1;
+    this.#world.onChange(file);
+    this.#pump();
+  }
+
+  /** @param {FileUpload} file @param {number} bytes */
+  #moved(file, bytes) {
+    this.#pace.moved(bytes, this.#world.now());
+    this.#world.onChange(file);
+  }
+
+  // A piece did not arrive: now, later, or never again? It is always given back, so that send() finds it.
+  /** @param {FileUpload} file @param {SignedPart} part @param {unknown} error @param {AbortSignal} signal */
+  async #weigh(file, part, error, signal) {
+    try {
+      if (signal.aborted) return;
+      const failure = asFailure(error).about(file.plan.path);
+      const { status, code } = failure.facts;
+      if (DAMAGED.has(code ?? '')) await file.assertUnchanged(part.number);
+      if (status === 403 || status === 404) return await this.#refresh(file, part, failure, signal);
+      await this.#rest(file, part, failure, signal);
+    } catch (reason) {
+      if (!signal.aborted) this.#stop(reason);
+    } finally {
+      file.giveBack(part.number);
+      this.#queue.add(file);
+    }
+  }
+
+  // The address may only be too old; then so are the others. A fresh one is tried at once, and if that
+  // is refused too its cause is told, while it is tried a few times more before it is believed.
+  /** @param {FileUpload} file @param {SignedPart} part @param {Failure} failure @param {AbortSignal} signal */
+  async #refresh(file, part, failure, signal) {
+    const key = `${file.id} ${part.number}`;
+    const refused = this.#refused.get(key) ?? 0;
+    if (refused >= REFUSALS) throw failure;
+    this.#refused.set(key, refused + 1);
+    this.#returnReady(() => true);
+    if (!refused) return;
+    this.#onWait(failure);
+    await this.#world.pause(Math.min(REFUSED, 2 ** refused * 500) * this.#world.random(), signal);
+  }
+
+  /** @param {FileUpload} file @param {SignedPart} part @param {Failure} failure @param {AbortSignal} signal */
+  async #rest(file, part, failure, signal) {
+    const key = `${file.id} ${part.number}`;
+    const backoff = this.#backoffs.get(key) ?? new Backoff(this.#world);
+    this.#backoffs.set(key, backoff);
+    if (failure.why !== 'offline') this.#pace.failed(this.#world.now());
+    // Once is chance. When it happens again it is worth a question or two to find out why.
+    const cause = backoff.tried ? await this.#world.diagnose(failure) : failure;
+    await backoff.rest(cause, signal, this.#onWait);
+  }
+
+  /** Lets everything go; what is safe stays safe, and the pending send() throws the reason. @param {unknown} reason */
+  #stop(reason) {
+    this.#stopped ??= { reason };
+    this.#asker.abort();
+    this.#takeBack(() => true);
+    for (const lines of this.#lines.values()) for (const line of lines) line.abort();
+    this.#pump();
+  }
+
+  // --- Small things ------------------------------------------------------------------------------
+
+  /** @param {(one: {file: FileUpload}) => boolean} which */
+  #takeBack(which) {
+    const back = this.#prepared.filter(which);
+    this.#prepared = this.#prepared.filter((one) => !which(one));
+    this.#giveBack(back);
+    this.#returnReady(which);
+  }
+
+  /** @param {(ready: Ready) => boolean} which */
+  #returnReady(which) {
+    const back = this.#ready.filter(which);
+    if (!back.length) return;
+    this.#ready = this.#ready.filter((ready) => !which(ready));
+    this.#giveBack(back.map(({ file, part }) => ({ file, number: part.number })));
+  }
+
+  /** @param {Taken[]} taken */
+  #giveBack(taken) {
+    for (const { file, number } of taken) {
+      file.giveBack(number);
+      if (this.#files.has(file.id)) this.#queue.add(file);
+    }
+  }
+
+  /** @template T @param {() => Promise<T>} work @param {AbortSignal} signal */
+  async #insist(work, signal) {
+    let waited = false;
+    const result = await insist(work, this.#world, signal, (why) => { waited = true; this.#onWait(why); });
+    // An answer of the server says nothing about a storage that is being waited for.
+    if (waited) this.#onWait(null);
+    return result;
+  }
+}
+
+/** @param {Taken[]} taken @returns {import('./backend.js').Wanted[]} */
+function wanted(taken) {
+  /** @type {Map<string, import('./backend.js').Wanted>} */ const asked = new Map();
+  for (const { file, number } of taken) {
+    const one = asked.get(file.id) ?? { file: file.id, numbers: [], ...(file.isSummed && { crc32: [] }) };
+    asked.set(file.id, one);
+    one.numbers.push(number);
+    one.crc32?.push(file.knownSum(number));
+  }
+  return [...asked.values()];
+}

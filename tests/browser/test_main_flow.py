@@ -207,7 +207,7 @@ def test_the_whole_way_by_keyboard(open_page: OpenPage, tmp_path: Path) -> None:
         reader.keyboard.press("Enter")
 
 
-def test_leaving_is_only_asked_about_while_bytes_move(
+def test_f62_leaving_is_only_asked_about_while_bytes_move(
     open_page: OpenPage, live: Stack, tmp_path: Path
 ) -> None:
     make_files(tmp_path, {"a.bin": 20 * MIB})

@@ -64,7 +64,7 @@ def keeper(open_page: OpenPage) -> Page:
     return page
 
 
-def test_after_a_reload_one_click_goes_on_with_the_kept_file(
+def test_f59_after_a_reload_one_click_goes_on_with_the_kept_file(
     keeper: Page, open_page: OpenPage, live: Stack, tmp_path: Path
 ) -> None:
     sums = make_files(tmp_path, {"Wedding.zip": 80 * MIB + 5})
@@ -93,7 +93,7 @@ def test_after_a_reload_one_click_goes_on_with_the_kept_file(
     expect(keeper.locator(".offer")).to_have_count(0)
 
 
-def test_after_a_reload_the_same_file_is_chosen_again(
+def test_f59_after_a_reload_the_same_file_is_chosen_again(
     plain: Page, open_page: OpenPage, live: Stack, tmp_path: Path
 ) -> None:
     sums = make_files(tmp_path, {"a.bin": 64 * MIB, "b.txt": 7})
@@ -297,7 +297,7 @@ def test_what_the_server_no_longer_has_is_told_once(
     expect(plain.locator(".offer")).to_have_count(0)
 
 
-def test_a_second_tab_offers_nothing_until_the_first_is_closed(
+def test_f60_a_second_tab_offers_nothing_until_the_first_is_closed(
     open_page: OpenPage, live: Stack, tmp_path: Path
 ) -> None:
     sums = make_files(tmp_path, {"a.bin": 40 * MIB})
@@ -321,7 +321,7 @@ def test_a_second_tab_offers_nothing_until_the_first_is_closed(
     assert_arrived(open_page, link, sums)
 
 
-def test_a_tab_that_looked_on_learns_that_another_goes_on_and_that_it_is_done(
+def test_f60_a_tab_that_looked_on_learns_that_another_goes_on_and_that_it_is_done(
     open_page: OpenPage, live: Stack, tmp_path: Path
 ) -> None:
     make_files(tmp_path, {"a.bin": 40 * MIB})
@@ -542,7 +542,7 @@ def browser_on(profile: Path) -> int:
     raise AssertionError("no browser runs on this profile")
 
 
-def test_the_browser_is_killed_and_goes_on_when_it_is_started_again(
+def test_f59_the_browser_is_killed_and_goes_on_when_it_is_started_again(
     profile: Callable[[], tuple[BrowserContext, int]],
     open_page: OpenPage,
     live: Stack,

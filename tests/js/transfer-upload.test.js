@@ -564,7 +564,7 @@ test('a file that cannot be read for its checksum is named at once', async () =>
   assert.equal(world.inFlight, 0);
 });
 
-test('not more is read ahead than a GiB, and never all addresses at once', async () => {
+test('not more is read ahead than two GiB, and never all addresses at once', async () => {
   const part = 64 * 1024 * 1024;
   const world = new FakeWorld({ sums: true, partSize: part });
   let most = 0;
@@ -574,9 +574,9 @@ test('not more is read ahead than a GiB, and never all addresses at once', async
   };
   const { one } = await upload({ 'a': part * 60 }, world);
   await one.run();
-  assert.ok(most <= 24, String(most));
+  assert.ok(most <= 40, String(most));
   const signs = world.calls.filter((call) => call.startsWith('sign')).length;
-  assert.ok(signs >= 3 && signs <= 12, String(signs));
+  assert.ok(signs >= 3 && signs <= 10, String(signs));
 });
 
 test('a random storm: whatever fails in passing, every byte arrives and nothing is sent without need', async () => {

@@ -72,7 +72,7 @@ def test_bytes_go_only_after_the_grace_period(sender: Sender, queued: list) -> N
     assert storage.head(key) is None
 
 
-def test_f25_only_uploads_without_progress_are_abandoned(sender: Sender) -> None:
+def test_f25_f62_only_uploads_without_progress_are_abandoned(sender: Sender) -> None:
     idle = sender.create({"a": b"a" * (PART + 1)}).upload()
     alive = sender.create({"a": b"a" * (PART + 1)})
     for sent in (idle, alive):

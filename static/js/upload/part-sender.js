@@ -13,7 +13,7 @@ import { Backoff, insist } from './retry.js';
 /** @typedef {{file: FileUpload, part: SignedPart, staleAt: number}} Ready */
 
 export const BATCH = 100; // pieces that one request for addresses may ask for
-export const AHEAD = 1024 * 1024 * 1024; // bytes that are prepared before their turn, at most
+export const AHEAD = 2 * 1024 * 1024 * 1024; // bytes that are prepared before their turn, at most
 const READING = 2; // pieces with the checksum worker, so that it never waits for us
 const REFUSALS = 8; // fresh addresses for one piece, the first at once, before a refusal is believed
 const REFUSED = 4_000; // milliseconds of rest between two of them, at most

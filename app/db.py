@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import MetaData
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import DeclarativeBase
 
 log = logging.getLogger(__name__)
@@ -90,6 +90,19 @@ def release() -> None:
 def discard() -> None:
     """Give up whatever the session holds: after a failure, before asking something else."""
     db.session.rollback()
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether PostgreSQL could not be asked, or ended the session whatever was asked.
+
+    A statement that it gave up, for its time or for another's sake, is none of these.
+    """
+    if not isinstance(error, OperationalError | InterfaceError):
+        return False
+    code = getattr(error.orig, "pgcode", None)
+    # Without a code nobody answered. Classes 08 and 57P: the connection, or the server itself
+    # ends; 53300: it has no connection left.
+    return code is None or code.startswith(("08", "57P")) or code == "53300"
 
 
 def end_session(error: BaseException | None = None) -> None:

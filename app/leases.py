@@ -16,7 +16,7 @@ from datetime import timedelta
 from sqlalchemy import ColumnElement, Engine, or_, update
 
 from app.clock import db_now
-from app.db import db, discard, transaction
+from app.db import db, discard, is_away, transaction
 from app.errors import Outage
 from app.models import State, Transfer
 
@@ -45,6 +45,10 @@ class Lease:
         """The condition that every write of this work's result carries."""
         return Transfer.lease_token == self.token
 
+    def forgive(self) -> None:
+        """Nothing has failed here: this attempt is none of those that are counted."""
+        self.attempt -= 1
+
 
 @contextmanager
 def hold(transfer_id: uuid.UUID, state: State) -> Iterator[Lease | None]:
@@ -52,7 +56,7 @@ def hold(transfer_id: uuid.UUID, state: State) -> Iterator[Lease | None]:
 
     Leaving the block gives the lease back; leaving it by an exception keeps others away for a
     backoff that grows with each attempt, or a moment when something was merely away
-    (errors.Outage). Dying in it costs others LEASE_SECONDS.
+    (`is_outage`). Dying in it costs others LEASE_SECONDS.
     """
     lease = _claim(transfer_id, state)
     if lease is None:
@@ -63,12 +67,12 @@ def hold(transfer_id: uuid.UUID, state: State) -> Iterator[Lease | None]:
     heart.start()
     try:
         yield lease
-    except Outage:
-        _give_back(lease, timedelta(seconds=OUTAGE_SECONDS), attempt_count=lease.attempt - 1)
-        raise
-    except BaseException:
-        step = BACKOFF_SECONDS[min(lease.attempt, len(BACKOFF_SECONDS)) - 1]
-        _give_back(lease, timedelta(seconds=step))
+    except BaseException as error:
+        seconds = BACKOFF_SECONDS[min(lease.attempt, len(BACKOFF_SECONDS)) - 1]
+        if is_outage(error):
+            seconds = OUTAGE_SECONDS
+            lease.forgive()
+        _give_back(lease, timedelta(seconds=seconds))
         raise
     else:
         _give_back(lease)
@@ -80,6 +84,11 @@ def hold(transfer_id: uuid.UUID, state: State) -> Iterator[Lease | None]:
 def is_free() -> ColumnElement[bool]:
     """The condition that nobody works on a transfer now."""
     return or_(Transfer.lease_until.is_(None), Transfer.lease_until < db_now())
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether storage or the database was away, and the work itself has not failed."""
+    return isinstance(error, Outage) or is_away(error)
 
 
 def _claim(transfer_id: uuid.UUID, state: State) -> Lease | None:
@@ -120,13 +129,18 @@ def _beat(engine: Engine, lease: Lease, done: threading.Event) -> None:
             log.exception("could not renew a lease")
 
 
-def _give_back(lease: Lease, leave_alone: timedelta = timedelta(0), **values: int) -> None:
+def _give_back(lease: Lease, leave_alone: timedelta = timedelta(0)) -> None:
     discard()
     with transaction():
         db.session.execute(
             update(Transfer)
             .where(Transfer.id == lease.transfer_id, lease.is_mine)
-            # queued_at: the sweep may put it into the queue as soon as it may be claimed.
-            .values(lease_token=None, lease_until=db_now() + leave_alone, queued_at=None, **values)
+            .values(
+                lease_token=None,
+                lease_until=db_now() + leave_alone,
+                # The sweep may put it into the queue as soon as it may be claimed.
+                queued_at=None,
+                attempt_count=lease.attempt,
+            )
             .execution_options(synchronize_session=False)
         )

@@ -1,12 +1,14 @@
 """transaction(), after_commit() and release(): the only words about commits."""
 
+import psycopg2
 import pytest
 from flask import Flask
 from sqlalchemy import NullPool, create_engine, text
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from app import leases
 from app.config import settings
-from app.db import after_commit, db, release, transaction
+from app.db import after_commit, db, is_away, release, transaction
 
 pytestmark = pytest.mark.usefixtures("inside")
 
@@ -36,6 +38,28 @@ def test_a_session_that_is_gone_holds_no_row_longer_than_its_lease_would(app: Fl
         milliseconds = connection.scalars(limits, {"names": names}).all()
     assert len(milliseconds) == 2
     assert all(0 < one < leases.LEASE_SECONDS * 1000 for one in milliseconds)
+
+
+@pytest.mark.parametrize(
+    ("code", "verdict"),
+    [
+        (None, True),  # nobody answered: refused, cut off, or silent
+        ("08006", True),  # connection_failure
+        ("57P01", True),  # admin_shutdown
+        ("57P03", True),  # cannot_connect_now
+        ("53300", True),  # too_many_connections
+        ("57014", False),  # query_canceled
+        ("40P01", False),  # deadlock_detected
+        ("55P03", False),  # lock_not_available
+    ],
+)
+def test_a_database_that_is_away_is_told_from_one_that_gives_up(
+    code: str | None, verdict: bool
+) -> None:
+    told = type("Told", (psycopg2.OperationalError,), {"pgcode": code})
+    assert is_away(OperationalError("SELECT 1", {}, told())) is verdict
+    assert is_away(IntegrityError("SELECT 1", {}, told())) is False
+    assert is_away(ValueError()) is False
 
 
 def test_a_swallowed_inner_failure_dooms_the_whole() -> None:

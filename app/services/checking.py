@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, and_, case, cast, func, literal, or_, sele
 from app import crash, jobs, leases, lifecycle
 from app.clock import db_now
 from app.db import db, discard, release, transaction
-from app.errors import Gone, Invalid, Outage, Unavailable
+from app.errors import Gone, Invalid, Unavailable
 from app.models import Failure, File, Problem, State, Transfer, Upload, UploadState
 from app.services import audit, uploads
 from app.services.transfers import files_of, of_id
@@ -29,7 +29,7 @@ PROCESS_BATCH = 32
 # After so long a transfer of very many files goes to the end of the queue: others wait too.
 TURN_SECONDS = 60
 # So many failed or killed attempts, and the sender is told instead; with the backoff between
-# them that is about twenty minutes. Outages do not count.
+# them that is about twenty minutes. Outages do not count, nor do turns that were over.
 MOST_ATTEMPTS = 8
 
 
@@ -67,6 +67,8 @@ def process(transfer_id: str) -> None:
             return
         with _noting_failure(lease):
             is_done = _complete_files(lease)
+        if not is_done:
+            lease.forgive()
     if not is_done:
         # Another worker goes on from what the rows say, now and not when the sweep comes by.
         with transaction():
@@ -150,9 +152,9 @@ def _noting_failure(lease: leases.Lease) -> Iterator[None]:
     """Keep why an attempt failed, for whoever waits for it when there are no more attempts."""
     try:
         yield
-    except Outage:
-        raise
     except Exception as error:
+        if leases.is_outage(error):
+            raise
         discard()
         failure = Failure.STORAGE if isinstance(error, Unavailable) else Failure.INTERNAL
         with transaction():

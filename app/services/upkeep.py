@@ -35,8 +35,10 @@ BATCH = 1000
 # Each deleted transfer takes its files along, thousands of them at worst, in the same statement;
 # that must end long before the database's statement_timeout, or it would never succeed.
 DELETE_BATCH = 25
-# A reminder is repeated when the last one has had time to be heard.
-REQUEUE_AFTER = timedelta(seconds=25)
+# A reminder is repeated when the last one has had time to be heard. One that still waits in the
+# queue is not (gateways/queue.py), so this only makes room for a job that was just taken from it;
+# and it is how long a reminder is missed that was lost with Redis, or heard by a worker in vain.
+REQUEUE_AFTER = timedelta(seconds=10)
 # While one sweep removes bytes another leaves them alone; the same wait follows a failure.
 REMOVE_AGAIN_AFTER = timedelta(minutes=2)
 # Storage may accept the last bytes of a request that began while its address was still good.

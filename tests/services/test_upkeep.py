@@ -200,6 +200,19 @@ def swept(environ: dict[str, str]) -> None:
         upkeep.note_run(job.name.removeprefix("upkeep."))
 
 
+def test_f32_a_reminder_that_was_lost_is_missed_within_fifteen_seconds(
+    sender: Sender, queued: list, swept: None
+) -> None:
+    """With Redis, or heard by a worker in vain while the database was away; a new one waits."""
+    lost = sender.create().upload().complete().set(queued_at=ago(seconds=11))
+    sender.create().upload().complete().set(queued_at=ago(seconds=5))
+    queued.clear()
+    assert upkeep.requeue_stuck() == 1
+    assert queued == [("checking.process", str(lost.id))]
+    (interval,) = (seconds for seconds, job in jobs.SCHEDULE if job is jobs.REQUEUE_STUCK)
+    assert interval + upkeep.REQUEUE_AFTER.total_seconds() <= 15
+
+
 def test_stuck_transfers_are_queued_again_but_not_all_the_time(
     sender: Sender, queued: list, swept: None
 ) -> None:

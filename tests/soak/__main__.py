@@ -119,6 +119,12 @@ class Soak:
         for what, count in sorted(self.memory.counts.items()):
             self._say(f"  {count:>12,}  {what}")
         self._say(f"  {self.memory.heard.slowest:>12.2f}  seconds the slowest answer took")
+        waits = sorted(self.memory.waits) or [0.0]
+        middle, late = waits[len(waits) // 2], waits[len(waits) * 99 // 100]
+        self._say(
+            f"  {waits[-1]:>12.2f}  seconds the longest check took; "
+            f"of 100 the middle one {middle:.1f}, the 99th {late:.1f}"
+        )
         statuses = ", ".join(f"{s}: {n}" for s, n in sorted(self.memory.heard.statuses.items()))
         self._say(f"  answers by status (0 is none): {statuses}")
         if self.memory.findings:

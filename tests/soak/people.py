@@ -39,6 +39,8 @@ class Memory:
     # Expired, and their grace period is to be over.
     to_go: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    # Seconds from "that is all" to the verdict, of each time it was said.
+    waits: list[float] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -51,6 +53,11 @@ class Memory:
         """Something is wrong."""
         with self.lock:
             self.findings.append(f"at {self.passed:.0f} s: {what}")
+
+    def note_wait(self, seconds: float) -> None:
+        """Somebody was told what has become of what they sent."""
+        with self.lock:
+            self.waits.append(seconds)
 
     def note_strike(self, kind: str) -> None:
         """Something breaks now."""
@@ -314,11 +321,12 @@ class Living:
 
     def _wait_for(self, *states: str) -> dict[str, Any]:
         self.step = f"waiting for {' or '.join(states)}"
-        deadline, pause = time.monotonic() + READY_SECONDS, 0.2
+        began, pause = time.monotonic(), 0.2
         while (shown := self._show())["status"] not in states:
-            assert time.monotonic() < deadline, f"still {shown['status']}"
+            assert time.monotonic() < began + READY_SECONDS, f"still {shown['status']}"
             time.sleep(pause)
             pause = min(1.5, 1.5 * pause)
+        self.memory.note_wait(time.monotonic() - began)
         return shown
 
     # -- receiving -----------------------------------------------------------------------------

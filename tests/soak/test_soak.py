@@ -13,7 +13,7 @@ from tests.factories import Sender
 from tests.lab.people import Answer, Sent
 from tests.lab.truth import Truth
 from tests.soak.people import Living, Memory
-from tests.soak.plan import Plan
+from tests.soak.plan import PART, Plan
 from tests.soak.rows import explain
 
 # Any seed will do, and each finds something else; a fixed one makes two runs comparable.
@@ -76,12 +76,13 @@ def test_whoever_leaves_before_a_part_arrived_is_not_expected_to_be_ready() -> N
 
 @pytest.mark.real_commits
 def test_a_finding_tells_all_there_is_to_know(sender: Sender, environ: dict[str, str]) -> None:
-    sent = sender.create({"a.txt": b"hello", "b.txt": b"there"}, verified=True)
-    sent.upload(without=(("b.txt", 1),)).complete().process()
+    contents = {"a.txt": b"hello", "big.bin": b"b" * (PART + 3)}
+    sent = sender.create(contents, verified=True)
+    sent.upload(without=(("big.bin", 2),)).complete().process()
     told = explain(Truth(environ), str(sent.id)).splitlines()
     assert "INIT" in told[0]
     assert "1 reminders, the last 0 s ago, held by nobody" in told[0]
-    assert "COMPLETE multipart, problem none, checksum CRC32, an object, multipart gone" in told[1]
+    assert "COMPLETE single, problem none, checksum CRC32, an object, no multipart" in told[1]
     assert "OPEN multipart, problem missing, checksum CRC32, no object, multipart open" in told[2]
     assert "create 0 s ago, complete 0 s ago" in told[3]
     assert "no transfer" in explain(Truth(environ), "00000000-0000-0000-0000-000000000000")

@@ -123,7 +123,7 @@ def test_f10_a_file_changed_on_disk_stops_with_its_name(
 
     sender.route(f"{live.environ['S3_ENDPOINT_URL']}/**", change)
     choose(sender, tmp_path / "changing.bin")
-    expect_state(sender, "failed")
+    expect_state(sender, "failed", 90)
     expect(sender.locator("#trouble-title")).to_have_text("“changing.bin” can no longer be read.")
     reader = open_page(link_of(sender))
     expect(reader.locator("#transfer")).to_have_attribute("data-state", "uploading")

@@ -99,7 +99,7 @@ def test_the_senders_failure(
         ),
     )
     choose(page, *files)
-    expect_state(page, "failed")
+    expect_state(page, "failed", 90)
     page.get_by_text("Details", exact=True).click()
     seen(page, "sender-failed")
 

@@ -130,7 +130,8 @@ def bodies() -> list[tuple[str, str, bytes, set[int | None]]]:
         ("type of a form", FORM, text, {415}),
         ("parts of a form", "Content-Type: multipart/form-data; boundary=x\r\n", part, {415}),
         ("no type", "", text, {415}),
-        ("one byte too many", JSON, b" " * (2 * MIB + 1), {413}),
+        # Whoever is still sending when we hang up may miss the answer: that is how TCP resets.
+        ("one byte too many", JSON, b" " * (2 * MIB + 1), {413, None}),
         ("a length of 10 GiB", JSON + "Content-Length: 10737418240\r\n", b"{", {413}),
         ("negative length", JSON + "Content-Length: -1\r\n", text, {400}),
         ("length in words", JSON + "Content-Length: many\r\n", text, {400}),

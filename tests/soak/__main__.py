@@ -123,12 +123,13 @@ class Soak:
         middle, late = waits[len(waits) // 2], waits[len(waits) * 99 // 100]
         self._say(
             f"  {waits[-1]:>12.2f}  seconds the longest check took; "
-            f"of 100 the middle one {middle:.1f}, the 99th {late:.1f}"
+            f"of 100 the middle one {middle:.1f}, the 99th {late:.1f}; what was seen meanwhile:"
         )
+        for seen in self.memory.longest_wait:
+            self._say(f"    {seen}")
         statuses = ", ".join(f"{s}: {n}" for s, n in sorted(self.memory.heard.statuses.items()))
         self._say(f"  answers by status (0 is none): {statuses}")
-        if self.memory.findings:
-            self._say(f"strikes: {', '.join(self.memory.strikes)}")
+        self._say(f"strikes: {', '.join(self.memory.strikes)}")
         for finding in self.memory.findings:
             self._say(f"seed {self._plan.seed}: {finding}")
 

@@ -17,11 +17,13 @@ from typing import Any
 from tests.lab.lab import Lab
 from tests.lab.people import Answer, Heard, Person, Sent, get, put
 from tests.soak.plan import FilePlan, Life, Plan
-from tests.soak.rows import ask, explain
+from tests.soak.rows import ask, explain, tell_queue, tell_row
 
 # Whatever is broken for a while, a transfer that was sent is READY within this time: a minute for a
 # death, and several may strike the same transfer one after the other.
 READY_SECONDS = 180
+# Whoever waits longer than this looks at what happens meanwhile, and twice as often from then on.
+LONG_SECONDS = 20
 # A command line's client: no cookies, so that each of its downloads counts.
 AGENT = {"User-Agent": "curl/8"}
 
@@ -39,8 +41,10 @@ class Memory:
     # Expired, and their grace period is to be over.
     to_go: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
-    # Seconds from "that is all" to the verdict, of each time it was said.
+    # Seconds from "that is all" to the verdict, of each time it was said; and what was seen
+    # during the longest.
     waits: list[float] = field(default_factory=list)
+    longest_wait: list[str] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -54,9 +58,11 @@ class Memory:
         with self.lock:
             self.findings.append(f"at {self.passed:.0f} s: {what}")
 
-    def note_wait(self, seconds: float) -> None:
+    def note_wait(self, seconds: float, seen: list[str]) -> None:
         """Somebody was told what has become of what they sent."""
         with self.lock:
+            if seconds > max(self.waits, default=0.0):
+                self.longest_wait = seen
             self.waits.append(seconds)
 
     def note_strike(self, kind: str) -> None:
@@ -321,12 +327,16 @@ class Living:
 
     def _wait_for(self, *states: str) -> dict[str, Any]:
         self.step = f"waiting for {' or '.join(states)}"
-        began, pause = time.monotonic(), 0.2
+        began, pause, seen = time.monotonic(), 0.2, list[str]()
         while (shown := self._show())["status"] not in states:
-            assert time.monotonic() < began + READY_SECONDS, f"still {shown['status']}"
+            waited = time.monotonic() - began
+            assert waited < READY_SECONDS, f"still {shown['status']}, {'; '.join(seen)}"
+            if waited > LONG_SECONDS * (1 + len(seen) / 2):
+                told = f"{tell_row(self.lab, self.sent.id)}; {tell_queue(self.lab)}"
+                seen.append(f"at {self.memory.passed:.0f} s {told}")
             time.sleep(pause)
             pause = min(1.5, 1.5 * pause)
-        self.memory.note_wait(time.monotonic() - began)
+        self.memory.note_wait(time.monotonic() - began, seen)
         return shown
 
     # -- receiving -----------------------------------------------------------------------------

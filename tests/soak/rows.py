@@ -2,10 +2,13 @@
 
 import contextlib
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg2
+import redis
 
+from app import jobs
 from tests.lab.lab import Lab
 from tests.lab.truth import Truth
 
@@ -42,14 +45,7 @@ def explain(truth: Truth, transfer_id: str) -> str:
     found = _ask(truth, _TRANSFER, transfer_id)
     if not found:
         return f"no transfer {transfer_id}"
-    state, failure, attempts, reminders, is_held, queued, lease, age = found[0]
-    told = (
-        f"transfer {transfer_id}: {state}, made {age} s ago, failure {failure or 'none'}, "
-        f"{attempts} attempts, {reminders} reminders, the last {_ago(queued)}, "
-        f"{'held by somebody' if is_held else 'held by nobody'}, "
-        f"lease {'none' if lease is None else f'for {lease} s'}"
-    )
-    lines = [told]
+    lines = [f"transfer {transfer_id}: {_told(found[0])}"]
     objects, open_ids = truth.objects(), truth.open_uploads()
     for path, problem, upload, method, size, checksum, key, s3_id in _ask(
         truth, _FILES, transfer_id
@@ -61,6 +57,39 @@ def explain(truth: Truth, transfer_id: str) -> str:
         )
     events = (f"{action} {_ago(ago)}" for action, ago in _ask(truth, _EVENTS, transfer_id))
     return "\n    ".join([*lines, "events: " + ", ".join(events)])
+
+
+def tell_row(lab: Lab, transfer_id: str) -> str:
+    """The transfer's own row, in one line."""
+    return _told(ask(lab, _TRANSFER, transfer_id)[0])
+
+
+def tell_queue(lab: Lab) -> str:
+    """How much waits in each queue, and what every worker is at that Redis remembers.
+
+    It forgets the living when it is flushed, and remembers the dead for a while.
+    """
+    client = redis.Redis.from_url(lab.environ["REDIS_URL"], decode_responses=True)
+    waiting = [f"{name} {client.llen(f'rq:queue:{name}')}" for name in jobs.QUEUES]
+    workers = []
+    for key in sorted(client.smembers("rq:workers")):
+        known = client.hgetall(key)
+        job = known.get("current_job", "").partition("-")[0]
+        beat = known.get("last_heartbeat", "")[11:19]
+        workers.append(f"{known.get('state', 'gone')} {job} (heard of at {beat})")
+    client.close()
+    now = f"{datetime.now(UTC):%H:%M:%S}"
+    return f"queues at {now}: {', '.join(waiting)}; workers: {', '.join(workers) or 'none'}"
+
+
+def _told(row: tuple[Any, ...]) -> str:
+    state, failure, attempts, reminders, is_held, queued, lease, age = row
+    return (
+        f"{state}, made {age} s ago, failure {failure or 'none'}, "
+        f"{attempts} attempts, {reminders} reminders, the last {_ago(queued)}, "
+        f"{'held by somebody' if is_held else 'held by nobody'}, "
+        f"lease {'none' if lease is None else f'for {lease} s'}"
+    )
 
 
 def _ago(seconds: int | None) -> str:

@@ -190,6 +190,15 @@ class Settings:
     max_unknown_per_minute: int = setting(
         _whole(1, 1_000_000), "most unknown links one network address may try in a minute", 100
     )
+    unlock_ttl_in_hours: int = setting(
+        _whole(1, 24 * 7), "how long a password that was right opens a transfer in one browser", 12
+    )
+    unlock_tries_at_once: int = setting(
+        _whole(1, 100), "passwords one network address may try on a transfer before it must wait", 5
+    )
+    max_unlock_tries_per_hour: int = setting(
+        _whole(1, 1_000_000), "most wrong passwords for one transfer in an hour, from anywhere", 100
+    )
     default_expires_in_days: int = setting(
         _whole(1, 3650), "how long a link lives when the sender says nothing", 7
     )

@@ -4,6 +4,7 @@ Services raise these; they carry a code, a status, a sentence for people and det
 nothing about JSON or pages. Shaping them is `problems.py`'s work.
 """
 
+import math
 from typing import Any
 
 
@@ -14,6 +15,8 @@ class AppError(Exception):
     status = 500
     title = "Something went wrong on our side."
     retry_after: int | None = None
+    # What a 401 asks for; browsers know neither of ours and show the page.
+    challenge: str | None = None
 
     def __init__(self, title: str | None = None, **details: Any) -> None:
         self.title = title or type(self).title
@@ -48,6 +51,23 @@ class Unauthorized(AppError):
     code = "unauthorized"
     status = 401
     title = "This needs the transfer's own key."
+    challenge = "Bearer"
+
+
+class PasswordNeeded(AppError):
+    """The transfer is protected, and whoever asks has not opened it (or no longer has)."""
+
+    code = "password_needed"
+    status = 401
+    title = "This needs a password."
+    challenge = "Form"
+
+
+class PasswordWrong(PasswordNeeded):
+    """Another password than the transfer's."""
+
+    code = "password_wrong"
+    title = "That password is not right."
 
 
 class NotAllowed(AppError):
@@ -147,6 +167,19 @@ class TooMany(AppError):
     retry_after = 60
 
 
+class TooManyTries(TooMany):
+    """Passwords are tried faster than a person who has forgotten one would; good in `seconds`."""
+
+    code = "too_many_tries"
+
+    def __init__(self, seconds: float) -> None:
+        whole = max(1, math.ceil(seconds))
+        wait = (whole, "second") if whole <= 90 else (math.ceil(whole / 60), "minute")
+        unit = wait[1] if wait[0] == 1 else f"{wait[1]}s"
+        super().__init__(f"Too many tries. Try again in {wait[0]} {unit}.")
+        self.retry_after = whole
+
+
 class HostUnknown(AppError):
     """The request was for an address that is not ours."""
 
@@ -175,6 +208,8 @@ CATALOGUE: tuple[type[AppError], ...] = (
     Invalid,
     BadRequest,
     Unauthorized,
+    PasswordNeeded,
+    PasswordWrong,
     NotAllowed,
     NotFound,
     MethodNotAllowed,
@@ -187,6 +222,7 @@ CATALOGUE: tuple[type[AppError], ...] = (
     Unavailable,
     Outage,
     TooMany,
+    TooManyTries,
     HostUnknown,
     TlsRequired,
     TooSlow,

@@ -149,6 +149,14 @@ class Inputs:
             return known.get(value)
         return self._complain(name, f"must be {' or '.join(map(str, known))}", None)
 
+    def password(self, name: str, *, shortest: int, longest: int) -> str | None:
+        """A password of somebody's choice, as it was typed; None when absent, null or empty."""
+        value = self.text(name, longest=longest)
+        if value and len(value) < shortest:
+            reason = f"must be at least {shortest} characters"
+            return self._complain(name, reason, None)
+        return value or None
+
     def each(self, name: str, read: Callable[["Inputs"], T], *, least: int, most: int) -> list[T]:
         """A list of `least` to `most` objects, each read by `read`."""
         items = []

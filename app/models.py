@@ -95,6 +95,8 @@ class Transfer(Base):
     message: Mapped[str] = mapped_column(Text, default="", server_default="")
     expires_at: Mapped[datetime] = mapped_column(_Instant)
     max_downloads: Mapped[int | None]
+    # argon2id, as app/passwords.py writes it; null for a link that opens for whoever has it.
+    password_hash: Mapped[str | None] = mapped_column(Text)
     download_count: Mapped[int] = mapped_column(default=0, server_default="0")
     # The sender's own word on how much is safe: shown to the recipient, believed by nobody.
     sent_size: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
@@ -130,6 +132,7 @@ class Transfer(Base):
     __table_args__ = (
         CheckConstraint("octet_length(owner_token_hash) = 32", name="owner_token_is_sha256"),
         CheckConstraint("max_downloads >= 1", name="max_downloads_positive"),
+        CheckConstraint("password_hash LIKE '$argon2id$%'", name="password_is_argon2id"),
         CheckConstraint("download_count >= 0", name="download_count_not_negative"),
         CheckConstraint("download_count <= max_downloads", name="downloads_within_limit"),
         CheckConstraint("sent_size >= 0", name="sent_size_not_negative"),
@@ -275,6 +278,27 @@ class Download(Base):
     __table_args__ = (
         Index("ix_downloads_transfer_id_visitor_hash", "transfer_id", "visitor_hash", "created_at"),
         Index("ix_downloads_file_id", "file_id"),
+    )
+
+
+class UnlockTries(Base):
+    """How often a transfer's password was tried from one address, and when it may be again.
+
+    A row whose `address_hash` is empty stands for all addresses together.
+    """
+
+    __tablename__ = "unlock_tries"
+
+    transfer_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("transfers.id", ondelete="CASCADE"), primary_key=True
+    )
+    address_hash: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
+    try_count: Mapped[int]
+    next_at: Mapped[datetime] = mapped_column(_Instant)
+
+    __table_args__ = (
+        CheckConstraint("octet_length(address_hash) IN (0, 32)", name="address_is_hash_or_all"),
+        CheckConstraint("try_count >= 1", name="try_count_positive"),
     )
 
 

@@ -75,8 +75,8 @@ def _answer(error: AppError) -> Response:
     answer.headers["Cache-Control"] = "no-store"
     if error.retry_after is not None:
         answer.headers["Retry-After"] = str(error.retry_after)
-    if error.status == errors.Unauthorized.status:
-        answer.headers["WWW-Authenticate"] = "Bearer"
+    if error.challenge is not None:
+        answer.headers["WWW-Authenticate"] = error.challenge
     if allowed := error.details.get("allow"):
         answer.headers["Allow"] = allowed
     return answer

@@ -81,6 +81,45 @@ def test_0003_adds_checksums_to_a_database_with_rows_and_can_be_taken_back(old: 
     assert old.run(news) == [(None, None)]
 
 
+def test_0004_adds_passwords_and_going_back_opens_nothing(old: Old) -> None:
+    old.migrate("upgrade", "0003")
+    add = (
+        "INSERT INTO transfers (id, slug, owner_token_hash, state, expires_at, ready_at)"
+        " VALUES (gen_random_uuid(), :slug, sha256(:slug), :state, now() + interval '1 day', now())"
+    )
+    old.run(add, slug="before", state="READY")
+    old.migrate("upgrade")
+    # Code that knows nothing of passwords still writes rows.
+    old.run(add, slug="written by old code", state="INIT")
+    assert old.run("SELECT DISTINCT password_hash FROM transfers") == [(None,)]
+    change = "UPDATE transfers SET password_hash = :word WHERE slug = :slug"
+    for word in ("word", "$2b$12$word", ""):
+        with pytest.raises(IntegrityError):
+            old.run(change, slug="before", word=word)
+    for slug, state in (("open", "INIT"), ("locked", "READY"), ("gone", "EXPIRED")):
+        old.run(add, slug=slug, state=state)
+        old.run(change, slug=slug, word="$argon2id$v=19$...")
+    tries = (
+        "INSERT INTO unlock_tries SELECT id, decode(:hash, 'hex'), :count, now() FROM transfers"
+        " WHERE slug = 'locked'"
+    )
+    old.run(tries, hash="", count=1)
+    old.run(tries, hash="00" * 32, count=1)
+    for hash_, count in (("00", 1), ("01" * 32, 0)):
+        with pytest.raises(IntegrityError):
+            old.run(tries, hash=hash_, count=count)
+    old.run("DELETE FROM transfers WHERE slug = 'gone'")
+    old.migrate("downgrade", "0003")
+    left = dict(old.run("SELECT slug, state::text FROM transfers"))
+    assert left == {
+        "before": "READY",
+        "written by old code": "INIT",
+        "open": "EXPIRED",
+        "locked": "EXPIRED",
+    }
+    old.migrate("upgrade")
+
+
 def _new_code(old: Old) -> None:
     """A checksum is four bytes, of an upload that has them planned and is complete."""
     change = "UPDATE uploads SET checksum_algorithm = 'CRC32', crc32 = :crc32 WHERE key = :key"

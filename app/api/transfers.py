@@ -5,7 +5,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
-from app import links
+from app import links, passwords
 from app.api.auth import anyone, owner
 from app.api.bodies import json_body
 from app.config import S3_MAX_OBJECT_SIZE, S3_MAX_PARTS, settings
@@ -149,6 +149,7 @@ def transfer_json(transfer: Transfer) -> dict[str, Any]:
         "expires_at": transfer.expires_at.isoformat(),
         "max_downloads": transfer.max_downloads,
         "download_count": transfer.download_count,
+        "has_password": transfer.password_hash is not None,
         "created_at": transfer.created_at.isoformat(),
         "total_size": sum(file.size for file in files),
         "files": [file_json(file) for file in files],
@@ -227,4 +228,7 @@ def _read_options(given: Inputs) -> dict[str, Any]:
         "message": given.text("message", longest=5000, lines=True).strip(),
         "expires_at": given.instant("expires_at"),
         "max_downloads": given.optional_whole("max_downloads", least=1, most=MOST_DOWNLOADS),
+        "password": given.password(
+            "password", shortest=passwords.SHORTEST, longest=passwords.LONGEST
+        ),
     }

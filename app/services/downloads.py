@@ -17,10 +17,10 @@ from app.clock import db_now
 from app.config import settings
 from app.db import db, transaction
 from app.dispositions import attachment
-from app.errors import Gone, NotFound, WrongState
+from app.errors import Gone, NotFound, PasswordNeeded, WrongState
 from app.extensions import storage
 from app.models import Download, File, State, Transfer, UploadState
-from app.services import audit
+from app.services import audit, locks
 from app.services.transfers import files_of
 
 _SHOWN_AS = {
@@ -35,6 +35,8 @@ _ENDED = {
     "deleted": "This transfer was deleted.",
     "limit_reached": "All downloads of this transfer have been used.",
 }
+# Then it makes no difference any more whether somebody knows the password.
+_OVER = {"expired", "deleted"}
 
 
 @dataclass(frozen=True)
@@ -67,18 +69,26 @@ class TransferView:
         return self.state in _ENDED
 
     @property
+    def is_locked(self) -> bool:
+        """Whether a password is needed, and nothing is told before."""
+        return self.state == "password_needed"
+
+    @property
     def is_moving(self) -> bool:
         """Whether the page will change by itself."""
         return self.state in ("uploading", "processing")
 
 
-def view(slug: str, visitor: str | None = None) -> TransferView:
+def view(slug: str, visitor: str | None = None, proof: str | None = None) -> TransferView:
     """What the link shows now; two queries, no call to storage. Raises NotFound.
 
     A visitor whose download has been counted still sees the files when the limit is reached.
+    Without the proof that unlock() gave, a protected transfer tells nothing of what it holds.
     """
     transfer, is_due = _by_slug(slug)
     state = _state_shown(transfer, is_due)
+    if not locks.is_open(transfer, proof):
+        return _locked_view(transfer, state)
     if state == "limit_reached" and _counted(transfer.id, visitor):
         state = "ready"
     files = [] if state in _ENDED else files_of(transfer.id)
@@ -102,15 +112,47 @@ def view(slug: str, visitor: str | None = None) -> TransferView:
     )
 
 
-def file_url(slug: str, file_id: uuid.UUID, visitor: str | None) -> str:
-    """Count a download and return a signed address of the file, good for minutes.
+def _locked_view(transfer: Transfer, state: str) -> TransferView:
+    """That it needs a password, or has ended for good; nothing else is even looked up."""
+    return TransferView(
+        id=transfer.id,
+        slug=transfer.slug,
+        link=links.transfer_url(transfer.slug),
+        state=state if state in _OVER else "password_needed",
+        title="",
+        message="",
+        expires_at=transfer.expires_at,
+        expired_at=transfer.expired_at or transfer.expires_at,
+        max_downloads=None,
+        downloads_left=None,
+        sent_size=0,
+    )
 
-    Raises NotFound, WrongState before READY, Gone after the end or when the limit is used up.
+
+def unlock(slug: str, password: str) -> str | None:
+    """Try a password: the proof that view() and file_url() take; None if there is no password.
+
+    Raises NotFound, Gone after the end, PasswordWrong, TooManyTries.
     """
     transfer, is_due = _by_slug(slug)
     state = _state_shown(transfer, is_due)
-    if state in ("expired", "deleted"):
+    if state in _OVER:
         raise Gone(_ENDED[state], reason=state)
+    return locks.open_with(transfer, password)
+
+
+def file_url(slug: str, file_id: uuid.UUID, visitor: str | None, proof: str | None = None) -> str:
+    """Count a download and return a signed address of the file, good for minutes.
+
+    Raises NotFound, WrongState before READY, Gone after the end or when the limit is used up,
+    PasswordNeeded before all of these but the end.
+    """
+    transfer, is_due = _by_slug(slug)
+    state = _state_shown(transfer, is_due)
+    if state in _OVER:
+        raise Gone(_ENDED[state], reason=state)
+    if not locks.is_open(transfer, proof):
+        raise PasswordNeeded
     file = _file_of(transfer, file_id)
     if transfer.state is not State.READY:
         raise WrongState("This file has not arrived completely yet.")

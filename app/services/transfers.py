@@ -18,10 +18,10 @@ from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import joinedload
 
-from app import clock, crash, jobs, lifecycle
+from app import clock, crash, jobs, lifecycle, passwords
 from app.clock import db_now
 from app.config import settings
-from app.db import db, transaction
+from app.db import db, release, transaction
 from app.errors import (
     Gone,
     Invalid,
@@ -31,7 +31,7 @@ from app.errors import (
     WrongState,
 )
 from app.models import Checksum, File, State, Transfer
-from app.services import audit, uploads
+from app.services import audit, locks, uploads
 from app.services.uploads import SignedPart
 
 log = logging.getLogger(__name__)
@@ -90,6 +90,7 @@ def create(
     message: str = "",
     expires_at: datetime | None = None,
     max_downloads: int | None = None,
+    password: str | None = None,
     idempotency_key: str | None = None,
 ) -> Created:
     """A new transfer in INIT, its link valid at once. Raises Invalid, TooMany, WrongState.
@@ -98,7 +99,8 @@ def create(
     the same request it is the same transfer with the same owner token, because only the answer
     was lost.
     """
-    request_hash = _fingerprint(specs, title, message, expires_at, max_downloads)
+    said = _password_said(password, idempotency_key)
+    request_hash = _fingerprint(specs, title, message, expires_at, max_downloads, *said)
     if idempotency_key and (before := _created_before(idempotency_key, request_hash)):
         return before
     expires_at = _checked_expiry(expires_at) or _default_expiry()
@@ -114,6 +116,7 @@ def create(
         message=message,
         expires_at=expires_at,
         max_downloads=max_downloads,
+        password_hash=_hashed(password),
         address_hash=audit.actor.get(),
         idempotency_hash=hash_token(idempotency_key) if idempotency_key else None,
         request_hash=request_hash if idempotency_key else None,
@@ -149,6 +152,20 @@ def _said(spec: FileSpec) -> tuple[str | int, ...]:
     # Nothing is added where nothing was said: rows hold hashes from before there were checksums.
     checksum = (spec.checksum_algorithm.value,) if spec.checksum_algorithm else ()
     return (spec.path, spec.size, spec.content_type, *checksum)
+
+
+def _password_said(password: str | None, idempotency_key: str | None) -> tuple[str, ...]:
+    """For the fingerprint, which is stored: worth nothing without the key, which is not."""
+    if password is None or idempotency_key is None:
+        return ()
+    return (hmac.digest(idempotency_key.encode(), password.encode(), "sha256").hex(),)
+
+
+def _hashed(password: str | None) -> str | None:
+    if password is None:
+        return None
+    release()  # It takes a while, and may have to wait for its turn.
+    return passwords.hashed(password)
 
 
 def _created_before(idempotency_key: str, request_hash: bytes) -> Created | None:
@@ -404,14 +421,18 @@ def remove_file(transfer: Transfer, file_id: uuid.UUID) -> None:
 
 
 def edit(transfer: Transfer, changes: dict[str, Any]) -> Transfer:
-    """Change title, message, expires_at, max_downloads; only those in `changes`. Raises Invalid.
+    """Change title, message, expires_at, max_downloads, password; only those in `changes`.
 
-    A transfer that has expired or was deleted meanwhile raises Gone.
+    A changed password locks out whoever had opened it with the former one, and those who have
+    to wait may try at once. Raises Invalid, and Gone if it has expired or was deleted meanwhile.
     """
     if "expires_at" in changes:
         changes["expires_at"] = _checked_expiry(changes["expires_at"]) or _default_expiry()
     if not changes:
         return transfer
+    is_new_lock = "password" in changes
+    if is_new_lock:
+        changes["password_hash"] = _hashed(changes.pop("password"))
     statement = update(Transfer).where(
         Transfer.id == transfer.id,
         or_(
@@ -428,6 +449,8 @@ def edit(transfer: Transfer, changes: dict[str, Any]) -> Transfer:
         ).rowcount
         if changed:
             audit.note("edit", transfer.id)
+        if changed and is_new_lock:
+            locks.forget_tries(transfer.id)
     fresh = of_id(transfer.id)
     if changed:
         return fresh
@@ -450,6 +473,7 @@ def delete(transfer_id: uuid.UUID) -> bool:
         if not lifecycle.move(transfer_id, State.DELETED):
             return False
         uploads.abandon(select(File.upload_id).where(File.transfer_id == transfer_id))
+        locks.forget_tries(transfer_id)
         audit.note("delete", transfer_id)
         jobs.REMOVE_BYTES.later()
         crash.point("delete.1")

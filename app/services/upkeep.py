@@ -24,7 +24,7 @@ from app.db import db, release, transaction
 from app.extensions import storage
 from app.gateways.storage import Listed, OpenUpload
 from app.models import File, Heartbeat, State, Transfer, Upload, UploadState
-from app.services import audit, checking, uploads
+from app.services import audit, checking, locks, uploads
 
 log = logging.getLogger(__name__)
 
@@ -383,6 +383,7 @@ def _delete(condition: ColumnElement[bool]) -> list[uuid.UUID]:
     deleted = lifecycle.move_due(State.DELETED, condition, limit=DELETE_BATCH)
     if deleted:
         uploads.abandon(select(File.upload_id).where(File.transfer_id.in_(deleted)))
+        locks.forget_tries(*deleted)
         audit.note_all("delete", deleted)
         jobs.REMOVE_BYTES.later()
     return deleted

@@ -197,6 +197,25 @@ def test_the_recipients_states(
     seen(opened(path), "recipient-deleted")
 
 
+def test_a_protected_transfer(opened: Callable[[str], Page], seen: Any, files: list[Path]) -> None:
+    sender = opened("/")
+    link = send(sender, files[1])
+    sender.get_by_label("Protect with a password").fill("open sesame")
+    expect(sender.locator("#s-password")).to_have_text("Saved. A password is set.")
+    seen(sender, "sender-protected")
+    reader = opened(link)
+    seen(reader, "recipient-password")
+    for _ in range(5):
+        reader.get_by_label("Password", exact=True).fill("guess")
+        reader.get_by_role("button", name="Open").click()
+        expect(reader.get_by_text("That password is not right.")).to_be_visible()
+    seen(reader, "recipient-password-wrong")
+    reader.get_by_label("Password", exact=True).fill("guess")
+    reader.get_by_label("Password", exact=True).press("Enter")
+    expect(reader.locator("#password-said")).not_to_have_text("That password is not right.")
+    seen(reader, "recipient-password-wait")
+
+
 def test_one_file_still_on_its_way_and_no_file_at_all(
     opened: Callable[[str], Page], seen: Any, live: Stack, files: list[Path], open_page: OpenPage
 ) -> None:

@@ -15,6 +15,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 import redis
@@ -152,6 +153,7 @@ def test_s28_s32_no_canary_is_found_where_it_must_not_be(world: World) -> None:
     world.keep("download signature", re.search(r"X-Amz-Signature=(\w+)", leads)[1])
     cookie = world.ask("GET", page).headers["Set-Cookie"]
     world.keep("session", cookie.partition("=")[2].partition(";")[0])
+    passwords_are_tried(world)
     the_worker_fails(world, mine, body)
     many_strangers(world)
 
@@ -164,7 +166,7 @@ def test_s28_s32_no_canary_is_found_where_it_must_not_be(world: World) -> None:
     assert quiet <= {"app", "beeline", "gunicorn"}  # libraries tell what they were given
     assert_absent(world, said, set(world.secrets))
     assert_absent(world, world.in_redis(), set(world.secrets))
-    known = {"title", "message", "name", "slug", "refused title"}
+    known = {"title", "message", "name", "slug", "refused title", "password hash"}
     assert_absent(world, world.in_database(), set(world.secrets) - known)
 
 
@@ -220,6 +222,27 @@ def everything_goes_wrong(
         assert world.ask("GET", url, headers=mine).status == 500
     finally:
         world.do("ALTER TABLE transfers_away RENAME TO transfers")
+
+
+def passwords_are_tried(world: World) -> None:
+    """Set, refused by the database, changed, guessed, and right."""
+    secret, guess = world.keep("password"), world.keep("wrong password")
+    key = {"Idempotency-Key": secrets.token_urlsafe(24)}
+    sent = world.ask("POST", "/transfers", json={"password": secret}, headers=key).json()
+    mine = {"Authorization": f"Bearer {world.keep('locked owner', sent['owner_token'])}"}
+    with world.refusing("transfers", "password_hash IS NULL"):
+        change = {"password": world.keep("refused password")}
+        told = world.ask("PATCH", f"/transfers/{sent['id']}", json=change, headers=mine)
+        assert told.status == 500
+    row = f"SELECT password_hash FROM transfers WHERE id = '{sent['id']}'"
+    world.keep("password hash", world.do(row).scalar())
+    for given, status in ((guess, 401), (secret, 303)):
+        form = urlencode({"password": given})
+        kind = {"Content-Type": "application/x-www-form-urlencoded"}
+        answer = world.ask("POST", f"/d/{sent['slug']}", body=form, headers=kind)
+        assert answer.status == status
+        assert given.encode() not in answer.data
+    world.keep("proof", answer.headers["Set-Cookie"].partition("=")[2].partition(";")[0])
 
 
 def the_worker_fails(world: World, mine: dict[str, str], body: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@ import { Failure } from './failure.js';
 
 /** @typedef {import('./failure.js').Cause} Cause */
 /** @typedef {{path: string, size: number, content_type?: string, checksum_algorithm?: 'CRC32'}} FileSpec */
-/** @typedef {{title?: string, message?: string, expires_at?: string, max_downloads?: number | null}} Options */
+/** @typedef {{title?: string, message?: string, expires_at?: string, max_downloads?: number | null, password?: string | null}} Options */
 /**
  * @typedef {object} FilePlan
  * @property {string} id
@@ -28,6 +28,7 @@ import { Failure } from './failure.js';
  * @property {string} created_at
  * @property {string} expires_at
  * @property {number | null} max_downloads
+ * @property {boolean} [has_password] the password itself is never told
  * @property {number} total_size
  * @property {FilePlan[]} files
  */

@@ -1,4 +1,4 @@
-// Title, message, expiry and limit: saved as they change, each with its own word beside it.
+// Title, message, expiry, limit and password: saved as they change, each with its own word beside it.
 import { asFailure, explain } from './failure.js';
 import { plural } from './progress.js';
 
@@ -6,6 +6,7 @@ import { plural } from './progress.js';
 
 const TYPING = 800; // milliseconds of rest before what was typed is saved
 const DAY = 86_400_000;
+const SHORTEST = 4; // characters of a password
 
 export class OptionsForm {
   #form;
@@ -15,14 +16,25 @@ export class OptionsForm {
   /** @type {Map<string, AbortController>} */ #saving = new Map();
   /** @type {Map<string, number>} */ #timers = new Map();
 
+  /** @type {Promise<boolean>} */ #turn = Promise.resolve(true);
+  #password;
+  #show;
+  #remove;
+
   /** @param {HTMLFormElement} form */
   constructor(form) {
     this.#form = form;
+    this.#password = /** @type {HTMLInputElement} */ (form.elements.namedItem('password'));
+    this.#show = /** @type {HTMLButtonElement} */ (form.querySelector('#show-password'));
+    this.#remove = /** @type {HTMLButtonElement} */ (form.querySelector('#remove-password'));
+    this.#show.addEventListener('click', () => this.#reveal(this.#password.type === 'password'));
+    this.#remove.addEventListener('click', () => this.#unprotect());
     form.addEventListener('submit', (event) => event.preventDefault());
     form.addEventListener('change', (event) => this.#save(/** @type {Field} */ (event.target)));
     form.addEventListener('input', (event) => {
       const field = /** @type {Field} */ (event.target);
       clearTimeout(this.#timers.get(field.name));
+      if (field === this.#password && [...field.value].length < SHORTEST) return;
       this.#timers.set(field.name, window.setTimeout(() => this.#save(field), TYPING));
     });
   }
@@ -32,7 +44,8 @@ export class OptionsForm {
   }
 
   get #fields() {
-    return /** @type {Field[]} */ ([...this.#form.elements]);
+    const all = /** @type {Field[]} */ ([...this.#form.elements]);
+    return all.filter(({ name }) => name);
   }
 
   /** From now on it is this transfer's. @param {import('./transfer-upload.js').TransferUpload} upload */
@@ -46,6 +59,8 @@ export class OptionsForm {
       this.#saved.set(field.name, field.value);
       this.#say(field, '', '');
     }
+    this.#reveal(false);
+    this.#protect(upload.transfer.has_password ?? false);
   }
 
   // A transfer that is continued brings what was said about it before.
@@ -66,18 +81,60 @@ export class OptionsForm {
     const { name, value } = field;
     if (!this.#upload || this.#saved.get(name) === value) return;
     if (name === 'max_downloads' && !/^\s*([1-9]\d*)?\s*$/.test(value)) return this.#say(field, 'wrong', 'Enter a number of at least 1, or nothing.');
+    // An emptied field is one that is being typed anew: nobody's files lie open meanwhile.
+    if (field === this.#password && !value) return this.#protect(this.#upload.transfer.has_password ?? false);
+    const send = () => this.#send(field, this.#change(name, value));
+    if (!await (field === this.#password ? this.#inTurn(send) : send())) return;
+    this.#saved.set(name, value);
+    this.#say(field, 'saved', field === this.#password ? 'Saved. A password is set.' : 'Saved');
+    if (field === this.#password) this.#remove.hidden = false;
+  }
+
+  async #unprotect() {
+    clearTimeout(this.#timers.get('password'));
+    if (!this.#upload || !await this.#inTurn(() => this.#send(this.#password, { password: null }))) return;
+    this.#password.value = '';
+    this.#saved.set('password', '');
+    this.#protect(false);
+    this.#say(this.#password, 'saved', 'Removed. The link opens without one.');
+    this.#password.focus();
+  }
+
+  // Of two that are under way at once the server might do the first one last.
+  /** @param {() => Promise<boolean>} send */
+  #inTurn(send) {
+    this.#turn = this.#turn.then(send);
+    return this.#turn;
+  }
+
+  /** Whether it is now. @param {boolean} isSet */
+  #protect(isSet) {
+    this.#remove.hidden = !isSet;
+    this.#say(this.#password, '', isSet ? 'A password is set. Type another to change it.' : '');
+  }
+
+  /** @param {boolean} isShown */
+  #reveal(isShown) {
+    this.#password.type = isShown ? 'text' : 'password';
+    this.#show.textContent = isShown ? 'Hide' : 'Show';
+    this.#show.setAttribute('aria-label', `${this.#show.textContent} the password`);
+  }
+
+  /** Whether it was saved; if not, its line says why. @param {Field} field @param {import('./backend.js').Options} change */
+  async #send(field, change) {
+    const { name } = field;
     this.#saving.get(name)?.abort();
     const mine = new AbortController();
     this.#saving.set(name, mine);
     try {
-      await this.#upload.edit(this.#change(name, value), mine.signal);
-      this.#saved.set(name, value);
-      this.#say(field, 'saved', 'Saved');
+      await this.#upload?.edit(change, mine.signal);
+      return !mine.signal.aborted;
     } catch (error) {
-      if (mine.signal.aborted) return;
+      if (mine.signal.aborted) return false;
       const failure = asFailure(error);
       const complaint = failure.facts.fields?.find((one) => one.field === name) ?? failure.facts.fields?.[0];
       this.#say(field, 'wrong', complaint ? capital(complaint.message) : `Not saved. ${explain(failure).title}`);
+      return false;
     }
   }
 

@@ -285,7 +285,7 @@ export class SenderView {
       paused: `It works already, and waits for the rest. ${stay}`,
       checking: memory.works ? 'Everything has left this computer. You can close this tab: if something has to be sent again, it can be continued here.'
         : 'Everything has left this computer. Keep this tab open a moment longer, in case something has to be sent again.',
-      done: 'Whoever has this link can download. You can close this tab.',
+      done: 'Whoever has this link, and the password if you set one, can download. You can close this tab.',
     }[this.#shown]);
   }
 

@@ -11,10 +11,10 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter
 
 from app import browsers, cli, config, doors, logs, models, patience, problems
-from app.api import status, transfers
+from app.api import downloads, status, transfers
 from app.db import db, end_session
 from app.extensions import csrf, migrate, queue, storage
-from app.pages import home, transfer, view
+from app.pages import command_line, home, qr_code, transfer, view
 
 __all__ = ["create_app", "models"]
 
@@ -48,8 +48,11 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
 
     app.register_blueprint(status.bp)
     app.register_blueprint(transfers.bp)
+    app.register_blueprint(downloads.bp)
     app.register_blueprint(home.bp)
     app.register_blueprint(transfer.bp)
+    app.register_blueprint(command_line.bp)
+    app.register_blueprint(qr_code.bp)
     # The API takes no cookies, only its own key, so there is nothing for another site to abuse.
     csrf.exempt(transfers.bp)
 

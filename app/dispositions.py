@@ -35,3 +35,15 @@ def attachment(name: str) -> str:
         extension = true.rpartition(".")[2] if "." in true.strip(".") else ""
         plain = f"file.{extension}" if extension.isascii() and extension.isalnum() else "file"
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(true, safe=_ATTR_CHARS)}"
+
+
+def attachment_for_curl(name: str) -> str:
+    """As attachment(), for `curl -J`: it knows neither `filename*` nor escapes, and keeps bytes.
+
+    So the name comes as its plain UTF-8, which a header of WSGI carries as if it were Latin-1.
+    """
+    true = safe_name(name)
+    quotes = "'" if '"' in true else '"'
+    if quotes in true:
+        true, quotes = true.replace('"', "_"), '"'
+    return f"attachment; filename={quotes}{true}{quotes}".encode().decode("latin-1")

@@ -121,6 +121,10 @@ def is_unknown(answer: Response) -> bool:
     return answer.status_code == 404
 
 
+# For blueprints. One share for all routes of links together: whoever guesses may take any of them.
+limit_unknown = limiter.shared_limit(unknown_limit, scope="unknown", deduct_when=is_unknown)
+
+
 def _check_host() -> None:
     """Links and mails never come from this header, and caches in front must not learn from it."""
     if request.path in _PROBES:

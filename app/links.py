@@ -1,8 +1,21 @@
 """Public addresses, made without a request: always from the setting, never from a Host header."""
 
+import uuid
+from urllib.parse import quote
+
 from app.config import settings
 
 
 def transfer_url(slug: str) -> str:
     """The link a sender shares."""
     return f"{settings.base_url}/d/{slug}"
+
+
+def file_url(slug: str, file_id: uuid.UUID) -> str:
+    """One file of a link: counts as a download when it is fetched."""
+    return f"{transfer_url(slug)}/files/{file_id}"
+
+
+def path_url(slug: str, path: str) -> str:
+    """The same by its path; good in any shell between double quotes."""
+    return f"{transfer_url(slug)}/{quote(path)}"

@@ -68,6 +68,11 @@ def json_problem(error: AppError) -> Response:
     return jsonify({"error": told, **error.details})
 
 
+def text_problem(error: AppError) -> Response:
+    """One line, for whoever reads it in a terminal."""
+    return Response(f"{error.title}\n", mimetype="text/plain")
+
+
 def _answer(error: AppError) -> Response:
     prefix = max((p for p in _shapes if request.path.startswith(p)), key=len)
     answer = _shapes[prefix](error)

@@ -45,6 +45,8 @@ UNREACHABLE = re.compile(
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # The fonts are for the test's pages: Latin letters to measure by, and emoji in file names.
 BROWSER_PACKAGES = ("chromium", "fonts-liberation", "fonts-noto-color-emoji")
+# What recipients use in a terminal; the tests use them too. Debian calls the packages the same.
+PROGRAMS = ("curl", "wget", "cksfv", "rhash")
 
 
 class SetupError(Exception):
@@ -189,13 +191,16 @@ def set_up_node() -> None:
 
 
 def set_up_chromium() -> None:
-    """Install Debian's Chromium if there is none."""
-    if any(shutil.which(name) for name in BROWSERS):
+    """Install Debian's Chromium if there is none, and the recipients' programs."""
+    missing = [name for name in PROGRAMS if not shutil.which(name)]
+    if not any(shutil.which(name) for name in BROWSERS):
+        missing += BROWSER_PACKAGES
+    if not missing:
         return
-    install = "apt-get install -y --no-install-recommends " + " ".join(BROWSER_PACKAGES)
-    by_hand = "The tests drive Chromium, which is not installed.\n" + as_root(install)
+    install = "apt-get install -y --no-install-recommends " + " ".join(missing)
+    by_hand = "The tests need programs that are not installed.\n" + as_root(install)
     if not shutil.which("apt-get"):
-        raise SetupError("The tests drive Chromium. Install it so that `chromium` is found.")
+        raise SetupError(f"The tests need these programs: {', '.join(missing)}.")
     prefix: list[str] = []
     if os.geteuid() != 0:
         prefix = ["sudo", "-n"]
@@ -203,7 +208,8 @@ def set_up_chromium() -> None:
             [*prefix, "true"], stderr=subprocess.DEVNULL
         ):
             raise SetupError(by_hand)
-    say("installing Chromium and fonts with apt-get, about 150 MB")
+    size = ", about 150 MB" if "chromium" in missing else ""
+    say(f"installing {', '.join(missing)} with apt-get{size}")
     for words in (["apt-get", "update"], install.split()):
         command = [*prefix, "env", "DEBIAN_FRONTEND=noninteractive", *words]
         code, log = _run([*command, "-q", "-o", "DPkg::Lock::Timeout=300"], _shown_by_apt)

@@ -6,7 +6,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from app.dispositions import attachment, safe_name
+from app.dispositions import attachment, attachment_for_curl, safe_name
 
 NAMES = [
     "plain.txt", "with space.txt", 'quo"te.txt', "apo'strophe.txt", "semi;colon.txt", "per%41cent.txt",
@@ -55,3 +55,17 @@ def test_ordinary_names_are_kept_to_the_letter() -> None:
 
 def test_the_old_fashioned_name_keeps_the_extension() -> None:
     assert 'filename="file.pdf"' in attachment("العربية.pdf")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_curl_is_told_the_name_in_its_own_bytes(name: str) -> None:
+    header = attachment_for_curl(name).encode("latin-1").decode()
+    match = re.fullmatch(r"attachment; filename=(['\"])(.+)\1", header)
+    assert match
+    assert match[1] not in match[2]
+    assert match[2] == safe_name(name)
+    assert not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in header)
+
+
+def test_of_both_quotes_in_a_name_curl_is_told_one() -> None:
+    assert attachment_for_curl('it\'s "it"') == 'attachment; filename="it\'s _it_"'

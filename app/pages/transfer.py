@@ -1,35 +1,29 @@
 """/d/<slug>: the recipient's page, its password, its changing region, the click that downloads."""
 
-import hashlib
-import re
 import secrets
 import uuid
-from typing import Any
 
 from flask import Blueprint, Response, redirect, request, session, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
-from app.config import settings
-from app.doors import is_unknown, limiter, unknown_limit
+from app.doors import limit_unknown
 from app.errors import AppError, Gone, PasswordNeeded, PasswordWrong, TooManyTries
 from app.extensions import csrf
+from app.pages import command_line
 from app.pages.view import page_or_fragment
+from app.proofs import proof_of, remember
 from app.services import downloads
 from app.services.downloads import TransferView
 
 bp = Blueprint("transfer", __name__, url_prefix="/d")
-limiter.limit(unknown_limit, deduct_when=is_unknown)(bp)
-
-# Programs that a person starts to fetch a file; link previews and scanners call themselves else.
-_COMMAND_LINE = re.compile(r"(curl|wget|aria2|httpie|xh)/", re.IGNORECASE)
-# What the cookies' names begin with that remember a right password, and how many a browser keeps.
-_PROOF = "beeline-open-"
-MOST_PROOFS = 20
+limit_unknown(bp)
 
 
 @bp.get("/<slug:slug>")
-def show_transfer(slug: str) -> Response:
+def show_transfer(slug: str) -> AnyResponse:
     """The files and what may be done with them; looking never counts as a download."""
+    if command_line.fetches():
+        return command_line.fetch_transfer(slug)
     view = _view(slug)
     if view.state == "ready" and "visitor" not in session:
         # Known before the first click, so that two clicks at once are one visitor's.
@@ -46,7 +40,7 @@ def unlock_transfer(slug: str) -> AnyResponse:
     page = redirect(url_for(".show_transfer", slug=slug), 303)
     try:
         if (given := request.form.get("password")) and (proof := downloads.unlock(slug, given)):
-            _remember_proof(page, slug, proof)
+            remember(page, slug, proof)
     except Gone:
         return page
     except (PasswordWrong, TooManyTries) as error:
@@ -64,16 +58,8 @@ def download_file(slug: str, file_id: uuid.UUID) -> AnyResponse:
     return _to_storage(slug, file_id)
 
 
-@bp.get("/<slug:slug>/files/<uuid:file_id>")
-def download_file_by_command(slug: str, file_id: uuid.UUID) -> AnyResponse:
-    """`curl -OJL` gets the file; everybody else who follows the link, the page with the button."""
-    if _COMMAND_LINE.match(request.user_agent.string) and request.method == "GET":
-        return _to_storage(slug, file_id)
-    return redirect(url_for(".show_transfer", slug=slug), 303)
-
-
 def _view(slug: str) -> TransferView:
-    return downloads.view(slug, session.get("visitor"), _proof(slug))
+    return downloads.view(slug, session.get("visitor"), proof_of(slug))
 
 
 def _page(view: TransferView, error: AppError | None) -> Response:
@@ -94,30 +80,9 @@ def _page(view: TransferView, error: AppError | None) -> Response:
     return answer
 
 
-def _proof_cookie(slug: str) -> str:
-    """One for each transfer; its name tells nobody which."""
-    name = f"{_PROOF}{hashlib.sha256(slug.encode()).hexdigest()[:16]}"
-    return f"__Host-{name}" if settings.is_https else name
-
-
-def _proof(slug: str) -> str | None:
-    return request.cookies.get(_proof_cookie(slug))
-
-
-def _remember_proof(answer: AnyResponse, slug: str, proof: str) -> None:
-    """For this browser's visits within the lifetime; the eldest go where there are too many."""
-    rules: dict[str, Any] = {"secure": settings.is_https, "httponly": True, "samesite": "Lax"}
-    # Browsers send the eldest first, and servers refuse a header of more than 8 KiB.
-    known = [name for name in request.cookies if name.removeprefix("__Host-").startswith(_PROOF)]
-    for name in known[: -MOST_PROOFS + 1]:
-        answer.delete_cookie(name, **rules)
-    lifetime = settings.unlock_ttl_in_hours * 3600
-    answer.set_cookie(_proof_cookie(slug), proof, max_age=lifetime, **rules)
-
-
 def _to_storage(slug: str, file_id: uuid.UUID) -> AnyResponse:
     try:
-        url = downloads.file_url(slug, file_id, session.get("visitor"), _proof(slug))
+        url = downloads.file_url(slug, file_id, session.get("visitor"), proof_of(slug))
     except (Gone, PasswordNeeded):
         if _is_browser():
             return redirect(url_for(".show_transfer", slug=slug), 303)

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from flask import Flask, Response, g, make_response, render_template, request
 
 from app.errors import AppError
-from app.problems import json_problem, speaks
+from app.pages import command_line
+from app.problems import json_problem, speaks, text_problem
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
@@ -14,6 +15,7 @@ def init_app(app: Flask) -> None:
     """Give templates their filters."""
     app.add_template_filter(filesize)
     app.add_template_filter(plain_date)
+    app.add_template_filter(command_line.shortest_address)
 
 
 def filesize(size: int) -> str:
@@ -47,6 +49,17 @@ def page_or_json(error: AppError) -> Response:
 
 
 @speaks("/d/")
+def link_problem(error: AppError) -> Response:
+    """As what was asked for: JSON for `<link>.json`, a line for a command line, else a page."""
+    # Below a link its files have their own names, and those may end as they like.
+    if request.blueprint in (None, "downloads"):
+        if request.path.endswith(".json"):
+            return json_problem(error)
+        if request.path.endswith(".sfv"):
+            return text_problem(error)
+    return text_problem(error) if command_line.is_program() else page_problem(error)
+
+
 def page_problem(error: AppError) -> Response:
     """An error as a page of its own words."""
     return make_response(

@@ -7,6 +7,7 @@ files it takes and however often; a client without cookies counts each time. Loo
 import hashlib
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -129,6 +130,37 @@ def _locked_view(transfer: Transfer, state: str) -> TransferView:
     )
 
 
+def open_view(slug: str, visitor: str | None = None, proof: str | None = None) -> TransferView:
+    """As view(), but raises Gone where nothing can be had any more, and PasswordNeeded."""
+    shown = view(slug, visitor, proof)
+    if shown.is_locked:
+        raise PasswordNeeded
+    if shown.has_ended:
+        raise Gone(_ENDED[shown.state], reason=shown.state)
+    return shown
+
+
+def find_file(
+    slug: str, at: uuid.UUID | int | str, visitor: str | None = None, proof: str | None = None
+) -> File:
+    """A file by its id, its number in the sender's order (from 1), or its path; counts nothing.
+
+    Raises NotFound, and Gone and PasswordNeeded as open_view() does.
+    """
+    transfer, is_due = _by_slug(slug)
+    state = _state_shown(transfer, is_due)
+    if state not in _OVER and not locks.is_open(transfer, proof):
+        raise PasswordNeeded
+    if state in _ENDED and not (state == "limit_reached" and _counted(transfer.id, visitor)):
+        raise Gone(_ENDED[state], reason=state)
+    if isinstance(at, uuid.UUID):
+        return _file_of(transfer, at)
+    if isinstance(at, str):
+        return _file_at_path(transfer, at)
+    in_order = select(File.id).where(File.transfer_id == transfer.id).order_by(File.position)
+    return _file_where(transfer, File.id == in_order.offset(at - 1).limit(1).scalar_subquery())
+
+
 def unlock(slug: str, password: str) -> str | None:
     """Try a password: the proof that view() and file_url() take; None if there is no password.
 
@@ -242,7 +274,19 @@ def _one(condition: ColumnElement[bool]) -> tuple[Transfer, bool]:
 
 
 def _file_of(transfer: Transfer, file_id: uuid.UUID) -> File:
-    found = files_of(transfer.id, File.id == file_id)
+    return _file_where(transfer, File.id == file_id)
+
+
+def _file_at_path(transfer: Transfer, path: str) -> File:
+    """An id is good here too: whoever writes an address by hand need not know which it is."""
+    with suppress(ValueError, NotFound):
+        return _file_of(transfer, uuid.UUID(path))
+    # PostgreSQL takes no text with a zero byte, so no path has one.
+    return _file_where(transfer, File.path == path.replace("\0", "/"))
+
+
+def _file_where(transfer: Transfer, condition: ColumnElement[bool]) -> File:
+    found = files_of(transfer.id, condition)
     if not found:
         raise NotFound("This transfer has no such file.")
     return found[0]

@@ -225,6 +225,42 @@ def test_one_file_still_on_its_way_and_no_file_at_all(
     seen(opened("/d/" + "x" * 32), "error-unknown-link")
 
 
+def test_the_ways_without_this_browser(
+    opened: Callable[[str], Page], seen: Any, open_page: OpenPage, files: list[Path]
+) -> None:
+    many, one = send(open_page(), *files), send(open_page(), files[1])
+    for name, link in (("many", many), ("one", one)):
+        reader = opened(link)
+        code = reader.get_by_role("img", name="QR code of this page's link")
+        expect(code).to_be_hidden()
+        reader.get_by_text("Command line", exact=True).click()
+        reader.get_by_text("QR code", exact=True).click()
+        expect(code).to_be_visible()
+        expect(code).not_to_have_js_property("naturalWidth", 0)
+        seen(reader, f"recipient-elsewhere-{name}")
+
+
+def test_a_command_is_copied_whole(open_page: OpenPage, files: list[Path]) -> None:
+    reader = open_page(send(open_page(), files[1]), permissions=["clipboard-read"])
+    reader.get_by_text("Command line", exact=True).click()
+    button = reader.get_by_role("button", name="Copy the command: Download")
+    button.click()
+    expect(button).to_have_text("Copied")
+    copied = reader.evaluate("navigator.clipboard.readText()")
+    assert copied == f'curl -OJL "{reader.url}"'
+    expect(button).to_have_text("Copy")
+
+
+def test_the_senders_code_is_of_the_link(open_page: OpenPage, files: list[Path]) -> None:
+    page = open_page()
+    code = page.get_by_role("img", name="QR code of the link")
+    expect(code).to_be_hidden()
+    link = send(page, files[1])
+    expect(code).to_be_visible()
+    expect(code).not_to_have_js_property("naturalWidth", 0)
+    assert link.endswith((code.get_attribute("src") or "").removesuffix(".svg"))
+
+
 def test_twice_as_large_nothing_is_lost(open_page: OpenPage, files: list[Path]) -> None:
     half = {"width": 640, "height": 450}
     look(open_page(viewport=half, device_scale_factor=2), "home-zoomed")

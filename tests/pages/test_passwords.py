@@ -8,8 +8,7 @@ from datetime import timedelta
 import pytest
 from flask.testing import FlaskClient
 
-from app import clock
-from app.pages.transfer import MOST_PROOFS
+from app import clock, proofs
 from tests.factories import Sender, Sent, http
 from tests.pages.test_pages import token_in
 
@@ -228,8 +227,8 @@ def test_s06_another_site_cannot_try_for_its_visitor(sender: Sender, headers: di
 def test_a_browser_keeps_so_many_and_the_eldest_go(
     sender: Sender, ada: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.pages.transfer.MOST_PROOFS", 3)
-    assert MOST_PROOFS * 150 < 4096
+    monkeypatch.setattr("app.proofs.MOST", 3)
+    assert proofs.MOST * 150 < 4096
     many = [sender.create(password="open sesame") for _ in range(5)]
     for sent in many:
         assert unlock(ada, sent).status_code == 303
@@ -251,3 +250,24 @@ def test_the_api_never_tells_it(sender: Sender, where: str) -> None:
         assert "open sesame" not in text
         assert "argon2" not in text
     assert "open sesame" not in json.dumps(sent.json)
+
+
+def test_no_other_way_tells_or_gives_anything_before_the_password(
+    sender: Sender, ada: FlaskClient
+) -> None:
+    """JSON, checksums, curl by number, path or link; the code tells no more than the link."""
+    sent = protected(sender)
+    link = f"/d/{sent.slug}"
+    ways = [link, f"{link}/files/1", f"{link}/{NAME}", f"{link}/no such file", file_of(sent)]
+    for way in [*ways, f"{link}.json", f"{link}.sfv"]:
+        answer = ada.get(way, headers=CURL)
+        assert answer.status_code == 401, way
+        assert not any(secret in answer.text for secret in SECRETS), way
+    assert ada.get(f"{link}.json").json["error"]["code"] == "password_needed"
+    assert ada.get(f"{link}.svg").status_code == 200
+    assert sent.row().download_count == 0
+    assert unlock(ada, sent).status_code == 303
+    assert ada.get(f"{link}.json").json["files"][0]["path"] == NAME
+    assert NAME in ada.get(f"{link}.sfv").text
+    for way in ways:
+        assert ada.get(way, headers=CURL).status_code == (404 if "no such" in way else 303), way

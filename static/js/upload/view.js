@@ -227,6 +227,8 @@ export class SenderView {
   #finish() {
     void this.#letGo(this.#upload);
     this.#files.refresh();
+    // From here, whatever host the link names: pictures come from nowhere else.
+    this.#get('qr').setAttribute('src', `${new URL(this.#link().href).pathname}.svg`);
     this.#show('done');
     this.#draw(100);
     const count = this.#upload?.files.size ?? 0;

@@ -1,0 +1,83 @@
+"""/d/<slug>.json and .sfv: what a link holds, for programs. Looking counts no download."""
+
+from collections import Counter
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, session
+
+from app import links
+from app.api.auth import anyone
+from app.dispositions import safe_name
+from app.doors import limit_unknown
+from app.models import File
+from app.proofs import proof_of
+from app.services import downloads
+
+bp = Blueprint("downloads", __name__, url_prefix="/d")
+limit_unknown(bp)
+
+
+@bp.get("/<slug:slug>.json")
+@anyone
+def show_link(slug: str) -> Response:
+    """What the recipient's page shows."""
+    view = downloads.open_view(slug, session.get("visitor"), proof_of(slug))
+    return jsonify(
+        {
+            "link": view.link,
+            "state": view.state,
+            "title": view.title,
+            "message": view.message,
+            "expires_at": view.expires_at.isoformat(),
+            "downloads_left": view.downloads_left,
+            "total_size": view.total_size,
+            "files": [_file_json(slug, file) for file in view.files],
+        }
+    )
+
+
+@bp.get("/<slug:slug>.sfv")
+@anyone
+def show_checksums(slug: str) -> Response:
+    """The checksums that storage verified, as `cksfv -f` and `rhash -c` read them."""
+    view = downloads.open_view(slug, session.get("visitor"), proof_of(slug))
+    return Response(_sfv(view), mimetype="text/plain")
+
+
+def _file_json(slug: str, file: File) -> dict[str, Any]:
+    return {
+        "id": str(file.id),
+        "path": file.path,
+        "size": file.size,
+        "content_type": file.content_type,
+        "crc32": _crc32(file),
+        "state": file.upload.state,
+        "download_url": links.file_url(slug, file.id),
+    }
+
+
+def _crc32(file: File) -> str | None:
+    return file.upload.crc32.hex() if file.upload.crc32 else None
+
+
+def _sfv(view: downloads.TransferView) -> str:
+    """A line for each file with a checksum, a comment for each without: none is passed over."""
+    names = _saved_names(view.files)
+    lines = [f"; {view.link}", "; CRC32 finds accidents, not forgeries."]
+    for file in view.files:
+        crc32, name = _crc32(file), names[file.path]
+        lines.append(f"{name} {crc32.upper()}" if crc32 else f"; no checksum is known of: {name}")
+    return "\n".join([*lines, ""])
+
+
+def _saved_names(files: Any) -> dict[str, str]:
+    """What each is called once it is saved; with its folders where two would be called the same."""
+    counts = Counter(safe_name(file.name) for file in files)
+    saved = {}
+    for file in files:
+        name = safe_name(file.name)
+        if counts[name] > 1:
+            name = "/".join(safe_name(piece) for piece in file.path.split("/"))
+        # A line that begins so would be a comment.
+        saved[file.path] = f"./{name}" if name[0] in ";#" else name
+    return saved

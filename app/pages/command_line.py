@@ -1,0 +1,96 @@
+"""The recipient without a browser: `curl -OJL <link>`, and what tells such a fetch from a look.
+
+Nobody presses a button in a terminal, so there the GET itself is the wish. It is one only when a
+program that people start by hand says who it is and nothing says otherwise (decision 0005); every
+other GET is a look, which leads to the page and costs nothing.
+"""
+
+import re
+import secrets
+import uuid
+
+from flask import Blueprint, Response, redirect, request, session, url_for
+from werkzeug.wrappers import Response as AnyResponse
+
+from app import links
+from app.dispositions import attachment_for_curl, safe_name
+from app.doors import limit_unknown
+from app.models import File
+from app.proofs import proof_of
+from app.services import downloads
+
+bp = Blueprint("command_line", __name__, url_prefix="/d")
+limit_unknown(bp)
+
+# The whole of what they say of themselves: "curl/8.5.0", "Wget/1.21.3 (linux-gnu)". Whatever says
+# more, such as "curl/7.64 (compatible; LinkChecker/2; +https://...)", was not started by hand.
+_PROGRAM = re.compile(r"(curl|wget|aria2|httpie|xh)/[\w.+-]+( \([\w .-]+\))?", re.IGNORECASE)
+# Sent by browsers, prefetchers and crawlers, and by no program of these unless it is made to.
+_NOT_BY_HAND = (
+    "Sec-Fetch-Site", "Sec-Fetch-Mode", "Origin", "From",
+    "Purpose", "Sec-Purpose", "X-Purpose", "X-Moz",
+)  # fmt: skip
+
+
+def is_program() -> bool:
+    """Whether a program that a person started in a terminal asks."""
+    return (
+        _PROGRAM.fullmatch(request.user_agent.string) is not None
+        and "text/html" not in request.headers.get("Accept", "")
+        and not any(name in request.headers for name in _NOT_BY_HAND)
+    )
+
+
+def fetches() -> bool:
+    """Whether this request is a wish for the file and not a look: HEAD and OPTIONS never are."""
+    return request.method == "GET" and is_program()
+
+
+def fetch_transfer(slug: str) -> AnyResponse:
+    """The one file there is, or the list of them in plain text, which counts nothing."""
+    view = downloads.open_view(slug, session.get("visitor"), proof_of(slug))
+    if view.file_count == 1:
+        return _to_storage(slug, view.files[0])
+    return Response(_list(view), mimetype="text/plain")
+
+
+@bp.get("/<slug:slug>/files/<uuid:at>")
+@bp.get("/<slug:slug>/files/<int(min=1, max=1000000):at>")
+@bp.get("/<slug:slug>/<path:at>")
+def fetch_file(slug: str, at: uuid.UUID | int | str) -> AnyResponse:
+    """One file by id, number or path for a program; for everybody else the page with the button."""
+    if not fetches():
+        return redirect(url_for("transfer.show_transfer", slug=slug), 303)
+    file = downloads.find_file(slug, at, session.get("visitor"), proof_of(slug))
+    return _to_storage(slug, file)
+
+
+def _to_storage(slug: str, file: File) -> AnyResponse:
+    # Whoever keeps cookies (wget does, `curl -b ""` too) may try again without counting again.
+    visitor = session.setdefault("visitor", secrets.token_urlsafe(16))
+    answer = redirect(downloads.file_url(slug, file.id, visitor, proof_of(slug)), 303)
+    if request.user_agent.string.lower().startswith("curl/"):
+        # curl takes the first name that it is told; storage could only tell it one in ASCII.
+        answer.headers["Content-Disposition"] = attachment_for_curl(file.name)
+    return answer
+
+
+def shortest_address(view: downloads.TransferView) -> str:
+    """A file's address as a person would write it, for an example; none that means another file."""
+    plain = [file.path for file in view.files if not file.path.startswith("files/")]
+    if not plain:
+        return links.file_url(view.slug, view.files[0].id)
+    return links.path_url(view.slug, min(plain, key=len))
+
+
+def _list(view: downloads.TransferView) -> str:
+    """Names without what a terminal would obey, each above an address to fetch it by."""
+    lines = [] if view.state == "ready" else ["The files have not arrived completely yet.", ""]
+    for file in view.files:
+        size = f"{file.size:,} {'byte' if file.size == 1 else 'bytes'}"
+        name = "/".join(safe_name(piece) for piece in file.path.split("/"))
+        lines += [f"{name}  ({size})", f"  {links.file_url(view.slug, file.id)}"]
+    if view.file_count > 1:
+        lines += ["", "All of them, as one download:"]
+        lines += [f'  curl -b "" -OJL "{view.link}/files/[1-{view.file_count}]"']
+    return "\n".join([*lines, "", f"As JSON: {view.link}.json", f"Checksums: {view.link}.sfv", ""])

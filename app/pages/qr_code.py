@@ -1,0 +1,20 @@
+"""/d/<slug>.svg: the link as a QR code, for the sender's page and the recipient's."""
+
+from flask import Blueprint, Response, session
+
+from app.doors import limit_unknown
+from app.errors import Gone
+from app.qr import qr_svg
+from app.services import downloads
+
+bp = Blueprint("qr_code", __name__, url_prefix="/d")
+limit_unknown(bp)
+
+
+@bp.get("/<slug:slug>.svg")
+def show_code(slug: str) -> Response:
+    """A picture of the link for as long as it leads somewhere; it tells no more than the link."""
+    view = downloads.view(slug, session.get("visitor"))
+    if view.has_ended:
+        raise Gone
+    return Response(qr_svg(view.link), mimetype="image/svg+xml")

@@ -191,8 +191,9 @@ class Place:
 @contextlib.contextmanager
 def opened(data: Path, endpoint: str, *, with_beeline: bool = True) -> Generator[Place]:
     """A place whose endpoint ("s3", or "sink" that forgets) keeps its bytes in `data`."""
-    services.ALL = (*services.ALL, Sink)
     with contextlib.ExitStack() as running:
+        running.callback(setattr, services, "ALL", services.ALL)
+        services.ALL = (*services.ALL, Sink)
         environ = running.enter_context(services.started([endpoint], var=data / endpoint))
         if with_beeline:
             environ |= running.enter_context(services.started(["postgres", "redis"]))

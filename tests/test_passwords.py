@@ -13,7 +13,9 @@ from app.errors import Unavailable
 PARAMETERS = re.compile(r"\$argon2id\$v=19\$m=(\d+),t=(\d+),p=(\d+)\$[\w+/]{22}\$[\w+/]{43}")
 
 
-@pytest.mark.parametrize("stored", [passwords.hashed("word"), passwords.NOBODYS])
+@pytest.mark.parametrize(
+    "stored", [passwords.hashed("word"), passwords.NOBODYS], ids=["hashed", "nobodys"]
+)
 def test_s11_it_is_argon2id_at_owasps_least_or_above(stored: str) -> None:
     """A try where there is no password costs the same as where there is one."""
     found = PARAMETERS.fullmatch(stored)

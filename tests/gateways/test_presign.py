@@ -35,6 +35,18 @@ def presigner(rng: random.Random) -> tuple[Presigner, Credentials, str]:
     return made, credentials, region
 
 
+def like(client: Any, *, in_path: bool) -> Presigner:
+    """Ours, for where a client of boto3's points, with its keys "AK" and "SK"."""
+    return Presigner(
+        client.meta.endpoint_url,
+        "bucket",
+        "eu-west-1",
+        in_path=in_path,
+        credentials=lambda: Credentials("AK", "SK"),
+        now=lambda: NOW,
+    )
+
+
 def botocores(
     method: str,
     url: str,
@@ -125,14 +137,7 @@ def test_botocores_own_presigner_signs_a_checksum_alike(
     monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: NOW.replace(tzinfo=None))
     checksum = crc32_of(b"what is sent")
     given = {"Bucket": "bucket", "Key": "beeline/k", "ContentLength": 12, "ChecksumCRC32": checksum}
-    ours = Presigner(
-        client.meta.endpoint_url,
-        "bucket",
-        "eu-west-1",
-        in_path=in_path,
-        credentials=lambda: Credentials("AK", "SK"),
-        now=lambda: NOW,
-    )
+    ours = like(client, in_path=in_path)
     if operation == "upload_part":
         given |= {"PartNumber": 7, "UploadId": "u"}
         (url,) = ours.part_urls("beeline/k", "u", [(7, 12)], expires_in=60, checksums=[checksum])
@@ -158,12 +163,5 @@ def test_addresses_are_where_boto3_would_send_them(in_path: bool) -> None:
     )
     make: Callable[..., str] = client.generate_presigned_url
     theirs = make("get_object", Params={"Bucket": "bucket", "Key": "a/b c"}, ExpiresIn=60)
-    ours = Presigner(
-        client.meta.endpoint_url,
-        "bucket",
-        "eu-west-1",
-        in_path=in_path,
-        credentials=lambda: Credentials("AK", "SK"),
-        now=lambda: NOW,
-    )
+    ours = like(client, in_path=in_path)
     assert ours.url("GET", "a/b c", expires_in=60).split("?")[0] == theirs.split("?")[0]

@@ -6,6 +6,11 @@ import { Failure } from './failure.js';
 /** @typedef {(piece: import('./put-part.js').Piece, signal: AbortSignal, onProgress: (sent: number) => void) => Promise<void>} PutPart */
 /** @typedef {{putPart: PutPart, checksum?: (blob: Blob) => Promise<string>}} Means */
 
+/** Bytes of so many pieces of a file, of which the last may be short. @param {FilePlan} plan @param {Set<number>} held */
+export function sizeHeld({ size, part_size: each, part_count: count }, held) {
+  return held.size * each - (held.has(count) ? count * each - size : 0);
+}
+
 export class FileUpload {
   #blob;
   #means;
@@ -36,10 +41,7 @@ export class FileUpload {
   get isSummed() { return this.plan.checksum_algorithm === 'CRC32'; }
 
   /** Bytes that the storage has. */
-  get safeSize() {
-    const last = this.#held.has(this.plan.part_count) ? this.sizeOf(this.plan.part_count) - this.plan.part_size : 0;
-    return this.#held.size * this.plan.part_size + last;
-  }
+  get safeSize() { return sizeHeld(this.plan, this.#held); }
 
   /** Bytes that left, safe or not. It goes back when a piece has to be sent again. */
   get sentSize() {

@@ -1,4 +1,6 @@
 // One offer to go on: what is known of its transfer, and its place on the page.
+import { sizeHeld } from './file-upload.js';
+import { drawLine } from './line.js';
 import { nameOf } from './memory.js';
 import { plural, size } from './progress.js';
 
@@ -13,9 +15,8 @@ import { plural, size } from './progress.js';
  */
 
 /** Bytes of a file that the storage holds. @param {FilePlan} plan @param {number[]} held */
-export function safeSize({ state, size: whole, part_size: each, part_count: count }, held) {
-  if (state === 'COMPLETE') return whole;
-  return held.length * each - (held.includes(count) ? count * each - whole : 0);
+export function safeSize(plan, held) {
+  return plan.state === 'COMPLETE' ? plan.size : sizeHeld(plan, new Set(held));
 }
 
 /** What to ask for, by what is missing. @param {FilePlan[]} missing */
@@ -56,10 +57,7 @@ export class Offer {
     const begun = new Date(transfer.created_at).toLocaleString(undefined, { month: 'short', day: 'numeric', hour: 'numeric', minute: '2-digit' });
     this.#one('.offer-facts').textContent = [`${size(safe)} of ${size(total)}`, transfer.files.length > 1 && plural(transfer.files.length, 'file'), `begun ${begun}`].filter(Boolean).join(' · ');
     this.percent = this.needed.length ? Math.min(99, Math.floor(100 * safe / (total || 1))) : 100;
-    const line = this.#one('.beeline');
-    line.setAttribute('aria-valuenow', String(this.percent));
-    line.querySelector('.beeline-drawn')?.setAttribute('stroke-dasharray', `${this.percent} 200`);
-    line.querySelector('.beeline-now')?.setAttribute('cx', `${this.percent}%`);
+    drawLine(this.#one('.beeline'), this.percent);
   }
 
   /** Files of which something has to be sent. */

@@ -3,6 +3,7 @@
 import { browserWorld } from './browser-world.js';
 import { asFailure, details, explain } from './failure.js';
 import { FileList } from './file-list.js';
+import { drawLine } from './line.js';
 import { memory } from './memory.js';
 import { OptionsForm } from './options-form.js';
 import { tooMuch, withUniquePaths } from './pick-files.js';
@@ -216,7 +217,7 @@ export class SenderView {
     const percent = this.#percent(upload);
     this.#files.refresh();
     this.#show('paused');
-    this.#draw(percent);
+    drawLine(this.#get('line'), percent);
     this.#text('figure', `${percent} %`);
     this.#text('heading', percent ? `Paused. ${percent} % is safe.` : 'Paused. What was sent is safe.');
     this.#text('bytes', `${size(upload.safeSize)} of ${size(upload.totalSize)}`);
@@ -230,7 +231,7 @@ export class SenderView {
     // From here, whatever host the link names: pictures come from nowhere else.
     this.#get('qr').setAttribute('src', `${new URL(this.#link().href).pathname}.svg`);
     this.#show('done');
-    this.#draw(100);
+    drawLine(this.#get('line'), 100);
     const count = this.#upload?.files.size ?? 0;
     this.#text('heading', count === 1 ? 'Your file is ready to download' : `Your ${plural(count, 'file')} are ready to download`);
     this.#text('bytes', size(this.#upload?.totalSize ?? 0));
@@ -318,7 +319,7 @@ export class SenderView {
     const progress = this.#progress;
     progress.update(upload.sentSize, upload.totalSize);
     const { percent, speed } = progress;
-    this.#draw(percent);
+    drawLine(this.#get('line'), percent);
     this.#text('figure', `${percent} %`);
     this.#text('heading', `Sending ${plural(upload.files.size, 'file')}`);
     this.#text('bytes', `${size(progress.reached)} of ${size(upload.totalSize)}`);
@@ -335,7 +336,7 @@ export class SenderView {
   /** @param {TransferUpload} upload */
   #showCheck(upload) {
     const count = upload.files.size;
-    this.#draw(100);
+    drawLine(this.#get('line'), 100);
     this.#text('heading', 'Making sure that everything arrived whole');
     this.#text('bytes', count > 1 ? `${upload.checkedCount} of ${plural(count, 'file')}` : size(upload.totalSize));
     document.title = `Checking · ${NAME}`;
@@ -376,14 +377,6 @@ export class SenderView {
     this.#get('cancel-ask').hidden = !asking;
     this.#get('cancel').setAttribute('aria-expanded', String(asking));
     this.#get(asking ? 'cancel-no' : 'cancel').focus();
-  }
-
-  /** @param {number} percent */
-  #draw(percent) {
-    const line = this.#get('line');
-    line.setAttribute('aria-valuenow', String(percent));
-    line.querySelector('.beeline-drawn')?.setAttribute('stroke-dasharray', `${percent} 200`);
-    line.querySelector('.beeline-now')?.setAttribute('cx', `${percent}%`);
   }
 
   // --- Small things ------------------------------------------------------------------------------

@@ -218,6 +218,11 @@ class Settings:
     download_window_in_minutes: int = setting(
         _whole(1, 24 * 60), "repeats by one browser within this time are one download", 60
     )
+    zip_at_once: bool = setting(
+        _switch,
+        "make the zip of each transfer when it has arrived; false: when first asked for",
+        False,
+    )
     sweep_max_share_in_percent: int = setting(
         _whole(0, 100), "a sweep refuses to remove a larger share of unknown things", 20
     )

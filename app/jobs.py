@@ -57,10 +57,14 @@ ABORT_UNKNOWN = Job("app.services.upkeep.abort_unknown_uploads", queue="removal"
 # Reads the listing of the whole bucket, which may take minutes.
 REMOVE_ORPHANS = Job("app.services.upkeep.remove_orphans", queue="removal", timeout_seconds=3600)
 
+# Works in turns of a minute, but reads a file without a CRC32 to its end.
+BUILD_ARCHIVE = Job("app.services.archives.build", queue="archives", timeout_seconds=86400)
+
 # A worker takes from the first of these that holds anything. The sweep queue comes first: its jobs
 # ask the database only, are short, and are what repairs the rest. The removal queue comes last: its
 # jobs wait for storage, and nobody waits for them.
-QUEUES = ["sweep", "default", "removal"]
+# Zips come after all of these, and the Procfile gives them workers of their own (F35).
+QUEUES = ["sweep", "default", "removal", "archives"]
 
 SCHEDULE: list[tuple[int, Job]] = [
     (5, REQUEUE_STUCK),

@@ -1,4 +1,5 @@
-"""Who is working on a transfer: a lease in its row, with a token that fences out the late.
+"""Who is working on a transfer, or on its zip: a lease in the row, with a token that fences out
+the late.
 
 Queues deliver twice, at once, or not at all; a worker may be killed at any instruction. So the
 work on a transfer starts by claiming its lease, a heartbeat renews it, and every write of the
@@ -13,15 +14,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, Engine, or_, update
+from sqlalchemy import ColumnElement, Engine, Update, or_, update
 
 from app.clock import db_now
 from app.db import db, discard, is_away, transaction
 from app.errors import Outage
-from app.models import State, Transfer
+from app.models import Archive, Transfer
 
 log = logging.getLogger(__name__)
 
+# What is worked on, and the column that says of which transfer.
+Row = type[Transfer] | type[Archive]
 LEASE_SECONDS = 25
 HEARTBEAT_SECONDS = 8
 # How long to leave a transfer alone after its n-th failed attempt.
@@ -32,9 +35,10 @@ OUTAGE_SECONDS = 4
 
 
 class Lease:
-    """One claim of one transfer; `lost` is set when somebody else may be at it."""
+    """One claim of one transfer's row; `lost` is set when somebody else may be at it."""
 
-    def __init__(self, transfer_id: uuid.UUID, attempt: int) -> None:
+    def __init__(self, row: Row, transfer_id: uuid.UUID, attempt: int) -> None:
+        self.row = row
         self.transfer_id = transfer_id
         self.token = uuid.uuid4()
         self.attempt = attempt
@@ -43,7 +47,16 @@ class Lease:
     @property
     def is_mine(self) -> ColumnElement[bool]:
         """The condition that every write of this work's result carries."""
-        return Transfer.lease_token == self.token
+        return self.row.lease_token == self.token
+
+    @property
+    def mine(self) -> Update:
+        """An UPDATE of the row if it is still this claim's; give it its values and run it."""
+        return (
+            update(self.row)
+            .where(_is_of(self.row, self.transfer_id), self.is_mine)
+            .execution_options(synchronize_session=False)
+        )
 
     def forgive(self) -> None:
         """Nothing has failed here: this attempt is none of those that are counted."""
@@ -51,14 +64,16 @@ class Lease:
 
 
 @contextmanager
-def hold(transfer_id: uuid.UUID, state: State) -> Iterator[Lease | None]:
-    """Work on a transfer alone while it is in `state`; None if another does, or it is not in it.
+def hold(
+    row: Row, transfer_id: uuid.UUID, is_wanted: ColumnElement[bool]
+) -> Iterator[Lease | None]:
+    """Work on a transfer, or on its zip, alone; None if another does, or it is not wanted (now).
 
     Leaving the block gives the lease back; leaving it by an exception keeps others away for a
     backoff that grows with each attempt, or a moment when something was merely away
     (`is_outage`). Dying in it costs others LEASE_SECONDS.
     """
-    lease = _claim(transfer_id, state)
+    lease = _claim(row, transfer_id, is_wanted)
     if lease is None:
         yield None
         return
@@ -81,9 +96,14 @@ def hold(transfer_id: uuid.UUID, state: State) -> Iterator[Lease | None]:
         heart.join()
 
 
-def is_free() -> ColumnElement[bool]:
-    """The condition that nobody works on a transfer now."""
-    return or_(Transfer.lease_until.is_(None), Transfer.lease_until < db_now())
+def is_free(row: Row = Transfer) -> ColumnElement[bool]:
+    """The condition that nobody works on it now."""
+    return or_(row.lease_until.is_(None), row.lease_until < db_now())
+
+
+def _is_of(row: Row, transfer_id: uuid.UUID) -> ColumnElement[bool]:
+    key = Transfer.id if row is Transfer else Archive.transfer_id
+    return key == transfer_id
 
 
 def is_outage(error: BaseException) -> bool:
@@ -91,18 +111,18 @@ def is_outage(error: BaseException) -> bool:
     return isinstance(error, Outage) or is_away(error)
 
 
-def _claim(transfer_id: uuid.UUID, state: State) -> Lease | None:
-    lease = Lease(transfer_id, attempt=0)
+def _claim(row: Row, transfer_id: uuid.UUID, is_wanted: ColumnElement[bool]) -> Lease | None:
+    lease = Lease(row, transfer_id, attempt=0)
     with transaction():
         attempt = db.session.scalar(
-            update(Transfer)
-            .where(Transfer.id == transfer_id, Transfer.state == state, is_free())
+            update(row)
+            .where(_is_of(row, transfer_id), is_wanted, is_free(row))
             .values(
                 lease_token=lease.token,
                 lease_until=db_now() + timedelta(seconds=LEASE_SECONDS),
-                attempt_count=Transfer.attempt_count + 1,
+                attempt_count=row.attempt_count + 1,
             )
-            .returning(Transfer.attempt_count)
+            .returning(row.attempt_count)
             .execution_options(synchronize_session=False)
         )
     if attempt is None:
@@ -113,11 +133,7 @@ def _claim(transfer_id: uuid.UUID, state: State) -> Lease | None:
 
 def _beat(engine: Engine, lease: Lease, done: threading.Event) -> None:
     """Renew until done; on a connection of its own, because the work's may be in a transaction."""
-    renew = (
-        update(Transfer)
-        .where(Transfer.id == lease.transfer_id, lease.is_mine)
-        .values(lease_until=db_now() + timedelta(seconds=LEASE_SECONDS))
-    )
+    renew = lease.mine.values(lease_until=db_now() + timedelta(seconds=LEASE_SECONDS))
     while not done.wait(HEARTBEAT_SECONDS):
         try:
             with engine.begin() as connection:
@@ -133,14 +149,11 @@ def _give_back(lease: Lease, leave_alone: timedelta = timedelta(0)) -> None:
     discard()
     with transaction():
         db.session.execute(
-            update(Transfer)
-            .where(Transfer.id == lease.transfer_id, lease.is_mine)
-            .values(
+            lease.mine.values(
                 lease_token=None,
                 lease_until=db_now() + leave_alone,
                 # The sweep may put it into the queue as soon as it may be claimed.
                 queued_at=None,
                 attempt_count=lease.attempt,
             )
-            .execution_options(synchronize_session=False)
         )

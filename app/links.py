@@ -16,6 +16,14 @@ def file_url(slug: str, file_id: uuid.UUID) -> str:
     return f"{transfer_url(slug)}/files/{file_id}"
 
 
+def zip_url(slug: str, turn: int = 0) -> str:
+    """All files of a link as one zip: counts as a download when it is fetched.
+
+    `turn` tells how often whoever waits for it has been led here before.
+    """
+    return f"{transfer_url(slug)}/zip" + (f"?turn={turn}" if turn else "")
+
+
 def path_url(slug: str, path: str) -> str:
     """The same by its path; good in any shell between double quotes."""
     return f"{transfer_url(slug)}/{quote(path)}"

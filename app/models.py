@@ -67,6 +67,14 @@ class Checksum(enum.StrEnum):
     CRC32 = "CRC32"
 
 
+class ZipFailure(enum.StrEnum):
+    """Why the zip of a transfer could not be made."""
+
+    FILE_LOST = "file_lost"
+    STORAGE = "storage"
+    INTERNAL = "internal"
+
+
 class Failure(enum.StrEnum):
     """Why checking a transfer was given up; its sender may say "that is all" again."""
 
@@ -81,7 +89,20 @@ def _enum(kind: type[enum.Enum], name: str) -> Enum:
 _Instant = DateTime(timezone=True)
 
 
-class Transfer(Base):
+class Leased:
+    """A row that is worked on in the background: when that was queued, and who is at it."""
+
+    # When its job was last put into the queue and how often, so that a sweep does not pile up
+    # reminders and each can be told from the last.
+    queued_at: Mapped[datetime | None] = mapped_column(_Instant)
+    queue_count: Mapped[int] = mapped_column(default=0, server_default="0")
+    # Who is working on it and until when (app/leases.py).
+    lease_token: Mapped[uuid.UUID | None]
+    lease_until: Mapped[datetime | None] = mapped_column(_Instant)
+    attempt_count: Mapped[int] = mapped_column(default=0, server_default="0")
+
+
+class Transfer(Leased, Base):
     """What one sender sends: files under one link."""
 
     __tablename__ = "transfers"
@@ -114,16 +135,8 @@ class Transfer(Base):
     # A keyed hash of the address it came from: only to count how many one address has open.
     address_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
 
-    # When its job was last put into the queue and how often, so that a sweep does not pile up
-    # reminders and each can be told from the last.
-    queued_at: Mapped[datetime | None] = mapped_column(_Instant)
-    queue_count: Mapped[int] = mapped_column(default=0, server_default="0")
     # Why the last attempt at checking failed; shown once it has been given up.
     failure: Mapped[Failure | None] = mapped_column(_enum(Failure, "transfer_failure"))
-    # Who is working on it and until when (app/leases.py).
-    lease_token: Mapped[uuid.UUID | None]
-    lease_until: Mapped[datetime | None] = mapped_column(_Instant)
-    attempt_count: Mapped[int] = mapped_column(default=0, server_default="0")
 
     files: Mapped[list["File"]] = relationship(
         back_populates="transfer", order_by="File.position", passive_deletes=True, lazy="raise"
@@ -181,7 +194,8 @@ class Upload(Base):
     checksum_algorithm: Mapped[Checksum | None] = mapped_column(
         _enum(Checksum, "checksum_algorithm")
     )
-    # The whole file's, big-endian, once storage and we agree on it.
+    # The whole file's, big-endian: verified by storage where there is an algorithm; otherwise read
+    # from what storage holds, once somebody wanted a zip.
     crc32: Mapped[bytes | None] = mapped_column(LargeBinary(4))
     created_at: Mapped[datetime] = mapped_column(_Instant, server_default=func.now())
     # When the last signed address for it stops working: bytes may arrive until then.
@@ -203,8 +217,8 @@ class Upload(Base):
         CheckConstraint("removed_at IS NULL OR state = 'ABORTED'", name="removed_is_aborted"),
         CheckConstraint("octet_length(crc32) = 4", name="crc32_is_crc32"),
         CheckConstraint(
-            "crc32 IS NULL OR (checksum_algorithm IS NOT NULL AND etag IS NOT NULL)",
-            name="crc32_is_verified",
+            "crc32 IS NULL OR etag IS NOT NULL",
+            name="crc32_is_of_what_is_held",
         ),
         Index(
             "ix_uploads_to_remove",
@@ -233,6 +247,8 @@ class File(Base):
     position: Mapped[int]
     path: Mapped[str] = mapped_column(Text)
     content_type: Mapped[str] = mapped_column(Text, default="", server_default="")
+    # When its sender last changed it, as their computer says; null where that was not told.
+    modified_at: Mapped[datetime | None] = mapped_column(_Instant)
     problem: Mapped[Problem | None] = mapped_column(_enum(Problem, "file_problem"))
 
     transfer: Mapped[Transfer] = relationship(back_populates="files", lazy="raise")
@@ -259,6 +275,43 @@ class File(Base):
     def folder(self) -> str:
         """The path without the name; empty at the top."""
         return self.path.rpartition("/")[0]
+
+
+class Archive(Leased, Base):
+    """The one zip of all files of a transfer: wanted, being made, ready, or given up.
+
+    `upload` is the zip itself, an object like any other; its size is known from the beginning.
+    """
+
+    __tablename__ = "archives"
+
+    transfer_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("transfers.id", ondelete="CASCADE"), primary_key=True
+    )
+    upload_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("uploads.id", ondelete="RESTRICT"), unique=True
+    )
+    # Bytes that are in place: what a person is shown, believed by nobody.
+    done_size: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    created_at: Mapped[datetime] = mapped_column(_Instant, server_default=func.now())
+    ready_at: Mapped[datetime | None] = mapped_column(_Instant)
+    failed_at: Mapped[datetime | None] = mapped_column(_Instant)
+    failure: Mapped[ZipFailure | None] = mapped_column(_enum(ZipFailure, "zip_failure"))
+
+    upload: Mapped[Upload] = relationship(lazy="raise")
+
+    __table_args__ = (
+        CheckConstraint("done_size >= 0", name="done_size_not_negative"),
+        CheckConstraint("attempt_count >= 0", name="attempt_count_not_negative"),
+        CheckConstraint("ready_at IS NULL OR failed_at IS NULL", name="one_end"),
+        CheckConstraint("(failed_at IS NULL) = (failure IS NULL)", name="failed_has_reason"),
+        CheckConstraint("lease_token IS NULL OR lease_until IS NOT NULL", name="lease_ends"),
+        Index(
+            "ix_archives_wanted",
+            "queued_at",
+            postgresql_where=text("ready_at IS NULL AND failed_at IS NULL"),
+        ),
+    )
 
 
 class Download(Base):

@@ -45,8 +45,16 @@ UNREACHABLE = re.compile(
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # The fonts are for the test's pages: Latin letters to measure by, and emoji in file names.
 BROWSER_PACKAGES = ("chromium", "fonts-liberation", "fonts-noto-color-emoji")
-# What recipients use in a terminal; the tests use them too. Debian calls the packages the same.
-PROGRAMS = ("curl", "wget", "cksfv", "rhash")
+# What recipients use in a terminal; the tests use them too. And Debian's packages of them.
+PROGRAMS = {
+    "curl": "curl",
+    "wget": "wget",
+    "cksfv": "cksfv",
+    "rhash": "rhash",
+    "unzip": "unzip",
+    "7z": "p7zip-full",
+    "bsdtar": "libarchive-tools",
+}
 
 
 class SetupError(Exception):
@@ -192,7 +200,7 @@ def set_up_node() -> None:
 
 def set_up_chromium() -> None:
     """Install Debian's Chromium if there is none, and the recipients' programs."""
-    missing = [name for name in PROGRAMS if not shutil.which(name)]
+    missing = [package for name, package in PROGRAMS.items() if not shutil.which(name)]
     if not any(shutil.which(name) for name in BROWSERS):
         missing += BROWSER_PACKAGES
     if not missing:

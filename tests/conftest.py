@@ -142,16 +142,26 @@ def inside(app: Flask) -> Iterator[None]:
 @pytest.fixture
 def without_checksums(app: Flask, tmp_path: Path) -> Iterator[Callable[[], None]]:
     """Change over, for one test, to a store that knows nothing of checksums."""
+    yield from _another_store(tmp_path, checksums=False)
+
+
+@pytest.fixture
+def without_part_copies(app: Flask, tmp_path: Path) -> Iterator[Callable[[], None]]:
+    """Change over, for one test, to a store that knows nothing of UploadPartCopy."""
+    yield from _another_store(tmp_path, part_copies=False)
+
+
+def _another_store(tmp_path: Path, **abilities: bool) -> Iterator[Callable[[], None]]:
     before = config.current()
     keys = Credentials("k", "a-secret-of-this-store")
     store = Store(tmp_path / "s3", sync=False)
-    server = Server(("127.0.0.1", 0), store, keys, ["localhost"], checksums=False)
+    server = Server(("127.0.0.1", 0), store, keys, ["localhost"], **abilities)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     changed = replace(
         before,
         s3_endpoint_url=f"http://127.0.0.1:{server.server_address[1]}",
         s3_public_endpoint_url="",
-        s3_bucket="without-checksums",
+        s3_bucket="another-store",
         s3_access_key_id=keys.access_key,
         s3_secret_access_key=keys.secret_key,
     )

@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 
 from app.db import db
 from app.models import Transfer
-from app.services import checking, transfers
+from app.services import archives, checking, transfers
 
 http = urllib3.PoolManager(retries=False)
 
@@ -97,6 +97,13 @@ class Sent:
         """Do what the worker would do."""
         with self.client.application.app_context():
             checking.process(str(self.id))
+        return self
+
+    def zip(self) -> "Sent":
+        """Have the zip made, and do what the worker would do."""
+        with self.client.application.app_context():
+            archives.request(self.id)
+            archives.build(str(self.id))
         return self
 
     def row(self) -> Transfer:

@@ -12,6 +12,7 @@ from app.doors import limit_unknown
 from app.models import File
 from app.proofs import proof_of
 from app.services import downloads
+from app.services.downloads import TransferView
 
 bp = Blueprint("downloads", __name__, url_prefix="/d")
 limit_unknown(bp)
@@ -31,6 +32,7 @@ def show_link(slug: str) -> Response:
             "expires_at": view.expires_at.isoformat(),
             "downloads_left": view.downloads_left,
             "total_size": view.total_size,
+            "zip": _zip_json(view),
             "files": [_file_json(slug, file) for file in view.files],
         }
     )
@@ -42,6 +44,18 @@ def show_checksums(slug: str) -> Response:
     """The checksums that storage verified, as `cksfv -f` and `rhash -c` read them."""
     view = downloads.open_view(slug, session.get("visitor"), proof_of(slug))
     return Response(_sfv(view), mimetype="text/plain")
+
+
+def _zip_json(view: TransferView) -> dict[str, Any] | None:
+    if not view.has_zip:
+        return None
+    made = view.zip
+    return {
+        "url": links.zip_url(view.slug),
+        "state": made.state if made else "none",
+        "size": made.size if made else None,
+        "done_size": made.done_size if made else 0,
+    }
 
 
 def _file_json(slug: str, file: File) -> dict[str, Any]:
@@ -60,7 +74,7 @@ def _crc32(file: File) -> str | None:
     return file.upload.crc32.hex() if file.upload.crc32 else None
 
 
-def _sfv(view: downloads.TransferView) -> str:
+def _sfv(view: TransferView) -> str:
     """A line for each file with a checksum, a comment for each without: none is passed over."""
     names = _saved_names(view.files)
     lines = [f"; {view.link}", "; CRC32 finds accidents, not forgeries."]

@@ -199,6 +199,7 @@ def _read_file(given: Inputs) -> FileSpec:
         size=given.whole("size", least=0, most=S3_MAX_OBJECT_SIZE),
         content_type=given.text("content_type", longest=255),
         checksum_algorithm=given.one_of("checksum_algorithm", Checksum),
+        modified_at=given.instant("modified_at"),
     )
 
 

@@ -7,6 +7,7 @@ other GET is a look, which leads to the page and costs nothing.
 
 import re
 import secrets
+import threading
 import uuid
 
 from flask import Blueprint, Response, redirect, request, session, url_for
@@ -15,6 +16,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from app import links
 from app.dispositions import attachment_for_curl, safe_name
 from app.doors import limit_unknown
+from app.errors import Unavailable
 from app.models import File
 from app.proofs import proof_of
 from app.services import downloads
@@ -25,6 +27,11 @@ limit_unknown(bp)
 # The whole of what they say of themselves: "curl/8.5.0", "Wget/1.21.3 (linux-gnu)". Whatever says
 # more, such as "curl/7.64 (compatible; LinkChecker/2; +https://...)", was not started by hand.
 _PROGRAM = re.compile(r"(curl|wget|aria2|httpie|xh)/[\w.+-]+( \([\w .-]+\))?", re.IGNORECASE)
+# How long one request for a zip waits for it, how often (wget follows 20 times), and how many of
+# each process' threads may do so at once.
+WAIT_SECONDS = 8.0
+MOST_TURNS = 18
+_waiting = threading.BoundedSemaphore(2)
 # Sent by browsers, prefetchers and crawlers, and by no program of these unless it is made to.
 _NOT_BY_HAND = (
     "Sec-Fetch-Site", "Sec-Fetch-Mode", "Origin", "From",
@@ -54,6 +61,28 @@ def fetch_transfer(slug: str) -> AnyResponse:
     return Response(_list(view), mimetype="text/plain")
 
 
+def fetch_zip(slug: str) -> AnyResponse:
+    """All files as one zip; whoever comes before it is made waits a little, as often as need be.
+
+    Nothing can be sent before the zip's first byte, so a program is led back here again and again,
+    and each time waits for some seconds. Of those who wait only a few hold a thread.
+    """
+    turn = request.args.get("turn", 0, int)
+    visitor = session.setdefault("visitor", secrets.token_urlsafe(16))
+    may_wait = turn < MOST_TURNS and _waiting.acquire(blocking=False)
+    try:
+        seconds = WAIT_SECONDS if may_wait else 0.0
+        found = downloads.zip_url(slug, visitor, proof_of(slug), wait_seconds=seconds)
+    finally:
+        if may_wait:
+            _waiting.release()
+    if found is None and not may_wait:
+        raise Unavailable("The zip is still being made. Ask again in a moment.")
+    if found is None:
+        return redirect(links.zip_url(slug, turn=turn + 1), 303)
+    return _to_address(found)
+
+
 @bp.get("/<slug:slug>/files/<uuid:at>")
 @bp.get("/<slug:slug>/files/<int(min=1, max=1000000):at>")
 @bp.get("/<slug:slug>/<path:at>")
@@ -68,16 +97,25 @@ def fetch_file(slug: str, at: uuid.UUID | int | str) -> AnyResponse:
 def _to_storage(slug: str, file: File) -> AnyResponse:
     # Whoever keeps cookies (wget does, `curl -b ""` too) may try again without counting again.
     visitor = session.setdefault("visitor", secrets.token_urlsafe(16))
-    answer = redirect(downloads.file_url(slug, file.id, visitor, proof_of(slug)), 303)
+    url = downloads.file_url(slug, file.id, visitor, proof_of(slug))
+    return _to_address(downloads.Address(url, file.name))
+
+
+def _to_address(found: downloads.Address) -> AnyResponse:
+    answer = redirect(found.url, 303)
     if request.user_agent.string.lower().startswith("curl/"):
         # curl takes the first name that it is told; storage could only tell it one in ASCII.
-        answer.headers["Content-Disposition"] = attachment_for_curl(file.name)
+        answer.headers["Content-Disposition"] = attachment_for_curl(found.name)
     return answer
 
 
 def shortest_address(view: downloads.TransferView) -> str:
     """A file's address as a person would write it, for an example; none that means another file."""
-    plain = [file.path for file in view.files if not file.path.startswith("files/")]
+    plain = [
+        file.path
+        for file in view.files
+        if not file.path.startswith("files/") and file.path != "zip"
+    ]
     if not plain:
         return links.file_url(view.slug, view.files[0].id)
     return links.path_url(view.slug, min(plain, key=len))
@@ -91,6 +129,7 @@ def _list(view: downloads.TransferView) -> str:
         name = "/".join(safe_name(piece) for piece in file.path.split("/"))
         lines += [f"{name}  ({size})", f"  {links.file_url(view.slug, file.id)}"]
     if view.file_count > 1:
-        lines += ["", "All of them, as one download:"]
+        lines += ["", "All of them, as one zip:", f'  curl -OJL "{links.zip_url(view.slug)}"']
+        lines += ["", "All of them, each by itself, as one download:"]
         lines += [f'  curl -b "" -OJL "{view.link}/files/[1-{view.file_count}]"']
     return "\n".join([*lines, "", f"As JSON: {view.link}.json", f"Checksums: {view.link}.sfv", ""])

@@ -3,14 +3,23 @@
 import secrets
 import uuid
 
-from flask import Blueprint, Response, redirect, request, session, url_for
+from flask import (
+    Blueprint,
+    Response,
+    make_response,
+    redirect,
+    render_template,
+    request,
+    session,
+    url_for,
+)
 from werkzeug.wrappers import Response as AnyResponse
 
 from app.doors import limit_unknown
 from app.errors import AppError, Gone, PasswordNeeded, PasswordWrong, TooManyTries
 from app.extensions import csrf
 from app.pages import command_line
-from app.pages.view import page_or_fragment
+from app.pages.view import is_htmx, page_or_fragment
 from app.proofs import proof_of, remember
 from app.services import downloads
 from app.services.downloads import TransferView
@@ -56,6 +65,51 @@ def download_file(slug: str, file_id: uuid.UUID) -> AnyResponse:
     if _is_browser():
         csrf.protect()
     return _to_storage(slug, file_id)
+
+
+@bp.post("/<slug:slug>/zip")
+@csrf.exempt  # checked inside, for browsers
+def download_zip(slug: str) -> AnyResponse:
+    """Count the download and send the browser on to the zip; have it made if it is not yet."""
+    if _is_browser():
+        csrf.protect()
+    page = redirect(url_for(".show_transfer", slug=slug), 303)
+    try:
+        found = downloads.zip_url(slug, session.get("visitor"), proof_of(slug))
+    except (Gone, PasswordNeeded):
+        if _is_browser():
+            return _elsewhere(page.location) if is_htmx() else page
+        raise
+    if not is_htmx():
+        return redirect(found.url, 303) if found else page
+    return _elsewhere(found.url) if found else _zip_region(slug, is_awaited=True)
+
+
+@bp.get("/<slug:slug>/zip")
+def show_zip(slug: str) -> AnyResponse:
+    """How far the zip is; for a program in a terminal the zip itself."""
+    if command_line.fetches():
+        return command_line.fetch_zip(slug)
+    if not is_htmx():
+        return redirect(url_for(".show_transfer", slug=slug), 303)
+    return _zip_region(slug, is_awaited="awaited" in request.args)
+
+
+def _zip_region(slug: str, *, is_awaited: bool) -> AnyResponse:
+    """Whoever has asked for it in this page gets it by itself as soon as it is there."""
+    view = _view(slug)
+    if not view.has_zip:
+        return _elsewhere(url_for(".show_transfer", slug=slug))
+    answer = make_response(render_template("fragments/_zip.html", view=view, is_awaited=is_awaited))
+    answer.headers["Vary"] = "HX-Request"
+    return answer
+
+
+def _elsewhere(url: str) -> Response:
+    """htmx follows a redirect by itself and shows what it finds; this one the browser follows."""
+    answer = make_response("", 200)
+    answer.headers["HX-Redirect"] = url
+    return answer
 
 
 def _view(slug: str) -> TransferView:

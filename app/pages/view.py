@@ -34,10 +34,14 @@ def plain_date(instant: datetime) -> str:
     return f"{instant.astimezone(UTC):%-d %B %Y, %H:%M} UTC"
 
 
+def is_htmx() -> bool:
+    """Whether a region of a page asks, and not the browser for a page."""
+    return request.headers.get("HX-Request") == "true"
+
+
 def page_or_fragment(page: str, fragment: str, status: int, **context: object) -> Response:
     """The whole page, or to htmx only its changing region; the same template makes both."""
-    is_htmx = request.headers.get("HX-Request") == "true"
-    answer = make_response(render_template(fragment if is_htmx else page, **context), status)
+    answer = make_response(render_template(fragment if is_htmx() else page, **context), status)
     answer.headers["Vary"] = "HX-Request"
     return answer
 

@@ -15,10 +15,11 @@ from sqlalchemy import ColumnElement, and_, case, cast, func, literal, or_, sele
 
 from app import crash, jobs, leases, lifecycle
 from app.clock import db_now
+from app.config import settings
 from app.db import db, discard, release, transaction
 from app.errors import Gone, Invalid, Unavailable
 from app.models import Failure, File, Problem, State, Transfer, Upload, UploadState
-from app.services import audit, uploads
+from app.services import archives, audit, uploads
 from app.services.transfers import files_of, of_id
 from app.services.uploads import Outcome
 
@@ -59,7 +60,8 @@ def process(transfer_id: str) -> None:
     A file that turns out short or lost puts the transfer back to INIT with that file named;
     nothing else is lost. Runs twice, at once and after a death anywhere to the same end.
     """
-    with leases.hold(uuid.UUID(transfer_id), State.PROCESSING) as lease:
+    is_processing = Transfer.state == State.PROCESSING
+    with leases.hold(Transfer, uuid.UUID(transfer_id), is_processing) as lease:
         if lease is None:
             return
         if lease.attempt > MOST_ATTEMPTS:
@@ -158,12 +160,7 @@ def _noting_failure(lease: leases.Lease) -> Iterator[None]:
         discard()
         failure = Failure.STORAGE if isinstance(error, Unavailable) else Failure.INTERNAL
         with transaction():
-            db.session.execute(
-                update(Transfer)
-                .where(Transfer.id == lease.transfer_id, lease.is_mine)
-                .values(failure=failure)
-                .execution_options(synchronize_session=False)
-            )
+            db.session.execute(lease.mine.values(failure=failure))
         raise
 
 
@@ -208,6 +205,8 @@ def _settle(lease: leases.Lease, failed: dict[uuid.UUID, Outcome]) -> None:
                 _name_problems(lease.transfer_id, failed)
         elif lifecycle.move(lease.transfer_id, State.READY, lease.is_mine, _all_complete(lease)):
             _forget_problems(lease.transfer_id)
+            if settings.zip_at_once:
+                archives.request_at_once(lease.transfer_id)
         crash.point("process.5")
 
 

@@ -17,11 +17,11 @@ from app import links
 from app.clock import db_now
 from app.config import settings
 from app.db import db, transaction
-from app.dispositions import attachment
+from app.dispositions import attachment, safe_name
 from app.errors import Gone, NotFound, PasswordNeeded, WrongState
 from app.extensions import storage
 from app.models import Download, File, State, Transfer, UploadState
-from app.services import audit, locks
+from app.services import archives, audit, locks
 from app.services.transfers import files_of
 
 _SHOWN_AS = {
@@ -58,6 +58,13 @@ class TransferView:
     total_size: int = 0
     checked_count: int = 0
     files: Sequence[File] = field(default_factory=list)
+    # How far the zip of all files is, if anybody has asked for it.
+    zip: archives.Progress | None = None
+
+    @property
+    def has_zip(self) -> bool:
+        """Whether all files can be had as one zip."""
+        return self.state == "ready" and self.file_count > 1
 
     @property
     def file_count(self) -> int:
@@ -77,11 +84,20 @@ class TransferView:
     @property
     def is_moving(self) -> bool:
         """Whether the page will change by itself."""
-        return self.state in ("uploading", "processing")
+        is_zipping = self.zip is not None and self.zip.state == "building"
+        return self.state in ("uploading", "processing") or is_zipping
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where something can be fetched for some minutes, and what it is called."""
+
+    url: str
+    name: str
 
 
 def view(slug: str, visitor: str | None = None, proof: str | None = None) -> TransferView:
-    """What the link shows now; two queries, no call to storage. Raises NotFound.
+    """What the link shows now; two or three queries, no call to storage. Raises NotFound.
 
     A visitor whose download has been counted still sees the files when the limit is reached.
     Without the proof that unlock() gave, a protected transfer tells nothing of what it holds.
@@ -110,6 +126,7 @@ def view(slug: str, visitor: str | None = None, proof: str | None = None) -> Tra
         total_size=sum(file.size for file in files),
         checked_count=sum(file.upload.state is UploadState.COMPLETE for file in files),
         files=files,
+        zip=archives.progress(transfer.id) if state == "ready" and len(files) > 1 else None,
     )
 
 
@@ -179,12 +196,7 @@ def file_url(slug: str, file_id: uuid.UUID, visitor: str | None, proof: str | No
     Raises NotFound, WrongState before READY, Gone after the end or when the limit is used up,
     PasswordNeeded before all of these but the end.
     """
-    transfer, is_due = _by_slug(slug)
-    state = _state_shown(transfer, is_due)
-    if state in _OVER:
-        raise Gone(_ENDED[state], reason=state)
-    if not locks.is_open(transfer, proof):
-        raise PasswordNeeded
+    transfer = _opened(slug, proof)
     file = _file_of(transfer, file_id)
     if transfer.state is not State.READY:
         raise WrongState("This file has not arrived completely yet.")
@@ -194,7 +206,48 @@ def file_url(slug: str, file_id: uuid.UUID, visitor: str | None, proof: str | No
     )
 
 
-def count_once(transfer_id: uuid.UUID, file_id: uuid.UUID, visitor: str | None) -> None:
+def zip_url(
+    slug: str, visitor: str | None, proof: str | None = None, *, wait_seconds: float = 0.0
+) -> Address | None:
+    """Count a download and return a signed address of the zip of all files; None while it is made.
+
+    Whoever asks first has it made, which counts nothing, and may wait a little for it. Raises as
+    file_url() does, and NotFound for a single file, of which no zip is made.
+    """
+    transfer = _opened(slug, proof)
+    if transfer.state is not State.READY:
+        raise WrongState("The files have not arrived completely yet.")
+    made = archives.find_made(transfer.id)
+    if made is None:
+        _check_left(transfer, visitor)
+        archives.request(transfer.id)
+        made = archives.wait_for(transfer.id, wait_seconds)
+    if made is None:
+        return None
+    count_once(transfer.id, None, visitor)
+    name = f"{safe_name(transfer.title)[:80].strip() if transfer.title.strip() else 'files'}.zip"
+    ttl = settings.download_url_ttl_in_seconds
+    return Address(storage.get_url(made.key, attachment(name), ttl), name)
+
+
+def _opened(slug: str, proof: str | None) -> Transfer:
+    """The transfer, unless it is over or locked: then raises Gone or PasswordNeeded."""
+    transfer, is_due = _by_slug(slug)
+    state = _state_shown(transfer, is_due)
+    if state in _OVER:
+        raise Gone(_ENDED[state], reason=state)
+    if not locks.is_open(transfer, proof):
+        raise PasswordNeeded
+    return transfer
+
+
+def _check_left(transfer: Transfer, visitor: str | None) -> None:
+    """Raises Gone for a visitor for whom no download is left; whoever may have it asks for it."""
+    if _left(transfer) == 0 and not _counted(transfer.id, visitor):
+        raise Gone(_ENDED["limit_reached"], reason="limit_reached")
+
+
+def count_once(transfer_id: uuid.UUID, file_id: uuid.UUID | None, visitor: str | None) -> None:
     """Count this visitor's download, unless it was counted within the window. Raises Gone.
 
     One conditional UPDATE decides, so of any number at once exactly as many as are left pass.

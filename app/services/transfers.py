@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy import ColumnElement, CompoundSelect, Select, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import joinedload
 
@@ -30,7 +30,7 @@ from app.errors import (
     Unauthorized,
     WrongState,
 )
-from app.models import Checksum, File, State, Transfer
+from app.models import Archive, Checksum, File, State, Transfer
 from app.services import audit, locks, uploads
 from app.services.uploads import SignedPart
 
@@ -45,6 +45,7 @@ class FileSpec:
     size: int
     content_type: str = ""
     checksum_algorithm: Checksum | None = None
+    modified_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -149,9 +150,10 @@ def _fingerprint(specs: Sequence[FileSpec], *options: Any) -> bytes:
 
 
 def _said(spec: FileSpec) -> tuple[str | int, ...]:
-    # Nothing is added where nothing was said: rows hold hashes from before there were checksums.
+    # Nothing is added where nothing was said: rows hold hashes from before it could be.
     checksum = (spec.checksum_algorithm.value,) if spec.checksum_algorithm else ()
-    return (spec.path, spec.size, spec.content_type, *checksum)
+    modified = (spec.modified_at.isoformat(),) if spec.modified_at else ()
+    return (spec.path, spec.size, spec.content_type, *checksum, *modified)
 
 
 def _password_said(password: str | None, idempotency_key: str | None) -> tuple[str, ...]:
@@ -229,6 +231,7 @@ def _add(
             position=first_position + index,
             path=spec.path,
             content_type=spec.content_type,
+            modified_at=spec.modified_at,
         )
         for index, spec in enumerate(specs)
     ]
@@ -320,6 +323,17 @@ def files_of(
         .execution_options(populate_existing=True)
     )
     return list(found)
+
+
+def uploads_of(
+    transfer_ids: Sequence[uuid.UUID] | Select[tuple[uuid.UUID]],
+) -> CompoundSelect:
+    """The ids of all that lies, or will lie, in the bucket for these transfers."""
+    return (
+        select(File.upload_id)
+        .where(File.transfer_id.in_(transfer_ids))
+        .union_all(select(Archive.upload_id).where(Archive.transfer_id.in_(transfer_ids)))
+    )
 
 
 # -- sending -----------------------------------------------------------------------------------
@@ -472,7 +486,7 @@ def delete(transfer_id: uuid.UUID) -> bool:
     with transaction():
         if not lifecycle.move(transfer_id, State.DELETED):
             return False
-        uploads.abandon(select(File.upload_id).where(File.transfer_id == transfer_id))
+        uploads.abandon(uploads_of([transfer_id]))
         locks.forget_tries(transfer_id)
         audit.note("delete", transfer_id)
         jobs.REMOVE_BYTES.later()

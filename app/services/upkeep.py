@@ -23,8 +23,9 @@ from app.config import settings
 from app.db import db, release, transaction
 from app.extensions import storage
 from app.gateways.storage import Listed, OpenUpload
-from app.models import File, Heartbeat, State, Transfer, Upload, UploadState
-from app.services import audit, checking, locks, uploads
+from app.models import Heartbeat, State, Transfer, Upload, UploadState
+from app.services import archives, audit, checking, locks, uploads
+from app.services.transfers import uploads_of
 
 log = logging.getLogger(__name__)
 
@@ -120,12 +121,14 @@ def delete_abandoned(tell: Tell = _untold) -> int:
 
 @_noted
 def requeue_stuck(tell: Tell = _untold) -> int:
-    """Job: queue every PROCESSING transfer that nobody works on, whatever the queue believes.
+    """Job: queue every transfer and every zip that is to be worked on and is not, whatever the
+    queue believes.
 
     And every sweep that is overdue: one that failed, or was lost with the queue, would else wait
     for its next turn, which may be tomorrow.
     """
-    count = checking.remind_stuck(queued_before=db_now() - REQUEUE_AFTER)
+    before = db_now() - REQUEUE_AFTER
+    count = checking.remind_stuck(before) + archives.remind_stuck(before)
     _requeue_overdue()
     return count
 
@@ -382,7 +385,7 @@ def _expire() -> list[uuid.UUID]:
 def _delete(condition: ColumnElement[bool]) -> list[uuid.UUID]:
     deleted = lifecycle.move_due(State.DELETED, condition, limit=DELETE_BATCH)
     if deleted:
-        uploads.abandon(select(File.upload_id).where(File.transfer_id.in_(deleted)))
+        uploads.abandon(uploads_of(deleted))
         locks.forget_tries(*deleted)
         audit.note_all("delete", deleted)
         jobs.REMOVE_BYTES.later()

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
-from sqlalchemy import Select, update
+from sqlalchemy import CompoundSelect, Select, update
 
 from app import crash
 from app.clock import db_now
-from app.config import MIB, S3_MAX_PART_SIZE, settings
+from app.config import MIB, S3_MAX_PART_SIZE, S3_MIN_PART_SIZE, settings
 from app.crc32 import combine
 from app.db import db, release, transaction
 from app.errors import Invalid, Unavailable, WrongState
@@ -78,8 +78,15 @@ def part_size_for(size: int) -> int:
     """
     wished = min(size // PARTS_AT_LEAST, LARGE_PART_SIZE)
     needed = max(wished, -(-size // MOST_PARTS))
-    rounded = -(-needed // MIB) * MIB
-    return min(max(SMALLEST_PART_SIZE, rounded), S3_MAX_PART_SIZE)
+    return min(max(SMALLEST_PART_SIZE, _whole_mib(needed)), S3_MAX_PART_SIZE)
+
+
+def _whole_mib(size: int) -> int:
+    return -(-size // MIB) * MIB
+
+
+def _new_key() -> str:
+    return f"{settings.s3_prefix}{secrets.token_hex(20)}"
 
 
 def agree_on_checksums(*, is_wanted: bool) -> Checksum | None:
@@ -102,12 +109,27 @@ def plan(size: int, checksum_algorithm: Checksum | None = None) -> Upload:
     is_single = size <= part_size and settings.s3_conditional_writes
     return Upload(
         id=uuid.uuid4(),
-        key=f"{settings.s3_prefix}{secrets.token_hex(20)}",
+        key=_new_key(),
         token=secrets.token_hex(16),
         method=Method.SINGLE if is_single else Method.MULTIPART,
         size=size,
         part_size=part_size,
         checksum_algorithm=checksum_algorithm,
+        state=UploadState.OPEN,
+    )
+
+
+def plan_whole(size: int) -> Upload:
+    """A new upload for an object that we put together ourselves, in parts as small as S3 allows:
+    the smaller they are, the less of them has to go through our hands."""
+    part_size = max(S3_MIN_PART_SIZE, _whole_mib(-(-size // MOST_PARTS)))
+    return Upload(
+        id=uuid.uuid4(),
+        key=_new_key(),
+        token=secrets.token_hex(16),
+        method=Method.MULTIPART,
+        size=size,
+        part_size=part_size,
         state=UploadState.OPEN,
     )
 
@@ -214,6 +236,20 @@ def _keep_id(upload: Upload, s3_upload_id: str) -> bool:
     return True
 
 
+def forget_multipart(upload: Upload) -> None:
+    """Storage has lost its multipart: the next begin() opens another. Call in transaction()."""
+    db.session.execute(
+        update(Upload)
+        .where(
+            Upload.id == upload.id,
+            Upload.state == UploadState.OPEN,
+            Upload.s3_upload_id == upload.s3_upload_id,
+        )
+        .values(s3_upload_id=None)
+        .execution_options(synchronize_session=False)
+    )
+
+
 def note_signing(uploads: Iterable[Upload]) -> None:
     """Record, before any address leaves, until when bytes may arrive. Call in transaction().
 
@@ -250,6 +286,14 @@ def sign(
     ]
 
 
+def held_parts(upload: Upload) -> list[Part]:
+    """The parts of a begun multipart upload that storage holds in full. Asks storage.
+
+    Raises NoSuchUpload: it was completed, or aborted.
+    """
+    return _right_parts(upload, storage.list_parts(*_address(upload)))
+
+
 def held(uploads: Sequence[Upload]) -> list[list[int]]:
     """For each upload the part numbers that storage holds in full, in order. Asks storage."""
     release()
@@ -264,7 +308,7 @@ def _held_by(upload: Upload) -> list[int]:
     if upload.s3_upload_id is None:
         return []
     try:
-        return [p.number for p in _right_parts(upload, storage.list_parts(*_address(upload)))]
+        return [part.number for part in held_parts(upload)]
     except NoSuchUpload:
         finished = _is_ours(upload, _head(upload))
         return list(range(1, part_count(upload) + 1)) if finished else []
@@ -296,7 +340,7 @@ def complete(upload: Upload) -> Outcome:
 
 
 def _complete_multipart(upload: Upload) -> Outcome:
-    parts = _right_parts(upload, storage.list_parts(*_address(upload)))
+    parts = held_parts(upload)
     missing = sorted(set(_numbers(upload)) - {part.number for part in parts})
     if missing:
         return Outcome(upload.id, problem=Problem.MISSING, missing=tuple(missing))
@@ -383,7 +427,9 @@ def _address(upload: Upload) -> tuple[str, str]:
 # -- giving up ---------------------------------------------------------------------------------
 
 
-def abandon(upload_ids: Sequence[uuid.UUID] | Select[tuple[uuid.UUID]]) -> None:
+def abandon(
+    upload_ids: Sequence[uuid.UUID] | Select[tuple[uuid.UUID]] | CompoundSelect,
+) -> None:
     """Mark uploads whose bytes nobody wants any more. Call in transaction(); repeatable.
 
     The upkeep removes the bytes: at once, and again when the last signed address has died.

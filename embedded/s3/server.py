@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from embedded.s3 import cors, forms, routes, sigv4, xml
+from embedded.s3 import cors, forms, multipart, routes, sigv4, xml
 from embedded.s3.buckets import no_such_bucket
 from embedded.s3.call import Call
 from embedded.s3.errors import NotModified, S3Error
@@ -40,7 +40,7 @@ class Server(socketserver.ThreadingTCPServer):
     """The endpoint; `domains` are the names whose subdomains are buckets.
 
     Without `checksums` it is a store from before objects had any: what is sent of them is passed
-    over, neither verified nor kept.
+    over, neither verified nor kept. Without `part_copies` it knows no UploadPartCopy.
     """
 
     allow_reuse_address = True
@@ -56,12 +56,14 @@ class Server(socketserver.ThreadingTCPServer):
         domains: list[str],
         *,
         checksums: bool = True,
+        part_copies: bool = True,
     ) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.store = store
         self.credentials = credentials
         self.domains = domains
         self.checksums = checksums
+        self.part_copies = part_copies
         self.stopping = False
         self._running = 0
         self._idle = threading.Condition()
@@ -230,6 +232,8 @@ def _act(request: Request, bucket: Bucket | None, server: Server) -> Response:
     if request.key and not server.checksums:
         request.headers.forget(CHECKSUM_HEADERS)
     action = routes.find_action(request)
+    if action is multipart.copy_part and not server.part_copies:
+        raise S3Error("NotImplemented", "This store does not know UploadPartCopy.")
     if request.bucket and bucket is None and action is not routes.BUCKET["PUT", ""]:
         raise no_such_bucket(request.bucket)
     return action(Call(request, signature, server.store))

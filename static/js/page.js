@@ -75,9 +75,23 @@ document.addEventListener('htmx:beforeSwap', () => {
   if (region) opened = new Set(kept(region).filter((one) => one.open).map((one) => one.dataset.keep ?? ''));
 });
 
+let zipState = document.getElementById('zip')?.dataset.state;
+
+// Whoever asked for the zip in this page gets it once it is made.
+function fetchAwaited() {
+  const zip = document.getElementById('zip');
+  if (zip && zip.dataset.state !== zipState) say(zip.dataset.says ?? '');
+  zipState = zip?.dataset.state;
+  const form = zip?.querySelector('form[data-go]');
+  if (!(form instanceof HTMLFormElement)) return;
+  form.removeAttribute('data-go');
+  form.requestSubmit();
+}
+
 document.addEventListener('htmx:afterSettle', () => {
   const region = document.getElementById('transfer');
   if (!region) return;
+  fetchAwaited();
   localizeTimes(region);
   for (const one of kept(region)) one.open = opened.has(one.dataset.keep ?? '');
   if (region.dataset.state !== state) say(region.dataset.says ?? '');

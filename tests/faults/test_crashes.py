@@ -4,7 +4,9 @@ The process dies as by SIGKILL; what its lease or claim keeps from others is the
 the rows' clocks, and the operation is simply run again, as the sweeps do.
 """
 
+import io
 import re
+import zipfile
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -17,9 +19,9 @@ from app import clock
 from app.config import MIB
 from app.db import db, transaction
 from app.extensions import storage
-from app.models import State, Transfer, Upload, UploadState
-from app.services import transfers, upkeep
-from tests.factories import Sender, Sent
+from app.models import Archive, State, Transfer, Upload, UploadState
+from app.services import archives, downloads, transfers, upkeep
+from tests.factories import Sender, Sent, http
 from tests.lab.crasher import DIED, Crasher
 
 pytestmark = pytest.mark.real_commits
@@ -46,7 +48,8 @@ def let_lapse() -> None:
     """As if half a minute had passed since whoever worked here died."""
     past = clock.now() - timedelta(seconds=1)
     with transaction():
-        db.session.execute(update(Transfer).values(lease_until=past, queued_at=None))
+        for row in (Transfer, Archive):
+            db.session.execute(update(row).values(lease_until=past, queued_at=None))
         db.session.execute(
             update(Upload).where(Upload.removed_at.is_(None)).values(remove_after=past)
         )
@@ -81,6 +84,25 @@ def test_process(step: str, crasher: Crasher, sender: Sender, inside: None) -> N
         assert sent.row().state is State.READY
         assert stored(sent) == [True] * len(CONTENTS)
         assert open_multiparts(sent) == 0
+
+
+@pytest.mark.parametrize("step", [s for s in STEPS if s.startswith("archive.")])
+def test_zip(step: str, crasher: Crasher, sender: Sender, inside: None) -> None:
+    for _ in range(ROUNDS):
+        sent = sender.ready(CONTENTS)
+        archives.request(sent.id)
+        assert crasher.run("build", str(sent.id), dies_at=step) == DIED
+        let_lapse()
+        assert crasher.run("build", str(sent.id)) == 0
+        found = archives.find(sent.id)
+        assert found is not None
+        assert found.ready_at is not None
+        assert found.upload.state is UploadState.COMPLETE
+        made = http.request("GET", downloads.zip_url(sent.slug, None).url).data
+        with zipfile.ZipFile(io.BytesIO(made)) as opened:
+            assert {name: opened.read(name) for name in opened.namelist()} == CONTENTS
+        keys = {one.key for page in storage.open_uploads() for one in page}
+        assert found.upload.key not in keys
 
 
 @pytest.mark.parametrize("step", [s for s in STEPS if s.startswith("begin.")])
@@ -148,7 +170,7 @@ def test_sweeps(step: str, verb: str, crasher: Crasher, sender: Sender, inside: 
 
 def test_every_step_is_covered() -> None:
     """A new operation's steps need a test here."""
-    known = ("process", "begin", "delete", "remove", "sweep")
+    known = ("process", "archive", "begin", "delete", "remove", "sweep")
     assert {step.split(".")[0] for step in STEPS} == set(known)
     for name in known:
         numbers = [int(step.split(".")[1]) for step in STEPS if step.startswith(f"{name}.")]

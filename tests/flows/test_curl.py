@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 import subprocess
+import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +79,24 @@ def test_every_file_in_one_command_is_one_download(
     assert curl(f"{link}/a.txt", into=tmp_path).stdout == (
         "All downloads of this transfer have been used.\n"
     )
+
+
+def test_all_as_one_zip_that_is_made_meanwhile(
+    sender: Sender, web: LoggedStack, tmp_path: Path
+) -> None:
+    files = {"a b.txt": b"one", "dir/ü.bin": b"two" * 5000}
+    sent = sender.ready(files, title="Fotos: März", max_downloads=1)
+    web.start("worker")
+    told = curl("-OJL", f"{web.url}/d/{sent.slug}/zip", into=tmp_path)
+    assert told.returncode == 0, told.stderr
+    (path,) = tmp_path.iterdir()
+    assert path.name == "Fotos: März.zip"
+    with zipfile.ZipFile(path) as opened:
+        assert {name: opened.read(name) for name in opened.namelist()} == files
+    assert sent.row().download_count == 1
+    again = curl("-fOJL", f"{web.url}/d/{sent.slug}/zip", into=tmp_path)
+    assert again.returncode != 0
+    web.kill("worker")
 
 
 def test_one_of_many_by_its_path(sender: Sender, web: LoggedStack, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from app.services import checking, transfers, uploads
 from tests.factories import Sender, Sent, put
 
 PART = 8 * MIB
+IS_PROCESSING = Transfer.state == State.PROCESSING
 
 
 def test_a_transfer_goes_all_the_way(sender: Sender, queued: list) -> None:
@@ -90,7 +91,7 @@ def test_f29_a_second_runner_does_nothing_while_the_first_holds_the_lease(
     sender: Sender, inside: None
 ) -> None:
     sent = sender.create().upload().complete()
-    with leases.hold(sent.id, State.PROCESSING) as first:
+    with leases.hold(Transfer, sent.id, IS_PROCESSING) as first:
         assert first is not None
         checking.process(str(sent.id))
         assert sent.show()["status"] == "PROCESSING"
@@ -100,7 +101,7 @@ def test_f29_a_second_runner_does_nothing_while_the_first_holds_the_lease(
 def test_f29_a_late_runner_is_fenced_out(sender: Sender, inside: None) -> None:
     """Its lease lapsed and another took over: whatever it still writes changes nothing."""
     sent = sender.create().upload().complete()
-    with leases.hold(sent.id, State.PROCESSING) as late:
+    with leases.hold(Transfer, sent.id, IS_PROCESSING) as late:
         assert late is not None
         with transaction():
             db.session.execute(
@@ -108,7 +109,7 @@ def test_f29_a_late_runner_is_fenced_out(sender: Sender, inside: None) -> None:
                 .where(Transfer.id == sent.id)
                 .values(lease_until=clock.now() - timedelta(seconds=1))
             )
-        with leases.hold(sent.id, State.PROCESSING) as taker:
+        with leases.hold(Transfer, sent.id, IS_PROCESSING) as taker:
             assert taker is not None
             file = transfers.files_of(sent.id)[0]
             outcome = uploads.complete(file.upload)
@@ -147,7 +148,7 @@ def test_a_stopping_worker_hands_over(sender: Sender, inside: None, queued: list
 def test_ready_is_refused_while_any_file_is_open(sender: Sender, inside: None) -> None:
     """The last guard: even a runner that believes all is well cannot make it READY."""
     sent = sender.create({"a": b"1", "b": b"2"}).upload().complete()
-    with leases.hold(sent.id, State.PROCESSING) as lease:
+    with leases.hold(Transfer, sent.id, IS_PROCESSING) as lease:
         checking._settle(lease, {})
     assert sent.show()["status"] == "PROCESSING"
 

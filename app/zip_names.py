@@ -1,0 +1,71 @@
+"""Names inside a zip that every system can unpack, none of them outside the folder it is told.
+
+A path stays as its sender wrote it wherever that is safe; what could climb out of the folder,
+fool a person or be refused by a file system is replaced, and no two names are the same.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+from app.dispositions import safe_name
+
+# What Windows refuses in a name; without these its own unpacker stops in the middle.
+_REFUSED = re.compile(r'[<>:"|?*]')
+# Names of devices there, whatever comes after a dot.
+# https://learn.microsoft.com/windows/win32/fileio/naming-a-file
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])( *\.|$)", re.IGNORECASE)
+_MOST_BYTES = 255
+
+
+def names_in_zip(paths: Iterable[str]) -> list[str]:
+    """For each path the name it gets: relative, safe, and unique on systems that ignore case."""
+    safe = [_safe_path(path) for path in paths]
+    # A file cannot have the name of a folder.
+    taken = {_as_seen(folder) for path in safe for folder in _folders(path)}
+    counts: dict[str, int] = {}
+    return [_unique(path, taken, counts) for path in safe]
+
+
+def _safe_path(path: str) -> str:
+    pieces = [piece for piece in re.split(r"[/\\]", path) if piece.strip(". ")]
+    return "/".join(_safe_piece(piece) for piece in pieces) or "file"
+
+
+def _safe_piece(piece: str) -> str:
+    kept = _REFUSED.sub("_", safe_name(piece)).rstrip(". ") or "file"
+    return f"_{kept}" if _DEVICE.match(kept) else kept
+
+
+def _folders(path: str) -> list[str]:
+    pieces = path.split("/")
+    return ["/".join(pieces[:count]) for count in range(1, len(pieces))]
+
+
+def _as_seen(name: str) -> str:
+    """What names have in common that some file system takes for the same."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _unique(path: str, taken: set[str], counts: dict[str, int]) -> str:
+    first = seen = _as_seen(path)
+    name = path
+    while seen in taken:
+        # Where the last one ended, so that ten thousand of the same name are not slow.
+        counts[first] = counts.get(first, 1) + 1
+        name = _numbered(path, counts[first])
+        seen = _as_seen(name)
+    taken.add(seen)
+    return name
+
+
+def _numbered(path: str, number: int) -> str:
+    """`notes.txt` as `notes (2).txt`, cut where the name would become too long."""
+    folder, slash, name = path.rpartition("/")
+    stem, dot, extension = name.rpartition(".")
+    if not stem:
+        stem, dot, extension = name, "", ""
+    end = f" ({number}){dot}{extension}"
+    room = _MOST_BYTES - len(end.encode())
+    stem = stem.encode()[: max(1, room)].decode(errors="ignore") or "file"
+    return f"{folder}{slash}{stem}{end}"

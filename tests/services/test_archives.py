@@ -1,0 +1,479 @@
+"""One zip of all files, put together inside the bucket: from real objects, by real storage."""
+
+import io
+import os
+import threading
+import uuid
+import zipfile
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from flask import Flask
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import update
+
+from app import clock, jobs
+from app.config import MIB
+from app.db import db, transaction
+from app.errors import Gone, NotFound, Outage
+from app.extensions import storage
+from app.gateways.storage import Source, SourceLost
+from app.models import Archive, Upload, UploadState, ZipFailure
+from app.services import archives, composing, downloads, transfers, upkeep, uploads
+from tests.factories import Sender, Sent, http
+
+PART = 5 * MIB
+SMALL = {"a.txt": b"hello", "dir/empty": b"", "dir/ü 🐝.bin": b"bee" * 1000}
+
+
+def pattern(size: int, salt: int = 0) -> bytes:
+    """Bytes that differ from their neighbours, so that a shifted range is seen."""
+    block = b"".join((salt + at).to_bytes(4, "big") for at in range(4096))
+    return (block * (size // len(block) + 1))[:size]
+
+
+def large() -> dict[str, bytes]:
+    """Files whose ends fall before, on and behind the ends of parts."""
+    return {
+        "one.bin": pattern(2 * PART + 17),
+        "tiny": b"t",
+        "two.bin": pattern(3 * PART, 1),
+        "three.bin": pattern(PART - 100, 2),
+    }
+
+
+def opened(sent: Sent) -> zipfile.ZipFile:
+    """The zip as a recipient gets it: by a signed address, over HTTP."""
+    found = downloads.zip_url(sent.slug, None)
+    assert found is not None
+    answer = http.request("GET", found.url)
+    assert answer.status == 200
+    return zipfile.ZipFile(io.BytesIO(answer.data))
+
+
+def contents(sent: Sent) -> dict[str, bytes]:
+    with opened(sent) as made:
+        assert made.testzip() is None
+        return {info.filename: made.read(info) for info in made.infolist()}
+
+
+def archive(sent: Sent) -> Archive:
+    found = archives.find(sent.id)
+    assert found is not None
+    return found
+
+
+class Calls:
+    """What storage was asked for, by the gateway's own words."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.copied: list[tuple[int, int]] = []
+        self.put: list[int] = []
+        self.read_size = 0
+        copy_part, put_part, read = storage.copy_part, storage.put_part, storage.read
+
+        def copying(key: str, s3_id: str, number: int, source: Source, start: int, size: int):
+            self.copied.append((number, size))
+            return copy_part(key, s3_id, number, source, start, size)
+
+        def putting(key: str, s3_id: str, number: int, body: Any):
+            self.put.append(number)
+            return put_part(key, s3_id, number, body)
+
+        def reading(source: Source, start: int, size: int) -> bytes:
+            self.read_size += size
+            return read(source, start, size)
+
+        monkeypatch.setattr(storage, "copy_part", copying)
+        monkeypatch.setattr(storage, "put_part", putting)
+        monkeypatch.setattr(storage, "read", reading)
+
+
+@pytest.mark.parametrize("verified", [True, False], ids=["with CRC32s", "without"])
+def test_small_files_and_folders_are_one_zip(
+    sender: Sender, inside: None, queued: list, verified: bool
+) -> None:
+    sent = sender.ready(SMALL, verified=verified)
+    queued.clear()
+    archives.request(sent.id)
+    assert queued == [("archives.build", str(sent.id))]
+    assert downloads.zip_url(sent.slug, None) is None
+    archives.build(str(sent.id))
+    assert contents(sent) == SMALL
+    made = archive(sent)
+    assert made.upload.state is UploadState.COMPLETE
+    assert made.done_size == made.upload.size == storage.head(made.upload.key).size
+
+
+def test_a_part_inside_one_file_is_copied_by_storage_and_edges_are_put_together(
+    sender: Sender, inside: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = sender.ready(large(), verified=True)
+    calls = Calls(monkeypatch)
+    sent.zip()
+    assert contents(sent) == large()
+    parts = uploads.part_count(archive(sent).upload)
+    assert sorted(number for number, _ in calls.copied) + sorted(calls.put) != []
+    assert {number for number, _ in calls.copied} | set(calls.put) == set(range(1, parts + 1))
+    assert {size for _, size in calls.copied} == {PART}
+    assert len(calls.copied) == 3
+    assert calls.read_size < len(calls.put) * PART
+
+
+def test_a_store_without_part_copies_has_it_streamed(
+    without_part_copies, sender: Sender, inside: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_part_copies()
+    sent = sender.ready(large())
+    calls = Calls(monkeypatch)
+    sent.zip()
+    assert contents(sent) == large()
+    assert sorted(calls.put) == list(range(1, uploads.part_count(archive(sent).upload) + 1))
+
+
+def test_crc32s_that_nobody_knew_are_read_once_and_kept(
+    sender: Sender, inside: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = sender.ready(SMALL)
+    calls = Calls(monkeypatch)
+    sent.zip()
+    size = sum(map(len, SMALL.values()))
+    assert calls.read_size == 2 * size
+    assert all(file.upload.crc32 for file in transfers.files_of(sent.id))
+    sums = sent.client.get(f"/d/{sent.slug}.sfv").text
+    assert "a.txt 3610A686" in sums
+    with transaction():
+        archives.forget(sent.id)
+    sent.zip()
+    assert calls.read_size == 3 * size
+
+
+def test_dates_are_the_files_own(sender: Sender, inside: None) -> None:
+    then = "2019-05-04T03:02:02Z"
+    files = [{"path": "a", "size": 1, "modified_at": then}, {"path": "b", "size": 1}]
+    answer = sender.client.post("/transfers", json={"files": files})
+    sent = Sent(sender.client, answer.json, {"a": b"1", "b": b"2"})
+    sent.upload().complete().process().zip()
+    with opened(sent) as made:
+        dates = {info.filename: info.date_time for info in made.infolist()}
+    assert dates["a"] == (2019, 5, 4, 3, 2, 2)
+    assert abs(datetime(*dates["b"], tzinfo=UTC) - clock.now()) < timedelta(minutes=1)
+
+
+def test_s21_names_are_safe_and_unique(sender: Sender, inside: None) -> None:
+    sent = sender.ready({"A.txt": b"1", "a.txt": b"2", "con": b"3", "x:y": b"4"}).zip()
+    assert contents(sent) == {"A.txt": b"1", "a (2).txt": b"2", "_con": b"3", "x_y": b"4"}
+
+
+def test_whoever_asks_again_asks_for_the_same(sender: Sender, inside: None, queued: list) -> None:
+    sent = sender.ready(SMALL)
+    queued.clear()
+    for _ in range(3):
+        archives.request(sent.id)
+    assert queued == [("archives.build", str(sent.id))]
+    archives.build(str(sent.id))
+    archives.request(sent.id)
+    key = archive(sent).upload.key
+    archives.build(str(sent.id))
+    assert archive(sent).upload.key == key
+    assert len(queued) == 1
+
+
+def test_there_is_none_of_one_file_or_of_what_is_not_ready(sender: Sender, inside: None) -> None:
+    with pytest.raises(NotFound):
+        archives.request(sender.ready({"a": b"1"}).id)
+    with pytest.raises(Gone):
+        archives.request(sender.create(SMALL).upload().id)
+    with pytest.raises(Gone):
+        archives.request(uuid.uuid4())
+
+
+def test_at_once_if_the_operator_wishes(
+    sender: Sender, inside: None, queued: list, configure
+) -> None:
+    configure(zip_at_once=True)
+    sent = sender.ready(SMALL)
+    assert ("archives.build", str(sent.id)) in queued
+    archives.build(str(sent.id))
+    assert contents(sent) == SMALL
+    single = sender.ready({"a": b"1"})
+    assert archives.find(single.id) is None
+
+
+# -- what goes wrong -------------------------------------------------------------------------
+
+
+def test_a_file_that_storage_has_lost_is_an_error_and_no_zip_without_it(
+    sender: Sender, inside: None, queued: list
+) -> None:
+    sent = sender.ready(SMALL, verified=True)
+    storage.delete([transfers.files_of(sent.id)[0].upload.key])
+    sent.zip()
+    made = archive(sent)
+    assert (made.failure, made.ready_at) == (ZipFailure.FILE_LOST, None)
+    assert made.upload.state is UploadState.ABORTED
+    assert ("upkeep.remove_bytes",) in queued
+    assert archives.progress(sent.id).state == "failed"
+    # It may be asked for again, but not all the time.
+    archives.request(sent.id)
+    first = made.upload_id
+    assert archive(sent).upload_id == first
+    with transaction():
+        db.session.execute(update(Archive).values(failed_at=clock.now() - timedelta(minutes=2)))
+    archives.request(sent.id)
+    assert archive(sent).failed_at is None
+    assert archive(sent).upload_id != first
+
+
+def test_another_object_in_a_files_place_is_noticed(sender: Sender, inside: None) -> None:
+    sent = sender.ready(SMALL, verified=True)
+    key = transfers.files_of(sent.id)[0].upload.key
+    storage._client.put_object(Bucket=storage._bucket, Key=key, Body=b"HELLO")
+    assert archive(sent.zip()).failure is ZipFailure.FILE_LOST
+
+
+def test_f58_an_answer_cut_short_is_asked_for_again_and_never_taken(
+    sender: Sender, inside: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = sender.ready(SMALL, verified=True)
+    get, cut = storage._get, []
+
+    def cutting(url: str, headers: dict) -> Any:
+        answer = get(url, headers)
+        if len(cut) < 2:
+            cut.append(url)
+            answer._body = answer.data[:-1]
+        return answer
+
+    monkeypatch.setattr(storage, "_get", cutting)
+    monkeypatch.setattr("app.gateways.storage.READ_WAITS", (0.0, 0.0, 0.0))
+    assert contents(sent.zip()) == SMALL
+    assert len(cut) == 2
+
+
+def test_storage_away_is_no_attempt_and_it_goes_on_from_what_is_there(
+    sender: Sender, inside: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = sender.ready(large(), verified=True)
+    put_part = storage.put_part
+
+    def breaking(key: str, s3_id: str, number: int, body: Any) -> None:
+        if number == 3:
+            raise Outage
+        put_part(key, s3_id, number, body)
+
+    monkeypatch.setattr(composing, "BATCH", 2)
+    archives.request(sent.id)
+    with monkeypatch.context() as broken:
+        broken.setattr(storage, "put_part", breaking)
+        with pytest.raises(Outage):
+            archives.build(str(sent.id))
+    assert archive(sent).attempt_count == 0
+    with transaction():
+        db.session.execute(update(Archive).values(lease_until=None))
+    calls = Calls(monkeypatch)
+    archives.build(str(sent.id))
+    made = {number for number, _ in calls.copied} | set(calls.put)
+    assert not made & {1, 2}
+    assert 3 in made
+    assert contents(sent) == large()
+
+
+def test_a_turn_that_is_over_lets_others_go_first_and_then_goes_on(
+    sender: Sender, inside: None, queued: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = sender.ready(large(), verified=True)
+    archives.request(sent.id)
+    queued.clear()
+    with monkeypatch.context() as short:
+        short.setattr(archives, "TURN_SECONDS", -1)
+        archives.build(str(sent.id))
+    assert queued == [("archives.build", str(sent.id))]
+    assert archive(sent).attempt_count == 0
+    jobs.stopping.set()
+    archives.build(str(sent.id))
+    jobs.stopping.clear()
+    archives.build(str(sent.id))
+    assert contents(sent) == large()
+
+
+def test_a_multipart_that_was_aborted_is_begun_again(
+    sender: Sender, inside: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = sender.ready(large(), verified=True)
+    archives.request(sent.id)
+    with monkeypatch.context() as short:
+        short.setattr(archives, "TURN_SECONDS", -1)
+        archives.build(str(sent.id))
+    upload = archive(sent).upload
+    storage.abort_upload(upload.key, upload.s3_upload_id)
+    archives.build(str(sent.id))
+    assert archive(sent).upload.s3_upload_id is None
+    archives.build(str(sent.id))
+    assert contents(sent) == large()
+
+
+def test_too_many_failed_attempts_are_told(sender: Sender, inside: None) -> None:
+    sent = sender.ready(SMALL)
+    archives.request(sent.id)
+    with transaction():
+        db.session.execute(update(Archive).values(attempt_count=archives.MOST_ATTEMPTS))
+    archives.build(str(sent.id))
+    assert archive(sent).failure is ZipFailure.INTERNAL
+
+
+def test_a_lost_reminder_is_missed_by_the_sweep(sender: Sender, inside: None, queued: list) -> None:
+    sent = sender.ready(SMALL)
+    archives.request(sent.id)
+    queued.clear()
+    upkeep.requeue_stuck()
+    assert ("archives.build", str(sent.id)) not in queued
+    with transaction():
+        db.session.execute(update(Archive).values(queued_at=clock.now() - timedelta(minutes=1)))
+    upkeep.requeue_stuck()
+    assert ("archives.build", str(sent.id)) in queued
+
+
+# -- the transfer's end ----------------------------------------------------------------------
+
+
+def test_it_goes_with_its_transfer(sender: Sender, inside: None) -> None:
+    sent = sender.ready(SMALL).zip()
+    upload = archive(sent).upload
+    assert transfers.delete(sent.id)
+    with transaction():
+        db.session.execute(update(Upload).values(remove_after=clock.now() - timedelta(hours=2)))
+    upkeep.remove_bytes()
+    assert storage.head(upload.key) is None
+    archives.build(str(sent.id))
+    assert storage.head(upload.key) is None
+
+
+def test_a_transfer_that_ends_in_the_middle_ends_the_build(
+    sender: Sender, inside: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = sender.ready(large(), verified=True)
+    archives.request(sent.id)
+    complete = uploads.complete
+
+    def delete_first(upload: Upload) -> Any:
+        transfers.delete(sent.id)
+        return complete(upload)
+
+    monkeypatch.setattr(uploads, "complete", delete_first)
+    archives.build(str(sent.id))
+    upload = archive(sent).upload
+    assert upload.state is UploadState.ABORTED
+    assert archive(sent).ready_at is None
+    with transaction():
+        db.session.execute(
+            update(Upload).values(urls_until=None, remove_after=clock.now() - timedelta(hours=2))
+        )
+    upkeep.remove_bytes()
+    assert storage.head(upload.key) is None
+
+
+def test_an_expired_transfer_waits_with_its_zip(sender: Sender, inside: None) -> None:
+    sent = sender.ready(SMALL)
+    archives.request(sent.id)
+    sent.set(expires_at=clock.now() - timedelta(seconds=1))
+    upkeep.expire_due()
+    archives.build(str(sent.id))
+    assert archive(sent).upload.s3_upload_id is None
+    with pytest.raises(Gone):
+        downloads.zip_url(sent.slug, None)
+
+
+# -- many at once ----------------------------------------------------------------------------
+
+
+@pytest.mark.real_commits
+def test_many_who_ask_at_once_get_one_build(app: Flask, sender: Sender, queued: list) -> None:
+    sent = sender.ready(SMALL)
+    queued.clear()
+    failures: list[Exception] = []
+
+    def ask() -> None:
+        with app.app_context():
+            try:
+                archives.request(sent.id)
+            except Exception as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert queued == [("archives.build", str(sent.id))]
+
+
+@pytest.mark.real_commits
+def test_several_builders_at_once_make_one_zip(app: Flask, sender: Sender) -> None:
+    sent = sender.ready(large(), verified=True)
+    with app.app_context():
+        archives.request(sent.id)
+
+    def build() -> None:
+        with app.app_context():
+            archives.build(str(sent.id))
+
+    threads = [threading.Thread(target=build) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with app.app_context():
+        assert contents(sent) == large()
+        key = archive(sent).upload.key
+        assert [one for page in storage.open_uploads() for one in page if one.key == key] == []
+
+
+# -- whatever the files ----------------------------------------------------------------------
+
+edges = st.integers(-70, 70).flatmap(
+    lambda off: st.sampled_from([0, 1, 5000, PART + off, 2 * PART + off])
+)
+names = st.text(
+    st.characters(exclude_categories=["Cs", "Cc"], exclude_characters='/\\:*?"<>|.'),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    tree=st.dictionaries(
+        st.lists(names, min_size=1, max_size=3).map("/".join),
+        st.integers(0, 70).flatmap(
+            lambda off: st.sampled_from([0, 1, 5000 + off, max(0, PART - off)])
+        ),
+        min_size=2,
+        max_size=5,
+    )
+)
+def test_any_tree_of_any_sizes_comes_to_a_zip_that_holds_it(
+    sender: Sender, inside: None, tree: dict[str, int]
+) -> None:
+    files = {path: pattern(size, salt) for salt, (path, size) in enumerate(tree.items())}
+    answer = sender.client.post(
+        "/transfers", json={"files": [{"path": p, "size": len(b)} for p, b in files.items()]}
+    )
+    if answer.status_code == 400:
+        return
+    sent = Sent(sender.client, answer.json, files)
+    sent.upload().complete().process().zip()
+    found = contents(sent)
+    assert sorted(found.values()) == sorted(files.values())
+
+
+def test_what_is_lost_is_said(inside: None) -> None:
+    with pytest.raises(SourceLost):
+        storage.read(Source("beeline/none", '"e"'), 0, 1)
+    assert storage.read(Source("beeline/none", '"e"'), 0, 0) == b""
+    assert os.environ.get("BEELINE_CRASH_AT") is None

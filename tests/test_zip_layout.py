@@ -1,0 +1,159 @@
+"""A zip's bytes, made of headers and members, as other programs read them."""
+
+import io
+import os
+import shutil
+import struct
+import subprocess
+import zipfile
+import zlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.crc32 import combine
+from app.zip_layout import Data, Layout, Member
+
+THEN = datetime(2024, 2, 29, 13, 37, 42, tzinfo=UTC)
+GIB = 2**30
+
+
+def member(name: str, body: bytes, at: datetime = THEN) -> Member:
+    return Member(name, len(body), at, zlib.crc32(body).to_bytes(4, "big"))
+
+
+def whole(layout: Layout, bodies: list[bytes], step: int = 0) -> bytes:
+    """The zip, put together from stretches of `step` bytes."""
+    made = io.BytesIO()
+    for start in range(0, layout.size, step or layout.size):
+        for piece in layout.pieces(start, step or layout.size):
+            if isinstance(piece, Data):
+                piece = bodies[piece.index][piece.start : piece.start + piece.size]
+            made.write(piece)
+    return made.getvalue()
+
+
+def contents(made: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(made)) as opened:
+        assert opened.testzip() is None
+        return {info.filename: opened.read(info) for info in opened.infolist()}
+
+
+names = st.text(
+    st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/\\"),
+    min_size=1,
+    max_size=30,
+)
+
+
+@given(
+    st.dictionaries(names, st.binary(max_size=300), max_size=8),
+    st.integers(min_value=1, max_value=97),
+)
+def test_any_files_cut_anywhere_come_to_the_same_zip(files: dict[str, bytes], step: int) -> None:
+    bodies = list(files.values())
+    layout = Layout([member(name, body) for name, body in files.items()])
+    made = whole(layout, bodies, step)
+    assert len(made) == layout.size
+    assert made == whole(layout, bodies)
+    assert contents(made) == files
+
+
+def test_the_size_is_known_before_any_crc32_and_headers_are_not() -> None:
+    layout = Layout([Member("a", 3, THEN, None)])
+    assert layout.size == len(whole(Layout([member("a", b"abc")]), [b"abc"]))
+    assert list(layout.pieces(40, 3)) == [Data(0, 0, 3)]
+    with pytest.raises(ValueError, match="not known"):
+        list(layout.pieces(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("at", "shown"),
+    [
+        (THEN, (2024, 2, 29, 13, 37, 42)),
+        (datetime(1969, 7, 20, tzinfo=UTC), (1980, 1, 1, 0, 0, 0)),
+        (datetime(2040, 1, 1, tzinfo=UTC), (2040, 1, 1, 0, 0, 0)),
+        (datetime(9999, 12, 31, tzinfo=UTC), (2107, 12, 31, 23, 59, 58)),
+    ],
+)
+def test_f68_a_date_is_kept_as_far_as_the_format_can(at: datetime, shown: tuple[int, ...]) -> None:
+    layout = Layout([member("a", b"abc", at)])
+    with zipfile.ZipFile(io.BytesIO(whole(layout, [b"abc"]))) as opened:
+        (info,) = opened.infolist()
+    assert info.date_time == shown
+    exact = [struct.unpack("<i", info.extra[5:9])[0]] if info.extra else []
+    assert exact == ([int(at.timestamp())] if at.year < 2038 else [])
+
+
+def unzip(path: Path) -> list[str]:
+    return ["unzip", "-tq", str(path)]
+
+
+def seven(path: Path) -> list[str]:
+    return [shutil.which("7z") or "7zz", "t", str(path)]
+
+
+def bsdtar(path: Path) -> list[str]:
+    return ["bsdtar", "-tf", str(path)]
+
+
+READERS = [unzip, seven, bsdtar]
+
+
+@pytest.mark.parametrize("read", READERS, ids=lambda read: read.__name__)
+def test_other_programs_read_it(read: Callable[[Path], list[str]], tmp_path: Path) -> None:
+    files = {"a b.txt": b"hello", "Ordner/Ümläut 日本 🐝.bin": os.urandom(70_000), "empty": b""}
+    layout = Layout([member(name, body) for name, body in files.items()])
+    path = tmp_path / "a.zip"
+    path.write_bytes(whole(layout, list(files.values())))
+    done = subprocess.run(read(path), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = subprocess.run(["bsdtar", "-xf", str(path), "-C", str(tmp_path)], capture_output=True)
+    assert done.returncode == 0, done.stderr
+    for name, body in files.items():
+        assert (tmp_path / name).read_bytes() == body
+        assert (tmp_path / name).stat().st_mtime == THEN.timestamp()
+
+
+@pytest.mark.parametrize("count", [65_534, 65_535, 66_000])
+def test_as_many_files_as_you_like(count: int, tmp_path: Path) -> None:
+    layout = Layout([member(f"{number:05}", b"") for number in range(count)])
+    path = tmp_path / "many.zip"
+    path.write_bytes(whole(layout, [b""] * count))
+    assert path.stat().st_size == layout.size
+    with zipfile.ZipFile(path) as opened:
+        assert len(opened.namelist()) == count
+    for read in READERS:
+        done = subprocess.run(read(path), capture_output=True, text=True)
+        assert done.returncode == 0, (read.__name__, done.stdout[-500:] + done.stderr[-500:])
+
+
+def test_more_than_4_gib_in_one_file_before_one_and_in_all(tmp_path: Path) -> None:
+    """Sparse: all but a few bytes of it are holes, which programs read as zeros."""
+    zeros = {size: combine([(zlib.crc32(bytes(2**20)).to_bytes(4, "big"), 2**20)] * (size >> 20))
+             for size in (GIB, 4 * GIB + 2**20)}  # fmt: skip
+    members = [
+        Member("first", GIB, THEN, zeros[GIB]),
+        Member("large", 4 * GIB + 2**20, THEN, zeros[4 * GIB + 2**20]),
+        member("behind", b"hello"),
+    ]
+    layout, path = Layout(members), tmp_path / "large.zip"
+    with path.open("wb") as made:
+        for piece in layout.pieces(0, layout.size):
+            if isinstance(piece, bytes):
+                made.write(piece)
+            elif piece.index == 2:
+                made.write(b"hello")
+            else:
+                made.seek(piece.size, os.SEEK_CUR)
+        assert made.tell() == layout.size > 5 * GIB
+    with zipfile.ZipFile(path) as opened:
+        assert [info.file_size for info in opened.infolist()] == [one.size for one in members]
+        assert opened.read("behind") == b"hello"
+    for read in (unzip, bsdtar):
+        done = subprocess.run(read(path), capture_output=True, text=True)
+        assert done.returncode == 0, (read.__name__, done.stdout[-500:] + done.stderr[-500:])

@@ -31,6 +31,15 @@ def test_a_job_names_a_real_function_and_a_queue_that_is_worked_on(job: jobs.Job
     assert job.queue in jobs.QUEUES
 
 
+def test_every_queue_has_workers_and_what_takes_long_has_its_own() -> None:
+    """F35: whoever only wants a file checked does not wait for somebody's zip."""
+    started = dict(line.split(": ", 1) for line in Path("Procfile").read_text().splitlines())
+    taken = {name: started[name].split()[2:] for name in ("worker", "maker")}
+    assert taken["worker"] + taken["maker"] == jobs.QUEUES
+    assert jobs.PROCESS_TRANSFER.queue in taken["worker"]
+    assert jobs.BUILD_ARCHIVE.queue in taken["maker"]
+
+
 def test_every_api_route_declares_its_guard_and_is_described(app: Flask) -> None:
     described = {
         (method.upper(), re.sub(r"{(\w+)}", r"<\1>", path))

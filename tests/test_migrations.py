@@ -3,8 +3,10 @@
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import pytest
 from flask import Flask
@@ -67,7 +69,7 @@ def test_0003_adds_checksums_to_a_database_with_rows_and_can_be_taken_back(old: 
     old.run(add, key="complete", state="COMPLETE", etag='"e"', **part)
     old.run(add, key="aborted", state="ABORTED", etag=None, **part)
     before = old.run(UPLOADS)
-    old.migrate("upgrade")
+    old.migrate("upgrade", "0003")
     assert old.run(UPLOADS) == before
     news = "SELECT DISTINCT checksum_algorithm::text, crc32 FROM uploads"
     assert old.run(news) == [(None, None)]
@@ -77,7 +79,7 @@ def test_0003_adds_checksums_to_a_database_with_rows_and_can_be_taken_back(old: 
     _new_code(old)
     old.migrate("downgrade", "0002")
     assert {row[0] for row in old.run(UPLOADS)} >= {row[0] for row in before}
-    old.migrate("upgrade")
+    old.migrate("upgrade", "0003")
     assert old.run(news) == [(None, None)]
 
 
@@ -118,6 +120,52 @@ def test_0004_adds_passwords_and_going_back_opens_nothing(old: Old) -> None:
         "locked": "EXPIRED",
     }
     old.migrate("upgrade")
+
+
+def test_0005_adds_zips_and_going_back_leaves_their_bytes_to_the_sweep(old: Old) -> None:
+    old.migrate("upgrade", "0004")
+    add_transfer = (
+        "INSERT INTO transfers (id, slug, owner_token_hash, state, expires_at, ready_at)"
+        " VALUES (:id, 's', sha256('s'), 'READY', now() + interval '1 day', now())"
+    )
+    add_upload = (
+        "INSERT INTO uploads (id, key, token, method, size, part_size, state, etag)"
+        " VALUES (:id, :key, 't', 'multipart', 9, 8388608, 'COMPLETE', 'e')"
+    )
+    transfer, upload = uuid.uuid4(), uuid.uuid4()
+    old.run(add_transfer, id=transfer)
+    old.run(add_upload, id=upload, key="file")
+    old.run(
+        "INSERT INTO files (id, transfer_id, upload_id, position, path)"
+        " VALUES (gen_random_uuid(), :transfer, :upload, 0, 'a')",
+        transfer=transfer,
+        upload=upload,
+    )
+    old.migrate("upgrade", "0005")
+    assert old.run("SELECT path, modified_at FROM files") == [("a", None)]
+    old.run("UPDATE uploads SET crc32 = :crc32", crc32=b"1234")
+    made = uuid.uuid4()
+    old.run(add_upload, id=made, key="zip")
+    add = (
+        "INSERT INTO archives (transfer_id, upload_id, ready_at, failed_at, failure)"
+        " VALUES (:transfer, :made, :ready, :failed, :failure)"
+    )
+    now = datetime.now(UTC)
+    for ready, failed, failure in (
+        (now, now, "storage"),
+        (None, now, None),
+        (None, None, "storage"),
+        (now, None, "internal"),
+    ):
+        with pytest.raises(IntegrityError):
+            old.run(add, transfer=transfer, made=made, ready=ready, failed=failed, failure=failure)
+    old.run(add, transfer=transfer, made=made, ready=now, failed=None, failure=None)
+    old.migrate("downgrade", "0004")
+    assert old.run("SELECT key, state::text, crc32 FROM uploads ORDER BY key") == [
+        ("file", "COMPLETE", None),
+        ("zip", "ABORTED", None),
+    ]
+    old.migrate("upgrade", "0005")
 
 
 def _new_code(old: Old) -> None:

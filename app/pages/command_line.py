@@ -29,7 +29,7 @@ limit_unknown(bp)
 _PROGRAM = re.compile(r"(curl|wget|aria2|httpie|xh)/[\w.+-]+( \([\w .-]+\))?", re.IGNORECASE)
 # How long one request for a zip waits for it, how often (wget follows 20 times), and how many of
 # each process' threads may do so at once.
-WAIT_SECONDS = 8.0
+WAIT_SECONDS = 5.0
 MOST_TURNS = 18
 _waiting = threading.BoundedSemaphore(2)
 # Sent by browsers, prefetchers and crawlers, and by no program of these unless it is made to.

@@ -7,15 +7,16 @@ from app.config import settings
 from app.db import db, release
 from app.services import upkeep
 
-# Beside the web's pools: a worker's job with its heartbeat, a sweep, and somebody with psql.
-OTHERS = 5
+# Beside the web's pools: a job of worker and of maker with its heartbeat, a sweep, and somebody
+# with psql.
+OTHERS = 7
 # A sweep is late when it has missed so many of its turns, and this much more.
 TURNS_MISSED = 3
 LATE_SECONDS = 60
 
 
 def connections() -> tuple[int, int]:
-    """How many database connections one web, one worker and one clock may open, and how many
+    """How many database connections one of each process may open, and how many
     PostgreSQL lets an ordinary role have."""
     row = db.session.execute(
         text(

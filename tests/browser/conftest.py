@@ -26,12 +26,12 @@ FLAGS = [
 
 @pytest.fixture(scope="session")
 def live() -> Iterator[Stack]:
-    """Web, worker and clock on services of their own."""
+    """Web, worker, maker and clock on services of their own."""
     with services.started(["postgres", "redis", "s3"]) as environ:
         stack = Stack(environ | {"SECRET_KEY": SECRET, "LOG_LEVEL": "WARNING"})
         try:
             stack.release()
-            for name in ("web", "worker", "clock"):
+            for name in ("web", "worker", "maker", "clock"):
                 stack.start(name)
             yield stack
         finally:

@@ -86,7 +86,7 @@ def test_all_as_one_zip_that_is_made_meanwhile(
 ) -> None:
     files = {"a b.txt": b"one", "dir/ü.bin": b"two" * 5000}
     sent = sender.ready(files, title="Fotos: März", max_downloads=1)
-    web.start("worker")
+    web.start("maker")
     told = curl("-OJL", f"{web.url}/d/{sent.slug}/zip", into=tmp_path)
     assert told.returncode == 0, told.stderr
     (path,) = tmp_path.iterdir()
@@ -96,7 +96,7 @@ def test_all_as_one_zip_that_is_made_meanwhile(
     assert sent.row().download_count == 1
     again = curl("-fOJL", f"{web.url}/d/{sent.slug}/zip", into=tmp_path)
     assert again.returncode != 0
-    web.kill("worker")
+    web.kill("maker")
 
 
 def test_one_of_many_by_its_path(sender: Sender, web: LoggedStack, tmp_path: Path) -> None:

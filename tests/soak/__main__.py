@@ -87,7 +87,8 @@ class Soak:
             operator.let_grace_pass()
             operator.let_addresses_die()
             operator.sweep(orphans=False)
-            if not ask(lab, invariants.IMPOSSIBLE["still being checked"]) and not ask(
+            at_work = ("still being checked", "a zip that is still being made")
+            if not any(ask(lab, invariants.IMPOSSIBLE[one]) for one in at_work) and not ask(
                 lab,
                 "SELECT id FROM uploads WHERE state = 'ABORTED' AND removed_at IS NULL"
                 " UNION ALL SELECT id FROM transfers"

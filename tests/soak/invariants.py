@@ -5,6 +5,11 @@ from tests.soak.operator import FOREIGN
 from tests.soak.people import Memory
 from tests.soak.rows import ask, explain
 
+# Whose an upload is: a file of a transfer, or its zip.
+OWNED = (
+    "(SELECT upload_id, transfer_id FROM files"
+    " UNION ALL SELECT upload_id, transfer_id FROM archives)"
+)
 # Each asks for rows that must not be.
 IMPOSSIBLE = {
     "READY or EXPIRED with a file that is not complete": """
@@ -22,9 +27,17 @@ IMPOSSIBLE = {
         SELECT t.id FROM transfers t JOIN files f ON f.transfer_id = t.id
         JOIN uploads u ON u.id = f.upload_id
         WHERE t.state <> 'DELETED' AND u.state = 'ABORTED'""",
-    "an upload of no file that is not ABORTED": """
+    "an upload of no transfer that is not ABORTED": f"""
         SELECT u.id FROM uploads u WHERE u.state <> 'ABORTED'
-        AND NOT EXISTS (SELECT FROM files f WHERE f.upload_id = u.id)""",
+        AND NOT EXISTS (SELECT FROM {OWNED} o WHERE o.upload_id = u.id)""",
+    "a zip that was given up": "SELECT transfer_id FROM archives WHERE failed_at IS NOT NULL",
+    "a zip that is ready and whose object is not, or the other way round": """
+        SELECT a.transfer_id FROM archives a JOIN uploads u ON u.id = a.upload_id
+        JOIN transfers t ON t.id = a.transfer_id
+        WHERE t.state <> 'DELETED' AND (a.ready_at IS NULL) = (u.state = 'COMPLETE')""",
+    "a zip that is still being made": """
+        SELECT a.transfer_id FROM archives a JOIN transfers t ON t.id = a.transfer_id
+        WHERE t.state = 'READY' AND a.ready_at IS NULL AND a.failed_at IS NULL""",
     "bytes to remove that were not": """
         SELECT id FROM uploads WHERE state = 'ABORTED' AND removed_at IS NULL""",
     "a lease on what is not being checked": """
@@ -65,7 +78,7 @@ def check_rows(lab: Lab, memory: Memory) -> None:
 
 def _story(lab: Lab, memory: Memory, one_id: str) -> str:
     """Of a transfer, or of the one that an upload belongs to."""
-    owner = ask(lab, "SELECT transfer_id::text FROM files WHERE upload_id = %s", one_id)
+    owner = ask(lab, f"SELECT transfer_id::text FROM {OWNED} o WHERE upload_id = %s", one_id)
     transfer_id = owner[0][0] if owner else one_id
     lived = memory.stories.get(transfer_id, "nobody's story")
     return f"\n    {lived}\n    {explain(lab.truth, transfer_id)}"
@@ -79,11 +92,11 @@ def check_leaks(lab: Lab, memory: Memory) -> None:
 
 
 def check_bucket(lab: Lab, memory: Memory) -> None:
-    """The objects are the files of living transfers, the multiparts their open uploads."""
+    """The objects are the files and zips of living transfers, the multiparts their open uploads."""
     rows = ask(
         lab,
         "SELECT u.key, u.state::text, u.method::text, u.s3_upload_id FROM uploads u"
-        " JOIN files f ON f.upload_id = u.id JOIN transfers t ON t.id = f.transfer_id"
+        f" JOIN {OWNED} o ON o.upload_id = u.id JOIN transfers t ON t.id = o.transfer_id"
         " WHERE t.state <> 'DELETED'",
     )
     complete = {key for key, state, _, _ in rows if state == "COMPLETE"}
@@ -94,7 +107,7 @@ def check_bucket(lab: Lab, memory: Memory) -> None:
     foreign = {key for key in objects if key.startswith(FOREIGN)}
     open_ids = lab.truth.open_uploads()
     for what, found in (
-        ("files of living transfers have no object", complete - objects),
+        ("files and zips of living transfers have no object", complete - objects),
         ("objects belong to no living transfer", objects - foreign - complete - arriving),
         ("open uploads have no multipart", living - open_ids),
         ("multiparts belong to no open upload", open_ids - living),

@@ -25,6 +25,8 @@ STRIKES = {
     "worker told to leave": 2,
     "web killed": 3,
     "web told to leave": 1,
+    "maker killed": 3,
+    "maker told to leave": 1,
     "clock killed": 1,
     "redis flushed": 3,
     "redis down": 2,
@@ -74,6 +76,7 @@ class Life:
     visits: int
     is_crowded: bool
     is_edited: bool
+    wants_zip: bool
     ending: str
 
 
@@ -111,6 +114,7 @@ class Plan:
             visits=dice.choice((0, 1, 1, 2, 3)),
             is_crowded=dice.random() < 0.25,
             is_edited=dice.random() < 0.3,
+            wants_zip=count > 1 and dice.random() < 0.6,
             ending=_pick(dice, ENDINGS),
         )
 

@@ -12,7 +12,7 @@ from tests.soak.people import Memory
 from tests.soak.plan import Plan, Strike
 from tests.soak.rows import ask
 
-PROCESSES = ("web", "web.2", "worker", "worker.2", "clock")
+PROCESSES = ("web", "web.2", "worker", "worker.2", "maker", "clock")
 
 
 class Saboteur:
@@ -57,6 +57,8 @@ class Saboteur:
             "worker told to leave": self._end_worker,
             "web killed": self._kill_web,
             "web told to leave": self._end_web,
+            "maker killed": self._kill_maker,
+            "maker told to leave": self._end_maker,
             "clock killed": self._kill_clock,
             "redis flushed": self._flush_redis,
             "redis down": lambda _: self._lab.redis.down(),
@@ -102,6 +104,12 @@ class Saboteur:
 
     def _end_web(self, strike: Strike) -> None:
         self._lab.stack.shut_down(f"web{strike.target}")
+
+    def _kill_maker(self, strike: Strike) -> None:
+        self._lab.stack.kill("maker")
+
+    def _end_maker(self, strike: Strike) -> None:
+        self._lab.stack.shut_down("maker")
 
     def _kill_clock(self, strike: Strike) -> None:
         self._lab.stack.kill("clock")

@@ -2,7 +2,7 @@
 import { Failure } from './failure.js';
 
 /** @typedef {import('./failure.js').Cause} Cause */
-/** @typedef {{path: string, size: number, content_type?: string, checksum_algorithm?: 'CRC32'}} FileSpec */
+/** @typedef {{path: string, size: number, content_type?: string, checksum_algorithm?: 'CRC32', modified_at?: string}} FileSpec */
 /** @typedef {{title?: string, message?: string, expires_at?: string, max_downloads?: number | null, password?: string | null}} Options */
 /**
  * @typedef {object} FilePlan

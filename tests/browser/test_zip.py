@@ -1,0 +1,91 @@
+"""Download all, in a real browser: one click, the zip is made, and the download starts by itself."""
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.steps import MIB, SIZES, drop, expect_state, link_of, look, make_files
+from tests.lab.stack import Stack, kill_family
+
+OpenPage = Callable[..., Page]
+
+
+@pytest.fixture
+def link(open_page: OpenPage, tmp_path: Path) -> str:
+    make_files(
+        tmp_path,
+        {
+            "Ceremony.mov": 21 * MIB,
+            "photos/1 first.jpg": 300_000,
+            "photos/2 ü.jpg": 5,
+            "empty.txt": 0,
+        },
+    )
+    sender = open_page()
+    drop(sender, *sorted(tmp_path.iterdir()))
+    expect_state(sender, "done")
+    return link_of(sender)
+
+
+def unpacked(path: Path, into: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as opened:
+        assert opened.testzip() is None
+        return {info.filename: opened.read(info) for info in opened.infolist()}
+
+
+def sent(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_one_click_and_everything_comes(
+    open_page: OpenPage, link: str, tmp_path: Path, live: Stack
+) -> None:
+    reader = open_page(link, accept_downloads=True)
+    with reader.expect_download() as getting:
+        reader.get_by_role("button", name="Download all").press("Enter")
+    assert getting.value.suggested_filename == "files.zip"
+    assert unpacked(Path(getting.value.path()), tmp_path) == sent(tmp_path)
+    # Whoever comes later finds it made.
+    later = open_page(link, accept_downloads=True)
+    expect(later.locator("#zip")).to_have_attribute("data-state", "ready")
+    with later.expect_download() as getting:
+        later.get_by_role("button", name="Download all").click()
+    assert unpacked(Path(getting.value.path()), tmp_path) == sent(tmp_path)
+
+
+def test_without_javascript_the_page_leads_there(
+    open_page: OpenPage, link: str, tmp_path: Path
+) -> None:
+    reader = open_page(link, java_script_enabled=False, accept_downloads=True)
+    reader.get_by_role("button", name="Download all").click()
+    expect(reader.locator("#zip")).to_have_attribute("data-state", "ready")
+    with reader.expect_download() as getting:
+        reader.get_by_role("button", name="Download all").click()
+    assert unpacked(Path(getting.value.path()), tmp_path) == sent(tmp_path)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", list(SIZES))
+def test_how_it_looks(open_page: OpenPage, link: str, live: Stack, scheme: str, width: str) -> None:
+    reader = open_page(link, viewport=SIZES[width], color_scheme=scheme)
+    look(reader, f"zip-none-{width}-{scheme}")
+    kill_family(live.running["maker"])
+    try:
+        reader.get_by_role("button", name="Download all").click()
+        expect(reader.get_by_text("Making one zip of everything")).to_be_visible()
+        look(reader, f"zip-building-{width}-{scheme}")
+        single = reader.get_by_role("button", name="Download Ceremony.mov")
+        expect(single).to_be_visible()
+    finally:
+        live.start("maker")
+    with reader.expect_download():
+        pass
+    expect(reader.locator("#zip")).to_have_attribute("data-state", "ready")
+    look(reader, f"zip-ready-{width}-{scheme}")

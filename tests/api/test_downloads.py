@@ -25,6 +25,12 @@ def test_json_tells_what_the_page_shows(sender: Sender) -> None:
         "expires_at": sent.json["expires_at"],
         "downloads_left": 3,
         "total_size": sum(map(len, contents.values())),
+        "zip": {
+            "url": f"http://localhost/d/{sent.slug}/zip",
+            "state": "none",
+            "size": None,
+            "done_size": 0,
+        },
     }
     assert files == [
         {

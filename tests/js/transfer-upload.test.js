@@ -240,6 +240,15 @@ test('a create whose answer was lost is repeated under the same key', async () =
   assert.equal(new Set(world.keys).size, 2);
 });
 
+test('a file is announced with its own date, unless that is no date of our times', async () => {
+  const world = new FakeWorld();
+  let told;
+  world.onCreate = (files) => { told = files; };
+  const dated = (lastModified) => ({ path: `${lastModified}`, file: Object.assign(new FakeBlob(8), { lastModified }) });
+  await TransferUpload.create([dated(1556938922000), dated(0), dated(8.64e15), dated(undefined)], world);
+  assert.deepEqual(told.map((file) => file.modified_at), ['2019-05-04T03:02:02.000Z', undefined, undefined, undefined]);
+});
+
 test('a check that was given up is told, nothing is sent again, and Retry asks once more', async () => {
   const { one, world } = await upload({ 'a': 8 });
   world.polls = ['PROCESSING', 'INIT'];

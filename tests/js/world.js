@@ -109,7 +109,7 @@ export class FakeWorld {
 
   #create({ files }) {
     this.calls.push(`create ${files.length}`);
-    this.onCreate?.();
+    this.onCreate?.(files);
     this.files = [];
     files.forEach((file) => this.plan(file));
     return { ...this.transfer('INIT'), owner_token: 'secret' };

@@ -170,7 +170,7 @@ def test_deleted_while_processing_stays_deleted(sender: Sender, inside: None, mo
 
 def test_the_heartbeat_notices_that_the_lease_is_gone(app, monkeypatch, inside: None) -> None:
     monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.01)
-    lease = leases.Lease(uuid.uuid4(), attempt=1)
+    lease = leases.Lease(Transfer, uuid.uuid4(), attempt=1)
     done = threading.Event()
     heart = threading.Thread(target=leases._beat, args=(db.engine, lease, done))
     heart.start()

@@ -276,5 +276,10 @@ export class TransferUpload {
 
 /** What the server has to know of what was picked. @param {Picked[]} picked @param {import('./file-upload.js').Means} means @returns {import('./backend.js').FileSpec[]} */
 function specs(picked, { checksum }) {
-  return picked.map(({ path, file }) => ({ path, size: file.size, ...(file.type && { content_type: file.type }), ...(file.lastModified > 0 && file.lastModified < 4e12 && { modified_at: new Date(file.lastModified).toISOString() }), ...(checksum && { checksum_algorithm: 'CRC32' }) }));
+  return picked.map(({ path, file }) => ({ path, size: file.size, ...(file.type && { content_type: file.type }), ...dated(file), ...(checksum && { checksum_algorithm: 'CRC32' }) }));
+}
+
+/** When it was changed, unless its clock was wrong by centuries. @param {Blob & {lastModified?: number}} file */
+function dated({ lastModified = 0 }) {
+  return lastModified > 0 && lastModified < 4e12 && { modified_at: new Date(lastModified).toISOString() };
 }

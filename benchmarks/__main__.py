@@ -12,6 +12,7 @@ ALL = {
     "weight": "what the pages weigh",
     "requests": "control requests for 10 GiB",
     "memory": "the tab's memory for 512 MiB and 4 GiB",
+    "zip": "one zip inside the bucket: bytes through the maker, and many small files",
     "upload": "uploads against curl, s3transfer and Uppy, on loopback and on a paced line",
 }
 # Only when asked for: they answer questions of whoever changes the plan.

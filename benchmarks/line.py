@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 from collections import deque
+from pathlib import Path
 
 PIECE = 64 * 1024
 # What may be made up for after waking late.
@@ -44,6 +45,7 @@ class Line:
         self._all = Bucket(rate)
         self._each = each
         self._half = delay / 2
+        self.passed = 0
 
     async def serve(self) -> None:
         """Until the process ends."""
@@ -107,6 +109,7 @@ class Line:
             while data and not delivering.done():
                 data = await loop.sock_recv(source, PIECE)
                 now = loop.time()
+                self.passed += len(data)
                 passed = max([now, *(bucket.take(len(data), now) for bucket in buckets)])
                 waiting.append((passed + self._half, data))
                 come.set()
@@ -129,12 +132,28 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=125e6)
     parser.add_argument("--each", type=float, default=30e6)
     parser.add_argument("--delay", type=float, default=0.04)
+    parser.add_argument("--told", type=Path, help="a file that tells the bytes passed, both ways")
     given = parser.parse_args()
     if hasattr(ctypes.CDLL(None), "prctl"):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     if os.getppid() == 1:
         return
-    asyncio.run(Line(given.target, given.rate, given.each, given.delay).serve())
+    asyncio.run(_serve(Line(given.target, given.rate, given.each, given.delay), given.told))
+
+
+async def _serve(line: Line, told: Path | None) -> None:
+    telling = asyncio.create_task(_tell(line, told)) if told else None
+    await line.serve()
+    assert telling is None or not telling.done()
+
+
+async def _tell(line: Line, told: Path) -> None:
+    """Twice a second; whoever reads never finds half a number."""
+    while True:
+        await asyncio.sleep(0.5)
+        new = told.with_suffix(".new")
+        new.write_text(str(line.passed))
+        new.replace(told)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,200 @@
+"""One zip put together inside the bucket: how little of it goes through the maker, and how fast
+small files do, against reading them one after the other with boto3."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from app import config
+from app.crc32 import combine
+from app.extensions import storage
+from app.gateways.storage import Source
+from app.services.composing import Composer
+from app.services.uploads import plan_whole
+from app.zip_layout import Layout, Member
+from benchmarks.knobs import MIB
+from benchmarks.place import Place, opened
+from benchmarks.turns import Turn, figure, median, ratio, say, table, take_turns
+from embedded.services import BUCKET
+from tests.lab.stack import kill_family
+
+THEN = datetime(2024, 1, 1, tzinfo=UTC)
+LARGE_COUNT, SMALL_SIZE, DELAY = 10, 10 * 1024, 0.02
+BLOCK = 64 * MIB
+# One after the other takes minutes: so many are read, and the rest is arithmetic.
+SERIAL_COUNT = 300
+
+
+def run() -> None:
+    """Both halves; the second over a line of 20 ms for each request."""
+    large = int(os.environ.get("ZIP_LARGE", str(1024))) * MIB
+    small_count = int(os.environ.get("ZIP_SMALL", "10000"))
+    with (
+        tempfile.TemporaryDirectory() as data,
+        opened(Path(data), "s3", with_beeline=False) as place,
+    ):
+        place.s3.create_bucket(Bucket=BUCKET)
+        _large(place, large)
+        _small(place, small_count)
+
+
+def _large(place: Place, size: int) -> None:
+    say(f"   {LARGE_COUNT} files of {size // MIB} MiB, made of references")
+    body = os.urandom(MIB) * (BLOCK // MIB)
+    place.s3.put_object(Bucket=BUCKET, Key="beeline/block", Body=body)
+    crc32 = combine([(zlib.crc32(body).to_bytes(4, "big"), BLOCK)] * (size // BLOCK))
+    members = [_repeated(place, f"large-{n}", size // BLOCK) for n in range(LARGE_COUNT)]
+    plan = [(key, etag, size, crc32.hex()) for key, etag in members]
+    with _line(place, 0.0) as (url, told):
+        before = int(told.read_text() or 0)
+        turn = _build(place, url, plan)
+        passed = int(told.read_text()) - before
+    whole = turn.more["size"]
+    table(
+        f"a zip of {LARGE_COUNT} x {size // MIB} MiB",
+        ["bytes of it", "through the maker", "share", "seconds", "memory"],
+        [[f"{whole:,.0f}", f"{passed:,}", f"{100 * passed / whole:.2f} %",
+          figure(turn.seconds, 1), f"{turn.more['memory'] / MIB:.0f} MiB"]],
+    )  # fmt: skip
+
+
+def _repeated(place: Place, name: str, count: int) -> tuple[str, str]:
+    """An object of so many blocks, each a reference to the same bytes."""
+    key, s3 = f"beeline/{name}", place.s3
+    upload = s3.create_multipart_upload(Bucket=BUCKET, Key=key)["UploadId"]
+    parts = []
+    for number in range(1, count + 1):
+        made = s3.upload_part_copy(
+            Bucket=BUCKET, Key=key, UploadId=upload, PartNumber=number,
+            CopySource={"Bucket": BUCKET, "Key": "beeline/block"},
+        )  # fmt: skip
+        parts.append({"PartNumber": number, "ETag": made["CopyPartResult"]["ETag"]})
+    done = s3.complete_multipart_upload(
+        Bucket=BUCKET, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}
+    )
+    return key, done["ETag"]
+
+
+def _small(place: Place, count: int) -> None:
+    say(f"   {count} files of {SMALL_SIZE // 1024} KiB, {DELAY * 1000:.0f} ms for each request")
+    body = os.urandom(SMALL_SIZE)
+
+    def put(number: int) -> tuple[str, str]:
+        key = f"beeline/small-{number}"
+        return key, place.s3.put_object(Bucket=BUCKET, Key=key, Body=body)["ETag"]
+
+    with ThreadPoolExecutor(16) as pool:
+        made = list(pool.map(put, range(count)))
+    crc32 = zlib.crc32(body).to_bytes(4, "big").hex()
+    plan = [(key, etag, SMALL_SIZE, crc32) for key, etag in made]
+    with _line(place, DELAY) as (url, _):
+        rounds = take_turns(
+            {
+                "composed": lambda: _build(place, url, plan),
+                "one by one": lambda: _serial(place, url, plan),
+            }
+        )
+    ours, theirs = median(rounds["composed"], "seconds"), median(rounds["one by one"], "seconds")
+    memory = max(turn.more["memory"] for turn in rounds["composed"]) / MIB
+    table(
+        f"{count} x {SMALL_SIZE // 1024} KiB at {DELAY * 1000:.0f} ms",
+        ["", "seconds", "x as fast", "memory"],
+        [
+            ["boto3, one by one", figure(theirs, 1), "1", ""],
+            ["composed", figure(ours, 1), ratio(theirs, ours), f"{memory:.0f} MiB"],
+        ],
+    )
+
+
+def _serial(place: Place, url: str, plan: list[Any]) -> Turn:
+    client = place.client(url)
+    began = time.monotonic()
+    for key, _, _, _ in plan[:SERIAL_COUNT]:
+        client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+    seconds = (time.monotonic() - began) / min(SERIAL_COUNT, len(plan)) * len(plan)
+    return Turn(seconds, {"seconds": seconds})
+
+
+@contextlib.contextmanager
+def _line(place: Place, delay: float) -> Generator[tuple[str, Path]]:
+    """The endpoint behind a line that counts; and the file that tells the bytes, both ways."""
+    with tempfile.TemporaryDirectory() as kept:
+        told = Path(kept) / "told"
+        told.write_text("0")
+        target = str(urlsplit(place.endpoint_url).port)
+        words = [sys.executable, "-m", "benchmarks.line", target, "--delay", str(delay)]
+        words += ["--rate", "1e12", "--each", "1e12", "--told", str(told)]
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True)
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}", told
+        finally:
+            kill_family(process)
+
+
+def _build(place: Place, url: str, plan: list[Any]) -> Turn:
+    """In a process of its own, so that its memory is known."""
+    settings = {
+        "S3_ENDPOINT_URL": url, "S3_BUCKET": BUCKET, "S3_ACCESS_KEY_ID": place.key,
+        "S3_SECRET_ACCESS_KEY": place.secret, "SECRET_KEY": "only-for-benchmarks-0123456789abcdef",
+        "BASE_URL": "http://localhost", "DATABASE_URL": "postgresql://none", "REDIS_URL": "redis://none",
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.zip"],
+        env=os.environ | settings,
+        input=json.dumps(plan),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    told = json.loads(done.stdout)
+    time.sleep(0.6)  # The line tells what has passed twice a second.
+    return Turn(told["seconds"], told)
+
+
+def _child() -> None:
+    settings = config.load()
+    config.bind(settings)
+    storage.bind(settings)
+    plan = json.load(sys.stdin)
+    began = time.monotonic()
+    members = [
+        Member(f"{n}.bin", size, THEN, bytes.fromhex(crc32))
+        for n, (_, _, size, crc32) in enumerate(plan)
+    ]
+    layout = Layout(members)
+    upload = plan_whole(layout.size)
+    upload.s3_upload_id = storage.begin_upload(upload.key, upload.token)
+    numbers = range(1, -(-layout.size // upload.part_size) + 1)
+    sources = [Source(key, etag) for key, etag, _, _ in plan]
+    with Composer(layout, sources, lambda: False) as composer:
+        made = composer.make_parts(upload.key, upload.s3_upload_id, numbers, upload.part_size)
+        assert sum(made) == layout.size
+    parts = storage.list_parts(upload.key, upload.s3_upload_id)
+    storage.finish_upload(upload.key, upload.s3_upload_id, parts)
+    seconds = time.monotonic() - began
+    storage.delete([upload.key])
+    print(json.dumps({"seconds": seconds, "memory": _peak(), "size": layout.size}))
+
+
+def _peak() -> int:
+    """The most memory that was resident; getrusage() would tell the parent's where that was more."""
+    told = Path("/proc/self/status").read_text()
+    return int(told.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+if __name__ == "__main__":
+    _child()

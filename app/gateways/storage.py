@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config
@@ -31,6 +31,9 @@ from app.config import Settings
 from app.crc32 import SIZE as CRC32_SIZE
 from app.errors import Outage, Unavailable
 from app.gateways.presign import CRC32_HEADER, Credentials, Presigner
+
+if TYPE_CHECKING:
+    from app.gateways.cloudfront import CloudFront
 
 log = logging.getLogger(__name__)
 
@@ -161,6 +164,7 @@ class Storage:
             credentials=self._credentials(settings),
             now=lambda: clock.now(),  # noqa: PLW0108  looked up late, so that tests can set it
         )
+        self._delivery = self._make_delivery(settings)
 
     @property
     def _client(self) -> Any:
@@ -168,8 +172,13 @@ class Storage:
 
     @property
     def origin(self) -> str:
-        """Where browsers send and fetch bytes: for the Content-Security-Policy."""
+        """Where browsers send bytes: for the Content-Security-Policy."""
         return self._presigner.origin
+
+    @property
+    def download_origin(self) -> str:
+        """Where browsers fetch bytes: the same, or a CloudFront distribution before it."""
+        return self._delivery.origin if self._delivery else self.origin
 
     # -- signing: no network ------------------------------------------------------------------
 
@@ -219,6 +228,8 @@ class Storage:
             "response-content-type": OBJECT_TYPE,
             "response-cache-control": "private, no-store",
         }
+        if self._delivery is not None:
+            return self._delivery.url(key, query, expires_in)
         return self._presigner.url("GET", key, query=query, expires_in=expires_in)
 
     # -- one object on its way ----------------------------------------------------------------
@@ -452,6 +463,15 @@ class Storage:
                 response_checksum_validation="when_required",
             ),
         )
+
+    @staticmethod
+    def _make_delivery(settings: Settings) -> "CloudFront | None":
+        if not settings.cloudfront_url:
+            return None
+        # Here, so that only those who use it have its cryptography in memory.
+        from app.gateways.cloudfront import CloudFront
+
+        return CloudFront(settings)
 
     @contextmanager
     def _asking(self) -> Iterator[None]:

@@ -286,6 +286,11 @@ def wait_for(world: World, url: str, mine: dict[str, str], status: str) -> None:
     [
         ("https://s3/b/k?X-Amz-Signature=ab&X-Amz-Date=1 failed", "https://s3/b/k?... failed"),
         ('GET "/d/abcdefghijklmnop" 500', 'GET "/d/..." 500'),
+        (
+            "x -----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----\ny",
+            "x a private key ...\ny",
+        ),
+        ("'-----BEGIN PRIVATE KEY-----\\nabc", "'a private key ..."),
         ("redis://:password@h:1/0 refused", "redis://...@h:1/0 refused"),
         ("{'Authorization': 'Bearer abc-def'}", "{'Authorization': 'Bearer ...'}"),
         ("violates check\nDETAIL:  Failing row (a,\nb).\n", "violates check\nDETAIL: ..."),

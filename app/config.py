@@ -107,6 +107,13 @@ def _prefix(value: str) -> str:
     return value
 
 
+def _contact(value: str) -> str:
+    said = value.strip()
+    if said and not re.fullmatch(r"https?://[^\s]+|[^\s@:/?#]+@[^\s@:/?#]+", said):
+        raise ValueError("must be a mail address or an http(s) address")
+    return said
+
+
 def _cloudfront_url(value: str) -> str:
     if not value.strip():
         return ""
@@ -231,6 +238,17 @@ class Settings:
     )
     max_unknown_per_minute: int = setting(
         _whole(1, 1_000_000), "most unknown links one network address may try in a minute", 100
+    )
+    max_messages_per_hour: int = setting(
+        _whole(1, 1_000_000),
+        "most reports and requests one network address may send in an hour",
+        20,
+    )
+    max_messages_per_link_and_hour: int = setting(
+        _whole(1, 1_000_000), "most of them about one link in an hour, from anywhere", 60
+    )
+    abuse_contact: str = setting(
+        _contact, "a mail address or a page, shown to who reports a link; empty: none", ""
     )
     unlock_ttl_in_hours: int = setting(
         _whole(1, 24 * 7), "how long a password that was right opens a transfer in one browser", 12

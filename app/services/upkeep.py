@@ -24,7 +24,7 @@ from app.db import db, release, transaction
 from app.extensions import storage
 from app.gateways.storage import Listed, OpenUpload
 from app.models import File, Heartbeat, State, Transfer, Upload, UploadState
-from app.services import audit, checking, locks, uploads
+from app.services import audit, checking, extension_requests, locks, uploads
 
 log = logging.getLogger(__name__)
 
@@ -384,6 +384,7 @@ def _delete(condition: ColumnElement[bool]) -> list[uuid.UUID]:
     if deleted:
         uploads.abandon(select(File.upload_id).where(File.transfer_id.in_(deleted)))
         locks.forget_tries(*deleted)
+        extension_requests.forget(*deleted)
         audit.note_all("delete", deleted)
         jobs.REMOVE_BYTES.later()
     return deleted

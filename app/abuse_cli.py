@@ -1,5 +1,7 @@
 """`flask reports ...` and `flask transfers ...`: what an operator does about a reported link."""
 
+from datetime import UTC, datetime
+
 import click
 from flask import Flask
 from flask.cli import AppGroup
@@ -14,6 +16,8 @@ from app.services.transfers import files_of
 report_commands = AppGroup("reports", help="What people have reported about links.")
 transfer_commands = AppGroup("transfers", help="Transfers, as their links name them.")
 
+# A link's last piece may begin with a hyphen, and is no option.
+_ANY_WORD = {"ignore_unknown_options": True}
 # So many file names are told of a transfer.
 MOST_NAMES = 50
 
@@ -32,7 +36,7 @@ def list_reports(handled_too: bool) -> None:
     for report, transfer in found:
         closed = "  closed" if report.handled_at else ""
         click.echo(
-            f"{report.id:>6}  {report.created_at:%Y-%m-%d %H:%M}  {report.reason:<9}  "
+            f"{report.id:>6}  {_time(report.created_at)}  {report.reason:<9}  "
             f"{_standing(transfer):<12}  {links.transfer_url(transfer.slug)}{closed}"
         )
     if not found:
@@ -48,8 +52,8 @@ def show_report(number: int) -> None:
     except NotFound as error:
         raise click.ClickException(error.title) from error
     files = files_of(transfer.id)
-    _tell("report", f"{report.id}, {report.reason}, {report.created_at:%Y-%m-%d %H:%M} UTC")
-    _tell("closed", f"{report.handled_at:%Y-%m-%d %H:%M} UTC" if report.handled_at else "no")
+    _tell("report", f"{report.id}, {report.reason}, {_time(report.created_at)}")
+    _tell("closed", _time(report.handled_at) if report.handled_at else "no")
     _tell("from", report.contact or "somebody who left no address")
     for line in report.message.split("\n"):
         _tell("says", line)
@@ -60,7 +64,7 @@ def show_report(number: int) -> None:
     for line in transfer.message.split("\n"):
         _tell("message", line)
     for file in files[:MOST_NAMES]:
-        _tell("file", f"{file.path}  {file.size:,} bytes")
+        _tell("file", f"{file.path}  {file.size:,} {'byte' if file.size == 1 else 'bytes'}")
     if len(files) > MOST_NAMES:
         _tell("file", f"and {len(files) - MOST_NAMES:,} more")
 
@@ -76,7 +80,7 @@ def close_report(number: int) -> None:
     click.echo(f"Report {number} {'is closed' if is_closed else 'was closed before'}.")
 
 
-@transfer_commands.command("quarantine")
+@transfer_commands.command("quarantine", context_settings=_ANY_WORD)
 @click.argument("link")
 def quarantine_transfer(link: str) -> None:
     """Stop a link at once, for everybody; repeatable. LINK may be its last piece alone."""
@@ -87,7 +91,7 @@ def quarantine_transfer(link: str) -> None:
         click.echo(f"Open reports about it: {count:,}. Close each with `flask reports close`.")
 
 
-@transfer_commands.command("release")
+@transfer_commands.command("release", context_settings=_ANY_WORD)
 @click.argument("link")
 def release_transfer(link: str) -> None:
     """End a quarantine; repeatable. LINK may be its last piece alone."""
@@ -109,6 +113,10 @@ def _say(transfer: Transfer, what: str) -> None:
 
 def _standing(transfer: Transfer) -> str:
     return "quarantined" if transfer.quarantined_at else transfer.state
+
+
+def _time(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _tell(name: str, words: str) -> None:

@@ -38,12 +38,12 @@ def test_from_the_report_to_the_end_of_it(run: Run, sender: Sender) -> None:
     link = f"http://localhost/d/{sent.slug}"
     (line,) = run("reports", "list").splitlines()
     assert line.split()[0] == number
-    assert line.split()[3:] == ["phishing", "READY", link]
+    assert line.split()[3:] == ["UTC", "phishing", "READY", link]
     shown = run("reports", "show", number)
     for words in (
         f"report   {number}, phishing", "closed   no", "from     eve@example.org", "says     It asks",
         "says     for my bank", f"link     {link}", "state    READY, 0 downloads", "title    Your bank",
-        "message  Hi", "message  you", "file     invoice.html  1 bytes", "file     b/c.txt  2 bytes",
+        "message  Hi", "message  you", "file     invoice.html  1 byte\n", "file     b/c.txt  2 bytes",
     ):  # fmt: skip
         assert words in shown, words
     said = run("transfers", "quarantine", link)
@@ -80,6 +80,13 @@ def test_what_is_not_there_is_said_and_fails(run: Run, sender: Sender) -> None:
         assert "This link does not lead to anything." in run("transfers", verb, "x" * 32, code=1)
     for wrong in ("0", "-1", "x", str(2**64)):
         run("reports", "show", "--", wrong, code=2)
+
+
+def test_a_slug_may_begin_with_a_hyphen(run: Run, sender: Sender) -> None:
+    sent = sender.create()
+    sent.set(slug="-" + sent.slug[1:])
+    assert run("transfers", "quarantine", sent.row().slug).endswith(" is quarantined.\n")
+    assert run("transfers", "release", sent.row().slug).endswith(" is released.\n")
 
 
 def test_many_files_are_not_all_listed(run: Run, sender: Sender) -> None:

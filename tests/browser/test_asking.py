@@ -159,7 +159,7 @@ def test_s31_by_keyboard_alone_a_link_is_reported(
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_have_text("Thank you")
     listed = [line for line in flask(live, "reports", "list").splitlines() if made["slug"] in line]
-    assert [line.split()[3] for line in listed] == ["phishing"]
+    assert [line.split()[4] for line in listed] == ["phishing"]
 
 
 def test_s31_a_sender_at_work_is_told_that_it_was_blocked(

@@ -109,11 +109,11 @@ def _add_headers(headers: Headers, path: str, url: str) -> None:
 
 
 def _content_security_policy() -> str:
-    """Scripts and styles from files of ours only; bytes to and from storage.
+    """Scripts and styles from files of ours only; bytes to and from storage, or CloudFront.
 
-    Storage is in form-action too: Chromium otherwise blocks a form whose 303 leads there.
+    Both are in form-action too: Chromium otherwise blocks a form whose 303 leads there.
     """
-    store = storage.origin
+    store = " ".join(dict.fromkeys((storage.origin, storage.download_origin)))
     return "; ".join(
         (
             "default-src 'none'",

@@ -1,4 +1,7 @@
-"""`flask storage ...` and `flask sweep`: what an operator runs by hand or at release."""
+"""`flask storage ...` and `flask sweep`: what an operator runs by hand or at release.
+
+What is done about a reported link is in abuse_cli.py.
+"""
 
 import sys
 import time
@@ -8,6 +11,7 @@ import click
 from flask import Flask
 from flask.cli import AppGroup, with_appcontext
 
+from app import abuse_cli
 from app.config import settings
 from app.errors import Unavailable
 from app.extensions import storage
@@ -26,6 +30,7 @@ def init_app(app: Flask) -> None:
     app.cli.add_command(storage_commands)
     app.cli.add_command(database_commands)
     app.cli.add_command(sweep)
+    abuse_cli.init_app(app)
 
 
 @database_commands.command("check")

@@ -107,12 +107,53 @@ def _prefix(value: str) -> str:
     return value
 
 
+def _contact(value: str) -> str:
+    said = value.strip()
+    if said and not re.fullmatch(r"https?://[^\s]+|[^\s@:/?#]+@[^\s@:/?#]+", said):
+        raise ValueError("must be a mail address or an http(s) address")
+    return said
+
+
+def _cloudfront_url(value: str) -> str:
+    if not value.strip():
+        return ""
+    url = _base_url(value)
+    if not url.startswith("https://"):
+        raise ValueError("must begin with https://")
+    return url
+
+
+def _key_pair_id(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9]*", value.strip()):
+        raise ValueError("must be letters and figures")
+    return value.strip()
+
+
+def _private_key(value: str) -> str:
+    """A PEM, also one whose lines a platform's form has made one; never repeated in an error."""
+    pem = value.strip().replace("\\n", "\n")
+    if not pem:
+        return ""
+    # Here, so that only those who use it have it in memory.
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        key = load_pem_private_key(pem.encode(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, RSAPrivateKey):
+        raise ValueError("must be an RSA private key as PEM, without a passphrase") from None
+    return pem
+
+
 def setting(parse: Callable[[str], Any], meaning: str, default: Any = ...) -> Any:
     """One setting: how to read it, what it means; without a default it is required."""
     return field(metadata={"parse": parse, "meaning": meaning, "default": default})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Settings:
     """The bound settings. The environment's name of each is its name in capitals."""
 
@@ -174,6 +215,14 @@ class Settings:
         "auto",
     )
 
+    cloudfront_url: str = setting(
+        _cloudfront_url, "a CloudFront distribution before the bucket, for downloads", ""
+    )
+    cloudfront_key_pair_id: str = setting(_key_pair_id, "the id of its public key", "")
+    cloudfront_private_key: str = setting(
+        _private_key, "the private key to it, as PEM; line ends may be written as \\n", ""
+    )
+
     max_file_size: int = setting(
         _whole(1, S3_MAX_OBJECT_SIZE), "largest file, in bytes", S3_MAX_OBJECT_SIZE
     )
@@ -189,6 +238,17 @@ class Settings:
     )
     max_unknown_per_minute: int = setting(
         _whole(1, 1_000_000), "most unknown links one network address may try in a minute", 100
+    )
+    max_messages_per_hour: int = setting(
+        _whole(1, 1_000_000),
+        "most reports and requests one network address may send in an hour",
+        20,
+    )
+    max_messages_per_link_and_hour: int = setting(
+        _whole(1, 1_000_000), "most of them about one link in an hour, from anywhere", 60
+    )
+    abuse_contact: str = setting(
+        _contact, "a mail address or a page, shown to who reports a link; empty: none", ""
     )
     unlock_ttl_in_hours: int = setting(
         _whole(1, 24 * 7), "how long a password that was right opens a transfer in one browser", 12
@@ -226,6 +286,10 @@ class Settings:
     sweep_max_share_in_percent: int = setting(
         _whole(0, 100), "a sweep refuses to remove a larger share of unknown things", 20
     )
+
+    def __repr__(self) -> str:
+        """Without the values: some of them are keys."""
+        return "Settings(...)"
 
     @property
     def is_https(self) -> bool:
@@ -268,6 +332,12 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
             complaints.append(f"{one.name.upper()} {error}")
     if not complaints and values["default_expires_in_days"] > values["max_expires_in_days"]:
         complaints.append("DEFAULT_EXPIRES_IN_DAYS must not be above MAX_EXPIRES_IN_DAYS")
+    cloudfront = [name for name in values if name.startswith("cloudfront_") and values[name]]
+    if not complaints and cloudfront and len(cloudfront) < 3:
+        complaints.append(
+            "CLOUDFRONT_URL, CLOUDFRONT_KEY_PAIR_ID and CLOUDFRONT_PRIVATE_KEY belong together: "
+            "set all three or none"
+        )
     if complaints:
         raise ConfigError("Beeline cannot start:\n  " + "\n  ".join(complaints))
     return Settings(**values)

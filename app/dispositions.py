@@ -17,12 +17,17 @@ _ATTR_CHARS = "!#$&+-.^_`|~"
 
 def safe_name(name: str) -> str:
     """The name without separators, control characters and marks that reorder; never empty."""
-    kept = "".join(
-        "_" if char in "/\\" else char
-        for char in name
-        if char not in _BIDI and unicodedata.category(char) not in ("Cc", "Cs", "Zl", "Zp")
-    ).strip()
+    kept = "".join("_" if char in "/\\" else char for char in without_marks(name)).strip()
     return kept if kept.strip(".") else "file"
+
+
+def without_marks(text: str) -> str:
+    """The text without what a terminal would obey, and without marks that reorder what is shown."""
+    return "".join(
+        char
+        for char in text
+        if char not in _BIDI and unicodedata.category(char) not in ("Cc", "Cs", "Zl", "Zp")
+    )
 
 
 def attachment(name: str) -> str:

@@ -121,8 +121,34 @@ def is_unknown(answer: Response) -> bool:
     return answer.status_code == 404
 
 
+def messages_limit() -> str:
+    """How often one address may send a report or a request to a sender."""
+    return f"{settings.max_messages_per_hour} per hour"
+
+
+def link_messages_limit() -> str:
+    """How often anybody may about one link."""
+    return f"{settings.max_messages_per_link_and_hour} per hour"
+
+
 # For blueprints. One share for all routes of links together: whoever guesses may take any of them.
 limit_unknown = limiter.shared_limit(unknown_limit, scope="unknown", deduct_when=is_unknown)
+# For routes of links that take what somebody writes; beside the one above, not instead of it.
+_limit_address = limiter.shared_limit(messages_limit, scope="messages", override_defaults=False)
+_limit_link = limiter.shared_limit(
+    link_messages_limit,
+    scope="messages-of-link",
+    key_func=lambda: _hashed(f"link:{(request.view_args or {}).get('slug')}").hex(),
+    override_defaults=False,
+)
+
+
+def limit_messages(route: Callable[..., Any]) -> Callable[..., Any]:
+    """One address may only write so much, and so may all of them about one link.
+
+    What the address may not does not count for the link: one alone must not silence the others.
+    """
+    return _limit_link(_limit_address(route))
 
 
 def _check_host() -> None:
@@ -149,8 +175,11 @@ def _know_address() -> None:
 
 def _address_hash() -> bytes:
     """Only a keyed hash is ever kept: enough to count by, useless to whoever reads it."""
-    key = settings.secret_key.encode()
-    return hmac.digest(key, f"address:{_address()}".encode(), "sha256")
+    return _hashed(f"address:{_address()}")
+
+
+def _hashed(words: str) -> bytes:
+    return hmac.digest(settings.secret_key.encode(), words.encode(), "sha256")
 
 
 class _Timed:

@@ -78,6 +78,13 @@ class NotAllowed(AppError):
     title = "This is not allowed."
 
 
+class Blocked(NotAllowed):
+    """The operator has quarantined the transfer; its sender may look at it or delete it."""
+
+    code = "blocked"
+    title = "Whoever runs this site has blocked this transfer."
+
+
 class NotFound(AppError):
     """No such thing, or not for whoever asks: the two look the same."""
 
@@ -95,7 +102,7 @@ class MethodNotAllowed(AppError):
 
 
 class Gone(AppError):
-    """It was here and is no more; `reason` is expired, deleted or limit_reached."""
+    """It was here and is no more; `reason` is expired, deleted, limit_reached or unavailable."""
 
     code = "gone"
     status = 410
@@ -211,6 +218,7 @@ CATALOGUE: tuple[type[AppError], ...] = (
     PasswordNeeded,
     PasswordWrong,
     NotAllowed,
+    Blocked,
     NotFound,
     MethodNotAllowed,
     Gone,

@@ -6,11 +6,12 @@ An Upload that nobody wants any more is ABORTED, and the upkeep removes its byte
 
 import enum
 import uuid
-from datetime import datetime
+from datetime import date, datetime
 
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Date,
     DateTime,
     Enum,
     ForeignKey,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     Index,
     LargeBinary,
     Text,
+    UniqueConstraint,
     func,
     text,
 )
@@ -82,6 +84,23 @@ class Failure(enum.StrEnum):
     INTERNAL = "internal"
 
 
+class Ending(enum.StrEnum):
+    """What keeps a recipient from the files, where their sender could still change that."""
+
+    EXPIRED = "expired"
+    LIMIT_REACHED = "limit_reached"
+
+
+class Harm(enum.StrEnum):
+    """What somebody says is wrong with what a link holds."""
+
+    MALWARE = "malware"
+    PHISHING = "phishing"
+    COPYRIGHT = "copyright"
+    ILLEGAL = "illegal"
+    OTHER = "other"
+
+
 def _enum(kind: type[enum.Enum], name: str) -> Enum:
     return Enum(kind, name=name, values_callable=lambda members: [m.value for m in members])
 
@@ -127,6 +146,8 @@ class Transfer(Leased, Base):
     ready_at: Mapped[datetime | None] = mapped_column(_Instant)
     expired_at: Mapped[datetime | None] = mapped_column(_Instant)
     deleted_at: Mapped[datetime | None] = mapped_column(_Instant)
+    # Blocked by the operator, whatever its state: nobody is given anything (services/abuse.py).
+    quarantined_at: Mapped[datetime | None] = mapped_column(_Instant)
 
     # SHA-256 of the sender's Idempotency-Key and of the request it came with: the same request
     # again, because its answer was lost, is answered with the same transfer.
@@ -352,6 +373,60 @@ class UnlockTries(Base):
     __table_args__ = (
         CheckConstraint("octet_length(address_hash) IN (0, 32)", name="address_is_hash_or_all"),
         CheckConstraint("try_count >= 1", name="try_count_positive"),
+    )
+
+
+class ExtensionRequest(Base):
+    """A recipient who came too late asks the sender for more: once a day, which the key holds."""
+
+    __tablename__ = "extension_requests"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    transfer_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("transfers.id", ondelete="CASCADE"))
+    reason: Mapped[Ending] = mapped_column(_enum(Ending, "request_reason"))
+    message: Mapped[str] = mapped_column(Text, default="", server_default="")
+    contact: Mapped[str] = mapped_column(Text, default="", server_default="")
+    # SHA-256 of the visitor's cookie, or the keyed hash of the address of who keeps none.
+    asker_hash: Mapped[bytes] = mapped_column(LargeBinary(32))
+    # In UTC, by the database's clock.
+    day: Mapped[date] = mapped_column(Date)
+    created_at: Mapped[datetime] = mapped_column(_Instant, server_default=func.now())
+    # When the sender was told of it; null until a job has done so.
+    announced_at: Mapped[datetime | None] = mapped_column(_Instant)
+
+    __table_args__ = (
+        UniqueConstraint("transfer_id", "asker_hash", "day"),
+        CheckConstraint("char_length(message) <= 500", name="message_is_short"),
+        CheckConstraint("char_length(contact) <= 254", name="contact_is_short"),
+        CheckConstraint("octet_length(asker_hash) = 32", name="asker_is_hash"),
+        Index(
+            "ix_extension_requests_to_announce",
+            "created_at",
+            postgresql_where=text("announced_at IS NULL"),
+        ),
+    )
+
+
+class AbuseReport(Base):
+    """What somebody told the operator about a link; open until `handled_at`."""
+
+    __tablename__ = "abuse_reports"
+
+    # A number, because people type it and tell it to each other.
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    transfer_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("transfers.id", ondelete="CASCADE"))
+    reason: Mapped[Harm] = mapped_column(_enum(Harm, "report_reason"))
+    message: Mapped[str] = mapped_column(Text, default="", server_default="")
+    contact: Mapped[str] = mapped_column(Text, default="", server_default="")
+    address_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+    created_at: Mapped[datetime] = mapped_column(_Instant, server_default=func.now())
+    handled_at: Mapped[datetime | None] = mapped_column(_Instant)
+
+    __table_args__ = (
+        CheckConstraint("char_length(message) <= 2000", name="message_is_short"),
+        CheckConstraint("char_length(contact) <= 254", name="contact_is_short"),
+        Index("ix_abuse_reports_transfer_id", "transfer_id"),
+        Index("ix_abuse_reports_open", "id", postgresql_where=text("handled_at IS NULL")),
     )
 
 

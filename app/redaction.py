@@ -8,6 +8,12 @@ _SECRETS = (
     (re.compile(r"(?i)\b(bearer|basic)\s+[^\s\"',;)]+"), r"\1 ..."),
     (re.compile(r"/d/[A-Za-z0-9_-]{8,}"), "/d/..."),
     (re.compile(r"://[^/\s@]*@"), "://...@"),
+    (
+        re.compile(
+            r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*KEY-----|\Z)", re.DOTALL
+        ),
+        "a private key ...",
+    ),
     # PostgreSQL repeats the row that a constraint refused.
     (
         re.compile(r"DETAIL: .*?(?=\n\[SQL|\n\(Background|\nThe above exc|\Z)", re.DOTALL),

@@ -191,7 +191,7 @@ def _child() -> None:
 
 
 def _peak() -> int:
-    """The most memory that was resident; getrusage() would tell the parent's where that was more."""
+    """The most memory that was resident; getrusage() may tell the parent's instead."""
     told = Path("/proc/self/status").read_text()
     return int(told.partition("VmHWM:")[2].split()[0]) * 1024
 

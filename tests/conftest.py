@@ -51,6 +51,8 @@ def environ() -> Iterator[dict[str, str]]:
             # Every test comes from one address; those of the limits set their own.
             "MAX_CREATES_PER_HOUR": "1000000",
             "MAX_UNKNOWN_PER_MINUTE": "1000000",
+            "MAX_MESSAGES_PER_HOUR": "1000000",
+            "MAX_MESSAGES_PER_LINK_AND_HOUR": "1000000",
             "MAX_OPEN_TRANSFERS_PER_ADDRESS": "100000",
             **started,
             **elsewhere,

@@ -64,6 +64,12 @@ def test_s34_a_default_or_short_secret_is_refused(secret: str) -> None:
         ("DEFAULT_EXPIRES_IN_DAYS", "91"),
         ("S3_CONDITIONAL_WRITES", "maybe"),
         ("S3_CHECKSUMS", "maybe"),
+        ("ABUSE_CONTACT", "write to us"),
+        ("ABUSE_CONTACT", "javascript:alert(1)"),
+        ("ABUSE_CONTACT", "a@b?subject=x"),
+        ("CLOUDFRONT_URL", "http://d1.cloudfront.net"),
+        ("CLOUDFRONT_URL", "https://d1.cloudfront.net/path"),
+        ("CLOUDFRONT_KEY_PAIR_ID", "K1&x=y"),
     ],
 )
 def test_values_that_cannot_be_meant_are_refused(name: str, value: str) -> None:
@@ -74,6 +80,18 @@ def test_values_that_cannot_be_meant_are_refused(name: str, value: str) -> None:
 def test_aws_names_are_taken_where_ours_are_not_set() -> None:
     settings = config.load(GOOD | {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "s"})
     assert (settings.s3_access_key_id, settings.s3_secret_access_key) == ("a", "s")
+
+
+@pytest.mark.parametrize("said", ["", "abuse@example.org", "https://example.org/abuse?a=b"])
+def test_who_to_turn_to_is_a_mail_address_or_a_page(said: str) -> None:
+    assert config.load(GOOD | {"ABUSE_CONTACT": said}).abuse_contact == said
+
+
+def test_s32_settings_do_not_show_themselves() -> None:
+    settings = config.load(GOOD | {"S3_SECRET_ACCESS_KEY": "canary"})
+    for shown in (repr(settings), str(settings), f"{settings}"):
+        assert "canary" not in shown
+        assert GOOD["SECRET_KEY"] not in shown
 
 
 def test_every_setting_is_documented() -> None:

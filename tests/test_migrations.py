@@ -168,6 +168,43 @@ def test_0005_adds_zips_and_going_back_leaves_their_bytes_to_the_sweep(old: Old)
     old.migrate("upgrade", "0005")
 
 
+def test_0007_adds_requests_and_reports_and_going_back_opens_nothing(old: Old) -> None:
+    old.migrate("upgrade", "0005")
+    add = (
+        "INSERT INTO transfers (id, slug, owner_token_hash, state, expires_at, ready_at)"
+        " VALUES (gen_random_uuid(), :slug, sha256(:slug), :state, now() + interval '1 day', now())"
+    )
+    old.run(add, slug="before", state="READY")
+    old.migrate("upgrade")
+    # Code that knows nothing of quarantine still writes rows.
+    for slug, state in (("blocked", "READY"), ("moving", "INIT"), ("gone", "EXPIRED")):
+        old.run(add, slug=slug, state=state)
+    assert old.run("SELECT DISTINCT quarantined_at FROM transfers") == [(None,)]
+    ask = (
+        "INSERT INTO extension_requests (id, transfer_id, reason, asker_hash, day, message)"
+        " SELECT gen_random_uuid(), id, 'expired', sha256(:who), '2030-01-01', :message"
+        " FROM transfers WHERE slug = 'gone'"
+    )
+    old.run(ask, who=b"ada", message="")
+    for who, message in ((b"ada", "again"), (b"bob", "x" * 501)):
+        with pytest.raises(IntegrityError):
+            old.run(ask, who=who, message=message)
+    report = (
+        "INSERT INTO abuse_reports (transfer_id, reason, message)"
+        " SELECT id, 'malware', :message FROM transfers WHERE slug = 'blocked' RETURNING id"
+    )
+    assert old.run(report, message="x" * 2000) == [(1,)]
+    with pytest.raises(IntegrityError):
+        old.run(report, message="x" * 2001)
+    old.run("UPDATE transfers SET quarantined_at = now() WHERE slug IN ('blocked', 'moving')")
+    old.run("DELETE FROM transfers WHERE slug = 'gone'")
+    assert old.run("SELECT count(*) FROM extension_requests") == [(0,)]
+    old.migrate("downgrade", "0005")
+    left = dict(old.run("SELECT slug, state::text FROM transfers"))
+    assert left == {"before": "READY", "blocked": "EXPIRED", "moving": "EXPIRED"}
+    old.migrate("upgrade")
+
+
 def _new_code(old: Old) -> None:
     """A checksum is four bytes, of an upload that has them planned and is complete."""
     change = "UPDATE uploads SET checksum_algorithm = 'CRC32', crc32 = :crc32 WHERE key = :key"

@@ -7,7 +7,18 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from app.clock import now
 from app.db import db, transaction
-from app.models import File, Method, State, Transfer, Upload, UploadState
+from app.models import (
+    AbuseReport,
+    Ending,
+    ExtensionRequest,
+    File,
+    Harm,
+    Method,
+    State,
+    Transfer,
+    Upload,
+    UploadState,
+)
 
 pytestmark = pytest.mark.usefixtures("inside")
 MIB = 2**20
@@ -51,6 +62,8 @@ def upload(**values: Any) -> Upload:
         upload(method=Method.SINGLE, size=1, s3_upload_id="u"),
         upload(state=UploadState.COMPLETE),
         upload(removed_at=now()),
+        ExtensionRequest(reason=Ending.EXPIRED, asker_hash=b"short", day=now().date()),
+        AbuseReport(reason=Harm.OTHER),
     ],
     ids=lambda row: type(row).__name__,
 )

@@ -15,7 +15,15 @@ from app.db import db
 from app.errors import AppError
 from app.extensions import storage
 from app.models import Download, State, UploadState
-from app.services import checking, downloads, transfers, upkeep
+from app.services import (
+    abuse,
+    asking,
+    checking,
+    downloads,
+    extension_requests,
+    transfers,
+    upkeep,
+)
 from tests.factories import Sender
 
 pytestmark = pytest.mark.real_commits
@@ -81,6 +89,35 @@ def test_two_clicks_of_one_browser_at_once_are_one_download(app: Flask, sender: 
 
     assert at_once(app, 8, click) == {"link": 8}
     assert sent.row().download_count == 1
+
+
+def test_many_questions_of_one_visitor_at_once_are_one(app: Flask, sender: Sender) -> None:
+    sent = sender.ready(max_downloads=1).set(download_count=1)
+    told = at_once(app, 12, lambda _: asking.ask(sent.slug, "ada", None, "please"))
+    assert told == {True: 1, False: 11}
+    with app.app_context():
+        assert extension_requests.count(sent.id) == 1
+
+
+def test_s31_no_download_is_counted_once_it_is_quarantined(app: Flask, sender: Sender) -> None:
+    """Those that were first got their link; after the quarantine has committed nobody does."""
+    for _ in range(5):
+        sent = sender.ready()
+        file_id = uuid.UUID(sent.files[0]["id"])
+        counted: list[int] = []
+
+        def act(index: int, sent: Any = sent, file_id: Any = file_id, seen: Any = counted) -> str:
+            if index == 0:
+                abuse.quarantine(sent.id)
+                seen.append(transfers.of_id(sent.id).download_count)
+                return "blocked"
+            downloads.count_once(sent.id, file_id, f"visitor {index}")
+            return "counted"
+
+        told = at_once(app, 8, act)
+        assert told["blocked"] == 1
+        assert told["counted"] + told["gone"] == 7
+        assert counted == [sent.row().download_count] == [told["counted"]]
 
 
 def test_f22_delete_against_process_leaves_nothing_half_done(app: Flask, sender: Sender) -> None:

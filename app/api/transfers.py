@@ -13,8 +13,8 @@ from app.crc32 import SIZE as CRC32_SIZE
 from app.doors import creates_limit, limiter
 from app.errors import Invalid
 from app.inputs import Inputs
-from app.models import Checksum, Failure, File, Problem, State, Transfer
-from app.services import checking, transfers, uploads
+from app.models import Checksum, ExtensionRequest, Failure, File, Problem, State, Transfer
+from app.services import checking, extension_requests, transfers, uploads
 from app.services.transfers import FileSpec, Wanted
 
 bp = Blueprint("transfers", __name__, url_prefix="/transfers")
@@ -135,6 +135,14 @@ def complete_transfer(transfer: Transfer) -> tuple[Response, int]:
     return jsonify(transfer_json(checking.finalize(transfer))), 202
 
 
+@bp.get("/<uuid:transfer_id>/requests")
+@owner
+def show_requests(transfer: Transfer) -> Response:
+    """What recipients who came too late have asked for, the newest first."""
+    asked = extension_requests.of_transfer(transfer.id)
+    return jsonify({"requests": [_request_json(one) for one in asked]})
+
+
 def transfer_json(transfer: Transfer) -> dict[str, Any]:
     """A transfer as this dialect shows it to its owner."""
     files = transfers.files_of(transfer.id)
@@ -150,6 +158,8 @@ def transfer_json(transfer: Transfer) -> dict[str, Any]:
         "max_downloads": transfer.max_downloads,
         "download_count": transfer.download_count,
         "has_password": transfer.password_hash is not None,
+        "is_blocked": transfer.quarantined_at is not None,
+        "request_count": extension_requests.count(transfer.id),
         "created_at": transfer.created_at.isoformat(),
         "total_size": sum(file.size for file in files),
         "files": [file_json(file) for file in files],
@@ -161,6 +171,16 @@ def _problem_json(transfer: Transfer) -> dict[str, str] | None:
     if transfer.state is not State.INIT or transfer.failure is None:
         return None
     return {"code": transfer.failure, "message": _FAILURES[transfer.failure]}
+
+
+def _request_json(asked: ExtensionRequest) -> dict[str, Any]:
+    return {
+        "id": str(asked.id),
+        "reason": asked.reason,
+        "message": asked.message,
+        "contact": asked.contact,
+        "created_at": asked.created_at.isoformat(),
+    }
 
 
 def file_json(file: File) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import boto3
 import urllib3
@@ -33,6 +33,9 @@ from app.config import Settings
 from app.crc32 import SIZE as CRC32_SIZE
 from app.errors import Outage, Unavailable
 from app.gateways.presign import CRC32_HEADER, Credentials, Presigner
+
+if TYPE_CHECKING:
+    from app.gateways.cloudfront import CloudFront
 
 log = logging.getLogger(__name__)
 
@@ -197,6 +200,7 @@ class Storage:
             timeout=urllib3.Timeout(connect=2, read=15),
             ca_certs=BotocoreSession().get_config_variable("ca_bundle"),
         )
+        self._delivery = self._make_delivery(settings)
 
     @property
     def _client(self) -> Any:
@@ -204,8 +208,13 @@ class Storage:
 
     @property
     def origin(self) -> str:
-        """Where browsers send and fetch bytes: for the Content-Security-Policy."""
+        """Where browsers send bytes: for the Content-Security-Policy."""
         return self._presigner.origin
+
+    @property
+    def download_origin(self) -> str:
+        """Where browsers fetch bytes: the same, or a CloudFront distribution before it."""
+        return self._delivery.origin if self._delivery else self.origin
 
     # -- signing: no network ------------------------------------------------------------------
 
@@ -255,6 +264,8 @@ class Storage:
             "response-content-type": OBJECT_TYPE,
             "response-cache-control": "private, no-store",
         }
+        if self._delivery is not None:
+            return self._delivery.url(key, query, expires_in)
         return self._presigner.url("GET", key, query=query, expires_in=expires_in)
 
     # -- one object on its way ----------------------------------------------------------------
@@ -546,6 +557,15 @@ class Storage:
                 response_checksum_validation="when_required",
             ),
         )
+
+    @staticmethod
+    def _make_delivery(settings: Settings) -> "CloudFront | None":
+        if not settings.cloudfront_url:
+            return None
+        # Here, so that only those who use it have its cryptography in memory.
+        from app.gateways.cloudfront import CloudFront
+
+        return CloudFront(settings)
 
     @contextmanager
     def _asking(self) -> Iterator[None]:

@@ -16,5 +16,5 @@ def show_code(slug: str) -> Response:
     """A picture of the link for as long as it leads somewhere; it tells no more than the link."""
     view = downloads.view(slug, session.get("visitor"))
     if view.has_ended:
-        raise Gone
+        raise Gone(reason=view.state)
     return Response(qr_svg(view.link), mimetype="image/svg+xml")

@@ -1,7 +1,11 @@
-"""/d/<slug>: the recipient's page, its password, its changing region, the click that downloads."""
+"""/d/<slug>: the recipient's page, its password, its changing region, the click that downloads.
+
+And what is left to do after the end: to ask the sender.
+"""
 
 import secrets
 import uuid
+from typing import Any
 
 from flask import (
     Blueprint,
@@ -15,13 +19,22 @@ from flask import (
 )
 from werkzeug.wrappers import Response as AnyResponse
 
-from app.doors import limit_unknown
-from app.errors import AppError, Gone, PasswordNeeded, PasswordWrong, TooManyTries
+from app.doors import limit_messages, limit_unknown
+from app.errors import (
+    AppError,
+    Gone,
+    Invalid,
+    PasswordNeeded,
+    PasswordWrong,
+    TooManyTries,
+    WrongState,
+)
 from app.extensions import csrf
+from app.inputs import Inputs
 from app.pages import command_line
-from app.pages.view import is_htmx, page_or_fragment
+from app.pages.view import is_htmx, page_or_fragment, typed
 from app.proofs import proof_of, remember
-from app.services import downloads
+from app.services import asking, downloads
 from app.services.downloads import TransferView
 
 bp = Blueprint("transfer", __name__, url_prefix="/d")
@@ -34,10 +47,11 @@ def show_transfer(slug: str) -> AnyResponse:
     if command_line.fetches():
         return command_line.fetch_transfer(slug)
     view = _view(slug)
-    if view.state == "ready" and "visitor" not in session:
+    can_ask = _can_ask(view)
+    if (view.state == "ready" or can_ask) and "visitor" not in session:
         # Known before the first click, so that two clicks at once are one visitor's.
         session["visitor"] = secrets.token_urlsafe(16)
-    return _page(view, PasswordNeeded() if view.is_locked else None)
+    return _page(view, PasswordNeeded() if view.is_locked else None, can_ask=can_ask)
 
 
 @bp.post("/<slug:slug>")
@@ -55,6 +69,38 @@ def unlock_transfer(slug: str) -> AnyResponse:
     except (PasswordWrong, TooManyTries) as error:
         view = _view(slug)
         return _page(view, error) if view.is_locked else page
+    return page
+
+
+@bp.post("/<slug:slug>/ask")
+@csrf.exempt  # checked inside, for browsers
+@limit_messages
+def ask_sender(slug: str) -> AnyResponse:
+    """Ask the sender for more time or more downloads; leads back to the page, which says so."""
+    if _is_browser():
+        csrf.protect()
+    visitor, page = session.get("visitor"), redirect(url_for(".show_transfer", slug=slug), 303)
+    said = typed("message", "contact")
+    try:
+        with Inputs(said) as given:
+            message = given.text("message", longest=asking.LONGEST_MESSAGE, lines=True).strip()
+            contact = given.text("contact", longest=asking.LONGEST_CONTACT).strip()
+        is_first = asking.ask(slug, visitor, proof_of(slug), message, contact)
+    except (Gone, PasswordNeeded, WrongState):
+        if _is_browser():
+            return page
+        raise
+    except Invalid as error:
+        if not _is_browser():
+            raise
+        view = _view(slug)
+        if not (can_ask := _can_ask(view)):
+            return page
+        return _page(view, None, 422, can_ask=can_ask, said=said, complaints=error.fields)
+    if not _is_browser():
+        noted = "Your request was noted." if is_first else "You have asked today."
+        return Response(f"{noted} The sender sees it beside the transfer.\n", mimetype="text/plain")
+    session["noted"] = slug if is_first else None
     return page
 
 
@@ -116,14 +162,31 @@ def _view(slug: str) -> TransferView:
     return downloads.view(slug, session.get("visitor"), proof_of(slug))
 
 
-def _page(view: TransferView, error: AppError | None) -> Response:
-    """The page or its region; `error` is why a locked one stays locked."""
+def _can_ask(view: TransferView) -> bool:
+    """Whether there is somebody to ask for what is no longer here."""
+    return view.has_ended and asking.is_open(view.id)
+
+
+def _page(
+    view: TransferView,
+    error: AppError | None,
+    status: int | None = None,
+    *,
+    can_ask: bool = False,
+    **words: Any,
+) -> Response:
+    """The page or its region; `error` is why a locked one stays locked, `words` is its form's."""
     ended_or_open = 410 if view.has_ended else 200
+    has_asked = can_ask and asking.has_asked_today(view.id, session.get("visitor"))
     answer = page_or_fragment(
         "pages/transfer.html",
         "fragments/_transfer.html",
-        status=error.status if error else ended_or_open,
+        status=error.status if error else status or ended_or_open,
         view=view,
+        can_ask=can_ask,
+        has_asked=has_asked,
+        is_noted=has_asked and session.pop("noted", None) == view.slug,
+        **words,
         complaint=error.title if isinstance(error, PasswordWrong | TooManyTries) else None,
         poll_url=url_for(".show_transfer", slug=view.slug),
     )

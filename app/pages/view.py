@@ -46,6 +46,12 @@ def page_or_fragment(page: str, fragment: str, status: int, **context: object) -
     return answer
 
 
+def typed(*names: str) -> dict[str, str]:
+    """These fields of a form as a person typed them: browsers end lines with two characters."""
+    form = request.form
+    return {name: form[name].replace("\r\n", "\n") for name in names if name in form}
+
+
 @speaks("/")
 def page_or_json(error: AppError) -> Response:
     """An address that is nobody's: a page for a browser, JSON for a program."""

@@ -20,7 +20,7 @@ from app.db import db, discard, release, transaction
 from app.errors import Gone, Invalid, Unavailable
 from app.models import Failure, File, Problem, State, Transfer, Upload, UploadState
 from app.services import archives, audit, uploads
-from app.services.transfers import files_of, of_id
+from app.services.transfers import files_of, of_id, refuse_blocked
 from app.services.uploads import Outcome
 
 log = logging.getLogger(__name__)
@@ -38,19 +38,21 @@ def finalize(transfer: Transfer) -> Transfer:
     """Its sender said "that is all": check and complete every file in the background.
 
     Repeating it is success and queues nothing more. Raises Invalid for a transfer of no files,
-    Gone for one that has ended.
+    Gone for one that has ended, Blocked.
     """
     with transaction():
         # Locked first, so that no file can be removed between the look and the move.
         db.session.execute(select(Transfer.id).where(Transfer.id == transfer.id).with_for_update())
         if not db.session.scalar(select(File.id).where(File.transfer_id == transfer.id).limit(1)):
             raise Invalid({"files": "must not be empty"})
-        if lifecycle.move(transfer.id, State.PROCESSING, failure=None):
+        is_allowed = Transfer.quarantined_at.is_(None)
+        if lifecycle.move(transfer.id, State.PROCESSING, is_allowed, failure=None):
             _remind(transfer.id)
             audit.note("complete", transfer.id)
     fresh = of_id(transfer.id)
     if fresh.state in (State.EXPIRED, State.DELETED):
         raise Gone(reason=fresh.state.value.lower())
+    refuse_blocked(fresh)
     return fresh
 
 

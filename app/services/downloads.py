@@ -35,9 +35,11 @@ _ENDED = {
     "expired": "This transfer has expired.",
     "deleted": "This transfer was deleted.",
     "limit_reached": "All downloads of this transfer have been used.",
+    # Quarantined; why is told to nobody (services/abuse.py).
+    "unavailable": "This is not available.",
 }
 # Then it makes no difference any more whether somebody knows the password.
-_OVER = {"expired", "deleted"}
+_OVER = {"expired", "deleted", "unavailable"}
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,8 @@ def view(slug: str, visitor: str | None = None, proof: str | None = None) -> Tra
     if state == "limit_reached" and _counted(transfer.id, visitor):
         state = "ready"
     files = [] if state in _ENDED else files_of(transfer.id)
-    # What its sender has deleted is told to nobody, its words neither.
-    is_told = state != "deleted"
+    # What its sender has deleted, or the operator blocked, is told to nobody, its words neither.
+    is_told = state != "deleted" and transfer.quarantined_at is None
     return TransferView(
         id=transfer.id,
         slug=transfer.slug,
@@ -275,6 +277,7 @@ def _take_one(transfer_id: uuid.UUID) -> bool:
             Transfer.id == transfer_id,
             Transfer.state == State.READY,
             Transfer.expires_at > db_now(),
+            Transfer.quarantined_at.is_(None),
             or_(
                 Transfer.max_downloads.is_(None),
                 Transfer.download_count < Transfer.max_downloads,
@@ -293,10 +296,13 @@ def _counted(transfer_id: uuid.UUID, visitor: str | None) -> bool:
     found = db.session.scalar(
         select(func.count())
         .select_from(Download)
+        .join(Transfer)
         .where(
             Download.transfer_id == transfer_id,
             Download.visitor_hash == _hash(visitor),
             Download.created_at > since,
+            # In this statement too: who has been counted is not handed out what was blocked since.
+            Transfer.quarantined_at.is_(None),
         )
     )
     return bool(found)
@@ -349,6 +355,8 @@ def _state_shown(transfer: Transfer, is_due: bool) -> str:
     """Expiry is enforced here on every look, whether or not the sweep has come by."""
     if transfer.state is State.READY and is_due:
         return "expired"
+    if transfer.quarantined_at is not None and _SHOWN_AS[transfer.state] not in _OVER:
+        return "unavailable"
     if transfer.state is State.READY and _left(transfer) == 0:
         return "limit_reached"
     return _SHOWN_AS[transfer.state]

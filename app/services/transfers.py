@@ -23,6 +23,7 @@ from app.clock import db_now
 from app.config import settings
 from app.db import db, release, transaction
 from app.errors import (
+    Blocked,
     Gone,
     Invalid,
     NotFound,
@@ -31,7 +32,7 @@ from app.errors import (
     WrongState,
 )
 from app.models import Archive, Checksum, File, State, Transfer
-from app.services import audit, locks, uploads
+from app.services import audit, extension_requests, locks, uploads
 from app.services.uploads import SignedPart
 
 log = logging.getLogger(__name__)
@@ -301,6 +302,12 @@ def owned(transfer_id: uuid.UUID, owner_token: str | None) -> Transfer:
     return transfer
 
 
+def refuse_blocked(transfer: Transfer) -> None:
+    """Raise Blocked for a transfer that the operator has quarantined."""
+    if transfer.quarantined_at is not None:
+        raise Blocked
+
+
 def of_id(transfer_id: uuid.UUID) -> Transfer:
     """The transfer as its row says now; raises NotFound."""
     transfer = db.session.get(Transfer, transfer_id, populate_existing=True)
@@ -345,8 +352,10 @@ def sign_parts(
     """Signed addresses for the wanted parts, in that order, to be used soon.
 
     Raises NotFound for a file that is not the transfer's, Invalid for a number outside its plan,
-    WrongState once the transfer left INIT: no new address after the sender said "that is all".
+    WrongState once the transfer left INIT: no new address after the sender said "that is all";
+    Blocked.
     """
+    refuse_blocked(transfer)
     files = _files_wanted(transfer, wanted)
     for index, one in enumerate(wanted):
         uploads.check_numbers(files[index].upload, one.numbers, f"wanted.{index}.numbers")
@@ -374,25 +383,25 @@ def _files_wanted(transfer: Transfer, wanted: Sequence[Wanted]) -> list[File]:
 
 
 def _touch(transfer_id: uuid.UUID, sent_size: int) -> None:
-    """Note that its sender is at work; raises WrongState unless in INIT. In a transaction."""
-    _only_in_init(
-        update(Transfer).where(Transfer.id == transfer_id, Transfer.state == State.INIT),
-        last_activity_at=db_now(),
-        sent_size=func.greatest(Transfer.sent_size, sent_size),
+    """Note that its sender is at work. Call in transaction(). Raises Blocked, WrongState."""
+    done = db.session.execute(
+        update(Transfer)
+        .where(
+            Transfer.id == transfer_id,
+            Transfer.state == State.INIT,
+            Transfer.quarantined_at.is_(None),
+        )
+        .values(last_activity_at=db_now(), sent_size=func.greatest(Transfer.sent_size, sent_size))
+        .execution_options(synchronize_session=False)
     )
+    if done.rowcount == 0:
+        refuse_blocked(of_id(transfer_id))
+        raise WrongState("This transfer does not take files any more.")
 
 
 def _lock_in_init(transfer_id: uuid.UUID) -> None:
-    """Keep others from changing the transfer until this transaction ends; raises WrongState."""
+    """Keep others from changing the transfer until this transaction ends; raises as _touch()."""
     _touch(transfer_id, 0)
-
-
-def _only_in_init(statement: Any, **values: Any) -> None:
-    done = db.session.execute(
-        statement.values(**values).execution_options(synchronize_session=False)
-    )
-    if done.rowcount == 0:
-        raise WrongState("This transfer does not take files any more.")
 
 
 def held_parts(transfer: Transfer, after: uuid.UUID | None, limit: int) -> HeldPage:
@@ -438,7 +447,8 @@ def edit(transfer: Transfer, changes: dict[str, Any]) -> Transfer:
     """Change title, message, expires_at, max_downloads, password; only those in `changes`.
 
     A changed password locks out whoever had opened it with the former one, and those who have
-    to wait may try at once. Raises Invalid, and Gone if it has expired or was deleted meanwhile.
+    to wait may try at once. Raises Invalid, Gone if it has expired or was deleted meanwhile, and
+    Blocked.
     """
     if "expires_at" in changes:
         changes["expires_at"] = _checked_expiry(changes["expires_at"]) or _default_expiry()
@@ -449,6 +459,7 @@ def edit(transfer: Transfer, changes: dict[str, Any]) -> Transfer:
         changes["password_hash"] = _hashed(changes.pop("password"))
     statement = update(Transfer).where(
         Transfer.id == transfer.id,
+        Transfer.quarantined_at.is_(None),
         or_(
             Transfer.state.in_([State.INIT, State.PROCESSING]),
             (Transfer.state == State.READY) & (Transfer.expires_at > db_now()),
@@ -468,6 +479,7 @@ def edit(transfer: Transfer, changes: dict[str, Any]) -> Transfer:
     fresh = of_id(transfer.id)
     if changed:
         return fresh
+    refuse_blocked(fresh)
     if limit is not None and fresh.download_count > limit:
         raise Invalid(
             {"max_downloads": f"must be at least {fresh.download_count}: so many happened"}
@@ -488,6 +500,7 @@ def delete(transfer_id: uuid.UUID) -> bool:
             return False
         uploads.abandon(uploads_of([transfer_id]))
         locks.forget_tries(transfer_id)
+        extension_requests.forget(transfer_id)
         audit.note("delete", transfer_id)
         jobs.REMOVE_BYTES.later()
         crash.point("delete.1")

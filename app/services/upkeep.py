@@ -24,7 +24,7 @@ from app.db import db, release, transaction
 from app.extensions import storage
 from app.gateways.storage import Listed, OpenUpload
 from app.models import Heartbeat, State, Transfer, Upload, UploadState
-from app.services import archives, audit, checking, locks, uploads
+from app.services import archives, audit, checking, extension_requests, locks, uploads
 from app.services.transfers import uploads_of
 
 log = logging.getLogger(__name__)
@@ -387,6 +387,7 @@ def _delete(condition: ColumnElement[bool]) -> list[uuid.UUID]:
     if deleted:
         uploads.abandon(uploads_of(deleted))
         locks.forget_tries(*deleted)
+        extension_requests.forget(*deleted)
         audit.note_all("delete", deleted)
         jobs.REMOVE_BYTES.later()
     return deleted

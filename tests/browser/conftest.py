@@ -28,7 +28,10 @@ FLAGS = [
 def live() -> Iterator[Stack]:
     """Web, worker, maker and clock on services of their own."""
     with services.started(["postgres", "redis", "s3"]) as environ:
-        stack = Stack(environ | {"SECRET_KEY": SECRET, "LOG_LEVEL": "WARNING"})
+        stack = Stack(
+            environ
+            | {"SECRET_KEY": SECRET, "LOG_LEVEL": "WARNING", "MAX_MESSAGES_PER_HOUR": "1000"}
+        )
         try:
             stack.release()
             for name in ("web", "worker", "maker", "clock"):

@@ -64,6 +64,13 @@ for (const [status, why] of [[400, 'invalid'], [401, 'gone'], [404, 'gone'], [40
   });
 }
 
+test('what the operator has blocked says so, and any other 403 does not', async () => {
+  for (const [code, why] of [['blocked', 'blocked'], ['forbidden', 'unexpected']]) {
+    const { backend } = backendThat([answer(403, { error: { code, message: 'Some words', request_id: 'r1' } })]);
+    await assert.rejects(backend.of('t', 'k').complete(), (error) => error.why === why);
+  }
+});
+
 test('a page of a proxy in between is a failure too', async () => {
   const { backend } = backendThat([answer(502, '<html>Bad gateway</html>', { 'X-Request-ID': 'r2' })]);
   await assert.rejects(backend.of('t', 'k').read(), (error) => error.why === 'server-busy' && error.facts.requestId === 'r2');

@@ -154,6 +154,7 @@ def test_s28_s32_no_canary_is_found_where_it_must_not_be(world: World) -> None:
     cookie = world.ask("GET", page).headers["Set-Cookie"]
     world.keep("session", cookie.partition("=")[2].partition(";")[0])
     passwords_are_tried(world)
+    people_write(world, created["id"], page)
     the_worker_fails(world, mine, body)
     many_strangers(world)
 
@@ -166,7 +167,16 @@ def test_s28_s32_no_canary_is_found_where_it_must_not_be(world: World) -> None:
     assert quiet <= {"app", "beeline", "gunicorn"}  # libraries tell what they were given
     assert_absent(world, said, set(world.secrets))
     assert_absent(world, world.in_redis(), set(world.secrets))
-    known = {"title", "message", "name", "slug", "refused title", "password hash"}
+    known = {
+        "title",
+        "message",
+        "name",
+        "slug",
+        "refused title",
+        "password hash",
+        "request",
+        "report",
+    }
     assert_absent(world, world.in_database(), set(world.secrets) - known)
 
 
@@ -245,6 +255,29 @@ def passwords_are_tried(world: World) -> None:
     world.keep("proof", answer.headers["Set-Cookie"].partition("=")[2].partition(";")[0])
 
 
+def people_write(world: World, transfer_id: str, page: str) -> None:
+    """A report and a request to the sender: refused by the database, and taken."""
+    said, form = world.keep("report"), {"Content-Type": "application/x-www-form-urlencoded"}
+    shown = world.ask("GET", f"{page}/report")
+    cookie = shown.headers["Set-Cookie"].partition(";")[0]
+    token = re.search(rb'name="csrf_token" value="([^"]+)"', shown.data)[1].decode()
+    words = {"csrf_token": token, "reason": "other", "message": said, "contact": said}
+    for refused, status in ((True, 500), (False, 303)):
+        with (
+            world.refusing("abuse_reports", "message = ''") if refused else contextlib.nullcontext()
+        ):
+            given = {"body": urlencode(words), "headers": form | {"Cookie": cookie}}
+            assert world.ask("POST", f"{page}/report", **given).status == status
+    asked = world.keep("request")
+    world.do(f"UPDATE transfers SET expires_at = now() WHERE id = '{transfer_id}'")
+    words = {"message": asked, "contact": asked}
+    for refused, status in ((True, 500), (False, 200)):
+        table = "extension_requests"
+        with world.refusing(table, "message = ''") if refused else contextlib.nullcontext():
+            given = {"body": urlencode(words), "headers": form}
+            assert world.ask("POST", f"{page}/ask", **given).status == status
+
+
 def the_worker_fails(world: World, mine: dict[str, str], body: dict[str, Any]) -> None:
     """A job dies of a row that is repeated; RQ keeps the traceback."""
     files = {"files": [{"path": "empty", "size": 0}]}
@@ -286,6 +319,11 @@ def wait_for(world: World, url: str, mine: dict[str, str], status: str) -> None:
     [
         ("https://s3/b/k?X-Amz-Signature=ab&X-Amz-Date=1 failed", "https://s3/b/k?... failed"),
         ('GET "/d/abcdefghijklmnop" 500', 'GET "/d/..." 500'),
+        (
+            "x -----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----\ny",
+            "x a private key ...\ny",
+        ),
+        ("'-----BEGIN PRIVATE KEY-----\\nabc", "'a private key ..."),
         ("redis://:password@h:1/0 refused", "redis://...@h:1/0 refused"),
         ("{'Authorization': 'Bearer abc-def'}", "{'Authorization': 'Bearer ...'}"),
         ("violates check\nDETAIL:  Failing row (a,\nb).\n", "violates check\nDETAIL: ..."),

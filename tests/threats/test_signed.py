@@ -1,4 +1,4 @@
-"""S15, S16, S17: a signed address is good for one thing, for a while, and for no other size."""
+"""F55, F56, S15, S16, S17: a signed address is good for one thing, for a while, and for no other size."""
 
 import json
 import logging
@@ -170,6 +170,26 @@ def test_s16_a_download_address_lives_five_minutes_and_is_kept_by_nobody(
         assert http.request("GET", query(url, **change)).status == 403
     for method in ("PUT", "DELETE", "POST"):
         assert http.request(method, url, body=b"x").status == 403
+
+
+def test_f55_f56_an_address_is_good_again_for_minutes_counted_once_and_no_longer(
+    app: Flask, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """N links, not N transfers of bytes: an aborted download goes on where it was."""
+    sent = sender.ready({"a.txt": b"content"}, max_downloads=2)
+    url = location(sent, sent.files[0]).headers["Location"]
+    for _ in range(2):
+        assert http.request("GET", url).data == b"content"
+    rest = http.request("GET", url, headers={"Range": "bytes=3-"})
+    assert (rest.status, rest.data) == (206, b"tent")
+    assert sent.row().download_count == 1
+    then = clock.now() - timedelta(seconds=config.settings.download_url_ttl_in_seconds + 1)
+    with monkeypatch.context() as past:
+        past.setattr(clock, "now", lambda: then)
+        old = location(sent, sent.files[0]).headers["Location"]
+    assert http.request("GET", old).status == 403
+    most = config.Settings.__dataclass_fields__["download_url_ttl_in_seconds"].metadata
+    assert most["default"] <= 300
 
 
 def test_s16_no_address_is_shown_where_it_is_not_used(app: Flask, sender: Sender) -> None:

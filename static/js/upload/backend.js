@@ -126,7 +126,8 @@ function refusal(answer, text) {
   try {
     error = JSON.parse(text).error ?? {};
   } catch { /* A proxy's own page: the status has to do. */ }
-  return new Failure(CAUSES[answer.status] ?? (answer.status >= 500 ? 'server-busy' : 'unexpected'), {
+  const why = error.code === 'blocked' ? 'blocked' : CAUSES[answer.status];
+  return new Failure(why ?? (answer.status >= 500 ? 'server-busy' : 'unexpected'), {
     status: answer.status,
     code: error.code,
     message: error.message,

@@ -2,7 +2,7 @@
 
 /**
  * @typedef {'offline' | 'server-unreachable' | 'server-busy' | 'storage-unreachable' | 'storage-blocked' | 'storage-busy'
- *   | 'storage-full' | 'clock' | 'refused' | 'gone' | 'too-large' | 'too-many' | 'invalid' | 'conflict'
+ *   | 'storage-full' | 'clock' | 'refused' | 'gone' | 'blocked' | 'too-large' | 'too-many' | 'invalid' | 'conflict'
  *   | 'file-changed' | 'incomplete' | 'not-checked' | 'unexpected'} Cause
  * @typedef {{field: string, message: string}} FieldComplaint
  * @typedef {object} Facts
@@ -48,6 +48,7 @@ const WORDS = {
   'clock': ['The storage refused, because two clocks disagree.', 'Whoever runs this site has to set the clock of the server right.'],
   'refused': ['The storage refused this file.', 'Whoever runs this site can find the cause with the details below.'],
   'gone': ['This transfer is no longer there.', 'It was deleted or it ran out of time. Start again with the same files.'],
+  'blocked': ['This transfer was blocked.', 'Whoever runs this site has blocked it. Ask them if you think that this is a mistake.'],
   'too-large': ['This is more than can be sent at once.', 'Remove something and try again.'],
   'too-many': ['That was too much at once.', 'Wait a minute.'],
   'invalid': ['This could not be sent as it is.', ''],
@@ -77,7 +78,7 @@ export function explain(failure, { safe, waiting } = {}) {
   const { path, message, fields } = failure.facts;
   const [what, todo] = WORDS[failure.why];
   const said = failure.why === 'invalid' ? fields?.length ? complain(fields[0]) : message : undefined;
-  const kept = safe && failure.why !== 'gone' ? `${safe} is safe.` : '';
+  const kept = safe && !['gone', 'blocked'].includes(failure.why) ? `${safe} is safe.` : '';
   const next = waiting ? 'It continues by itself.' : todo;
   return {
     title: said ? sentence(said) : path ? what.replace('A file', `“${path}”`).replace('this file', `“${path}”`) : what,

@@ -248,7 +248,7 @@ export class SenderView {
     const { title, text } = explain(failure, { safe: this.#safe() });
     this.#text('heading', 'The upload has stopped');
     this.#trouble(title, text, failure);
-    this.#get('retry').hidden = failure.why === 'gone';
+    this.#get('retry').hidden = ['gone', 'blocked'].includes(failure.why);
     document.title = `Stopped · ${NAME}`;
     this.#say(`${title} ${text}`);
   }

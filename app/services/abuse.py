@@ -1,0 +1,160 @@
+"""What somebody reports about a link, and what the operator does about it: quarantine.
+
+A quarantined transfer keeps its state and its place in every sweep, but nobody is given anything
+of it: each look and each counted download asks the row.
+"""
+
+import logging
+import uuid
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from sqlalchemy import ColumnElement, func, select, update
+
+from app.clock import db_now
+from app.db import db, transaction
+from app.errors import Gone, NotFound
+from app.models import AbuseReport, Harm, State, Transfer
+from app.services import audit
+
+log = logging.getLogger(__name__)
+
+LONGEST_MESSAGE = 2000
+LONGEST_CONTACT = 254
+# A listing shows so many, the oldest first: they have waited longest.
+MOST_LISTED = 500
+
+
+# -- reporting ---------------------------------------------------------------------------------
+
+
+def check_reportable(slug: str) -> None:
+    """Raise NotFound for a link that leads nowhere, Gone where there is nothing any more."""
+    _reportable(slug)
+
+
+def report(slug: str, reason: Harm, message: str = "", contact: str = "") -> int:
+    """Note a report for the operator; its number. Raises as check_reportable() does.
+
+    Needs no password: whoever is shown a form for one may have been sent here to type his own.
+    """
+    transfer = _reportable(slug)
+    made = AbuseReport(
+        transfer_id=transfer.id,
+        reason=reason,
+        message=message,
+        contact=contact,
+        address_hash=audit.actor.get(),
+    )
+    with transaction():
+        db.session.add(made)
+        audit.note("report", transfer.id)
+    log.warning("a link was reported: %s, report %d", reason.value, made.id)
+    return made.id
+
+
+def _reportable(slug: str) -> Transfer:
+    transfer = _where(Transfer.slug == slug)
+    if transfer.state is State.DELETED:
+        raise Gone(reason="deleted")
+    if transfer.quarantined_at is not None:
+        raise Gone("This is not available.", reason="unavailable")
+    return transfer
+
+
+# -- what the operator sees --------------------------------------------------------------------
+
+
+def reports(*, handled_too: bool = False) -> Sequence[tuple[AbuseReport, Transfer]]:
+    """Reports with what they are about, the oldest first, at most MOST_LISTED."""
+    query = select(AbuseReport, Transfer).join(Transfer).order_by(AbuseReport.id)
+    if not handled_too:
+        query = query.where(AbuseReport.handled_at.is_(None))
+    return [(row[0], row[1]) for row in db.session.execute(query.limit(MOST_LISTED))]
+
+
+def report_of(number: int) -> tuple[AbuseReport, Transfer]:
+    """One report with what it is about; raises NotFound."""
+    found = db.session.execute(
+        select(AbuseReport, Transfer).join(Transfer).where(AbuseReport.id == number)
+    ).first()
+    if found is None:
+        raise NotFound(f"There is no report {number}.")
+    return found[0], found[1]
+
+
+def close(number: int) -> bool:
+    """Note that a report has been dealt with; True for the one who did. Raises NotFound."""
+    closed = (
+        update(AbuseReport)
+        .where(AbuseReport.id == number, AbuseReport.handled_at.is_(None))
+        .values(handled_at=db_now())
+        .execution_options(synchronize_session=False)
+    )
+    transfer_id = report_of(number)[1].id
+    with transaction():
+        is_closed = db.session.execute(closed).rowcount == 1
+        if is_closed:
+            audit.note("close report", transfer_id)
+    return is_closed
+
+
+def open_count(transfer_id: uuid.UUID) -> int:
+    """How many reports of a transfer are open."""
+    found = db.session.scalar(
+        select(func.count())
+        .select_from(AbuseReport)
+        .where(AbuseReport.transfer_id == transfer_id, AbuseReport.handled_at.is_(None))
+    )
+    return found or 0
+
+
+# -- quarantine --------------------------------------------------------------------------------
+
+
+def find(link: str) -> Transfer:
+    """The transfer that a link, any address below it, or a slug alone names; raises NotFound."""
+    try:
+        path = urlsplit(link.strip()).path
+    except ValueError:  # a host that is none
+        path = ""
+    slug = path.partition("/d/")[2] or path
+    return _where(Transfer.slug == slug.strip("/").partition("/")[0].partition(".")[0])
+
+
+def quarantine(transfer_id: uuid.UUID) -> bool:
+    """Nobody is given anything of it from now on. True if it was not so before. Repeatable."""
+    return _set_quarantine(transfer_id, Transfer.quarantined_at.is_(None), db_now(), "quarantine")
+
+
+def lift_quarantine(transfer_id: uuid.UUID) -> bool:
+    """Its link works again, for as long as its state lets it. True if it did not. Repeatable."""
+    return _set_quarantine(transfer_id, Transfer.quarantined_at.is_not(None), None, "release")
+
+
+def _set_quarantine(
+    transfer_id: uuid.UUID,
+    is_other: ColumnElement[bool],
+    at: ColumnElement[object] | None,
+    action: str,
+) -> bool:
+    change = (
+        update(Transfer)
+        .where(Transfer.id == transfer_id, is_other)
+        .values(quarantined_at=at)
+        .execution_options(synchronize_session=False)
+    )
+    with transaction():
+        is_changed = db.session.execute(change).rowcount == 1
+        if is_changed:
+            audit.note(action, transfer_id)
+    return is_changed
+
+
+def _where(condition: ColumnElement[bool]) -> Transfer:
+    found = db.session.scalar(
+        select(Transfer).where(condition).execution_options(populate_existing=True)
+    )
+    if found is None:
+        raise NotFound("This link does not lead to anything.")
+    return found

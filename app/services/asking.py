@@ -1,0 +1,111 @@
+"""After the end: a recipient asks the sender for more time, or for more downloads.
+
+Once a day for each recipient and transfer; the unique key of the rows says so, whoever is quick.
+"""
+
+import hashlib
+import uuid
+from typing import Any
+
+from sqlalchemy import ColumnElement, Date, and_, case, cast, func, literal, or_, select
+from sqlalchemy.dialects.postgresql import insert
+
+from app.clock import db_now
+from app.db import db, transaction
+from app.errors import Gone, PasswordNeeded, WrongState
+from app.models import Ending, ExtensionRequest, State, Transfer
+from app.services import audit, downloads, upkeep
+
+LONGEST_MESSAGE = 500
+LONGEST_CONTACT = 254
+
+
+def is_open(transfer_id: uuid.UUID) -> bool:
+    """Whether its sender could still give more: not of what is blocked or past its grace."""
+    found = db.session.scalar(select(Transfer.id).where(Transfer.id == transfer_id, _is_open()))
+    return found is not None
+
+
+def ask(
+    slug: str, visitor: str | None, proof: str | None, message: str = "", contact: str = ""
+) -> bool:
+    """Note that somebody asks; False if the same one has asked today already.
+
+    Raises NotFound, PasswordNeeded where the page would ask for it, Gone when nobody can give
+    more any more, WrongState while there is nothing to ask for.
+    """
+    shown = downloads.view(slug, visitor, proof)
+    if shown.is_locked:
+        raise PasswordNeeded
+    asker_hash = _asker(visitor)
+    with transaction():
+        is_noted = db.session.execute(_note(shown.id, asker_hash, message, contact)).rowcount == 1
+        if is_noted:
+            audit.note("ask sender", shown.id)
+    if is_noted:
+        return True
+    if _has_asked(shown.id, asker_hash):
+        return False
+    if shown.has_ended:
+        raise Gone(reason=shown.state)
+    raise WrongState("There is nothing to ask for: the files are here, or on their way.")
+
+
+def has_asked_today(transfer_id: uuid.UUID, visitor: str | None) -> bool:
+    """Whether this browser's visitor has; of an address it is not told to whoever shares it."""
+    return visitor is not None and _has_asked(transfer_id, _asker(visitor))
+
+
+def _note(transfer_id: uuid.UUID, asker_hash: bytes, message: str, contact: str) -> Any:
+    """One statement that looks and writes, so that nothing can end or begin anew in between."""
+    reason = case((_is_used_up(), Ending.LIMIT_REACHED.value), else_=Ending.EXPIRED.value)
+    asked = select(
+        Transfer.id,
+        cast(reason, ExtensionRequest.reason.type),
+        literal(message),
+        literal(contact),
+        literal(asker_hash),
+        _today(),
+    ).where(Transfer.id == transfer_id, _is_open())
+    names = ["transfer_id", "reason", "message", "contact", "asker_hash", "day"]
+    return (
+        insert(ExtensionRequest)
+        .from_select(names, asked)
+        .on_conflict_do_nothing(index_elements=["transfer_id", "asker_hash", "day"])
+    )
+
+
+def _has_asked(transfer_id: uuid.UUID, asker_hash: bytes) -> bool:
+    found = db.session.scalar(
+        select(ExtensionRequest.id).where(
+            ExtensionRequest.transfer_id == transfer_id,
+            ExtensionRequest.asker_hash == asker_hash,
+            ExtensionRequest.day == _today(),
+        )
+    )
+    return found is not None
+
+
+def _is_open() -> ColumnElement[bool]:
+    is_due = and_(Transfer.state == State.READY, Transfer.expires_at <= db_now())
+    is_kept = and_(Transfer.state == State.EXPIRED, ~upkeep.is_past_grace())
+    return and_(Transfer.quarantined_at.is_(None), or_(is_due, is_kept, _is_used_up()))
+
+
+def _is_used_up() -> ColumnElement[bool]:
+    return and_(
+        Transfer.state == State.READY,
+        Transfer.expires_at > db_now(),
+        Transfer.download_count >= Transfer.max_downloads,
+    )
+
+
+def _today() -> ColumnElement[Any]:
+    return cast(func.timezone("UTC", db_now()), Date)
+
+
+def _asker(visitor: str | None) -> bytes:
+    """Who asks: a browser that keeps our cookie, or else a network address."""
+    if visitor:
+        return hashlib.sha256(visitor.encode()).digest()
+    return audit.actor.get() or bytes(32)

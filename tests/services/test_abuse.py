@@ -1,0 +1,124 @@
+"""Reports, and quarantine: what it stops, what it leaves alone."""
+
+import uuid
+from datetime import timedelta
+
+import pytest
+
+from app import clock
+from app.errors import Gone, NotFound
+from app.models import Harm, State
+from app.services import abuse, downloads, transfers, upkeep
+from tests.factories import Sender
+from tests.services.test_audit import actions
+
+pytestmark = pytest.mark.usefixtures("inside")
+
+
+def test_a_report_is_kept_until_it_is_closed(sender: Sender) -> None:
+    sent = sender.ready()
+    number = abuse.report(sent.slug, Harm.PHISHING, "It asks for my bank", "eve@example.org")
+    ((report, transfer),) = abuse.reports()
+    assert (report.id, transfer.id) == (number, sent.id)
+    assert (report.reason, report.message) == (Harm.PHISHING, "It asks for my bank")
+    assert report.contact == "eve@example.org"
+    assert report.handled_at is None
+    assert abuse.open_count(sent.id) == 1
+    assert [abuse.close(number) for _ in range(3)] == [True, False, False]
+    assert abuse.reports() == []
+    assert [report.id for report, _ in abuse.reports(handled_too=True)] == [number]
+    assert abuse.open_count(sent.id) == 0
+    assert actions(sent.id)[-2:] == ["report", "close report"]
+    for wrong in (abuse.close, abuse.report_of):
+        with pytest.raises(NotFound):
+            wrong(number + 1)
+
+
+def test_every_stage_can_be_reported_but_what_is_gone(sender: Sender) -> None:
+    past = clock.now() - timedelta(seconds=1)
+    for sent in (
+        sender.create(),
+        sender.ready(),
+        sender.ready(password="open sesame"),
+        sender.ready().set(expires_at=past),
+        sender.ready(max_downloads=1).set(download_count=1),
+    ):
+        assert abuse.report(sent.slug, Harm.OTHER)
+    deleted, blocked = sender.ready(), sender.ready()
+    transfers.delete(deleted.id)
+    abuse.quarantine(blocked.id)
+    for sent in (deleted, blocked):
+        with pytest.raises(Gone):
+            abuse.report(sent.slug, Harm.OTHER)
+    with pytest.raises(NotFound):
+        abuse.report("x" * 32, Harm.OTHER)
+
+
+def test_quarantine_and_release_are_repeatable_and_leave_one_row_each(sender: Sender) -> None:
+    sent = sender.ready()
+    assert [abuse.quarantine(sent.id) for _ in range(2)] == [True, False]
+    assert downloads.view(sent.slug).state == "unavailable"
+    assert [abuse.lift_quarantine(sent.id) for _ in range(2)] == [True, False]
+    assert downloads.view(sent.slug).state == "ready"
+    assert actions(sent.id)[-2:] == ["quarantine", "release"]
+
+
+@pytest.mark.parametrize("form", ["{}", "/d/{}", "http://localhost/d/{}", " https://x/d/{}.json?a=b",
+    "http://localhost/d/{}/files/1", "http://localhost/d/{}/", "d/{}", "https://x/d/{}#top"])  # fmt: skip
+def test_a_transfer_is_found_by_any_way_to_write_its_link(sender: Sender, form: str) -> None:
+    sent = sender.create()
+    if form == "d/{}":
+        with pytest.raises(NotFound):
+            abuse.find(form.format(sent.slug))
+        return
+    assert abuse.find(form.format(sent.slug)).id == sent.id
+
+
+@pytest.mark.parametrize("form", ["", "/", "http://[bad/d/x", "/d/", "nobody"])
+def test_what_is_no_link_is_not_found(sender: Sender, form: str) -> None:
+    sender.create()
+    with pytest.raises(NotFound):
+        abuse.find(form)
+
+
+def test_expired_and_deleted_stay_what_they_are(sender: Sender) -> None:
+    """Only that nothing of the sender's words is shown any more."""
+    past = clock.now() - timedelta(seconds=1)
+    expired = sender.ready(title="Rushes").set(expires_at=past)
+    deleted = sender.ready()
+    transfers.delete(deleted.id)
+    assert downloads.view(expired.slug).title == "Rushes"
+    for sent, state in ((expired, "expired"), (deleted, "deleted")):
+        abuse.quarantine(sent.id)
+        shown = downloads.view(sent.slug)
+        assert (shown.state, shown.title) == (state, "")
+
+
+def test_a_quarantined_transfer_expires_and_is_deleted_in_its_time(sender: Sender) -> None:
+    sent = sender.ready()
+    abuse.quarantine(sent.id)
+    sent.set(expires_at=clock.now() - timedelta(seconds=1))
+    upkeep.expire_due()
+    assert sent.row().state is State.EXPIRED
+    sent.set(expired_at=clock.now() - timedelta(days=4))
+    upkeep.delete_expired()
+    assert sent.row().state is State.DELETED
+    abandoned = sender.create()
+    abuse.quarantine(abandoned.id)
+    abandoned.set(last_activity_at=clock.now() - timedelta(days=2))
+    upkeep.delete_abandoned()
+    assert abandoned.row().state is State.DELETED
+
+
+@pytest.mark.parametrize("visitor", [None, "ada"])
+def test_counting_itself_asks_whether_it_is_blocked(sender: Sender, visitor: str | None) -> None:
+    """Whatever was true a moment ago, and also for a visitor who has been counted before."""
+    sent = sender.ready()
+    file_id = uuid.UUID(sent.files[0]["id"])
+    downloads.count_once(sent.id, file_id, visitor)
+    abuse.quarantine(sent.id)
+    with pytest.raises(Gone) as caught:
+        downloads.count_once(sent.id, file_id, visitor)
+    assert caught.value.details == {"reason": "unavailable"}
+    assert caught.value.title == "This is not available."
+    assert sent.row().download_count == 1

@@ -3,14 +3,14 @@
 import secrets
 import uuid
 
-from flask import Blueprint, Response, redirect, request, session, url_for
+from flask import Blueprint, Response, make_response, redirect, request, session, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
 from app.doors import limit_unknown
 from app.errors import AppError, Gone, PasswordNeeded, PasswordWrong, TooManyTries
 from app.extensions import csrf
 from app.pages import command_line
-from app.pages.view import page_or_fragment
+from app.pages.view import of_version, page_or_fragment
 from app.proofs import proof_of, remember
 from app.services import downloads
 from app.services.downloads import TransferView
@@ -24,8 +24,10 @@ def show_transfer(slug: str) -> AnyResponse:
     """The files and what may be done with them; looking never counts as a download."""
     if command_line.fetches():
         return command_line.fetch_transfer(slug)
+    if request.if_none_match and (as_it_was := _unchanged(slug)):
+        return as_it_was
     view = _view(slug)
-    if view.state == "ready" and "visitor" not in session:
+    if view.files and "visitor" not in session:
         # Known before the first click, so that two clicks at once are one visitor's.
         session["visitor"] = secrets.token_urlsafe(16)
     return _page(view, PasswordNeeded() if view.is_locked else None)
@@ -62,6 +64,14 @@ def _view(slug: str) -> TransferView:
     return downloads.view(slug, session.get("visitor"), proof_of(slug))
 
 
+def _unchanged(slug: str) -> Response | None:
+    """304 for a poll that would be told what it knows, after two looks at the rows."""
+    version = downloads.version(slug, session.get("visitor"), proof_of(slug))
+    if version is None or not request.if_none_match.contains_weak(version):
+        return None
+    return of_version(make_response("", 304), version)
+
+
 def _page(view: TransferView, error: AppError | None) -> Response:
     """The page or its region; `error` is why a locked one stays locked."""
     ended_or_open = 410 if view.has_ended else 200
@@ -73,6 +83,8 @@ def _page(view: TransferView, error: AppError | None) -> Response:
         complaint=error.title if isinstance(error, PasswordWrong | TooManyTries) else None,
         poll_url=url_for(".show_transfer", slug=view.slug),
     )
+    if view.is_moving:
+        of_version(answer, view.version)
     if error and error.challenge:
         answer.headers["WWW-Authenticate"] = error.challenge
     if error and error.retry_after:

@@ -42,6 +42,16 @@ def page_or_fragment(page: str, fragment: str, status: int, **context: object) -
     return answer
 
 
+def of_version(answer: Response, version: str) -> Response:
+    """Say which version it is: weak, because a form's token is another each time.
+
+    Nobody may keep these pages, so browsers do not ask by it themselves: the region's own polls do.
+    """
+    answer.set_etag(version, weak=True)
+    answer.headers["Vary"] = "HX-Request"
+    return answer
+
+
 @speaks("/")
 def page_or_json(error: AppError) -> Response:
     """An address that is nobody's: a page for a browser, JSON for a program."""

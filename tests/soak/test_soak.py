@@ -68,6 +68,7 @@ def test_whoever_leaves_before_a_part_arrived_is_not_expected_to_be_ready() -> N
         raise AssertionError("still PROCESSING")
 
     living._upload = lambda files, without_last=False: None  # type: ignore[method-assign]
+    living._name = lambda files: None  # type: ignore[method-assign]
     living._call = lambda *asked: Answer("POST", 202, 0.1, 0.0)  # type: ignore[method-assign]
     living._wait_for = leave  # type: ignore[method-assign]
     with pytest.raises(AssertionError, match="still PROCESSING"):

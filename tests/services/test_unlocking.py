@@ -1,18 +1,19 @@
 """Files that unlock one by one: early, never wrongly, and no matter for "that is all"."""
 
 import threading
+import time
 import uuid
-from typing import Any
 
 import pytest
 from flask import Flask
+from sqlalchemy import func, text, update
 
 from app import clock, jobs, leases
 from app.config import MIB
 from app.db import db
 from app.errors import Gone, NotFound, Outage, WrongState
 from app.extensions import storage
-from app.models import State, UploadState
+from app.models import State, Transfer, Upload, UploadState
 from app.services import checking, downloads, transfers, unlocking, upkeep, uploads
 from tests.factories import Sender, Sent, http, put
 from tests.test_races import at_once
@@ -368,25 +369,39 @@ def test_a_download_against_taking_its_file_out(app: Flask, sender: Sender) -> N
 
 
 @pytest.mark.real_commits
-def test_naming_against_completing_never_waits_for_each_other(app: Flask, sender: Sender) -> None:
-    """A client may name what it still asks addresses for: both write the same rows."""
-    sent = sender.create({f"{n}": b"x" for n in range(40)}).upload().name()
-    ids = [file["id"] for file in sent.files]
-    done = threading.Event()
-
-    def act(index: int) -> Any:
-        if index == 0:
-            unlocking.unlock(str(sent.id))
-            done.set()
-            return 200
-        client, codes = app.test_client(), set()
-        wanted = [{"file": one, "numbers": [1]} for one in ids[:: 1 if index % 2 else -1]]
-        while not done.is_set():
-            body = {"wanted": wanted, "sent": ids}
-            answer = client.post(f"{sent.url}/parts", json=body, headers=sent.headers)
-            codes.add(answer.status_code)
-        return max(codes, default=200)
-
-    assert set(at_once(app, 4, act)) <= {200, 409}
+def test_naming_and_recording_the_same_files_never_wait_for_each_other(
+    app: Flask, sender: Sender, monkeypatch
+) -> None:
+    """A request writes their rows in another order; whoever has the transfer's row goes first."""
+    sent = sender.create({f"{n}": b"x" for n in range(3)}).upload().name()
     with app.app_context():
-        db.session.remove()
+        first, _, last = (file.upload_id for file in transfers.files_of(sent.id))
+        engine = db.engine
+    is_locked = threading.Event()
+    waits = text(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+
+    def name_again() -> None:
+        with engine.begin() as other:
+            other.execute(update(Transfer).where(Transfer.id == sent.id).values(sent_size=1))
+            other.execute(update(Upload).where(Upload.id == last).values(sent_at=func.now()))
+            is_locked.set()
+            while not other.scalar(waits):
+                time.sleep(0.01)
+            other.execute(update(Upload).where(Upload.id == first).values(sent_at=func.now()))
+
+    complete_all = uploads.complete_all
+    naming = threading.Thread(target=name_again)
+
+    def name_meanwhile(batch: list) -> list:
+        outcomes = complete_all(batch)
+        naming.start()
+        is_locked.wait()
+        return outcomes
+
+    monkeypatch.setattr(uploads, "complete_all", name_meanwhile)
+    sent.unlock()
+    naming.join()
+    assert states(sent) == ["COMPLETE"] * 3

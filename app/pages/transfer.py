@@ -27,8 +27,9 @@ def show_transfer(slug: str) -> AnyResponse:
     if request.if_none_match and (as_it_was := _unchanged(slug)):
         return as_it_was
     view = _view(slug)
-    if view.files and "visitor" not in session:
-        # Known before the first click, so that two clicks at once are one visitor's.
+    if view.checked_count and "visitor" not in session:
+        # Known with the first button, so that two clicks at once are one visitor's; who only looks
+        # at files on their way gets no cookie.
         session["visitor"] = secrets.token_urlsafe(16)
     return _page(view, PasswordNeeded() if view.is_locked else None)
 

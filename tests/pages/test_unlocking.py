@@ -70,6 +70,7 @@ def test_a_button_that_a_poll_brings_works_too(sender: Sender) -> None:
     """The form's token comes with it, where the page had none."""
     sent = sender.create({"a": b"1", "b": b"2"}).upload(without=(("b", 1),))
     assert "csrf_token" not in page_of(sent)
+    assert sent.client.get_cookie("beeline") is None
     sent.name("a").unlock()
     token = re.search(r'name="csrf_token" value="([^"]+)"', page_of(sent, HX_Request="true"))
     assert token

@@ -104,15 +104,19 @@ class Inputs:
         reason = "is required" if value is None else _bad_path(value)
         return self._complain(name, reason, "") if reason else value
 
+    def ids(self, name: str, *, most: int) -> tuple[uuid.UUID, ...]:
+        """A list of at most `most` different UUIDs; empty when absent or null."""
+        read = [
+            _uuid(one) or self._complain(f"{name}.{index}", "must be an id", uuid.UUID(int=index))
+            for index, one in enumerate(self._list(name, 0, most))
+        ]
+        if len(set(read)) != len(read):
+            self._complain(name, "must not repeat an id", None)
+        return tuple(read)
+
     def uuid(self, name: str) -> uuid.UUID:
         """A UUID, required."""
-        value = self._take(name)
-        try:
-            if not isinstance(value, str) or len(value) != 36:
-                raise ValueError(value)
-            return uuid.UUID(value)
-        except ValueError:
-            return self._complain(name, "must be an id", uuid.UUID(int=0))
+        return _uuid(self._take(name)) or self._complain(name, "must be an id", uuid.UUID(int=0))
 
     def numbers(self, name: str, *, least: int, most: int, longest: int) -> tuple[int, ...]:
         """A list of 1 to `longest` different whole numbers from `least` to `most`."""
@@ -197,6 +201,15 @@ class Inputs:
         for name in sorted(set(self._given) - self._read, key=str)[:20]:
             shown = name if _bad_text(name, _CONTROLS) is None and len(name) < 64 else "a field"
             self._complain(shown, "is not known here", None)
+
+
+def _uuid(value: Any) -> uuid.UUID | None:
+    if not isinstance(value, str) or len(value) != 36:
+        return None
+    try:
+        return uuid.UUID(value)
+    except ValueError:
+        return None
 
 
 def _bad_text(value: str, controls: re.Pattern[str]) -> str | None:

@@ -48,6 +48,8 @@ class Job:
 
 
 PROCESS_TRANSFER = Job("app.services.checking.process")
+# Completes files of which the sender said that they were sent, while others are still on their way.
+UNLOCK_FILES = Job("app.services.unlocking.unlock", queue="early")
 EXPIRE_DUE = Job("app.services.upkeep.expire_due", queue="sweep")
 DELETE_EXPIRED = Job("app.services.upkeep.delete_expired", queue="sweep")
 DELETE_ABANDONED = Job("app.services.upkeep.delete_abandoned", queue="sweep")
@@ -61,10 +63,11 @@ REMOVE_ORPHANS = Job("app.services.upkeep.remove_orphans", queue="removal", time
 BUILD_ARCHIVE = Job("app.services.archives.build", queue="archives", timeout_seconds=86400)
 
 # A worker takes from the first of these that holds anything. The sweep queue comes first: its jobs
-# ask the database only, are short, and are what repairs the rest. The removal queue comes last: its
-# jobs wait for storage, and nobody waits for them.
+# ask the database only, are short, and are what repairs the rest. What is only early comes after
+# what somebody waits for who said "that is all". The removal queue comes last: its jobs wait for
+# storage, and nobody waits for them.
 # Zips come after all of these, and the Procfile gives them workers of their own (F35).
-QUEUES = ["sweep", "default", "removal", "archives"]
+QUEUES = ["sweep", "default", "early", "removal", "archives"]
 
 SCHEDULE: list[tuple[int, Job]] = [
     (5, REQUEUE_STUCK),

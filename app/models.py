@@ -219,6 +219,8 @@ class Upload(Base):
     # from what storage holds, once somebody wanted a zip.
     crc32: Mapped[bytes | None] = mapped_column(LargeBinary(4))
     created_at: Mapped[datetime] = mapped_column(_Instant, server_default=func.now())
+    # When its sender said that all of it had been sent: a reason to look, believed by nobody.
+    sent_at: Mapped[datetime | None] = mapped_column(_Instant)
     # When the last signed address for it stops working: bytes may arrive until then.
     urls_until: Mapped[datetime | None] = mapped_column(_Instant)
     # When to (next) remove the bytes of an ABORTED one, and when that was last needed.

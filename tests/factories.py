@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 
 from app.db import db
 from app.models import Transfer
-from app.services import archives, checking, transfers
+from app.services import archives, checking, transfers, unlocking
 
 http = urllib3.PoolManager(retries=False)
 
@@ -85,6 +85,19 @@ class Sent:
                     continue
                 answer = put(part["url"], self.piece(file, part["number"]), part["headers"])
                 assert answer.status == 200, answer.data
+        return self
+
+    def name(self, *paths: str) -> "Sent":
+        """Say that these files were sent whole; all of them when none is named."""
+        sent = [file["id"] for file in self.files if not paths or file["path"] in paths]
+        answer = self.call("POST", "/parts", json={"wanted": [], "sent": sent})
+        assert answer.status_code == 200, answer.json
+        return self
+
+    def unlock(self) -> "Sent":
+        """Do what the worker would do of what was named."""
+        with self.client.application.app_context():
+            unlocking.unlock(str(self.id))
         return self
 
     def complete(self) -> "Sent":

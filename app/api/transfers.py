@@ -94,12 +94,16 @@ def remove_file(transfer: Transfer, file_id: Any) -> tuple[str, int]:
 @bp.post("/<uuid:transfer_id>/parts")
 @owner
 def sign_parts(transfer: Transfer) -> Response:
-    """Signed addresses for the wanted parts of any of its files, in one answer."""
+    """Signed addresses for the wanted parts of any of its files, in one answer.
+
+    And a word on which were sent whole; where there is one, no part need be wanted.
+    """
     with Inputs(json_body()) as given:
-        wanted = given.each("wanted", _read_wanted, least=1, most=MOST_PARTS_AT_ONCE)
+        sent = given.ids("sent", most=MOST_FILES_AT_ONCE)
+        wanted = given.each("wanted", _read_wanted, least=0 if sent else 1, most=MOST_PARTS_AT_ONCE)
         sent_size = given.whole("sent_size", least=0, most=2**62, default=0)
     _check_wanted(wanted)
-    signed = transfers.sign_parts(transfer, wanted, sent_size)
+    signed = transfers.sign_parts(transfer, wanted, sent_size, sent)
     parts = [
         {
             "file": str(file.id),

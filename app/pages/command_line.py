@@ -17,7 +17,7 @@ from app import links
 from app.dispositions import attachment_for_curl, safe_name
 from app.doors import limit_unknown
 from app.errors import Unavailable
-from app.models import File
+from app.models import File, UploadState
 from app.proofs import proof_of
 from app.services import downloads
 
@@ -127,7 +127,8 @@ def _list(view: downloads.TransferView) -> str:
     for file in view.files:
         size = f"{file.size:,} {'byte' if file.size == 1 else 'bytes'}"
         name = "/".join(safe_name(piece) for piece in file.path.split("/"))
-        lines += [f"{name}  ({size})", f"  {links.file_url(view.slug, file.id)}"]
+        not_yet = "" if file.upload.state is UploadState.COMPLETE else ", on its way"
+        lines += [f"{name}  ({size}{not_yet})", f"  {links.file_url(view.slug, file.id)}"]
     if view.file_count > 1:
         lines += ["", "All of them, as one zip:", f'  curl -OJL "{links.zip_url(view.slug)}"']
         lines += ["", "All of them, each by itself, as one download:"]

@@ -32,7 +32,7 @@ from app.errors import (
 from app.extensions import csrf
 from app.inputs import Inputs
 from app.pages import command_line
-from app.pages.view import is_htmx, page_or_fragment, typed
+from app.pages.view import is_htmx, of_version, page_or_fragment, typed
 from app.proofs import proof_of, remember
 from app.services import asking, downloads
 from app.services.downloads import TransferView
@@ -46,10 +46,13 @@ def show_transfer(slug: str) -> AnyResponse:
     """The files and what may be done with them; looking never counts as a download."""
     if command_line.fetches():
         return command_line.fetch_transfer(slug)
+    if request.if_none_match and (as_it_was := _unchanged(slug)):
+        return as_it_was
     view = _view(slug)
     can_ask = _can_ask(view)
-    if (view.state == "ready" or can_ask) and "visitor" not in session:
-        # Known before the first click, so that two clicks at once are one visitor's.
+    if (view.checked_count or can_ask) and "visitor" not in session:
+        # Known with the first button, so that two clicks at once are one visitor's; who only looks
+        # at files on their way gets no cookie.
         session["visitor"] = secrets.token_urlsafe(16)
     return _page(view, PasswordNeeded() if view.is_locked else None, can_ask=can_ask)
 
@@ -162,6 +165,14 @@ def _view(slug: str) -> TransferView:
     return downloads.view(slug, session.get("visitor"), proof_of(slug))
 
 
+def _unchanged(slug: str) -> Response | None:
+    """304 for a poll that would be told what it knows, after two looks at the rows."""
+    version = downloads.version(slug, session.get("visitor"), proof_of(slug))
+    if version is None or not request.if_none_match.contains_weak(version):
+        return None
+    return of_version(make_response("", 304), version)
+
+
 def _can_ask(view: TransferView) -> bool:
     """Whether there is somebody to ask for what is no longer here."""
     return view.has_ended and asking.is_open(view.id)
@@ -190,6 +201,8 @@ def _page(
         complaint=error.title if isinstance(error, PasswordWrong | TooManyTries) else None,
         poll_url=url_for(".show_transfer", slug=view.slug),
     )
+    if view.is_moving:
+        of_version(answer, view.version)
     if error and error.challenge:
         answer.headers["WWW-Authenticate"] = error.challenge
     if error and error.retry_after:

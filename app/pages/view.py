@@ -52,6 +52,16 @@ def typed(*names: str) -> dict[str, str]:
     return {name: form[name].replace("\r\n", "\n") for name in names if name in form}
 
 
+def of_version(answer: Response, version: str) -> Response:
+    """Say which version it is: weak, because a form's token is another each time.
+
+    Nobody may keep these pages, so browsers do not ask by it themselves: the region's own polls do.
+    """
+    answer.set_etag(version, weak=True)
+    answer.headers["Vary"] = "HX-Request"
+    return answer
+
+
 @speaks("/")
 def page_or_json(error: AppError) -> Response:
     """An address that is nobody's: a page for a browser, JSON for a program."""

@@ -94,7 +94,7 @@ def _complete_files(lease: leases.Lease) -> bool:
         crash.point("process.1")
         outcomes = uploads.complete_all([file.upload for file in batch])
         crash.point("process.3")
-        _settle_batch(lease, [outcome for outcome in outcomes if outcome.problem is None])
+        settle_batch(lease, [outcome for outcome in outcomes if outcome.problem is None])
         crash.point("process.4")
         pairs = zip(batch, outcomes, strict=True)
         failed |= {file.id: outcome for file, outcome in pairs if outcome.problem}
@@ -175,21 +175,23 @@ def _give_up(lease: leases.Lease) -> None:
             audit.note("give up", lease.transfer_id)
 
 
-def _settle_batch(lease: leases.Lease, outcomes: Sequence[Outcome]) -> None:
-    """Record completed uploads in one statement, unless somebody else has the transfer now."""
-    if not outcomes:
-        return
+def settle_batch(lease: leases.Lease, outcomes: Sequence[Outcome]) -> bool:
+    """Record completed uploads in one statement, unless somebody else has the transfer now.
+
+    Whether it is still the lease's.
+    """
     etags = {outcome.upload_id: outcome.etag for outcome in outcomes}
     crc32s = {outcome.upload_id: outcome.crc32 for outcome in outcomes}
     still_mine = select(Transfer.id).where(Transfer.id == lease.transfer_id, lease.is_mine)
     with transaction():
+        # Its row first, as everybody does who writes both: so nobody waits for each other.
+        if db.session.scalar(still_mine.with_for_update()) is None:
+            return False
+        if not outcomes:
+            return True
         db.session.execute(
             update(Upload)
-            .where(
-                Upload.id.in_(etags),
-                Upload.state == UploadState.OPEN,
-                still_mine.exists(),
-            )
+            .where(Upload.id.in_(etags), Upload.state == UploadState.OPEN)
             .values(
                 state=UploadState.COMPLETE,
                 etag=case(etags, value=Upload.id),
@@ -198,6 +200,7 @@ def _settle_batch(lease: leases.Lease, outcomes: Sequence[Outcome]) -> None:
             )
             .execution_options(synchronize_session=False)
         )
+    return True
 
 
 def _settle(lease: leases.Lease, failed: dict[uuid.UUID, Outcome]) -> None:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any, NoReturn
 
-from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy import ColumnElement, exists, func, or_, select, update
 
 from app import links
 from app.clock import db_now
@@ -20,7 +21,7 @@ from app.db import db, transaction
 from app.dispositions import attachment, safe_name
 from app.errors import Gone, NotFound, PasswordNeeded, WrongState
 from app.extensions import storage
-from app.models import Download, File, State, Transfer, UploadState
+from app.models import Download, File, State, Transfer, Upload, UploadState
 from app.services import archives, audit, locks
 from app.services.transfers import files_of
 
@@ -40,6 +41,8 @@ _ENDED = {
 }
 # Then it makes no difference any more whether somebody knows the password.
 _OVER = {"expired", "deleted", "unavailable"}
+# A file may be had as soon as it is safe itself, whatever becomes of the others.
+_LIVE = (State.INIT, State.PROCESSING, State.READY)
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,11 @@ class TransferView:
     max_downloads: int | None
     downloads_left: int | None
     sent_size: int
+    file_count: int = 0
     total_size: int = 0
     checked_count: int = 0
+    # When the latest of its files was announced.
+    latest_at: datetime | None = None
     files: Sequence[File] = field(default_factory=list)
     # How far the zip of all files is, if anybody has asked for it.
     zip: archives.Progress | None = None
@@ -67,11 +73,6 @@ class TransferView:
     def has_zip(self) -> bool:
         """Whether all files can be had as one zip."""
         return self.state == "ready" and self.file_count > 1
-
-    @property
-    def file_count(self) -> int:
-        """How many files there are to see."""
-        return len(self.files)
 
     @property
     def has_ended(self) -> bool:
@@ -86,8 +87,33 @@ class TransferView:
     @property
     def is_moving(self) -> bool:
         """Whether the page will change by itself."""
-        is_zipping = self.zip is not None and self.zip.state == "building"
-        return self.state in ("uploading", "processing") or is_zipping
+        return self.state in ("uploading", "processing")
+
+    @property
+    def is_zipping(self) -> bool:
+        """Whether the zip is being made, and only its part of the page will change."""
+        return self.zip is not None and self.zip.state == "building"
+
+    @property
+    def percent(self) -> int:
+        """How far it is: bytes by the sender's own count, then files that were checked."""
+        done, all_of_it = self.sent_size, self.total_size
+        if self.state == "processing":
+            done, all_of_it = self.checked_count, self.file_count
+        return min(100, 100 * done // all_of_it) if all_of_it else 0
+
+    @property
+    def version(self) -> str:
+        """One word for all that the page shows while it is moving.
+
+        Files only come, go and become complete: their number, how many are complete and when the
+        latest came tell one set of them from every other.
+        """
+        shown = (
+            self.state, self.title, self.message, self.expires_at, self.downloads_left,
+            self.percent, self.file_count, self.total_size, self.checked_count, self.latest_at,
+        )  # fmt: skip
+        return hashlib.sha256(repr(shown).encode()).hexdigest()[:24]
 
 
 @dataclass(frozen=True)
@@ -109,8 +135,53 @@ def view(slug: str, visitor: str | None = None, proof: str | None = None) -> Tra
     if not locks.is_open(transfer, proof):
         return _locked_view(transfer, state)
     if state == "limit_reached" and _counted(transfer.id, visitor):
-        state = "ready"
+        state = _SHOWN_AS[transfer.state]
     files = [] if state in _ENDED else files_of(transfer.id)
+    return _open_view(
+        transfer,
+        state,
+        file_count=len(files),
+        total_size=sum(file.size for file in files),
+        checked_count=sum(file.upload.state is UploadState.COMPLETE for file in files),
+        latest_at=max((file.upload.created_at for file in files), default=None),
+        files=files,
+        zip=archives.progress(transfer.id) if state == "ready" and len(files) > 1 else None,
+    )
+
+
+def version(slug: str, visitor: str | None = None, proof: str | None = None) -> str | None:
+    """The version of what view() would show, without the files; None where it does not change
+    by itself, or is not to be told. Raises NotFound."""
+    transfer, is_due = _by_slug(slug)
+    state = _state_shown(transfer, is_due)
+    if not locks.is_open(transfer, proof):
+        return None
+    if state == "limit_reached" and _counted(transfer.id, visitor):
+        state = _SHOWN_AS[transfer.state]
+    is_complete = Upload.state == UploadState.COMPLETE
+    count, size, complete_count, latest_at = db.session.execute(
+        select(
+            func.count(),
+            func.coalesce(func.sum(Upload.size), 0),
+            func.count().filter(is_complete),
+            func.max(Upload.created_at),
+        )
+        .select_from(File)
+        .join(Upload, File.upload_id == Upload.id)
+        .where(File.transfer_id == transfer.id)
+    ).one()
+    shown = _open_view(
+        transfer,
+        state,
+        file_count=count,
+        total_size=int(size),
+        checked_count=complete_count,
+        latest_at=latest_at,
+    )
+    return shown.version if shown.is_moving else None
+
+
+def _open_view(transfer: Transfer, state: str, **of_files: Any) -> TransferView:
     # What its sender has deleted, or the operator blocked, is told to nobody, its words neither.
     is_told = state != "deleted" and transfer.quarantined_at is None
     return TransferView(
@@ -125,10 +196,7 @@ def view(slug: str, visitor: str | None = None, proof: str | None = None) -> Tra
         max_downloads=transfer.max_downloads,
         downloads_left=_left(transfer),
         sent_size=transfer.sent_size,
-        total_size=sum(file.size for file in files),
-        checked_count=sum(file.upload.state is UploadState.COMPLETE for file in files),
-        files=files,
-        zip=archives.progress(transfer.id) if state == "ready" and len(files) > 1 else None,
+        **of_files,
     )
 
 
@@ -195,12 +263,12 @@ def unlock(slug: str, password: str) -> str | None:
 def file_url(slug: str, file_id: uuid.UUID, visitor: str | None, proof: str | None = None) -> str:
     """Count a download and return a signed address of the file, good for minutes.
 
-    Raises NotFound, WrongState before READY, Gone after the end or when the limit is used up,
-    PasswordNeeded before all of these but the end.
+    Raises NotFound, WrongState before the file is safe, Gone after the end or when the limit is
+    used up, PasswordNeeded before all of these but the end.
     """
     transfer = _opened(slug, proof)
     file = _file_of(transfer, file_id)
-    if transfer.state is not State.READY:
+    if file.upload.state is not UploadState.COMPLETE:
         raise WrongState("This file has not arrived completely yet.")
     count_once(transfer.id, file_id, visitor)
     return storage.get_url(
@@ -250,9 +318,11 @@ def _check_left(transfer: Transfer, visitor: str | None) -> None:
 
 
 def count_once(transfer_id: uuid.UUID, file_id: uuid.UUID | None, visitor: str | None) -> None:
-    """Count this visitor's download, unless it was counted within the window. Raises Gone.
+    """Count this visitor's download of a file, or of the zip, unless it was counted within the
+    window.
 
     One conditional UPDATE decides, so of any number at once exactly as many as are left pass.
+    Raises Gone; and NotFound or WrongState for a file that its sender takes out just now.
     """
     if _counted(transfer_id, visitor):
         return
@@ -261,21 +331,34 @@ def count_once(transfer_id: uuid.UUID, file_id: uuid.UUID | None, visitor: str |
         db.session.execute(select(Transfer.id).where(Transfer.id == transfer_id).with_for_update())
         if _counted(transfer_id, visitor):
             return
-        if not _take_one(transfer_id):
-            state = _state_shown(*_by_id(transfer_id))
-            raise Gone(_ENDED.get(state, _ENDED["limit_reached"]), reason=state)
+        if not _take_one(transfer_id, file_id):
+            _tell_why_not(transfer_id, file_id)
         db.session.add(
             Download(transfer_id=transfer_id, file_id=file_id, visitor_hash=_hash(visitor))
         )
         audit.note("download", transfer_id)
 
 
-def _take_one(transfer_id: uuid.UUID) -> bool:
+def _is_safe(transfer_id: uuid.UUID, file_id: uuid.UUID | None) -> ColumnElement[bool]:
+    """The condition that a file, or all of them, can be had of storage."""
+    if file_id is None:
+        return Transfer.state == State.READY
+    # Before READY the sender may take a file out, under the lock that is held here as well.
+    return exists().where(
+        File.id == file_id,
+        File.transfer_id == transfer_id,
+        File.upload_id == Upload.id,
+        Upload.state == UploadState.COMPLETE,
+    )
+
+
+def _take_one(transfer_id: uuid.UUID, file_id: uuid.UUID | None) -> bool:
     statement = (
         update(Transfer)
         .where(
             Transfer.id == transfer_id,
-            Transfer.state == State.READY,
+            Transfer.state.in_(_LIVE),
+            _is_safe(transfer_id, file_id),
             Transfer.expires_at > db_now(),
             Transfer.quarantined_at.is_(None),
             or_(
@@ -287,6 +370,16 @@ def _take_one(transfer_id: uuid.UUID) -> bool:
         .execution_options(synchronize_session=False)
     )
     return db.session.execute(statement).rowcount == 1
+
+
+def _tell_why_not(transfer_id: uuid.UUID, file_id: uuid.UUID | None) -> NoReturn:
+    transfer, is_due = _by_id(transfer_id)
+    state = _state_shown(transfer, is_due)
+    if state in _ENDED:
+        raise Gone(_ENDED[state], reason=state)
+    if file_id is not None:
+        _file_of(transfer, file_id)
+    raise WrongState("This has not arrived completely yet.")
 
 
 def _counted(transfer_id: uuid.UUID, visitor: str | None) -> bool:
@@ -353,11 +446,11 @@ def _file_where(transfer: Transfer, condition: ColumnElement[bool]) -> File:
 
 def _state_shown(transfer: Transfer, is_due: bool) -> str:
     """Expiry is enforced here on every look, whether or not the sweep has come by."""
-    if transfer.state is State.READY and is_due:
+    if transfer.state in _LIVE and is_due:
         return "expired"
     if transfer.quarantined_at is not None and _SHOWN_AS[transfer.state] not in _OVER:
         return "unavailable"
-    if transfer.state is State.READY and _left(transfer) == 0:
+    if transfer.state in _LIVE and _left(transfer) == 0:
         return "limit_reached"
     return _SHOWN_AS[transfer.state]
 

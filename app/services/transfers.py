@@ -37,6 +37,9 @@ from app.services.uploads import SignedPart
 
 log = logging.getLogger(__name__)
 
+# A reminder that files were sent is believed to be lost when nobody has come for so long.
+REMIND_OF_SENT_AFTER = timedelta(seconds=10)
+
 
 @dataclass(frozen=True)
 class FileSpec:
@@ -347,15 +350,19 @@ def uploads_of(
 
 
 def sign_parts(
-    transfer: Transfer, wanted: Sequence[Wanted], sent_size: int
+    transfer: Transfer,
+    wanted: Sequence[Wanted],
+    sent_size: int,
+    sent: Sequence[uuid.UUID] = (),
 ) -> list[tuple[File, SignedPart]]:
     """Signed addresses for the wanted parts, in that order, to be used soon.
 
-    Raises NotFound for a file that is not the transfer's, Invalid for a number outside its plan,
-    WrongState once the transfer left INIT: no new address after the sender said "that is all";
-    Blocked.
+    Files `sent` whole, by their sender's word, are completed in the background. Raises NotFound
+    for a wanted file that is not the transfer's, Invalid for a sent one or for a number outside its
+    plan, WrongState once the transfer left INIT: no new address after "that is all"; Blocked.
     """
     refuse_blocked(transfer)
+    sent_uploads = _sent_uploads(transfer, sent)
     files = _files_wanted(transfer, wanted)
     for index, one in enumerate(wanted):
         uploads.check_numbers(files[index].upload, one.numbers, f"wanted.{index}.numbers")
@@ -365,6 +372,8 @@ def sign_parts(
     with transaction():
         _touch(transfer.id, sent_size)
         uploads.note_signing(wanted_uploads)
+        if uploads.note_sent(sent_uploads):
+            remind_of_sent(transfer.id)
         crash.point("begin.3")
     crash.point("begin.4")
     return [
@@ -380,6 +389,42 @@ def _files_wanted(transfer: Transfer, wanted: Sequence[Wanted]) -> list[File]:
     if unknown := [one for one in ids if one not in found]:
         raise NotFound(f"This transfer has no file {unknown[0]}.")
     return [found[one] for one in ids]
+
+
+def _sent_uploads(transfer: Transfer, sent: Sequence[uuid.UUID]) -> list[uuid.UUID]:
+    if not sent:
+        return []
+    rows = db.session.execute(
+        select(File.id, File.upload_id).where(File.transfer_id == transfer.id, File.id.in_(sent))
+    )
+    found = {row.id: row.upload_id for row in rows}
+    complaints = {
+        f"sent.{index}": "is no file of this transfer"
+        for index, file_id in enumerate(sent)
+        if file_id not in found
+    }
+    if complaints:
+        raise Invalid(complaints)
+    return list(found.values())
+
+
+def remind_of_sent(transfer_id: uuid.UUID) -> None:
+    """Queue the job that completes files named as sent, unless it was just now. In a transaction.
+
+    Whoever works on them clears `queued_at` at the end, and then looks whether more were named.
+    """
+    is_due = or_(
+        Transfer.queued_at.is_(None), Transfer.queued_at <= db_now() - REMIND_OF_SENT_AFTER
+    )
+    count = db.session.scalar(
+        update(Transfer)
+        .where(Transfer.id == transfer_id, Transfer.state == State.INIT, is_due)
+        .values(queued_at=db_now(), queue_count=Transfer.queue_count + 1)
+        .returning(Transfer.queue_count)
+        .execution_options(synchronize_session=False)
+    )
+    if count is not None:
+        jobs.UNLOCK_FILES.later(transfer_id, attempt=count)
 
 
 def _touch(transfer_id: uuid.UUID, sent_size: int) -> None:

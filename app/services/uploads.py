@@ -266,6 +266,22 @@ def note_signing(uploads: Iterable[Upload]) -> None:
         raise WrongState("This file has arrived already, or was removed.")
 
 
+def note_sent(upload_ids: Sequence[uuid.UUID]) -> bool:
+    """Record that their sender says that these were sent whole; whether any of them is still open.
+
+    Call in transaction().
+    """
+    if not upload_ids:
+        return False
+    noted = db.session.execute(
+        update(Upload)
+        .where(Upload.id.in_(upload_ids), Upload.state == UploadState.OPEN)
+        .values(sent_at=db_now())
+        .execution_options(synchronize_session=False)
+    )
+    return noted.rowcount > 0
+
+
 def sign(
     upload: Upload, numbers: Sequence[int], crc32s: Sequence[bytes] | None = None
 ) -> list[SignedPart]:

@@ -65,14 +65,23 @@ document.addEventListener('click', async (event) => {
 // --- The recipient's region: what was open stays open, what has changed is said, what counts is renewed. ---
 
 /** @type {Set<string>} */ let opened = new Set();
-let state = document.getElementById('transfer')?.dataset.state;
+let focused = '';
+let said = document.getElementById('transfer')?.dataset.says;
 
 /** @param {Element} region */
 const kept = (region) => [...region.querySelectorAll('details[data-keep]')].filter((one) => one instanceof HTMLDetailsElement);
 
-document.addEventListener('htmx:beforeSwap', () => {
+document.addEventListener('htmx:beforeSwap', (event) => {
   const region = document.getElementById('transfer');
-  if (region) opened = new Set(kept(region).filter((one) => one.open).map((one) => one.dataset.keep ?? ''));
+  const { detail } = /** @type {CustomEvent} */ (event);
+  // What is being pressed stays until it is let go: the next poll brings the same.
+  if (region?.matches(':active')) detail.shouldSwap = false;
+  if (!region || !detail.shouldSwap) return;
+  opened = new Set(kept(region).filter((one) => one.open).map((one) => one.dataset.keep ?? ''));
+  // htmx would look for what had the focus while its folder is still closed, and the page would jump.
+  const active = document.activeElement;
+  focused = active instanceof HTMLElement && region.contains(active) ? active.id : '';
+  if (focused) /** @type {HTMLElement} */ (active).blur();
 });
 
 let zipState = document.getElementById('zip')?.dataset.state;
@@ -94,8 +103,9 @@ document.addEventListener('htmx:afterSettle', () => {
   fetchAwaited();
   localizeTimes(region);
   for (const one of kept(region)) one.open = opened.has(one.dataset.keep ?? '');
-  if (region.dataset.state !== state) say(region.dataset.says ?? '');
-  state = region.dataset.state;
+  if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+  if (region.dataset.says !== said) say(region.dataset.says ?? '');
+  said = region.dataset.says;
 });
 
 document.addEventListener('submit', (event) => {

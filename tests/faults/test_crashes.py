@@ -21,7 +21,7 @@ from app.db import db, transaction
 from app.extensions import storage
 from app.models import Archive, State, Transfer, Upload, UploadState
 from app.services import archives, downloads, transfers, upkeep
-from tests.factories import Sender, Sent, http
+from tests.factories import Sender, Sent, http, put
 from tests.lab.crasher import DIED, Crasher
 
 pytestmark = pytest.mark.real_commits
@@ -105,6 +105,27 @@ def test_zip(step: str, crasher: Crasher, sender: Sender, inside: None) -> None:
         assert found.upload.key not in keys
 
 
+# The second step of a check lies between Complete and HEAD, and an early one passes it as well.
+@pytest.mark.parametrize("step", [s for s in STEPS if s.startswith("unlock.")] + ["process.2"])
+def test_unlocking_files(step: str, crasher: Crasher, sender: Sender, inside: None) -> None:
+    """Done again it comes to its end, and so does "that is all" if it is never done again."""
+    for is_again in (False, True) * (ROUNDS // 2):
+        sent = sender.create(CONTENTS | {"late": b"l"}).upload(without=(("late", 1),))
+        sent.name(*CONTENTS)
+        assert crasher.run("unlock", str(sent.id), dies_at=step) == DIED
+        if is_again:
+            let_lapse()
+            assert crasher.run("unlock", str(sent.id)) == 0
+            states = [file["state"] for file in sent.show()["files"]]
+            assert states == ["COMPLETE"] * len(CONTENTS) + ["OPEN"]
+        assert sent.row().state is State.INIT
+        (part,) = sent.sign(sent.files[-1])
+        put(part["url"], b"l", part["headers"])
+        assert sent.complete().process().show()["status"] == "READY"
+        assert stored(sent) == [True] * (len(CONTENTS) + 1)
+        assert open_multiparts(sent) == 0
+
+
 @pytest.mark.parametrize("step", [s for s in STEPS if s.startswith("begin.")])
 def test_begin_upload(
     step: str, crasher: Crasher, sender: Sender, inside: None, monkeypatch
@@ -170,7 +191,7 @@ def test_sweeps(step: str, verb: str, crasher: Crasher, sender: Sender, inside: 
 
 def test_every_step_is_covered() -> None:
     """A new operation's steps need a test here."""
-    known = ("process", "archive", "begin", "delete", "remove", "sweep")
+    known = ("process", "archive", "unlock", "begin", "delete", "remove", "sweep")
     assert {step.split(".")[0] for step in STEPS} == set(known)
     for name in known:
         numbers = [int(step.split(".")[1]) for step in STEPS if step.startswith(f"{name}.")]

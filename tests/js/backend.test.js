@@ -21,6 +21,7 @@ for (const [name, call, expected] of [
   ['remove', (b) => b.of('t', 'k').remove(), ['DELETE', '/transfers/t', 'Bearer k', undefined]],
   ['add files', (b) => b.of('t', 'k').addFiles([]), ['POST', '/transfers/t/files', 'Bearer k', { files: [] }]],
   ['remove a file', (b) => b.of('t', 'k').removeFile('f'), ['DELETE', '/transfers/t/files/f', 'Bearer k', undefined]],
+  ['name', (b) => b.of('t', 'k').signParts([], 5, undefined, ['f']), ['POST', '/transfers/t/parts', 'Bearer k', { wanted: [], sent_size: 5, sent: ['f'] }]],
   ['sign', (b) => b.of('t', 'k').signParts([{ file: 'f', numbers: [1] }], 5), ['POST', '/transfers/t/parts', 'Bearer k', { wanted: [{ file: 'f', numbers: [1] }], sent_size: 5 }]],
   ['complete', (b) => b.of('t', 'k').complete(), ['POST', '/transfers/t/complete', 'Bearer k', {}]],
 ]) {

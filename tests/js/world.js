@@ -28,6 +28,7 @@ export class FakeWorld {
   calls = [];        // what was asked of the server, in words
   puts = [];         // every piece that reached the line: "f1/2 from 8 for 8"
   held = new Map();  // file id -> Set of numbers: what the storage has
+  named = [];        // the files that each request said were whole
   pauses = [];
   time = 0;
   offline = false;
@@ -123,9 +124,10 @@ export class FakeWorld {
       remove: async () => say('remove'),
       addFiles: async (specs) => { say(`add ${specs.length}`); return { files: specs.map((spec) => this.plan(spec)) }; },
       removeFile: async (id) => { say(`remove ${id}`); this.files = this.files.filter((file) => file.id !== id); },
-      signParts: async (wanted, sentSize, signal) => {
+      signParts: async (wanted, sentSize, signal, sent) => {
+        if (sent) this.named.push(sent);
         say(`sign ${wanted.reduce((sum, { numbers }) => sum + numbers.length, 0)} of ${wanted.length} after ${sentSize}`);
-        await this.onSign(wanted, signal);
+        await this.onSign(wanted, signal, sent);
         signal?.throwIfAborted();
         const parts = wanted.flatMap(({ file, numbers, crc32 }) => numbers.map((number, index) => {
           const plan = this.files.find(({ id }) => id === file);

@@ -44,7 +44,7 @@ class Crasher:
 
 
 def _verbs() -> dict[str, Callable[..., Any]]:
-    from app.services import archives, checking, transfers, upkeep, uploads
+    from app.services import archives, checking, transfers, unlocking, upkeep, uploads
 
     def begin(transfer_id: str) -> None:
         transfer = transfers.of_id(uuid.UUID(transfer_id))
@@ -58,6 +58,7 @@ def _verbs() -> dict[str, Callable[..., Any]]:
         "begin": begin,
         "process": checking.process,
         "build": archives.build,
+        "unlock": unlocking.unlock,
         "delete": lambda transfer_id: transfers.delete(uuid.UUID(transfer_id)),
         "expire_due": upkeep.expire_due,
         "delete_expired": upkeep.delete_expired,

@@ -113,7 +113,7 @@ def test_f29_a_late_runner_is_fenced_out(sender: Sender, inside: None) -> None:
             assert taker is not None
             file = transfers.files_of(sent.id)[0]
             outcome = uploads.complete(file.upload)
-            checking._settle_batch(late, [outcome])
+            checking.settle_batch(late, [outcome])
             checking._settle(late, {})
             assert sent.show()["status"] == "PROCESSING"
             assert transfers.files_of(sent.id)[0].upload.state is UploadState.OPEN

@@ -40,8 +40,11 @@ IMPOSSIBLE = {
         WHERE t.state = 'READY' AND a.ready_at IS NULL AND a.failed_at IS NULL""",
     "bytes to remove that were not": """
         SELECT id FROM uploads WHERE state = 'ABORTED' AND removed_at IS NULL""",
-    "a lease on what is not being checked": """
-        SELECT id FROM transfers WHERE lease_token IS NOT NULL AND state <> 'PROCESSING'""",
+    # In INIT one may be left by a worker that died at an early file: it lapses, and "that is all"
+    # takes it away.
+    "a lease on what nobody works on": """
+        SELECT id FROM transfers WHERE lease_token IS NOT NULL AND state <> 'PROCESSING'
+        AND (state <> 'INIT' OR lease_until > now())""",
     "still being checked": "SELECT id FROM transfers WHERE state = 'PROCESSING'",
     "a download counter that is not the number of downloads": """
         SELECT t.id FROM transfers t LEFT JOIN downloads d ON d.transfer_id = t.id
@@ -95,21 +98,27 @@ def check_bucket(lab: Lab, memory: Memory) -> None:
     """The objects are the files and zips of living transfers, the multiparts their open uploads."""
     rows = ask(
         lab,
-        "SELECT u.key, u.state::text, u.method::text, u.s3_upload_id FROM uploads u"
+        "SELECT u.key, u.state::text, u.method::text, u.s3_upload_id, u.sent_at FROM uploads u"
         f" JOIN {OWNED} o ON o.upload_id = u.id JOIN transfers t ON t.id = o.transfer_id"
         " WHERE t.state <> 'DELETED'",
     )
-    complete = {key for key, state, _, _ in rows if state == "COMPLETE"}
-    # A single PUT is an object as soon as it has arrived, before anybody said "that is all".
-    arriving = {key for key, state, method, _ in rows if state == "OPEN" and method == "single"}
-    living = {s3_id for _, state, _, s3_id in rows if state == "OPEN" and s3_id}
+    complete = {key for key, state, *_ in rows if state == "COMPLETE"}
+    # A single PUT is an object as soon as it has arrived, before anybody said "that is all"; and a
+    # file that was named early may have been completed by a worker that then died.
+    arriving = {
+        key
+        for key, state, method, _, named in rows
+        if state == "OPEN" and (method == "single" or named)
+    }
+    open_rows = [(s3_id, named) for _, state, _, s3_id, named in rows if state == "OPEN" and s3_id]
+    living, named = {s3_id for s3_id, _ in open_rows}, {s3_id for s3_id, at in open_rows if at}
     objects = lab.truth.objects()
     foreign = {key for key in objects if key.startswith(FOREIGN)}
     open_ids = lab.truth.open_uploads()
     for what, found in (
         ("files and zips of living transfers have no object", complete - objects),
         ("objects belong to no living transfer", objects - foreign - complete - arriving),
-        ("open uploads have no multipart", living - open_ids),
+        ("open uploads have no multipart", living - named - open_ids),
         ("multiparts belong to no open upload", open_ids - living),
     ):
         if found:

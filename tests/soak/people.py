@@ -171,9 +171,13 @@ class Living:
     # -- kinds ---------------------------------------------------------------------------------
 
     def _send(self) -> None:
-        self._upload(self.sent.json["files"])
+        first, *others = self.sent.json["files"]
+        self._upload([first])
+        self._name([first])
+        self._upload(others)
         if self.life.is_edited:
             self._edit()
+        self._take_early(first)
         self._finish()
         self._receive()
 
@@ -181,6 +185,8 @@ class Living:
         first, *others = self.sent.json["files"]
         self._upload([first], without_last=True)
         self._upload(others)
+        # Not quite true of the first.
+        self._name(self.sent.json["files"])
         # However late it is checked and whoever still waits for that: this can only come back.
         self._complete("INIT")
         self.step = "waiting to be told what is missing"
@@ -193,6 +199,7 @@ class Living:
 
     def _rearrange_and_send(self) -> None:
         self._upload(self.sent.json["files"])
+        self._name(self.sent.json["files"])
         self.step = "taking a file out"
         gone = self.sent.json["files"][0]
         _expect(self._call("DELETE", f"/files/{gone['id']}"), 204, 404)
@@ -211,6 +218,7 @@ class Living:
 
     def _cancel(self) -> None:
         self._upload(self.sent.json["files"], without_last=True)
+        self._name(self.sent.json["files"])
         self._delete()
 
     def _cancel_and_go_on(self) -> None:
@@ -248,6 +256,7 @@ class Living:
 
     def _leave_unfinished(self) -> None:
         self._upload(self.sent.json["files"], without_last=True)
+        self._name(self.sent.json["files"])
         self.step = "asking what arrived"
         _expect(self._call("GET", "/parts"), 200)
         self._must_become("INIT")
@@ -291,6 +300,31 @@ class Living:
             return wanted
         content = self.files[file["path"]].content()
         return wanted | {"crc32": [_crc32_of(_piece(content, file, n)) for n in numbers]}
+
+    def _name(self, files: list[dict[str, Any]]) -> None:
+        """Half of them say what they have sent, true or not, before all of it is there."""
+        if self.life.number % 2:
+            return
+        self.step = "naming what was sent"
+        body = {"wanted": [], "sent": [file["id"] for file in files]}
+        _expect(self._call("POST", "/parts", body), 200)
+        self.memory.count("files named early", len(files))
+
+    def _take_early(self, file: dict[str, Any]) -> None:
+        """Somebody would not wait: they get the whole file, or are told that it is not there."""
+        self.step = "taking a file early"
+        visitor = Person(self.lab.stack, self.memory.heard)
+        for _ in range(4):
+            _expect(visitor.insist("GET", self.sent.page), 200)
+            answer = visitor.insist("GET", f"{self.sent.page}/files/{file['id']}", **AGENT)
+            # 410: the first answer was lost, before there was a button to be known by.
+            _expect(answer, 303, 409, *([410] if self.life.max_downloads else []))
+            if answer.status != 409 or self.life.number % 2:
+                break
+            time.sleep(1)
+        if answer.status == 303:
+            self.memory.count("downloads before the rest had arrived")
+            self._check_bytes([answer.headers["Location"], *[None] * (len(self.files) - 1)])
 
     def _edit(self) -> None:
         self.step = "editing"

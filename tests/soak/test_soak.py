@@ -68,6 +68,7 @@ def test_whoever_leaves_before_a_part_arrived_is_not_expected_to_be_ready() -> N
         raise AssertionError("still PROCESSING")
 
     living._upload = lambda files, without_last=False: None  # type: ignore[method-assign]
+    living._name = lambda files: None  # type: ignore[method-assign]
     living._call = lambda *asked: Answer("POST", 202, 0.1, 0.0)  # type: ignore[method-assign]
     living._wait_for = leave  # type: ignore[method-assign]
     with pytest.raises(AssertionError, match="still PROCESSING"):
@@ -89,4 +90,4 @@ def test_a_finding_tells_all_there_is_to_know(sender: Sender, environ: dict[str,
     assert "no transfer" in explain(Truth(environ), "00000000-0000-0000-0000-000000000000")
     lab: Any = SimpleNamespace(environ=environ, truth=Truth(environ))
     assert "INIT" in tell_row(lab, str(sent.id))
-    assert re.search(r"sweep \d+, default \d+, removal \d+; workers: ", tell_queue(lab))
+    assert re.search(r"sweep \d+, default \d+, early \d+, removal \d+.*; workers: ", tell_queue(lab))

@@ -71,8 +71,8 @@ export class Backend {
       addFiles: (files, signal) => ask('POST', '/files', { files }, signal),
       /** @param {string} file @param {AbortSignal} [signal] @returns {Promise<void>} */
       removeFile: (file, signal) => ask('DELETE', `/files/${file}`, undefined, signal),
-      /** @param {Wanted[]} wanted @param {number} sentSize @param {AbortSignal} [signal] @returns {Promise<{expires_in: number, parts: SignedPart[]}>} */
-      signParts: (wanted, sentSize, signal) => ask('POST', '/parts', { wanted, sent_size: sentSize }, signal),
+      /** @param {Wanted[]} wanted @param {number} sentSize @param {AbortSignal} [signal] @param {string[]} [sent] files that are whole @returns {Promise<{expires_in: number, parts: SignedPart[]}>} */
+      signParts: (wanted, sentSize, signal, sent) => ask('POST', '/parts', { wanted, sent_size: sentSize, sent }, signal),
       /** What the storage really holds, page by page. @param {AbortSignal} [signal] @returns {Promise<{files: HeldFile[]}>} */
       held: async (signal) => {
         /** @type {HeldFile[]} */ const files = [];

@@ -14,6 +14,8 @@ import { Backoff, insist } from './retry.js';
 
 export const BATCH = 100; // pieces that one request for addresses may ask for
 export const AHEAD = 2 * 1024 * 1024 * 1024; // bytes that are prepared before their turn, at most
+export const TELL = 5_000; // milliseconds without such a request after which files that are whole get one of their own
+const WHOLE = 500; // files that one request may name
 const READING = 2; // pieces with the checksum worker, so that it never waits for us
 const REFUSALS = 8; // fresh addresses for one piece, the first at once, before a refusal is believed
 const REFUSED = 4_000; // milliseconds of rest between two of them, at most
@@ -28,6 +30,8 @@ export class PartSender {
   #queue = new PartQueue();
   /** Have their checksum, and no address yet. @type {Taken[]} */ #prepared = [];
   /** @type {Ready[]} */ #ready = [];
+  /** Whole, and not named to the server yet. @type {Set<FileUpload>} */ #whole = new Set();
+  #askedAt = 0;
   /** @type {Map<FileUpload, Set<AbortController>>} */ #lines = new Map();
   /** @type {Map<string, Backoff>} */ #backoffs = new Map();
   /** @type {Map<string, number>} */ #refused = new Map();
@@ -61,7 +65,11 @@ export class PartSender {
     this.#refused.clear();
     this.#backoffs.clear();
     this.#pace.start(this.#world.now());
-    for (const file of this.#files.values()) this.#queue.add(file);
+    this.#askedAt = this.#world.now();
+    for (const file of this.#files.values()) {
+      this.#queue.add(file);
+      this.#note(file);
+    }
     try {
       await new Promise((/** @type {(value: void) => void} */ resolve, reject) => {
         this.#round = { resolve, reject };
@@ -75,12 +83,14 @@ export class PartSender {
   /** It has something missing, or has again. @param {FileUpload} file */
   add(file) {
     this.#queue.add(file);
+    this.#note(file);
     this.#pump();
   }
 
   /** Nothing of it leaves any more. @param {FileUpload} file */
   drop(file) {
     this.#queue.drop(file);
+    this.#whole.delete(file);
     this.#takeBack((one) => one.file === file);
     for (const line of this.#lines.get(file) ?? []) line.abort();
     this.#pump();
@@ -163,14 +173,15 @@ export class PartSender {
     this.#asking = true;
     const { signal } = this.#asker;
     const taken = this.#prepared.splice(0, BATCH);
-    const safe = [...this.#files.values()].reduce((sum, file) => sum + (file.aside ? 0 : file.safeSize), 0);
+    const [safe, sent] = this.#report();
     try {
-      const answer = await this.#insist(() => this.#owned.signParts(wanted(taken), safe, signal), signal);
+      const answer = await this.#insist(() => this.#owned.signParts(wanted(taken), safe, signal, sent), signal);
       this.#admitReady(taken, answer.parts, this.#world.now() + answer.expires_in * 900);
     } catch (error) {
       this.#giveBack(taken);
-      // A file removed while it was asked for is no failure: the rest is asked for again.
-      if (!taken.some(({ file }) => file.aside || !this.#files.has(file.id))) this.#stop(error);
+      // A file removed while it was asked for is no failure: the rest is asked for again, and without
+      // those that were named, in case it was for them.
+      if (!sent && !taken.some(({ file }) => file.aside || !this.#files.has(file.id))) this.#stop(error);
     }
     this.#asking = false;
     this.#pump();
@@ -188,6 +199,31 @@ export class PartSender {
     }
   }
 
+  // --- What is whole -----------------------------------------------------------------------------
+  // The server need not wait for the others to let a file be downloaded, once it knows that all of it
+  // was sent. That is only a word: it asks the storage, and at the end it asks for every file anyway.
+
+  /** @param {FileUpload} file */
+  #note(file) {
+    if (file.isStored && file.plan.state !== 'COMPLETE') this.#whole.add(file);
+  }
+
+  /** Bytes that are safe, and the files that are named now. @returns {[number, string[] | undefined]} */
+  #report() {
+    this.#askedAt = this.#world.now();
+    const safe = [...this.#files.values()].reduce((sum, file) => sum + (file.aside ? 0 : file.safeSize), 0);
+    const named = [...this.#whole].slice(0, WHOLE);
+    for (const file of named) this.#whole.delete(file);
+    return [safe, named.length ? named.map(({ id }) => id) : undefined];
+  }
+
+  // Nobody waits for it, and it is not repeated.
+  #tell() {
+    if (!this.#whole.size) return;
+    const [safe, sent] = this.#report();
+    this.#owned.signParts([], safe, undefined, sent).catch(() => {});
+  }
+
   // --- On its way --------------------------------------------------------------------------------
 
   /** @param {Ready} ready */
@@ -198,6 +234,7 @@ export class PartSender {
     this.#busy += 1;
     try {
       await file.put(part, line.signal, (bytes) => this.#moved(file, bytes));
+      this.#note(file);
       this.#backoffs.clear(); // Progress refills everybody's budget.
       this.#onWait(null);
     } catch (error) {
@@ -214,6 +251,7 @@ export class PartSender {
   #moved(file, bytes) {
     this.#pace.moved(bytes, this.#world.now());
     this.#world.onChange(file);
+    if (!this.#asking && this.#world.now() >= this.#askedAt + TELL) this.#tell();
   }
 
   // A piece did not arrive: now, later, or never again? It is always given back, so that send() finds it.
@@ -263,6 +301,7 @@ export class PartSender {
   #stop(reason) {
     this.#stopped ??= { reason };
     this.#asker.abort();
+    this.#tell(); // It may be long until it goes on.
     this.#takeBack(() => true);
     for (const lines of this.#lines.values()) for (const line of lines) line.abort();
     this.#pump();

@@ -1,0 +1,86 @@
+"""Files completed one by one, while others of their transfer are still on their way.
+
+Only early: whatever is not done here, for any reason, the check of the whole does (checking.py).
+A file is taken on its sender's word that all of it was sent, and done on storage's word alone.
+"""
+
+import logging
+import time
+import uuid
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, and_, update
+
+from app import crash, jobs, leases
+from app.db import db, release, transaction
+from app.models import File, State, Transfer, Upload, UploadState
+from app.services import uploads
+from app.services.checking import PROCESS_BATCH, TURN_SECONDS, settle_batch
+from app.services.transfers import files_of, remind_of_sent
+from app.services.uploads import Outcome
+
+log = logging.getLogger(__name__)
+
+
+def unlock(transfer_id: str) -> None:
+    """Job: complete the files of an unfinished transfer that are said to have been sent whole.
+
+    One that storage does not confirm stays open for the check of the whole, and is not tried again
+    before it is named again. Runs twice, at once and after a death anywhere to the same end.
+    "That is all" takes the lease away: what is being completed then is recorded by that check.
+    """
+    with leases.hold(Transfer, uuid.UUID(transfer_id), Transfer.state == State.INIT) as lease:
+        if lease is None:
+            return
+        _complete_sent(lease)
+        # Attempts are counted where they fail: nothing has.
+        lease.forgive()
+    # Named after the last look, while its reminder found the lease taken; or the turn was over.
+    if _is_waiting(lease.transfer_id):
+        with transaction():
+            remind_of_sent(lease.transfer_id)
+
+
+def _complete_sent(lease: leases.Lease) -> None:
+    """Work through what is named until nothing is left, or it is somebody else's turn."""
+    turn_ends = time.monotonic() + TURN_SECONDS
+    while batch := files_of(lease.transfer_id, _is_sent(), limit=PROCESS_BATCH):
+        if jobs.stopping.is_set() or lease.lost.is_set() or time.monotonic() > turn_ends:
+            return
+        release()
+        crash.point("unlock.1")
+        outcomes = uploads.complete_all([file.upload for file in batch])
+        crash.point("unlock.2")
+        if not _settle(lease, outcomes):
+            return
+        crash.point("unlock.4")
+
+
+def _is_sent() -> ColumnElement[bool]:
+    """The condition that an upload is open and its sender says that all of it was sent."""
+    return and_(Upload.state == UploadState.OPEN, Upload.sent_at.is_not(None))
+
+
+def _is_waiting(transfer_id: uuid.UUID) -> bool:
+    waiting = bool(files_of(transfer_id, _is_sent(), limit=1))
+    release()
+    return waiting
+
+
+def _settle(lease: leases.Lease, outcomes: Sequence[Outcome]) -> bool:
+    """Record what is complete, and take the word back for what is not; whether we still may."""
+    done = [outcome.upload_id for outcome in outcomes if outcome.problem is None]
+    refuted = [outcome.upload_id for outcome in outcomes if outcome.problem is not None]
+    with transaction():
+        if not settle_batch(lease, [one for one in outcomes if one.problem is None]):
+            return False
+        for statement in (
+            update(Upload).where(Upload.id.in_(refuted)).values(sent_at=None),
+            # What the last check had named, if there was one.
+            update(File).where(File.upload_id.in_(done)).values(problem=None),
+        ):
+            db.session.execute(statement.execution_options(synchronize_session=False))
+        crash.point("unlock.3")
+    if refuted:
+        log.info("files were said to be sent and are not whole", extra={"count": len(refuted)})
+    return True

@@ -18,6 +18,8 @@ S3_MAX_PARTS = 10_000
 S3_MIN_PART_SIZE = 5 * MIB
 S3_MAX_PART_SIZE = 5 * GIB
 S3_MAX_OBJECT_SIZE = S3_MAX_PARTS * S3_MAX_PART_SIZE
+# Bytes of a text that its preview holds.
+PREVIEW_TEXT_SIZE = 8 * KIB
 
 _KNOWN_SECRETS = {"changeme", "secret", "dev", "development", "insecure", "default", "password"}
 
@@ -217,6 +219,12 @@ class Settings:
     )
     download_window_in_minutes: int = setting(
         _whole(1, 24 * 60), "repeats by one browser within this time are one download", 60
+    )
+    previews: bool = setting(
+        _switch, "small pictures and players of what was sent, made by workers", True
+    )
+    preview_memory_in_mib: int = setting(
+        _whole(256, 16_384), "address space that making one preview may use", 1024
     )
     sweep_max_share_in_percent: int = setting(
         _whole(0, 100), "a sweep refuses to remove a larger share of unknown things", 20

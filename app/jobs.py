@@ -48,6 +48,7 @@ class Job:
 
 
 PROCESS_TRANSFER = Job("app.services.checking.process")
+MAKE_PREVIEWS = Job("app.services.previewing.make", queue="previews")
 EXPIRE_DUE = Job("app.services.upkeep.expire_due", queue="sweep")
 DELETE_EXPIRED = Job("app.services.upkeep.delete_expired", queue="sweep")
 DELETE_ABANDONED = Job("app.services.upkeep.delete_abandoned", queue="sweep")
@@ -59,8 +60,8 @@ REMOVE_ORPHANS = Job("app.services.upkeep.remove_orphans", queue="removal", time
 
 # A worker takes from the first of these that holds anything. The sweep queue comes first: its jobs
 # ask the database only, are short, and are what repairs the rest. The removal queue comes last: its
-# jobs wait for storage, and nobody waits for them.
-QUEUES = ["sweep", "default", "removal"]
+# jobs wait for storage, and nobody waits for them. But for previews, which must delay nothing.
+QUEUES = ["sweep", "default", "removal", "previews"]
 
 SCHEDULE: list[tuple[int, Job]] = [
     (5, REQUEUE_STUCK),

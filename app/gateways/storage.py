@@ -39,6 +39,14 @@ TOKEN_HEADER = f"x-amz-meta-{TOKEN_FIELD}"
 OBJECT_TYPE = "application/octet-stream"
 # Entries on a page of a listing; None leaves it to storage, which means 1000.
 PAGE_SIZE: int | None = None
+# What may be shown or played in a page: nothing that a browser could take for a page itself.
+INLINE_TYPES = frozenset(
+    {
+        "image/webp",
+        "video/mp4", "video/webm",
+        "audio/mpeg", "audio/mp4", "audio/ogg", "audio/wav", "audio/flac", "audio/aac",
+    }
+)  # fmt: skip
 DELETE_BATCH = 1000  # https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
 _NOT_THERE = {"404", "NoSuchKey", "NotFound"}
 # Storage answers, and will not serve us until an operator has done something.
@@ -221,6 +229,20 @@ class Storage:
         }
         return self._presigner.url("GET", key, query=query, expires_in=expires_in)
 
+    def inline_url(self, key: str, content_type: str, expires_in: int) -> str:
+        """An address for an <img>, <video> or <audio> of a page, of one of INLINE_TYPES only.
+
+        These ignore the disposition; whoever opens the address itself still gets a download.
+        """
+        if content_type not in INLINE_TYPES:
+            raise ValueError(f"{content_type} must not be shown in a page")
+        query = {
+            "response-content-disposition": "attachment",
+            "response-content-type": content_type,
+            "response-cache-control": f"private, max-age={expires_in}",
+        }
+        return self._presigner.url("GET", key, query=query, expires_in=expires_in)
+
     # -- one object on its way ----------------------------------------------------------------
 
     def begin_upload(self, key: str, token: str, *, with_crc32: bool = False) -> str:
@@ -296,6 +318,36 @@ class Storage:
             answer["Metadata"].get(TOKEN_FIELD),
             _crc32_in(answer) if is_whole else None,
         )
+
+    # -- what we make ourselves, of what was sent -------------------------------------------
+
+    def read(self, key: str, start: int, size: int) -> bytes:
+        """Up to `size` bytes from `start` on, fewer at the end; raises Unavailable.
+
+        Holds them in memory: for the few that something is made of, never for a whole file.
+        """
+        if size <= 0:
+            return b""
+        span = f"bytes={start}-{start + size - 1}"
+        try:
+            with self._asking():
+                answer = self._client.get_object(Bucket=self._bucket, Key=key, Range=span)
+                # Not every store knows ranges: then it must not bring all of the file.
+                return b"" if "ContentRange" not in answer else answer["Body"].read(size)
+        except _NotThere as error:
+            raise Unavailable("The bytes are not there.") from error
+
+    def put_object(self, key: str, token: str, body: bytes, content_type: str) -> str:
+        """Store a small object of our own; its ETag. Repeatable."""
+        with self._asking():
+            answer = self._client.put_object(
+                Bucket=self._bucket,
+                Key=key,
+                Body=body,
+                ContentType=content_type,
+                Metadata={TOKEN_FIELD: token},
+            )
+        return answer["ETag"]
 
     # -- many at once -------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, and_, func, or_, select
 
 from app.db import db, release
 from app.models import File, Transfer, Upload, UploadState
-from app.services import upkeep
+from app.services import previews, upkeep
 from app.services.upkeep import Tell
 
 
@@ -53,7 +53,10 @@ def _to_remove(tell: Tell) -> Figure:
         .join(Transfer)
         .where(or_(upkeep.is_past_grace(), upkeep.is_abandoned()))
     )
-    is_ending = and_(Upload.id.in_(ending), Upload.state != UploadState.ABORTED)
+    pictures = previews.of_ending(or_(upkeep.is_past_grace(), upkeep.is_abandoned()))
+    is_ending = and_(
+        or_(Upload.id.in_(ending), Upload.id.in_(pictures)), Upload.state != UploadState.ABORTED
+    )
     count, size = db.session.execute(
         select(func.count(), func.coalesce(func.sum(Upload.size), 0)).where(
             or_(upkeep.is_removable(), is_ending)

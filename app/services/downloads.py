@@ -65,6 +65,13 @@ class TransferView:
         return len(self.files)
 
     @property
+    def has_pictures(self) -> bool:
+        """Whether there is a picture of any of the files, so that each row has room for one."""
+        return any(
+            file.preview and file.preview.is_made and file.preview.picture_id for file in self.files
+        )
+
+    @property
     def has_ended(self) -> bool:
         """Whether nothing can be had here any more."""
         return self.state in _ENDED
@@ -92,7 +99,7 @@ def view(slug: str, visitor: str | None = None, proof: str | None = None) -> Tra
         return _locked_view(transfer, state)
     if state == "limit_reached" and _counted(transfer.id, visitor):
         state = "ready"
-    files = [] if state in _ENDED else files_of(transfer.id)
+    files = [] if state in _ENDED else files_of(transfer.id, with_previews=True)
     # What its sender has deleted is told to nobody, its words neither.
     is_told = state != "deleted"
     return TransferView(
@@ -192,6 +199,26 @@ def file_url(slug: str, file_id: uuid.UUID, visitor: str | None, proof: str | No
     return storage.get_url(
         file.upload.key, attachment(file.name), settings.download_url_ttl_in_seconds
     )
+
+
+def looked_into(slug: str, visitor: str | None, proof: str | None = None) -> tuple[Transfer, bool]:
+    """A READY transfer whose files may be looked at, and whether its bytes may be had uncounted.
+
+    That is so where there is no limit, and for whom a download has been counted. Raises as
+    file_url(), but counts nothing.
+    """
+    transfer, is_due = _by_slug(slug)
+    state = _state_shown(transfer, is_due)
+    if state in _OVER:
+        raise Gone(_ENDED[state], reason=state)
+    if not locks.is_open(transfer, proof):
+        raise PasswordNeeded
+    if transfer.state is not State.READY:
+        raise WrongState("The files have not arrived completely yet.")
+    is_free = transfer.max_downloads is None or _counted(transfer.id, visitor)
+    if state in _ENDED and not is_free:
+        raise Gone(_ENDED[state], reason=state)
+    return transfer, is_free
 
 
 def count_once(transfer_id: uuid.UUID, file_id: uuid.UUID, visitor: str | None) -> None:

@@ -26,7 +26,7 @@ KIB, MIB = 1024, 1024**2
 MOST_PIXELS = 50_000_000
 THUMBNAIL = (96, 96)
 PICTURE = (1600, 1600)
-FORMATS = ["PNG", "JPEG", "WEBP", "GIF"]
+FORMATS = ["PNG", "JPEG", "WEBP", "GIF", "AVIF", "HEIF"]
 # The first bytes of what FFmpeg may read, and the one demuxer for it: left to guess it also knows
 # playlists, which name other files.
 CONTAINERS = [
@@ -124,10 +124,9 @@ class Source(io.RawIOBase):
 
 def image(source: Source, known: dict[str, Any]) -> Any:
     """An image upright, in sRGB, and no larger than it has to be."""
-    formats = list(FORMATS)
-    if "pillow_heif" in known:
-        formats.append("HEIF")
-    picture = known["PIL.Image"].open(io.BufferedReader(source, MIB), formats=formats)
+    pil = known["PIL.Image"]
+    formats = [name for name in FORMATS if name in pil.OPEN]
+    picture = pil.open(io.BufferedReader(source, MIB), formats=formats)
     check_size(*picture.size)
     picture.draft("RGB", PICTURE)
     profile = picture.info.get("icc_profile")

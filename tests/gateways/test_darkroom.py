@@ -47,6 +47,7 @@ def is_near(found: Image.Image, at: tuple[int, int], colour: tuple[int, int, int
         ("image", encoded(Image.new("1", (3, 5)), "PNG"), (3, 5)),
         ("image", encoded(Image.new("I;16", (30, 50), 40_000), "PNG"), (30, 50)),
         ("image", encoded(drawn(20_000, 2), "PNG"), (1600, 1)),
+        ("image", encoded(drawn(), "AVIF"), (640, 480)),
         ("image", pictures.heic(), (640, 480)),
         ("pdf", pictures.pdf(), (1132, 1600)),
         ("video", pictures.video(), (320, 240)),

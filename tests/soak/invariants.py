@@ -22,9 +22,17 @@ IMPOSSIBLE = {
         SELECT t.id FROM transfers t JOIN files f ON f.transfer_id = t.id
         JOIN uploads u ON u.id = f.upload_id
         WHERE t.state <> 'DELETED' AND u.state = 'ABORTED'""",
-    "an upload of no file that is not ABORTED": """
+    "an upload of no file and no preview that is not ABORTED": """
         SELECT u.id FROM uploads u WHERE u.state <> 'ABORTED'
-        AND NOT EXISTS (SELECT FROM files f WHERE f.upload_id = u.id)""",
+        AND NOT EXISTS (SELECT FROM files f WHERE f.upload_id = u.id)
+        AND NOT EXISTS (SELECT FROM previews p WHERE u.id IN (p.thumbnail_id, p.picture_id))""",
+    "a preview of what was deleted": """
+        SELECT t.id FROM transfers t JOIN files f ON f.transfer_id = t.id
+        JOIN previews p ON p.file_id = f.id WHERE t.state = 'DELETED'""",
+    "a preview whose pictures are not complete": """
+        SELECT t.id FROM transfers t JOIN files f ON f.transfer_id = t.id
+        JOIN previews p ON p.file_id = f.id JOIN uploads u ON u.id IN (p.thumbnail_id, p.picture_id)
+        WHERE p.state = 'MADE' AND u.state <> 'COMPLETE'""",
     "bytes to remove that were not": """
         SELECT id FROM uploads WHERE state = 'ABORTED' AND removed_at IS NULL""",
     "a lease on what is not being checked": """
@@ -79,12 +87,14 @@ def check_leaks(lab: Lab, memory: Memory) -> None:
 
 
 def check_bucket(lab: Lab, memory: Memory) -> None:
-    """The objects are the files of living transfers, the multiparts their open uploads."""
+    """The objects are the files and pictures of living transfers, the multiparts open uploads'."""
     rows = ask(
         lab,
         "SELECT u.key, u.state::text, u.method::text, u.s3_upload_id FROM uploads u"
         " JOIN files f ON f.upload_id = u.id JOIN transfers t ON t.id = f.transfer_id"
-        " WHERE t.state <> 'DELETED'",
+        " WHERE t.state <> 'DELETED' UNION ALL"
+        " SELECT u.key, u.state::text, u.method::text, u.s3_upload_id FROM uploads u"
+        " JOIN previews p ON u.id IN (p.thumbnail_id, p.picture_id)",
     )
     complete = {key for key, state, _, _ in rows if state == "COMPLETE"}
     # A single PUT is an object as soon as it has arrived, before anybody said "that is all".
@@ -94,7 +104,7 @@ def check_bucket(lab: Lab, memory: Memory) -> None:
     foreign = {key for key in objects if key.startswith(FOREIGN)}
     open_ids = lab.truth.open_uploads()
     for what, found in (
-        ("files of living transfers have no object", complete - objects),
+        ("files or pictures of living transfers have no object", complete - objects),
         ("objects belong to no living transfer", objects - foreign - complete - arriving),
         ("open uploads have no multipart", living - open_ids),
         ("multiparts belong to no open upload", open_ids - living),

@@ -16,8 +16,9 @@ from sqlalchemy import create_engine, text
 
 from app import browsers, errors, jobs
 from app.config import MIB, settings
-from app.services import transfers, upkeep
+from app.services import previewing, transfers, upkeep
 from tests.factories import Sender
+from tests.pictures import drawn, encoded
 
 ALL_JOBS = [job for job in vars(jobs).values() if isinstance(job, jobs.Job)]
 DESCRIPTION = yaml.safe_load(Path("app/api/openapi.yaml").read_text())
@@ -98,13 +99,15 @@ def test_no_transaction_is_open_while_storage_is_asked(
         return send(client, operation, given)
 
     monkeypatch.setattr(BaseClient, "_make_api_call", watching)
-    sent = sender.create({"a": b"1", "big": b"b" * (8 * MIB + 1)}, verified=True)
+    contents = {"a": b"1", "big": b"b" * (8 * MIB + 1), "photo.png": encoded(drawn(), "PNG")}
+    sent = sender.create(contents, verified=True)
     assert asked == ["CreateMultipartUpload", "AbortMultipartUpload"]  # what can storage do?
     sent.upload()
     assert sent.call("GET", "/parts").status_code == 200
     sent.complete().process()
     assert sent.show()["status"] == "READY"
     with app.app_context():
+        previewing.make(str(sent.id))
         transfers.delete(sent.id)
         upkeep.remove_bytes()
         upkeep.abort_unknown_uploads()
@@ -112,6 +115,7 @@ def test_no_transaction_is_open_while_storage_is_asked(
     assert {"CreateMultipartUpload", "ListParts", "CompleteMultipartUpload", "HeadObject"} <= set(
         asked
     )
+    assert {"GetObject", "PutObject"} <= set(asked)
     assert {"DeleteObjects", "AbortMultipartUpload", "ListMultipartUploads"} <= set(asked)
     assert idle == []
 

@@ -20,7 +20,7 @@ from app.db import db, transaction
 from app.dispositions import attachment
 from app.errors import Gone, NotFound, PasswordNeeded, WrongState
 from app.extensions import storage
-from app.models import Download, File, State, Transfer, UploadState
+from app.models import Download, File, PreviewState, State, Transfer, UploadState
 from app.services import audit, locks
 from app.services.transfers import files_of
 
@@ -69,6 +69,13 @@ class TransferView:
         """Whether there is a picture of any of the files, so that each row has room for one."""
         return any(
             file.preview and file.preview.is_made and file.preview.picture_id for file in self.files
+        )
+
+    @property
+    def awaits_previews(self) -> bool:
+        """Whether a worker is about to make something of this that may be seen."""
+        return any(
+            file.preview and file.preview.state is PreviewState.WAITING for file in self.files
         )
 
     @property

@@ -75,6 +75,26 @@ document.addEventListener('htmx:afterSettle', () => {
   if (link) open(link);
 });
 
+// --- Whoever comes early sees pictures appear: the page looks again a few times, less and less often. ---
+
+let looks = 0;
+
+function lookAgain() {
+  const from = document.getElementById('transfer')?.dataset.coming;
+  if (!from || looks === 8) return;
+  setTimeout(() => {
+    // Nothing is taken away from under whoever looks at something; then it can wait.
+    if (document.hidden || document.querySelector(OPEN)) lookAgain();
+    else /** @type {any} */ (window).htmx?.ajax('GET', from, { target: '#transfer', swap: 'outerHTML' });
+  }, 1000 * 2 ** looks++);
+}
+
+lookAgain();
+document.addEventListener('htmx:afterSettle', (event) => {
+  // The event's target is what was there before or what is there now, as htmx has it.
+  if (event.target instanceof Element && event.target.id === 'transfer') lookAgain();
+});
+
 // --- A signed address lives for minutes, a film for hours: then there is a fresh one at the same place. ---
 
 /** @type {WeakMap<HTMLMediaElement, number>} */

@@ -8,7 +8,18 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests import pictures
-from tests.browser.steps import SIZES, call, drop, expect_state, link_of, look, send
+from tests.browser.steps import (
+    MIB,
+    SIZES,
+    Hold,
+    call,
+    choose,
+    drop,
+    expect_state,
+    link_of,
+    look,
+    send,
+)
 from tests.lab.stack import Stack
 from tests.pictures import drawn, encoded
 
@@ -177,6 +188,20 @@ def test_a_download_leaves_what_is_open_as_it_was(
         reader.get_by_role("button", name="Download notes.txt").click()
     expect(reader.get_by_text("1 download left")).to_be_visible()
     expect(reader.locator(".seen-text")).to_be_visible()
+
+
+def test_whoever_watches_it_arrive_sees_the_pictures_come(
+    open_page: OpenPage, live: Stack, files: Path
+) -> None:
+    sender = open_page()
+    (files / "large.bin").write_bytes(b"x" * 30 * MIB)
+    held = Hold(sender, live, after=2)
+    choose(sender, files / "Coast road, evening.jpg", files / "large.bin")
+    reader = open_page(link_of(sender))
+    expect(reader.get_by_text("On its way")).to_be_visible()
+    held.release()
+    is_shown(reader.locator(".thumb img"))
+    expect(reader.locator("#transfer")).not_to_have_attribute("data-coming", "")
 
 
 def test_what_ended_meanwhile_is_told(open_page: OpenPage, live: Stack, files: Path) -> None:

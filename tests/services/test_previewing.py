@@ -1,6 +1,8 @@
 """Previews from READY to the end: one set of objects, whatever happens, and nothing waits for it."""
 
 import contextlib
+import threading
+import time
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
@@ -8,7 +10,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
 from app import clock, jobs
 from app.db import db, transaction
@@ -205,6 +207,49 @@ def test_deleted_while_it_is_made_everything_goes(
     monkeypatch.setattr(previewing.crash, "point", delete)
     previewing.make(str(sent.id))
     assert rows(sent) == {}
+    sweep_away()
+    assert stored() == before
+
+
+@pytest.mark.real_commits
+def test_whoever_deletes_at_this_very_moment_leaves_nothing(
+    app: Flask, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pictures are about to be linked while the transfer's end is not yet committed."""
+    before = stored()
+    sent = sender.ready({"a.jpg": PHOTO})
+    is_ending, is_waited_for = (
+        threading.Event(),
+        text(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            " AND datname = current_database()"
+        ),
+    )
+
+    def meet(at: str) -> None:
+        if at == "preview.1":
+            ending.start()
+            assert is_ending.wait(10)
+        if at == "delete.1":
+            is_ending.set()
+            for _ in range(60):
+                # In a transaction of its own each time: PostgreSQL shows one always the same.
+                with db.engine.connect() as watcher:
+                    if watcher.scalar(is_waited_for):
+                        return
+                time.sleep(0.05)
+            raise AssertionError("nobody waits")
+
+    def delete() -> None:
+        with app.app_context():
+            transfers.delete(sent.id)
+
+    ending = threading.Thread(target=delete)
+    monkeypatch.setattr(previewing.crash, "point", meet)
+    previewing.make(str(sent.id))
+    ending.join()
+    assert rows(sent) == {}
+    assert set(db.session.scalars(select(Upload.state))) == {UploadState.ABORTED}
     sweep_away()
     assert stored() == before
 

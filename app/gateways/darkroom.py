@@ -129,6 +129,8 @@ class _Conversation:
                 )
 
     def _give(self, start: int, size: int) -> None:
+        if self._is_over():
+            raise Interrupted
         if size > MOST_PIECE:
             raise _Refused("it asks for too much at once")
         self._budget -= max(size, LEAST_PIECE)

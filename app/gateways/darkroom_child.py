@@ -130,6 +130,9 @@ def image(source: Source, known: dict[str, Any]) -> Any:
     check_size(*picture.size)
     picture.draft("RGB", PICTURE)
     profile = picture.info.get("icc_profile")
+    if picture.mode.startswith("I;16"):
+        # Of 65,536 greys the upper eight bits; converting would make all but the darkest white.
+        picture = picture.convert("I").point(lambda value: value / 256).convert("L")
     if picture.mode not in ("RGB", "RGBA", "L"):
         is_clear = picture.mode in ("LA", "PA") or "transparency" in picture.info
         picture = picture.convert("RGBA" if is_clear else "RGB")
@@ -171,6 +174,7 @@ def video(source: Source, known: dict[str, Any]) -> Any:
     container = known["av"].open(source, format=demuxers[0], options={"protocol_whitelist": ""})
     stream = container.streams.video[0]
     check_size(stream.codec_context.width, stream.codec_context.height)
+    stream.codec_context.thread_count = 1
     first = None
     for number, frame in enumerate(container.decode(stream)):
         check_size(frame.width, frame.height)
@@ -227,6 +231,10 @@ def load(sight: str) -> dict[str, Any]:
     known["PIL.Image"].MAX_IMAGE_PIXELS = MOST_PIXELS
     if "pillow_heif" in known:
         known["pillow_heif"].register_heif_opener(thumbnails=False)
+        known["pillow_heif"].options.DECODE_THREADS = 1
+    # One for each core would need address space by the size of the machine.
+    if avif := sys.modules.get("PIL.AvifImagePlugin"):
+        avif.DEFAULT_MAX_THREADS = 1
     # What is open stays open, which is the socket. Nothing else can be opened any more.
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
     return known

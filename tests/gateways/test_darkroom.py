@@ -84,6 +84,12 @@ def test_what_is_transparent_is_shown_on_white() -> None:
     assert is_near(opened(made.picture), (25, 25), (255, 255, 255))
 
 
+def test_of_sixteen_bits_the_upper_ones_are_seen() -> None:
+    made = develop("image", encoded(Image.new("I;16", (30, 50), 40_000), "PNG"))
+    assert made
+    assert is_near(opened(made.picture), (5, 5), (156, 156, 156))
+
+
 def test_a_film_that_begins_in_the_dark_shows_its_first_light() -> None:
     made = develop("video", pictures.video(dark=6))
     assert made

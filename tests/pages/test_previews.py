@@ -91,6 +91,12 @@ def test_s01_a_page_or_script_is_shown_as_its_text(client: FlaskClient, seen: Ca
             assert client.get(address(sent, path, what)).status_code == 404
 
 
+def test_of_a_long_text_it_is_said_that_it_goes_on(client: FlaskClient, seen: Callable) -> None:
+    sent = seen({"long.txt": b"a line\n" * 3000, "short.txt": b"a line\n"})
+    assert "The beginning of the file." in client.get(address(sent, "long.txt")).text
+    assert "The beginning of the file." not in client.get(address(sent, "short.txt")).text
+
+
 def test_a_fragment_for_htmx_and_a_page_for_everybody_else(
     client: FlaskClient, seen: Callable
 ) -> None:

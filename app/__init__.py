@@ -14,7 +14,7 @@ from app import browsers, cli, config, doors, logs, models, patience, problems
 from app.api import downloads, status, transfers
 from app.db import db, end_session
 from app.extensions import csrf, migrate, queue, storage
-from app.pages import command_line, home, qr_code, report, transfer, view
+from app.pages import command_line, home, preview, qr_code, report, transfer, view
 
 __all__ = ["create_app", "models"]
 
@@ -51,6 +51,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     app.register_blueprint(downloads.bp)
     app.register_blueprint(home.bp)
     app.register_blueprint(transfer.bp)
+    app.register_blueprint(preview.bp)
     app.register_blueprint(command_line.bp)
     app.register_blueprint(qr_code.bp)
     app.register_blueprint(report.bp)

@@ -120,6 +120,7 @@ def _content_security_policy() -> str:
             "script-src 'self'",
             "style-src 'self'",
             f"img-src 'self' data: {store}",
+            f"media-src 'self' {store}",
             f"connect-src 'self' {store}",
             f"form-action 'self' {store}",
             "base-uri 'none'",

@@ -18,6 +18,8 @@ S3_MAX_PARTS = 10_000
 S3_MIN_PART_SIZE = 5 * MIB
 S3_MAX_PART_SIZE = 5 * GIB
 S3_MAX_OBJECT_SIZE = S3_MAX_PARTS * S3_MAX_PART_SIZE
+# Bytes of a text that its preview holds.
+PREVIEW_TEXT_SIZE = 8 * KIB
 
 _KNOWN_SECRETS = {"changeme", "secret", "dev", "development", "insecure", "default", "password"}
 
@@ -282,6 +284,12 @@ class Settings:
         _switch,
         "make the zip of each transfer when it has arrived; false: when first asked for",
         False,
+    )
+    previews: bool = setting(
+        _switch, "small pictures and players of what was sent, made by workers", True
+    )
+    preview_memory_in_mib: int = setting(
+        _whole(256, 16_384), "address space that making one preview may use", 1024
     )
     sweep_max_share_in_percent: int = setting(
         _whole(0, 100), "a sweep refuses to remove a larger share of unknown things", 20

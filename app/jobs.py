@@ -50,6 +50,7 @@ class Job:
 PROCESS_TRANSFER = Job("app.services.checking.process")
 # Completes files of which the sender said that they were sent, while others are still on their way.
 UNLOCK_FILES = Job("app.services.unlocking.unlock", queue="early")
+MAKE_PREVIEWS = Job("app.services.previewing.make", queue="previews")
 EXPIRE_DUE = Job("app.services.upkeep.expire_due", queue="sweep")
 DELETE_EXPIRED = Job("app.services.upkeep.delete_expired", queue="sweep")
 DELETE_ABANDONED = Job("app.services.upkeep.delete_abandoned", queue="sweep")
@@ -66,8 +67,10 @@ BUILD_ARCHIVE = Job("app.services.archives.build", queue="archives", timeout_sec
 # ask the database only, are short, and are what repairs the rest. What is only early comes after
 # what somebody waits for who said "that is all". The removal queue comes last: its jobs wait for
 # storage, and nobody waits for them.
-# Zips come after all of these, and the Procfile gives them workers of their own (F35).
-QUEUES = ["sweep", "default", "early", "removal", "archives"]
+QUICK_QUEUES = ["sweep", "default", "early", "removal"]
+# What may take long comes after all of these, and the Procfile gives it workers of its own (F35).
+SLOW_QUEUES = ["archives", "previews"]
+QUEUES = QUICK_QUEUES + SLOW_QUEUES
 
 SCHEDULE: list[tuple[int, Job]] = [
     (5, REQUEUE_STUCK),

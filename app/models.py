@@ -25,7 +25,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from app.config import S3_MAX_OBJECT_SIZE, S3_MAX_PART_SIZE, S3_MAX_PARTS, S3_MIN_PART_SIZE
+from app.config import (
+    PREVIEW_TEXT_SIZE,
+    S3_MAX_OBJECT_SIZE,
+    S3_MAX_PART_SIZE,
+    S3_MAX_PARTS,
+    S3_MIN_PART_SIZE,
+)
 from app.db import Base
 
 
@@ -75,6 +81,24 @@ class ZipFailure(enum.StrEnum):
     FILE_LOST = "file_lost"
     STORAGE = "storage"
     INTERNAL = "internal"
+
+
+class Sight(enum.StrEnum):
+    """What kind of thing may be seen or heard of a file without downloading it."""
+
+    IMAGE = "image"
+    VIDEO = "video"
+    AUDIO = "audio"
+    PDF = "pdf"
+    TEXT = "text"
+
+
+class PreviewState(enum.StrEnum):
+    """WAITING until a worker has looked at the file; NONE when there is nothing to be seen."""
+
+    WAITING = "WAITING"
+    MADE = "MADE"
+    NONE = "NONE"
 
 
 class Failure(enum.StrEnum):
@@ -276,6 +300,7 @@ class File(Base):
 
     transfer: Mapped[Transfer] = relationship(back_populates="files", lazy="raise")
     upload: Mapped[Upload] = relationship(lazy="raise")
+    preview: Mapped["Preview | None"] = relationship(lazy="raise", passive_deletes=True)
 
     __table_args__ = (
         CheckConstraint("position >= 0", name="position_not_negative"),
@@ -334,6 +359,58 @@ class Archive(Leased, Base):
             "queued_at",
             postgresql_where=text("ready_at IS NULL AND failed_at IS NULL"),
         ),
+    )
+
+
+class Preview(Base):
+    """What is seen of one file in the page. Files that nothing can be seen of have none.
+
+    Its pictures are Uploads like any other object, so whatever removes those removes these.
+    """
+
+    __tablename__ = "previews"
+
+    file_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("files.id", ondelete="CASCADE"), primary_key=True
+    )
+    state: Mapped[PreviewState] = mapped_column(
+        _enum(PreviewState, "preview_state"), default=PreviewState.WAITING
+    )
+    # What its name promises until a worker has looked; then what it is.
+    sight: Mapped[Sight] = mapped_column(_enum(Sight, "preview_sight"))
+    # What a browser may play the file itself as; null for what is only looked at.
+    media_type: Mapped[str | None] = mapped_column(Text)
+    thumbnail_id: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("uploads.id", ondelete="RESTRICT"), unique=True
+    )
+    picture_id: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("uploads.id", ondelete="RESTRICT"), unique=True
+    )
+    # Of the picture, in pixels, so that the page keeps its place.
+    width: Mapped[int | None]
+    height: Mapped[int | None]
+    # How a text begins. Not read with lists of files: there may be thousands.
+    excerpt: Mapped[str | None] = mapped_column(Text, deferred=True, deferred_raiseload=True)
+
+    # Who is making it and until when (or until when to leave it alone), and how often that began.
+    claim_token: Mapped[uuid.UUID | None]
+    claimed_until: Mapped[datetime | None] = mapped_column(_Instant)
+    attempt_count: Mapped[int] = mapped_column(default=0, server_default="0")
+
+    thumbnail: Mapped[Upload | None] = relationship(foreign_keys=[thumbnail_id], lazy="raise")
+    picture: Mapped[Upload | None] = relationship(foreign_keys=[picture_id], lazy="raise")
+
+    @property
+    def is_made(self) -> bool:
+        """Whether there is something to be seen."""
+        return self.state is PreviewState.MADE
+
+    __table_args__ = (
+        CheckConstraint("width > 0 AND height > 0", name="size_positive"),
+        CheckConstraint(f"octet_length(excerpt) <= {PREVIEW_TEXT_SIZE}", name="excerpt_is_short"),
+        CheckConstraint("attempt_count >= 0", name="attempt_count_not_negative"),
+        CheckConstraint("claim_token IS NULL OR claimed_until IS NOT NULL", name="claim_ends"),
+        Index("ix_previews_waiting", "claimed_until", postgresql_where=text("state = 'WAITING'")),
     )
 
 

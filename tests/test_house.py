@@ -16,9 +16,15 @@ from sqlalchemy import create_engine, text
 
 from app import browsers, errors, jobs
 from app.config import MIB, settings
-from app.services import transfers, upkeep
+from app.extensions import storage
+from app.services import archives, previewing, transfers, upkeep
 from tests.factories import Sender
+from tests.pictures import drawn, encoded
 
+IDLE = text(
+    "SELECT query FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
+    " AND datname = current_database()"
+)
 ALL_JOBS = [job for job in vars(jobs).values() if isinstance(job, jobs.Job)]
 DESCRIPTION = yaml.safe_load(Path("app/api/openapi.yaml").read_text())
 # The SHA-256 of htmx 2.0.3's htmx.min.js, the same as npm publishes.
@@ -35,9 +41,9 @@ def test_every_queue_has_workers_and_what_takes_long_has_its_own() -> None:
     """F35: whoever only wants a file checked does not wait for somebody's zip."""
     started = dict(line.split(": ", 1) for line in Path("Procfile").read_text().splitlines())
     taken = {name: started[name].split()[2:] for name in ("worker", "maker")}
-    assert taken["worker"] + taken["maker"] == jobs.QUEUES
+    assert taken == {"worker": jobs.QUICK_QUEUES, "maker": jobs.SLOW_QUEUES}
     assert jobs.PROCESS_TRANSFER.queue in taken["worker"]
-    assert jobs.BUILD_ARCHIVE.queue in taken["maker"]
+    assert {jobs.BUILD_ARCHIVE.queue, jobs.MAKE_PREVIEWS.queue} <= set(taken["maker"])
 
 
 def test_every_api_route_declares_its_guard_and_is_described(app: Flask) -> None:
@@ -96,24 +102,32 @@ def test_no_transaction_is_open_while_storage_is_asked(
 
     def watching(client: Any, operation: str, given: dict[str, Any]) -> Any:
         with watcher.connect() as connection:
-            found = connection.scalars(
-                text(
-                    "SELECT query FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
-                    " AND datname = current_database()"
-                )
-            ).all()
+            found = connection.scalars(IDLE).all()
         asked.append(operation)
         idle.extend(f"{operation}: {query}" for query in found)
         return send(client, operation, given)
 
+    read = storage._get
+
+    def reading(url: str, headers: Any) -> Any:
+        with watcher.connect() as connection:
+            idle.extend(f"GetObject: {query}" for query in connection.scalars(IDLE))
+        asked.append("GetObject")
+        return read(url, headers)
+
     monkeypatch.setattr(BaseClient, "_make_api_call", watching)
-    sent = sender.create({"a": b"1", "big": b"b" * (8 * MIB + 1)}, verified=True)
+    monkeypatch.setattr(storage, "_get", reading)
+    contents = {"a": b"1", "big": b"b" * (8 * MIB + 1), "photo.png": encoded(drawn(), "PNG")}
+    sent = sender.create(contents, verified=True)
     assert asked == ["CreateMultipartUpload", "AbortMultipartUpload"]  # what can storage do?
     sent.upload()
     assert sent.call("GET", "/parts").status_code == 200
     sent.complete().process()
     assert sent.show()["status"] == "READY"
     with app.app_context():
+        previewing.make(str(sent.id))
+        archives.request(sent.id)
+        archives.build(str(sent.id))
         transfers.delete(sent.id)
         upkeep.remove_bytes()
         upkeep.abort_unknown_uploads()
@@ -121,6 +135,7 @@ def test_no_transaction_is_open_while_storage_is_asked(
     assert {"CreateMultipartUpload", "ListParts", "CompleteMultipartUpload", "HeadObject"} <= set(
         asked
     )
+    assert {"GetObject", "PutObject"} <= set(asked)
     assert {"DeleteObjects", "AbortMultipartUpload", "ListMultipartUploads"} <= set(asked)
     assert idle == []
 

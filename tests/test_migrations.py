@@ -168,8 +168,42 @@ def test_0005_adds_zips_and_going_back_leaves_their_bytes_to_the_sweep(old: Old)
     old.migrate("upgrade", "0005")
 
 
-def test_0007_adds_requests_and_reports_and_going_back_opens_nothing(old: Old) -> None:
+def test_0006_adds_previews_and_going_back_leaves_no_picture(old: Old) -> None:
     old.migrate("upgrade", "0005")
+    old.run(
+        "INSERT INTO transfers (id, slug, owner_token_hash, state, expires_at, ready_at)"
+        " VALUES (gen_random_uuid(), 's', sha256('s'), 'READY', now() + interval '1 day', now())"
+    )
+    for key in ("file", "small", "large"):
+        old.run(
+            "INSERT INTO uploads (id, key, token, method, size, part_size, state, etag)"
+            " VALUES (gen_random_uuid(), :key, 't', 'single', 1, 8388608, 'COMPLETE', 'e')",
+            key=key,
+        )
+    old.run(
+        "INSERT INTO files (id, transfer_id, upload_id, position, path) SELECT gen_random_uuid(),"
+        " t.id, u.id, 0, 'a.jpg' FROM transfers t, uploads u WHERE u.key = 'file'"
+    )
+    old.migrate("upgrade")
+    old.run(
+        "INSERT INTO previews (file_id, state, sight, thumbnail_id, picture_id, width, height)"
+        " SELECT f.id, 'MADE', 'image', s.id, l.id, 4, 3 FROM files f, uploads s, uploads l"
+        " WHERE s.key = 'small' AND l.key = 'large'"
+    )
+    for wrong in ("width = 0", "excerpt = repeat('x', 8193)", "claim_token = gen_random_uuid()"):
+        with pytest.raises(IntegrityError):
+            old.run(f"UPDATE previews SET {wrong}")
+    # Code that knows nothing of previews deletes a transfer.
+    old.run("UPDATE transfers SET state = 'DELETED', deleted_at = now()")
+    old.migrate("downgrade", "0005")
+    states = [("file", "COMPLETE", "e"), ("large", "ABORTED", "e"), ("small", "ABORTED", "e")]
+    assert old.run(UPLOADS) == states
+    old.migrate("upgrade")
+    assert old.run("SELECT count(*) FROM previews") == [(0,)]
+
+
+def test_0007_adds_requests_and_reports_and_going_back_opens_nothing(old: Old) -> None:
+    old.migrate("upgrade", "0006")
     add = (
         "INSERT INTO transfers (id, slug, owner_token_hash, state, expires_at, ready_at)"
         " VALUES (gen_random_uuid(), :slug, sha256(:slug), :state, now() + interval '1 day', now())"
@@ -199,7 +233,7 @@ def test_0007_adds_requests_and_reports_and_going_back_opens_nothing(old: Old) -
     old.run("UPDATE transfers SET quarantined_at = now() WHERE slug IN ('blocked', 'moving')")
     old.run("DELETE FROM transfers WHERE slug = 'gone'")
     assert old.run("SELECT count(*) FROM extension_requests") == [(0,)]
-    old.migrate("downgrade", "0005")
+    old.migrate("downgrade", "0006")
     left = dict(old.run("SELECT slug, state::text FROM transfers"))
     assert left == {"before": "READY", "blocked": "EXPIRED", "moving": "EXPIRED"}
     old.migrate("upgrade")

@@ -44,6 +44,14 @@ TOKEN_HEADER = f"x-amz-meta-{TOKEN_FIELD}"
 OBJECT_TYPE = "application/octet-stream"
 # Entries on a page of a listing; None leaves it to storage, which means 1000.
 PAGE_SIZE: int | None = None
+# What may be shown or played in a page: nothing that a browser could take for a page itself.
+INLINE_TYPES = frozenset(
+    {
+        "image/webp",
+        "video/mp4", "video/webm",
+        "audio/mpeg", "audio/mp4", "audio/ogg", "audio/wav", "audio/flac", "audio/aac",
+    }
+)  # fmt: skip
 DELETE_BATCH = 1000  # https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
 _NOT_THERE = {"404", "NoSuchKey", "NotFound"}
 # Storage answers, and will not serve us until an operator has done something.
@@ -268,6 +276,20 @@ class Storage:
             return self._delivery.url(key, query, expires_in)
         return self._presigner.url("GET", key, query=query, expires_in=expires_in)
 
+    def inline_url(self, key: str, content_type: str, expires_in: int) -> str:
+        """An address for an <img>, <video> or <audio> of a page, of one of INLINE_TYPES only.
+
+        These ignore the disposition; whoever opens the address itself still gets a download.
+        """
+        if content_type not in INLINE_TYPES:
+            raise ValueError(f"{content_type} must not be shown in a page")
+        query = {
+            "response-content-disposition": "attachment",
+            "response-content-type": content_type,
+            "response-cache-control": f"private, max-age={expires_in}",
+        }
+        return self._presigner.url("GET", key, query=query, expires_in=expires_in)
+
     # -- one object on its way ----------------------------------------------------------------
 
     def begin_upload(self, key: str, token: str, *, with_crc32: bool = False) -> str:
@@ -347,31 +369,43 @@ class Storage:
     # -- one object made of others ------------------------------------------------------------
 
     def read(self, source: Source, start: int, size: int) -> bytes:
-        """Exactly `size` bytes of an object, from byte `start` on; raises SourceLost."""
-        if size == 0:
+        """Exactly `size` bytes of an object, from byte `start` on; raises SourceLost, Unavailable.
+
+        They are held in memory: it is for edges and beginnings, and for small files. A store that
+        knows no ranges and would bring all of it is not listened to.
+        """
+        if size <= 0:
             return b""
         headers = {"Range": f"bytes={start}-{start + size - 1}", "If-Match": source.etag}
         with self._circuit.guard((_Away,), _Away()):
             for wait in READ_WAITS:
                 # Signed anew: whoever waits for storage for long must not come too late.
                 url = self._reads.url("GET", source.key, expires_in=300)
-                answer = self._get(url, headers)
-                if answer is not None and answer.status == 206 and len(answer.data) == size:
-                    return answer.data
-                if answer is not None and answer.status in (404, 412, 416):
+                status, body = self._get(url, headers)
+                if status == 206 and len(body) == size:
+                    return body
+                if status in (404, 412, 416):
                     raise SourceLost(source.key)
-                if answer is not None and answer.status == 403:
+                if status == 403:
                     log.error("storage refuses to let us read")
                     raise StorageRefused
+                if status == 200:
+                    raise Unavailable("This storage does not know ranges.")
                 time.sleep(wait)
             raise _Away
 
-    def _get(self, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse | None:
-        """The whole answer, or None where the line broke before its end."""
+    def _get(self, url: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """The status and, of a range, its bytes; status 0 where the line broke before its end."""
         try:
-            return self._lines.request("GET", url, headers=headers)
+            answer = self._lines.request("GET", url, headers=headers, preload_content=False)
+            if answer.status != 206:
+                answer.close()
+                return answer.status, b""
+            body = answer.read()
+            answer.release_conn()
         except urllib3.exceptions.HTTPError:
-            return None
+            return 0, b""
+        return 206, body
 
     def copy_part(
         self, key: str, s3_upload_id: str, number: int, source: Source, start: int, size: int
@@ -401,6 +435,18 @@ class Storage:
             self._patient.upload_part(
                 Bucket=self._bucket, Key=key, UploadId=s3_upload_id, PartNumber=number, Body=body
             )
+
+    def put_object(self, key: str, token: str, body: bytes, content_type: str) -> str:
+        """Store a small object of our own; its ETag. Repeatable."""
+        with self._asking():
+            answer = self._client.put_object(
+                Bucket=self._bucket,
+                Key=key,
+                Body=body,
+                ContentType=content_type,
+                Metadata={TOKEN_FIELD: token},
+            )
+        return answer["ETag"]
 
     # -- many at once -------------------------------------------------------------------------
 

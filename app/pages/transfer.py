@@ -131,7 +131,7 @@ def download_zip(slug: str) -> AnyResponse:
         raise
     if not is_htmx():
         return redirect(found.url, 303) if found else page
-    return _elsewhere(found.url) if found else _zip_region(slug, is_awaited=True)
+    return _elsewhere(found.url) if found else _zip_region(slug)
 
 
 @bp.get("/<slug:slug>/zip")
@@ -141,15 +141,14 @@ def show_zip(slug: str) -> AnyResponse:
         return command_line.fetch_zip(slug)
     if not is_htmx():
         return redirect(url_for(".show_transfer", slug=slug), 303)
-    return _zip_region(slug, is_awaited="awaited" in request.args)
+    return _zip_region(slug)
 
 
-def _zip_region(slug: str, *, is_awaited: bool) -> AnyResponse:
-    """Whoever has asked for it in this page gets it by itself as soon as it is there."""
+def _zip_region(slug: str) -> AnyResponse:
     view = _view(slug)
     if not view.has_zip:
         return _elsewhere(url_for(".show_transfer", slug=slug))
-    answer = make_response(render_template("fragments/_zip.html", view=view, is_awaited=is_awaited))
+    answer = make_response(render_template("fragments/_zip.html", view=view))
     answer.headers["Vary"] = "HX-Request"
     return answer
 

@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, and_, func, or_, select
 
 from app.db import db, release
 from app.models import Transfer, Upload, UploadState
-from app.services import upkeep
+from app.services import previews, upkeep
 from app.services.transfers import uploads_of
 from app.services.upkeep import Tell
 
@@ -49,8 +49,11 @@ def _stuck(tell: Tell) -> Figure:
 
 def _to_remove(tell: Tell) -> Figure:
     """Uploads nobody wants, and those of the transfers that the sweeps before will have deleted."""
-    ending = select(Transfer.id).where(or_(upkeep.is_past_grace(), upkeep.is_abandoned()))
-    is_ending = and_(Upload.id.in_(uploads_of(ending)), Upload.state != UploadState.ABORTED)
+    is_last = or_(upkeep.is_past_grace(), upkeep.is_abandoned())
+    ending, pictures = uploads_of(select(Transfer.id).where(is_last)), previews.of_ending(is_last)
+    is_ending = and_(
+        or_(Upload.id.in_(ending), Upload.id.in_(pictures)), Upload.state != UploadState.ABORTED
+    )
     count, size = db.session.execute(
         select(func.count(), func.coalesce(func.sum(Upload.size), 0)).where(
             or_(upkeep.is_removable(), is_ending)

@@ -19,7 +19,7 @@ from app.config import settings
 from app.db import db, discard, release, transaction
 from app.errors import Gone, Invalid, Unavailable
 from app.models import Failure, File, Problem, State, Transfer, Upload, UploadState
-from app.services import archives, audit, uploads
+from app.services import archives, audit, previews, uploads
 from app.services.transfers import files_of, of_id, refuse_blocked
 from app.services.uploads import Outcome
 
@@ -210,6 +210,7 @@ def _settle(lease: leases.Lease, failed: dict[uuid.UUID, Outcome]) -> None:
                 _name_problems(lease.transfer_id, failed)
         elif lifecycle.move(lease.transfer_id, State.READY, lease.is_mine, _all_complete(lease)):
             _forget_problems(lease.transfer_id)
+            previews.expect(lease.transfer_id)
             if settings.zip_at_once:
                 archives.request_at_once(lease.transfer_id)
         crash.point("process.5")

@@ -21,7 +21,7 @@ from app.db import db, transaction
 from app.dispositions import attachment, safe_name
 from app.errors import Gone, NotFound, PasswordNeeded, WrongState
 from app.extensions import storage
-from app.models import Download, File, State, Transfer, Upload, UploadState
+from app.models import Download, File, PreviewState, State, Transfer, Upload, UploadState
 from app.services import archives, audit, locks
 from app.services.transfers import files_of
 
@@ -73,6 +73,20 @@ class TransferView:
     def has_zip(self) -> bool:
         """Whether all files can be had as one zip."""
         return self.state == "ready" and self.file_count > 1
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether there is a picture of any of the files, so that each row has room for one."""
+        return any(
+            file.preview and file.preview.is_made and file.preview.picture_id for file in self.files
+        )
+
+    @property
+    def awaits_previews(self) -> bool:
+        """Whether a worker is about to make something of this that may be seen."""
+        return any(
+            file.preview and file.preview.state is PreviewState.WAITING for file in self.files
+        )
 
     @property
     def has_ended(self) -> bool:
@@ -136,7 +150,7 @@ def view(slug: str, visitor: str | None = None, proof: str | None = None) -> Tra
         return _locked_view(transfer, state)
     if state == "limit_reached" and _counted(transfer.id, visitor):
         state = _SHOWN_AS[transfer.state]
-    files = [] if state in _ENDED else files_of(transfer.id)
+    files = [] if state in _ENDED else files_of(transfer.id, with_previews=True)
     return _open_view(
         transfer,
         state,
@@ -274,6 +288,21 @@ def file_url(slug: str, file_id: uuid.UUID, visitor: str | None, proof: str | No
     return storage.get_url(
         file.upload.key, attachment(file.name), settings.download_url_ttl_in_seconds
     )
+
+
+def looked_into(slug: str, visitor: str | None, proof: str | None = None) -> tuple[Transfer, bool]:
+    """A READY transfer whose files may be looked at, and whether its bytes may be had uncounted.
+
+    That is so where there is no limit, and for whom a download has been counted. Raises as
+    file_url(), but counts nothing.
+    """
+    transfer = _opened(slug, proof)
+    if transfer.state is not State.READY:
+        raise WrongState("The files have not arrived completely yet.")
+    is_free = transfer.max_downloads is None or _counted(transfer.id, visitor)
+    if _left(transfer) == 0 and not is_free:
+        raise Gone(_ENDED["limit_reached"], reason="limit_reached")
+    return transfer, is_free
 
 
 def zip_url(

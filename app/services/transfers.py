@@ -32,7 +32,7 @@ from app.errors import (
     WrongState,
 )
 from app.models import Archive, Checksum, File, State, Transfer
-from app.services import audit, extension_requests, locks, uploads
+from app.services import audit, extension_requests, locks, previews, uploads
 from app.services.uploads import SignedPart
 
 log = logging.getLogger(__name__)
@@ -320,16 +320,20 @@ def of_id(transfer_id: uuid.UUID) -> Transfer:
 
 
 def files_of(
-    transfer_id: uuid.UUID, *conditions: ColumnElement[bool], limit: int | None = None
+    transfer_id: uuid.UUID,
+    *conditions: ColumnElement[bool],
+    limit: int | None = None,
+    with_previews: bool = False,
 ) -> list[File]:
     """The transfer's files with their uploads, in its sender's order, in one query."""
+    seen = [joinedload(File.preview)] if with_previews else []
     found = db.session.scalars(
         select(File)
         .join(File.upload)
         .where(File.transfer_id == transfer_id, *conditions)
         .order_by(File.position)
         .limit(limit)
-        .options(joinedload(File.upload, innerjoin=True))
+        .options(joinedload(File.upload, innerjoin=True), *seen)
         .execution_options(populate_existing=True)
     )
     return list(found)
@@ -544,6 +548,7 @@ def delete(transfer_id: uuid.UUID) -> bool:
         if not lifecycle.move(transfer_id, State.DELETED):
             return False
         uploads.abandon(uploads_of([transfer_id]))
+        previews.end([transfer_id])
         locks.forget_tries(transfer_id)
         extension_requests.forget(transfer_id)
         audit.note("delete", transfer_id)

@@ -24,7 +24,7 @@ from app.db import db, release, transaction
 from app.extensions import storage
 from app.gateways.storage import Listed, OpenUpload
 from app.models import Heartbeat, State, Transfer, Upload, UploadState
-from app.services import archives, audit, checking, extension_requests, locks, uploads
+from app.services import archives, audit, checking, extension_requests, locks, previews, uploads
 from app.services.transfers import uploads_of
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,8 @@ DELETE_BATCH = 25
 # queue is not (gateways/queue.py), so this only makes room for a job that was just taken from it;
 # and it is how long a reminder is missed that was lost with Redis, or heard by a worker in vain.
 REQUEUE_AFTER = timedelta(seconds=10)
+# Nobody waits for previews, and each turn of making them puts the next into the queue.
+REQUEUE_PREVIEWS_AFTER = timedelta(minutes=1)
 # While one sweep removes bytes another leaves them alone; the same wait follows a failure.
 REMOVE_AGAIN_AFTER = timedelta(minutes=2)
 # Storage may accept the last bytes of a request that began while its address was still good.
@@ -125,11 +127,13 @@ def requeue_stuck(tell: Tell = _untold) -> int:
     queue believes.
 
     And every sweep that is overdue: one that failed, or was lost with the queue, would else wait
-    for its next turn, which may be tomorrow.
+    for its next turn, which may be tomorrow. And previews whose reminder was lost.
     """
     before = db_now() - REQUEUE_AFTER
     count = checking.remind_stuck(before) + archives.remind_stuck(before)
     _requeue_overdue()
+    # Last: whatever may be wrong with previews, the checks have been reminded.
+    previews.remind_lost(queued_before=db_now() - REQUEUE_PREVIEWS_AFTER)
     return count
 
 
@@ -186,6 +190,7 @@ def remove_orphans(tell: Tell = _untold, *, force: bool = False) -> int:
     Counts before it removes anything, and raises UnreasonableShare, unless `force`. Several at
     once do no harm: what is an orphan stays one, and removing what is gone is success.
     """
+    previews.end_left_over()
     found = find_orphans(tell)
     if jobs.stopping.is_set():
         return 0
@@ -386,6 +391,7 @@ def _delete(condition: ColumnElement[bool]) -> list[uuid.UUID]:
     deleted = lifecycle.move_due(State.DELETED, condition, limit=DELETE_BATCH)
     if deleted:
         uploads.abandon(uploads_of(deleted))
+        previews.end(deleted)
         locks.forget_tries(*deleted)
         extension_requests.forget(*deleted)
         audit.note_all("delete", deleted)

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from sqlalchemy import CompoundSelect, Select, update
 
-from app import crash
+from app import clock, crash
 from app.clock import db_now
 from app.config import MIB, S3_MAX_PART_SIZE, S3_MIN_PART_SIZE, settings
 from app.crc32 import combine
@@ -39,6 +39,8 @@ LARGE_PART_SIZE = 32 * MIB
 PARTS_AT_LEAST = 64
 # Below S3's 10,000, so that a plan never stands right at the edge of what S3 allows.
 MOST_PARTS = 9_900
+# A worker that puts bytes of our own there is done, or given up on, within so long.
+OUR_OWN_WITHIN = timedelta(minutes=10)
 # Requests to storage that one call keeps in flight; each waits for the network, not for us.
 IN_FLIGHT = 16
 
@@ -132,6 +134,18 @@ def plan_whole(size: int) -> Upload:
         part_size=part_size,
         state=UploadState.OPEN,
     )
+
+
+def plan_ours(size: int) -> Upload:
+    """A new upload for a few bytes that a worker of ours puts into the bucket itself.
+
+    Not added to the session. Should nobody want it while they are on their way, they are removed
+    again once the worker must have given up.
+    """
+    upload = plan(size)
+    upload.method = Method.SINGLE
+    upload.urls_until = clock.now() + OUR_OWN_WITHIN
+    return upload
 
 
 def plan_again(upload: Upload) -> Upload:

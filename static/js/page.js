@@ -85,22 +85,28 @@ document.addEventListener('htmx:beforeSwap', (event) => {
 });
 
 let zipState = document.getElementById('zip')?.dataset.state;
+let isZipAwaited = false;
 
-// Whoever asked for the zip in this page gets it once it is made.
-function fetchAwaited() {
+// Whoever asked for the zip in this page gets it once it is made, however often the page was renewed meanwhile.
+function lookAtZip() {
   const zip = document.getElementById('zip');
-  if (zip && zip.dataset.state !== zipState) say(zip.dataset.says ?? '');
-  zipState = zip?.dataset.state;
-  const form = zip?.querySelector('form[data-go]');
-  if (!(form instanceof HTMLFormElement)) return;
-  form.removeAttribute('data-go');
-  form.requestSubmit();
+  if (!zip) return;
+  if (zip.dataset.state !== zipState) say(zip.dataset.says ?? '');
+  zipState = zip.dataset.state;
+  zip.toggleAttribute('data-awaited', isZipAwaited);
+  if (!isZipAwaited || zipState !== 'ready') return;
+  isZipAwaited = false;
+  zip.querySelector('form')?.requestSubmit();
 }
+
+document.addEventListener('submit', (event) => {
+  if (event.target instanceof Element && event.target.matches('#zip[data-state="none"] form, #zip[data-state="failed"] form')) isZipAwaited = true;
+});
 
 document.addEventListener('htmx:afterSettle', () => {
   const region = document.getElementById('transfer');
   if (!region) return;
-  fetchAwaited();
+  lookAtZip();
   localizeTimes(region);
   for (const one of kept(region)) one.open = opened.has(one.dataset.keep ?? '');
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });

@@ -53,22 +53,18 @@ def test_it_is_asked_for_made_and_fetched_without_script(sender: Sender) -> None
     assert sent.row().download_count == 1
 
 
-def test_the_region_polls_while_it_is_made_and_starts_the_download_for_who_asked(
-    sender: Sender,
-) -> None:
+def test_the_region_polls_while_it_is_made_and_a_script_is_led_to_storage(sender: Sender) -> None:
     sent = sender.ready(FILES, title="Two files")
     region = press(sent, headers=HTMX)
     assert region.status_code == 200
-    assert f'hx-get="/d/{sent.slug}/zip?awaited"' in region.text
+    assert f'hx-get="/d/{sent.slug}/zip"' in region.text
     assert "The download starts by itself" in region.text
-    again = sender.client.get(f"/d/{sent.slug}/zip?awaited", headers=HTMX)
+    again = sender.client.get(f"/d/{sent.slug}/zip", headers=HTMX)
     assert "hx-get" in again.text
     build(sent)
-    done = sender.client.get(f"/d/{sent.slug}/zip?awaited", headers=HTMX)
+    done = sender.client.get(f"/d/{sent.slug}/zip", headers=HTMX)
     assert "hx-get" not in done.text
-    assert "data-go" in done.text
-    # Another, who did not ask, is not sent anything.
-    assert "data-go" not in sender.client.get(f"/d/{sent.slug}/zip", headers=HTMX).text
+    assert 'data-state="ready"' in done.text
     assert sent.row().download_count == 0
     fetched = press(sent, headers=HTMX)
     assert "X-Amz-Signature" in fetched.headers["HX-Redirect"]

@@ -5,10 +5,12 @@ from tests.soak.operator import FOREIGN
 from tests.soak.people import Memory
 from tests.soak.rows import ask, explain
 
-# Whose an upload is: a file of a transfer, or its zip.
+# Whose an upload is: a file of a transfer, a picture of one, or the zip of all.
 OWNED = (
     "(SELECT upload_id, transfer_id FROM files"
-    " UNION ALL SELECT upload_id, transfer_id FROM archives)"
+    " UNION ALL SELECT upload_id, transfer_id FROM archives"
+    " UNION ALL SELECT picture, transfer_id FROM files f JOIN previews p ON p.file_id = f.id,"
+    " LATERAL (VALUES (p.thumbnail_id), (p.picture_id)) made (picture) WHERE picture IS NOT NULL)"
 )
 # Each asks for rows that must not be.
 IMPOSSIBLE = {
@@ -38,6 +40,13 @@ IMPOSSIBLE = {
     "a zip that is still being made": """
         SELECT a.transfer_id FROM archives a JOIN transfers t ON t.id = a.transfer_id
         WHERE t.state = 'READY' AND a.ready_at IS NULL AND a.failed_at IS NULL""",
+    "a preview of what was deleted": """
+        SELECT t.id FROM transfers t JOIN files f ON f.transfer_id = t.id
+        JOIN previews p ON p.file_id = f.id WHERE t.state = 'DELETED'""",
+    "a preview whose pictures are not complete": """
+        SELECT t.id FROM transfers t JOIN files f ON f.transfer_id = t.id
+        JOIN previews p ON p.file_id = f.id JOIN uploads u ON u.id IN (p.thumbnail_id, p.picture_id)
+        WHERE p.state = 'MADE' AND u.state <> 'COMPLETE'""",
     "bytes to remove that were not": """
         SELECT id FROM uploads WHERE state = 'ABORTED' AND removed_at IS NULL""",
     # In INIT one may be left by a worker that died at an early file: it lapses, and "that is all"
@@ -95,7 +104,7 @@ def check_leaks(lab: Lab, memory: Memory) -> None:
 
 
 def check_bucket(lab: Lab, memory: Memory) -> None:
-    """The objects are the files and zips of living transfers, the multiparts their open uploads."""
+    """The objects are the files, zips and pictures of living transfers, the multiparts their open uploads."""
     rows = ask(
         lab,
         "SELECT u.key, u.state::text, u.method::text, u.s3_upload_id, u.sent_at FROM uploads u"
@@ -116,7 +125,7 @@ def check_bucket(lab: Lab, memory: Memory) -> None:
     foreign = {key for key in objects if key.startswith(FOREIGN)}
     open_ids = lab.truth.open_uploads()
     for what, found in (
-        ("files and zips of living transfers have no object", complete - objects),
+        ("files, zips or pictures of living transfers have no object", complete - objects),
         ("objects belong to no living transfer", objects - foreign - complete - arriving),
         ("open uploads have no multipart", living - named - open_ids),
         ("multiparts belong to no open upload", open_ids - living),

@@ -75,6 +75,7 @@ def test_s03_the_policy_lets_nothing_in_but_ours_and_storage(browser: FlaskClien
             "script-src": "'self'",
             "style-src": "'self'",
             "img-src": f"'self' data: {store[0]}",
+            "media-src": f"'self' {store[0]}",
             "connect-src": f"'self' {store[0]}",
             "form-action": f"'self' {store[0]}",
             "base-uri": "'none'",

@@ -1,0 +1,192 @@
+"""Pictures of strangers' files, developed in a process of their own: the parent's side.
+
+The libraries that decode images, PDFs and videos are large and written in C, and what they are
+given here may have been made to break them. So they run in a child (darkroom_child.py) that is
+started for one file. It gets no environment, no credentials, no file and no address: it asks for
+pieces of its one file over a socket and answers with two small pictures. Whatever becomes of it (it
+crashes, hangs, wants too much memory or too many bytes), here it only means: no picture.
+"""
+
+import json
+import logging
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.config import KIB, MIB
+
+log = logging.getLogger(__name__)
+
+Read = Callable[[int, int], bytes]
+
+CHILD = Path(__file__).with_name("darkroom_child.py")
+# Bytes that may be read of one file; each question counts as at least LEAST_PIECE of them.
+BUDGETS = {"image": 32 * MIB, "pdf": 50 * MIB, "video": 32 * MIB}
+LEAST_PIECE = 64 * KIB
+MOST_PIECE = 4 * MIB
+# How long the child itself may take, and how long all of it, with storage's answers in between.
+WORK_SECONDS = 20.0
+WHOLE_SECONDS = 90.0
+# A child that has not noticed that it is to end is looked after this often.
+LOOK_SECONDS = 0.5
+MOST_ANSWER = 1 * KIB
+MOST_PICTURE = 4 * MIB
+MOST_PIXELS_A_SIDE = 1600
+
+
+class Interrupted(Exception):
+    """This worker was asked to stop; the file is not to blame."""
+
+
+class _Refused(Exception):
+    """There will be no picture of this file; says why."""
+
+
+@dataclass(frozen=True)
+class Developed:
+    """Two pictures of one file as WebP, and the size of the large one in pixels."""
+
+    thumbnail: bytes
+    picture: bytes
+    width: int
+    height: int
+
+
+def develop(
+    sight: str, size: int, read: Read, *, memory_in_mib: int, is_over: Callable[[], bool]
+) -> Developed | None:
+    """Pictures of a file of `size` bytes, of which `read(start, size)` gives any piece.
+
+    None when there are none to be had of it, for whatever reason. Raises Interrupted, and what
+    `read` raises. Repeatable.
+    """
+    ours, theirs = socket.socketpair()
+    with ours:
+        child = _start(theirs, sight, size, memory_in_mib)
+        try:
+            return _Conversation(ours, read, BUDGETS[sight], is_over).hold()
+        except _Refused as error:
+            log.info("there is no picture of a file", extra={"sight": sight, "why": str(error)})
+            return None
+        finally:
+            _end(child)
+
+
+def _start(theirs: socket.socket, sight: str, size: int, memory_in_mib: int) -> "subprocess.Popen":
+    # Python itself may need to be told where its own libraries are; nothing else is anybody's.
+    kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+    number = theirs.fileno()
+    words = [str(number), sight, str(size), str(memory_in_mib * MIB)]
+    with theirs:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-B", str(CHILD), *words],
+            env=kept,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[number],
+            start_new_session=True,
+        )
+
+
+def _end(child: "subprocess.Popen") -> None:
+    """With all that it may have started."""
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+class _Conversation:
+    """What is said on the socket: see darkroom_child.py for the other side."""
+
+    def __init__(
+        self, line: socket.socket, read: Read, budget: int, is_over: Callable[[], bool]
+    ) -> None:
+        self._line, self._read, self._budget, self._is_over = line, read, budget, is_over
+        self._work_left = WORK_SECONDS
+        self._ends = time.monotonic() + WHOLE_SECONDS
+
+    def hold(self) -> Developed:
+        """Answer questions until the pictures come; raises _Refused, Interrupted."""
+        while True:
+            kind = self._hear(1)
+            if kind == b"R":
+                self._give(*struct.unpack(">QI", self._hear(12)))
+            elif kind == b"M":
+                return self._take()
+            else:
+                raise _Refused(
+                    self._hear(_length(self._hear(4), MOST_ANSWER)).decode(errors="replace")
+                )
+
+    def _give(self, start: int, size: int) -> None:
+        if self._is_over():
+            raise Interrupted
+        if size > MOST_PIECE:
+            raise _Refused("it asks for too much at once")
+        self._budget -= max(size, LEAST_PIECE)
+        if self._budget < 0:
+            raise _Refused("it needs too much of the file")
+        if time.monotonic() > self._ends:
+            raise _Refused("its bytes took too long to come")
+        piece = self._read(start, size)
+        self._line.settimeout(self._work_left)
+        try:
+            self._line.sendall(struct.pack(">I", len(piece)) + piece)
+        except OSError as error:
+            raise _Refused("it does not listen") from error
+
+    def _take(self) -> Developed:
+        """Even this is only believed as far as it can be checked."""
+        said = self._hear(_length(self._hear(4), MOST_ANSWER))
+        thumbnail = self._hear(_length(self._hear(4), MOST_PICTURE))
+        picture = self._hear(_length(self._hear(4), MOST_PICTURE))
+        try:
+            width, height = (int(json.loads(said)[name]) for name in ("width", "height"))
+        except (ValueError, KeyError, TypeError) as error:
+            raise _Refused("it answers in riddles") from error
+        is_right_size = 0 < width <= MOST_PIXELS_A_SIDE and 0 < height <= MOST_PIXELS_A_SIDE
+        if not is_right_size or not all(map(_is_webp, (thumbnail, picture))):
+            raise _Refused("what it made is no picture")
+        return Developed(thumbnail, picture, width, height)
+
+    def _hear(self, size: int) -> bytes:
+        """Exactly so many bytes; the time that passes here is the child's."""
+        heard = bytearray()
+        while len(heard) < size:
+            began = time.monotonic()
+            self._line.settimeout(min(LOOK_SECONDS, self._work_left))
+            try:
+                piece = self._line.recv(min(size - len(heard), 64 * KIB))
+                if not piece:
+                    raise _Refused("it ended without a word")
+                heard += piece
+            except TimeoutError:
+                if self._is_over():
+                    raise Interrupted from None
+            except OSError as error:
+                raise _Refused("it broke off") from error
+            self._work_left -= time.monotonic() - began
+            if self._work_left <= 0:
+                raise _Refused("it took too long")
+        return bytes(heard)
+
+
+def _length(raw: bytes, most: int) -> int:
+    (length,) = struct.unpack(">I", raw)
+    if length > most:
+        raise _Refused("it says too much")
+    return int(length)
+
+
+def _is_webp(picture: bytes) -> bool:
+    return picture[:4] == b"RIFF" and picture[8:12] == b"WEBP"

@@ -1,0 +1,109 @@
+"""The recipient's look at one file: what may be shown of it, and where its pictures come from.
+
+Looking counts never. So what is the file itself, and not a picture of it, is only played where the
+transfer has no limit or this visitor's download has been counted already.
+"""
+
+import uuid
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import joinedload, undefer
+
+from app.config import PREVIEW_TEXT_SIZE, settings
+from app.db import db
+from app.errors import NotFound
+from app.extensions import storage
+from app.models import File, Preview, PreviewState, Sight, Upload
+from app.services import downloads
+
+# Made by the darkroom, whatever the file was.
+PICTURE_TYPE = "image/webp"
+
+
+@dataclass(frozen=True)
+class Look:
+    """One file as it is seen in the page; `is_playable` is whether this visitor may play it."""
+
+    slug: str
+    file: File
+    sight: Sight
+    has_picture: bool
+    width: int | None
+    height: int | None
+    text: str | None
+    is_playable: bool
+    # Whether it could be played, did that not give away what must be counted.
+    is_held_back: bool
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the text is longer than what is shown of it."""
+        return self.text is not None and self.file.size > PREVIEW_TEXT_SIZE
+
+
+def at(slug: str, file_id: uuid.UUID, visitor: str | None, proof: str | None = None) -> Look:
+    """What is seen of a file. Raises NotFound where there is no preview, else as looked_into()."""
+    file, preview, may_have_all = _seen(slug, file_id, visitor, proof)
+    return Look(
+        slug=slug,
+        file=file,
+        sight=preview.sight,
+        has_picture=preview.picture_id is not None,
+        width=preview.width,
+        height=preview.height,
+        text=preview.excerpt,
+        is_playable=preview.media_type is not None and may_have_all,
+        is_held_back=preview.media_type is not None and not may_have_all,
+    )
+
+
+def thumbnail_url(
+    slug: str, file_id: uuid.UUID, visitor: str | None, proof: str | None = None
+) -> str:
+    """A signed address of the small picture; raises as at()."""
+    return _picture_url(_seen(slug, file_id, visitor, proof)[1].thumbnail)
+
+
+def picture_url(
+    slug: str, file_id: uuid.UUID, visitor: str | None, proof: str | None = None
+) -> str:
+    """A signed address of the large picture; raises as at()."""
+    return _picture_url(_seen(slug, file_id, visitor, proof)[1].picture)
+
+
+def media_url(slug: str, file_id: uuid.UUID, visitor: str | None, proof: str | None = None) -> str:
+    """A signed address of the file itself, to be played; raises as at()."""
+    file, preview, may_have_all = _seen(slug, file_id, visitor, proof)
+    if preview.media_type is None or not may_have_all:
+        raise NotFound("This file cannot be played here.")
+    ttl = settings.download_url_ttl_in_seconds
+    return storage.inline_url(file.upload.key, preview.media_type, ttl)
+
+
+def _picture_url(upload: Upload | None) -> str:
+    if upload is None:
+        raise NotFound("There is no picture of this file.")
+    return storage.inline_url(upload.key, PICTURE_TYPE, settings.download_url_ttl_in_seconds)
+
+
+def _seen(
+    slug: str, file_id: uuid.UUID, visitor: str | None, proof: str | None
+) -> tuple[File, Preview, bool]:
+    transfer, may_have_all = downloads.looked_into(slug, visitor, proof)
+    file = db.session.scalar(
+        select(File)
+        .where(File.id == file_id, File.transfer_id == transfer.id)
+        .options(
+            joinedload(File.upload, innerjoin=True),
+            joinedload(File.preview).options(
+                undefer(Preview.excerpt), joinedload(Preview.thumbnail), joinedload(Preview.picture)
+            ),
+        )
+        .execution_options(populate_existing=True)
+    )
+    if file is None:
+        raise NotFound("This transfer has no such file.")
+    if file.preview is None or file.preview.state is not PreviewState.MADE:
+        raise NotFound("There is no preview of this file.")
+    return file, file.preview, may_have_all

@@ -1,0 +1,281 @@
+"""The worker's side of previews: claim one, look at some of its bytes, keep what is seen.
+
+What is claimed is settled under the claim's token, so it runs twice, at once, late, or dies
+anywhere to the same end: one set of objects, and none that no row knows. Strangers' bytes are only
+ever decoded in the darkroom, a process of its own.
+"""
+
+import logging
+import time
+import uuid
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import case, select, update
+
+from app import crash, jobs, leases
+from app.clock import db_now
+from app.config import settings
+from app.db import db, discard, release, transaction
+from app.extensions import storage
+from app.gateways import darkroom
+from app.gateways.darkroom import Developed
+from app.gateways.storage import Source
+from app.models import File, Preview, PreviewState, Sight, State, Transfer, Upload, UploadState
+from app.services import previews, sights, uploads
+from app.services.looking import PICTURE_TYPE
+from app.services.transfers import files_of
+
+log = logging.getLogger(__name__)
+
+# After so long the next transfer has its turn, and so has a check that waits for this worker.
+TURN_SECONDS = 5
+# Longer than making one may take: its bytes come from storage and its decoding is timed.
+CLAIM_SECONDS = 180
+# How long to leave one alone after an attempt that failed, or when storage was away.
+RETRY_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """One preview that is ours to make."""
+
+    transfer_id: uuid.UUID
+    file: File
+    sight: Sight
+    token: uuid.UUID
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What there is to be seen of a file."""
+
+    sight: Sight
+    media_type: str | None = None
+    text: str | None = None
+    pictures: Developed | None = None
+
+    @property
+    def is_anything(self) -> bool:
+        """Whether there is something to show at all."""
+        return bool(self.media_type or self.text or self.pictures)
+
+
+def make(transfer_id: str) -> None:
+    """Job: make previews of a READY transfer, one after the other, until this turn is over.
+
+    A file that nothing can be seen of is settled as NONE. Any number of workers may be at it.
+    """
+    wanted = uuid.UUID(transfer_id)
+    turn_ends = time.monotonic() + TURN_SECONDS
+    with transaction():
+        previews.give_up(wanted)
+    while claim := _claim(wanted):
+        try:
+            _make_one(claim)
+        except BaseException as error:
+            is_ours = _give_back(claim, is_counted=not _is_excused(error))
+            # Deleted meanwhile, its bytes too: then there is nothing to be told of.
+            is_nothing = isinstance(error, darkroom.Interrupted) or not is_ours
+            if isinstance(error, Exception) and is_nothing:
+                return
+            raise
+        if jobs.stopping.is_set() or time.monotonic() > turn_ends:
+            with transaction():
+                previews.remind(wanted)
+            return
+
+
+def _is_excused(error: BaseException) -> bool:
+    return isinstance(error, darkroom.Interrupted) or leases.is_outage(error)
+
+
+def _claim(transfer_id: uuid.UUID) -> _Claim | None:
+    """The next one that nobody is making, those that failed before last; None if there is none."""
+    token = uuid.uuid4()
+    chosen = (
+        select(Preview.file_id)
+        .join(File, File.id == Preview.file_id)
+        .join(Transfer, Transfer.id == File.transfer_id)
+        .where(
+            Transfer.id == transfer_id,
+            Transfer.state == State.READY,
+            previews.is_claimable(),
+            Preview.attempt_count < previews.MOST_ATTEMPTS,
+        )
+        .order_by(Preview.attempt_count, File.position)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=Preview)
+        .cte("chosen")
+    )
+    with transaction():
+        claimed = db.session.execute(
+            update(Preview)
+            .where(Preview.file_id.in_(select(chosen.c.file_id)))
+            .values(
+                claim_token=token,
+                claimed_until=db_now() + timedelta(seconds=CLAIM_SECONDS),
+                attempt_count=Preview.attempt_count + 1,
+            )
+            .returning(Preview.file_id, Preview.sight)
+            .execution_options(synchronize_session=False)
+        ).first()
+    if claimed is None:
+        return None
+    (file,) = files_of(transfer_id, File.id == claimed.file_id)
+    return _Claim(transfer_id, file, claimed.sight, token)
+
+
+def _make_one(claim: _Claim) -> None:
+    release()
+    crash.point("preview.1")
+    seen = _look_at(claim)
+    if not seen.is_anything:
+        _settle(claim, state=PreviewState.NONE)
+        return
+    made = _store(claim, seen.pictures) if seen.pictures else {}
+    if made is None:
+        return
+    _settle(
+        claim,
+        made,
+        state=PreviewState.MADE,
+        sight=seen.sight,
+        media_type=seen.media_type,
+        excerpt=seen.text,
+        width=seen.pictures.width if seen.pictures else None,
+        height=seen.pictures.height if seen.pictures else None,
+    )
+
+
+# -- looking -----------------------------------------------------------------------------------
+
+
+def _look_at(claim: _Claim) -> _Seen:
+    """What the bytes say, whatever the name said."""
+    upload = claim.file.upload
+    source = Source(upload.key, upload.etag or "")
+
+    def read(start: int, size: int) -> bytes:
+        return storage.read(source, start, min(size, upload.size - start))
+
+    head = b""
+    if claim.sight in (Sight.TEXT, Sight.AUDIO, Sight.VIDEO):
+        head = read(0, sights.HEAD_SIZE)
+    if claim.sight is Sight.TEXT:
+        return _Seen(claim.sight, text=sights.excerpt(head))
+    media_type = sights.media_type(claim.sight, head)
+    if claim.sight is Sight.AUDIO:
+        return _Seen(claim.sight, media_type)
+    pictures = darkroom.develop(
+        claim.sight,
+        upload.size,
+        read,
+        memory_in_mib=settings.preview_memory_in_mib,
+        is_over=jobs.stopping.is_set,
+    )
+    return _Seen(claim.sight, media_type, pictures=pictures)
+
+
+# -- keeping -----------------------------------------------------------------------------------
+
+
+def _store(claim: _Claim, pictures: Developed) -> dict[uuid.UUID, str] | None:
+    """Put both pictures into the bucket: their ETags; None if nobody wants them any more.
+
+    Their rows come first, as for every object, so that whatever dies here leaves nothing unknown.
+    """
+    bodies = (pictures.thumbnail, pictures.picture)
+    made = [uploads.plan_ours(len(body)) for body in bodies]
+    if not _link(claim, made):
+        return None
+    crash.point("preview.2")
+    etags = {
+        upload.id: storage.put_object(upload.key, upload.token, body, PICTURE_TYPE)
+        for upload, body in zip(made, bodies, strict=True)
+    }
+    crash.point("preview.3")
+    return etags
+
+
+def _link(claim: _Claim, made: list[Upload]) -> bool:
+    """Give the preview its uploads; those of an attempt that died go."""
+    with transaction():
+        before = _lock(claim)
+        if before is None:
+            return False
+        former = [one for one in before if one]
+        if former:
+            uploads.abandon(former)
+            jobs.REMOVE_BYTES.later()
+        db.session.add_all(made)
+        # flush(): the rows must be there before the preview refers to them.
+        db.session.flush()
+        _update(claim, thumbnail_id=made[0].id, picture_id=made[1].id)
+    return True
+
+
+def _settle(claim: _Claim, etags: dict[uuid.UUID, str] | None = None, **values: Any) -> None:
+    """Record what was made, unless the transfer has ended or another has the preview now."""
+    with transaction():
+        before = _lock(claim)
+        if before is None:
+            return
+        if etags:
+            db.session.execute(
+                update(Upload)
+                .where(Upload.id.in_(etags), Upload.state == UploadState.OPEN)
+                .values(state=UploadState.COMPLETE, etag=case(etags, value=Upload.id))
+                .execution_options(synchronize_session=False)
+            )
+        elif former := [one for one in before if one]:
+            uploads.abandon(former)
+            jobs.REMOVE_BYTES.later()
+            values |= {"thumbnail_id": None, "picture_id": None}
+        _update(claim, claim_token=None, **values)
+    crash.point("preview.4")
+
+
+def _give_back(claim: _Claim, *, is_counted: bool) -> bool:
+    """Leave it to another, in a moment; what kept us may be no fault of the file's.
+
+    False if it was not ours any more.
+    """
+    discard()
+    count = Preview.attempt_count if is_counted else Preview.attempt_count - 1
+    with transaction():
+        return _update(
+            claim,
+            claim_token=None,
+            claimed_until=db_now() + timedelta(seconds=RETRY_SECONDS),
+            attempt_count=count,
+        )
+
+
+def _lock(claim: _Claim) -> Any:
+    """Keep the transfer from ending until this transaction does: what is linked; None if it has.
+
+    Whoever ends it comes either before, and we find it so, or after, and finds what we link.
+    """
+    return db.session.execute(
+        select(Preview.thumbnail_id, Preview.picture_id)
+        .join(File, File.id == Preview.file_id)
+        .join(Transfer, Transfer.id == File.transfer_id)
+        .where(
+            Preview.file_id == claim.file.id,
+            Preview.claim_token == claim.token,
+            Transfer.state.in_([State.READY, State.EXPIRED]),
+        )
+        .with_for_update(read=True, of=Transfer)
+    ).first()
+
+
+def _update(claim: _Claim, **values: Any) -> bool:
+    done = db.session.execute(
+        update(Preview)
+        .where(Preview.file_id == claim.file.id, Preview.claim_token == claim.token)
+        .values(**values)
+        .execution_options(synchronize_session=False)
+    )
+    return done.rowcount == 1

@@ -1,0 +1,147 @@
+"""The rows of previews: expected with READY, asked for again when lost, gone with their transfer.
+
+They are made by previewing.py and looked at by looking.py. A preview never changes what becomes of
+its transfer: a file that nothing can be seen of is as good as any other.
+"""
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, delete, or_, select, union_all, update
+from sqlalchemy.dialects.postgresql import insert
+
+from app import jobs
+from app.clock import db_now
+from app.config import settings
+from app.db import db, transaction
+from app.models import File, Preview, PreviewState, State, Transfer, Upload
+from app.services import sights, uploads
+
+# So often a worker may fail or be killed over one file; then it has no preview. Outages of
+# storage or the database do not count.
+MOST_ATTEMPTS = 3
+
+
+def expect(transfer_id: uuid.UUID) -> None:
+    """A row for each file that something could be seen of, and a reminder. Call in transaction().
+
+    Repeatable: a file has one preview, and what is made already stays.
+    """
+    if not settings.previews:
+        return
+    found = db.session.execute(
+        select(File.id, File.path, File.content_type, Upload.size)
+        .join(File.upload)
+        .where(File.transfer_id == transfer_id)
+    )
+    expected = [
+        {"file_id": file_id, "sight": sight, "state": PreviewState.WAITING}
+        for file_id, path, content_type, size in found
+        if (sight := sights.expected(path, content_type, size))
+    ]
+    if not expected:
+        return
+    db.session.execute(insert(Preview).on_conflict_do_nothing(), expected)
+    remind(transfer_id)
+
+
+def remind(transfer_id: uuid.UUID) -> None:
+    """Put the transfer's previews into the queue after the commit. Call in transaction()."""
+    count = db.session.scalar(_note_reminder(Transfer.id == transfer_id))
+    if count is not None:
+        jobs.MAKE_PREVIEWS.again([(transfer_id, count)])
+
+
+def _note_reminder(condition: ColumnElement[bool]) -> Any:
+    """A transfer's reminders are counted on its row; before READY they were those of its check."""
+    return (
+        update(Transfer)
+        .where(condition, Transfer.state == State.READY)
+        .values(queued_at=db_now(), queue_count=Transfer.queue_count + 1)
+        .returning(Transfer.queue_count, Transfer.id)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def is_claimable() -> ColumnElement[bool]:
+    """The condition that a preview waits and nobody is making it."""
+    return and_(
+        Preview.state == PreviewState.WAITING,
+        or_(Preview.claimed_until.is_(None), Preview.claimed_until < db_now()),
+    )
+
+
+def remind_lost(queued_before: ColumnElement[Any]) -> int:
+    """Queue the READY transfers whose previews nobody makes or was told of since; how many.
+
+    Whatever the queue believes: the rows decide. With previews switched off nobody is told.
+    """
+    if not settings.previews:
+        return 0
+    lost = (
+        select(Transfer.id)
+        .where(
+            Transfer.id.in_(select(File.transfer_id).join(File.preview).where(is_claimable())),
+            Transfer.state == State.READY,
+            or_(Transfer.queued_at.is_(None), Transfer.queued_at <= queued_before),
+        )
+        .with_for_update(skip_locked=True)
+        .cte("lost")
+    )
+    with transaction():
+        noted = db.session.execute(_note_reminder(Transfer.id.in_(select(lost.c.id)))).all()
+        if noted:
+            jobs.MAKE_PREVIEWS.again((transfer_id, count) for count, transfer_id in noted)
+    return len(noted)
+
+
+def give_up(transfer_id: uuid.UUID) -> None:
+    """Settle as NONE what has failed too often. Call in transaction()."""
+    files = select(File.id).where(File.transfer_id == transfer_id)
+    hopeless = and_(
+        Preview.file_id.in_(files), is_claimable(), Preview.attempt_count >= MOST_ATTEMPTS
+    )
+    uploads.abandon(_objects(hopeless))
+    db.session.execute(
+        update(Preview)
+        .where(hopeless)
+        .values(state=PreviewState.NONE, thumbnail_id=None, picture_id=None)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def end(transfer_ids: Sequence[uuid.UUID]) -> None:
+    """Nobody may look at these transfers any more. Call in transaction(); repeatable.
+
+    Their pictures' objects go with their files', and what was read of texts goes at once.
+    """
+    _end(Preview.file_id.in_(select(File.id).where(File.transfer_id.in_(transfer_ids))))
+
+
+def end_left_over() -> None:
+    """As end(), for transfers that ended under code from before there were previews."""
+    gone = select(File.id).join(Transfer).where(Transfer.state == State.DELETED)
+    with transaction():
+        _end(Preview.file_id.in_(gone))
+
+
+def of_ending(condition: ColumnElement[bool]) -> Select[tuple[uuid.UUID]]:
+    """The uploads of the pictures of transfers for which `condition` holds."""
+    files = select(File.id).join(Transfer).where(condition)
+    return _objects(Preview.file_id.in_(files))
+
+
+def _end(condition: ColumnElement[bool]) -> None:
+    uploads.abandon(_objects(condition))
+    db.session.execute(
+        delete(Preview).where(condition).execution_options(synchronize_session=False)
+    )
+
+
+def _objects(condition: ColumnElement[bool]) -> Select[tuple[uuid.UUID]]:
+    both = union_all(
+        select(Preview.thumbnail_id.label("id")).where(condition),
+        select(Preview.picture_id.label("id")).where(condition),
+    ).subquery()
+    return select(both.c.id).where(both.c.id.is_not(None))

@@ -1,0 +1,64 @@
+"""previews: what is seen of a file in the page, and who is making it
+
+Numbered, never edited after it has landed. Only expands: old and new code run on it alike.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0006"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+
+def upgrade():
+    op.create_table(
+        "previews",
+        sa.Column("file_id", sa.Uuid(), nullable=False),
+        sa.Column(
+            "state", sa.Enum("WAITING", "MADE", "NONE", name="preview_state"), nullable=False
+        ),
+        sa.Column(
+            "sight",
+            sa.Enum("image", "video", "audio", "pdf", "text", name="preview_sight"),
+            nullable=False,
+        ),
+        sa.Column("media_type", sa.Text(), nullable=True),
+        sa.Column("thumbnail_id", sa.Uuid(), nullable=True),
+        sa.Column("picture_id", sa.Uuid(), nullable=True),
+        sa.Column("width", sa.Integer(), nullable=True),
+        sa.Column("height", sa.Integer(), nullable=True),
+        sa.Column("excerpt", sa.Text(), nullable=True),
+        sa.Column("claim_token", sa.Uuid(), nullable=True),
+        sa.Column("claimed_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("attempt_count", sa.Integer(), server_default="0", nullable=False),
+        sa.CheckConstraint("width > 0 AND height > 0", name="size_positive"),
+        sa.CheckConstraint("octet_length(excerpt) <= 8192", name="excerpt_is_short"),
+        sa.CheckConstraint("attempt_count >= 0", name="attempt_count_not_negative"),
+        sa.CheckConstraint("claim_token IS NULL OR claimed_until IS NOT NULL", name="claim_ends"),
+        sa.ForeignKeyConstraint(["file_id"], ["files.id"], ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["thumbnail_id"], ["uploads.id"], ondelete="RESTRICT"),
+        sa.ForeignKeyConstraint(["picture_id"], ["uploads.id"], ondelete="RESTRICT"),
+        sa.PrimaryKeyConstraint("file_id"),
+        sa.UniqueConstraint("thumbnail_id"),
+        sa.UniqueConstraint("picture_id"),
+    )
+    op.create_index(
+        "ix_previews_waiting",
+        "previews",
+        ["claimed_until"],
+        postgresql_where=sa.text("state = 'WAITING'"),
+    )
+
+
+def downgrade():
+    # Older code knows of no preview: the upkeep removes the objects of those there are.
+    op.execute(
+        "UPDATE uploads SET state = 'ABORTED', remove_after = now() WHERE id IN"
+        " (SELECT thumbnail_id FROM previews UNION SELECT picture_id FROM previews)"
+        " AND state <> 'ABORTED'"
+    )
+    op.drop_table("previews")
+    op.execute("DROP TYPE preview_state")
+    op.execute("DROP TYPE preview_sight")

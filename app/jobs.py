@@ -56,16 +56,21 @@ REMOVE_BYTES = Job("app.services.upkeep.remove_bytes", queue="removal")
 ABORT_UNKNOWN = Job("app.services.upkeep.abort_unknown_uploads", queue="removal")
 # Reads the listing of the whole bucket, which may take minutes.
 REMOVE_ORPHANS = Job("app.services.upkeep.remove_orphans", queue="removal", timeout_seconds=3600)
+SEND_MAIL = Job("app.services.outbox.send_due", queue="mail", timeout_seconds=300)
+QUEUE_NEWS = Job("app.services.news.queue_news", queue="sweep")
 
 # A worker takes from the first of these that holds anything. The sweep queue comes first: its jobs
 # ask the database only, are short, and are what repairs the rest. The removal queue comes last: its
-# jobs wait for storage, and nobody waits for them.
-QUEUES = ["sweep", "default", "removal"]
+# jobs wait for storage, and nobody waits for them. Mail comes after checks: a server that hangs
+# must keep nobody from their files.
+QUEUES = ["sweep", "default", "mail", "removal"]
 
 SCHEDULE: list[tuple[int, Job]] = [
     (5, REQUEUE_STUCK),
     (30, EXPIRE_DUE),
+    (30, SEND_MAIL),
     (60, REMOVE_BYTES),
+    (300, QUEUE_NEWS),
     (300, DELETE_EXPIRED),
     (300, DELETE_ABANDONED),
     (3600, ABORT_UNKNOWN),

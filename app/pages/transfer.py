@@ -12,7 +12,7 @@ from app.extensions import csrf
 from app.pages import command_line
 from app.pages.view import page_or_fragment
 from app.proofs import proof_of, remember
-from app.services import downloads
+from app.services import delivery, downloads
 from app.services.downloads import TransferView
 
 bp = Blueprint("transfer", __name__, url_prefix="/d")
@@ -25,6 +25,8 @@ def show_transfer(slug: str) -> AnyResponse:
     if command_line.fetches():
         return command_line.fetch_transfer(slug)
     view = _view(slug)
+    if view.recipient_id is not None and _is_opened():
+        delivery.note_opened(view.recipient_id)
     if view.state == "ready" and "visitor" not in session:
         # Known before the first click, so that two clicks at once are one visitor's.
         session["visitor"] = secrets.token_urlsafe(16)
@@ -56,6 +58,21 @@ def download_file(slug: str, file_id: uuid.UUID) -> AnyResponse:
     if _is_browser():
         csrf.protect()
     return _to_storage(slug, file_id)
+
+
+def _is_opened() -> bool:
+    """Whether a browser shows this to somebody: it was led here, and not to look ahead.
+
+    Programs that look at mails before people do say no such thing, or say that they look ahead;
+    those that drive a whole browser cannot be told from people. So it is a hint (decision 0018).
+    """
+    said = request.headers
+    return (
+        said.get("Sec-Fetch-Mode") == "navigate"
+        and said.get("Sec-Fetch-Dest") == "document"
+        and not any(name in said for name in ("Purpose", "Sec-Purpose", "X-Purpose", "X-Moz"))
+        and request.method == "GET"
+    )
 
 
 def _view(slug: str) -> TransferView:

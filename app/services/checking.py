@@ -18,7 +18,7 @@ from app.clock import db_now
 from app.db import db, discard, release, transaction
 from app.errors import Gone, Invalid, Unavailable
 from app.models import Failure, File, Problem, State, Transfer, Upload, UploadState
-from app.services import audit, uploads
+from app.services import audit, delivery, uploads
 from app.services.transfers import files_of, of_id
 from app.services.uploads import Outcome
 
@@ -208,6 +208,7 @@ def _settle(lease: leases.Lease, failed: dict[uuid.UUID, Outcome]) -> None:
                 _name_problems(lease.transfer_id, failed)
         elif lifecycle.move(lease.transfer_id, State.READY, lease.is_mine, _all_complete(lease)):
             _forget_problems(lease.transfer_id)
+            delivery.announce(lease.transfer_id)
         crash.point("process.5")
 
 

@@ -20,8 +20,8 @@ from app.db import db, transaction
 from app.dispositions import attachment
 from app.errors import Gone, NotFound, PasswordNeeded, WrongState
 from app.extensions import storage
-from app.models import Download, File, State, Transfer, UploadState
-from app.services import audit, locks
+from app.models import Download, File, Recipient, State, Transfer, UploadState
+from app.services import audit, delivery, locks
 from app.services.transfers import files_of
 
 _SHOWN_AS = {
@@ -58,6 +58,8 @@ class TransferView:
     total_size: int = 0
     checked_count: int = 0
     files: Sequence[File] = field(default_factory=list)
+    # Whose own link this is; None for the transfer's.
+    recipient_id: uuid.UUID | None = None
 
     @property
     def file_count(self) -> int:
@@ -89,7 +91,7 @@ def view(slug: str, visitor: str | None = None, proof: str | None = None) -> Tra
     transfer, is_due = _by_slug(slug)
     state = _state_shown(transfer, is_due)
     if not locks.is_open(transfer, proof):
-        return _locked_view(transfer, state)
+        return _locked_view(transfer, state, slug)
     if state == "limit_reached" and _counted(transfer.id, visitor):
         state = "ready"
     files = [] if state in _ENDED else files_of(transfer.id)
@@ -97,8 +99,9 @@ def view(slug: str, visitor: str | None = None, proof: str | None = None) -> Tra
     is_told = state != "deleted"
     return TransferView(
         id=transfer.id,
-        slug=transfer.slug,
-        link=links.transfer_url(transfer.slug),
+        # The link that was asked for, and no other: a recipient's own tells nobody the transfer's.
+        slug=slug,
+        link=links.transfer_url(slug),
         state=state,
         title=transfer.title if is_told else "",
         message=transfer.message if is_told else "",
@@ -110,15 +113,16 @@ def view(slug: str, visitor: str | None = None, proof: str | None = None) -> Tra
         total_size=sum(file.size for file in files),
         checked_count=sum(file.upload.state is UploadState.COMPLETE for file in files),
         files=files,
+        recipient_id=_recipient_of(transfer, slug),
     )
 
 
-def _locked_view(transfer: Transfer, state: str) -> TransferView:
+def _locked_view(transfer: Transfer, state: str, slug: str) -> TransferView:
     """That it needs a password, or has ended for good; nothing else is even looked up."""
     return TransferView(
         id=transfer.id,
-        slug=transfer.slug,
-        link=links.transfer_url(transfer.slug),
+        slug=slug,
+        link=links.transfer_url(slug),
         state=state if state in _OVER else "password_needed",
         title="",
         message="",
@@ -127,6 +131,7 @@ def _locked_view(transfer: Transfer, state: str) -> TransferView:
         max_downloads=None,
         downloads_left=None,
         sent_size=0,
+        recipient_id=_recipient_of(transfer, slug),
     )
 
 
@@ -188,18 +193,27 @@ def file_url(slug: str, file_id: uuid.UUID, visitor: str | None, proof: str | No
     file = _file_of(transfer, file_id)
     if transfer.state is not State.READY:
         raise WrongState("This file has not arrived completely yet.")
-    count_once(transfer.id, file_id, visitor)
+    count_once(transfer.id, file_id, visitor, _recipient_of(transfer, slug))
     return storage.get_url(
         file.upload.key, attachment(file.name), settings.download_url_ttl_in_seconds
     )
 
 
-def count_once(transfer_id: uuid.UUID, file_id: uuid.UUID, visitor: str | None) -> None:
+def count_once(
+    transfer_id: uuid.UUID,
+    file_id: uuid.UUID,
+    visitor: str | None,
+    recipient_id: uuid.UUID | None = None,
+) -> None:
     """Count this visitor's download, unless it was counted within the window. Raises Gone.
 
     One conditional UPDATE decides, so of any number at once exactly as many as are left pass.
     """
     if _counted(transfer_id, visitor):
+        if recipient_id is not None:
+            # Counted for somebody else at the same browser, maybe; these have it now too.
+            with transaction():
+                delivery.note_download(transfer_id, recipient_id)
         return
     with transaction():
         # One at a time for each transfer: two clicks of one browser must not count twice.
@@ -210,8 +224,14 @@ def count_once(transfer_id: uuid.UUID, file_id: uuid.UUID, visitor: str | None) 
             state = _state_shown(*_by_id(transfer_id))
             raise Gone(_ENDED.get(state, _ENDED["limit_reached"]), reason=state)
         db.session.add(
-            Download(transfer_id=transfer_id, file_id=file_id, visitor_hash=_hash(visitor))
+            Download(
+                transfer_id=transfer_id,
+                file_id=file_id,
+                visitor_hash=_hash(visitor),
+                recipient_id=recipient_id,
+            )
         )
+        delivery.note_download(transfer_id, recipient_id)
         audit.note("download", transfer_id)
 
 
@@ -254,7 +274,22 @@ def _hash(visitor: str | None) -> bytes | None:
 
 
 def _by_slug(slug: str) -> tuple[Transfer, bool]:
-    return _one(Transfer.slug == slug)
+    """The transfer of a link: its own, or a recipient's. Raises NotFound, Gone if taken back."""
+    own = select(Recipient.transfer_id).where(Recipient.slug == slug).scalar_subquery()
+    transfer, is_due = _one(or_(Transfer.slug == slug, Transfer.id == own))
+    if transfer.slug != slug:
+        revoked = select(Recipient.id).where(
+            Recipient.slug == slug, Recipient.revoked_at.is_not(None)
+        )
+        if db.session.scalar(revoked) is not None:
+            raise Gone("This link was taken back by its sender.", reason="revoked")
+    return transfer, is_due
+
+
+def _recipient_of(transfer: Transfer, slug: str) -> uuid.UUID | None:
+    if transfer.slug == slug:
+        return None
+    return db.session.scalar(select(Recipient.id).where(Recipient.slug == slug))
 
 
 def _by_id(transfer_id: uuid.UUID) -> tuple[Transfer, bool]:

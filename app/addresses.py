@@ -29,6 +29,7 @@ def normalised(given: str) -> str:
             check_deliverability=False,
             allow_quoted_local=False,
             allow_domain_literal=False,
+            strict=True,
         )
     except EmailNotValidError as error:
         raise NotAnAddress(given) from error

@@ -127,8 +127,8 @@ def _mail_url(value: str) -> str:
 
 
 def _mail_from(value: str) -> str:
-    name, address = parseaddr(value.strip())
-    if not re.fullmatch(r"[\w.+-]+@[A-Za-z0-9.-]+", address, re.ASCII) or not name.isprintable():
+    _, address = parseaddr(value.strip())
+    if not re.fullmatch(r"[\w.+-]+@[A-Za-z0-9.-]+", address, re.ASCII) or not value.isprintable():
         raise ValueError("must be an address such as Beeline <files@send.example.org>")
     return value.strip()
 

@@ -30,7 +30,7 @@ from embedded.s3.sigv4 import Credentials
 from embedded.s3.store import Store
 from tests.factories import Sender
 from tests.lab.mailserver import MailServer
-from tests.mail import turn_off, turn_on
+from tests.mail import forget_limits, turn_off, turn_on
 
 SECRET = "a-secret-for-tests-only-0123456789abcdef"
 S3_NAMES = ("ENDPOINT_URL", "BUCKET", "REGION", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
@@ -185,8 +185,9 @@ def configure(app: Flask) -> Iterator[Callable[..., None]]:
 
 
 @pytest.fixture
-def mail(configure: Callable[..., None]) -> Iterator[MailServer]:
-    """Mail is on, and goes to a server of this test's."""
+def mail(configure: Callable[..., None], environ: dict[str, str]) -> Iterator[MailServer]:
+    """Mail is on, and goes to a server of this test's; nobody has asked for a code yet."""
+    forget_limits(environ)
     with MailServer() as server:
         turn_on(configure, server.url)
         yield server

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import redis
 from flask import Flask
 from sqlalchemy import update
 
@@ -26,6 +27,14 @@ def turn_on(configure: Callable[..., None], url: str, **more: Any) -> None:
 def turn_off() -> None:
     """As it was: there is none."""
     mailer._open = None
+
+
+def forget_limits(environ: dict[str, str]) -> None:
+    """What was counted in Redis of this test's address."""
+    known = redis.Redis.from_url(environ["REDIS_URL"])
+    for key in known.scan_iter("LIMITS:*"):
+        known.delete(key)
+    known.close()
 
 
 def word_of(email: str = ADA) -> str:

@@ -7,6 +7,7 @@ most once.
 
 import logging
 import time
+import uuid
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -32,6 +33,8 @@ CLAIM_SECONDS = 180
 TURN_SECONDS = 100
 # How long to leave a mail alone after each failure: about a day, all together.
 BACKOFF_SECONDS = (60, 300, 900, 1800, 3600, 7200, *[14400] * 5)
+# A mail that was claimed so often without a word on what became of it.
+SUSPECT = 3
 # Whoever gets these has not asked for them.
 _UNASKED = [*delivery.TO_RECIPIENT, MailKind.CODE]
 
@@ -57,7 +60,7 @@ def _claim() -> list[OutboxMail]:
     with transaction():
         # One at a time: what each address gets in an hour is counted before anything is taken.
         shares.hold()
-        chosen = db.session.scalars(_next(min(BATCH, shares.left_to_hand_over()))).all()
+        chosen = _without_suspects(_next(min(BATCH, shares.left_to_hand_over())))
         free = (
             select(OutboxMail.id)
             .where(OutboxMail.id.in_(chosen), _is_due(OutboxMail))
@@ -77,6 +80,18 @@ def _claim() -> list[OutboxMail]:
         ).all()
     # Of one transfer together, and codes, for which somebody waits, before all others.
     return sorted(claimed, key=lambda m: (m.kind is not MailKind.CODE, str(m.transfer_id), m.kind))
+
+
+def _without_suspects(chosen: Any) -> Sequence[uuid.UUID]:
+    """Whoever claimed a mail again and again never came to its end: such a one goes alone, lest it
+    take the others along."""
+    rows = db.session.execute(
+        select(OutboxMail.id, OutboxMail.attempt_count, OutboxMail.failure).where(
+            OutboxMail.id.in_(chosen)
+        )
+    ).all()
+    suspects = [one for one, count, failure in rows if count >= SUSPECT and failure is None]
+    return [one for one, _, _ in rows if one not in suspects] or suspects[:1]
 
 
 def _next(limit: int) -> Any:
@@ -134,6 +149,9 @@ def _send(batch: Sequence[OutboxMail]) -> tuple[int, bool]:
 
 
 def _send_one(line: Line, mail: OutboxMail) -> bool:
+    if mail.attempt_count > len(BACKOFF_SECONDS) + 1:
+        _settle(mail, Outcome(Fate.LATER, "Every attempt ended before its end."))
+        return False
     try:
         letter = letters.compose(mail)
         release()

@@ -40,7 +40,9 @@ class Caught:
 class MailServer:
     """Takes every mail unless told otherwise; `caught` are those that it answered 250 for."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: Any) -> None:
+        """`options` are aiosmtpd's own: TLS, who may come in, what is offered."""
+        self._options = {"enable_SMTPUTF8": True, "hostname": "mail.test"} | options
         self.caught: list[Caught] = []
         self.connections = 0
         # What an address is answered with: once for each entry, the last one for good.
@@ -48,6 +50,7 @@ class MailServer:
         # Addresses whose mail is taken, but whose line is cut before that is said; once for each.
         self.drops: list[str] = []
         self.delay_seconds = 0.0
+        self.was_tls = False
         self.attempts: Counter[str] = Counter()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -83,6 +86,7 @@ class MailServer:
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: Any
     ) -> str:
         self.attempts[address] += 1
+        self.was_tls = session.ssl is not None
         if self.delay_seconds:
             await asyncio.sleep(self.delay_seconds)
         answers = self.answers.get(address, [])
@@ -107,7 +111,7 @@ class MailServer:
     async def _listen(self) -> asyncio.Server:
         def connection() -> SMTP:
             self.connections += 1
-            made = SMTP(self, enable_SMTPUTF8=True)
+            made = SMTP(self, **self._options)
             made.number = self.connections  # type: ignore[attr-defined]
             return made
 

@@ -1,0 +1,108 @@
+"""F47: a worker that dies between handing over and noting it; and several at once."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import pytest
+from flask import Flask
+
+from app.db import db
+from app.services import outbox
+from tests.factories import Sender
+from tests.faults.test_crashes import STEPS
+from tests.lab.crasher import DIED, Crasher
+from tests.lab.mailserver import MailServer
+from tests.mail import ADA, addressed, pass_time, send_mail, states
+
+pytestmark = pytest.mark.real_commits
+PEOPLE = [f"p{n}@example.org" for n in range(4)]
+EVERYBODY = [*PEOPLE, ADA]
+
+
+@pytest.fixture
+def crasher(mail: MailServer, environ: dict[str, str]) -> Iterator[Crasher]:
+    made = Crasher(environ | {"MAIL_URL": mail.url, "MAIL_FROM": "bee@send.example.org"})
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("step", [s for s in STEPS if s.startswith("mail.")])
+def test_f47_each_death_doubles_one_mail_at_most(
+    step: str, app: Flask, crasher: Crasher, sender: Sender, mail: MailServer
+) -> None:
+    sent = addressed(sender.ready(), *PEOPLE)
+    deaths = 4
+    for _ in range(deaths):
+        assert crasher.run("send_mail", dies_at=step) == DIED
+        assert sent.show()["status"] == "READY"
+        # The claim lapses; whoever comes next goes on.
+        pass_time(app, seconds=outbox.CLAIM_SECONDS + 1)
+    assert crasher.run("send_mail") == 0
+    got = Counter(one.to for one in mail.caught)
+    assert set(got) == set(EVERYBODY)
+    assert set(states(sent).values()) == {"sent"}
+    assert sum(got.values()) - len(EVERYBODY) <= (deaths if step == "mail.2" else 0)
+    for person in EVERYBODY:
+        assert len({one.message["Message-ID"] for one in mail.to(person)}) == 1
+    assert send_mail(app) == 0
+
+
+def test_six_workers_at_once_send_each_mail_once(
+    app: Flask, sender: Sender, mail: MailServer, configure, monkeypatch
+) -> None:
+    configure(max_sends_per_hour=100, max_mails_per_recipient_per_hour=100)
+    monkeypatch.setattr(outbox, "BATCH", 3)
+    for _ in range(6):
+        addressed(sender.ready(), *PEOPLE)
+    configure(max_mails_per_recipient_per_hour=5)
+    gate = threading.Barrier(6)
+
+    def work(_: int) -> int:
+        with app.app_context():
+            gate.wait()
+            try:
+                return outbox.send_due()
+            finally:
+                db.session.remove()
+
+    with ThreadPoolExecutor(6) as pool:
+        taken = list(pool.map(work, range(6)))
+    # Five an hour for each recipient, however many ask; senders are told of all six.
+    assert Counter(one.to for one in mail.caught) == dict.fromkeys(PEOPLE, 5) | {ADA: 6}
+    assert sum(taken) == 26
+    assert len({one.message["Message-ID"] for one in mail.caught}) == 26
+
+
+def test_a_mail_that_kills_whoever_takes_it_takes_no_other_along(
+    app: Flask, sender: Sender, mail: MailServer, monkeypatch
+) -> None:
+    addressed(sender.ready(), *PEOPLE)
+    compose = outbox.letters.compose
+
+    def die_of_one(row):
+        if row.email == PEOPLE[0]:
+            raise KeyboardInterrupt  # as near to a death as a thread can come
+        return compose(row)
+
+    monkeypatch.setattr(outbox.letters, "compose", die_of_one)
+    for _ in range(20):
+        with suppress(KeyboardInterrupt):
+            send_mail(app)
+        pass_time(app, seconds=outbox.CLAIM_SECONDS + 1)
+    # It is given up, and that is told.
+    told = Counter(one.to for one in mail.caught)
+    assert told == dict.fromkeys(PEOPLE[1:], 1) | {ADA: 2}
+
+
+def test_a_worker_that_is_told_to_stop_leaves_the_rest_to_others(
+    app: Flask, sender: Sender, mail: MailServer, monkeypatch
+) -> None:
+    addressed(sender.ready(), *PEOPLE)
+    monkeypatch.setattr(outbox, "TURN_SECONDS", -1)
+    assert send_mail(app) == 0
+    monkeypatch.undo()
+    assert send_mail(app) == 5
+    assert max(Counter(one.to for one in mail.caught).values()) == 1

@@ -248,7 +248,14 @@ def announce(transfer_id: uuid.UUID) -> None:
 
     Call in transaction(). Repeating it adds nothing.
     """
-    count = put(
+    count = put(announcement().where(Recipient.transfer_id == transfer_id))
+    if tell_sender(transfer_id, MailKind.SENT, n=1) or count:
+        jobs.SEND_MAIL.later()
+
+
+def announcement() -> Any:
+    """The query for "files for you" to all who are to get it, as put() takes it."""
+    return (
         select(
             func.gen_random_uuid(),
             kind_of(MailKind.FILES_FOR_YOU),
@@ -260,14 +267,11 @@ def announce(transfer_id: uuid.UUID) -> None:
         )
         .join(Transfer, Transfer.id == Recipient.transfer_id)
         .where(
-            Recipient.transfer_id == transfer_id,
             Recipient.asked_at.is_not(None),
             Recipient.revoked_at.is_(None),
             Transfer.sender_confirmed_at.is_not(None),
         )
     )
-    if tell_sender(transfer_id, MailKind.SENT, n=1) or count:
-        jobs.SEND_MAIL.later()
 
 
 def note_opened(recipient_id: uuid.UUID) -> None:

@@ -33,7 +33,7 @@ def queue_news() -> int:
     """Job: queue reminders and warnings that are due, and forget what is old; how many mails."""
     count = 0
     if settings.sends_mail:
-        for news in (_reminders, _nobody_downloaded, _expires_soon):
+        for news in (_unannounced, _unsent, _reminders, _nobody_downloaded, _expires_soon):
             count += _in_batches(news)
     _forget()
     upkeep.note_run("news.queue_news")
@@ -51,6 +51,27 @@ def _in_batches(news: Callable[[], Any]) -> int:
         if put < BATCH:
             break
     return count
+
+
+def _unannounced() -> Any:
+    """What announce() would have queued: a process from before there was mail made them ready."""
+    return (
+        delivery.announcement()
+        .where(_is_just_ready(), _is_new(MailKind.FILES_FOR_YOU, Recipient.id, Recipient.ask_count))
+        .limit(BATCH)
+    )
+
+
+def _unsent() -> Any:
+    return _to_senders(MailKind.SENT, literal(1), _is_just_ready())
+
+
+def _is_just_ready() -> Any:
+    return and_(
+        Transfer.state == State.READY,
+        Transfer.expires_at > db_now(),
+        Transfer.ready_at > db_now() - timedelta(days=1),
+    )
 
 
 def _reminders() -> Any:

@@ -114,6 +114,19 @@ def test_a_sender_hears_that_it_ends_once_for_each_date(
     assert queue_news(app) == 0
 
 
+def test_what_was_made_ready_by_a_process_that_knows_no_mail_is_announced(
+    app: Flask, sender: Sender, mail: MailServer, monkeypatch: Any
+) -> None:
+    """As during a release: the worker of the release before was quicker."""
+    sent = addressed(sender.create().upload(), BO)
+    with monkeypatch.context() as before:
+        before.setattr(delivery, "announce", lambda transfer_id: None)
+        sent.complete().process()
+    assert send_mail(app) == 0
+    assert [queue_news(app) for _ in range(2)] == [2, 0]
+    assert send_mail(app) == 2
+
+
 def test_news_are_queued_set_by_set(
     app: Flask, sender: Sender, mail: MailServer, monkeypatch: Any
 ) -> None:

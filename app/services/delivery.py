@@ -248,6 +248,8 @@ def announce(transfer_id: uuid.UUID) -> None:
 
     Call in transaction(). Repeating it adds nothing.
     """
+    if not settings.sends_mail:
+        return
     count = put(announcement().where(Recipient.transfer_id == transfer_id))
     if tell_sender(transfer_id, MailKind.SENT, n=1) or count:
         jobs.SEND_MAIL.later()

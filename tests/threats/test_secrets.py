@@ -286,6 +286,10 @@ def wait_for(world: World, url: str, mine: dict[str, str], status: str) -> None:
     [
         ("https://s3/b/k?X-Amz-Signature=ab&X-Amz-Date=1 failed", "https://s3/b/k?... failed"),
         ('GET "/d/abcdefghijklmnop" 500', 'GET "/d/..." 500'),
+        ("GET /m/extend/1b2c3d4e-5f.AbC-_d 409", "GET /m/extend/... 409"),
+        ("GET /m/1b2c3d4e-5f.AbC-_d", "GET /m/..."),
+        ("POST /u/626f406578.AbC-_d", "POST /u/..."),
+        ("smtp://who:password@h:587 refused", "smtp://...@h:587 refused"),
         ("redis://:password@h:1/0 refused", "redis://...@h:1/0 refused"),
         ("{'Authorization': 'Bearer abc-def'}", "{'Authorization': 'Bearer ...'}"),
         ("violates check\nDETAIL:  Failing row (a,\nb).\n", "violates check\nDETAIL: ..."),

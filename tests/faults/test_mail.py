@@ -1,6 +1,9 @@
 """F47: a worker that dies between handing over and noting it; and several at once."""
 
+import itertools
 import threading
+import time
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +12,8 @@ from contextlib import suppress
 import pytest
 from flask import Flask
 
-from app.db import db
-from app.services import outbox
+from app.db import db, transaction
+from app.services import delivery, outbox, shares
 from tests.factories import Sender
 from tests.faults.test_crashes import STEPS
 from tests.lab.crasher import DIED, Crasher
@@ -74,6 +77,62 @@ def test_six_workers_at_once_send_each_mail_once(
     assert Counter(one.to for one in mail.caught) == dict.fromkeys(PEOPLE, 5) | {ADA: 6}
     assert sum(taken) == 26
     assert len({one.message["Message-ID"] for one in mail.caught}) == 26
+
+
+def test_six_workers_at_once_keep_to_the_installations_share(
+    app: Flask, sender: Sender, mail: MailServer, configure, monkeypatch
+) -> None:
+    """Each has counted before any of them has claimed, unless they take turns."""
+    for number in range(4):
+        addressed(sender.ready(), *PEOPLE, sender=f"{number}@example.org")
+    configure(max_mails_per_hour=9)
+    turns = itertools.count()
+    left = shares.left_to_hand_over
+    monkeypatch.setattr(
+        shares, "left_to_hand_over", lambda: (left(), time.sleep(0.1 * next(turns)))[0]
+    )
+    gate = threading.Barrier(6)
+
+    def work(_: int) -> int:
+        with app.app_context():
+            gate.wait()
+            try:
+                return outbox.send_due()
+            finally:
+                db.session.remove()
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sum(pool.map(work, range(6))) == 9
+    assert len(mail.caught) == 9
+
+
+def test_a_download_that_is_just_being_noted_is_told(
+    app: Flask, sender: Sender, mail: MailServer
+) -> None:
+    """Its mail waits already; whoever would send it now must not miss it."""
+    sent = addressed(sender.ready(), *PEOPLE[:2])
+    send_mail(app)
+    first, second = (uuid.UUID(one["id"]) for one in sent.show()["recipients"])
+    with app.app_context(), transaction():
+        delivery.note_download(sent.id, first)
+    pass_time(app, minutes=6)
+    noted, go_on = threading.Event(), threading.Event()
+
+    def note_slowly() -> None:
+        with app.app_context(), transaction():
+            delivery.note_download(sent.id, second)
+            noted.set()
+            assert go_on.wait(10)
+
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(note_slowly)
+        assert noted.wait(10)
+        taken = send_mail(app)
+        go_on.set()
+        other.result()
+    taken += send_mail(app)
+    assert taken == 1
+    assert mail.caught[-1].subject == "2 people have downloaded 1 file"
 
 
 def test_a_mail_that_kills_whoever_takes_it_takes_no_other_along(

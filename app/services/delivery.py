@@ -79,7 +79,7 @@ def address(transfer: Transfer, changes: dict[str, Any]) -> Transfer:
 
 
 def recipients_of(transfer_id: uuid.UUID) -> list[Recipient]:
-    """Everybody there ever was, in the order they were named."""
+    """Everybody there ever was, whoever was named first before the others."""
     found = db.session.scalars(
         select(Recipient)
         .where(Recipient.transfer_id == transfer_id)
@@ -133,7 +133,8 @@ def send_again(transfer: Transfer, recipient_id: uuid.UUID) -> None:
             raise NotFound("This transfer has no such recipient.")
         if one.revoked_at is not None or row.sender_confirmed_at is None:
             raise WrongState("This recipient gets no mail.")
-        shares.check_address(one.email) if not _is_recent(one) else _too_soon()
+        if _is_recent(one):
+            raise WrongState("This recipient was mailed within the last hour.")
         one.asked_at, one.failed_at, one.failure = None, None, None
         _ask(row)
         audit.note("send again", row.id)
@@ -144,10 +145,6 @@ def _is_recent(one: Recipient) -> bool:
         Recipient.id == one.id, Recipient.asked_at > db_now() - shares.HOUR
     )
     return db.session.scalar(recent) is not None
-
-
-def _too_soon() -> None:
-    raise WrongState("This recipient was mailed within the last hour.")
 
 
 def _checked(transfer: Transfer, changes: dict[str, Any]) -> list[str] | None:
@@ -206,18 +203,40 @@ def _set_sender(row: Transfer, changes: dict[str, Any]) -> None:
 
 def _set_recipients(transfer_id: uuid.UUID, wanted: Sequence[str]) -> None:
     known = {one.email: one for one in recipients_of(transfer_id)}
+    back = [one for one in known.values() if one.revoked_at is not None and one.email in wanted]
+    # Before any recipient is touched: whoever settles a mail goes from its row to theirs.
+    _take_up_dropped(back)
     for email, one in known.items():
         if email not in wanted:
             if one.asked_at is None:
                 db.session.delete(one)
             else:
                 one.revoked_at = one.revoked_at or db.session.scalar(select(db_now()))
-        elif one.revoked_at is not None:
-            one.revoked_at = one.asked_at = one.failed_at = one.failure = None
+    for one in back:
+        # Mailed again when an hour has passed; else who is taken out and put in again and again
+        # would be mailed each time.
+        one.asked_at = one.asked_at if _is_recent(one) else None
+        one.revoked_at = one.failed_at = one.failure = None
     for email in wanted:
         if email not in known:
             slug = secrets.token_urlsafe(24)
             db.session.add(Recipient(transfer_id=transfer_id, email=email, slug=slug))
+
+
+def _take_up_dropped(recipients: Sequence[Recipient]) -> None:
+    """Mails that were not sent because the link had been taken back are to be sent after all."""
+    taken_up = db.session.execute(
+        update(OutboxMail)
+        .where(
+            OutboxMail.recipient_id.in_([one.id for one in recipients]),
+            OutboxMail.kind == MailKind.FILES_FOR_YOU,
+            OutboxMail.state == MailState.DROPPED,
+        )
+        .values(state=MailState.WAITING, due_at=db_now(), attempt_count=0)
+        .execution_options(synchronize_session=False)
+    )
+    if taken_up.rowcount:
+        jobs.SEND_MAIL.later()
 
 
 def _ask(row: Transfer) -> None:

@@ -113,11 +113,32 @@ def test_who_is_left_out_of_the_list_loses_the_link_and_may_come_back(
     addressed(sent, CY)
     assert states(sent) == {BO: "revoked", CY: "sent"}
     assert app.test_client().get(f"/d/{slug}").status_code == 410
-    addressed(sent, CY, BO)
+    for _ in range(3):
+        addressed(sent, CY)
+        addressed(sent, CY, BO)
     assert app.test_client().get(f"/d/{slug}").status_code == 200
+    assert send_mail(app) == 0, "not again within the hour"
+    pass_time(app, hours=1, seconds=1)
+    addressed(sent, CY)
+    addressed(sent, CY, BO)
     assert send_mail(app) == 1
     assert [one.to for one in mail.caught].count(BO) == 2
     assert [one.to for one in mail.caught].count(CY) == 1
+
+
+def test_who_comes_back_before_the_mail_was_sent_is_mailed_once(
+    app: Flask, sender: Sender, mail: MailServer
+) -> None:
+    sent = addressed(sender.ready(), BO, CY)
+    addressed(sent, CY)
+    send_mail(app)
+    assert mail.to(BO) == []
+    for _ in range(3):
+        addressed(sent, CY, BO)
+        addressed(sent, CY)
+    addressed(sent, CY, BO)
+    send_mail(app)
+    assert [len(mail.to(one)) for one in (BO, CY)] == [1, 1]
 
 
 def test_an_ended_transfer_takes_no_recipients(sender: Sender, mail: MailServer) -> None:

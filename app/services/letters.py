@@ -31,10 +31,10 @@ TEMPLATES = Path(__file__).parents[2] / "templates" / "mail"
 MOST_ROWS = 20
 WANTS_NONE = "This person wants no mail from here."
 # With a scheme or a www it was meant as a link; a bare name only becomes one in some programs.
-_LINK = re.compile(r"(?:\b[a-z][a-z0-9+.-]*://|\bwww\.)\S+", re.IGNORECASE)
+_LINK = re.compile(r"(?:[a-z][a-z0-9+.-]{0,30}://|www\.)\S+", re.IGNORECASE)
 _BARE = re.compile(r"(?<=\w)[.](?=[^\W\d_]{2})")
 # Marks that turn the direction of what follows: a subject must read as it is.
-_TURNS = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+_TURNS = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 _FOR_READY = {*delivery.TO_RECIPIENT, MailKind.NOBODY_DOWNLOADED, MailKind.EXPIRES_SOON}
 
 

@@ -69,6 +69,7 @@ def caught(app: Flask, sender: Sender, mail: MailServer) -> dict[str, Caught]:
 
 
 def test_every_mail(chromium: Browser, caught: dict[str, Caught]) -> None:
+    assert "for notes.<br><br>Ada" in caught["files_for_you"].body("html")
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     asked: list[str] = []
     wrong: list[Any] = []

@@ -13,12 +13,13 @@ import pytest
 from flask import Flask
 
 from app.db import db, transaction
-from app.services import delivery, outbox, shares
-from tests.factories import Sender
+from app.services import checking, delivery, outbox, shares
+from tests.factories import Sender, Sent
 from tests.faults.test_crashes import STEPS
 from tests.lab.crasher import DIED, Crasher
 from tests.lab.mailserver import MailServer
-from tests.mail import ADA, addressed, pass_time, send_mail, states
+from tests.mail import ADA, addressed, pass_time, send_mail, states, word_of
+from tests.test_races import at_once
 
 pytestmark = pytest.mark.real_commits
 PEOPLE = [f"p{n}@example.org" for n in range(4)]
@@ -104,6 +105,27 @@ def test_six_workers_at_once_keep_to_the_installations_share(
     with ThreadPoolExecutor(6) as pool:
         assert sum(pool.map(work, range(6))) == 9
     assert len(mail.caught) == 9
+
+
+def test_recipients_named_while_it_becomes_ready_are_mailed_once(
+    app: Flask, sender: Sender, mail: MailServer, configure
+) -> None:
+    configure(max_sends_per_hour=100, max_mails_per_recipient_per_hour=100)
+    for _ in range(5):
+        sent = sender.create().upload().complete()
+        body = {"recipients": PEOPLE, "sender_email": ADA, "sender_token": word_of()}
+
+        def act(index: int, sent: Sent = sent, body: dict = body) -> None:
+            if index:
+                checking.process(str(sent.id))
+            else:
+                answer = app.test_client().patch(sent.url, json=body, headers=sent.headers)
+                assert answer.status_code == 200
+
+        at_once(app, 2, act)
+        send_mail(app)
+        assert set(states(sent).values()) == {"sent"}
+    assert Counter(one.to for one in mail.caught) == dict.fromkeys(EVERYBODY, 5)
 
 
 def test_a_download_that_is_just_being_noted_is_told(

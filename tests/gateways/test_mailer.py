@@ -2,6 +2,7 @@
 
 import ssl
 import subprocess
+import urllib.request
 from dataclasses import replace
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -15,6 +16,7 @@ from botocore.stub import ANY, Stubber
 from app import config
 from app.gateways import mailer as gateway
 from app.gateways.mailer import Fate, Mailer
+from embedded import services
 from tests.lab.mailserver import MailServer
 from tests.lab.proxy import Proxy
 from tests.test_config import GOOD
@@ -173,6 +175,14 @@ def test_an_address_that_cannot_be_meant_is_refused_without_repeating_it(url: st
 def test_a_from_that_cannot_be_meant_is_refused(given: str) -> None:
     with pytest.raises(config.ConfigError, match="MAIL_FROM"):
         config.load(GOOD | {"MAIL_FROM": given})
+
+
+def test_what_make_run_embeds_takes_our_letters() -> None:
+    with services.started(["mail"]) as environ:
+        with mailer_to(environ["MAIL_URL"], base_url="http://127.0.0.1:8000").line() as line:
+            assert line.send(letter("jürgen@exämple.org"), "jürgen@exämple.org").fate is Fate.TAKEN
+        with urllib.request.urlopen(environ["MAIL_PAGE_URL"], timeout=10) as page:
+            assert "jürgen@exämple.org" in page.read().decode()
 
 
 # -- elsewhere -----------------------------------------------------------------------------------

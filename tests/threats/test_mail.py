@@ -167,6 +167,7 @@ TITLES = [
     "😀" * 200,
     "Bcc: eve@example.org",
     "a\u200b\u2066b",
+    "1http://evil.example",
 ]
 
 

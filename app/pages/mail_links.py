@@ -9,7 +9,7 @@ from app.config import settings
 from app.doors import limit_unknown
 from app.extensions import csrf
 from app.models import Transfer
-from app.services import delivery
+from app.services import mail_links
 
 bp = Blueprint("mail_links", __name__)
 limit_unknown(bp)
@@ -18,8 +18,8 @@ limit_unknown(bp)
 @bp.get("/u/<seal>")
 def show_opt_out(seal: str) -> str:
     """Which address, and the button."""
-    email = delivery.opting_out(seal)
-    return _opt_out_page(seal, email, is_done=delivery.has_opted_out(email))
+    email = mail_links.opting_out(seal)
+    return _opt_out_page(seal, email, is_done=mail_links.has_opted_out(email))
 
 
 @bp.post("/u/<seal>")
@@ -28,21 +28,21 @@ def show_opt_out(seal: str) -> str:
 @csrf.exempt
 def opt_out(seal: str) -> str:
     """No mail to this address any more."""
-    email = delivery.opting_out(seal)
-    delivery.opt_out(email)
+    email = mail_links.opting_out(seal)
+    mail_links.opt_out(email)
     return _opt_out_page(seal, email, is_done=True)
 
 
 @bp.get("/m/extend/<seal>")
 def show_extension(seal: str) -> str:
     """What it is about, and the button."""
-    return _extend_page(delivery.to_extend(seal), is_done=False)
+    return _extend_page(mail_links.to_extend(seal), is_done=False)
 
 
 @bp.post("/m/extend/<seal>")
 def extend_transfer(seal: str) -> str:
     """More time, and more downloads where they are used up."""
-    return _extend_page(delivery.extend(delivery.to_extend(seal)), is_done=True)
+    return _extend_page(mail_links.extend(mail_links.to_extend(seal)), is_done=True)
 
 
 def _extend_page(transfer: Transfer, *, is_done: bool) -> str:
@@ -51,7 +51,7 @@ def _extend_page(transfer: Transfer, *, is_done: bool) -> str:
         transfer=transfer,
         is_done=is_done,
         days=settings.default_expires_in_days,
-        downloads=delivery.MORE_DOWNLOADS,
+        downloads=mail_links.MORE_DOWNLOADS,
     )
 
 

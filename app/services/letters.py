@@ -24,7 +24,7 @@ from app.config import settings
 from app.db import db, transaction
 from app.extensions import mailer
 from app.models import File, MailKind, OutboxMail, Recipient, SenderCode, State, Transfer, Upload
-from app.services import delivery, senders
+from app.services import delivery, mail_links, senders
 from app.words import counted, filesize, plain_date
 
 TEMPLATES = Path(__file__).parents[2] / "templates" / "mail"
@@ -121,22 +121,22 @@ def _news(mail: OutboxMail) -> dict[str, Any] | None:
         "has_password": transfer.password_hash is not None,
         "downloads_left": _left(transfer),
         "link": links.transfer_url(transfer.slug),
-        "manage_link": links.manage_url(delivery.manage_token(transfer)),
-        "extend_link": links.extend_url(delivery.extend_seal(transfer)),
+        "manage_link": links.manage_url(mail_links.manage_token(transfer)),
+        "extend_link": links.extend_url(mail_links.extend_seal(transfer)),
         **more,
     }
 
 
 def _to_recipient(mail: OutboxMail, transfer: Transfer) -> dict[str, Any] | None:
     one = db.session.get(Recipient, mail.recipient_id, populate_existing=True)
-    if one is None or one.revoked_at is not None or delivery.has_opted_out(mail.email):
+    if one is None or one.revoked_at is not None or mail_links.has_opted_out(mail.email):
         return None
     if mail.kind is MailKind.REMINDER and one.downloaded_at is not None:
         return None
     # Not the transfer's own: by this one it is known who has come.
     return {
         "link": links.transfer_url(one.slug),
-        "opt_out_link": links.opt_out_url(delivery.opt_out_seal(mail.email)),
+        "opt_out_link": links.opt_out_url(mail_links.opt_out_seal(mail.email)),
     }
 
 

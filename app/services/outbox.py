@@ -22,7 +22,7 @@ from app.db import db, discard, release, transaction
 from app.extensions import mailer
 from app.gateways.mailer import Fate, Line, Outcome
 from app.models import MailKind, MailState, OutboxMail, Recipient
-from app.services import delivery, letters, shares, upkeep
+from app.services import delivery, letters, mail_links, shares, upkeep
 
 log = logging.getLogger(__name__)
 
@@ -231,7 +231,7 @@ def _drop(mail: OutboxMail) -> None:
     """It is no longer true, or not wanted: whoever reads the rows sees that it was not sent."""
     with transaction():
         _change(mail, state=MailState.DROPPED, words="", handed_at=None)
-        if mail.kind is MailKind.FILES_FOR_YOU and delivery.has_opted_out(mail.email):
+        if mail.kind is MailKind.FILES_FOR_YOU and mail_links.has_opted_out(mail.email):
             _change_recipient(mail, failed_at=db_now(), failure=letters.WANTS_NONE)
 
 

@@ -219,9 +219,9 @@ def test_links_in_mails_lead_to_one_button(
 def extend_link(live: Stack, link: str) -> str:
     """As the mail to the sender has it."""
     code = (
-        "import sys; from app import create_app; from app.services import delivery, downloads\n"
+        "import sys; from app import create_app; from app.services import downloads, mail_links\n"
         "with create_app().app_context():\n"
-        "    print(delivery.extend_seal(downloads._by_slug(sys.argv[1])[0]))"
+        "    print(mail_links.extend_seal(downloads._by_slug(sys.argv[1])[0]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, link.rpartition("/")[2]],

@@ -14,7 +14,7 @@ from app.config import settings
 from app.db import db
 from app.errors import Gone, NotFound, WrongState
 from app.models import Download, OutboxMail, Recipient, State
-from app.services import delivery, letters, transfers
+from app.services import delivery, letters, mail_links, transfers
 from tests.factories import Sender, Sent
 from tests.lab.mailserver import MailServer
 from tests.mail import ADA, addressed, pass_time, send_mail, states, word_of
@@ -344,6 +344,8 @@ def test_a_question_is_passed_on_once_an_hour_and_one_click_extends(
     download(app, sent, sent.slug)
     with app.app_context():
         transfer = transfers.of_id(sent.id)
+        assert delivery.hears_questions(transfer)
+        assert not delivery.hears_questions(transfers.of_id(sender.ready().id))
         asked = [delivery.pass_on_question(transfer, f"Please {n}") for n in range(3)]
     assert asked == [True, False, False]
     assert send_mail(app) == 1
@@ -367,32 +369,32 @@ def test_extending_revives_what_has_expired_and_nothing_else(
     past = clock.now() - timedelta(minutes=1)
     sent = sender.ready().set(expires_at=past, state=State.EXPIRED, expired_at=past)
     with app.app_context():
-        fresh = delivery.extend(transfers.of_id(sent.id))
+        fresh = mail_links.extend(transfers.of_id(sent.id))
         assert fresh.state is State.READY
         assert fresh.expires_at > clock.now() + timedelta(days=6)
-        again = delivery.extend(fresh)
+        again = mail_links.extend(fresh)
         assert abs(again.expires_at - fresh.expires_at) < timedelta(minutes=1)
         with pytest.raises(WrongState):
-            delivery.extend(transfers.of_id(sender.create().id))
+            mail_links.extend(transfers.of_id(sender.create().id))
         with pytest.raises(WrongState):
-            delivery.extend(transfers.of_id(sender.create().upload().complete().id))
+            mail_links.extend(transfers.of_id(sender.create().upload().complete().id))
         transfers.delete(sent.id)
         with pytest.raises(Gone):
-            delivery.extend(transfers.of_id(sent.id))
+            mail_links.extend(transfers.of_id(sent.id))
 
 
 def test_a_sealed_word_is_good_for_its_own_purpose_only(app: Flask, sender: Sender) -> None:
     sent = sender.ready()
     with app.app_context():
         transfer = transfers.of_id(sent.id)
-        manage, extend = delivery.manage_token(transfer), delivery.extend_seal(transfer)
-        assert delivery.managed(manage).id == delivery.to_extend(extend).id == sent.id
+        manage, extend = mail_links.manage_token(transfer), mail_links.extend_seal(transfer)
+        assert mail_links.managed(manage).id == mail_links.to_extend(extend).id == sent.id
         for wrong in (extend, manage[:-1], f"{sent.id}", "", "x" * 500, manage.replace("-", "_")):
             with pytest.raises(NotFound):
-                delivery.managed(wrong)
+                mail_links.managed(wrong)
         transfers.delete(sent.id)
         with pytest.raises(Gone):
-            delivery.managed(manage)
+            mail_links.managed(manage)
 
 
 # -- who wants none ------------------------------------------------------------------------------
@@ -429,11 +431,11 @@ def test_a_recipient_opts_out_for_good(app: Flask, sender: Sender, mail: MailSer
 
 def test_what_is_kept_of_an_opt_out_is_a_keyed_hash(app: Flask, configure: Any) -> None:
     with app.app_context():
-        delivery.opt_out(BO)
-        assert delivery.has_opted_out(BO)
-        assert not delivery.has_opted_out(CY)
+        mail_links.opt_out(BO)
+        assert mail_links.has_opted_out(BO)
+        assert not mail_links.has_opted_out(CY)
         before = settings.secret_key
         configure(secret_key="another-key-0123456789-abcdefghij", secret_key_fallbacks=(before,))
-        assert delivery.has_opted_out(BO)
+        assert mail_links.has_opted_out(BO)
         configure(secret_key_fallbacks=())
-        assert not delivery.has_opted_out(BO)
+        assert not mail_links.has_opted_out(BO)

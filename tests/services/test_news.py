@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from app import clock, lifecycle
 from app.db import db, transaction
 from app.models import OutboxMail, Recipient, State
-from app.services import delivery, news, transfers
+from app.services import delivery, mail_links, news, transfers
 from tests.factories import Sender, Sent
 from tests.lab.mailserver import MailServer
 from tests.mail import ADA, addressed, pass_time, send_mail
@@ -107,7 +107,7 @@ def test_a_sender_hears_that_it_ends_once_for_each_date(
     assert send_mail(app) == 1
     assert "/m/extend/" in mail.caught[0].body("html")
     with app.app_context():
-        delivery.extend(transfers.of_id(sent.id))
+        mail_links.extend(transfers.of_id(sent.id))
     assert queue_news(app) == 0
     sent.set(expires_at=clock.now() + timedelta(hours=20) + timedelta(days=2))
     sent_days_ago(app, sent, 8, 47)

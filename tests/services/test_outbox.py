@@ -11,7 +11,7 @@ from sqlalchemy import select
 from app import clock
 from app.db import db
 from app.models import MailKind, MailState, OutboxMail, State
-from app.services import delivery, letters, outbox
+from app.services import letters, mail_links, outbox
 from tests.factories import Sender
 from tests.lab.mailserver import MailServer
 from tests.lab.proxy import Proxy
@@ -202,7 +202,7 @@ def test_what_is_no_longer_true_is_not_mailed(
         assert sent.call("DELETE", f"/recipients/{one['id']}").status_code == 204
     if end == "opted out":
         with app.app_context():
-            delivery.opt_out(PEOPLE[0])
+            mail_links.opt_out(PEOPLE[0])
     assert send_mail(app) == 0
     assert mail.caught == []
     (row,) = rows(app, OutboxMail.kind == MailKind.FILES_FOR_YOU)

@@ -109,13 +109,13 @@ def _prefix(value: str) -> str:
 
 
 def _mail_url(value: str) -> str:
-    parts = urlsplit(value.strip())
     if not value.strip():
         return ""
     try:
+        parts = urlsplit(value.strip())
         port = parts.port
     except ValueError:
-        port = 0
+        parts, port = urlsplit(""), 0
     is_server = parts.scheme in {"smtp", "smtps"} and parts.hostname and port != 0
     is_folder = parts.scheme == "file" and not parts.netloc and parts.path.startswith("/")
     if not (is_server or is_folder or (parts.scheme == "ses" and parts.hostname)):

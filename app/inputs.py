@@ -171,12 +171,12 @@ class Inputs:
         given = enumerate(self._list(name, 0, most))
         return [self._one_text(f"{name}.{index}", value, longest) for index, value in given]
 
-    def some_of(self, name: str, known: Sequence[E]) -> list[E]:
-        """A list of different ones of the known members, by their values; empty when absent."""
-        return [
-            self._member(f"{name}.{index}", value, known)
-            for index, value in enumerate(self._list(name, 0, len(known)))
-        ]
+    def some_of(self, name: str, known: Sequence[E]) -> list[E] | None:
+        """A list of some of the known members, by their values; None when absent or null."""
+        if self._take(name) is None:
+            return None
+        given = enumerate(self._list(name, 0, len(known)))
+        return [self._member(f"{name}.{index}", value, known) for index, value in given]
 
     def _member(self, name: str, value: Any, known: Sequence[E]) -> E:
         values = {member.value: member for member in known}

@@ -60,7 +60,8 @@ def address(transfer: Transfer, changes: dict[str, Any]) -> Transfer:
         row = _locked(transfer.id)
         _set_sender(row, changes)
         if "notifications" in changes:
-            row.muted = [kind.value for kind in TO_SENDER if kind not in changes["notifications"]]
+            kinds = TO_SENDER if changes["notifications"] is None else changes["notifications"]
+            row.muted = [kind.value for kind in TO_SENDER if kind not in kinds]
         # flush(): what is counted and copied below is read by statements of their own.
         db.session.flush()
         if wanted is not None:

@@ -40,13 +40,18 @@ _UNASKED = [*delivery.TO_RECIPIENT, MailKind.CODE]
 
 
 def send_due() -> int:
-    """Job: hand over every mail that is due; how many were taken. Repeatable at any time."""
+    """Job: hand over every mail that is due; how many were taken. Repeatable at any time.
+
+    After TURN_SECONDS it is somebody else's turn, and the rest is queued again.
+    """
+    ends = time.monotonic() + TURN_SECONDS
     count = 0
     while mailer.is_on and settings.sends_mail and (batch := _claim()):
         release()
-        taken, is_done = _send(batch)
+        taken, is_done = _send(batch, ends)
         count += taken
-        if not is_done or jobs.stopping.is_set():
+        if not is_done:
+            jobs.SEND_MAIL.later()
             break
     upkeep.note_run("outbox.send_due")
     return count
@@ -135,9 +140,8 @@ def _is_due(mail: Any) -> Any:
 # -- sending -------------------------------------------------------------------------------------
 
 
-def _send(batch: Sequence[OutboxMail]) -> tuple[int, bool]:
+def _send(batch: Sequence[OutboxMail], ends: float) -> tuple[int, bool]:
     """Hand over a batch; how many were taken, and whether there was time for all of it."""
-    ends = time.monotonic() + TURN_SECONDS
     taken = 0
     with mailer.line() as line:
         for at, mail in enumerate(batch):

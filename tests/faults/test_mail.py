@@ -12,6 +12,7 @@ from contextlib import suppress
 import pytest
 from flask import Flask
 
+from app import jobs
 from app.db import db, transaction
 from app.services import checking, delivery, outbox, shares
 from tests.factories import Sender, Sent
@@ -179,11 +180,16 @@ def test_a_mail_that_kills_whoever_takes_it_takes_no_other_along(
 
 
 def test_a_worker_that_is_told_to_stop_leaves_the_rest_to_others(
-    app: Flask, sender: Sender, mail: MailServer, monkeypatch
+    app: Flask, sender: Sender, mail: MailServer, monkeypatch, queued: list
 ) -> None:
     addressed(sender.ready(), *PEOPLE)
-    monkeypatch.setattr(outbox, "TURN_SECONDS", -1)
+    queued.clear()
+    with monkeypatch.context() as over:
+        over.setattr(outbox, "TURN_SECONDS", -1)
+        assert send_mail(app) == 0
+    assert queued == [("outbox.send_due",)]
+    jobs.stopping.set()
     assert send_mail(app) == 0
-    monkeypatch.undo()
+    jobs.stopping.clear()
     assert send_mail(app) == 5
     assert max(Counter(one.to for one in mail.caught).values()) == 1

@@ -161,7 +161,18 @@ def test_settings_and_servers_tell_no_secret() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["smtp://", "http://x", "smtp://h:0", "smtp://h:x", "file://h/x", "ses://", "x"]
+    "url",
+    [
+        "smtp://",
+        "http://x",
+        "smtp://h:0",
+        "smtp://h:x",
+        "file://h/x",
+        "ses://",
+        "smtp://[h",
+        "smtp://h\u2100x",
+        "x",
+    ],
 )
 def test_an_address_that_cannot_be_meant_is_refused_without_repeating_it(url: str) -> None:
     with pytest.raises(config.ConfigError, match="MAIL_URL") as caught:

@@ -317,6 +317,9 @@ def test_each_mail_to_the_sender_can_be_switched_off(
     wanted = [one.value for one in delivery.TO_SENDER if one != kind]
     sent = addressed(sender.ready(), BO, CY, notifications=wanted)
     assert sent.show()["notifications"] == wanted
+    other = addressed(sender.create(), notifications=[])
+    assert other.show()["notifications"] == []
+    assert len(addressed(other, notifications=None).show()["notifications"]) == 6
     send_mail(app)
     download(app, sent, slug_of(app, sent, BO))
     with app.app_context():

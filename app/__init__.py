@@ -11,10 +11,10 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter
 
 from app import browsers, cli, config, doors, logs, models, patience, problems
-from app.api import downloads, status, transfers
+from app.api import downloads, senders, status, transfers
 from app.db import db, end_session
-from app.extensions import csrf, migrate, queue, storage
-from app.pages import command_line, home, preview, qr_code, report, transfer, view
+from app.extensions import csrf, mailer, migrate, queue, storage
+from app.pages import command_line, home, mail_links, preview, qr_code, report, transfer, view
 
 __all__ = ["create_app", "models"]
 
@@ -45,9 +45,11 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     csrf.init_app(app)
     storage.bind(settings)
     queue.bind(settings)
+    mailer.bind(settings)
 
     app.register_blueprint(status.bp)
     app.register_blueprint(transfers.bp)
+    app.register_blueprint(senders.bp)
     app.register_blueprint(downloads.bp)
     app.register_blueprint(home.bp)
     app.register_blueprint(transfer.bp)
@@ -55,8 +57,10 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     app.register_blueprint(command_line.bp)
     app.register_blueprint(qr_code.bp)
     app.register_blueprint(report.bp)
+    app.register_blueprint(mail_links.bp)
     # The API takes no cookies, only its own key, so there is nothing for another site to abuse.
     csrf.exempt(transfers.bp)
+    csrf.exempt(senders.bp)
 
     problems.init_app(app)
     doors.init_app(app)

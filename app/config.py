@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
+from email.utils import parseaddr
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -148,6 +149,31 @@ def _private_key(value: str) -> str:
     if not isinstance(key, RSAPrivateKey):
         raise ValueError("must be an RSA private key as PEM, without a passphrase") from None
     return pem
+
+
+def _mail_url(value: str) -> str:
+    if not value.strip():
+        return ""
+    try:
+        parts = urlsplit(value.strip())
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), 0
+    is_server = parts.scheme in {"smtp", "smtps"} and parts.hostname and port != 0
+    is_folder = parts.scheme == "file" and not parts.netloc and parts.path.startswith("/")
+    if not (is_server or is_folder or (parts.scheme == "ses" and parts.hostname)):
+        # Not repeated: it holds a password.
+        raise ValueError(
+            "must be smtp://user:password@host:port, smtps://..., ses://region or file:///folder"
+        )
+    return value.strip()
+
+
+def _mail_from(value: str) -> str:
+    _, address = parseaddr(value.strip())
+    if not re.fullmatch(r"[\w.+-]+@[A-Za-z0-9.-]+", address, re.ASCII) or not value.isprintable():
+        raise ValueError("must be an address such as Beeline <files@send.example.org>")
+    return value.strip()
 
 
 def setting(parse: Callable[[str], Any], meaning: str, default: Any = ...) -> Any:
@@ -295,9 +321,59 @@ class Settings:
         _whole(0, 100), "a sweep refuses to remove a larger share of unknown things", 20
     )
 
+    mail_url: str = setting(
+        _mail_url, "where mail is handed over; empty means that there is none", ""
+    )
+    mail_from: str = setting(
+        lambda v: _mail_from(v) if v.strip() else "",
+        "the address all mail comes from; empty means noreply at the host of BASE_URL",
+        "",
+    )
+    mail_require_tls: bool = setting(
+        _switch, "refuse to hand mail over where the server offers no STARTTLS", False
+    )
+    max_recipients: int = setting(_whole(1, 500), "people one transfer may be mailed to", 20)
+    max_recipients_per_day: int = setting(
+        _whole(1, 1_000_000), "mails one sender's address may ask for in a day", 100
+    )
+    max_sends_per_hour: int = setting(
+        _whole(1, 1_000_000), "transfers one sender's address may mail in an hour", 8
+    )
+    max_recipients_per_network_per_hour: int = setting(
+        _whole(1, 1_000_000), "mails one network address may ask for in an hour", 60
+    )
+    max_mails_per_recipient_per_hour: int = setting(
+        _whole(1, 1_000_000), "mails one address gets in an hour, whoever asks for them", 5
+    )
+    max_mails_per_hour: int = setting(
+        _whole(1, 10_000_000), "mails this installation hands over in an hour; others wait", 1000
+    )
+    max_codes_per_hour: int = setting(
+        _whole(1, 1_000_000), "codes one network address may have mailed in an hour", 10
+    )
+    max_mailed_message_length: int = setting(
+        _whole(0, 5000), "characters of a sender's message that a mail repeats", 2000
+    )
+    remind_before_in_hours: int = setting(
+        _whole(1, 24 * 30), "how long before the end recipients and senders are reminded", 24
+    )
+    nobody_downloaded_after_in_days: int = setting(
+        _whole(1, 365), "after how long a sender is told that nobody has downloaded", 3
+    )
+
     def __repr__(self) -> str:
-        """Without the values: some of them are keys."""
+        # Half of them are secrets.
         return "Settings(...)"
+
+    @property
+    def sends_mail(self) -> bool:
+        """Whether pages and the API offer to send mail."""
+        return bool(self.mail_url)
+
+    @property
+    def mail_sender(self) -> str:
+        """What stands in From."""
+        return self.mail_from or f"Beeline <noreply@{urlsplit(self.base_url).hostname}>"
 
     @property
     def is_https(self) -> bool:

@@ -33,6 +33,8 @@ DRAINED_SIZE = 64 * 1024
 DRAIN_SECONDS = 1.0
 # Probes ask by address and without TLS, from inside.
 _PROBES = {"/health", "/ready"}
+# What is asked here comes with a key.
+_API = ("/transfers", "/senders")
 
 
 def _address() -> str:
@@ -111,6 +113,11 @@ def creates_limit() -> str:
     return f"{settings.max_creates_per_hour} per hour"
 
 
+def codes_limit() -> str:
+    """How often one address may ask for a code to be mailed, whatever comes of it."""
+    return f"{10 * settings.max_codes_per_hour} per hour"
+
+
 def unknown_limit() -> str:
     """How many links that lead nowhere one address may try: nobody shall find one by trying."""
     return f"{settings.max_unknown_per_minute} per minute"
@@ -164,7 +171,7 @@ def _check_tls() -> Response | None:
     """Pages are led to https; an API call without it has already told its key, and is refused."""
     if request.is_secure or not settings.is_https or request.path in _PROBES:
         return None
-    if request.method in ("GET", "HEAD") and not request.path.startswith("/transfers"):
+    if request.method in ("GET", "HEAD") and not request.path.startswith(_API):
         return redirect(f"{settings.base_url}{request.full_path.rstrip('?')}", 308)
     raise TlsRequired
 

@@ -187,6 +187,14 @@ class TooManyTries(TooMany):
         self.retry_after = whole
 
 
+class TooMuchMail(TooMany):
+    """More mail than is reasonable was asked for; good again when some time has passed."""
+
+    code = "too_much_mail"
+    title = "That is a lot of mail at once. Please share the link, or try again later."
+    retry_after = 900
+
+
 class HostUnknown(AppError):
     """The request was for an address that is not ours."""
 
@@ -231,6 +239,7 @@ CATALOGUE: tuple[type[AppError], ...] = (
     Outage,
     TooMany,
     TooManyTries,
+    TooMuchMail,
     HostUnknown,
     TlsRequired,
     TooSlow,

@@ -12,7 +12,7 @@ import enum
 import math
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, TypeVar
@@ -169,6 +169,32 @@ class Inputs:
             items.append(read(inner))
             inner._refuse_unknown()
         return items
+
+    def texts(self, name: str, *, longest: int, most: int) -> list[str]:
+        """A list of at most `most` strings of 1 to `longest` characters; empty when absent."""
+        given = enumerate(self._list(name, 0, most))
+        return [self._one_text(f"{name}.{index}", value, longest) for index, value in given]
+
+    def some_of(self, name: str, known: Sequence[E]) -> list[E] | None:
+        """A list of some of the known members, by their values; None when absent or null."""
+        if self._take(name) is None:
+            return None
+        given = enumerate(self._list(name, 0, len(known)))
+        return [self._member(f"{name}.{index}", value, known) for index, value in given]
+
+    def _member(self, name: str, value: Any, known: Sequence[E]) -> E:
+        values = {member.value: member for member in known}
+        if isinstance(value, str) and value in values:
+            return values[value]
+        return self._complain(name, f"must be one of {', '.join(values)}", known[0])
+
+    def _one_text(self, name: str, value: Any, longest: int) -> str:
+        if not isinstance(value, str) or not value:
+            return self._complain(name, "must be text", "")
+        reason = _bad_text(value, _CONTROLS)
+        if len(value) > longest:
+            reason = f"must be at most {longest} characters"
+        return self._complain(name, reason, "") if reason else value
 
     def _list(self, name: str, least: int, most: int) -> list[Any]:
         value = self._take(name)

@@ -59,15 +59,18 @@ REMOVE_BYTES = Job("app.services.upkeep.remove_bytes", queue="removal")
 ABORT_UNKNOWN = Job("app.services.upkeep.abort_unknown_uploads", queue="removal")
 # Reads the listing of the whole bucket, which may take minutes.
 REMOVE_ORPHANS = Job("app.services.upkeep.remove_orphans", queue="removal", timeout_seconds=3600)
+SEND_MAIL = Job("app.services.outbox.send_due", queue="mail", timeout_seconds=300)
+QUEUE_NEWS = Job("app.services.news.queue_news", queue="sweep")
 
 # Works in turns of a minute, but reads a file without a CRC32 to its end.
 BUILD_ARCHIVE = Job("app.services.archives.build", queue="archives", timeout_seconds=86400)
 
 # A worker takes from the first of these that holds anything. The sweep queue comes first: its jobs
 # ask the database only, are short, and are what repairs the rest. What is only early comes after
-# what somebody waits for who said "that is all". The removal queue comes last: its jobs wait for
-# storage, and nobody waits for them.
-QUICK_QUEUES = ["sweep", "default", "early", "removal"]
+# what somebody waits for who said "that is all", and so does mail: a server that hangs must keep
+# nobody from their files. The removal queue comes last: its jobs wait for storage, and nobody waits
+# for them.
+QUICK_QUEUES = ["sweep", "default", "early", "mail", "removal"]
 # What may take long comes after all of these, and the Procfile gives it workers of its own (F35).
 SLOW_QUEUES = ["archives", "previews"]
 QUEUES = QUICK_QUEUES + SLOW_QUEUES
@@ -75,7 +78,9 @@ QUEUES = QUICK_QUEUES + SLOW_QUEUES
 SCHEDULE: list[tuple[int, Job]] = [
     (5, REQUEUE_STUCK),
     (30, EXPIRE_DUE),
+    (30, SEND_MAIL),
     (60, REMOVE_BYTES),
+    (300, QUEUE_NEWS),
     (300, DELETE_EXPIRED),
     (300, DELETE_ABANDONED),
     (3600, ABORT_UNKNOWN),

@@ -27,3 +27,18 @@ def zip_url(slug: str, turn: int = 0) -> str:
 def path_url(slug: str, path: str) -> str:
     """The same by its path; good in any shell between double quotes."""
     return f"{transfer_url(slug)}/{quote(path)}"
+
+
+def manage_url(token: str) -> str:
+    """What only a sender has: everything about one transfer."""
+    return f"{settings.base_url}/m/{token}"
+
+
+def extend_url(seal: str) -> str:
+    """A page with one button, which gives a transfer more time."""
+    return f"{settings.base_url}/m/extend/{seal}"
+
+
+def opt_out_url(seal: str) -> str:
+    """A page with one button, after which there is no mail to one address any more."""
+    return f"{settings.base_url}/u/{seal}"

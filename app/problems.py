@@ -53,6 +53,7 @@ def init_app(app: Flask) -> None:
 
 
 @speaks("/transfers")
+@speaks("/senders")
 @speaks("/health")
 @speaks("/ready")
 @speaks("/openapi.json")

@@ -6,7 +6,7 @@ _SECRETS = (
     # A signed address is a key, and so may be any other query.
     (re.compile(r"\?[^\s\"'<>)]*=[^\s\"'<>)]*"), "?..."),
     (re.compile(r"(?i)\b(bearer|basic)\s+[^\s\"',;)]+"), r"\1 ..."),
-    (re.compile(r"/d/[A-Za-z0-9_-]{8,}"), "/d/..."),
+    (re.compile(r"/(d|m/extend|m|u)/[A-Za-z0-9_.-]{8,}"), r"/\1/..."),
     (re.compile(r"://[^/\s@]*@"), "://...@"),
     (
         re.compile(

@@ -29,6 +29,8 @@ from embedded.s3.server import Server
 from embedded.s3.sigv4 import Credentials
 from embedded.s3.store import Store
 from tests.factories import Sender
+from tests.lab.mailserver import MailServer
+from tests.mail import forget_limits, turn_off, turn_on
 
 SECRET = "a-secret-for-tests-only-0123456789abcdef"
 S3_NAMES = ("ENDPOINT_URL", "BUCKET", "REGION", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
@@ -82,7 +84,10 @@ def database(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         with engine.begin() as connection:
             connection.execute(
-                text("TRUNCATE transfers, files, uploads, downloads, heartbeats CASCADE")
+                text(
+                    "TRUNCATE transfers, files, uploads, downloads, heartbeats, sender_codes,"
+                    " opt_outs CASCADE"
+                )
             )
         return
     connection = engine.connect()
@@ -189,3 +194,13 @@ def configure(app: Flask) -> Iterator[Callable[..., None]]:
 
     yield change
     config.bind(before)
+
+
+@pytest.fixture
+def mail(configure: Callable[..., None], environ: dict[str, str]) -> Iterator[MailServer]:
+    """Mail is on, and goes to a server of this test's; nobody has asked for a code yet."""
+    forget_limits(environ)
+    with MailServer() as server:
+        turn_on(configure, server.url)
+        yield server
+    turn_off()

@@ -1,5 +1,6 @@
 """Reading what a client sent: every complaint at once, by full path, and nothing else comes out."""
 
+import enum
 from typing import Any
 
 import pytest
@@ -105,3 +106,44 @@ def test_lists(items: Any) -> None:
     assert complaints(
         {"l": items}, lambda i: i.each("l", lambda one: one.path("p"), least=1, most=2)
     )
+
+
+class Colour(enum.StrEnum):
+    RED = "red"
+    BLUE = "blue"
+
+
+def test_lists_of_texts_and_of_known_words() -> None:
+    body = {"texts": ["a", "b"], "colours": ["blue"], "none": None}
+    with Inputs(body) as given:
+        assert given.texts("texts", longest=1, most=2) == ["a", "b"]
+        assert given.some_of("colours", list(Colour)) == [Colour.BLUE]
+        assert given.texts("none", longest=1, most=2) == []
+        assert given.some_of("none", list(Colour)) is None
+        assert given.some_of("absent", list(Colour)) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"texts": "a"}, "texts"),
+        ({"texts": ["a", "b", "c"]}, "texts"),
+        ({"texts": ["a", 5]}, "texts.1"),
+        ({"texts": [""]}, "texts.0"),
+        ({"texts": [None]}, "texts.0"),
+        ({"texts": ["ab"]}, "texts.0"),
+        ({"texts": ["\n"]}, "texts.0"),
+        ({"texts": ["\ud800"]}, "texts.0"),
+        ({"colours": "red"}, "colours"),
+        ({"colours": {}}, "colours"),
+        ({"colours": ["red", "green"]}, "colours.1"),
+        ({"colours": [["red"]]}, "colours.0"),
+        ({"colours": ["red"] * 3}, "colours"),
+    ],
+)
+def test_lists_that_are_none(body: dict[str, Any], field: str) -> None:
+    def read(given: Inputs) -> None:
+        given.texts("texts", longest=1, most=2)
+        given.some_of("colours", list(Colour))
+
+    assert list(complaints(body, read)) == [field]

@@ -239,6 +239,45 @@ def test_0007_adds_requests_and_reports_and_going_back_opens_nothing(old: Old) -
     old.migrate("upgrade")
 
 
+def test_0009_adds_mail_and_going_back_leaves_the_transfers(old: Old) -> None:
+    old.migrate("upgrade", "0008")
+    add = (
+        "INSERT INTO transfers (id, slug, owner_token_hash, state, expires_at)"
+        " VALUES (gen_random_uuid(), :slug, sha256(:slug), 'INIT', now() + interval '1 day')"
+    )
+    old.run(add, slug="before")
+    old.migrate("upgrade")
+    # Code that knows nothing of mail still writes rows, and counts downloads.
+    old.run(add, slug="written by old code")
+    old.run("INSERT INTO downloads (id, transfer_id) SELECT gen_random_uuid(), id FROM transfers")
+    news = "SELECT DISTINCT sender_email, sender_confirmed_at, muted FROM transfers"
+    assert old.run(news) == [(None, None, [])]
+    with pytest.raises(IntegrityError):
+        old.run("UPDATE transfers SET sender_confirmed_at = now()")
+    name = (
+        "INSERT INTO recipients (id, transfer_id, email, slug)"
+        " SELECT gen_random_uuid(), id, 'bo@example.org', :slug FROM transfers WHERE slug = 'before'"
+    )
+    old.run(name, slug="own")
+    for slug in ("own", "another"):
+        with pytest.raises(IntegrityError):
+            old.run(name, slug=slug)
+    mail = (
+        "INSERT INTO outbox_mails (id, kind, email, about_id, n)"
+        " SELECT gen_random_uuid(), 'reminder', email, id, :n FROM recipients"
+    )
+    old.run(mail, n=1)
+    old.run(mail, n=2)
+    with pytest.raises(IntegrityError):
+        old.run(mail, n=1)
+    old.migrate("downgrade", "0008")
+    assert old.run("SELECT slug FROM transfers ORDER BY slug") == [
+        ("before",),
+        ("written by old code",),
+    ]
+    old.migrate("upgrade")
+
+
 def _new_code(old: Old) -> None:
     """A checksum is four bytes, of an upload that has them planned and is complete."""
     change = "UPDATE uploads SET checksum_algorithm = 'CRC32', crc32 = :crc32 WHERE key = :key"

@@ -5,7 +5,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
-from app import links, passwords
+from app import addresses, links, passwords
 from app.api.auth import anyone, owner
 from app.api.bodies import json_body
 from app.config import S3_MAX_OBJECT_SIZE, S3_MAX_PARTS, settings
@@ -13,8 +13,17 @@ from app.crc32 import SIZE as CRC32_SIZE
 from app.doors import creates_limit, limiter
 from app.errors import Invalid
 from app.inputs import Inputs
-from app.models import Checksum, ExtensionRequest, Failure, File, Problem, State, Transfer
-from app.services import checking, extension_requests, transfers, uploads
+from app.models import (
+    Checksum,
+    ExtensionRequest,
+    Failure,
+    File,
+    Problem,
+    Recipient,
+    State,
+    Transfer,
+)
+from app.services import checking, delivery, extension_requests, transfers, uploads
 from app.services.transfers import FileSpec, Wanted
 
 bp = Blueprint("transfers", __name__, url_prefix="/transfers")
@@ -23,6 +32,8 @@ MOST_PARTS_AT_ONCE = 100
 # Each that is not complete costs a request to storage, and 16 of them go at a time.
 MOST_FILES_AT_ONCE = 500
 MOST_DOWNLOADS = 2**31 - 1
+# Far above what may be meant: the setting says so in words.
+MOST_ADDRESSES = 1000
 
 _FAILURES = {
     Failure.STORAGE: "Storage did not let us check the files. Everything that was sent is kept.",
@@ -62,6 +73,9 @@ def edit_transfer(transfer: Transfer) -> Response:
     """Change the options that were sent, and only those."""
     with Inputs(json_body()) as given:
         changes = {name: v for name, v in _read_options(given).items() if given.has(name)}
+        mail = {name: v for name, v in _read_mail(given).items() if given.has(name)}
+    # Mail first: what cannot be done of it is refused before anything else is changed.
+    transfer = delivery.address(transfer, mail)
     return jsonify(transfer_json(transfers.edit(transfer, changes)))
 
 
@@ -71,6 +85,22 @@ def delete_transfer(transfer: Transfer) -> tuple[str, int]:
     """End the transfer: its link is dead at once, its bytes follow."""
     transfers.delete(transfer.id)
     return "", 204
+
+
+@bp.delete("/<uuid:transfer_id>/recipients/<uuid:recipient_id>")
+@owner
+def revoke_recipient(transfer: Transfer, recipient_id: Any) -> tuple[str, int]:
+    """Take one recipient's link back; the others' go on."""
+    delivery.revoke(transfer, recipient_id)
+    return "", 204
+
+
+@bp.post("/<uuid:transfer_id>/recipients/<uuid:recipient_id>/mail")
+@owner
+def mail_recipient(transfer: Transfer, recipient_id: Any) -> tuple[Response, int]:
+    """Mail one recipient once more."""
+    delivery.send_again(transfer, recipient_id)
+    return jsonify(transfer_json(transfers.of_id(transfer.id))), 202
 
 
 @bp.post("/<uuid:transfer_id>/files")
@@ -164,10 +194,31 @@ def transfer_json(transfer: Transfer) -> dict[str, Any]:
         "has_password": transfer.password_hash is not None,
         "is_blocked": transfer.quarantined_at is not None,
         "request_count": extension_requests.count(transfer.id),
+        "sender_email": transfer.sender_email,
+        "sender_confirmed": transfer.sender_confirmed_at is not None,
+        "notifications": [kind for kind in delivery.TO_SENDER if kind not in transfer.muted],
+        "recipients": [recipient_json(one) for one in _recipients(transfer)],
         "created_at": transfer.created_at.isoformat(),
         "total_size": sum(file.size for file in files),
         "files": [file_json(file) for file in files],
     }
+
+
+def recipient_json(recipient: Recipient) -> dict[str, Any]:
+    """A recipient as this dialect shows it to the transfer's owner; never the link."""
+    stamps = ("sent_at", "opened_at", "downloaded_at", "failed_at", "revoked_at")
+    return {
+        "id": str(recipient.id),
+        "email": recipient.email,
+        "state": delivery.state_of(recipient),
+        **{name: (at := getattr(recipient, name)) and at.isoformat() for name in stamps},
+        "failure": recipient.failure,
+    }
+
+
+def _recipients(transfer: Transfer) -> list[Recipient]:
+    # Without a sender's address there are none: most transfers, and one query less.
+    return delivery.recipients_of(transfer.id) if transfer.sender_email else []
 
 
 def _problem_json(transfer: Transfer) -> dict[str, str] | None:
@@ -245,6 +296,16 @@ def _page_asked() -> dict[str, Any]:
     asked = {name: request.args[name] for name in ("after", "limit") if name in request.args}
     limit = asked.get("limit", "")
     return asked | ({"limit": int(limit)} if re.fullmatch(r"[0-9]{1,9}", limit) else {})
+
+
+def _read_mail(given: Inputs) -> dict[str, Any]:
+    """What may be changed of mail; services/delivery.py knows what of it can be meant."""
+    return {
+        "recipients": given.texts("recipients", longest=addresses.LONGEST, most=MOST_ADDRESSES),
+        "sender_email": given.text("sender_email", longest=addresses.LONGEST) or None,
+        "sender_token": given.text("sender_token", longest=1000) or None,
+        "notifications": given.some_of("notifications", delivery.TO_SENDER),
+    }
 
 
 def _read_options(given: Inputs) -> dict[str, Any]:

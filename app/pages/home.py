@@ -16,5 +16,7 @@ def show_home() -> Response:
         "max_files": settings.max_files,
         "default_expires_in_days": settings.default_expires_in_days,
         "max_expires_in_days": settings.max_expires_in_days,
+        "max_recipients": settings.max_recipients,
     }
-    return make_response(render_template("pages/home.html", limits=limits))
+    page = render_template("pages/home.html", limits=limits, sends_mail=settings.sends_mail)
+    return make_response(page)

@@ -34,7 +34,7 @@ from app.inputs import Inputs
 from app.pages import command_line
 from app.pages.view import is_htmx, of_version, page_or_fragment, typed
 from app.proofs import proof_of, remember
-from app.services import asking, downloads
+from app.services import asking, delivery, downloads
 from app.services.downloads import TransferView
 
 bp = Blueprint("transfer", __name__, url_prefix="/d")
@@ -49,6 +49,8 @@ def show_transfer(slug: str) -> AnyResponse:
     if request.if_none_match and (as_it_was := _unchanged(slug)):
         return as_it_was
     view = _view(slug)
+    if view.recipient_id is not None and _is_opened():
+        delivery.note_opened(view.recipient_id)
     can_ask = _can_ask(view)
     if (view.checked_count or can_ask) and "visitor" not in session:
         # Known with the first button, so that two clicks at once are one visitor's; who only looks
@@ -158,6 +160,21 @@ def _elsewhere(url: str) -> Response:
     answer = make_response("", 200)
     answer.headers["HX-Redirect"] = url
     return answer
+
+
+def _is_opened() -> bool:
+    """Whether a browser shows this to somebody: it was led here, and not to look ahead.
+
+    Programs that look at mails before people do say no such thing, or say that they look ahead;
+    those that drive a whole browser cannot be told from people. So it is a hint (decision 0018).
+    """
+    said = request.headers
+    return (
+        said.get("Sec-Fetch-Mode") == "navigate"
+        and said.get("Sec-Fetch-Dest") == "document"
+        and not any(name in said for name in ("Purpose", "Sec-Purpose", "X-Purpose", "X-Moz"))
+        and request.method == "GET"
+    )
 
 
 def _view(slug: str) -> TransferView:

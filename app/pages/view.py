@@ -1,14 +1,11 @@
 """What every page shares: filters for templates, page or fragment, and errors as pages."""
 
-from datetime import UTC, datetime
-
 from flask import Flask, Response, g, make_response, render_template, request
 
 from app.errors import AppError
 from app.pages import command_line
 from app.problems import json_problem, speaks, text_problem
-
-_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+from app.words import filesize, plain_date
 
 
 def init_app(app: Flask) -> None:
@@ -16,22 +13,6 @@ def init_app(app: Flask) -> None:
     app.add_template_filter(filesize)
     app.add_template_filter(plain_date)
     app.add_template_filter(command_line.shortest_address)
-
-
-def filesize(size: int) -> str:
-    """Decimal units, as people's file managers show them: 999 bytes, 1.2 MB, 15 GB."""
-    if size < 1000:
-        return "1 byte" if size == 1 else f"{size} bytes"
-    value, unit = float(size), 0
-    while value >= 999.5 and unit < len(_UNITS) - 1:
-        value /= 1000
-        unit += 1
-    return f"{value:.1f} {_UNITS[unit]}" if value < 9.95 else f"{value:.0f} {_UNITS[unit]}"
-
-
-def plain_date(instant: datetime) -> str:
-    """For a reader without JavaScript: day, time and zone; page.js shows the reader's own."""
-    return f"{instant.astimezone(UTC):%-d %B %Y, %H:%M} UTC"
 
 
 def is_htmx() -> bool:

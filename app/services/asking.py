@@ -7,14 +7,15 @@ import hashlib
 import uuid
 from typing import Any
 
-from sqlalchemy import ColumnElement, Date, and_, case, cast, func, literal, or_, select
+from sqlalchemy import ColumnElement, Date, and_, case, cast, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app.clock import db_now
 from app.db import db, transaction
 from app.errors import Gone, PasswordNeeded, WrongState
 from app.models import Ending, ExtensionRequest, State, Transfer
-from app.services import audit, downloads, upkeep
+from app.services import audit, delivery, downloads, upkeep
+from app.services.transfers import of_id
 
 LONGEST_MESSAGE = 500
 LONGEST_CONTACT = 254
@@ -42,6 +43,7 @@ def ask(
         is_noted = db.session.execute(_note(shown.id, asker_hash, message, contact)).rowcount == 1
         if is_noted:
             audit.note("ask sender", shown.id)
+            _announce(shown.id, asker_hash, "\n\n".join(filter(None, (message, contact))))
     if is_noted:
         return True
     if _has_asked(shown.id, asker_hash):
@@ -49,6 +51,22 @@ def ask(
     if shown.has_ended:
         raise Gone(reason=shown.state)
     raise WrongState("There is nothing to ask for: the files are here, or on their way.")
+
+
+def _announce(transfer_id: uuid.UUID, asker_hash: bytes, words: str) -> None:
+    """Mail it to a sender who has a confirmed address; else they find it where they look."""
+    if not delivery.pass_on_question(of_id(transfer_id), words):
+        return
+    db.session.execute(
+        update(ExtensionRequest)
+        .where(
+            ExtensionRequest.transfer_id == transfer_id,
+            ExtensionRequest.asker_hash == asker_hash,
+            ExtensionRequest.day == _today(),
+        )
+        .values(announced_at=db_now())
+        .execution_options(synchronize_session=False)
+    )
 
 
 def has_asked_today(transfer_id: uuid.UUID, visitor: str | None) -> bool:

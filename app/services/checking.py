@@ -19,7 +19,7 @@ from app.config import settings
 from app.db import db, discard, release, transaction
 from app.errors import Gone, Invalid, Unavailable
 from app.models import Failure, File, Problem, State, Transfer, Upload, UploadState
-from app.services import archives, audit, previews, uploads
+from app.services import archives, audit, delivery, previews, uploads
 from app.services.transfers import files_of, of_id, refuse_blocked
 from app.services.uploads import Outcome
 
@@ -213,6 +213,7 @@ def _settle(lease: leases.Lease, failed: dict[uuid.UUID, Outcome]) -> None:
             previews.expect(lease.transfer_id)
             if settings.zip_at_once:
                 archives.request_at_once(lease.transfer_id)
+            delivery.announce(lease.transfer_id)
         crash.point("process.5")
 
 

@@ -21,8 +21,17 @@ from app.db import db, transaction
 from app.dispositions import attachment, safe_name
 from app.errors import Gone, NotFound, PasswordNeeded, WrongState
 from app.extensions import storage
-from app.models import Download, File, PreviewState, State, Transfer, Upload, UploadState
-from app.services import archives, audit, locks
+from app.models import (
+    Download,
+    File,
+    PreviewState,
+    Recipient,
+    State,
+    Transfer,
+    Upload,
+    UploadState,
+)
+from app.services import archives, audit, delivery, locks
 from app.services.transfers import files_of
 
 _SHOWN_AS = {
@@ -68,6 +77,8 @@ class TransferView:
     files: Sequence[File] = field(default_factory=list)
     # How far the zip of all files is, if anybody has asked for it.
     zip: archives.Progress | None = None
+    # Whose own link this is; None for the transfer's.
+    recipient_id: uuid.UUID | None = None
 
     @property
     def has_zip(self) -> bool:
@@ -147,13 +158,14 @@ def view(slug: str, visitor: str | None = None, proof: str | None = None) -> Tra
     transfer, is_due = _by_slug(slug)
     state = _state_shown(transfer, is_due)
     if not locks.is_open(transfer, proof):
-        return _locked_view(transfer, state)
+        return _locked_view(transfer, state, slug)
     if state == "limit_reached" and _counted(transfer.id, visitor):
         state = _SHOWN_AS[transfer.state]
     files = [] if state in _ENDED else files_of(transfer.id, with_previews=True)
     return _open_view(
         transfer,
         state,
+        slug,
         file_count=len(files),
         total_size=sum(file.size for file in files),
         checked_count=sum(file.upload.state is UploadState.COMPLETE for file in files),
@@ -187,6 +199,7 @@ def version(slug: str, visitor: str | None = None, proof: str | None = None) -> 
     shown = _open_view(
         transfer,
         state,
+        slug,
         file_count=count,
         total_size=int(size),
         checked_count=complete_count,
@@ -195,13 +208,14 @@ def version(slug: str, visitor: str | None = None, proof: str | None = None) -> 
     return shown.version if shown.is_moving else None
 
 
-def _open_view(transfer: Transfer, state: str, **of_files: Any) -> TransferView:
+def _open_view(transfer: Transfer, state: str, slug: str, **of_files: Any) -> TransferView:
     # What its sender has deleted, or the operator blocked, is told to nobody, its words neither.
     is_told = state != "deleted" and transfer.quarantined_at is None
     return TransferView(
         id=transfer.id,
-        slug=transfer.slug,
-        link=links.transfer_url(transfer.slug),
+        # The link that was asked for, and no other: a recipient's own tells nobody the transfer's.
+        slug=slug,
+        link=links.transfer_url(slug),
         state=state,
         title=transfer.title if is_told else "",
         message=transfer.message if is_told else "",
@@ -210,16 +224,17 @@ def _open_view(transfer: Transfer, state: str, **of_files: Any) -> TransferView:
         max_downloads=transfer.max_downloads,
         downloads_left=_left(transfer),
         sent_size=transfer.sent_size,
+        recipient_id=_recipient_of(transfer, slug),
         **of_files,
     )
 
 
-def _locked_view(transfer: Transfer, state: str) -> TransferView:
+def _locked_view(transfer: Transfer, state: str, slug: str) -> TransferView:
     """That it needs a password, or has ended for good; nothing else is even looked up."""
     return TransferView(
         id=transfer.id,
-        slug=transfer.slug,
-        link=links.transfer_url(transfer.slug),
+        slug=slug,
+        link=links.transfer_url(slug),
         state=state if state in _OVER else "password_needed",
         title="",
         message="",
@@ -228,6 +243,7 @@ def _locked_view(transfer: Transfer, state: str) -> TransferView:
         max_downloads=None,
         downloads_left=None,
         sent_size=0,
+        recipient_id=_recipient_of(transfer, slug),
     )
 
 
@@ -284,7 +300,7 @@ def file_url(slug: str, file_id: uuid.UUID, visitor: str | None, proof: str | No
     file = _file_of(transfer, file_id)
     if file.upload.state is not UploadState.COMPLETE:
         raise WrongState("This file has not arrived completely yet.")
-    count_once(transfer.id, file_id, visitor)
+    count_once(transfer.id, file_id, visitor, _recipient_of(transfer, slug))
     return storage.get_url(
         file.upload.key, attachment(file.name), settings.download_url_ttl_in_seconds
     )
@@ -323,7 +339,7 @@ def zip_url(
         made = archives.wait_for(transfer.id, wait_seconds)
     if made is None:
         return None
-    count_once(transfer.id, None, visitor)
+    count_once(transfer.id, None, visitor, _recipient_of(transfer, slug))
     name = f"{safe_name(transfer.title)[:80].strip() if transfer.title.strip() else 'files'}.zip"
     ttl = settings.download_url_ttl_in_seconds
     return Address(storage.get_url(made.key, attachment(name), ttl), name)
@@ -346,7 +362,12 @@ def _check_left(transfer: Transfer, visitor: str | None) -> None:
         raise Gone(_ENDED["limit_reached"], reason="limit_reached")
 
 
-def count_once(transfer_id: uuid.UUID, file_id: uuid.UUID | None, visitor: str | None) -> None:
+def count_once(
+    transfer_id: uuid.UUID,
+    file_id: uuid.UUID | None,
+    visitor: str | None,
+    recipient_id: uuid.UUID | None = None,
+) -> None:
     """Count this visitor's download of a file, or of the zip, unless it was counted within the
     window.
 
@@ -354,6 +375,10 @@ def count_once(transfer_id: uuid.UUID, file_id: uuid.UUID | None, visitor: str |
     Raises Gone; and NotFound or WrongState for a file that its sender takes out just now.
     """
     if _counted(transfer_id, visitor):
+        if recipient_id is not None:
+            # Counted for somebody else at the same browser, maybe; these have it now too.
+            with transaction():
+                delivery.note_download(transfer_id, recipient_id)
         return
     with transaction():
         # One at a time for each transfer: two clicks of one browser must not count twice.
@@ -363,8 +388,14 @@ def count_once(transfer_id: uuid.UUID, file_id: uuid.UUID | None, visitor: str |
         if not _take_one(transfer_id, file_id):
             _tell_why_not(transfer_id, file_id)
         db.session.add(
-            Download(transfer_id=transfer_id, file_id=file_id, visitor_hash=_hash(visitor))
+            Download(
+                transfer_id=transfer_id,
+                file_id=file_id,
+                visitor_hash=_hash(visitor),
+                recipient_id=recipient_id,
+            )
         )
+        delivery.note_download(transfer_id, recipient_id)
         audit.note("download", transfer_id)
 
 
@@ -435,7 +466,22 @@ def _hash(visitor: str | None) -> bytes | None:
 
 
 def _by_slug(slug: str) -> tuple[Transfer, bool]:
-    return _one(Transfer.slug == slug)
+    """The transfer of a link: its own, or a recipient's. Raises NotFound, Gone if taken back."""
+    own = select(Recipient.transfer_id).where(Recipient.slug == slug).scalar_subquery()
+    transfer, is_due = _one(or_(Transfer.slug == slug, Transfer.id == own))
+    if transfer.slug != slug:
+        revoked = select(Recipient.id).where(
+            Recipient.slug == slug, Recipient.revoked_at.is_not(None)
+        )
+        if db.session.scalar(revoked) is not None:
+            raise Gone("This link was taken back by its sender.", reason="revoked")
+    return transfer, is_due
+
+
+def _recipient_of(transfer: Transfer, slug: str) -> uuid.UUID | None:
+    if transfer.slug == slug:
+        return None
+    return db.session.scalar(select(Recipient.id).where(Recipient.slug == slug))
 
 
 def _by_id(transfer_id: uuid.UUID) -> tuple[Transfer, bool]:

@@ -5,6 +5,7 @@ description forbids it. CASES and SEED in the environment make it as long as one
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,10 @@ schema.config.checks.positive_data_acceptance.enabled = False
 
 
 @pytest.fixture(autouse=True)
-def _made(app: Flask) -> None:
+def _made(app: Flask, configure: Callable[..., None]) -> None:
     application.real = app
+    # Where there is none, most of what can be said of mail is refused before it is looked at.
+    configure(mail_url="file:///nobody/sends/it")
 
 
 @schema.parametrize()

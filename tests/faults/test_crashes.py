@@ -191,7 +191,7 @@ def test_sweeps(step: str, verb: str, crasher: Crasher, sender: Sender, inside: 
 
 def test_every_step_is_covered() -> None:
     """A new operation's steps need a test here."""
-    known = ("process", "archive", "unlock", "begin", "delete", "remove", "sweep")
+    known = ("process", "archive", "unlock", "begin", "delete", "remove", "sweep", "mail")
     assert {step.split(".")[0] for step in STEPS} == set(known)
     for name in known:
         numbers = [int(step.split(".")[1]) for step in STEPS if step.startswith(f"{name}.")]

@@ -24,6 +24,8 @@ for (const [name, call, expected] of [
   ['name', (b) => b.of('t', 'k').signParts([], 5, undefined, ['f']), ['POST', '/transfers/t/parts', 'Bearer k', { wanted: [], sent_size: 5, sent: ['f'] }]],
   ['sign', (b) => b.of('t', 'k').signParts([{ file: 'f', numbers: [1] }], 5), ['POST', '/transfers/t/parts', 'Bearer k', { wanted: [{ file: 'f', numbers: [1] }], sent_size: 5 }]],
   ['complete', (b) => b.of('t', 'k').complete(), ['POST', '/transfers/t/complete', 'Bearer k', {}]],
+  ['mailCode', (b) => b.mailCode('a@b.org'), ['POST', '/senders/code', undefined, { email: 'a@b.org' }]],
+  ['confirm', (b) => b.confirm('a@b.org', '123456'), ['POST', '/senders/confirm', undefined, { email: 'a@b.org', code: '123456' }]],
 ]) {
   test(`${name} asks for ${expected[0]} ${expected[1]}, without cookies`, async () => {
     const { asked, backend } = backendThat([answer(200, { fine: true })]);
@@ -47,6 +49,11 @@ test('what is held is asked page by page', async () => {
   const { asked, backend } = backendThat([answer(200, { files: [{ id: 'a' }, { id: 'b' }], next: 'b' }), answer(200, { files: [{ id: 'c' }], next: null })]);
   assert.deepEqual(await backend.of('t', 'k').held(), { files: [{ id: 'a' }, { id: 'b' }, { id: 'c' }] });
   assert.deepEqual(asked.map(({ method, url }) => `${method} ${url}`), ['GET /transfers/t/parts', 'GET /transfers/t/parts?after=b']);
+});
+
+test('too much mail is no reason to ask again at once', async () => {
+  const { backend } = backendThat([answer(429, { error: { code: 'too_much_mail', message: 'Too many mails' } }, { 'Retry-After': '900' })]);
+  await assert.rejects(backend.mailCode('a@b.org'), (error) => error.why === 'invalid' && error.facts.message === 'Too many mails');
 });
 
 test('an empty answer is no error', async () => {

@@ -44,7 +44,7 @@ class Crasher:
 
 
 def _verbs() -> dict[str, Callable[..., Any]]:
-    from app.services import archives, checking, transfers, unlocking, upkeep, uploads
+    from app.services import archives, checking, outbox, transfers, unlocking, upkeep, uploads
 
     def begin(transfer_id: str) -> None:
         transfer = transfers.of_id(uuid.UUID(transfer_id))
@@ -64,6 +64,7 @@ def _verbs() -> dict[str, Callable[..., Any]]:
         "delete_expired": upkeep.delete_expired,
         "delete_abandoned": upkeep.delete_abandoned,
         "remove_bytes": upkeep.remove_bytes,
+        "send_mail": outbox.send_due,
     }
 
 

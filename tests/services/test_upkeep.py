@@ -142,8 +142,10 @@ def test_only_sweeps_that_never_ask_storage_come_before_checks(
         BaseClient, "_make_api_call", lambda *given: (asked.append(given[1]), ask(*given))[1]
     )
     import_attribute(job.path)()
-    comes_after = jobs.QUEUES.index(job.queue) > jobs.QUEUES.index(jobs.PROCESS_TRANSFER.queue)
-    assert bool(asked) == comes_after
+    comes_last = job.queue == "removal"
+    assert bool(asked) == comes_last
+    default, last = map(jobs.QUEUES.index, (jobs.PROCESS_TRANSFER.queue, "removal"))
+    assert default < last == len(jobs.QUICK_QUEUES) - 1
 
 
 @pytest.mark.real_commits

@@ -26,6 +26,7 @@ from sqlalchemy import create_engine, text
 from app.config import settings
 from app.redaction import redacted
 from tests.lab.proxy import Proxy
+from tests.mail import word_of
 from tests.threats.conftest import LoggedStack
 
 pytestmark = pytest.mark.real_commits
@@ -118,9 +119,11 @@ def world(app: Flask, environ: dict[str, str], tmp_path: Any) -> Iterator[World]
         "LOG_LEVEL": "DEBUG",
         "WEB_CONCURRENCY": "1",
         "MAX_UNKNOWN_PER_MINUTE": "30",
+        "MAIL_URL": f"smtp://bee:{(mail_password := canary('mail'))}@127.0.0.1:9",
     }
     stack = LoggedStack(given, tmp_path / "output")
     made = World(stack, store, environ)
+    made.keep("mail password", mail_password)
     try:
         stack.start("web")
         stack.start("worker")
@@ -156,6 +159,7 @@ def test_s28_s32_no_canary_is_found_where_it_must_not_be(world: World) -> None:
     passwords_are_tried(world)
     people_write(world, created["id"], page)
     the_worker_fails(world, mine, body)
+    no_mail_gets_through(world)
     many_strangers(world)
 
     said = world.stack.said()
@@ -177,6 +181,7 @@ def test_s28_s32_no_canary_is_found_where_it_must_not_be(world: World) -> None:
         "request",
         "report",
     }
+    known |= {"recipient", "sender", "recipient's slug"}
     assert_absent(world, world.in_database(), set(world.secrets) - known)
 
 
@@ -298,6 +303,30 @@ def the_worker_fails(world: World, mine: dict[str, str], body: dict[str, Any]) -
     del world.secrets["third slug"]
 
 
+def no_mail_gets_through(world: World) -> None:
+    """Addresses, links and words of senders, while the mail server is away."""
+    sender, reader = (
+        world.keep(who, f"{canary(who)}@example.org") for who in ("sender", "recipient")
+    )
+    sent = world.ask("POST", "/transfers", json={"files": [{"path": "x", "size": 1}]}).json()
+    mine = {"Authorization": f"Bearer {world.keep('mailing owner', sent['owner_token'])}"}
+    url = f"/transfers/{sent['id']}"
+    wish = {"recipients": [reader], "sender_email": sender}
+    wish["sender_token"] = world.keep("sender token", word_of(sender))
+    with world.refusing("recipients", "email !~ 'canary'"):
+        assert world.ask("PATCH", url, json=wish, headers=mine).status == 500
+    assert world.ask("PATCH", url, json=wish, headers=mine).status == 200
+    row = f"SELECT slug FROM recipients WHERE email = '{reader}'"
+    world.keep("recipient's slug", world.do(row).scalar())
+    assert world.ask("POST", "/senders/code", json={"email": sender}).status == 202
+    wrong = {"email": sender, "code": world.keep("wrong code", canary("c")[:20])}
+    assert world.ask("POST", "/senders/confirm", json=wrong).status == 400
+    deadline = time.monotonic() + 20
+    while "mail cannot be handed over" not in world.stack.said():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
 def many_strangers(world: World) -> None:
     """Who tries links gets 429, and flask-limiter would say from where and what."""
     guess = world.keep("guess", secrets.token_urlsafe(24))
@@ -324,6 +353,10 @@ def wait_for(world: World, url: str, mine: dict[str, str], status: str) -> None:
             "x a private key ...\ny",
         ),
         ("'-----BEGIN PRIVATE KEY-----\\nabc", "'a private key ..."),
+        ("GET /m/extend/1b2c3d4e-5f.AbC-_d 409", "GET /m/extend/... 409"),
+        ("GET /m/1b2c3d4e-5f.AbC-_d", "GET /m/..."),
+        ("POST /u/626f406578.AbC-_d", "POST /u/..."),
+        ("smtp://who:password@h:587 refused", "smtp://...@h:587 refused"),
         ("redis://:password@h:1/0 refused", "redis://...@h:1/0 refused"),
         ("{'Authorization': 'Bearer abc-def'}", "{'Authorization': 'Bearer ...'}"),
         ("violates check\nDETAIL:  Failing row (a,\nb).\n", "violates check\nDETAIL: ..."),

@@ -3,7 +3,8 @@ import { Failure } from './failure.js';
 
 /** @typedef {import('./failure.js').Cause} Cause */
 /** @typedef {{path: string, size: number, content_type?: string, checksum_algorithm?: 'CRC32', modified_at?: string}} FileSpec */
-/** @typedef {{title?: string, message?: string, expires_at?: string, max_downloads?: number | null, password?: string | null}} Options */
+/** @typedef {{title?: string, message?: string, expires_at?: string, max_downloads?: number | null, password?: string | null, recipients?: string[], sender_email?: string | null, sender_token?: string}} Options */
+/** @typedef {{id: string, email: string, state: string, failure: string | null}} Recipient */
 /**
  * @typedef {object} FilePlan
  * @property {string} id
@@ -29,6 +30,9 @@ import { Failure } from './failure.js';
  * @property {string} expires_at
  * @property {number | null} max_downloads
  * @property {boolean} [has_password] the password itself is never told
+ * @property {string | null} [sender_email]
+ * @property {boolean} [sender_confirmed]
+ * @property {Recipient[]} [recipients]
  * @property {number} total_size
  * @property {FilePlan[]} files
  */
@@ -54,6 +58,16 @@ export class Backend {
   /** @param {Options & {files: FileSpec[]}} wish @param {string} key see newKey() @param {AbortSignal} [signal] @returns {Promise<Transfer & {owner_token: string}>} */
   create(wish, key, signal) {
     return this.#ask('POST', '/transfers', undefined, wish, signal, { 'Idempotency-Key': key });
+  }
+
+  /** Mails six figures to an address. @param {string} email */
+  mailCode(email) {
+    return this.#ask('POST', '/senders/code', undefined, { email });
+  }
+
+  /** What proves that address from now on. @param {string} email @param {string} code @returns {Promise<{sender_token: string}>} */
+  confirm(email, code) {
+    return this.#ask('POST', '/senders/confirm', undefined, { email, code });
   }
 
   /** What may be done with one transfer, by its owner. @param {string} id @param {string} token */
@@ -126,7 +140,8 @@ function refusal(answer, text) {
   try {
     error = JSON.parse(text).error ?? {};
   } catch { /* A proxy's own page: the status has to do. */ }
-  const why = error.code === 'blocked' ? 'blocked' : CAUSES[answer.status];
+  // Too much mail is not mended by asking again: whoever asked is told.
+  const why = error.code === 'blocked' ? 'blocked' : error.code === 'too_much_mail' ? 'invalid' : CAUSES[answer.status];
   return new Failure(why ?? (answer.status >= 500 ? 'server-busy' : 'unexpected'), {
     status: answer.status,
     code: error.code,

@@ -37,6 +37,7 @@ export class SenderView {
   #titled = document.title;
   #tick = 0;
   #creating = new AbortController();
+  /** Whether it goes to somebody by mail; then that is the thing to do, and not to copy the link. */ #mails = false;
 
   /** @param {HTMLElement} root */
   constructor(root) {
@@ -148,7 +149,17 @@ export class SenderView {
     link.textContent = upload.transfer.link.replace(/^https?:\/\//, '');
     this.#get('share').hidden = !navigator.share;
     this.#options.serve(upload);
+    void this.#offerMail(upload);
     this.#files.show([...upload.files.values()]);
+  }
+
+  // Only where mail is sent from here at all.
+  /** @param {TransferUpload} upload */
+  async #offerMail(upload) {
+    const form = document.getElementById('mail');
+    if (!form) return;
+    const { mailForm } = await import('./mail-form.js');
+    mailForm(/** @type {HTMLFormElement} */ (form), (mails) => { this.#mails = mails; this.#choosePrimary(); }).serve(upload, this.#world.backend);
   }
 
   /** @param {TransferUpload} upload @param {Picked[]} picked */
@@ -265,9 +276,8 @@ export class SenderView {
       one.toggleAttribute('hidden', !when.includes(shown));
     }
     const linked = Boolean(this.#upload);
-    for (const id of ['share-block', 'options', 'pause']) if (!linked) this.#get(id).hidden = true;
-    // One primary action at a time: while it rests or has stopped, that is to go on.
-    this.#get('copy').classList.toggle('button-primary', shown !== 'failed' && shown !== 'paused');
+    for (const id of ['share-block', 'options', 'mail', 'pause']) if (!linked) document.getElementById(id)?.setAttribute('hidden', '');
+    this.#choosePrimary();
     this.#get('pause').classList.toggle('button-primary', shown === 'paused');
     this.#text('pause', shown === 'paused' ? 'Continue' : 'Pause');
     this.#text('cancel-no', shown === 'uploading' ? 'Keep sending' : 'Keep it');
@@ -275,6 +285,13 @@ export class SenderView {
     this.#hint();
     for (const id of ['bytes', 'speed', 'time-left']) this.#text(id, '');
     this.#get('trouble').hidden = true;
+  }
+
+  // One primary action at a time: while it rests or has stopped, that is to go on.
+  #choosePrimary() {
+    const isMoving = this.#shown !== 'failed' && this.#shown !== 'paused';
+    this.#get('copy').classList.toggle('button-primary', isMoving && !this.#mails);
+    document.getElementById('send-mail')?.classList.toggle('button-primary', isMoving && this.#mails);
   }
 
   // What the link does already, and whether this tab is still needed.

@@ -1,0 +1,397 @@
+"""Recipients and the news about a transfer: who gets a link of their own, and what became of it.
+
+News is a row in the outbox, written in the transaction that makes it true; services/outbox.py
+sends it, later and again if need be. Nothing here waits for a mail server, and nothing that
+happens to a mail ever keeps a transfer from being used.
+"""
+
+import secrets
+import uuid
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import all_, cast, func, literal, null, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from app import jobs
+from app.clock import db_now
+from app.config import settings
+from app.db import db, transaction
+from app.errors import Gone, Invalid, NotFound, WrongState
+from app.models import MailKind, MailState, OutboxMail, Recipient, State, Transfer
+from app.services import audit, senders, shares
+from app.services.transfers import of_id
+
+# Those a sender gets; each can be switched off.
+TO_SENDER = (
+    MailKind.SENT,
+    MailKind.DOWNLOADED,
+    MailKind.NOBODY_DOWNLOADED,
+    MailKind.EXPIRES_SOON,
+    MailKind.SOMEBODY_ASKS,
+    MailKind.UNDELIVERABLE,
+)
+# Those go to people who never asked for any: they can refuse all of them for good.
+TO_RECIPIENT = (MailKind.FILES_FOR_YOU, MailKind.REMINDER)
+# What happens within this time of the first of its kind is told in the same mail.
+TOGETHER = {
+    MailKind.DOWNLOADED: timedelta(minutes=5),
+    MailKind.UNDELIVERABLE: timedelta(minutes=2),
+}
+# What a query for news has to select, in this order.
+COLUMNS = ("id", "kind", "email", "transfer_id", "recipient_id", "about_id", "n")
+
+
+# -- who gets it ---------------------------------------------------------------------------------
+
+
+def address(transfer: Transfer, changes: dict[str, Any]) -> Transfer:
+    """Set `recipients`, `sender_email` (with its `sender_token`), `notifications`: those given.
+
+    The list is the whole list: who is no longer in it loses the link. Mail goes to each once the
+    files are there and the sender's address is confirmed, and to nobody twice however often this
+    is repeated. Raises Invalid, TooMuchMail, and Gone after the end.
+    """
+    if not changes:
+        return transfer
+    wanted = _checked(transfer, changes)
+    with transaction():
+        row = _locked(transfer.id)
+        _set_sender(row, changes)
+        if "notifications" in changes:
+            kinds = TO_SENDER if changes["notifications"] is None else changes["notifications"]
+            row.muted = [kind.value for kind in TO_SENDER if kind not in kinds]
+        # flush(): what is counted and copied below is read by statements of their own.
+        db.session.flush()
+        if wanted is not None:
+            shares.hold()
+            _set_recipients(row.id, wanted)
+        _ask(row)
+        audit.note("address", row.id)
+    return of_id(transfer.id)
+
+
+def recipients_of(transfer_id: uuid.UUID) -> list[Recipient]:
+    """Everybody there ever was, whoever was named first before the others."""
+    found = db.session.scalars(
+        select(Recipient)
+        .where(Recipient.transfer_id == transfer_id)
+        .order_by(Recipient.created_at, Recipient.email)
+        .execution_options(populate_existing=True)
+    )
+    return list(found)
+
+
+def state_of(recipient: Recipient) -> str:
+    """One word for where it stands: what is certain comes before what is only likely."""
+    reached = (
+        ("revoked", recipient.revoked_at),
+        ("downloaded", recipient.downloaded_at),
+        ("failed", recipient.failed_at),
+        ("opened", recipient.opened_at),
+        ("sent", recipient.sent_at),
+        ("waiting", recipient.asked_at),
+    )
+    return next((word for word, at in reached if at is not None), "unconfirmed")
+
+
+def revoke(transfer: Transfer, recipient_id: uuid.UUID) -> None:
+    """Take one recipient's link back; repeatable. The others' go on. Raises NotFound."""
+    with transaction():
+        found = db.session.execute(
+            update(Recipient)
+            .where(Recipient.id == recipient_id, Recipient.transfer_id == transfer.id)
+            .values(revoked_at=func.coalesce(Recipient.revoked_at, db_now()))
+            .execution_options(synchronize_session=False)
+        ).rowcount
+        if not found:
+            raise NotFound("This transfer has no such recipient.")
+        audit.note("revoke recipient", transfer.id)
+
+
+def send_again(transfer: Transfer, recipient_id: uuid.UUID) -> None:
+    """Mail one recipient once more. Raises NotFound, WrongState, TooMuchMail, and Gone.
+
+    Once in an hour, for whoever presses twice.
+    """
+    with transaction():
+        row = _locked(transfer.id)
+        shares.hold()
+        one = db.session.scalar(
+            select(Recipient)
+            .where(Recipient.id == recipient_id, Recipient.transfer_id == transfer.id)
+            .execution_options(populate_existing=True)
+        )
+        if one is None:
+            raise NotFound("This transfer has no such recipient.")
+        if one.revoked_at is not None or row.sender_confirmed_at is None:
+            raise WrongState("This recipient gets no mail.")
+        if _is_recent(one):
+            raise WrongState("This recipient was mailed within the last hour.")
+        one.asked_at, one.failed_at, one.failure = None, None, None
+        _ask(row)
+        audit.note("send again", row.id)
+
+
+def _is_recent(one: Recipient) -> bool:
+    recent = select(Recipient.id).where(
+        Recipient.id == one.id, Recipient.asked_at > db_now() - shares.HOUR
+    )
+    return db.session.scalar(recent) is not None
+
+
+def _checked(transfer: Transfer, changes: dict[str, Any]) -> list[str] | None:
+    """The addresses that are wanted, each once; complains of all that cannot be meant."""
+    if not settings.sends_mail:
+        raise Invalid({next(iter(changes)): "cannot be used: no mail is sent from here"})
+    complaints: dict[str, str] = {}
+    if changes.get("sender_email"):
+        try:
+            changes["sender_email"] = senders.checked(changes["sender_email"], "sender_email")
+        except Invalid as error:
+            complaints |= error.fields
+    emails: dict[str, None] = {}
+    for index, given in enumerate(changes.get("recipients", [])):
+        try:
+            emails[senders.checked(given, f"recipients.{index}")] = None
+        except Invalid as error:
+            complaints |= error.fields
+    if len(emails) > settings.max_recipients:
+        complaints["recipients"] = f"must be at most {settings.max_recipients}"
+    sender = changes.get("sender_email", transfer.sender_email)
+    word = changes.get("sender_token")
+    if word and not (sender and senders.is_confirmed(sender, word)):
+        complaints.setdefault("sender_token", "does not prove this address: confirm it again")
+    if not sender and (emails or ("recipients" not in changes and recipients_of(transfer.id))):
+        complaints["sender_email"] = "is required where there are recipients"
+    if complaints:
+        raise Invalid(complaints)
+    return list(emails) if "recipients" in changes else None
+
+
+def _locked(transfer_id: uuid.UUID) -> Transfer:
+    """The row, which nobody else changes until this transaction ends; raises Gone."""
+    row = db.session.execute(
+        select(Transfer, Transfer.expires_at <= db_now())
+        .where(Transfer.id == transfer_id)
+        # Not FOR UPDATE: rows that only name the transfer may be added meanwhile.
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    ).first()
+    if row is None or row[0].state is State.DELETED:
+        raise Gone(reason="deleted")
+    if row[0].state is State.EXPIRED or (row[0].state is State.READY and row[1]):
+        raise Gone(reason="expired")
+    transfer: Transfer = row[0]
+    return transfer
+
+
+def _set_sender(row: Transfer, changes: dict[str, Any]) -> None:
+    if "sender_email" in changes and changes["sender_email"] != row.sender_email:
+        row.sender_email = changes["sender_email"] or None
+        row.sender_confirmed_at = None
+    if row.sender_email and senders.is_confirmed(row.sender_email, changes.get("sender_token")):
+        row.sender_confirmed_at = row.sender_confirmed_at or db.session.scalar(select(db_now()))
+
+
+def _set_recipients(transfer_id: uuid.UUID, wanted: Sequence[str]) -> None:
+    known = {one.email: one for one in recipients_of(transfer_id)}
+    back = [one for one in known.values() if one.revoked_at is not None and one.email in wanted]
+    # Before any recipient is touched: whoever settles a mail goes from its row to theirs.
+    _take_up_dropped(back)
+    for email, one in known.items():
+        if email not in wanted:
+            if one.asked_at is None:
+                db.session.delete(one)
+            else:
+                one.revoked_at = one.revoked_at or db.session.scalar(select(db_now()))
+    for one in back:
+        # Mailed again when an hour has passed; else who is taken out and put in again and again
+        # would be mailed each time.
+        one.asked_at = one.asked_at if _is_recent(one) else None
+        one.revoked_at = one.failed_at = one.failure = None
+    for email in wanted:
+        if email not in known:
+            slug = secrets.token_urlsafe(24)
+            db.session.add(Recipient(transfer_id=transfer_id, email=email, slug=slug))
+
+
+def _take_up_dropped(recipients: Sequence[Recipient]) -> None:
+    """Mails that were not sent because the link had been taken back are to be sent after all."""
+    taken_up = db.session.execute(
+        update(OutboxMail)
+        .where(
+            OutboxMail.recipient_id.in_([one.id for one in recipients]),
+            OutboxMail.kind == MailKind.FILES_FOR_YOU,
+            OutboxMail.state == MailState.DROPPED,
+        )
+        .values(state=MailState.WAITING, due_at=db_now(), attempt_count=0)
+        .execution_options(synchronize_session=False)
+    )
+    if taken_up.rowcount:
+        jobs.SEND_MAIL.later()
+
+
+def _ask(row: Transfer) -> None:
+    """Whoever has not been mailed yet shall be: now, or when the files are there."""
+    if row.sender_confirmed_at is None:
+        return
+    # flush(): those that were just named are looked for below.
+    db.session.flush()
+    wanted = [one for one in recipients_of(row.id) if not (one.asked_at or one.revoked_at)]
+    if wanted:
+        shares.hold()
+        shares.check(row, wanted)
+        for one in wanted:
+            one.asked_at = db.session.scalar(select(db_now()))
+            one.ask_count += 1
+            one.address_hash = audit.actor.get()
+        # flush(): announce() reads the rows.
+        db.session.flush()
+    if row.state is State.READY:
+        announce(row.id)
+
+
+# -- news ----------------------------------------------------------------------------------------
+
+
+def announce(transfer_id: uuid.UUID) -> None:
+    """The files are there: "files for you" to each recipient, "it is sent" to the sender.
+
+    Call in transaction(). Repeating it adds nothing.
+    """
+    if not settings.sends_mail:
+        return
+    count = put(announcement().where(Recipient.transfer_id == transfer_id))
+    if tell_sender(transfer_id, MailKind.SENT, n=1) or count:
+        jobs.SEND_MAIL.later()
+
+
+def announcement() -> Any:
+    """The query for "files for you" to all who are to get it, as put() takes it."""
+    return (
+        select(
+            func.gen_random_uuid(),
+            kind_of(MailKind.FILES_FOR_YOU),
+            Recipient.email,
+            Recipient.transfer_id,
+            Recipient.id,
+            Recipient.id,
+            Recipient.ask_count,
+        )
+        .join(Transfer, Transfer.id == Recipient.transfer_id)
+        .where(
+            Recipient.asked_at.is_not(None),
+            Recipient.revoked_at.is_(None),
+            Transfer.sender_confirmed_at.is_not(None),
+        )
+    )
+
+
+def note_opened(recipient_id: uuid.UUID) -> None:
+    """A page was shown to somebody who came by this recipient's link; only the first time counts.
+
+    A hint: programs that look at mails before people do may come by it too.
+    """
+    with transaction():
+        db.session.execute(
+            update(Recipient)
+            .where(Recipient.id == recipient_id, Recipient.opened_at.is_(None))
+            .values(opened_at=db_now())
+            .execution_options(synchronize_session=False)
+        )
+
+
+def note_download(transfer_id: uuid.UUID, recipient_id: uuid.UUID | None) -> None:
+    """A download was counted; its sender hears of each recipient's first. Call in transaction().
+
+    Of downloads by the transfer's own link, which may be anybody's, only the very first is told.
+    """
+    if recipient_id is None:
+        is_first = db.session.scalar(
+            select(Transfer.download_count).where(Transfer.id == transfer_id)
+        )
+        is_news = is_first == 1
+    else:
+        is_news = db.session.execute(
+            update(Recipient)
+            .where(Recipient.id == recipient_id, Recipient.downloaded_at.is_(None))
+            .values(downloaded_at=db_now(), opened_at=func.coalesce(Recipient.opened_at, db_now()))
+            .execution_options(synchronize_session=False)
+        ).rowcount
+    if is_news:
+        tell_sender(transfer_id, MailKind.DOWNLOADED)
+
+
+def hears_questions(transfer: Transfer) -> bool:
+    """Whether there is a sender who can be asked for more."""
+    is_known = transfer.sender_confirmed_at is not None
+    return settings.sends_mail and is_known and MailKind.SOMEBODY_ASKS not in transfer.muted
+
+
+def pass_on_question(transfer: Transfer, words: str) -> bool:
+    """Mail the sender that somebody asks for more, with a link that gives it; not twice an hour.
+
+    True if this question goes out.
+    """
+    hour = select(func.extract("epoch", db_now()) / 3600).scalar_subquery()
+    with transaction():
+        told = tell_sender(transfer.id, MailKind.SOMEBODY_ASKS, n=func.floor(hour), words=words)
+        if told:
+            jobs.SEND_MAIL.later()
+    return told
+
+
+def tell_sender(transfer_id: uuid.UUID, kind: MailKind, *, n: Any = None, words: str = "") -> bool:
+    """Queue one mail to a sender who is known and wants this kind. Call in transaction().
+
+    With `n` there is only one of that number. Without, what waits to be sent tells this too: its
+    contents are found when it is sent (TOGETHER).
+    """
+    if not settings.sends_mail:
+        return False
+    if n is None:
+        about = (OutboxMail.about_id == transfer_id) & (OutboxMail.kind == kind)
+        # Locked, so that whoever sends it comes before or after us: then it is not waiting.
+        is_waiting = (OutboxMail.state == MailState.WAITING) & (OutboxMail.attempt_count == 0)
+        waiting = select(OutboxMail.id).where(about, is_waiting).with_for_update()
+        if db.session.scalars(waiting).first() is not None:
+            return True
+        last = select(func.coalesce(func.max(OutboxMail.n), 0)).where(about)
+        n = last.scalar_subquery() + 1
+    nobody = cast(null(), OutboxMail.recipient_id.type)
+    news = select(
+        func.gen_random_uuid(),
+        kind_of(kind),
+        Transfer.sender_email,
+        Transfer.id,
+        nobody,
+        Transfer.id,
+        n,
+    ).where(
+        Transfer.id == transfer_id,
+        Transfer.sender_confirmed_at.is_not(None),
+        is_wanted(kind),
+    )
+    return put(news, words=words, later=TOGETHER.get(kind, timedelta(0))) == 1
+
+
+def put(news: Any, *, words: str = "", later: timedelta = timedelta(0)) -> int:
+    """Rows of the outbox, but for those that are there already; how many."""
+    rows = news.add_columns(literal(words), db_now() + later)
+    added = insert(OutboxMail).from_select(
+        [*COLUMNS, "words", "due_at"], rows, include_defaults=False
+    )
+    return db.session.execute(added.on_conflict_do_nothing()).rowcount
+
+
+def is_wanted(kind: MailKind) -> Any:
+    """The condition that a transfer's sender has not switched this kind off."""
+    return literal(kind.value) != all_(Transfer.muted)
+
+
+def kind_of(kind: MailKind) -> Any:
+    """As a column of a query for news."""
+    # Told its type: beside INSERT ... SELECT PostgreSQL would take it for text.
+    return cast(literal(kind.value), OutboxMail.kind.type)

@@ -1,0 +1,268 @@
+"""A row of the outbox as the mail it becomes: what is true now, in words, with its links.
+
+Everything a person typed is text here: it is escaped, and what could be a link is none, so that
+nobody can use our name to lead others somewhere. Signed addresses of storage are in no mail.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from email import policy
+from email.message import EmailMessage
+from email.utils import format_datetime, parseaddr
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from sqlalchemy import func, select, update
+
+from app import clock, links
+from app.clock import db_now
+from app.config import settings
+from app.db import db, transaction
+from app.extensions import mailer
+from app.models import File, MailKind, OutboxMail, Recipient, SenderCode, State, Transfer, Upload
+from app.services import delivery, mail_links, senders
+from app.words import counted, filesize, plain_date
+
+TEMPLATES = Path(__file__).parents[2] / "templates" / "mail"
+MOST_ROWS = 20
+WANTS_NONE = "This person wants no mail from here."
+# With a scheme or a www it was meant as a link; a bare name only becomes one in some programs.
+_LINK = re.compile(r"(?:[a-z][a-z0-9+.-]{0,30}://|www\.)\S+", re.IGNORECASE)
+_BARE = re.compile(r"(?<=\w)[.](?=[^\W\d_]{2})")
+# Marks that turn the direction of what follows: a subject must read as it is.
+_TURNS = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+_FOR_READY = {*delivery.TO_RECIPIENT, MailKind.NOBODY_DOWNLOADED, MailKind.EXPIRES_SOON}
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The first files of a transfer, and what they are all together."""
+
+    rows: Sequence[tuple[str, int]]
+    count: int
+    size: int
+
+    @property
+    def more(self) -> int:
+        """How many are not in `rows`."""
+        return self.count - len(self.rows)
+
+    @property
+    def words(self) -> str:
+        """1 file, 2,000 files."""
+        return counted(self.count, "file", "files")
+
+
+def compose(mail: OutboxMail) -> EmailMessage | None:
+    """The letter, or None where it is no longer true or not wanted. Asks the database only.
+
+    The same row becomes the same letter, however often it has to be sent.
+    """
+    told = _code(mail) if mail.kind is MailKind.CODE else _news(mail)
+    if told is None:
+        return None
+    subject = _one_line(_render(mail.kind, "subject.txt", told))
+    told = {**told, "subject": subject}
+    letter = EmailMessage(policy=policy.SMTP)
+    letter["From"] = mailer.sender
+    letter["To"] = mail.email
+    letter["Subject"] = subject
+    letter["Date"] = format_datetime(clock.now())
+    letter["Message-ID"] = f"<{mail.id}@{parseaddr(mailer.sender)[1].rpartition('@')[2]}>"
+    letter["Auto-Submitted"] = "auto-generated"
+    letter["X-Auto-Response-Suppress"] = "All"
+    if mail.kind in delivery.TO_RECIPIENT:
+        letter["Reply-To"] = told["sender"]
+        letter["List-Unsubscribe"] = f"<{told['opt_out_link']}>"
+        letter["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+    letter.set_content(_render(mail.kind, "body.txt", told), cte="quoted-printable")
+    page = _render(mail.kind, "body.html", told)
+    letter.add_alternative(page, subtype="html", cte="quoted-printable")
+    return letter
+
+
+# -- what is told --------------------------------------------------------------------------------
+
+
+def _code(mail: OutboxMail) -> dict[str, Any] | None:
+    alive = SenderCode.created_at > db_now() - timedelta(minutes=senders.CODE_MINUTES)
+    waits = select(SenderCode.id).where(
+        SenderCode.id == mail.about_id, SenderCode.used_at.is_(None), alive
+    )
+    if db.session.scalar(waits) is None:
+        return None
+    return {"code": senders.code_of(mail.about_id), "minutes": senders.CODE_MINUTES}
+
+
+def _news(mail: OutboxMail) -> dict[str, Any] | None:
+    transfer, is_due = db.session.execute(
+        select(Transfer, Transfer.expires_at <= db_now())
+        .where(Transfer.id == mail.transfer_id)
+        .execution_options(populate_existing=True)
+    ).one()
+    is_ready = transfer.state is State.READY and not is_due
+    if transfer.state is State.DELETED or (mail.kind in _FOR_READY and not is_ready):
+        return None
+    more = _MORE[mail.kind](mail, transfer)
+    if more is None:
+        return None
+    contents = _contents(transfer)
+    return {
+        "title": transfer.title,
+        "name": _name(transfer, contents),
+        "message": _cut(transfer.message),
+        "sender": transfer.sender_email,
+        "contents": contents,
+        "expires_at": transfer.expires_at,
+        "has_password": transfer.password_hash is not None,
+        "downloads_left": _left(transfer),
+        "link": links.transfer_url(transfer.slug),
+        "manage_link": links.manage_url(mail_links.manage_token(transfer)),
+        "extend_link": links.extend_url(mail_links.extend_seal(transfer)),
+        **more,
+    }
+
+
+def _to_recipient(mail: OutboxMail, transfer: Transfer) -> dict[str, Any] | None:
+    one = db.session.get(Recipient, mail.recipient_id, populate_existing=True)
+    if one is None or one.revoked_at is not None or mail_links.has_opted_out(mail.email):
+        return None
+    if mail.kind is MailKind.REMINDER and one.downloaded_at is not None:
+        return None
+    # Not the transfer's own: by this one it is known who has come.
+    return {
+        "link": links.transfer_url(one.slug),
+        "opt_out_link": links.opt_out_url(mail_links.opt_out_seal(mail.email)),
+    }
+
+
+def _to_all(mail: OutboxMail, transfer: Transfer) -> dict[str, Any]:
+    named = [
+        one.email
+        for one in delivery.recipients_of(transfer.id)
+        if one.asked_at is not None and one.revoked_at is None
+    ]
+    return {"recipients": named}
+
+
+def _unfetched(mail: OutboxMail, transfer: Transfer) -> dict[str, Any] | None:
+    return None if transfer.download_count else _to_all(mail, transfer)
+
+
+def _downloads(mail: OutboxMail, transfer: Transfer) -> dict[str, Any] | None:
+    """Whoever has downloaded since the last such mail; nobody known at the very first one."""
+    told = _gather(mail, Recipient.download_told_in, Recipient.downloaded_at.is_not(None))
+    return {"recipients": [one.email for one in told]} if told or mail.n == 1 else None
+
+
+def _failures(mail: OutboxMail, transfer: Transfer) -> dict[str, Any] | None:
+    told = _gather(mail, Recipient.failure_told_in, Recipient.failed_at.is_not(None))
+    return {"failed": [(one.email, one.failure) for one in told]} if told else None
+
+
+def _question(mail: OutboxMail, transfer: Transfer) -> dict[str, Any]:
+    return {"words": _cut(mail.words)}
+
+
+_MORE: dict[MailKind, Any] = {
+    MailKind.FILES_FOR_YOU: _to_recipient,
+    MailKind.REMINDER: _to_recipient,
+    MailKind.SENT: _to_all,
+    MailKind.DOWNLOADED: _downloads,
+    MailKind.NOBODY_DOWNLOADED: _unfetched,
+    MailKind.EXPIRES_SOON: _to_all,
+    MailKind.SOMEBODY_ASKS: _question,
+    MailKind.UNDELIVERABLE: _failures,
+}
+
+
+def _gather(mail: OutboxMail, told_in: Any, condition: Any) -> list[Recipient]:
+    """Whoever no mail has told of yet is told of in this one, for good."""
+    mine = Recipient.transfer_id == mail.transfer_id
+    with transaction():
+        db.session.execute(
+            update(Recipient)
+            .where(mine, condition, told_in.is_(None))
+            .values({told_in: mail.id})
+            .execution_options(synchronize_session=False)
+        )
+    found = db.session.scalars(
+        select(Recipient)
+        .where(mine, told_in == mail.id)
+        .order_by(Recipient.email)
+        .execution_options(populate_existing=True)
+    )
+    return list(found)
+
+
+def _contents(transfer: Transfer) -> Contents:
+    of_it = File.transfer_id == transfer.id
+    rows = db.session.execute(
+        select(File.path, Upload.size)
+        .join(Upload, File.upload_id == Upload.id)
+        .where(of_it)
+        .order_by(File.position)
+        .limit(MOST_ROWS)
+    ).all()
+    count, size = db.session.execute(
+        select(func.count(), func.coalesce(func.sum(Upload.size), 0))
+        .select_from(File)
+        .join(Upload, File.upload_id == Upload.id)
+        .where(of_it)
+    ).one()
+    return Contents([(path, size) for path, size in rows], count, int(size))
+
+
+def _left(transfer: Transfer) -> int | None:
+    if transfer.max_downloads is None:
+        return None
+    return max(0, transfer.max_downloads - transfer.download_count)
+
+
+# -- words ---------------------------------------------------------------------------------------
+
+
+def unlinked(text: str) -> str:
+    """What somebody typed, without what a mail program would make a link of."""
+    return _BARE.sub(".\u200b", _LINK.sub("[link]", text))
+
+
+def _name(transfer: Transfer, contents: Contents) -> str:
+    """The title, unless it could be taken for an address to go to."""
+    title = _one_line(transfer.title)
+    if title and not _LINK.search(title) and not _BARE.search(title):
+        return f"“{title}”"
+    return contents.words
+
+
+def _one_line(text: str) -> str:
+    return " ".join(_TURNS.sub("", text).split())[:250]
+
+
+def _cut(text: str) -> str:
+    most = settings.max_mailed_message_length
+    return text if len(text) <= most else f"{text[:most].rstrip()}…"
+
+
+def _render(kind: MailKind, name: str, told: dict[str, Any]) -> str:
+    rendered = _templates().get_template(f"{kind.value}/{name}").render(told)
+    return f"{rendered.strip()}\n"
+
+
+@cache
+def _templates() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        # By its name, so that nobody can forget it.
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"filesize": filesize, "plain_date": plain_date, "unlinked": unlinked}
+    made.globals |= {"counted": counted, "home": lambda: settings.base_url}
+    return made

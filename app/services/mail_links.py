@@ -1,0 +1,124 @@
+"""What the links in mails open: a transfer to manage, more time for it, and no mail any more.
+
+Nothing of them is stored: they are signed, and made again for each mail.
+"""
+
+import uuid
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Integer, cast, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from app import lifecycle
+from app.addresses import hashes
+from app.clock import db_now
+from app.config import settings
+from app.db import db, transaction
+from app.errors import Gone, NotFound, WrongState
+from app.models import OptOut, State, Transfer
+from app.seals import Seal
+from app.services import audit
+from app.services.transfers import of_id
+
+# A limit that is used up is raised by so many when its sender gives more time.
+MORE_DOWNLOADS = 5
+_manage_seal = Seal("manage")
+_extend_seal = Seal("extend")
+_opt_out_seal = Seal("opt out")
+
+
+def manage_token(transfer: Transfer) -> str:
+    """What a mail to the sender carries in its manage link: made for each, stored nowhere."""
+    return _manage_seal.of(f"{transfer.id}")
+
+
+def managed(token: str) -> Transfer:
+    """The transfer that a mailed manage link is for; raises NotFound, and Gone once deleted."""
+    return _sealed(_manage_seal, token)
+
+
+def extend_seal(transfer: Transfer) -> str:
+    """What a mail carries in its link that gives a transfer more time."""
+    return _extend_seal.of(f"{transfer.id}")
+
+
+def to_extend(seal: str) -> Transfer:
+    """The transfer that such a link is for; raises NotFound, and Gone once deleted."""
+    return _sealed(_extend_seal, seal)
+
+
+def _sealed(seal: Seal, token: str) -> Transfer:
+    try:
+        transfer_id = uuid.UUID(seal.read(token) or "")
+    except ValueError as error:
+        raise NotFound("This link does not lead to anything.") from error
+    transfer = of_id(transfer_id)
+    if transfer.state is State.DELETED:
+        raise Gone("This transfer was deleted.", reason="deleted")
+    return transfer
+
+
+def extend(transfer: Transfer) -> Transfer:
+    """As many days from now as a new link has, and more downloads where they are used up.
+
+    Revives what has expired while its bytes are kept. Repeating it adds nothing. Raises Gone,
+    WrongState before the files are there.
+    """
+    later = func.greatest(
+        Transfer.expires_at, db_now() + timedelta(days=settings.default_expires_in_days)
+    )
+    is_used_up = Transfer.download_count >= Transfer.max_downloads
+    values = {
+        "expires_at": later,
+        "max_downloads": Transfer.max_downloads
+        + func.coalesce(cast(is_used_up, Integer), 0) * MORE_DOWNLOADS,
+    }
+    with transaction():
+        done = db.session.execute(
+            update(Transfer)
+            .where(Transfer.id == transfer.id, Transfer.state == State.READY)
+            .values(**values)
+            .execution_options(synchronize_session=False)
+        ).rowcount or lifecycle.move(transfer.id, State.READY, _is_expired(), **values)
+        if done:
+            audit.note("extend", transfer.id)
+    fresh = of_id(transfer.id)
+    if not done:
+        if fresh.state is State.DELETED:
+            raise Gone("This transfer was deleted.", reason="deleted")
+        raise WrongState("The files of this transfer have not arrived completely yet.")
+    return fresh
+
+
+def _is_expired() -> Any:
+    # From PROCESSING a transfer becomes READY too, but not by this door.
+    return Transfer.state == State.EXPIRED
+
+
+def opt_out_seal(email: str) -> str:
+    """What a mail carries in its link against further ones."""
+    return _opt_out_seal.of(email.encode().hex())
+
+
+def opting_out(seal: str) -> str:
+    """The address that such a link is for; raises NotFound."""
+    try:
+        return bytes.fromhex(_opt_out_seal.read(seal) or "-").decode()
+    except ValueError as error:
+        raise NotFound("This link does not lead to anything.") from error
+
+
+def opt_out(email: str) -> None:
+    """No mail to this address any more, whoever sends; repeatable."""
+    with transaction():
+        db.session.execute(
+            insert(OptOut).values(email_hash=hashes(email)[0]).on_conflict_do_nothing()
+        )
+        audit.note("opt out")
+
+
+def has_opted_out(email: str) -> bool:
+    """Whether this address wants no mail from here."""
+    found = select(OptOut.email_hash).where(or_(*(OptOut.email_hash == h for h in hashes(email))))
+    return db.session.scalar(found) is not None

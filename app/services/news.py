@@ -1,0 +1,185 @@
+"""News that time alone makes: nobody has downloaded, it ends soon, and what may be forgotten.
+
+Set by set, in batches that may run at any time and twice: the outbox takes each mail once.
+"""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import and_, cast, delete, exists, func, literal, null, or_, select, update
+
+from app import jobs
+from app.clock import db_now
+from app.config import settings
+from app.db import db, transaction
+from app.models import (
+    MailKind,
+    MailState,
+    OutboxMail,
+    Recipient,
+    SenderCode,
+    State,
+    Transfer,
+)
+from app.services import delivery, upkeep
+
+BATCH = 1000
+# What is kept of mails, and of the addresses of a transfer that was deleted.
+FORGOTTEN_AFTER = timedelta(days=30)
+
+
+def queue_news() -> int:
+    """Job: queue reminders and warnings that are due, and forget what is old; how many mails."""
+    count = 0
+    if settings.sends_mail:
+        for news in (_unannounced, _unsent, _reminders, _nobody_downloaded, _expires_soon):
+            count += _in_batches(news)
+    _forget()
+    upkeep.note_run("news.queue_news")
+    return count
+
+
+def _in_batches(news: Callable[[], Any]) -> int:
+    count = 0
+    while not jobs.stopping.is_set():
+        with transaction():
+            put = delivery.put(news())
+            if put:
+                jobs.SEND_MAIL.later()
+        count += put
+        if put < BATCH:
+            break
+    return count
+
+
+def _unannounced() -> Any:
+    """What announce() would have queued: a process from before there was mail made them ready."""
+    return (
+        delivery.announcement()
+        .where(_is_just_ready(), _is_new(MailKind.FILES_FOR_YOU, Recipient.id, Recipient.ask_count))
+        .limit(BATCH)
+    )
+
+
+def _unsent() -> Any:
+    return _to_senders(MailKind.SENT, literal(1), _is_just_ready())
+
+
+def _is_just_ready() -> Any:
+    return and_(
+        Transfer.state == State.READY,
+        Transfer.expires_at > db_now(),
+        Transfer.ready_at > db_now() - timedelta(days=1),
+    )
+
+
+def _reminders() -> Any:
+    """To recipients who have not downloaded, once, before it ends; never soon after the first."""
+    return (
+        select(
+            func.gen_random_uuid(),
+            delivery.kind_of(MailKind.REMINDER),
+            Recipient.email,
+            Transfer.id,
+            Recipient.id,
+            Recipient.id,
+            literal(1),
+        )
+        .select_from(Transfer)
+        .join(Recipient, Recipient.transfer_id == Transfer.id)
+        .where(
+            _ends_soon(),
+            Transfer.sender_confirmed_at.is_not(None),
+            or_(
+                Transfer.max_downloads.is_(None),
+                Transfer.download_count < Transfer.max_downloads,
+            ),
+            Recipient.sent_at < db_now() - _before(),
+            Recipient.downloaded_at.is_(None),
+            Recipient.revoked_at.is_(None),
+            Recipient.failed_at.is_(None),
+            _is_new(MailKind.REMINDER, Recipient.id, literal(1)),
+        )
+        .limit(BATCH)
+    )
+
+
+def _nobody_downloaded() -> Any:
+    """To senders whose files lie there unfetched for days, once."""
+    days = timedelta(days=settings.nobody_downloaded_after_in_days)
+    return _to_senders(
+        MailKind.NOBODY_DOWNLOADED,
+        literal(1),
+        Transfer.state == State.READY,
+        Transfer.ready_at < db_now() - days,
+        Transfer.expires_at > db_now(),
+        Transfer.download_count == 0,
+    )
+
+
+def _expires_soon() -> Any:
+    """To senders, once for each date; not for what was sent for no longer than that anyway."""
+    day = func.floor(func.extract("epoch", Transfer.expires_at) / 86400)
+    lasted = Transfer.ready_at < Transfer.expires_at - 2 * _before()
+    return _to_senders(MailKind.EXPIRES_SOON, day, _ends_soon(), lasted)
+
+
+def _to_senders(kind: MailKind, n: Any, *conditions: Any) -> Any:
+    return (
+        select(
+            func.gen_random_uuid(),
+            delivery.kind_of(kind),
+            Transfer.sender_email,
+            Transfer.id,
+            cast(null(), OutboxMail.recipient_id.type),
+            Transfer.id,
+            n,
+        )
+        .where(
+            Transfer.sender_confirmed_at.is_not(None),
+            delivery.is_wanted(kind),
+            *conditions,
+            _is_new(kind, Transfer.id, n),
+        )
+        .limit(BATCH)
+    )
+
+
+def _ends_soon() -> Any:
+    return and_(
+        Transfer.state == State.READY,
+        Transfer.expires_at > db_now(),
+        Transfer.expires_at <= db_now() + _before(),
+    )
+
+
+def _before() -> timedelta:
+    return timedelta(hours=settings.remind_before_in_hours)
+
+
+def _is_new(kind: MailKind, about: Any, n: Any) -> Any:
+    """The unique key decides; this only keeps what was told from being looked at again."""
+    return ~exists().where(OutboxMail.about_id == about, OutboxMail.kind == kind, OutboxMail.n == n)
+
+
+def _forget() -> None:
+    """Addresses are nobody's business any more once what they were for is gone."""
+    old = db_now() - FORGOTTEN_AFTER
+    gone = select(Transfer.id).where(
+        Transfer.state == State.DELETED,
+        Transfer.deleted_at < old,
+        Transfer.sender_email.is_not(None),
+    )
+    settled = and_(OutboxMail.state != MailState.WAITING, OutboxMail.created_at < old)
+    for statement in (
+        delete(SenderCode).where(SenderCode.created_at < db_now() - timedelta(days=1)),
+        delete(OutboxMail).where(OutboxMail.transfer_id.is_(None), settled),
+        delete(Recipient).where(Recipient.transfer_id.in_(gone)),
+        delete(OutboxMail).where(OutboxMail.transfer_id.in_(gone)),
+        update(Transfer)
+        .where(Transfer.id.in_(gone))
+        .values(sender_email=None, sender_confirmed_at=None),
+    ):
+        with transaction():
+            db.session.execute(statement.execution_options(synchronize_session=False))

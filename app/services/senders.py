@@ -1,0 +1,97 @@
+"""Whose address it is that mail goes out for: six figures by mail, and a word that remembers it.
+
+No mail goes to anybody for a sender who has not read the code. The word is kept by the sender's
+browser or script; nothing of it is stored here.
+"""
+
+import hmac
+import secrets
+import uuid
+from datetime import timedelta
+
+from sqlalchemy import update
+
+from app import addresses, clock, jobs
+from app.clock import db_now
+from app.config import settings
+from app.db import db, transaction
+from app.errors import Invalid
+from app.models import MailKind, OutboxMail, SenderCode
+from app.seals import Seal
+from app.services import audit, shares
+
+CODE_MINUTES = 15
+MOST_TRIES = 5
+REMEMBERED_DAYS = 90
+_seal = Seal("sender")
+
+
+def mail_code(given: str) -> None:
+    """Mail six figures to an address, good for CODE_MINUTES. Raises Invalid, TooMuchMail."""
+    email = checked(given, "email")
+    with transaction():
+        shares.hold()
+        shares.check_codes(email)
+        code = SenderCode(id=uuid.uuid4(), email=email, address_hash=audit.actor.get())
+        db.session.add(code)
+        db.session.add(OutboxMail(kind=MailKind.CODE, email=email, about_id=code.id))
+        audit.note("mail code")
+        jobs.SEND_MAIL.later()
+
+
+def confirm(given: str, figures: str) -> str:
+    """The word that proves the address from now on; raises Invalid for another code.
+
+    The try is counted first, whatever comes of it: a code bears MOST_TRIES of them.
+    """
+    email = checked(given, "email")
+    with transaction():
+        tried = db.session.scalars(
+            update(SenderCode)
+            .where(
+                SenderCode.email == email,
+                SenderCode.used_at.is_(None),
+                SenderCode.try_count < MOST_TRIES,
+                SenderCode.created_at > db_now() - timedelta(minutes=CODE_MINUTES),
+            )
+            .values(try_count=SenderCode.try_count + 1)
+            .returning(SenderCode.id)
+            .execution_options(synchronize_session=False)
+        ).all()
+    if not tried:
+        raise Invalid({"code": "is no longer good: ask for another one"})
+    if not (right := [one for one in tried if _is_code_of(one, figures)]):
+        raise Invalid({"code": "is not the one that was mailed"})
+    with transaction():
+        db.session.execute(
+            update(SenderCode).where(SenderCode.id.in_(right)).values(used_at=db_now())
+        )
+        audit.note("confirm address")
+    until = clock.now() + timedelta(days=REMEMBERED_DAYS)
+    return _seal.of(f"{int(until.timestamp())}:{email}")
+
+
+def is_confirmed(email: str, word: str | None) -> bool:
+    """Whether the word proves this address still."""
+    until, _, proved = (_seal.read(word or "") or "").partition(":")
+    return proved == email and int(until) > clock.now().timestamp()
+
+
+def code_of(code_id: uuid.UUID, key: str | None = None) -> str:
+    """The six figures: made from our key, so that they lie nowhere."""
+    made = hmac.digest((key or settings.secret_key).encode(), f"code:{code_id}".encode(), "sha256")
+    return f"{int.from_bytes(made, 'big') % 1_000_000:06}"
+
+
+def _is_code_of(code_id: uuid.UUID, figures: str) -> bool:
+    given = "".join(figures.split()).encode()
+    keys = (settings.secret_key, *settings.secret_key_fallbacks)
+    return any(secrets.compare_digest(code_of(code_id, key).encode(), given) for key in keys)
+
+
+def checked(given: str, field: str) -> str:
+    """An address in the spelling we keep; raises Invalid that names the field."""
+    try:
+        return addresses.normalised(given)
+    except addresses.NotAnAddress as error:
+        raise Invalid({field: "is no e-mail address"}) from error

@@ -1,0 +1,95 @@
+"""How much mail may be asked for: by one sender, from one network, to one address, in all.
+
+Counted in the rows, one at a time, so that any number of web processes and workers count as one.
+What is over a sender's or a network's share is refused at once; what is over an address's or the
+installation's own waits in the outbox as well (services/outbox.py).
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, select
+
+from app.clock import db_now
+from app.config import settings
+from app.db import db
+from app.errors import TooMuchMail
+from app.models import OutboxMail, Recipient, SenderCode, Transfer
+from app.services import audit
+
+# Of all locks of this kind in the database this is ours: "mail" on a telephone.
+_LOCK = 6245
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+
+
+def hold() -> None:
+    """One at a time from here to the transaction's end: what is counted stays so meanwhile.
+
+    Taken after a transfer's row and before any recipient's, always.
+    """
+    db.session.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+
+
+def check(transfer: Transfer, wanted: Sequence[Recipient]) -> None:
+    """Whether these may be mailed now; raises TooMuchMail. Call after hold()."""
+    mine = Transfer.sender_email == transfer.sender_email
+    asked = select(func.count()).select_from(Recipient)
+    sent_today = _count(asked.join(Transfer).where(mine, Recipient.asked_at > db_now() - DAY))
+    if sent_today + len(wanted) > settings.max_recipients_per_day:
+        raise TooMuchMail("Too many mails from your address for one day. Share the link instead.")
+    others = (
+        select(func.count(func.distinct(Recipient.transfer_id)))
+        .join(Transfer)
+        .where(mine, Recipient.asked_at > db_now() - HOUR, Recipient.transfer_id != transfer.id)
+    )
+    if _count(others) >= settings.max_sends_per_hour:
+        raise TooMuchMail("Too many mails from your address in an hour. Share the link instead.")
+    if (network := audit.actor.get()) is not None:
+        near = Recipient.address_hash == network
+        sent_near = _count(asked.where(near, Recipient.asked_at > db_now() - HOUR))
+        if sent_near + len(wanted) > settings.max_recipients_per_network_per_hour:
+            raise TooMuchMail("Too many mails from your network in an hour.")
+    for one in wanted:
+        check_address(one.email)
+
+
+def check_address(email: str) -> None:
+    """Whether this address may get one more; raises TooMuchMail. Call after hold()."""
+    if _asked_for(email) >= settings.max_mails_per_recipient_per_hour:
+        raise TooMuchMail(f"Too many mails to {email} in an hour. Share the link instead.")
+
+
+def check_codes(email: str) -> None:
+    """Whether another code may be mailed; raises TooMuchMail. Call after hold()."""
+    check_address(email)
+    codes = select(func.count()).select_from(SenderCode)
+    if (network := audit.actor.get()) is not None:
+        near = SenderCode.address_hash == network
+        if _count(codes.where(near, _is_recent())) >= settings.max_codes_per_hour:
+            raise TooMuchMail("Too many codes were asked for from your network in an hour.")
+    if _count(codes.where(_is_recent())) >= settings.max_mails_per_hour:
+        raise TooMuchMail
+
+
+def left_to_hand_over() -> int:
+    """How many mails the installation may hand over now. Call after hold()."""
+    handed = select(func.count()).where(OutboxMail.handed_at > db_now() - HOUR)
+    return max(0, settings.max_mails_per_hour - _count(handed))
+
+
+def _asked_for(email: str) -> int:
+    asked = select(func.count()).select_from(Recipient)
+    codes = select(func.count()).select_from(SenderCode)
+    return _count(
+        asked.where(Recipient.email == email, Recipient.asked_at > db_now() - HOUR)
+    ) + _count(codes.where(SenderCode.email == email, _is_recent()))
+
+
+def _is_recent() -> ColumnElement[bool]:
+    return SenderCode.created_at > db_now() - HOUR
+
+
+def _count(statement: Any) -> int:
+    return db.session.scalar(statement) or 0

@@ -1,0 +1,180 @@
+// "Send to" and "Your e-mail": nothing is mailed before "Send" is pressed, so what is half typed goes nowhere.
+// The address is confirmed once in this browser, by a code that was mailed to it.
+import { asFailure, explain } from './failure.js';
+
+/** @typedef {import('./transfer-upload.js').TransferUpload} TransferUpload */
+/** @typedef {import('./backend.js').Backend} Backend */
+/** @typedef {HTMLInputElement | HTMLTextAreaElement} Field */
+
+const KEPT = 'beeline-sender';
+/** @type {MailForm | undefined} */ let only;
+
+/** @param {HTMLFormElement} form @param {(mails: boolean) => void} onWish whether it is to go to somebody */
+export function mailForm(form, onWish) {
+  only ??= new MailForm(form, onWish);
+  return only;
+}
+
+/** Addresses as people write several. @param {string} text */
+export function addressesIn(text) {
+  return [...new Set(text.split(/[\s,;]+/).map((one) => one.replace(/^<|>$/g, '')).filter((one) => one.includes('@')))];
+}
+
+class MailForm {
+  #form;
+  #onWish;
+  /** @type {TransferUpload | undefined} */ #upload;
+  /** @type {Backend | undefined} */ #backend;
+  #isSending = false;
+
+  /** @param {HTMLFormElement} form @param {(mails: boolean) => void} onWish */
+  constructor(form, onWish) {
+    this.#form = form;
+    this.#onWish = onWish;
+    form.addEventListener('submit', (event) => { event.preventDefault(); void this.#alone(() => this.#send()); });
+    form.addEventListener('input', () => this.#look());
+    this.#get('confirm-code').addEventListener('click', () => this.#alone(() => this.#confirm()));
+    this.#field('o-code').addEventListener('keydown', (event) => {
+      if (/** @type {KeyboardEvent} */ (event).key !== 'Enter') return;
+      event.preventDefault();
+      void this.#alone(() => this.#confirm());
+    });
+  }
+
+  /** From now on it is this transfer's. @param {TransferUpload} upload @param {Backend} backend */
+  serve(upload, backend) {
+    this.#upload = upload;
+    this.#backend = backend;
+    this.#form.reset();
+    const { recipients = [], sender_email: sender } = upload.transfer;
+    this.#field('o-recipients').value = recipients.filter(({ state }) => state !== 'revoked').map(({ email }) => email).join(', ');
+    this.#field('o-sender').value = sender ?? kept().email ?? '';
+    this.#get('code-field').hidden = true;
+    for (const id of ['o-recipients', 'o-sender', 'o-code']) this.#say(id, '', '');
+    this.#look();
+  }
+
+  #look() {
+    const mails = addressesIn(this.#field('o-recipients').value).length > 0;
+    this.#onWish(mails);
+  }
+
+  // A second press while the first is on its way is the same wish.
+  /** @param {() => Promise<void>} work */
+  async #alone(work) {
+    if (this.#isSending || !this.#upload) return;
+    this.#isSending = true;
+    try {
+      await work();
+    } catch (error) {
+      this.#complain(asFailure(error));
+    } finally {
+      this.#isSending = false;
+    }
+  }
+
+  async #send() {
+    const recipients = addressesIn(this.#field('o-recipients').value);
+    const sender = this.#field('o-sender').value.trim();
+    for (const id of ['o-recipients', 'o-sender', 'o-code']) this.#say(id, '', '');
+    if (!recipients.length && this.#field('o-recipients').value.trim()) return this.#say('o-recipients', 'wrong', 'Enter e-mail addresses, with commas or spaces between them.');
+    if (!sender) return this.#say('o-sender', 'wrong', 'Enter your own address: they see it, and can answer.');
+    const known = kept();
+    const token = known.email === sender.toLowerCase() ? known.token : undefined;
+    await this.#edit({ recipients, sender_email: sender }, token);
+    if (this.#upload?.transfer.sender_confirmed) return this.#done();
+    await this.#backend?.mailCode(sender);
+    this.#get('code-field').hidden = false;
+    this.#say('o-code', '', `We have mailed a code to ${sender}. Enter it here once; then it is sent.`);
+    this.#field('o-code').focus();
+  }
+
+  /** @param {import('./backend.js').Options} change @param {string | undefined} token */
+  async #edit(change, token) {
+    try {
+      await this.#upload?.edit(token ? { ...change, sender_token: token } : change);
+    } catch (error) {
+      if (!token || asFailure(error).facts.fields?.[0]?.field !== 'sender_token') throw error;
+      // It was kept for too long.
+      forget();
+      await this.#upload?.edit(change);
+    }
+  }
+
+  async #confirm() {
+    const email = this.#field('o-sender').value.trim();
+    const { sender_token: token } = await /** @type {Backend} */ (this.#backend).confirm(email, this.#field('o-code').value);
+    keep(email.toLowerCase(), token);
+    this.#field('o-code').value = '';
+    this.#get('code-field').hidden = true;
+    await this.#send();
+    this.#get('send-mail').focus();
+  }
+
+  #done() {
+    const { recipients = [], status } = /** @type {TransferUpload} */ (this.#upload).transfer;
+    const count = recipients.filter(({ state }) => state !== 'revoked').length;
+    const people = count === 1 ? '1 person' : `${count} people`;
+    if (!count) return this.#say('o-sender', 'saved', 'Saved. We mail you what becomes of it.');
+    this.#say('o-sender', 'saved', status === 'READY' ? `Sent to ${people}.` : `It goes to ${people} as soon as everything has arrived.`);
+  }
+
+  /** @param {import('./failure.js').Failure} failure */
+  #complain(failure) {
+    const [first] = failure.facts.fields ?? [];
+    const place = !first ? 'o-sender' : first.field.startsWith('recipients') ? 'o-recipients' : first.field === 'code' ? 'o-code' : 'o-sender';
+    const which = /^recipients\.(\d+)$/.exec(first?.field ?? '');
+    const named = which ? `“${addressesIn(this.#field('o-recipients').value)[Number(which[1])]}” ${first?.message}` : capital(first?.message ?? '');
+    const said = failure.facts.code === 'too_much_mail' ? failure.facts.message : `Not sent. ${explain(failure).title}`;
+    this.#say(place, 'wrong', first ? named : said ?? '');
+  }
+
+  /** @param {string} id @param {'saved' | 'wrong' | ''} kind @param {string} words */
+  #say(id, kind, words) {
+    const field = this.#field(id);
+    const line = this.#get(field.getAttribute('aria-describedby') ?? '');
+    line.dataset.kind = kind;
+    line.textContent = words;
+    if (kind === 'wrong') field.setAttribute('aria-invalid', 'true');
+    else field.removeAttribute('aria-invalid');
+  }
+
+  /** @param {string} id */
+  #field(id) {
+    return /** @type {Field} */ (this.#get(id));
+  }
+
+  /** @param {string} id */
+  #get(id) {
+    return /** @type {HTMLElement} */ (document.getElementById(id));
+  }
+}
+
+/** @param {string} text */
+function capital(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+// --- What this browser knows of its sender; without storage the code is asked for each time. --------
+
+/** @returns {{email?: string, token?: string}} */
+function kept() {
+  try {
+    return JSON.parse(localStorage.getItem(KEPT) ?? '{}');
+  } catch {
+    return {};
+  }
+}
+
+/** @param {string} email @param {string} token */
+function keep(email, token) {
+  try {
+    localStorage.setItem(KEPT, JSON.stringify({ email, token }));
+  } catch { /* It is asked for again. */ }
+}
+
+function forget() {
+  try {
+    localStorage.removeItem(KEPT);
+  } catch { /* There was nothing. */ }
+}

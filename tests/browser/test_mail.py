@@ -1,0 +1,253 @@
+"""Sending by mail as a sender meets it: the code once, then one press; and the links in mails."""
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from embedded import services
+from tests.browser.steps import (
+    MIB,
+    SIZES,
+    Hold,
+    choose,
+    downloaded,
+    expect_state,
+    link_of,
+    look,
+    make_files,
+    send,
+)
+from tests.conftest import SECRET
+from tests.lab.mailserver import Caught, MailServer
+from tests.lab.stack import Stack
+
+OpenPage = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def post() -> Iterator[MailServer]:
+    with MailServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def live(post: MailServer) -> Iterator[Stack]:
+    """As the others', but it sends mail."""
+    more = {
+        "SECRET_KEY": SECRET,
+        "LOG_LEVEL": "WARNING",
+        "MAIL_URL": post.url,
+        "MAIL_FROM": "Beeline <bee@send.example.org>",
+        "MAX_SENDS_PER_HOUR": "1000",
+        "MAX_MAILS_PER_RECIPIENT_PER_HOUR": "1000",
+        "MAX_RECIPIENTS_PER_NETWORK_PER_HOUR": "1000",
+    }
+    with services.started(["postgres", "redis", "s3"]) as environ:
+        stack = Stack(environ | more)
+        try:
+            stack.release()
+            for name in ("web", "worker", "clock"):
+                stack.start(name)
+            yield stack
+        finally:
+            stack.stop()
+
+
+@pytest.fixture(autouse=True)
+def _empty(post: MailServer) -> None:
+    post.caught.clear()
+
+
+def wait_for(post: MailServer, to: str, count: int = 1) -> list[Caught]:
+    deadline = time.monotonic() + 30
+    while len(post.to(to)) < count:
+        assert time.monotonic() < deadline, [(one.to, one.subject) for one in post.caught]
+        time.sleep(0.1)
+    return post.to(to)
+
+
+def confirm(page: Page, post: MailServer, sender: str) -> None:
+    """Read the code in the mail, and type it."""
+    expect(page.get_by_label("Code from the mail")).to_be_focused()
+    code = re.match(r"\d{6}", wait_for(post, sender)[0].subject)
+    assert code
+    page.get_by_label("Code from the mail").fill(code[0])
+    page.get_by_role("button", name="Confirm").click()
+
+
+def link_in(mail: Caught) -> str:
+    found = re.search(r'class="button-words" href="([^"]+)"', mail.body("html"))
+    assert found
+    return found[1]
+
+
+def test_the_whole_way_by_mail(open_page: OpenPage, post: MailServer, tmp_path: Path) -> None:
+    sums = make_files(tmp_path, {"one.bin": 300_000})
+    page = open_page()
+    link = send(page, tmp_path / "one.bin")
+    expect(page.locator("#copy")).to_have_class(re.compile("button-primary"))
+    page.get_by_label("Send to").fill("bo@example.org, cy@example.org\ndi@example.org")
+    expect(page.locator("#copy")).not_to_have_class(re.compile("button-primary"))
+    expect(page.locator("#send-mail")).to_have_class(re.compile("button-primary"))
+    page.get_by_role("button", name="Send", exact=True).click()
+    expect(page.get_by_text("Enter your own address")).to_be_visible()
+    page.get_by_label("Your e-mail").fill("Ada@example.org")
+    page.get_by_label("Your e-mail").press("Enter")
+    confirm(page, post, "ada@example.org")
+    expect(page.locator("#s-sender")).to_have_text("Sent to 3 people.")
+    (mail,) = wait_for(post, "bo@example.org")
+    own = link_in(mail)
+    assert own != link
+    reader = open_page(own)
+    got = downloaded(reader, reader.get_by_role("button", name="Download"))
+    assert got == ("one.bin", sums["one.bin"])
+    # It remembers this sender: no code the next time.
+    page.goto("/")
+    send(page, tmp_path / "one.bin")
+    expect(page.get_by_label("Your e-mail")).to_have_value("ada@example.org")
+    page.get_by_label("Send to").fill("eve@example.org")
+    page.get_by_role("button", name="Send", exact=True).click()
+    expect(page.locator("#s-sender")).to_have_text("Sent to 1 person.")
+    wait_for(post, "eve@example.org")
+    page.get_by_role("button", name="Send", exact=True).click()
+    expect(page.locator("#s-sender")).to_have_text("Sent to 1 person.")
+    assert len(post.to("eve@example.org")) == 1
+
+
+def test_while_it_is_uploading_nobody_is_mailed_before_it_is_there(
+    open_page: OpenPage, post: MailServer, live: Stack, tmp_path: Path
+) -> None:
+    make_files(tmp_path, {"big.bin": 20 * MIB})
+    page = open_page()
+    held = Hold(page, live, after=1)
+    choose(page, tmp_path / "big.bin")
+    link_of(page)
+    page.get_by_label("Send to").fill("bo@example.org")
+    page.get_by_label("Your e-mail").fill("fay@example.org")
+    page.get_by_role("button", name="Send", exact=True).click()
+    confirm(page, post, "fay@example.org")
+    expect(page.locator("#s-sender")).to_contain_text("as soon as everything has arrived")
+    assert post.to("bo@example.org") == []
+    held.release()
+    expect_state(page, "done")
+    wait_for(post, "bo@example.org")
+
+
+def test_what_is_wrong_is_said_where_it_is(
+    open_page: OpenPage, post: MailServer, tmp_path: Path
+) -> None:
+    make_files(tmp_path, {"one.bin": 10})
+    page = open_page()
+    send(page, tmp_path / "one.bin")
+    to, mine = page.get_by_label("Send to"), page.get_by_label("Your e-mail")
+    to.fill("nobody")
+    mine.fill("gil@example.org")
+    button = page.get_by_role("button", name="Send", exact=True)
+    button.click()
+    expect(page.locator("#s-recipients")).to_contain_text("Enter e-mail addresses")
+    to.fill("bo@example.org, bo@nowhere")
+    button.click()
+    expect(page.locator("#s-recipients")).to_have_text("“bo@nowhere” is no e-mail address")
+    expect(to).to_have_attribute("aria-invalid", "true")
+    to.fill("bo@example.org")
+    mine.fill("gil@")
+    button.click()
+    expect(page.locator("#s-sender")).to_have_text("Is no e-mail address")
+    mine.fill("gil@example.org")
+    button.click()
+    page.get_by_label("Code from the mail").fill("12")
+    page.get_by_label("Code from the mail").press("Enter")
+    expect(page.locator("#s-code")).to_have_text("Is not the one that was mailed")
+    assert post.to("bo@example.org") == []
+
+
+def test_the_first_view_knows_nothing_of_mail(open_page: OpenPage) -> None:
+    page = open_page("/health")
+    urls: list[str] = []
+    page.on("request", lambda request: urls.append(request.url))
+    page.goto("/")
+    assert len(urls) <= 6
+    assert not [url for url in urls if "mail-form" in url]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", list(SIZES))
+def test_the_senders_page_with_mail(
+    open_page: OpenPage, post: MailServer, tmp_path: Path, scheme: str, width: str
+) -> None:
+    make_files(tmp_path, {"one.bin": 10})
+    page = open_page(viewport=SIZES[width], color_scheme=scheme)
+    send(page, tmp_path / "one.bin")
+    sender = f"s-{scheme}-{width}@example.org"
+    page.get_by_label("Send to").fill("bo@example.org, cy@example.org")
+    page.get_by_label("Your e-mail").fill(sender)
+    page.get_by_role("button", name="Send", exact=True).click()
+    expect(page.get_by_label("Code from the mail")).to_be_focused()
+    look(page, f"sender-mail-code-{width}-{scheme}")
+    confirm(page, post, sender)
+    expect(page.locator("#s-sender")).to_have_text("Sent to 2 people.")
+    look(page, f"sender-mail-sent-{width}-{scheme}")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_links_in_mails_lead_to_one_button(
+    open_page: OpenPage, post: MailServer, live: Stack, tmp_path: Path, scheme: str
+) -> None:
+    make_files(tmp_path, {"one.bin": 10})
+    page = open_page(color_scheme=scheme)
+    send(page, tmp_path / "one.bin")
+    sender, reader = f"t-{scheme}@example.org", f"r-{scheme}@example.org"
+    page.get_by_label("Send to").fill(reader)
+    page.get_by_label("Your e-mail").fill(sender)
+    page.get_by_role("button", name="Send", exact=True).click()
+    confirm(page, post, sender)
+    (mail,) = wait_for(post, reader)
+    leave = str(mail.message["List-Unsubscribe"]).strip("<>")
+    other = open_page(leave, color_scheme=scheme, viewport=SIZES["390"])
+    look(other, f"opt-out-{scheme}")
+    other.get_by_role("button", name="No more mail").click()
+    expect(other.get_by_role("heading", level=1)).to_have_text("No more mail")
+    look(other, f"opt-out-done-{scheme}")
+
+
+def extend_link(live: Stack, link: str) -> str:
+    """As the mail to the sender has it."""
+    code = (
+        "import sys; from app import create_app; from app.services import downloads, mail_links\n"
+        "with create_app().app_context():\n"
+        "    print(mail_links.extend_seal(downloads._by_slug(sys.argv[1])[0]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, link.rpartition("/")[2]],
+        env=live.environ, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return f"/m/extend/{done.stdout.strip()}"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("script", [True, False], ids=["with script", "without script"])
+def test_more_time_is_one_click(
+    open_page: OpenPage, live: Stack, tmp_path: Path, scheme: str, script: bool
+) -> None:
+    make_files(tmp_path, {"one.bin": 10})
+    page = open_page()
+    link = send(page, tmp_path / "one.bin")
+    page.get_by_label("Downloads").fill("1")
+    expect(page.locator("#s-downloads")).to_have_text("Saved")
+    reader = open_page(link)
+    downloaded(reader, reader.get_by_role("button", name="Download"))
+    path = extend_link(live, link)
+    sender = open_page(path, color_scheme=scheme, java_script_enabled=script)
+    if script:
+        look(sender, f"extend-{scheme}")
+    sender.get_by_role("button", name="7 more days and 5 downloads").click()
+    expect(sender.get_by_role("heading", level=1)).to_have_text("There is more time")
+    if script:
+        look(sender, f"extend-done-{scheme}")
+    expect(open_page(link).get_by_text("5 downloads left")).to_be_visible()

@@ -187,7 +187,7 @@ def test_a_question_reaches_a_sender_whose_transfer_has_expired(
     send_mail(app)
     told = mail.to(ADA)[-1].body("html")
     assert "Could I have it?" in told
-    assert "bo@example.org" in told
+    assert "bo@example.\u200borg" in told  # so that no mail program makes a link of it
     assert "Me too" not in told
     pass_time(app, minutes=1)
     assert send_mail(app) == 0

@@ -114,6 +114,7 @@ class MailKind(enum.StrEnum):
     SOMEBODY_ASKS = "somebody_asks"
     UNDELIVERABLE = "undeliverable"
     CODE = "code"
+    REPORTED = "reported"
 
 
 class MailState(enum.StrEnum):

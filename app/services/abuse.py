@@ -15,7 +15,8 @@ from app.clock import db_now
 from app.db import db, transaction
 from app.errors import Gone, NotFound
 from app.models import AbuseReport, Harm, State, Transfer
-from app.services import audit
+from app.services import audit, delivery
+from app.services.transfers import is_at
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +49,16 @@ def report(slug: str, reason: Harm, message: str = "", contact: str = "") -> int
     )
     with transaction():
         db.session.add(made)
+        # flush(): the mail names the report's number.
+        db.session.flush()
         audit.note("report", transfer.id)
+        delivery.tell_operator(transfer.id, made.id)
     log.warning("a link was reported: %s, report %d", reason.value, made.id)
     return made.id
 
 
 def _reportable(slug: str) -> Transfer:
-    transfer = _where(Transfer.slug == slug)
+    transfer = _where(is_at(slug))
     if transfer.state is State.DELETED:
         raise Gone(reason="deleted")
     if transfer.quarantined_at is not None:
@@ -119,7 +123,7 @@ def find(link: str) -> Transfer:
     except ValueError:  # a host that is none
         path = ""
     slug = path.partition("/d/")[2] or path
-    return _where(Transfer.slug == slug.strip("/").partition("/")[0].partition(".")[0])
+    return _where(is_at(slug.strip("/").partition("/")[0].partition(".")[0]))
 
 
 def quarantine(transfer_id: uuid.UUID) -> bool:

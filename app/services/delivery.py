@@ -386,6 +386,24 @@ def put(news: Any, *, words: str = "", later: timedelta = timedelta(0)) -> int:
     return db.session.execute(added.on_conflict_do_nothing()).rowcount
 
 
+def tell_operator(transfer_id: uuid.UUID, report_number: int) -> None:
+    """Mail a report to ABUSE_CONTACT, where that is a mail address. Call in transaction()."""
+    contact = settings.abuse_contact
+    if not settings.sends_mail or "@" not in contact or "://" in contact:
+        return
+    db.session.execute(
+        insert(OutboxMail).values(
+            id=uuid.uuid4(),
+            kind=MailKind.REPORTED,
+            email=contact,
+            transfer_id=transfer_id,
+            about_id=transfer_id,
+            n=report_number,
+        )
+    )
+    jobs.SEND_MAIL.later()
+
+
 def is_wanted(kind: MailKind) -> Any:
     """The condition that a transfer's sender has not switched this kind off."""
     return literal(kind.value) != all_(Transfer.muted)

@@ -32,7 +32,7 @@ from app.models import (
     UploadState,
 )
 from app.services import archives, audit, delivery, locks
-from app.services.transfers import files_of
+from app.services.transfers import files_of, is_at
 
 _SHOWN_AS = {
     State.INIT: "uploading",
@@ -467,8 +467,7 @@ def _hash(visitor: str | None) -> bytes | None:
 
 def _by_slug(slug: str) -> tuple[Transfer, bool]:
     """The transfer of a link: its own, or a recipient's. Raises NotFound, Gone if taken back."""
-    own = select(Recipient.transfer_id).where(Recipient.slug == slug).scalar_subquery()
-    transfer, is_due = _one(or_(Transfer.slug == slug, Transfer.id == own))
+    transfer, is_due = _one(is_at(slug))
     if transfer.slug != slug:
         revoked = select(Recipient.id).where(
             Recipient.slug == slug, Recipient.revoked_at.is_not(None)

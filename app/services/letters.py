@@ -23,7 +23,17 @@ from app.clock import db_now
 from app.config import settings
 from app.db import db, transaction
 from app.extensions import mailer
-from app.models import File, MailKind, OutboxMail, Recipient, SenderCode, State, Transfer, Upload
+from app.models import (
+    AbuseReport,
+    File,
+    MailKind,
+    OutboxMail,
+    Recipient,
+    SenderCode,
+    State,
+    Transfer,
+    Upload,
+)
 from app.services import delivery, mail_links, senders
 from app.words import counted, filesize, plain_date
 
@@ -168,6 +178,11 @@ def _question(mail: OutboxMail, transfer: Transfer) -> dict[str, Any]:
     return {"words": _cut(mail.words)}
 
 
+def _report(mail: OutboxMail, transfer: Transfer) -> dict[str, Any] | None:
+    report = db.session.get(AbuseReport, mail.n)
+    return {"report": report, "words": _cut(report.message)} if report else None
+
+
 _MORE: dict[MailKind, Any] = {
     MailKind.FILES_FOR_YOU: _to_recipient,
     MailKind.REMINDER: _to_recipient,
@@ -177,6 +192,7 @@ _MORE: dict[MailKind, Any] = {
     MailKind.EXPIRES_SOON: _to_all,
     MailKind.SOMEBODY_ASKS: _question,
     MailKind.UNDELIVERABLE: _failures,
+    MailKind.REPORTED: _report,
 }
 
 

@@ -31,7 +31,7 @@ from app.errors import (
     Unauthorized,
     WrongState,
 )
-from app.models import Archive, Checksum, File, State, Transfer
+from app.models import Archive, Checksum, File, Recipient, State, Transfer
 from app.services import audit, extension_requests, locks, previews, uploads
 from app.services.uploads import SignedPart
 
@@ -309,6 +309,12 @@ def refuse_blocked(transfer: Transfer) -> None:
     """Raise Blocked for a transfer that the operator has quarantined."""
     if transfer.quarantined_at is not None:
         raise Blocked
+
+
+def is_at(slug: str) -> ColumnElement[bool]:
+    """The condition that a link leads to a transfer: its own, or that of one of its recipients."""
+    own = select(Recipient.transfer_id).where(Recipient.slug == slug).scalar_subquery()
+    return or_(Transfer.slug == slug, Transfer.id == own)
 
 
 def of_id(transfer_id: uuid.UUID) -> Transfer:

@@ -23,6 +23,7 @@ KINDS = sa.Enum(
     "somebody_asks",
     "undeliverable",
     "code",
+    "reported",
     name="mail_kind",
 )
 STATES = sa.Enum("WAITING", "SENT", "FAILED", "DROPPED", name="mail_state")

@@ -1,5 +1,6 @@
 """Every mail as a mail program shows it: light, dark, wide, on a phone; it asks nobody for anything."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -8,7 +9,8 @@ from flask import Flask
 from playwright.sync_api import Browser
 
 from app import clock
-from app.services import delivery, news, transfers
+from app.models import Harm
+from app.services import abuse, delivery, news, transfers
 from tests.browser.steps import AXE, SCREENSHOTS, SIZES
 from tests.factories import Sender
 from tests.lab.mailserver import Caught, MailServer
@@ -28,12 +30,17 @@ MESSAGE = (
 
 
 @pytest.fixture
-def caught(app: Flask, sender: Sender, mail: MailServer) -> dict[str, Caught]:
+def caught(
+    app: Flask, sender: Sender, mail: MailServer, configure: Callable[..., None]
+) -> dict[str, Caught]:
     """One mail of each kind, by its name."""
     mail.answers[DI] = ["550 5.1.1 <a.person>: user unknown in virtual mailbox table"]
     options = {"title": "Rushes, Thursday", "message": MESSAGE, "password": "sesame"}
     sent = addressed(sender.ready(FILES, max_downloads=9, **options), BO, CY, DI)
     sender.client.post("/senders/code", json={"email": "eve@example.org"})
+    configure(abuse_contact="operator@example.org")
+    with app.app_context():
+        abuse.report(sent.slug, Harm.PHISHING, "It asks for my bank's password.", "eve@example.org")
     send_mail(app)
     quiet = addressed(sender.ready({"one.pdf": b"x" * 999}), BO)
     with app.app_context():
@@ -60,6 +67,7 @@ def caught(app: Flask, sender: Sender, mail: MailServer) -> dict[str, Caught]:
         "expires_soon": (ADA, "Expires soon"),
         "somebody_asks": (ADA, "Somebody asks"),
         "undeliverable": (ADA, "Not delivered"),
+        "reported": ("operator@example.org", "Report "),
     }
     found = {
         name: next(one for one in mail.to(to) if one.subject.startswith(head))

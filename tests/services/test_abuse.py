@@ -4,12 +4,15 @@ import uuid
 from datetime import timedelta
 
 import pytest
+from flask import Flask
 
 from app import clock
 from app.errors import Gone, NotFound
 from app.models import Harm, State
-from app.services import abuse, downloads, transfers, upkeep
+from app.services import abuse, delivery, downloads, transfers, upkeep
 from tests.factories import Sender
+from tests.lab.mailserver import MailServer
+from tests.mail import addressed, send_mail
 from tests.services.test_audit import actions
 
 pytestmark = pytest.mark.usefixtures("inside")
@@ -32,6 +35,28 @@ def test_a_report_is_kept_until_it_is_closed(sender: Sender) -> None:
     for wrong in (abuse.close, abuse.report_of):
         with pytest.raises(NotFound):
             wrong(number + 1)
+
+
+def test_the_operator_is_mailed_where_there_is_an_address(
+    app: Flask, sender: Sender, mail: MailServer, configure
+) -> None:
+    sent = addressed(sender.ready(title="Rushes"), "bo@example.org")
+    send_mail(app)
+    (own,) = delivery.recipients_of(sent.id)
+    configure(abuse_contact="https://example.org/abuse")
+    abuse.report(sent.slug, Harm.OTHER)
+    assert send_mail(app) == 0
+    configure(abuse_contact="operator@example.org")
+    # A recipient has a link of their own, and reports that.
+    number = abuse.report(own.slug, Harm.PHISHING, "See https://evil.example", "eve@example.org")
+    abuse.quarantine(abuse.find(f"https://x.example/d/{own.slug}").id)
+    send_mail(app)
+    (letter,) = mail.to("operator@example.org")
+    assert letter.subject == f"Report {number}: phishing"
+    for body in (letter.body("plain"), letter.body("html")):
+        assert f"flask reports show {number}" in body
+        assert "evil.example" not in body
+        assert own.slug not in body
 
 
 def test_every_stage_can_be_reported_but_what_is_gone(sender: Sender) -> None:

@@ -6,6 +6,7 @@ import math
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
@@ -15,6 +16,7 @@ import redis
 from flask import Flask, redirect, request
 from flask_limiter import Limiter
 from gunicorn.http.errors import ParseException
+from limits import RateLimitItemPerDay
 from limits.storage import MemoryStorage, RedisStorage
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -22,7 +24,7 @@ from werkzeug.wrappers import Response
 from werkzeug.wsgi import ClosingIterator
 
 from app.config import settings
-from app.errors import BadRequest, HostUnknown, TlsRequired, TooSlow
+from app.errors import BadRequest, HostUnknown, TlsRequired, TooMany, TooSlow
 from app.extensions import queue
 from app.services import audit
 
@@ -33,6 +35,8 @@ DRAINED_SIZE = 64 * 1024
 DRAIN_SECONDS = 1.0
 # Probes ask by address and without TLS, from inside.
 _PROBES = {"/health", "/ready"}
+# Whoever asks below these tells a key with each request.
+_WITH_KEYS = ("/transfers", "/v2")
 
 
 def _address() -> str:
@@ -138,13 +142,24 @@ def _check_tls() -> Response | None:
     """Pages are led to https; an API call without it has already told its key, and is refused."""
     if request.is_secure or not settings.is_https or request.path in _PROBES:
         return None
-    if request.method in ("GET", "HEAD") and not request.path.startswith("/transfers"):
+    if request.method in ("GET", "HEAD") and not request.path.startswith(_WITH_KEYS):
         return redirect(f"{settings.base_url}{request.full_path.rstrip('?')}", 308)
     raise TlsRequired
 
 
 def _know_address() -> None:
     audit.actor.set(_address_hash())
+    audit.acting_key.set(None)
+
+
+def count_call(key_id: uuid.UUID) -> None:
+    """Count one call of an API key, once it has proved itself; raises TooMany.
+
+    Not a decorator of the route: what is counted by must not be what anybody may send.
+    """
+    limit = RateLimitItemPerDay(settings.max_calls_per_key_and_day)
+    if not limiter.limiter.hit(limit, "key", key_id.hex):
+        raise TooMany
 
 
 def _address_hash() -> bytes:

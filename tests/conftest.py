@@ -28,7 +28,7 @@ from embedded import services
 from embedded.s3.server import Server
 from embedded.s3.sigv4 import Credentials
 from embedded.s3.store import Store
-from tests.factories import Sender
+from tests.factories import Machine, Sender
 
 SECRET = "a-secret-for-tests-only-0123456789abcdef"
 S3_NAMES = ("ENDPOINT_URL", "BUCKET", "REGION", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
@@ -80,7 +80,9 @@ def database(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         with engine.begin() as connection:
             connection.execute(
-                text("TRUNCATE transfers, files, uploads, downloads, heartbeats CASCADE")
+                text(
+                    "TRUNCATE transfers, files, uploads, downloads, heartbeats, workspaces CASCADE"
+                )
             )
         return
     connection = engine.connect()
@@ -130,6 +132,12 @@ def client(app: Flask) -> FlaskClient:
 def sender(client: FlaskClient) -> Sender:
     """Someone who sends: creates transfers by the API and PUTs parts to real storage."""
     return Sender(client)
+
+
+@pytest.fixture
+def machine(client: FlaskClient) -> Machine:
+    """A program with an API key that may write."""
+    return Machine(client)
 
 
 @pytest.fixture

@@ -16,10 +16,16 @@ from sqlalchemy import create_engine, text
 
 from app import browsers, errors, jobs
 from app.config import MIB, settings
+from app.models import Scope
 from app.services import transfers, upkeep
 from tests.factories import Sender
 
 ALL_JOBS = [job for job in vars(jobs).values() if isinstance(job, jobs.Job)]
+GUARDS = {
+    "anyone",
+    "owner",
+    *(f"{kind}:{scope}" for kind in ("key", "member") for scope in Scope),
+}
 DESCRIPTION = yaml.safe_load(Path("app/api/openapi.yaml").read_text())
 # The SHA-256 of htmx 2.0.3's htmx.min.js, the same as npm publishes.
 HTMX_SHA256 = "491955cd1810747d7d7b9ccb936400afb760e06d25d53e4572b64b6563b2784e"
@@ -52,7 +58,7 @@ def test_every_api_route_declares_its_guard_and_is_described(app: Flask) -> None
         view = app.view_functions[rule.endpoint]
         if not view.__module__.startswith("app.api."):
             continue
-        assert getattr(view, "guard", None) in ("anyone", "owner"), rule.endpoint
+        assert getattr(view, "guard", None) in GUARDS, rule.endpoint
         path = re.sub(r"<\w+:(\w+)>", r"<\1>", rule.rule)
         routed |= {(method, path) for method in rule.methods - {"HEAD", "OPTIONS"}}
     assert routed == described

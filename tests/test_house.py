@@ -18,7 +18,7 @@ from app import browsers, errors, jobs
 from app.config import MIB, settings
 from app.models import Scope
 from app.services import transfers, upkeep
-from tests.factories import Sender
+from tests.factories import Machine, Sender
 
 ALL_JOBS = [job for job in vars(jobs).values() if isinstance(job, jobs.Job)]
 GUARDS = {
@@ -92,7 +92,7 @@ def test_htmx_is_the_one_that_was_looked_at() -> None:
 
 @pytest.mark.real_commits
 def test_no_transaction_is_open_while_storage_is_asked(
-    app: Flask, sender: Sender, monkeypatch
+    app: Flask, sender: Sender, machine: Machine, monkeypatch
 ) -> None:
     """Each call to S3 looks, from another connection, for sessions idle in a transaction."""
     watcher = create_engine(settings.database_url, isolation_level="AUTOCOMMIT")
@@ -119,6 +119,9 @@ def test_no_transaction_is_open_while_storage_is_asked(
     assert sent.call("GET", "/parts").status_code == 200
     sent.complete().process()
     assert sent.show()["status"] == "READY"
+    made = machine.create({"empty": b"", "a": b"1"})
+    machine.send(f"/transfers/{made['id']}", made["files"][1], b"1")
+    assert machine.call("PUT", f"/transfers/{made['id']}/finalize").status_code == 200
     with app.app_context():
         transfers.delete(sent.id)
         upkeep.remove_bytes()
@@ -127,6 +130,7 @@ def test_no_transaction_is_open_while_storage_is_asked(
     assert {"CreateMultipartUpload", "ListParts", "CompleteMultipartUpload", "HeadObject"} <= set(
         asked
     )
+    assert "UploadPart" in asked
     assert {"DeleteObjects", "AbortMultipartUpload", "ListMultipartUploads"} <= set(asked)
     assert idle == []
 

@@ -316,7 +316,10 @@ def put_nothing(uploads: Sequence[Upload]) -> None:
 
     Repeatable. Raises WrongState for one that was removed.
     """
+    if not uploads:
+        return
     begin(uploads)
+    release()
     _each(uploads, lambda one: storage.put_part(*_address(one), 1, BytesIO()))
 
 

@@ -24,7 +24,9 @@ from flask import Flask
 from sqlalchemy import create_engine, text
 
 from app.config import settings
+from app.models import Scope
 from app.redaction import redacted
+from app.services import accounts
 from tests.lab.proxy import Proxy
 from tests.threats.conftest import LoggedStack
 
@@ -131,7 +133,7 @@ def world(app: Flask, environ: dict[str, str], tmp_path: Any) -> Iterator[World]
         store.close()
 
 
-def test_s28_s32_no_canary_is_found_where_it_must_not_be(world: World) -> None:
+def test_s28_s32_no_canary_is_found_where_it_must_not_be(world: World, app: Flask) -> None:
     title, message, name = (world.keep(what) for what in ("title", "message", "name"))
     key = world.keep("idempotency")
     body = {"title": title, "message": message, "files": [{"path": name, "size": 4}]}
@@ -154,6 +156,7 @@ def test_s28_s32_no_canary_is_found_where_it_must_not_be(world: World) -> None:
     cookie = world.ask("GET", page).headers["Set-Cookie"]
     world.keep("session", cookie.partition("=")[2].partition(";")[0])
     passwords_are_tried(world)
+    a_program_is_at_work(world, app)
     the_worker_fails(world, mine, body)
     many_strangers(world)
 
@@ -166,7 +169,7 @@ def test_s28_s32_no_canary_is_found_where_it_must_not_be(world: World) -> None:
     assert quiet <= {"app", "beeline", "gunicorn"}  # libraries tell what they were given
     assert_absent(world, said, set(world.secrets))
     assert_absent(world, world.in_redis(), set(world.secrets))
-    known = {"title", "message", "name", "slug", "refused title", "password hash"}
+    known = {"title", "message", "name", "slug", "refused title", "password hash", "user", "board"}
     assert_absent(world, world.in_database(), set(world.secrets) - known)
 
 
@@ -245,6 +248,34 @@ def passwords_are_tried(world: World) -> None:
     world.keep("proof", answer.headers["Set-Cookie"].partition("=")[2].partition(";")[0])
 
 
+def a_program_is_at_work(world: World, app: Flask) -> None:
+    """With its key and token, rightly, wrongly, and while the database refuses."""
+    with app.app_context():
+        key = world.keep("API key", accounts.issue_key("Acme", "a", Scope.WRITE).text)
+    world.keep("the key's secret", key[17:])
+    mine = {"x-api-key": key}
+    user, wrong = world.keep("user"), world.keep("wrong API key")
+    body = {"user_identifier": user}
+    token = world.ask("POST", "/v2/authorize", json=body, headers=mine).json()["token"]
+    world.keep("the token's signature", token.rpartition(".")[2])
+    both = mine | {"Authorization": f"Bearer {token}"}
+    files = {"files": [{"name": "a", "size": 1}]}
+    made = world.ask("POST", "/v2/transfers", json=files, headers=both).json()
+    at = f"/v2/transfers/{made['id']}"
+    url = f"{at}/files/{made['files'][0]['id']}/upload-url/1"
+    told = world.ask("GET", url, headers=both).json()["url"]
+    world.keep("chunk signature", re.search(r"X-Amz-Signature=(\w+)", told)[1])
+    board = world.keep("board")
+    assert world.ask("POST", "/v2/boards", json={"name": board}, headers=both).status == 201
+    assert world.ask("GET", at, headers=both | {"x-api-key": wrong}).status == 403
+    assert world.ask("GET", at, headers=mine | {"Authorization": f"Bearer {wrong}"}).status == 403
+    with world.refusing("transfers", "workspace_id IS NULL"):
+        assert world.ask("POST", "/v2/transfers", json=files, headers=both).status == 500
+    with world.refusing("api_keys", "last_used_at IS NULL"):
+        world.do("UPDATE api_keys SET name = 'b', last_used_at = NULL")
+        assert world.ask("POST", "/v2/authorize", headers=mine).status == 500
+
+
 def the_worker_fails(world: World, mine: dict[str, str], body: dict[str, Any]) -> None:
     """A job dies of a row that is repeated; RQ keeps the traceback."""
     files = {"files": [{"path": "empty", "size": 0}]}
@@ -286,6 +317,8 @@ def wait_for(world: World, url: str, mine: dict[str, str], status: str) -> None:
     [
         ("https://s3/b/k?X-Amz-Signature=ab&X-Amz-Date=1 failed", "https://s3/b/k?... failed"),
         ('GET "/d/abcdefghijklmnop" 500', 'GET "/d/..." 500'),
+        ("bee_abcdefghij12_se-c_ret", "bee_abcdefghij12_..."),
+        ("a eyJhbGciOi.eyJpc3M.c-ret b", "a eyJ... b"),
         ("redis://:password@h:1/0 refused", "redis://...@h:1/0 refused"),
         ("{'Authorization': 'Bearer abc-def'}", "{'Authorization': 'Bearer ...'}"),
         ("violates check\nDETAIL:  Failing row (a,\nb).\n", "violates check\nDETAIL: ..."),

@@ -17,6 +17,7 @@ from app.api.bodies import idempotency_key, json_or_nothing
 from app.config import MIB, S3_MAX_PARTS, settings
 from app.errors import (
     AppError,
+    Gone,
     Invalid,
     MethodNotAllowed,
     NotFound,
@@ -41,6 +42,8 @@ BOARD_CHUNK_SIZE = 6 * MIB
 # Above it the JavaScript client cannot send a chunk at all.
 LARGEST_CHUNK_SIZE = 10 * MIB
 LARGEST_FILE_SIZE = S3_MAX_PARTS * LARGEST_CHUNK_SIZE
+# Each is a transfer of its own, which takes some milliseconds to make.
+MOST_BOARD_FILES_AT_ONCE = 500
 LONGEST_NAME = 255
 LONGEST_MESSAGE = 5000
 LONGEST_URL = 2000
@@ -50,7 +53,6 @@ _STATES = {
     State.INIT: "uploading",
     State.PROCESSING: "processing",
     State.READY: "downloadable",
-    State.EXPIRED: "expired",
 }
 # What is said where nothing more is known than the kind of error.
 _SENTENCES: dict[type[AppError], str] = {
@@ -124,10 +126,10 @@ def show_transfer(caller: Caller, transfer_id: str) -> Response:
 @member(Scope.WRITE)
 def show_upload_url(caller: Caller, transfer_id: str, file_id: str, part: str) -> Response:
     """Where to PUT one chunk, for an hour."""
-    file = _file_of(_transfer(transfer_id, caller, _NO_FILE), file_id)
+    transfer = _still(_transfer(transfer_id, caller, _NO_FILE))
+    file = _file_of(transfer, file_id)
     number = _part_number(part, file, _NO_FILE)
-    url = transfers.sign_part(transfers.of_id(file.transfer_id), file.id, number)
-    return jsonify({"success": True, "url": url})
+    return jsonify({"success": True, "url": transfers.sign_part(transfer, file, number)})
 
 
 @bp.put("/transfers/<transfer_id>/files/<file_id>/upload-complete")
@@ -135,7 +137,7 @@ def show_upload_url(caller: Caller, transfer_id: str, file_id: str, part: str) -
 def complete_file(caller: Caller, transfer_id: str, file_id: str) -> Response:
     """Whether all of one file has arrived; repeatable."""
     _read_part_numbers()
-    transfer = _transfer(transfer_id, caller, _NO_FILE)
+    transfer = _still(_transfer(transfer_id, caller, _NO_FILE))
     file = _file_of(transfer, file_id)
     if transfer.state is State.INIT:
         checking.check_arrived([file])
@@ -148,7 +150,7 @@ def complete_file(caller: Caller, transfer_id: str, file_id: str) -> Response:
 def finalize_transfer(caller: Caller, transfer_id: str) -> Response:
     """ "That is all": nothing more is taken, and the files are checked; repeatable."""
     json_or_nothing()
-    transfer = checking.finalize_arrived(_transfer(transfer_id, caller))
+    transfer = checking.finalize_arrived(_still(_transfer(transfer_id, caller)))
     return jsonify(_transfer_json(transfer))
 
 
@@ -190,7 +192,7 @@ def add_board_links(caller: Caller, board_id: str) -> tuple[Response, int]:
 def add_board_files(caller: Caller, board_id: str) -> tuple[Response, int]:
     """Announce files at the end, and be told how each is to be cut."""
     board = _board(board_id, caller)
-    given = _list("board.files", json_or_nothing())
+    given = _list("board.files", json_or_nothing(), most=MOST_BOARD_FILES_AT_ONCE)
     specs = [_read_file("board.files", one, BOARD_CHUNK_SIZE, least_size=1) for one in given]
     items = boards.add_files(board, caller, specs)
     return jsonify([_new_file_json(item.file) for item in items if item.file]), 201
@@ -203,7 +205,7 @@ def show_board_upload_url(
 ) -> Response:
     """Where to PUT one chunk of a board's file, for an hour."""
     file = _board_file(board_id, file_id, caller)
-    if multipart_id != file.upload.id.hex:
+    if multipart_id != file.id.hex:
         raise NotFound("File not found")
     number = _part_number(part, file, "File not found")
     return jsonify({"success": True, "url": boards.sign_part(file, number)})
@@ -239,6 +241,19 @@ def _transfer(text: str, caller: Caller, else_said: str = "Couldn't find Transfe
         return transfers.of_caller(_id(text, else_said), caller)
     except NotFound as error:
         raise NotFound(else_said) from error
+
+
+def _still(transfer: Transfer) -> Transfer:
+    """The transfer if its time is not over; raises Gone."""
+    if _is_over(transfer):
+        raise Gone("This transfer has expired.", reason="expired")
+    return transfer
+
+
+def _is_over(transfer: Transfer) -> bool:
+    """Whether it has expired, whether or not the sweep has come by."""
+    is_due = transfer.state is State.READY and transfer.expires_at <= clock.now()
+    return is_due or transfer.state is State.EXPIRED
 
 
 def _file_of(transfer: Transfer, text: str) -> File:
@@ -284,13 +299,14 @@ def _object(field: str, given: Any) -> dict[str, Any]:
     return given
 
 
-def _list(field: str, given: Any) -> list[Any]:
+def _list(field: str, given: Any, most: int | None = None) -> list[Any]:
+    most = min(most or settings.max_files, settings.max_files)
     if not isinstance(given, list):
         raise _invalid(field, "must be an array")
     if not given:
         raise _invalid(field, "must contain at least 1 items")
-    if len(given) > settings.max_files:
-        raise _invalid(field, f"must contain less than or equal to {settings.max_files} items")
+    if len(given) > most:
+        raise _invalid(field, f"must contain less than or equal to {most} items")
     return given
 
 
@@ -383,8 +399,7 @@ def _read_part_numbers() -> None:
 
 
 def _transfer_json(transfer: Transfer) -> dict[str, Any]:
-    is_over = transfer.state is State.READY and transfer.expires_at <= clock.now()
-    state = "expired" if is_over else _STATES[transfer.state]
+    state = "expired" if _is_over(transfer) else _STATES[transfer.state]
     has_link = transfer.state in (State.PROCESSING, State.READY)
     return {
         "id": str(transfer.id),
@@ -409,7 +424,8 @@ def _file_json(file: File) -> dict[str, Any]:
 
 def _new_file_json(file: File) -> dict[str, Any]:
     shown = _file_json(file)
-    shown["multipart"]["id"] = file.upload.id.hex
+    # Not the upload's, which is another where bytes were lost: it is told only this once.
+    shown["multipart"]["id"] = file.id.hex
     return shown
 
 

@@ -156,28 +156,32 @@ def authenticate(text: str | None) -> Caller:
     shape = _SHAPE.fullmatch(text or "")
     if text is None or shape is None:
         raise Unauthorized(NO_KEY)
-    row = db.session.scalar(
-        select(ApiKey)
+    found = db.session.execute(
+        select(ApiKey, _is_use_due())
         .where(ApiKey.prefix == shape[1], ApiKey.revoked_at.is_(None))
         .execution_options(populate_existing=True)
-    )
-    if row is None or not hmac.compare_digest(row.key_hash, _hash(text)):
+    ).first()
+    if found is None or not hmac.compare_digest(found[0].key_hash, _hash(text)):
         raise Unauthorized(NO_KEY)
-    _note_use(row.id)
+    row, is_use_due = found
+    if is_use_due:
+        _note_use(row.id)
     return Caller(row.id, row.workspace_id, row.scope)
 
 
+def _is_use_due() -> ColumnElement[bool]:
+    return or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at <= db_now() - NOTE_USE_AFTER)
+
+
 def _note_use(key_id: uuid.UUID) -> None:
-    """At most one of many requests writes; a read comes first, so that the others only read."""
-    is_stale = and_(
-        ApiKey.id == key_id,
-        or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at <= db_now() - NOTE_USE_AFTER),
+    """Of many requests at once only one writes, and none waits: whoever holds it notes the same."""
+    free = (
+        select(ApiKey.id)
+        .where(ApiKey.id == key_id, _is_use_due())
+        .with_for_update(skip_locked=True)
+        .cte("free")
     )
-    if db.session.scalar(select(ApiKey.id).where(is_stale)) is None:
-        return
     with transaction():
-        # Whoever holds the row is noting the same.
-        free = select(ApiKey.id).where(is_stale).with_for_update(skip_locked=True).cte("free")
         db.session.execute(
             update(ApiKey)
             .where(ApiKey.id.in_(select(free.c.id)))

@@ -152,7 +152,7 @@ def file_of(board: Board, file_id: uuid.UUID) -> File:
 
 def sign_part(file: File, number: int) -> str:
     """An address to PUT one part of a board's file at; raises as transfers.sign_part() does."""
-    return transfers.sign_part(file.transfer, file.id, number)
+    return transfers.sign_part(file.transfer, file, number)
 
 
 def complete_file(file: File) -> None:

@@ -385,12 +385,12 @@ def sign_parts(
     ]
 
 
-def sign_part(transfer: Transfer, file_id: uuid.UUID, number: int) -> str:
-    """An address to PUT one part at with whatever headers; raises as sign_parts() does.
+def sign_part(transfer: Transfer, file: File, number: int) -> str:
+    """An address to PUT one part of the transfer's file at, with whatever headers.
 
-    Only for a file whose plan was made for it: that of a single PUT could be used twice.
+    Raises as sign_parts() does, and WrongState for a file whose plan was not made for it: the
+    address of a single PUT could be used again after the check.
     """
-    (file,) = _files_wanted(transfer, [Wanted(file_id, (number,))])
     uploads.check_numbers(file.upload, [number], "number")
     if file.upload.method is not Method.MULTIPART or file.upload.checksum_algorithm is not None:
         raise WrongState("This file is sent another way.")

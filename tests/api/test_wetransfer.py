@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+import uuid
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -266,6 +267,8 @@ BAD_BOARDS: list[tuple[str, Any, str]] = [
     ("/files", [{"name": "a"}], '"board.files.size" is required'),
     ("/files", [{"size": 1}], '"board.files.name" is required'),
     ("/files", [{"name": "a" * 256, "size": 1}], LONG),
+    ("/files", [FILE] * 501, '"board.files" must contain less than or equal to 500 items'),
+    ("/files", [], '"board.files" must contain at least 1 items'),
 ]  # fmt: skip
 
 
@@ -422,13 +425,20 @@ def test_what_has_ended_is_gone(machine: Machine, inside: None) -> None:
     row = db.session.get(Transfer, shown["id"])
     row.expires_at = clock.now() - timedelta(seconds=1)
     db.session.commit()
-    assert machine.call("GET", at).json["state"] == "expired"
-    transfers.delete(row.id)
-    for method, path in (
-        ("GET", at),
+    file = f"{at}/files/{shown['files'][0]['id']}"
+    calls = [
         ("PUT", f"{at}/finalize"),
-        ("GET", f"{at}/files/{shown['files'][0]['id']}/upload-url/1"),
-    ):
+        ("GET", f"{file}/upload-url/1"),
+        ("PUT", f"{file}/upload-complete"),
+    ]
+    for state in (State.READY, State.EXPIRED):
+        row.state, row.expired_at = state, clock.now()
+        db.session.commit()
+        assert machine.call("GET", at).json["state"] == "expired"
+        for method, path in calls:
+            assert told(machine.call(method, path)) == (410, "This transfer has expired.")
+    transfers.delete(row.id)
+    for method, path in [("GET", at), *calls]:
         assert told(machine.call(method, path)) == (410, "This transfer was deleted.")
 
 
@@ -587,6 +597,37 @@ def test_rule_8_a_chunk_changed_after_finalize_is_sent_again(machine: Machine) -
     machine.upload(made, contents)
     assert machine.call("PUT", f"{at}/finalize").status_code == 200
     machine.process(made["id"])
+    assert machine.call("GET", at).json["state"] == "downloadable"
+
+
+@pytest.mark.parametrize("on_board", [False, True], ids=["transfer", "board"])
+def test_bytes_that_storage_lost_are_sent_again_by_the_same_plan(
+    machine: Machine, queued: list, inside: None, on_board: bool
+) -> None:
+    body = b"b" * (BOARD_CHUNK + 1)
+    if on_board:
+        at = f"/boards/{machine.board()['id']}"
+        file = machine.call("POST", f"{at}/files", json=[{"name": "a", "size": len(body)}]).json[0]
+    else:
+        made = machine.create({"a": body})
+        at, file = f"/transfers/{made['id']}", made["files"][0]
+
+    def send() -> None:
+        machine.send(at, file, body, status=202 if on_board else 200)
+        if not on_board:
+            assert machine.call("PUT", f"{at}/finalize").status_code == 200
+
+    send()
+    transfer_id = next(ids for name, ids in queued if name == "checking.process")
+    upload = transfers.files_of(uuid.UUID(transfer_id))[0].upload
+    storage.abort_upload(upload.key, upload.s3_upload_id or "")
+    machine.process(transfer_id)
+    shown = machine.call("GET", at).json
+    kept = shown["items" if on_board else "files"][0]
+    assert shown["state"] == ("processing" if on_board else "uploading")
+    assert kept["multipart"].items() <= file["multipart"].items()
+    send()
+    machine.process(transfer_id)
     assert machine.call("GET", at).json["state"] == "downloadable"
 
 

@@ -13,7 +13,9 @@ from typing import Any
 
 import jwt
 import pytest
+import redis
 from flask import Flask
+from limits.storage import RedisStorage
 
 from app import clock, config, tokens
 from app.models import Scope
@@ -298,6 +300,21 @@ def test_s27_a_key_is_in_no_route_but_its_own_header(machine: Machine) -> None:
         assert machine.client.post("/v2/authorize", **given).status_code == 403
     bearer = {"Authorization": f"Bearer {machine.key}"}
     assert machine.client.post("/v2/authorize", headers=bearer).status_code == 200
+
+
+def test_a_key_is_good_while_redis_is_away(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each process then counts its calls for itself."""
+    made = machine.create()
+
+    def away(*given: Any, **named: Any) -> None:
+        raise redis.ConnectionError
+
+    for verb in ("incr", "get", "get_expiry"):
+        monkeypatch.setattr(RedisStorage, verb, away)
+    for _ in range(3):
+        assert machine.call("GET", f"/transfers/{made['id']}").status_code == 200
 
 
 def test_a_call_without_tls_is_refused_and_not_led_on(

@@ -64,6 +64,9 @@ def test_s34_a_default_or_short_secret_is_refused(secret: str) -> None:
         ("DEFAULT_EXPIRES_IN_DAYS", "91"),
         ("S3_CONDITIONAL_WRITES", "maybe"),
         ("S3_CHECKSUMS", "maybe"),
+        ("JWT_SECRET", "short"),
+        ("JWT_SECRET_FALLBACKS", "short"),
+        ("JWT_TTL_IN_MINUTES", "1441"),
     ],
 )
 def test_values_that_cannot_be_meant_are_refused(name: str, value: str) -> None:

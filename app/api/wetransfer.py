@@ -6,6 +6,8 @@ done is done by the same services as everywhere.
 
 import math
 import uuid
+from collections.abc import Sequence
+from datetime import UTC
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -44,6 +46,7 @@ LARGEST_CHUNK_SIZE = 10 * MIB
 LARGEST_FILE_SIZE = S3_MAX_PARTS * LARGEST_CHUNK_SIZE
 # Each is a transfer of its own, which takes some milliseconds to make.
 MOST_BOARD_FILES_AT_ONCE = 500
+MOST_NUMBERS_TOLD = 100
 LONGEST_NAME = 255
 LONGEST_MESSAGE = 5000
 LONGEST_URL = 2000
@@ -74,11 +77,17 @@ def problem(error: AppError) -> tuple[Response, int]:
     if message == accounts.NO_TOKEN:
         message = "Forbidden: invalid or expired token"
     if isinstance(error, PartsMissing) and (missing := error.details.get("missing")):
-        message = f"Chunks {', '.join(map(str, missing))} are still missing"
+        message = f"Chunks {_listed(missing)} are still missing"
     if isinstance(error, SizeMismatch):
         message = "Expected {found} to be {expected}".format(**error.details)
     body = jsonify({"success": False, "message": message})
     return body, _STATUSES.get(type(error), error.status)
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    more = len(numbers) - MOST_NUMBERS_TOLD
+    told = ", ".join(map(str, numbers[:MOST_NUMBERS_TOLD]))
+    return f"{told} and {more} more" if more > 0 else told
 
 
 # -- who is asking -------------------------------------------------------------------------------
@@ -406,7 +415,7 @@ def _transfer_json(transfer: Transfer) -> dict[str, Any]:
         "message": transfer.message,
         "state": state,
         "url": links.transfer_url(transfer.slug) if has_link else None,
-        "expires_at": f"{transfer.expires_at:%Y-%m-%dT%H:%M:%SZ}",
+        "expires_at": f"{transfer.expires_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
         "files": [_file_json(file) for file in transfers.files_of(transfer.id)],
     }
 

@@ -10,8 +10,9 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.orm import joinedload
 
 from app import clock, links
@@ -76,21 +77,30 @@ def of_caller(board_id: uuid.UUID, caller: Caller) -> Board:
 
 def items_of(board_id: uuid.UUID) -> list[BoardItem]:
     """What is on the board, in the order it was added, without files that have ended."""
-    is_there = or_(
-        Transfer.state.in_([State.INIT, State.PROCESSING]),
-        (Transfer.state == State.READY) & (Transfer.expires_at > db_now()),
-    )
     found = db.session.scalars(
-        select(BoardItem)
-        .outerjoin(BoardItem.file)
-        .outerjoin(File.transfer)
-        .where(BoardItem.board_id == board_id, or_(BoardItem.file_id.is_(None), is_there))
+        _there(select(BoardItem), board_id)
         .order_by(BoardItem.position)
         .options(joinedload(BoardItem.file).joinedload(File.upload))
         .options(joinedload(BoardItem.file).joinedload(File.transfer))
         .execution_options(populate_existing=True)
     )
     return list(found)
+
+
+def _there(statement: Select[Any], board_id: uuid.UUID) -> Select[Any]:
+    """The statement, for this board's links and those of its files that have not ended."""
+    return (
+        statement.outerjoin(File, BoardItem.file_id == File.id)
+        .outerjoin(Transfer, File.transfer_id == Transfer.id)
+        .where(BoardItem.board_id == board_id, or_(BoardItem.file_id.is_(None), _has_not_ended()))
+    )
+
+
+def _has_not_ended() -> ColumnElement[bool]:
+    return or_(
+        Transfer.state.in_([State.INIT, State.PROCESSING]),
+        (Transfer.state == State.READY) & (Transfer.expires_at > db_now()),
+    )
 
 
 def is_waiting(items: Sequence[BoardItem]) -> bool:
@@ -124,7 +134,8 @@ def _add(board: Board, count: int, fields: Callable[[int], dict[str, object]]) -
         select(func.max(BoardItem.position)).where(BoardItem.board_id == board.id)
     )
     first = 0 if last is None else last + 1
-    if first + count > settings.max_files:
+    there = db.session.scalar(_there(select(func.count(BoardItem.id)), board.id)) or 0
+    if there + count > settings.max_files:
         raise Invalid({"board": f"holds at most {settings.max_files} items"})
     items = [
         BoardItem(id=uuid.uuid4(), board_id=board.id, position=first + at, **fields(at))
@@ -141,7 +152,7 @@ def file_of(board: Board, file_id: uuid.UUID) -> File:
         select(File)
         .join(BoardItem, BoardItem.file_id == File.id)
         .join(File.transfer)
-        .where(BoardItem.board_id == board.id, File.id == file_id, Transfer.state != State.DELETED)
+        .where(BoardItem.board_id == board.id, File.id == file_id, _has_not_ended())
         .options(joinedload(File.upload), joinedload(File.transfer))
         .execution_options(populate_existing=True)
     )

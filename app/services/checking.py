@@ -71,14 +71,16 @@ def check_arrived(files: Sequence[File]) -> None:
     """
     waiting = [file.upload for file in files if file.upload.state is not UploadState.COMPLETE]
     arrivals = uploads.arrivals(waiting)
-    is_empty = [
+    found = list(zip(waiting, arrivals, strict=True))
+    empty = [
         upload
-        for upload, arrival in zip(waiting, arrivals, strict=True)
+        for upload, arrival in found
         if arrival.missing and upload.size == 0 and upload.method is Method.MULTIPART
     ]
-    uploads.put_nothing(is_empty)
-    for upload, arrival in zip(waiting, arrivals, strict=True):
-        if upload in is_empty:
+    uploads.put_nothing(empty)
+    sent = {upload.id for upload in empty}
+    for upload, arrival in found:
+        if upload.id in sent:
             continue
         if arrival.missing:
             raise PartsMissing(missing=list(arrival.missing))

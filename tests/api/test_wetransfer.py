@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from flask.testing import FlaskClient
+from sqlalchemy import text
 
 from app import clock
 from app.config import MIB
@@ -260,6 +261,8 @@ BAD_BOARDS: list[tuple[str, Any, str]] = [
     ("/links", [{"url": "https://a/" + "a" * 1991}], '"board.links.url" length must be less than or equal to 2000 characters long'),
     ("/links", [{"url": "https://a/", "title": "t" * 2981}], '"board.links.title" length must be less than or equal to 2980 characters long'),
     ("/links", [{"url": "javascript:alert(1)"}], '"board.links.url" must be a valid uri with a scheme of http or https'),
+    ("/links", [{"url": "javascript://example.org/%0aalert(1)"}], '"board.links.url" must be a valid uri with a scheme of http or https'),
+    ("/links", [{"url": "https://"}], '"board.links.url" must be a valid uri with a scheme of http or https'),
     ("/links", [{"url": "example.org"}], '"board.links.url" must be a valid uri with a scheme of http or https'),
     ("/links", [{"url": "https://[x"}], '"board.links.url" must be a valid uri with a scheme of http or https'),
     ("/files", {}, '"board.files" must be an array'),
@@ -339,6 +342,14 @@ def test_what_has_not_arrived_is_named(machine: Machine, last: str) -> None:
         put(url, b"b" * (CHUNK if number == 2 else 1))
     assert told(machine.call("PUT", done)) == (417, "Chunks 1 are still missing")
     assert machine.call("GET", at).json["state"] == "uploading"
+
+
+def test_what_has_not_arrived_of_a_very_large_file(machine: Machine) -> None:
+    spec = {"name": "a", "size": 150 * CHUNK}
+    made = machine.call("POST", "/transfers", json={"files": [spec]}).json
+    status, message = told(machine.call("PUT", f"/transfers/{made['id']}/finalize"))
+    assert status == 417
+    assert message.endswith(" 99, 100 and 50 more are still missing")
 
 
 @pytest.mark.parametrize("last", ["files/{file}/upload-complete", "finalize"])
@@ -481,6 +492,12 @@ def test_rule_2_what_is_always_there(machine: Machine) -> None:
         assert (shown["message"], shown["url"]) == ("", None)
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", shown["expires_at"])
         assert datetime.fromisoformat(shown["expires_at"]) > clock.now()
+
+
+def test_rule_2_times_are_utc_wherever_the_database_is(machine: Machine, inside: None) -> None:
+    made = machine.create()
+    db.session.execute(text("SET LOCAL TIME ZONE 'Asia/Tokyo'"))
+    assert machine.call("GET", f"/transfers/{made['id']}").json["expires_at"] == made["expires_at"]
 
 
 def test_rule_3_names_and_words_come_back_as_they_were_sent(machine: Machine) -> None:
@@ -709,9 +726,11 @@ def test_a_keys_transfers_are_no_addresss_share(machine: Machine, configure: Con
         machine.create()
 
 
-def test_a_boards_file_is_gone_when_its_time_is_over(machine: Machine, inside: None) -> None:
+def test_a_boards_file_is_gone_when_its_time_is_over(
+    machine: Machine, inside: None, configure: Configure
+) -> None:
     at = f"/boards/{machine.board()['id']}"
-    machine.call("POST", f"{at}/files", json=[FILE])
+    file = machine.call("POST", f"{at}/files", json=[FILE]).json[0]
     assert len(machine.call("GET", at).json["items"]) == 1
     row = db.session.scalars(db.select(Transfer)).one()
     row.state, row.ready_at = State.READY, clock.now()
@@ -720,6 +739,12 @@ def test_a_boards_file_is_gone_when_its_time_is_over(machine: Machine, inside: N
     row.expires_at = clock.now() - timedelta(seconds=1)
     db.session.commit()
     assert machine.call("GET", at).json["items"] == []
+    done = f"{at}/files/{file['id']}/upload-complete"
+    assert told(machine.call("PUT", done)) == (404, "File not found")
+    # And it takes no place any more.
+    configure(max_files=1)
+    assert machine.call("POST", f"{at}/files", json=[FILE]).status_code == 201
+    assert told(machine.call("POST", f"{at}/files", json=[FILE]))[0] == 400
 
 
 def test_no_cookie_is_ever_set_or_read(client: FlaskClient, machine: Machine) -> None:

@@ -21,8 +21,9 @@ from app import clock, config, tokens
 from app.models import Scope
 from app.redaction import redacted
 from app.services import accounts
-from tests.factories import Machine, http
+from tests.factories import Machine, Sender, http
 from tests.threats.conftest import LoggedStack
+from tests.threats.test_owners import owner_routes
 
 Configure = Callable[..., None]
 
@@ -81,12 +82,18 @@ def test_s07_a_strangers_and_an_unknown_transfer_are_told_alike(machine: Machine
     assert answers[0].data == answers[1].data
 
 
-def test_s07_a_key_is_not_the_owner_token_of_what_it_made(machine: Machine) -> None:
-    """The native API knows nothing of keys yet, and nobody holds such a transfer's own token."""
-    made = machine.create()
-    for token in (machine.key, machine.token):
-        headers = {"Authorization": f"Bearer {token}"}
-        assert machine.client.get(f"/transfers/{made['id']}", headers=headers).status_code == 404
+def test_s07_a_key_is_not_the_owner_token_of_anything(app: Flask, machine: Machine) -> None:
+    """Nobody holds such a transfer's own token, and a key opens nothing that has one."""
+    made, sent = machine.create(), Sender(machine.client).create()
+    stranger = Machine(machine.client, "Other", scope=Scope.ADMIN)
+    for transfer_id in (made["id"], str(sent.id)):
+        for method, rule in owner_routes(app):
+            url = rule.replace("<uuid:transfer_id>", transfer_id)
+            url = url.replace("<uuid:file_id>", made["files"][0]["id"])
+            for token in (machine.key, machine.token, stranger.key):
+                headers = {"x-api-key": token, "Authorization": f"Bearer {token}"}
+                answer = machine.client.open(url, method=method, headers=headers, json={})
+                assert answer.status_code == 404, (method, rule)
 
 
 # -- tokens --------------------------------------------------------------------------------------

@@ -11,10 +11,20 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter
 
 from app import browsers, cli, config, doors, logs, models, patience, problems
-from app.api import downloads, senders, status, transfers
+from app.api import downloads, senders, status, transfers, wetransfer
 from app.db import db, end_session
 from app.extensions import csrf, mailer, migrate, queue, storage
-from app.pages import command_line, home, mail_links, preview, qr_code, report, transfer, view
+from app.pages import (
+    board,
+    command_line,
+    home,
+    mail_links,
+    preview,
+    qr_code,
+    report,
+    transfer,
+    view,
+)
 
 __all__ = ["create_app", "models"]
 
@@ -58,9 +68,12 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     app.register_blueprint(qr_code.bp)
     app.register_blueprint(report.bp)
     app.register_blueprint(mail_links.bp)
-    # The API takes no cookies, only its own key, so there is nothing for another site to abuse.
+    app.register_blueprint(board.bp)
+    app.register_blueprint(wetransfer.bp)
+    # The API takes no cookies, only its own keys, so there is nothing for another site to abuse.
     csrf.exempt(transfers.bp)
     csrf.exempt(senders.bp)
+    csrf.exempt(wetransfer.bp)
 
     problems.init_app(app)
     doors.init_app(app)

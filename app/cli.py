@@ -13,9 +13,10 @@ from flask.cli import AppGroup, with_appcontext
 
 from app import abuse_cli
 from app.config import settings
-from app.errors import Unavailable
+from app.errors import Invalid, NotFound, Unavailable
 from app.extensions import storage
-from app.services import census, doctor
+from app.models import Scope
+from app.services import accounts, census, doctor
 from app.services.census import Figure, Sweep
 from app.services.upkeep import UnreasonableShare
 
@@ -23,14 +24,57 @@ storage_commands = AppGroup("storage", help="The bucket that holds the files.")
 
 
 database_commands = AppGroup("database", help="The database.")
+key_commands = AppGroup("keys", help="The API keys of programs.")
 
 
 def init_app(app: Flask) -> None:
     """Add the commands."""
     app.cli.add_command(storage_commands)
     app.cli.add_command(database_commands)
+    app.cli.add_command(key_commands)
     app.cli.add_command(sweep)
     abuse_cli.init_app(app)
+
+
+@key_commands.command("issue")
+@click.option("--workspace", required=True, help="Whose key it is; made if there is none yet.")
+@click.option("--name", required=True, help="What it is for, so that you know it again.")
+@click.option(
+    "--scope",
+    type=click.Choice([scope.value for scope in Scope]),
+    default=Scope.WRITE.value,
+    show_default=True,
+)
+def issue_key(workspace: str, name: str, scope: str) -> None:
+    """Make a key and print it: the only time it is shown."""
+    try:
+        issued = accounts.issue_key(workspace, name, Scope(scope))
+    except Invalid as error:
+        raise click.ClickException(error.title) from error
+    click.echo(
+        f'The key "{name}" of {workspace} may {scope}. Keep it now: it is not stored.', err=True
+    )
+    click.echo(issued.text)
+
+
+@key_commands.command("list")
+def list_keys() -> None:
+    """Every key by its beginning: workspace, name, scope, last use, whether it was revoked."""
+    for row in accounts.all_keys():
+        used = f"used {row.last_used_at:%Y-%m-%d %H:%M}" if row.last_used_at else "never used"
+        ended = f"  revoked {row.revoked_at:%Y-%m-%d %H:%M}" if row.revoked_at else ""
+        click.echo(f"{row.prefix}  {row.scope:<5}  {row.workspace.name}: {row.name}  {used}{ended}")
+
+
+@key_commands.command("revoke")
+@click.argument("prefix")
+def revoke_key(prefix: str) -> None:
+    """End the key that begins so, for good and at once; repeatable."""
+    try:
+        was_good = accounts.revoke_key("_".join(prefix.split("_", 2)[:2]))
+    except NotFound as error:
+        raise click.ClickException(error.title) from error
+    click.echo("It is revoked." if was_good else "It had been revoked before.")
 
 
 @database_commands.command("check")

@@ -278,6 +278,20 @@ class Settings:
     abuse_contact: str = setting(
         _contact, "a mail address or a page, shown to who reports a link; empty: none", ""
     )
+    max_calls_per_key_and_day: int = setting(
+        _whole(1, 1_000_000_000), "most requests of one API key in a day", 500_000
+    )
+    jwt_secret: str = setting(
+        lambda v: _secret(v) if v else "",
+        "signs the tokens of POST /v2/authorize; empty: derived from SECRET_KEY",
+        "",
+    )
+    jwt_secret_fallbacks: tuple[str, ...] = setting(
+        _secrets, "former JWT secrets, separated by spaces, still good for reading tokens", ()
+    )
+    jwt_ttl_in_minutes: int = setting(
+        _whole(1, 24 * 60), "how long a token of POST /v2/authorize is good", 15
+    )
     unlock_ttl_in_hours: int = setting(
         _whole(1, 24 * 7), "how long a password that was right opens a transfer in one browser", 12
     )

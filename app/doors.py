@@ -6,6 +6,7 @@ import math
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
@@ -15,6 +16,7 @@ import redis
 from flask import Flask, redirect, request
 from flask_limiter import Limiter
 from gunicorn.http.errors import ParseException
+from limits import RateLimitItemPerDay
 from limits.storage import MemoryStorage, RedisStorage
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -22,7 +24,7 @@ from werkzeug.wrappers import Response
 from werkzeug.wsgi import ClosingIterator
 
 from app.config import settings
-from app.errors import BadRequest, HostUnknown, TlsRequired, TooSlow
+from app.errors import BadRequest, HostUnknown, TlsRequired, TooMany, TooSlow
 from app.extensions import queue
 from app.services import audit
 
@@ -34,7 +36,7 @@ DRAIN_SECONDS = 1.0
 # Probes ask by address and without TLS, from inside.
 _PROBES = {"/health", "/ready"}
 # What is asked here comes with a key.
-_API = ("/transfers", "/senders")
+_API = ("/transfers", "/senders", "/v2")
 
 
 def _address() -> str:
@@ -178,6 +180,17 @@ def _check_tls() -> Response | None:
 
 def _know_address() -> None:
     audit.actor.set(_address_hash())
+    audit.acting_key.set(None)
+
+
+def count_call(key_id: uuid.UUID) -> None:
+    """Count one call of an API key, once it has proved itself; raises TooMany.
+
+    Not a decorator of the route: what is counted by must not be what anybody may send.
+    """
+    limit = RateLimitItemPerDay(settings.max_calls_per_key_and_day)
+    if not limiter.limiter.hit(limit, "key", key_id.hex):
+        raise TooMany
 
 
 def _address_hash() -> bytes:

@@ -238,6 +238,13 @@ def _uuid(value: Any) -> uuid.UUID | None:
         return None
 
 
+def bad_text(value: str, *, lines: bool = False) -> str | None:
+    """Why a string cannot be kept as text; None if it can."""
+    if lines:
+        return _bad_text(value.replace("\r\n", "\n"), _CONTROLS_BUT_LINES)
+    return _bad_text(value, _CONTROLS)
+
+
 def _bad_text(value: str, controls: re.Pattern[str]) -> str | None:
     if controls.search(value):
         return "must not hold control characters"

@@ -11,6 +11,11 @@ def transfer_url(slug: str) -> str:
     return f"{settings.base_url}/d/{slug}"
 
 
+def board_url(slug: str) -> str:
+    """The address of a board, for whoever is shown it."""
+    return f"{settings.base_url}/b/{slug}"
+
+
 def file_url(slug: str, file_id: uuid.UUID) -> str:
     """One file of a link: counts as a download when it is fetched."""
     return f"{transfer_url(slug)}/files/{file_id}"

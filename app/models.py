@@ -126,6 +126,14 @@ class MailState(enum.StrEnum):
     DROPPED = "DROPPED"
 
 
+class Scope(enum.StrEnum):
+    """What an API key may do; each may do what those before it may."""
+
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+
+
 class Failure(enum.StrEnum):
     """Why checking a transfer was given up; its sender may say "that is all" again."""
 
@@ -170,6 +178,40 @@ class Leased:
     attempt_count: Mapped[int] = mapped_column(default=0, server_default="0")
 
 
+class Workspace(Base):
+    """Whom API keys belong to, and all that was made with them."""
+
+    __tablename__ = "workspaces"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    name: Mapped[str] = mapped_column(Text, unique=True)
+    created_at: Mapped[datetime] = mapped_column(_Instant, server_default=func.now())
+
+    __table_args__ = (CheckConstraint("name <> ''", name="name_not_empty"),)
+
+
+class ApiKey(Base):
+    """A program's key to one workspace. It is shown once; what is kept here opens nothing."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    workspace_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("workspaces.id"), index=True)
+    name: Mapped[str] = mapped_column(Text)
+    # The beginning of the key, by which its row is found and people tell it from others.
+    prefix: Mapped[str] = mapped_column(Text, unique=True)
+    # SHA-256 of the whole: with 256 random bits in it, a plain hash is enough (ASVS 6.5.2).
+    key_hash: Mapped[bytes] = mapped_column(LargeBinary(32))
+    scope: Mapped[Scope] = mapped_column(_enum(Scope, "api_scope"))
+    created_at: Mapped[datetime] = mapped_column(_Instant, server_default=func.now())
+    last_used_at: Mapped[datetime | None] = mapped_column(_Instant)
+    revoked_at: Mapped[datetime | None] = mapped_column(_Instant)
+
+    workspace: Mapped[Workspace] = relationship(lazy="raise")
+
+    __table_args__ = (CheckConstraint("octet_length(key_hash) = 32", name="key_is_sha256"),)
+
+
 class Transfer(Leased, Base):
     """What one sender sends: files under one link."""
 
@@ -205,6 +247,10 @@ class Transfer(Leased, Base):
     # A keyed hash of the address it came from: only to count how many one address has open.
     address_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
 
+    # Whose it is where a program made it by its key, and for which of that program's own users.
+    workspace_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("workspaces.id"))
+    user_identifier: Mapped[str | None] = mapped_column(Text)
+
     # Why the last attempt at checking failed; shown once it has been given up.
     failure: Mapped[Failure | None] = mapped_column(_enum(Failure, "transfer_failure"))
 
@@ -228,6 +274,9 @@ class Transfer(Leased, Base):
         CheckConstraint("attempt_count >= 0", name="attempt_count_not_negative"),
         CheckConstraint(
             "(idempotency_hash IS NULL) = (request_hash IS NULL)", name="idempotency_is_whole"
+        ),
+        CheckConstraint(
+            "user_identifier IS NULL OR workspace_id IS NOT NULL", name="user_has_workspace"
         ),
         CheckConstraint("state <> 'READY' OR ready_at IS NOT NULL", name="ready_has_instant"),
         CheckConstraint("state <> 'DELETED' OR deleted_at IS NOT NULL", name="deleted_has_instant"),
@@ -456,6 +505,44 @@ class Preview(Base):
         CheckConstraint("attempt_count >= 0", name="attempt_count_not_negative"),
         CheckConstraint("claim_token IS NULL OR claimed_until IS NOT NULL", name="claim_ends"),
         Index("ix_previews_waiting", "claimed_until", postgresql_where=text("state = 'WAITING'")),
+    )
+
+
+class Board(Base):
+    """A collection that stays open: files and links under one address, more at any time."""
+
+    __tablename__ = "boards"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    slug: Mapped[str] = mapped_column(Text, unique=True)
+    workspace_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("workspaces.id"), index=True)
+    user_identifier: Mapped[str | None] = mapped_column(Text)
+    name: Mapped[str] = mapped_column(Text)
+    description: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(_Instant, server_default=func.now())
+
+
+class BoardItem(Base):
+    """One thing on a board: a link, or the one file of a transfer of its own."""
+
+    __tablename__ = "board_items"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    board_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("boards.id", ondelete="CASCADE"))
+    position: Mapped[int]
+    url: Mapped[str | None] = mapped_column(Text)
+    title: Mapped[str | None] = mapped_column(Text)
+    file_id: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("files.id", ondelete="CASCADE"), unique=True
+    )
+    created_at: Mapped[datetime] = mapped_column(_Instant, server_default=func.now())
+
+    file: Mapped[File | None] = relationship(lazy="raise")
+
+    __table_args__ = (
+        CheckConstraint("(url IS NULL) <> (file_id IS NULL)", name="link_or_file"),
+        CheckConstraint("(url IS NULL) = (title IS NULL)", name="link_has_title"),
+        Index("uq_board_items_board_id_position", "board_id", "position", unique=True),
     )
 
 
@@ -692,8 +779,12 @@ class AuditEvent(Base):
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     at: Mapped[datetime] = mapped_column(_Instant, server_default=func.statement_timestamp())
     action: Mapped[str] = mapped_column(Text)
-    # No foreign key: the record outlives what it is about.
+    # No foreign keys: the record outlives what it is about.
     transfer_id: Mapped[uuid.UUID | None]
+    # What else it is about: a key, a workspace or a board.
+    subject_id: Mapped[uuid.UUID | None]
+    # The API key that acted, where one did.
+    key_id: Mapped[uuid.UUID | None]
     address_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
 
     __table_args__ = (Index("ix_audit_events_transfer_id", "transfer_id"),)

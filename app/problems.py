@@ -17,7 +17,8 @@ from app.errors import AppError, Invalid
 
 log = logging.getLogger(__name__)
 
-Shape = Callable[[AppError], Response]
+# What a dialect makes of an error; with a status of its own where its contract wants another.
+Shape = Callable[[AppError], Response | tuple[Response, int]]
 _shapes: dict[str, Shape] = {}
 
 _BY_STATUS: dict[int, type[AppError]] = {
@@ -76,12 +77,13 @@ def text_problem(error: AppError) -> Response:
 
 def _answer(error: AppError) -> Response:
     prefix = max((p for p in _shapes if request.path.startswith(p)), key=len)
-    answer = _shapes[prefix](error)
-    answer.status_code = error.status
+    shaped = _shapes[prefix](error)
+    answer, status = shaped if isinstance(shaped, tuple) else (shaped, error.status)
+    answer.status_code = status
     answer.headers["Cache-Control"] = "no-store"
     if error.retry_after is not None:
         answer.headers["Retry-After"] = str(error.retry_after)
-    if error.challenge is not None:
+    if error.challenge is not None and status == error.status:
         answer.headers["WWW-Authenticate"] = error.challenge
     if allowed := error.details.get("allow"):
         answer.headers["Allow"] = allowed

@@ -34,7 +34,9 @@ def _safe_path(path: str) -> str:
 
 def _safe_piece(piece: str) -> str:
     kept = _REFUSED.sub("_", safe_name(piece)).rstrip(". ") or "file"
-    return f"_{kept}" if _DEVICE.match(kept) else kept
+    kept = f"_{kept}" if _DEVICE.match(kept) else kept
+    # Some senders count the letters of a name; file systems count its bytes.
+    return kept if len(kept.encode()) <= _MOST_BYTES else _ended(kept, "").rstrip(". ")
 
 
 def _folders(path: str) -> list[str]:
@@ -62,10 +64,15 @@ def _unique(path: str, taken: set[str], counts: dict[str, int]) -> str:
 def _numbered(path: str, number: int) -> str:
     """`notes.txt` as `notes (2).txt`, cut where the name would become too long."""
     folder, slash, name = path.rpartition("/")
+    return f"{folder}{slash}{_ended(name, f' ({number})')}"
+
+
+def _ended(name: str, end: str) -> str:
+    """The name with this before its extension, cut where it would become too long."""
     stem, dot, extension = name.rpartition(".")
-    if not stem:
+    if not stem or len(extension.encode()) > _MOST_BYTES - len(end) - 5:
         stem, dot, extension = name, "", ""
-    end = f" ({number}){dot}{extension}"
+    end = f"{end}{dot}{extension}"
     room = _MOST_BYTES - len(end.encode())
     stem = stem.encode()[: max(1, room)].decode(errors="ignore") or "file"
-    return f"{folder}{slash}{stem}{end}"
+    return f"{stem}{end}"

@@ -28,7 +28,7 @@ from embedded import services
 from embedded.s3.server import Server
 from embedded.s3.sigv4 import Credentials
 from embedded.s3.store import Store
-from tests.factories import Sender
+from tests.factories import Machine, Sender
 from tests.lab.mailserver import MailServer
 from tests.mail import forget_limits, turn_off, turn_on
 
@@ -85,8 +85,8 @@ def database(request: pytest.FixtureRequest) -> Iterator[None]:
         with engine.begin() as connection:
             connection.execute(
                 text(
-                    "TRUNCATE transfers, files, uploads, downloads, heartbeats, sender_codes,"
-                    " opt_outs CASCADE"
+                    "TRUNCATE transfers, files, uploads, downloads, heartbeats, workspaces,"
+                    " sender_codes, opt_outs CASCADE"
                 )
             )
         return
@@ -137,6 +137,12 @@ def client(app: Flask) -> FlaskClient:
 def sender(client: FlaskClient) -> Sender:
     """Someone who sends: creates transfers by the API and PUTs parts to real storage."""
     return Sender(client)
+
+
+@pytest.fixture
+def machine(client: FlaskClient) -> Machine:
+    """A program with an API key that may write."""
+    return Machine(client)
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import urllib3
 from flask.testing import FlaskClient
 
 from app.db import db
-from app.models import Transfer
-from app.services import archives, checking, transfers, unlocking
+from app.models import Scope, Transfer
+from app.services import accounts, archives, checking, transfers, unlocking
 
 http = urllib3.PoolManager(retries=False)
 
@@ -156,3 +156,86 @@ class Sender:
         sent = self.create(contents, **options).upload().complete().process()
         assert sent.show()["status"] == "READY", sent.show()
         return sent
+
+
+class Machine:
+    """A program with an API key, that speaks /v2 for one of its users."""
+
+    def __init__(
+        self,
+        client: FlaskClient,
+        workspace: str = "Acme",
+        user: str | None = None,
+        *,
+        scope: Scope = Scope.WRITE,
+        key: str | None = None,
+    ) -> None:
+        self.client = client
+        if key is None:
+            with client.application.app_context():
+                key = accounts.issue_key(workspace, "a test's", scope).text
+        self.key = key
+        self.token = self.authorize(user)
+
+    def authorize(self, user: str | None = None) -> str:
+        """A token for this user."""
+        body = {} if user is None else {"user_identifier": user}
+        answer = self.client.post("/v2/authorize", json=body, headers={"x-api-key": self.key})
+        assert (answer.status_code, answer.json["success"]) == (200, True), answer.text
+        return answer.json["token"]
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"x-api-key": self.key, "Authorization": f"Bearer {self.token}"}
+
+    def call(self, method: str, path: str, **given: Any) -> Any:
+        """One request below /v2."""
+        headers = self.headers | given.pop("headers", {})
+        return self.client.open(f"/v2{path}", method=method, headers=headers, **given)
+
+    def create(self, contents: dict[str, bytes] | None = None, message: str = "m") -> Any:
+        """A transfer that announces these files, as it was answered."""
+        contents = {"a.txt": b"hello"} if contents is None else contents
+        files = [{"name": name, "size": len(body)} for name, body in contents.items()]
+        answer = self.call("POST", "/transfers", json={"message": message, "files": files})
+        assert answer.status_code == 201, answer.text
+        return answer.json
+
+    def upload(self, made: Any, contents: dict[str, bytes]) -> None:
+        """PUT every chunk of every file and say that each is complete."""
+        for file in made["files"]:
+            self.send(f"/transfers/{made['id']}", file, contents[file["name"]])
+
+    def send(self, at: str, file: Any, body: bytes, status: int = 200) -> None:
+        """PUT every chunk of one file as a plain client does, and say that it is complete."""
+        size, count = file["multipart"]["chunk_size"], file["multipart"]["part_numbers"]
+        end = f"/{file['multipart']['id']}" if "id" in file["multipart"] else ""
+        for number in range(1, count + 1):
+            told = self.call("GET", f"{at}/files/{file['id']}/upload-url/{number}{end}")
+            assert told.status_code == 200, told.text
+            piece = body[(number - 1) * size : number * size]
+            assert put(told.json["url"], piece).status == 200
+        done = self.call(
+            "PUT", f"{at}/files/{file['id']}/upload-complete", json={"part_numbers": count}
+        )
+        assert done.status_code == status, done.text
+
+    def process(self, transfer_id: str) -> None:
+        """Do what the worker would do."""
+        with self.client.application.app_context():
+            checking.process(transfer_id)
+
+    def ready(self, contents: dict[str, bytes] | None = None) -> Any:
+        """A transfer that has gone all the way, as it is then shown."""
+        contents = {"a.txt": b"hello"} if contents is None else contents
+        made = self.create(contents)
+        self.upload(made, contents)
+        assert self.call("PUT", f"/transfers/{made['id']}/finalize").status_code == 200
+        self.process(made["id"])
+        return self.call("GET", f"/transfers/{made['id']}").json
+
+    def board(self, name: str = "b") -> Any:
+        """A new board."""
+        answer = self.call("POST", "/boards", json={"name": name})
+        assert answer.status_code == 201, answer.text
+        return answer.json

@@ -70,6 +70,9 @@ def test_s34_a_default_or_short_secret_is_refused(secret: str) -> None:
         ("CLOUDFRONT_URL", "http://d1.cloudfront.net"),
         ("CLOUDFRONT_URL", "https://d1.cloudfront.net/path"),
         ("CLOUDFRONT_KEY_PAIR_ID", "K1&x=y"),
+        ("JWT_SECRET", "short"),
+        ("JWT_SECRET_FALLBACKS", "short"),
+        ("JWT_TTL_IN_MINUTES", "1441"),
     ],
 )
 def test_values_that_cannot_be_meant_are_refused(name: str, value: str) -> None:

@@ -17,8 +17,9 @@ from sqlalchemy import create_engine, text
 from app import browsers, errors, jobs
 from app.config import MIB, settings
 from app.extensions import storage
+from app.models import Scope
 from app.services import archives, previewing, transfers, upkeep
-from tests.factories import Sender
+from tests.factories import Machine, Sender
 from tests.pictures import drawn, encoded
 
 IDLE = text(
@@ -26,6 +27,11 @@ IDLE = text(
     " AND datname = current_database()"
 )
 ALL_JOBS = [job for job in vars(jobs).values() if isinstance(job, jobs.Job)]
+GUARDS = {
+    "anyone",
+    "owner",
+    *(f"{kind}:{scope}" for kind in ("key", "member") for scope in Scope),
+}
 DESCRIPTION = yaml.safe_load(Path("app/api/openapi.yaml").read_text())
 # The SHA-256 of htmx 2.0.3's htmx.min.js, the same as npm publishes.
 HTMX_SHA256 = "491955cd1810747d7d7b9ccb936400afb760e06d25d53e4572b64b6563b2784e"
@@ -58,7 +64,7 @@ def test_every_api_route_declares_its_guard_and_is_described(app: Flask) -> None
         view = app.view_functions[rule.endpoint]
         if not view.__module__.startswith("app.api."):
             continue
-        assert getattr(view, "guard", None) in ("anyone", "owner"), rule.endpoint
+        assert getattr(view, "guard", None) in GUARDS, rule.endpoint
         path = re.sub(r"<\w+:(\w+)>", r"<\1>", rule.rule)
         routed |= {(method, path) for method in rule.methods - {"HEAD", "OPTIONS"}}
     assert routed == described
@@ -92,7 +98,7 @@ def test_htmx_is_the_one_that_was_looked_at() -> None:
 
 @pytest.mark.real_commits
 def test_no_transaction_is_open_while_storage_is_asked(
-    app: Flask, sender: Sender, monkeypatch
+    app: Flask, sender: Sender, machine: Machine, monkeypatch
 ) -> None:
     """Each call to S3 looks, from another connection, for sessions idle in a transaction."""
     watcher = create_engine(settings.database_url, isolation_level="AUTOCOMMIT")
@@ -124,6 +130,9 @@ def test_no_transaction_is_open_while_storage_is_asked(
     assert sent.call("GET", "/parts").status_code == 200
     sent.complete().process()
     assert sent.show()["status"] == "READY"
+    made = machine.create({"empty": b"", "a": b"1"})
+    machine.send(f"/transfers/{made['id']}", made["files"][1], b"1")
+    assert machine.call("PUT", f"/transfers/{made['id']}/finalize").status_code == 200
     with app.app_context():
         previewing.make(str(sent.id))
         archives.request(sent.id)
@@ -135,7 +144,7 @@ def test_no_transaction_is_open_while_storage_is_asked(
     assert {"CreateMultipartUpload", "ListParts", "CompleteMultipartUpload", "HeadObject"} <= set(
         asked
     )
-    assert {"GetObject", "PutObject"} <= set(asked)
+    assert {"GetObject", "PutObject", "UploadPart"} <= set(asked)
     assert {"DeleteObjects", "AbortMultipartUpload", "ListMultipartUploads"} <= set(asked)
     assert idle == []
 

@@ -278,6 +278,45 @@ def test_0009_adds_mail_and_going_back_leaves_the_transfers(old: Old) -> None:
     old.migrate("upgrade")
 
 
+def test_0010_adds_accounts_to_a_database_with_rows_and_can_be_taken_back(old: Old) -> None:
+    old.migrate("upgrade", "0009")
+    add = (
+        "INSERT INTO transfers (id, slug, owner_token_hash, state, expires_at, ready_at)"
+        " VALUES (gen_random_uuid(), :slug, sha256(:slug), 'READY', now(), now())"
+    )
+    old.run(add, slug="before")
+    old.run("INSERT INTO audit_events (action) VALUES ('before')")
+    old.migrate("upgrade", "0010")
+    # Code that knows nothing of accounts still writes rows.
+    old.run(add, slug="written by old code")
+    whose = "SELECT DISTINCT workspace_id, user_identifier FROM transfers"
+    assert old.run(whose) == [(None, None)]
+    assert old.run("SELECT subject_id, key_id FROM audit_events") == [(None, None)]
+    workspace = uuid.uuid4()
+    old.run("INSERT INTO workspaces (id, name) VALUES (:id, 'Acme')", id=workspace)
+    key = (
+        "INSERT INTO api_keys (id, workspace_id, name, prefix, key_hash, scope)"
+        " VALUES (gen_random_uuid(), :workspace, 'a', :prefix, sha256(:prefix), 'read')"
+    )
+    old.run(key, workspace=workspace, prefix="bee_a")
+    change = "UPDATE transfers SET workspace_id = :workspace, user_identifier = :user"
+    for statement, given in (
+        (key, {"workspace": workspace, "prefix": "bee_a"}),
+        (key, {"workspace": uuid.uuid4(), "prefix": "bee_b"}),
+        ("UPDATE api_keys SET key_hash = 'short'", {}),
+        ("INSERT INTO workspaces (id, name) VALUES (gen_random_uuid(), 'Acme')", {}),
+        ("DELETE FROM workspaces", {}),
+        (change, {"workspace": None, "user": "nobody's"}),
+    ):
+        with pytest.raises(IntegrityError):
+            old.run(statement, **given)
+    old.run(change, workspace=workspace, user="somebody")
+    old.migrate("downgrade", "0009")
+    assert old.run("SELECT count(*) FROM transfers") == [(2,)]
+    old.migrate("upgrade", "0010")
+    assert old.run(whose) == [(None, None)]
+
+
 def _new_code(old: Old) -> None:
     """A checksum is four bytes, of an upload that has them planned and is complete."""
     change = "UPDATE uploads SET checksum_algorithm = 'CRC32', crc32 = :crc32 WHERE key = :key"

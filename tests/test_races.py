@@ -14,17 +14,21 @@ from app.config import MIB
 from app.db import db
 from app.errors import AppError
 from app.extensions import storage
-from app.models import Download, State, UploadState
+from app.models import Download, Scope, State, UploadState
 from app.services import (
     abuse,
+    accounts,
     asking,
+    boards,
     checking,
     downloads,
     extension_requests,
     transfers,
     upkeep,
 )
-from tests.factories import Sender
+from app.services.boards import LinkSpec
+from app.services.transfers import FileSpec
+from tests.factories import Machine, Sender
 
 pytestmark = pytest.mark.real_commits
 PART = 8 * MIB
@@ -214,3 +218,50 @@ def test_removing_the_last_file_against_completing(app: Flask, sender: Sender) -
         sent.process()
         shown = sent.show()
         assert (shown["status"], len(shown["files"])) in {("INIT", 0), ("READY", 1)}
+
+
+def test_keys_issued_at_once_for_a_new_workspace_are_all_of_one(app: Flask) -> None:
+    def issue(index: int) -> uuid.UUID:
+        return accounts.issue_key("Acme", str(index), Scope.READ).row.workspace_id
+
+    assert list(at_once(app, 8, issue).values()) == [8]
+
+
+def test_a_key_that_is_revoked_by_many_is_revoked_once(app: Flask) -> None:
+    with app.app_context():
+        prefix = accounts.issue_key("Acme", "a", Scope.READ).row.prefix
+    assert at_once(app, 8, lambda index: accounts.revoke_key(prefix)) == {True: 1, False: 7}
+
+
+def test_what_is_added_to_a_board_at_once_comes_in_some_order(app: Flask) -> None:
+    with app.app_context():
+        caller = accounts.authenticate(accounts.issue_key("Acme", "a", Scope.WRITE).text)
+        board = boards.create(caller, "b", None)
+
+    def add(index: int) -> int:
+        links = [LinkSpec(f"https://example.org/{index}", str(n)) for n in range(3)]
+        if index % 2:
+            return len(boards.add_links(board, links))
+        return len(boards.add_files(board, caller, [FileSpec("a", 1, part_size=6 * MIB)] * 3))
+
+    assert at_once(app, 8, add) == {3: 8}
+    with app.app_context():
+        items = boards.items_of(board.id)
+    assert [one.position for one in items] == list(range(24))
+    # Those of one call lie together.
+    for first in range(0, 24, 3):
+        assert len({bool(one.file_id) for one in items[first : first + 3]}) == 1
+
+
+def test_finalize_by_many_clients_queues_once(
+    app: Flask, machine: Machine, queued: list[tuple[str, ...]]
+) -> None:
+    made = machine.create({"a": b"1"})
+    machine.upload(made, {"a": b"1"})
+    path = f"/v2/transfers/{made['id']}/finalize"
+
+    def finalize(index: int) -> int:
+        return app.test_client().put(path, headers=machine.headers).status_code
+
+    assert at_once(app, 8, finalize) == {200: 8}
+    assert queued == [("checking.process", made["id"])]

@@ -41,6 +41,10 @@ def test_a_harmless_path_stays_byte_for_byte(path: str) -> None:
         ('a<b>c:d"e|f?g*h', "a_b_c_d_e_f_g_h"),
         ("gpj.\u202eexe", "gpj.exe"),
         ("new\nline", "newline"),
+        ("日" * 251 + ".txt", "日" * 83 + ".txt"),
+        ("dir/" + "a" * 300, "dir/" + "a" * 255),
+        ("a." + "b" * 300, "a." + "b" * 253),
+        ("a" * 250 + " " * 9 + "b", "a" * 250),
     ],
 )
 def test_s21_what_could_do_harm_is_replaced(path: str, name: str) -> None:

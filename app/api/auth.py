@@ -7,7 +7,10 @@ from typing import Any
 
 from flask import request
 
-from app.services import transfers
+from app.doors import count_call
+from app.models import Scope
+from app.services import accounts, audit, transfers
+from app.services.accounts import Caller
 
 Route = Callable[..., Any]
 
@@ -30,6 +33,49 @@ def owner(route: Route) -> Route:
 
     guarded.guard = "owner"  # type: ignore[attr-defined]
     return guarded
+
+
+def key(scope: Scope) -> Callable[[Route], Route]:
+    """The route needs an API key that may do `scope`, and is given its Caller.
+
+    As `x-api-key`, or as `Authorization: Bearer`.
+    """
+
+    def guard(route: Route) -> Route:
+        @wraps(route)
+        def guarded(**rest: Any) -> Any:
+            return route(_caller(request.headers.get("x-api-key") or _bearer(), scope), **rest)
+
+        guarded.guard = f"key:{scope.value}"  # type: ignore[attr-defined]
+        return guarded
+
+    return guard
+
+
+def member(scope: Scope) -> Callable[[Route], Route]:
+    """The route needs an API key as `x-api-key`, and as `Authorization: Bearer` a token for it.
+
+    It is given the Caller, who speaks for the user that the token names.
+    """
+
+    def guard(route: Route) -> Route:
+        @wraps(route)
+        def guarded(**rest: Any) -> Any:
+            caller = _caller(request.headers.get("x-api-key"), scope)
+            return route(accounts.speak_for(caller, _bearer()), **rest)
+
+        guarded.guard = f"member:{scope.value}"  # type: ignore[attr-defined]
+        return guarded
+
+    return guard
+
+
+def _caller(text: str | None, scope: Scope) -> Caller:
+    caller = accounts.authenticate(text)
+    audit.acting_key.set(caller.key_id)
+    count_call(caller.key_id)
+    caller.check_may(scope)
+    return caller
 
 
 def _bearer() -> str | None:

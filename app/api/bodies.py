@@ -1,11 +1,27 @@
 """The JSON body of a request, or a clear refusal: never an unexpected exception."""
 
+import re
 from typing import Any
 
 from flask import request
 from werkzeug.exceptions import BadRequest as WerkzeugBadRequest
 
 from app.errors import BadRequest, Invalid, WrongType
+
+
+def json_or_nothing() -> Any:
+    """As json_body(), but None where nothing was sent, whatever type that was said to be of."""
+    return json_body() if request.get_data() else None
+
+
+def idempotency_key() -> str | None:
+    """The sender's secret by which the same request is known again; raises Invalid."""
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not re.fullmatch(r"[\x21-\x7e]{20,200}", key):
+        raise Invalid(
+            {"Idempotency-Key": "must be 20 to 200 printable characters, chosen at random"}
+        )
+    return key
 
 
 def json_body() -> Any:

@@ -7,7 +7,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from app import addresses, links, passwords
 from app.api.auth import anyone, owner
-from app.api.bodies import json_body
+from app.api.bodies import idempotency_key, json_body
 from app.config import S3_MAX_OBJECT_SIZE, S3_MAX_PARTS, settings
 from app.crc32 import SIZE as CRC32_SIZE
 from app.doors import creates_limit, limiter
@@ -55,7 +55,7 @@ def create_transfer() -> tuple[Response, int]:
     with Inputs(json_body()) as given:
         files = _read_files(given, least=0)
         options = _read_options(given)
-    created = transfers.create(files, **options, idempotency_key=_idempotency_key())
+    created = transfers.create(files, **options, idempotency_key=idempotency_key())
     body = transfer_json(created.transfer) | {"owner_token": created.owner_token}
     return jsonify(body), 201
 
@@ -253,15 +253,6 @@ def file_json(file: File) -> dict[str, Any]:
         "state": file.upload.state,
         "problem": file.problem and {"code": file.problem, "message": _PROBLEMS[file.problem]},
     }
-
-
-def _idempotency_key() -> str | None:
-    key = request.headers.get("Idempotency-Key")
-    if key is not None and not re.fullmatch(r"[\x21-\x7e]{20,200}", key):
-        raise Invalid(
-            {"Idempotency-Key": "must be 20 to 200 printable characters, chosen at random"}
-        )
-    return key
 
 
 def _read_files(given: Inputs, least: int) -> list[FileSpec]:

@@ -17,8 +17,8 @@ from app import crash, jobs, leases, lifecycle
 from app.clock import db_now
 from app.config import settings
 from app.db import db, discard, release, transaction
-from app.errors import Gone, Invalid, Unavailable
-from app.models import Failure, File, Problem, State, Transfer, Upload, UploadState
+from app.errors import Gone, Invalid, PartsMissing, SizeMismatch, Unavailable
+from app.models import Failure, File, Method, Problem, State, Transfer, Upload, UploadState
 from app.services import archives, audit, delivery, previews, uploads
 from app.services.transfers import files_of, of_id, refuse_blocked
 from app.services.uploads import Outcome
@@ -54,6 +54,40 @@ def finalize(transfer: Transfer) -> Transfer:
         raise Gone(reason=fresh.state.value.lower())
     refuse_blocked(fresh)
     return fresh
+
+
+def finalize_arrived(transfer: Transfer) -> Transfer:
+    """As finalize(), but asks storage first, and raises PartsMissing or SizeMismatch.
+
+    Nothing is asked again of a transfer that has been finalized.
+    """
+    if transfer.state is State.INIT:
+        check_arrived(files_of(transfer.id))
+    return finalize(transfer)
+
+
+def check_arrived(files: Sequence[File]) -> None:
+    """Raise PartsMissing or SizeMismatch for the first of these that has not arrived whole.
+
+    An early word to whoever waits for it: what counts is what process() finds.
+    """
+    waiting = [file.upload for file in files if file.upload.state is not UploadState.COMPLETE]
+    arrivals = uploads.arrivals(waiting)
+    found = list(zip(waiting, arrivals, strict=True))
+    empty = [
+        upload
+        for upload, arrival in found
+        if arrival.missing and upload.size == 0 and upload.method is Method.MULTIPART
+    ]
+    uploads.put_nothing(empty)
+    sent = {upload.id for upload in empty}
+    for upload, arrival in found:
+        if upload.id in sent:
+            continue
+        if arrival.missing:
+            raise PartsMissing(missing=list(arrival.missing))
+        if arrival.size != upload.size:
+            raise SizeMismatch(expected=upload.size, found=arrival.size)
 
 
 def process(transfer_id: str) -> None:

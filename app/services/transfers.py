@@ -31,8 +31,9 @@ from app.errors import (
     Unauthorized,
     WrongState,
 )
-from app.models import Archive, Checksum, File, Recipient, State, Transfer
+from app.models import Archive, Checksum, File, Method, Recipient, State, Transfer
 from app.services import audit, extension_requests, locks, previews, uploads
+from app.services.accounts import Caller
 from app.services.uploads import SignedPart
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ class FileSpec:
     content_type: str = ""
     checksum_algorithm: Checksum | None = None
     modified_at: datetime | None = None
+    # For a sender that is told its parts and cannot choose how it sends them.
+    part_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -97,20 +100,25 @@ def create(
     max_downloads: int | None = None,
     password: str | None = None,
     idempotency_key: str | None = None,
+    caller: Caller | None = None,
 ) -> Created:
     """A new transfer in INIT, its link valid at once. Raises Invalid, TooMany, WrongState.
 
     Each call makes another; but with the same `idempotency_key` (a secret of the sender's) and
     the same request it is the same transfer with the same owner token, because only the answer
-    was lost.
+    was lost. With a `caller` it is that caller's too, and no network address's.
     """
+    if caller and idempotency_key:
+        # What somebody else has made by the same words is not theirs.
+        idempotency_key = f"{caller.workspace_id}:{caller.user_identifier}:{idempotency_key}"
     said = _password_said(password, idempotency_key)
     request_hash = _fingerprint(specs, title, message, expires_at, max_downloads, *said)
     if idempotency_key and (before := _created_before(idempotency_key, request_hash)):
         return before
     expires_at = _checked_expiry(expires_at) or _default_expiry()
     _check_files(specs, already=[])
-    _check_share(audit.actor.get())
+    address_hash = None if caller else audit.actor.get()
+    _check_share(address_hash)
     agreed = _agree_on_checksums(specs)
     owner_token = _owner_token(idempotency_key)
     transfer = Transfer(
@@ -122,7 +130,9 @@ def create(
         expires_at=expires_at,
         max_downloads=max_downloads,
         password_hash=_hashed(password),
-        address_hash=audit.actor.get(),
+        address_hash=address_hash,
+        workspace_id=caller.workspace_id if caller else None,
+        user_identifier=caller.user_identifier if caller else None,
         idempotency_hash=hash_token(idempotency_key) if idempotency_key else None,
         request_hash=request_hash if idempotency_key else None,
     )
@@ -231,7 +241,9 @@ def _add(
         File(
             id=uuid.uuid4(),
             transfer_id=transfer.id,
-            upload=uploads.plan(spec.size, agreed if spec.checksum_algorithm else None),
+            upload=uploads.plan(
+                spec.size, agreed if spec.checksum_algorithm else None, spec.part_size
+            ),
             position=first_position + index,
             path=spec.path,
             content_type=spec.content_type,
@@ -317,6 +329,20 @@ def is_at(slug: str) -> ColumnElement[bool]:
     return or_(Transfer.slug == slug, Transfer.id == own)
 
 
+def of_caller(transfer_id: uuid.UUID, caller: Caller) -> Transfer:
+    """The transfer if this caller made it; raises NotFound, alike for unknown and for others'."""
+    transfer = db.session.scalar(
+        select(Transfer)
+        .where(Transfer.id == transfer_id, caller.is_owner_of(Transfer))
+        .execution_options(populate_existing=True)
+    )
+    if transfer is None:
+        raise NotFound("There is no such transfer.")
+    if transfer.state is State.DELETED:
+        raise Gone("This transfer was deleted.", reason="deleted")
+    return transfer
+
+
 def of_id(transfer_id: uuid.UUID) -> Transfer:
     """The transfer as its row says now; raises NotFound."""
     transfer = db.session.get(Transfer, transfer_id, populate_existing=True)
@@ -377,20 +403,44 @@ def sign_parts(
     for index, one in enumerate(wanted):
         uploads.check_numbers(files[index].upload, one.numbers, f"wanted.{index}.numbers")
         uploads.check_crc32s(files[index].upload, one.crc32s, f"wanted.{index}.crc32")
-    wanted_uploads = [file.upload for file in files]
-    uploads.begin(wanted_uploads)
-    with transaction():
-        _touch(transfer.id, sent_size)
-        uploads.note_signing(wanted_uploads)
-        if uploads.note_sent(sent_uploads):
-            remind_of_sent(transfer.id)
-        crash.point("begin.3")
-    crash.point("begin.4")
+    _prepare(transfer, files, sent_size, sent_uploads)
     return [
         (file, part)
         for file, one in zip(files, wanted, strict=True)
         for part in uploads.sign(file.upload, one.numbers, one.crc32s)
     ]
+
+
+def sign_part(transfer: Transfer, file: File, number: int) -> str:
+    """An address to PUT one part of the transfer's file at, with whatever headers.
+
+    Raises as sign_parts() does, and WrongState for a file whose plan was not made for it: the
+    address of a single PUT could be used again after the check.
+    """
+    refuse_blocked(transfer)
+    uploads.check_numbers(file.upload, [number], "number")
+    if file.upload.method is not Method.MULTIPART or file.upload.checksum_algorithm is not None:
+        raise WrongState("This file is sent another way.")
+    _prepare(transfer, [file], 0)
+    return uploads.sign_plain(file.upload, number)
+
+
+def _prepare(
+    transfer: Transfer,
+    files: Sequence[File],
+    sent_size: int,
+    sent_uploads: Sequence[uuid.UUID] = (),
+) -> None:
+    """Note, before any address leaves, that its sender is at work and bytes may arrive."""
+    wanted = [file.upload for file in files]
+    uploads.begin(wanted)
+    with transaction():
+        _touch(transfer.id, sent_size)
+        uploads.note_signing(wanted)
+        if uploads.note_sent(sent_uploads):
+            remind_of_sent(transfer.id)
+        crash.point("begin.3")
+    crash.point("begin.4")
 
 
 def _files_wanted(transfer: Transfer, wanted: Sequence[Wanted]) -> list[File]:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import timedelta
+from io import BytesIO
 from typing import TypeVar
 
 from sqlalchemy import CompoundSelect, Select, update
@@ -53,6 +54,14 @@ class SignedPart:
     size: int
     url: str
     headers: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What storage has of an upload: which part numbers are missing, and how many bytes came."""
+
+    missing: tuple[int, ...]
+    size: int
 
 
 @dataclass(frozen=True)
@@ -104,11 +113,17 @@ def agree_on_checksums(*, is_wanted: bool) -> Checksum | None:
     return Checksum.CRC32 if storage.ask_checksums() is Checksums.YES else None
 
 
-def plan(size: int, checksum_algorithm: Checksum | None = None) -> Upload:
-    """A new upload for `size` bytes, not added to the session: method, part size, key, token."""
-    part_size = part_size_for(size)
+def plan(
+    size: int, checksum_algorithm: Checksum | None = None, part_size: int | None = None
+) -> Upload:
+    """A new upload for `size` bytes, not added to the session: method, part size, key, token.
+
+    With a `part_size` it is a multipart upload of such parts, however small: for clients whose
+    addresses sign no headers, since only a multipart's are dead once it is complete.
+    """
     # A multipart upload of no parts cannot be completed, so nothing-at-all goes as one part too.
-    is_single = size <= part_size and settings.s3_conditional_writes
+    is_single = part_size is None and size <= part_size_for(size) and settings.s3_conditional_writes
+    part_size = part_size or part_size_for(size)
     return Upload(
         id=uuid.uuid4(),
         key=_new_key(),
@@ -151,10 +166,12 @@ def plan_ours(size: int) -> Upload:
 def plan_again(upload: Upload) -> Upload:
     """A new upload for the same file, when its bytes have to be sent once more.
 
-    Whoever has switched checksums off since does not get them again.
+    Whoever has switched checksums off since does not get them again. Parts stay as they were:
+    their sender may have been told only once.
     """
     is_off = storage.checksums is Checksums.OFF
-    return plan(upload.size, None if is_off else upload.checksum_algorithm)
+    part_size = upload.part_size if upload.method is Method.MULTIPART else None
+    return plan(upload.size, None if is_off else upload.checksum_algorithm, part_size)
 
 
 def part_count(upload: Upload) -> int:
@@ -314,6 +331,51 @@ def sign(
         SignedPart(number, size, url, headers)
         for (number, size), (url, headers) in zip(sizes, signed, strict=True)
     ]
+
+
+def sign_plain(upload: Upload, number: int) -> str:
+    """An address for one part of a begun multipart upload that any client can PUT to.
+
+    Nothing but the host is signed, so storage takes any length: arrivals() looks at what came.
+    """
+    return storage.plain_part_url(*_address(upload), number, settings.part_url_ttl_in_seconds)
+
+
+def put_nothing(uploads: Sequence[Upload]) -> None:
+    """Send the one empty part of these empty files ourselves: some senders send nothing for them.
+
+    Repeatable. Raises WrongState for one that was removed.
+    """
+    if not uploads:
+        return
+    begin(uploads)
+    release()
+    _each(uploads, lambda one: storage.put_part(*_address(one), 1, BytesIO()))
+
+
+def arrivals(uploads: Sequence[Upload]) -> list[Arrival]:
+    """For each upload what has arrived of it, as storage says. Asks storage."""
+    release()
+    return _each(uploads, _arrival)
+
+
+def _arrival(upload: Upload) -> Arrival:
+    if upload.state is UploadState.COMPLETE:
+        return Arrival((), upload.size)
+    if upload.method is Method.SINGLE or upload.s3_upload_id is None:
+        missing = sorted(set(_numbers(upload)) - set(_held_by(upload)))
+        return Arrival(tuple(missing), 0 if missing else upload.size)
+    try:
+        parts = storage.list_parts(*_address(upload))
+    except NoSuchUpload:
+        is_there = _is_ours(upload, _head(upload))
+        return Arrival((), upload.size) if is_there else Arrival(_numbers(upload), 0)
+    size = sum(part.size for part in parts)
+    missing = set(_numbers(upload)) - {part.number for part in parts}
+    if not missing and size == upload.size:
+        # Of the right size together, and yet not each: those that are not must be sent again.
+        missing = set(_numbers(upload)) - {part.number for part in _right_parts(upload, parts)}
+    return Arrival(tuple(sorted(missing)), size)
 
 
 def held_parts(upload: Upload) -> list[Part]:

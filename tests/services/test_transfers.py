@@ -105,3 +105,16 @@ def test_signing_for_a_file_removed_meanwhile_is_refused(sender: Sender, inside:
         uploads.abandon([file.upload_id])
     with pytest.raises(WrongState), transaction():
         uploads.note_signing([file.upload])
+
+
+def test_no_plain_address_is_signed_that_could_be_used_after_the_check(
+    sender: Sender, inside: None
+) -> None:
+    """That of a single PUT could, and one without its checksum would be refused by storage."""
+    for sent in (
+        sender.create({"a": b"1"}),
+        sender.create({"b": b"b" * (PART + 1)}, verified=True),
+    ):
+        transfer = transfers.of_id(sent.id)
+        with pytest.raises(WrongState):
+            transfers.sign_part(transfer, transfers.files_of(sent.id)[0], 1)

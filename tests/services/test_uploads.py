@@ -17,7 +17,7 @@ from app.extensions import storage
 from app.gateways.storage import NoSuchUpload, Stored
 from app.models import Checksum, Method, Problem, Upload, UploadState
 from app.services import uploads
-from app.services.uploads import Outcome
+from app.services.uploads import Arrival, Outcome
 from tests.factories import http, put
 
 pytestmark = pytest.mark.usefixtures("inside")
@@ -430,3 +430,35 @@ def test_keys_are_opaque_and_never_hold_what_a_person_typed(inside: None) -> Non
     assert len(keys) == 100
     assert all(key.startswith("beeline/") and key[8:].isalnum() for key in keys)
     assert uploads.plan(1).state is UploadState.OPEN
+
+
+@pytest.mark.parametrize("size", [0, 1, 5 * MIB, 5 * MIB + 1])
+def test_with_a_part_size_everything_goes_in_parts_and_stays_so(size: int) -> None:
+    planned = uploads.plan(size, part_size=5 * MIB)
+    again = uploads.plan_again(planned)
+    for upload in (planned, again):
+        assert (upload.method, upload.part_size) == (Method.MULTIPART, 5 * MIB)
+        assert uploads.part_count(upload) == max(1, -(-size // (5 * MIB)))
+    assert again.key != planned.key
+
+
+def test_what_has_arrived_is_told_while_it_comes_and_once_it_is_there(inside: None) -> None:
+    """And for an upload of any kind, whoever sends it."""
+    single, many = uploads.plan(3), uploads.plan(10 * MIB + 1, part_size=5 * MIB)
+    with transaction():
+        db.session.add_all([single, many])
+    assert uploads.arrivals([single, many]) == [Arrival((1,), 0), Arrival((1, 2, 3), 0)]
+    uploads.begin([single, many])
+    (signed,) = uploads.sign(single, [1])
+    assert put(signed.url, b"abc", signed.headers).status == 200
+    assert put(uploads.sign_plain(many, 2), b"b" * 5 * MIB).status == 200
+    assert uploads.arrivals([single, many]) == [Arrival((), 3), Arrival((1, 3), 5 * MIB)]
+    assert put(uploads.sign_plain(many, 1), b"b" * 5 * MIB).status == 200
+    assert put(uploads.sign_plain(many, 3), b"bb").status == 200
+    assert uploads.arrivals([many]) == [Arrival((), 10 * MIB + 2)]
+    assert put(uploads.sign_plain(many, 3), b"b").status == 200
+    assert uploads.complete(many).problem is None
+    # Complete in storage, and not yet in the row.
+    assert uploads.arrivals([many]) == [Arrival((), many.size)]
+    storage.delete([many.key])
+    assert uploads.arrivals([many]) == [Arrival((1, 2, 3), 0)]

@@ -108,6 +108,8 @@ def test_s36_a_row_tells_who_by_a_keyed_hash_and_nothing_else(sender: Sender) ->
         "at",
         "action",
         "transfer_id",
+        "subject_id",
+        "key_id",
         "address_hash",
     }
 

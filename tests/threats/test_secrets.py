@@ -24,7 +24,9 @@ from flask import Flask
 from sqlalchemy import create_engine, text
 
 from app.config import settings
+from app.models import Scope
 from app.redaction import redacted
+from app.services import accounts
 from tests.lab.proxy import Proxy
 from tests.mail import word_of
 from tests.threats.conftest import LoggedStack
@@ -134,7 +136,7 @@ def world(app: Flask, environ: dict[str, str], tmp_path: Any) -> Iterator[World]
         store.close()
 
 
-def test_s28_s32_no_canary_is_found_where_it_must_not_be(world: World) -> None:
+def test_s28_s32_no_canary_is_found_where_it_must_not_be(world: World, app: Flask) -> None:
     title, message, name = (world.keep(what) for what in ("title", "message", "name"))
     key = world.keep("idempotency")
     body = {"title": title, "message": message, "files": [{"path": name, "size": 4}]}
@@ -158,6 +160,7 @@ def test_s28_s32_no_canary_is_found_where_it_must_not_be(world: World) -> None:
     world.keep("session", cookie.partition("=")[2].partition(";")[0])
     passwords_are_tried(world)
     people_write(world, created["id"], page)
+    a_program_is_at_work(world, app)
     the_worker_fails(world, mine, body)
     no_mail_gets_through(world)
     many_strangers(world)
@@ -180,6 +183,8 @@ def test_s28_s32_no_canary_is_found_where_it_must_not_be(world: World) -> None:
         "password hash",
         "request",
         "report",
+        "user",
+        "board",
     }
     known |= {"recipient", "sender", "recipient's slug"}
     assert_absent(world, world.in_database(), set(world.secrets) - known)
@@ -283,6 +288,34 @@ def people_write(world: World, transfer_id: str, page: str) -> None:
             assert world.ask("POST", f"{page}/ask", **given).status == status
 
 
+def a_program_is_at_work(world: World, app: Flask) -> None:
+    """With its key and token, rightly, wrongly, and while the database refuses."""
+    with app.app_context():
+        key = world.keep("API key", accounts.issue_key("Acme", "a", Scope.WRITE).text)
+    world.keep("the key's secret", key[17:])
+    mine = {"x-api-key": key}
+    user, wrong = world.keep("user"), world.keep("wrong API key")
+    body = {"user_identifier": user}
+    token = world.ask("POST", "/v2/authorize", json=body, headers=mine).json()["token"]
+    world.keep("the token's signature", token.rpartition(".")[2])
+    both = mine | {"Authorization": f"Bearer {token}"}
+    files = {"files": [{"name": "a", "size": 1}]}
+    made = world.ask("POST", "/v2/transfers", json=files, headers=both).json()
+    at = f"/v2/transfers/{made['id']}"
+    url = f"{at}/files/{made['files'][0]['id']}/upload-url/1"
+    told = world.ask("GET", url, headers=both).json()["url"]
+    world.keep("chunk signature", re.search(r"X-Amz-Signature=(\w+)", told)[1])
+    board = world.keep("board")
+    assert world.ask("POST", "/v2/boards", json={"name": board}, headers=both).status == 201
+    assert world.ask("GET", at, headers=both | {"x-api-key": wrong}).status == 403
+    assert world.ask("GET", at, headers=mine | {"Authorization": f"Bearer {wrong}"}).status == 403
+    with world.refusing("transfers", "workspace_id IS NULL"):
+        assert world.ask("POST", "/v2/transfers", json=files, headers=both).status == 500
+    with world.refusing("api_keys", "last_used_at IS NULL"):
+        world.do("UPDATE api_keys SET name = 'b', last_used_at = NULL")
+        assert world.ask("POST", "/v2/authorize", headers=mine).status == 500
+
+
 def the_worker_fails(world: World, mine: dict[str, str], body: dict[str, Any]) -> None:
     """A job dies of a row that is repeated; RQ keeps the traceback."""
     files = {"files": [{"path": "empty", "size": 0}]}
@@ -357,6 +390,8 @@ def wait_for(world: World, url: str, mine: dict[str, str], status: str) -> None:
         ("GET /m/1b2c3d4e-5f.AbC-_d", "GET /m/..."),
         ("POST /u/626f406578.AbC-_d", "POST /u/..."),
         ("smtp://who:password@h:587 refused", "smtp://...@h:587 refused"),
+        ("bee_abcdefghij12_se-c_ret", "bee_abcdefghij12_..."),
+        ("a eyJhbGciOi.eyJpc3M.c-ret b", "a eyJ... b"),
         ("redis://:password@h:1/0 refused", "redis://...@h:1/0 refused"),
         ("{'Authorization': 'Bearer abc-def'}", "{'Authorization': 'Bearer ...'}"),
         ("violates check\nDETAIL:  Failing row (a,\nb).\n", "violates check\nDETAIL: ..."),

@@ -1,0 +1,213 @@
+"""Who machines are: workspaces, their API keys, and the tokens that a key is exchanged for.
+
+A key is shown once. Each request looks its row up, so that a revoked one is refused from the next
+request on, whichever process it reaches; a token is good only beside the key it was made for.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+import string
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import joinedload
+
+from app import tokens
+from app.clock import db_now
+from app.db import db, transaction
+from app.errors import Invalid, NotAllowed, NotFound, Unauthorized
+from app.models import ApiKey, Board, Scope, Transfer, Workspace
+from app.services import audit
+
+_ALPHABET = string.ascii_lowercase + string.digits
+_SHAPE = re.compile(r"(bee_[a-z0-9]{12})_[A-Za-z0-9_-]{43}")
+# `last_used_at` is for people: not each request needs to write.
+NOTE_USE_AFTER = timedelta(minutes=1)
+LONGEST_NAME = 200
+# Each says only what is needed: none, unknown and revoked are told alike.
+NO_KEY = "This needs an API key."
+NO_TOKEN = "This needs a token that is still good."  # noqa: S105
+_RANKS = {Scope.READ: 0, Scope.WRITE: 1, Scope.ADMIN: 2}
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A new key with its text, which is not stored and never told again."""
+
+    row: ApiKey
+    text: str
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who is asking: a key of a workspace, and for which of that program's own users."""
+
+    key_id: uuid.UUID
+    workspace_id: uuid.UUID
+    scope: Scope
+    user_identifier: str | None = None
+
+    def check_may(self, scope: Scope) -> None:
+        """Raise NotAllowed unless the key's scope includes this one."""
+        if _RANKS[self.scope] < _RANKS[scope]:
+            raise NotAllowed(f"This API key may only {self.scope.value}.")
+
+    def is_owner_of(self, kind: type[Transfer] | type[Board]) -> ColumnElement[bool]:
+        """The condition that a row is this caller's: of its workspace, made for the same user."""
+        return and_(
+            kind.workspace_id == self.workspace_id,
+            kind.user_identifier.is_not_distinct_from(self.user_identifier),
+        )
+
+    def owns(self, row: Transfer | Board) -> bool:
+        """The same of a row that is at hand."""
+        mine = (self.workspace_id, self.user_identifier)
+        return (row.workspace_id, row.user_identifier) == mine
+
+
+# -- keys --------------------------------------------------------------------------------------
+
+
+def issue_key(workspace: str, name: str, scope: Scope) -> Issued:
+    """A new key of the workspace of this name, which is made if there is none. Raises Invalid.
+
+    Each call makes another.
+    """
+    _check_names(workspace=workspace, name=name)
+    prefix = "bee_" + "".join(secrets.choice(_ALPHABET) for _ in range(12))
+    text = f"{prefix}_{secrets.token_urlsafe(32)}"
+    with transaction():
+        row = ApiKey(
+            id=uuid.uuid4(),
+            workspace_id=_workspace_id(workspace),
+            name=name,
+            prefix=prefix,
+            key_hash=_hash(text),
+            scope=scope,
+        )
+        db.session.add(row)
+        audit.note("issue key", subject_id=row.id)
+    return Issued(row, text)
+
+
+def _check_names(**names: str) -> None:
+    complaints = {
+        field: f"must be 1 to {LONGEST_NAME} characters, none of them for control"
+        for field, value in names.items()
+        if not value.strip() or len(value) > LONGEST_NAME or not value.isprintable()
+    }
+    if complaints:
+        raise Invalid(complaints)
+
+
+def _workspace_id(name: str) -> uuid.UUID:
+    """The workspace's, which two may make at once."""
+    made = db.session.scalar(
+        insert(Workspace)
+        .values(id=uuid.uuid4(), name=name)
+        .on_conflict_do_nothing(index_elements=["name"])
+        .returning(Workspace.id)
+    )
+    if made is not None:
+        audit.note("create workspace", subject_id=made)
+        return made
+    return db.session.scalars(select(Workspace.id).where(Workspace.name == name)).one()
+
+
+def all_keys() -> Sequence[ApiKey]:
+    """Every key with its workspace, the revoked too, in the order they were issued."""
+    return db.session.scalars(
+        select(ApiKey)
+        .join(ApiKey.workspace)
+        .order_by(Workspace.name, ApiKey.created_at)
+        .options(joinedload(ApiKey.workspace, innerjoin=True))
+    ).all()
+
+
+def revoke_key(prefix: str) -> bool:
+    """End a key for good, from the next request on, in every process. Raises NotFound.
+
+    False if it had been before.
+    """
+    with transaction():
+        row = db.session.scalar(select(ApiKey).where(ApiKey.prefix == prefix))
+        if row is None:
+            raise NotFound("There is no such key.")
+        revoked: Any = db.session.execute(
+            update(ApiKey)
+            .where(ApiKey.id == row.id, ApiKey.revoked_at.is_(None))
+            .values(revoked_at=db_now())
+            .execution_options(synchronize_session=False)
+        )
+        if revoked.rowcount == 1:
+            audit.note("revoke key", subject_id=row.id)
+    return revoked.rowcount == 1
+
+
+def authenticate(text: str | None) -> Caller:
+    """Whose key this is; raises Unauthorized."""
+    shape = _SHAPE.fullmatch(text or "")
+    if text is None or shape is None:
+        raise Unauthorized(NO_KEY)
+    found = db.session.execute(
+        select(ApiKey, _is_use_due())
+        .where(ApiKey.prefix == shape[1], ApiKey.revoked_at.is_(None))
+        .execution_options(populate_existing=True)
+    ).first()
+    if found is None or not hmac.compare_digest(found[0].key_hash, _hash(text)):
+        raise Unauthorized(NO_KEY)
+    row, is_use_due = found
+    if is_use_due:
+        _note_use(row.id)
+    return Caller(row.id, row.workspace_id, row.scope)
+
+
+def _is_use_due() -> ColumnElement[bool]:
+    return or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at <= db_now() - NOTE_USE_AFTER)
+
+
+def _note_use(key_id: uuid.UUID) -> None:
+    """Of many requests at once only one writes, and none waits: whoever holds it notes the same."""
+    free = (
+        select(ApiKey.id)
+        .where(ApiKey.id == key_id, _is_use_due())
+        .with_for_update(skip_locked=True)
+        .cte("free")
+    )
+    with transaction():
+        db.session.execute(
+            update(ApiKey)
+            .where(ApiKey.id.in_(select(free.c.id)))
+            .values(last_used_at=db_now())
+            .execution_options(synchronize_session=False)
+        )
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+# -- tokens ------------------------------------------------------------------------------------
+
+
+def issue_token(caller: Caller, user_identifier: str | None) -> str:
+    """A token by which the caller speaks for one of its users, to be sent beside its key."""
+    return tokens.issue(tokens.Claims(caller.key_id, user_identifier))
+
+
+def speak_for(caller: Caller, token: str | None) -> Caller:
+    """The caller as the token says; raises Unauthorized unless it was made for this very key."""
+    try:
+        claims = tokens.read(token or "")
+    except tokens.BadToken as error:
+        raise Unauthorized(NO_TOKEN) from error
+    if claims.key_id != caller.key_id:
+        raise Unauthorized(NO_TOKEN)
+    return replace(caller, user_identifier=claims.user_identifier)

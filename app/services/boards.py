@@ -1,0 +1,187 @@
+"""Boards: collections that stay open, of links and of files that each arrive by themselves.
+
+A board's file is the one file of a transfer of its own. So everything that is true of transfers
+is true of it (checked before it is shown, swept when abandoned, expired by its date), and each
+can be downloaded as soon as it is there, whatever else is still on its way.
+"""
+
+import secrets
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, func, or_, select
+from sqlalchemy.orm import joinedload
+
+from app import clock, links
+from app.clock import db_now
+from app.config import settings
+from app.db import db, transaction
+from app.errors import Invalid, NotAllowed, NotFound
+from app.models import Board, BoardItem, File, State, Transfer
+from app.services import audit, checking, transfers
+from app.services.accounts import Caller
+from app.services.transfers import FileSpec
+
+
+@dataclass(frozen=True)
+class LinkSpec:
+    """A link as it is to be added."""
+
+    url: str
+    title: str
+
+
+@dataclass(frozen=True)
+class BoardView:
+    """A board as its address shows it: links, and the files that can be had or are on their way."""
+
+    link: str
+    name: str
+    description: str
+    items: Sequence[BoardItem]
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether the page will change by itself."""
+        return is_waiting(self.items)
+
+
+def create(caller: Caller, name: str, description: str | None) -> Board:
+    """A new board without anything on it; its address is good at once. Each call makes another."""
+    board = Board(
+        id=uuid.uuid4(),
+        slug=secrets.token_urlsafe(24),
+        workspace_id=caller.workspace_id,
+        user_identifier=caller.user_identifier,
+        name=name,
+        description=description,
+    )
+    with transaction():
+        db.session.add(board)
+        audit.note("create board", subject_id=board.id)
+    return board
+
+
+def of_caller(board_id: uuid.UUID, caller: Caller) -> Board:
+    """The caller's own board; raises NotFound, and NotAllowed for somebody else's."""
+    board = db.session.get(Board, board_id)
+    if board is None:
+        raise NotFound("This board does not exist")
+    if not caller.owns(board):
+        raise NotAllowed(f"You're not a member of this board ({board.id})")
+    return board
+
+
+def items_of(board_id: uuid.UUID) -> list[BoardItem]:
+    """What is on the board, in the order it was added, without files that have ended."""
+    found = db.session.scalars(
+        _there(select(BoardItem), board_id)
+        .order_by(BoardItem.position)
+        .options(joinedload(BoardItem.file).joinedload(File.upload))
+        .options(joinedload(BoardItem.file).joinedload(File.transfer))
+        .execution_options(populate_existing=True)
+    )
+    return list(found)
+
+
+def _there(statement: Select[Any], board_id: uuid.UUID) -> Select[Any]:
+    """The statement, for this board's links and those of its files that have not ended."""
+    return (
+        statement.outerjoin(File, BoardItem.file_id == File.id)
+        .outerjoin(Transfer, File.transfer_id == Transfer.id)
+        .where(BoardItem.board_id == board_id, or_(BoardItem.file_id.is_(None), _has_not_ended()))
+    )
+
+
+def _has_not_ended() -> ColumnElement[bool]:
+    return or_(
+        Transfer.state.in_([State.INIT, State.PROCESSING]),
+        (Transfer.state == State.READY) & (Transfer.expires_at > db_now()),
+    )
+
+
+def is_waiting(items: Sequence[BoardItem]) -> bool:
+    """Whether a file of these is still on its way."""
+    return any(item.file and item.file.transfer.state is not State.READY for item in items)
+
+
+def add_links(board: Board, specs: Sequence[LinkSpec]) -> list[BoardItem]:
+    """Add links at the end; the new items. Raises Invalid when the board is full."""
+    with transaction():
+        return _add(board, len(specs), lambda at: {"url": specs[at].url, "title": specs[at].title})
+
+
+def add_files(board: Board, caller: Caller, specs: Sequence[FileSpec]) -> list[BoardItem]:
+    """Announce files at the end, all of them or none; the new items. Raises Invalid."""
+    # They stay as long as anything may: a board is there to be come back to.
+    expires_at = clock.now() + timedelta(days=settings.max_expires_in_days)
+    with transaction():
+        made = [
+            transfers.create([spec], expires_at=expires_at, caller=caller).transfer
+            for spec in specs
+        ]
+        files = [transfers.files_of(transfer.id)[0] for transfer in made]
+        return _add(board, len(specs), lambda at: {"file_id": files[at].id, "file": files[at]})
+
+
+def _add(board: Board, count: int, fields: Callable[[int], dict[str, object]]) -> list[BoardItem]:
+    # Locked, so that of two who add at once one comes behind the other.
+    db.session.execute(select(Board.id).where(Board.id == board.id).with_for_update())
+    last = db.session.scalar(
+        select(func.max(BoardItem.position)).where(BoardItem.board_id == board.id)
+    )
+    first = 0 if last is None else last + 1
+    there = db.session.scalar(_there(select(func.count(BoardItem.id)), board.id)) or 0
+    if there + count > settings.max_files:
+        raise Invalid({"board": f"holds at most {settings.max_files} items"})
+    items = [
+        BoardItem(id=uuid.uuid4(), board_id=board.id, position=first + at, **fields(at))
+        for at in range(count)
+    ]
+    db.session.add_all(items)
+    audit.note("add to board", subject_id=board.id)
+    return items
+
+
+def file_of(board: Board, file_id: uuid.UUID) -> File:
+    """A file on this board, with its transfer and upload; raises NotFound."""
+    file = db.session.scalar(
+        select(File)
+        .join(BoardItem, BoardItem.file_id == File.id)
+        .join(File.transfer)
+        .where(BoardItem.board_id == board.id, File.id == file_id, _has_not_ended())
+        .options(joinedload(File.upload), joinedload(File.transfer))
+        .execution_options(populate_existing=True)
+    )
+    if file is None:
+        raise NotFound("File not found")
+    return file
+
+
+def sign_part(file: File, number: int) -> str:
+    """An address to PUT one part of a board's file at; raises as transfers.sign_part() does."""
+    return transfers.sign_part(file.transfer, file, number)
+
+
+def complete_file(file: File) -> None:
+    """This file has arrived: check and complete it in the background. Repeatable.
+
+    Raises PartsMissing, SizeMismatch, Gone.
+    """
+    checking.finalize_arrived(file.transfer)
+
+
+def view(slug: str) -> BoardView:
+    """What a board's address shows now. Raises NotFound."""
+    board = db.session.scalar(select(Board).where(Board.slug == slug))
+    if board is None:
+        raise NotFound("This link does not lead to anything.")
+    return BoardView(
+        link=links.board_url(board.slug),
+        name=board.name,
+        description=board.description or "",
+        items=items_of(board.id),
+    )

@@ -1,0 +1,73 @@
+"""A board's page in a real browser: a picture of each state, axe, and a file that is fetched."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import urllib3
+from playwright.sync_api import Page, expect
+
+from tests.browser.steps import SIZES, look
+from tests.lab.stack import Stack
+
+http = urllib3.PoolManager(retries=False)
+BODY = os.urandom(300_000)
+
+
+def key_of(live: Stack) -> str:
+    """An API key, issued as an operator does it."""
+    words = ["keys", "issue", "--workspace", "Acme", "--name", "a test's"]
+    command = [sys.executable, "-m", "flask", *words]
+    done = subprocess.run(command, env=live.environ, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def board(live: Stack) -> dict[str, str]:
+    """A board of a link, a file that has arrived and one that is on its way."""
+    headers = {"x-api-key": key_of(live), "Content-Type": "application/json"}
+
+    def ask(method: str, path: str, body: object = None) -> dict:
+        given = None if body is None else json.dumps(body)
+        return http.request(method, f"{live.url}/v2{path}", headers=headers, body=given).json()
+
+    headers["Authorization"] = f"Bearer {ask('POST', '/authorize')['token']}"
+    words = {"name": "Scouting, second week", "description": "Places we liked.\nAdd yours."}
+    made = ask("POST", "/boards", words)
+    at = f"/boards/{made['id']}"
+    title = "A map of all the places, with the light at seven in the morning" + "." * 2900
+    ask("POST", f"{at}/links", [{"url": "https://example.org/map", "title": title}])
+    names = [("Lighthouse from the pier, early.jpg", len(BODY)), ("quarry.mov", 10**9)]
+    here, _ = ask("POST", f"{at}/files", [{"name": name, "size": size} for name, size in names])
+    url = ask("GET", f"{at}/files/{here['id']}/upload-url/1/{here['multipart']['id']}")["url"]
+    assert http.request("PUT", url, body=BODY).status == 200
+    ask("PUT", f"{at}/files/{here['id']}/upload-complete", {})
+    return made
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", list(SIZES))
+def test_how_it_looks(
+    open_page: Callable[..., Page], board: dict[str, str], scheme: str, width: str
+) -> None:
+    path = "/b/" + board["url"].rpartition("/")[2]
+    page = open_page(path, viewport=SIZES[width], color_scheme=scheme)
+    expect(page.get_by_role("button", name="Download Lighthouse")).to_be_visible()
+    expect(page.get_by_text("On its way")).to_be_visible()
+    look(page, f"board-{width}-{scheme}")
+
+
+def test_a_file_arrives_as_it_was_sent(
+    open_page: Callable[..., Page], board: dict[str, str]
+) -> None:
+    page = open_page("/b/" + board["url"].rpartition("/")[2])
+    with page.expect_download() as started:
+        page.get_by_role("button", name="Download Lighthouse").click()
+    assert started.value.suggested_filename == "Lighthouse from the pier, early.jpg"
+    got = Path(started.value.path()).read_bytes()
+    assert hashlib.sha256(got).digest() == hashlib.sha256(BODY).digest()

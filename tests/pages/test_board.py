@@ -1,0 +1,75 @@
+"""A board's page: what is on it, each file as soon as it can be had, and nobody's script."""
+
+import re
+from typing import Any
+
+from flask.testing import FlaskClient
+
+from tests.factories import Machine, http
+
+
+def filled(machine: Machine) -> tuple[Any, str]:
+    """A board with a link, a file that has arrived and one that has not; and its page's path."""
+    board = machine.board("Our <b>board</b>")
+    at = f"/boards/{board['id']}"
+    machine.call(
+        "POST", f"{at}/links", json=[{"url": "https://example.org/?a=1&b=2", "title": "<i>x"}]
+    )
+    files = [{"name": "here.txt", "size": 4}, {"name": "dir/<s>.txt", "size": 1}]
+    here, _ = machine.call("POST", f"{at}/files", json=files).json
+    machine.send(at, here, b"1234", status=202)
+    return board, "/b/" + board["url"].rpartition("/")[2]
+
+
+def test_what_is_on_it_and_how_far_it_is(machine: Machine, queued: list) -> None:
+    _, path = filled(machine)
+    page = machine.client.get(path)
+    assert page.status_code == 200
+    assert (page.text.count("On its way"), page.text.count("Being checked")) == (1, 1)
+    assert "Download" not in page.text.replace("data-download", "")
+    assert 'hx-trigger="every 5s"' in page.text
+    assert 'http-equiv="refresh"' in page.text
+    machine.process(queued[0][1])
+    page = machine.client.get(path)
+    assert page.text.count("data-download") == 1
+    assert 'data-state="uploading"' in page.text
+
+
+def test_a_file_is_fetched_by_its_button(machine: Machine, queued: list) -> None:
+    _, path = filled(machine)
+    machine.process(queued[0][1])
+    page = machine.client.get(path).text
+    action = re.search(r'action="([^"]+)"', page)
+    token = re.search(r'name="csrf_token" value="([^"]+)"', page)
+    assert action
+    assert token
+    led = machine.client.post(action[1], data={"csrf_token": token[1]})
+    assert led.status_code == 303
+    assert http.request("GET", led.headers["Location"]).data == b"1234"
+
+
+def test_nothing_on_it_runs_or_is_told_where_from(machine: Machine) -> None:
+    _, path = filled(machine)
+    page = machine.client.get(path).text
+    assert "Our &lt;b&gt;board&lt;/b&gt;" in page
+    assert (
+        '<a class="name" href="https://example.org/?a=1&amp;b=2" rel="noopener noreferrer nofollow ugc"'
+        in page
+    )
+    assert "&lt;i&gt;x</a>" in page
+    assert not re.search(r"<(b|i|s)>", page)
+
+
+def test_the_changing_region_alone_for_htmx(machine: Machine) -> None:
+    _, path = filled(machine)
+    fragment = machine.client.get(path, headers={"HX-Request": "true"})
+    assert "<html" not in fragment.text
+    assert "here.txt" in fragment.text
+    empty = machine.client.get("/b/" + machine.board()["url"].rpartition("/")[2])
+    assert "There is nothing here yet" in empty.text
+    assert "hx-trigger" not in empty.text
+
+
+def test_no_board_there(client: FlaskClient, configure: Any) -> None:
+    for path in ("/b/" + "x" * 32, "/b/short", "/b/"):
+        assert client.get(path).status_code == 404

@@ -5,11 +5,13 @@ Every change is one conditional UPDATE, so that of any number of callers exactly
 
 import uuid
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, and_, select, update
 
 from app.clock import db_now
+from app.config import settings
 from app.db import db
 from app.models import State, Transfer
 
@@ -37,6 +39,20 @@ def _stamps(to: State) -> dict[str, Any]:
         State.EXPIRED: {"expired_at": db_now()},
         State.DELETED: {"deleted_at": db_now()},
     }[to]
+
+
+def is_due() -> ColumnElement[bool]:
+    """The condition that a READY transfer is past its date."""
+    return and_(Transfer.state == State.READY, Transfer.expires_at <= db_now())
+
+
+def is_past_grace() -> ColumnElement[bool]:
+    """The condition that an EXPIRED transfer can no longer be revived, nor be downloaded by an
+    address that was handed out before it expired."""
+    grace = timedelta(days=settings.grace_in_days)
+    last_address = timedelta(seconds=settings.download_url_ttl_in_seconds)
+    until = db_now() - max(grace, last_address)
+    return and_(Transfer.state == State.EXPIRED, Transfer.expired_at <= until)
 
 
 def move(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, and_, func, or_, select
 
+from app import lifecycle
 from app.db import db, release
 from app.models import Transfer, Upload, UploadState
 from app.services import upkeep
@@ -32,11 +33,11 @@ class Sweep:
 
 
 def _to_expire(tell: Tell) -> Figure:
-    return Figure(_count(upkeep.is_due()))
+    return Figure(_count(lifecycle.is_due()))
 
 
 def _to_delete(tell: Tell) -> Figure:
-    return Figure(_count(upkeep.is_past_grace()))
+    return Figure(_count(lifecycle.is_past_grace()))
 
 
 def _abandoned(tell: Tell) -> Figure:
@@ -49,7 +50,7 @@ def _stuck(tell: Tell) -> Figure:
 
 def _to_remove(tell: Tell) -> Figure:
     """Uploads nobody wants, and those of the transfers that the sweeps before will have deleted."""
-    ending = select(Transfer.id).where(or_(upkeep.is_past_grace(), upkeep.is_abandoned()))
+    ending = select(Transfer.id).where(or_(lifecycle.is_past_grace(), upkeep.is_abandoned()))
     is_ending = and_(Upload.id.in_(uploads_of(ending)), Upload.state != UploadState.ABORTED)
     count, size = db.session.execute(
         select(func.count(), func.coalesce(func.sum(Upload.size), 0)).where(

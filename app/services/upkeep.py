@@ -110,7 +110,7 @@ def expire_due(tell: Tell = _untold) -> int:
 @_noted
 def delete_expired(tell: Tell = _untold) -> int:
     """Job: EXPIRED transfers past their grace period become DELETED, and their bytes go."""
-    return _in_batches(lambda: _delete(is_past_grace()), DELETE_BATCH, tell)
+    return _in_batches(lambda: _delete(lifecycle.is_past_grace()), DELETE_BATCH, tell)
 
 
 @_noted
@@ -203,20 +203,6 @@ def remove_orphans(tell: Tell = _untold, *, force: bool = False) -> int:
 
 
 # -- what each sweep looks for; census.py counts by the same words -----------------------------
-
-
-def is_due() -> ColumnElement[bool]:
-    """The condition that a READY transfer is past its date."""
-    return and_(Transfer.state == State.READY, Transfer.expires_at <= db_now())
-
-
-def is_past_grace() -> ColumnElement[bool]:
-    """The condition that an EXPIRED transfer can no longer be revived, nor be downloaded by an
-    address that was handed out before it expired."""
-    grace = timedelta(days=settings.grace_in_days)
-    last_address = timedelta(seconds=settings.download_url_ttl_in_seconds)
-    until = db_now() - max(grace, last_address)
-    return and_(Transfer.state == State.EXPIRED, Transfer.expired_at <= until)
 
 
 def is_abandoned() -> ColumnElement[bool]:
@@ -377,7 +363,7 @@ def _batches(found: Iterable[Any]) -> Iterable[list[Any]]:
 
 
 def _expire() -> list[uuid.UUID]:
-    expired = lifecycle.move_due(State.EXPIRED, is_due(), limit=BATCH)
+    expired = lifecycle.move_due(State.EXPIRED, lifecycle.is_due(), limit=BATCH)
     audit.note_all("expire", expired)
     return expired
 

@@ -168,9 +168,21 @@ def test_sweeps(step: str, verb: str, crasher: Crasher, sender: Sender, inside: 
             assert states == {UploadState.ABORTED}
 
 
+@pytest.mark.parametrize("step", [s for s in STEPS if s.startswith("revive.")])
+def test_reviving(step: str, crasher: Crasher, sender: Sender, inside: None) -> None:
+    for _ in range(ROUNDS):
+        sent = sender.ready(CONTENTS).set(expires_at=clock.now() - timedelta(seconds=1))
+        upkeep.expire_due()
+        assert crasher.run("revive", str(sent.id), dies_at=step) == DIED
+        assert sent.row().state is State.EXPIRED
+        assert crasher.run("revive", str(sent.id)) == 0
+        assert sent.row().state is State.READY
+        assert stored(sent) == [True] * len(CONTENTS)
+
+
 def test_every_step_is_covered() -> None:
     """A new operation's steps need a test here."""
-    known = ("process", "archive", "begin", "delete", "remove", "sweep")
+    known = ("process", "archive", "begin", "delete", "remove", "revive", "sweep")
     assert {step.split(".")[0] for step in STEPS} == set(known)
     for name in known:
         numbers = [int(step.split(".")[1]) for step in STEPS if step.startswith(f"{name}.")]

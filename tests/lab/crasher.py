@@ -11,6 +11,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
 DIED = 137
@@ -44,6 +45,7 @@ class Crasher:
 
 
 def _verbs() -> dict[str, Callable[..., Any]]:
+    from app import clock
     from app.services import archives, checking, transfers, upkeep, uploads
 
     def begin(transfer_id: str) -> None:
@@ -54,6 +56,10 @@ def _verbs() -> dict[str, Callable[..., Any]]:
         ]
         transfers.sign_parts(transfer, wanted, 0)
 
+    def revive(transfer_id: str) -> None:
+        transfer = transfers.of_id(uuid.UUID(transfer_id))
+        transfers.edit(transfer, {"expires_at": clock.now() + timedelta(days=1)})
+
     return {
         "begin": begin,
         "process": checking.process,
@@ -62,6 +68,7 @@ def _verbs() -> dict[str, Callable[..., Any]]:
         "expire_due": upkeep.expire_due,
         "delete_expired": upkeep.delete_expired,
         "delete_abandoned": upkeep.delete_abandoned,
+        "revive": revive,
         "remove_bytes": upkeep.remove_bytes,
     }
 

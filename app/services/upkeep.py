@@ -4,27 +4,35 @@ Each needs no argument, works in batches that several sweeps can share, may run 
 returns how many it dealt with. What they would find is told by census.py.
 """
 
-import functools
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
-from math import inf
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ColumnElement, and_, or_, select, update
 
 from app import clock, crash, jobs, lifecycle
 from app.clock import db_now
 from app.config import settings
 from app.db import db, release, transaction
 from app.extensions import storage
-from app.gateways.storage import Listed, OpenUpload
-from app.models import Heartbeat, State, Transfer, Upload, UploadState
-from app.services import archives, audit, checking, extension_requests, locks, uploads
+from app.gateways.storage import OpenUpload
+from app.models import State, Transfer, Upload, UploadState
+from app.services import (
+    archives,
+    audit,
+    checking,
+    extension_requests,
+    heartbeats,
+    locks,
+    reconciling,
+    uploads,
+)
+from app.services.heartbeats import noted
+from app.services.reconciling import Differences
 from app.services.transfers import uploads_of
 
 log = logging.getLogger(__name__)
@@ -54,6 +62,8 @@ ORPHAN_FOR = timedelta(days=1)
 OVERDUE_SECONDS = 60
 LEAST_RETRY_SECONDS = 60
 RETRIES_IN_AN_INTERVAL = 24
+# What is noted of complete uploads whose object is missing, beside what the sweeps did.
+LOST_OBJECTS = "lost_objects"
 # So many may always go, whatever share they are, so that a small bucket can be tidied. It is low
 # on purpose: the usual number is none at all, and the wrong database could belong to few files.
 ALWAYS_ALLOWED = 10
@@ -67,60 +77,30 @@ class UnreasonableShare(Exception):
     """
 
 
-def _untold(what: str, count: int) -> None:
+def untold(what: str, count: int) -> None:
     """Nobody waits."""
 
 
-def _noted(sweep: Callable[..., int]) -> Callable[..., int]:
-    """Note when the sweep came to its end, so that one which stopped coming is seen."""
-
-    @functools.wraps(sweep)
-    def run(*given: Any, **named: Any) -> int:
-        done = sweep(*given, **named)
-        if not jobs.stopping.is_set():
-            note_run(sweep.__name__)
-        return done
-
-    return run
-
-
-def note_run(name: str) -> None:
-    """Record that this sweep has just come to its end."""
-    noted = insert(Heartbeat).values(name=name, at=db_now())
-    with transaction():
-        db.session.execute(
-            noted.on_conflict_do_update(index_elements=["name"], set_={"at": db_now()})
-        )
-
-
-def ages() -> dict[jobs.Job, float]:
-    """How many seconds ago each sweep of the schedule came to its end; endless if it never did."""
-    age = func.extract("epoch", db_now() - Heartbeat.at)
-    noted = {name: float(ago) for name, ago in db.session.execute(select(Heartbeat.name, age))}
-    release()
-    return {job: noted.get(job.name.removeprefix("upkeep."), inf) for _, job in jobs.SCHEDULE}
-
-
-@_noted
-def expire_due(tell: Tell = _untold) -> int:
+@noted
+def expire_due(tell: Tell = untold) -> int:
     """Job: READY transfers past `expires_at` become EXPIRED."""
-    return _in_batches(_expire, BATCH, tell)
+    return in_batches(_expire, BATCH, tell)
 
 
-@_noted
-def delete_expired(tell: Tell = _untold) -> int:
+@noted
+def delete_expired(tell: Tell = untold) -> int:
     """Job: EXPIRED transfers past their grace period become DELETED, and their bytes go."""
-    return _in_batches(lambda: _delete(lifecycle.is_past_grace()), DELETE_BATCH, tell)
+    return in_batches(lambda: _delete(lifecycle.is_past_grace()), DELETE_BATCH, tell)
 
 
-@_noted
-def delete_abandoned(tell: Tell = _untold) -> int:
+@noted
+def delete_abandoned(tell: Tell = untold) -> int:
     """Job: INIT transfers without progress for the upload window become DELETED."""
-    return _in_batches(lambda: _delete(is_abandoned()), DELETE_BATCH, tell)
+    return in_batches(lambda: _delete(is_abandoned()), DELETE_BATCH, tell)
 
 
-@_noted
-def requeue_stuck(tell: Tell = _untold) -> int:
+@noted
+def requeue_stuck(tell: Tell = untold) -> int:
     """Job: queue every transfer and every zip that is to be worked on and is not, whatever the
     queue believes.
 
@@ -133,8 +113,8 @@ def requeue_stuck(tell: Tell = _untold) -> int:
     return count
 
 
-@_noted
-def remove_bytes(tell: Tell = _untold) -> int:
+@noted
+def remove_bytes(tell: Tell = untold) -> int:
     """Job: remove what storage holds of ABORTED uploads, and settle those that can get no more.
 
     While a signed address may still bring bytes, removal is repeated after it has died. What
@@ -156,8 +136,8 @@ def remove_bytes(tell: Tell = _untold) -> int:
     return count
 
 
-@_noted
-def abort_unknown_uploads(tell: Tell = _untold, *, force: bool = False) -> int:
+@noted
+def abort_unknown_uploads(tell: Tell = untold, *, force: bool = False) -> int:
     """Job: abort multiparts below our prefix that no open upload's row knows.
 
     They are left when the answer of CreateMultipartUpload is lost; nobody can complete them.
@@ -179,16 +159,18 @@ def abort_unknown_uploads(tell: Tell = _untold, *, force: bool = False) -> int:
     return count
 
 
-@_noted
-def remove_orphans(tell: Tell = _untold, *, force: bool = False) -> int:
+@noted
+def remove_orphans(tell: Tell = untold, *, force: bool = False) -> int:
     """Job: remove objects below our prefix, older than a day, whose bytes no row wants.
 
     Counts before it removes anything, and raises UnreasonableShare, unless `force`. Several at
-    once do no harm: what is an orphan stays one, and removing what is gone is success.
+    once do no harm: what is an orphan stays one, and removing what is gone is success. Complete
+    uploads that have no object are counted on the way, for people: nobody can repair that here.
     """
     found = find_orphans(tell)
     if jobs.stopping.is_set():
         return 0
+    _tell_lost(found)
     check_share("objects", len(found.orphans), found.listed_count, force=force)
     count = 0
     for batch in _batches(found.orphans):
@@ -237,7 +219,7 @@ class UnknownUploads:
     strangers: list[OpenUpload] = field(default_factory=list)
 
 
-def find_unknown_uploads(tell: Tell = _untold) -> UnknownUploads:
+def find_unknown_uploads(tell: Tell = untold) -> UnknownUploads:
     """Read every page of storage's list, with one query for each. Changes nothing."""
     release()
     before = clock.now() - UNKNOWN_FOR
@@ -268,46 +250,11 @@ def _known_uploads(found: Sequence[OpenUpload]) -> tuple[set[str], set[str]]:
     return {key for key, _, _ in rows}, open_ids
 
 
-@dataclass
-class Orphans:
-    """Objects whose bytes no row wants, and how many objects there are in all."""
-
-    listed_count: int = 0
-    orphans: list[Listed] = field(default_factory=list)
-
-    @property
-    def size(self) -> int:
-        """Bytes of all orphans."""
-        return sum(one.size for one in self.orphans)
-
-
-def find_orphans(tell: Tell = _untold) -> Orphans:
-    """Read every page of the bucket's list, with one query for each. Changes nothing."""
-    release()
-    before = clock.now() - ORPHAN_FOR
-    found = Orphans()
-    for page in storage.objects():
-        if jobs.stopping.is_set():
-            break
-        old = [one for one in page if one.modified_at < before]
-        wanted = _wanted_keys(old)
-        found.listed_count += len(page)
-        found.orphans += [one for one in old if one.key not in wanted]
-        tell("objects looked at", found.listed_count)
-    return found
-
-
-def _wanted_keys(found: Sequence[Listed]) -> set[str]:
-    """Of these, the keys whose row has not settled that its bytes are gone."""
-    if not found:
-        return set()
-    wanted = db.session.scalars(
-        select(Upload.key).where(
-            Upload.key.in_([one.key for one in found]), Upload.removed_at.is_(None)
-        )
-    ).all()
-    release()
-    return set(wanted)
+def find_orphans(tell: Tell = untold) -> Differences:
+    """Compare the whole bucket with the rows, both ways, in one pass. Changes nothing."""
+    return reconciling.compare(
+        clock.now() - ORPHAN_FOR, lambda count: tell("objects looked at", count)
+    )
 
 
 def is_unreasonable(count: int, listed_count: int) -> bool:
@@ -334,16 +281,28 @@ def check_share(what: str, count: int, listed_count: int, *, force: bool) -> Non
 
 def _requeue_overdue() -> None:
     now = clock.now().timestamp()
-    age_of = ages()
-    for seconds, job in jobs.SCHEDULE:
+    for (seconds, job), run in zip(jobs.SCHEDULE, heartbeats.runs(), strict=True):
         # What asks is not overdue itself: it is running.
-        if job is jobs.REQUEUE_STUCK or age_of[job] <= seconds + OVERDUE_SECONDS:
+        if job is jobs.REQUEUE_STUCK or run.age_seconds <= seconds + OVERDUE_SECONDS:
             continue
         retry_seconds = max(LEAST_RETRY_SECONDS, seconds // RETRIES_IN_AN_INTERVAL)
         job.once(int(now // retry_seconds), retry_seconds)
 
 
-def _in_batches(step: Callable[[], Sequence[uuid.UUID]], limit: int, tell: Tell) -> int:
+def _tell_lost(found: Differences) -> None:
+    if found.lost_count is None:
+        return
+    heartbeats.note_run(LOST_OBJECTS, found.lost_count)
+    if found.lost_count:
+        log.error(
+            "%d complete uploads have no object in storage, such as %s",
+            found.lost_count,
+            found.lost[0],
+        )
+
+
+def in_batches(step: Callable[[], Sequence[uuid.UUID]], limit: int, tell: Tell) -> int:
+    """Repeat the step, each time in its own transaction, until it finds fewer than the limit."""
     count = 0
     while True:
         with transaction():

@@ -473,6 +473,13 @@ def _abort(address: tuple[str, str]) -> bool:
     return True
 
 
+def without_object(keys: Sequence[str]) -> list[str]:
+    """Those of these keys at which storage holds nothing. Asks storage for each."""
+    release()
+    found = _each(keys, storage.head)
+    return [key for key, stored in zip(keys, found, strict=True) if stored is None]
+
+
 def _each(items: Sequence[T], act: Callable[[T], R]) -> list[R]:
     """`act` on all, up to IN_FLIGHT at a time, results in order; the first failure is raised."""
     if len(items) < 2:

@@ -180,9 +180,28 @@ def test_reviving(step: str, crasher: Crasher, sender: Sender, inside: None) -> 
         assert stored(sent) == [True] * len(CONTENTS)
 
 
+@pytest.mark.parametrize("step", ["forget.1", "drop.1", "sweep.1", "sweep.2"])
+def test_forgetting_and_dropping(step: str, crasher: Crasher, sender: Sender, inside: None) -> None:
+    verb = "forget_deleted" if step.startswith("forget.") else "drop_tombstones"
+    for _ in range(ROUNDS):
+        sent = sender.ready(CONTENTS)
+        ids = [file.upload_id for file in transfers.files_of(sent.id)]
+        transfers.delete(sent.id)
+        settle_removals()
+        with transaction():
+            long_ago = clock.now() - timedelta(days=91)
+            db.session.execute(update(Transfer).values(deleted_at=long_ago))
+            db.session.execute(update(Upload).values(removed_at=long_ago))
+        assert crasher.run(verb, dies_at=step) == DIED
+        for again in ("forget_deleted", "drop_tombstones"):
+            assert crasher.run(again) == 0
+        assert db.session.scalar(select(func.count()).where(Transfer.id == sent.id)) == 0
+        assert db.session.scalar(select(func.count()).where(Upload.id.in_(ids))) == 0
+
+
 def test_every_step_is_covered() -> None:
     """A new operation's steps need a test here."""
-    known = ("process", "archive", "begin", "delete", "remove", "revive", "sweep")
+    known = ("process", "archive", "begin", "delete", "remove", "revive", "sweep", "forget", "drop")
     assert {step.split(".")[0] for step in STEPS} == set(known)
     for name in known:
         numbers = [int(step.split(".")[1]) for step in STEPS if step.startswith(f"{name}.")]

@@ -46,7 +46,7 @@ class Crasher:
 
 def _verbs() -> dict[str, Callable[..., Any]]:
     from app import clock
-    from app.services import archives, checking, transfers, upkeep, uploads
+    from app.services import archives, checking, tombstones, transfers, upkeep, uploads
 
     def begin(transfer_id: str) -> None:
         transfer = transfers.of_id(uuid.UUID(transfer_id))
@@ -69,6 +69,8 @@ def _verbs() -> dict[str, Callable[..., Any]]:
         "delete_expired": upkeep.delete_expired,
         "delete_abandoned": upkeep.delete_abandoned,
         "revive": revive,
+        "forget_deleted": tombstones.forget_deleted,
+        "drop_tombstones": tombstones.drop_tombstones,
         "remove_bytes": upkeep.remove_bytes,
     }
 

@@ -4,7 +4,6 @@ Its row stays as a tombstone, so that its link can say "deleted" and figures sta
 wrote goes within minutes; the row, and those of its uploads, when it is old and no byte is left.
 """
 
-import uuid
 from datetime import timedelta
 from typing import Any
 
@@ -106,7 +105,7 @@ def _long_ago() -> ColumnElement[Any]:
 # -- how ---------------------------------------------------------------------------------------
 
 
-def _forget() -> list[uuid.UUID]:
+def _forget() -> int:
     found = (
         select(Transfer.id)
         .where(is_to_forget())
@@ -133,10 +132,10 @@ def _forget() -> list[uuid.UUID]:
             .execution_options(synchronize_session=False)
         )
     audit.note_all("forget", forgotten)
-    return list(forgotten)
+    return len(forgotten)
 
 
-def _drop_transfers() -> list[uuid.UUID]:
+def _drop_transfers() -> int:
     """What belongs to them goes along, by the foreign keys; their uploads are nobody's then."""
     over = (
         select(Transfer.id)
@@ -152,10 +151,10 @@ def _drop_transfers() -> list[uuid.UUID]:
         .execution_options(synchronize_session=False)
     ).all()
     audit.note_all("drop", dropped)
-    return list(dropped)
+    return len(dropped)
 
 
-def _drop_uploads() -> list[uuid.UUID]:
+def _drop_uploads() -> int:
     over = (
         select(Upload.id)
         .where(_is_nobodys())
@@ -163,10 +162,9 @@ def _drop_uploads() -> list[uuid.UUID]:
         .with_for_update(skip_locked=True)
         .cte("over")
     )
-    dropped = db.session.scalars(
+    dropped = db.session.execute(
         delete(Upload)
         .where(Upload.id.in_(select(over.c.id)))
-        .returning(Upload.id)
         .execution_options(synchronize_session=False)
-    ).all()
-    return list(dropped)
+    )
+    return dropped.rowcount

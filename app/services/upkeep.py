@@ -5,14 +5,13 @@ returns how many it dealt with. What they would find is told by census.py.
 """
 
 import logging
-import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy import ARRAY, ColumnElement, Uuid, and_, case, cast, func, or_, select, update
 
 from app import clock, crash, jobs, lifecycle
 from app.clock import db_now
@@ -34,6 +33,7 @@ from app.services import (
 from app.services.heartbeats import noted
 from app.services.reconciling import Differences
 from app.services.transfers import uploads_of
+from app.services.uploads import Removable
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,10 @@ log = logging.getLogger(__name__)
 Tell = Callable[[str, int], None]
 
 BATCH = 1000
+# Each step over the index passes by what the steps before it have left there; so few, large ones.
+EXPIRE_BATCH = 10_000
+# Several requests of a thousand keys each, which are under way at the same time.
+REMOVE_BATCH = 8_000
 # Each deleted transfer takes its files along, thousands of them at worst, in the same statement;
 # that must end long before the database's statement_timeout, or it would never succeed.
 DELETE_BATCH = 25
@@ -84,7 +88,7 @@ def untold(what: str, count: int) -> None:
 @noted
 def expire_due(tell: Tell = untold) -> int:
     """Job: READY transfers past `expires_at` become EXPIRED."""
-    return in_batches(_expire, BATCH, tell)
+    return in_batches(_expire, EXPIRE_BATCH, tell)
 
 
 @noted
@@ -131,7 +135,7 @@ def remove_bytes(tell: Tell = untold) -> int:
         tell("removed", count)
         if len(removed) < len(batch):
             log.warning("storage kept %d of %d uploads", len(batch) - len(removed), len(batch))
-        if len(batch) < BATCH or not removed or jobs.stopping.is_set():
+        if len(batch) < REMOVE_BATCH or not removed or jobs.stopping.is_set():
             break
     return count
 
@@ -301,7 +305,7 @@ def _tell_lost(found: Differences) -> None:
         )
 
 
-def in_batches(step: Callable[[], Sequence[uuid.UUID]], limit: int, tell: Tell) -> int:
+def in_batches(step: Callable[[], int], limit: int, tell: Tell) -> int:
     """Repeat the step, each time in its own transaction, until it finds fewer than the limit."""
     count = 0
     while True:
@@ -309,9 +313,9 @@ def in_batches(step: Callable[[], Sequence[uuid.UUID]], limit: int, tell: Tell) 
             done = step()
             crash.point("sweep.1")
         crash.point("sweep.2")
-        count += len(done)
+        count += done
         tell("done", count)
-        if len(done) < limit or jobs.stopping.is_set():
+        if done < limit or jobs.stopping.is_set():
             return count
 
 
@@ -321,13 +325,12 @@ def _batches(found: Iterable[Any]) -> Iterable[list[Any]]:
         yield batch
 
 
-def _expire() -> list[uuid.UUID]:
-    expired = lifecycle.move_due(State.EXPIRED, lifecycle.is_due(), limit=BATCH)
-    audit.note_all("expire", expired)
-    return expired
+def _expire() -> int:
+    due = lifecycle.moving_due(State.EXPIRED, lifecycle.is_due(), limit=EXPIRE_BATCH)
+    return audit.note_each("expire", due)
 
 
-def _delete(condition: ColumnElement[bool]) -> list[uuid.UUID]:
+def _delete(condition: ColumnElement[bool]) -> int:
     deleted = lifecycle.move_due(State.DELETED, condition, limit=DELETE_BATCH)
     if deleted:
         uploads.abandon(uploads_of(deleted))
@@ -335,41 +338,42 @@ def _delete(condition: ColumnElement[bool]) -> list[uuid.UUID]:
         extension_requests.forget(*deleted)
         audit.note_all("delete", deleted)
         jobs.REMOVE_BYTES.later()
-    return deleted
+    return len(deleted)
 
 
-def _claim_removals() -> list[Upload]:
+def _claim_removals() -> Sequence[Removable]:
     due = (
         select(Upload.id)
         .where(is_removable())
         .order_by(Upload.remove_after)
-        .limit(BATCH)
+        .limit(REMOVE_BATCH)
         .with_for_update(skip_locked=True)
         # A CTE is evaluated once; a plain subquery may be run again and lock more than the limit.
         .cte("due")
     )
     with transaction():
-        claimed = db.session.scalars(
+        return db.session.execute(
             update(Upload)
             .where(Upload.id.in_(select(due.c.id)))
             .values(remove_after=db_now() + REMOVE_AGAIN_AFTER)
-            .returning(Upload)
-            .execution_options(synchronize_session=False, populate_existing=True)
+            # Columns: of thousands, whole objects take longer than storage does.
+            .returning(Upload.id, Upload.key, Upload.s3_upload_id, Upload.etag)
+            .execution_options(synchronize_session=False)
         ).all()
-    return list(claimed)
 
 
-def _settle_removals(removed: Sequence[Upload]) -> None:
-    ids = [upload.id for upload in removed]
-    dead = or_(Upload.urls_until.is_(None), Upload.urls_until < db_now() - LATE_BYTES)
+def _settle_removals(removed: Sequence[Removable]) -> None:
+    ids = cast([upload.id for upload in removed], ARRAY(Uuid))
+    is_dead = or_(Upload.urls_until.is_(None), Upload.urls_until < db_now() - LATE_BYTES)
     with transaction():
-        for condition, values in (
-            (dead, {"removed_at": db_now()}),
-            (~dead, {"remove_after": Upload.urls_until + LATE_BYTES}),
-        ):
-            db.session.execute(
-                update(Upload)
-                .where(Upload.id.in_(ids), condition)
-                .values(**values)
-                .execution_options(synchronize_session=False)
+        db.session.execute(
+            update(Upload)
+            .where(Upload.id == func.any(ids))
+            .values(
+                removed_at=case((is_dead, db_now())),
+                remove_after=case(
+                    (is_dead, Upload.remove_after), else_=Upload.urls_until + LATE_BYTES
+                ),
             )
+            .execution_options(synchronize_session=False)
+        )

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from sqlalchemy import CompoundSelect, Select, update
 
@@ -24,7 +24,7 @@ from app.crc32 import combine
 from app.db import db, release, transaction
 from app.errors import Invalid, Unavailable, WrongState
 from app.extensions import storage
-from app.gateways.storage import Checksums, Damaged, NoSuchUpload, Part, Stored
+from app.gateways.storage import DELETE_BATCH, Checksums, Damaged, NoSuchUpload, Part, Stored
 from app.models import Checksum, Method, Problem, Upload, UploadState
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,15 @@ PARTS_AT_LEAST = 64
 MOST_PARTS = 9_900
 # Requests to storage that one call keeps in flight; each waits for the network, not for us.
 IN_FLIGHT = 16
+
+
+class Removable(Protocol):
+    """What remove() needs to know of an upload: a row of these columns will do."""
+
+    id: uuid.UUID
+    key: str
+    s3_upload_id: str | None
+    etag: str | None
 
 
 @dataclass(frozen=True)
@@ -442,18 +451,21 @@ def abandon(
     )
 
 
-def remove(uploads: Sequence[Upload]) -> list[Upload]:
+def remove(uploads: Sequence[Removable]) -> list[Removable]:
     """Remove all that storage holds of these; those for which it worked. Repeatable.
 
     The multipart goes first: then a late Complete finds nothing to complete, and one that came
-    before has left an object, which goes second.
+    before has left an object, which goes second. Where we have seen that object there is no
+    multipart any more.
     """
     release()
-    begun = [upload for upload in uploads if upload.s3_upload_id]
-    done = abort([_address(upload) for upload in begun])
+    begun = [upload for upload in uploads if upload.s3_upload_id and upload.etag is None]
+    done = abort([(upload.key, upload.s3_upload_id or "") for upload in begun])
     crash.point("remove.2")
     left = {upload.key for upload, is_done in zip(begun, done, strict=True) if not is_done}
-    left |= set(storage.delete([upload.key for upload in uploads if upload.key not in left]))
+    keys = [upload.key for upload in uploads if upload.key not in left]
+    pages = [keys[at : at + DELETE_BATCH] for at in range(0, len(keys), DELETE_BATCH)]
+    left |= {key for refused in _each(pages, storage.delete) for key in refused}
     return [upload for upload in uploads if upload.key not in left]
 
 

@@ -99,8 +99,8 @@ def bucket(app: Flask, configure: Configure, monkeypatch) -> Bucket:
 def small_pages(monkeypatch) -> None:
     """As if storage gave 7 entries a page, and the sweeps took 7 at a time."""
     monkeypatch.setattr(gateway, "PAGE_SIZE", 7)
-    monkeypatch.setattr(upkeep, "BATCH", 7)
-    monkeypatch.setattr(upkeep, "DELETE_BATCH", 7)
+    for name in ("BATCH", "EXPIRE_BATCH", "REMOVE_BATCH", "DELETE_BATCH"):
+        monkeypatch.setattr(upkeep, name, 7)
 
 
 def ago(**time: float) -> Any:

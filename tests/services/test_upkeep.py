@@ -37,7 +37,7 @@ def test_due_transfers_expire_and_others_do_not(sender: Sender) -> None:
 
 
 def test_many_due_transfers_expire_in_batches(monkeypatch) -> None:
-    monkeypatch.setattr(upkeep, "BATCH", 7)
+    monkeypatch.setattr(upkeep, "EXPIRE_BATCH", 7)
     with transaction():
         db.session.execute(
             insert(Transfer),

@@ -61,7 +61,10 @@ def noted(sweep: Callable[..., int]) -> Callable[..., int]:
             _note_failure(sweep.__name__)
             raise
         if not jobs.stopping.is_set():
-            note_run(sweep.__name__, done, time.monotonic() - began)
+            seconds = time.monotonic() - began
+            note_run(sweep.__name__, done, seconds)
+            level = logging.INFO if done or seconds > QUICK_SECONDS else logging.DEBUG
+            log.log(level, "%s dealt with %d in %.1f s", sweep.__name__, done, seconds)
         return done
 
     return run
@@ -72,9 +75,6 @@ def note_run(name: str, count: int = 0, seconds: float = 0.0) -> None:
     done = {"at": db_now(), "last_count": count, "seconds": seconds, "failure_count": 0}
     with transaction():
         _write(name, fresh=done, known=done)
-    is_news = count > 0 or seconds > QUICK_SECONDS
-    level = logging.INFO if is_news else logging.DEBUG
-    log.log(level, "%s dealt with %d in %.1f s", name, count, seconds)
 
 
 def count_of(name: str) -> int | None:

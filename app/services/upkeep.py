@@ -44,7 +44,7 @@ BATCH = 1000
 # Each step over the index passes by what the steps before it have left there; so few, large ones.
 EXPIRE_BATCH = 10_000
 # Several requests of a thousand keys each, which are under way at the same time.
-REMOVE_BATCH = 8_000
+REMOVE_BATCH = 4_000
 # Each deleted transfer takes its files along, thousands of them at worst, in the same statement;
 # that must end long before the database's statement_timeout, or it would never succeed.
 DELETE_BATCH = 25

@@ -131,7 +131,7 @@ def _told(figure: Figure | None) -> str:
         return ""
     size = "" if figure.size is None else f"  {figure.size:,} bytes"
     refused = "  a run would refuse; see --force" if figure.is_refused else ""
-    return f"{figure.count:>10,}{size}{refused}"
+    return f"{figure.count:>10,}{size}{refused}{figure.remark}"
 
 
 class _Progress:

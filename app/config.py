@@ -308,6 +308,9 @@ class Settings:
     grace_in_days: int = setting(
         _whole(0, 365), "how long an expired transfer's bytes are kept for reviving", 3
     )
+    tombstones_in_days: int = setting(
+        _whole(1, 3650), "how long the link of a deleted transfer still says so", 90
+    )
     upload_window_in_hours: int = setting(
         _whole(1, 24 * 30), "an unfinished upload without progress for so long is removed", 24
     )

@@ -4,12 +4,14 @@ Every change is one conditional UPDATE, so that of any number of callers exactly
 """
 
 import uuid
-from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, and_, select, update
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from app.clock import db_now
+from app.config import settings
 from app.db import db
 from app.models import State, Transfer
 
@@ -39,6 +41,20 @@ def _stamps(to: State) -> dict[str, Any]:
     }[to]
 
 
+def is_due() -> ColumnElement[bool]:
+    """The condition that a READY transfer is past its date."""
+    return and_(Transfer.state == State.READY, Transfer.expires_at <= db_now())
+
+
+def is_past_grace() -> ColumnElement[bool]:
+    """The condition that an EXPIRED transfer can no longer be revived, nor be downloaded by an
+    address that was handed out before it expired."""
+    grace = timedelta(days=settings.grace_in_days)
+    last_address = timedelta(seconds=settings.download_url_ttl_in_seconds)
+    until = db_now() - max(grace, last_address)
+    return and_(Transfer.state == State.EXPIRED, Transfer.expired_at <= until)
+
+
 def move(
     transfer_id: uuid.UUID, to: State, *conditions: ColumnElement[bool], **values: Any
 ) -> bool:
@@ -64,6 +80,11 @@ def move_due(to: State, *conditions: ColumnElement[bool], limit: int) -> list[uu
 
     Rows that someone else holds are skipped, so several sweeps share the work without waiting.
     """
+    return list(db.session.scalars(moving_due(to, *conditions, limit=limit)))
+
+
+def moving_due(to: State, *conditions: ColumnElement[bool], limit: int) -> ReturningUpdate[Any]:
+    """The statement that move_due() runs, for whoever makes it a part of another."""
     due = (
         select(Transfer.id)
         .where(Transfer.state.in_(_sources(to)), *conditions)
@@ -72,15 +93,13 @@ def move_due(to: State, *conditions: ColumnElement[bool], limit: int) -> list[uu
         # A CTE is evaluated once; a plain subquery may be run again and lock more than the limit.
         .cte("due")
     )
-    statement = (
+    return (
         update(Transfer)
         .where(Transfer.id.in_(select(due.c.id)))
         .values(state=to, **_stamps(to), **_WORK_OVER)
         .returning(Transfer.id)
         .execution_options(synchronize_session=False)
     )
-    moved: Iterable[uuid.UUID] = db.session.scalars(statement)
-    return list(moved)
 
 
 def _identity(transfer_id: uuid.UUID) -> Any:

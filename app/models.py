@@ -237,6 +237,8 @@ class Transfer(Leased, Base):
     ready_at: Mapped[datetime | None] = mapped_column(_Instant)
     expired_at: Mapped[datetime | None] = mapped_column(_Instant)
     deleted_at: Mapped[datetime | None] = mapped_column(_Instant)
+    # When what people wrote was removed from a DELETED one (services/tombstones.py).
+    forgotten_at: Mapped[datetime | None] = mapped_column(_Instant)
     # Blocked by the operator, whatever its state: nobody is given anything (services/abuse.py).
     quarantined_at: Mapped[datetime | None] = mapped_column(_Instant)
 
@@ -298,6 +300,12 @@ class Transfer(Leased, Base):
         # One partial index for each sweep, so that none reads a row that is not its own.
         Index("ix_transfers_due", "expires_at", postgresql_where=text("state = 'READY'")),
         Index("ix_transfers_expired", "expired_at", postgresql_where=text("state = 'EXPIRED'")),
+        Index(
+            "ix_transfers_to_forget",
+            "deleted_at",
+            postgresql_where=text("state = 'DELETED' AND forgotten_at IS NULL"),
+        ),
+        Index("ix_transfers_deleted", "deleted_at", postgresql_where=text("state = 'DELETED'")),
         Index("ix_transfers_address", "address_hash", postgresql_where=text("state = 'INIT'")),
         Index("ix_transfers_idle", "last_activity_at", postgresql_where=text("state = 'INIT'")),
         Index(
@@ -365,6 +373,11 @@ class Upload(Base):
             "ix_uploads_to_remove",
             "remove_after",
             postgresql_where=text("state = 'ABORTED' AND removed_at IS NULL"),
+        ),
+        Index(
+            "ix_uploads_removed",
+            "removed_at",
+            postgresql_where=text("removed_at IS NOT NULL"),
         ),
         # The sweep asks which of storage's open multiparts are ours.
         Index(
@@ -768,7 +781,12 @@ class Heartbeat(Base):
     __tablename__ = "heartbeats"
 
     name: Mapped[str] = mapped_column(Text, primary_key=True)
+    # services/heartbeats.NEVER, if it has only ever failed.
     at: Mapped[datetime] = mapped_column(_Instant)
+    # How many it dealt with then, how long that took, and how often it has failed since.
+    last_count: Mapped[int | None] = mapped_column(BigInteger)
+    seconds: Mapped[float | None]
+    failure_count: Mapped[int] = mapped_column(default=0, server_default="0")
 
 
 class AuditEvent(Base):

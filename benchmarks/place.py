@@ -83,7 +83,7 @@ class Place:
     """One endpoint, and as many Beelines and lines before it as are asked for."""
 
     def __init__(self, environ: dict[str, str], endpoint_url: str | None = None) -> None:
-        self._environ = environ
+        self.environ = environ
         self.endpoint_url = endpoint_url or environ["S3_ENDPOINT_URL"]
         self.key = environ["S3_ACCESS_KEY_ID"]
         self.secret = environ["S3_SECRET_ACCESS_KEY"]
@@ -96,7 +96,7 @@ class Place:
         return boto3.client(
             "s3",
             endpoint_url=endpoint_url,
-            region_name=self._environ["S3_REGION"],
+            region_name=self.environ["S3_REGION"],
             aws_access_key_id=self.key,
             aws_secret_access_key=self.secret,
             config=Config(signature_version="s3v4", s3={"addressing_style": "path"}),
@@ -110,7 +110,7 @@ class Place:
         """A Beeline with these settings, its web process in one environment and a worker."""
         key = tuple(sorted(settings.items()))
         if key not in self._beelines:
-            given = self._environ | {
+            given = self.environ | {
                 "SECRET_KEY": "only-for-benchmarks-0123456789abcdefghij",
                 "LOG_LEVEL": "ERROR",
                 "WEB_CONCURRENCY": "1",
@@ -200,6 +200,23 @@ def opened(data: Path, endpoint: str, *, with_beeline: bool = True) -> Generator
         place = Place(environ)
         running.callback(place.stop)
         yield place
+
+
+@contextlib.contextmanager
+def delayed(place: Place, delay: float) -> Generator[tuple[str, Path]]:
+    """The endpoint so many seconds away; and the file that tells the bytes passed, both ways."""
+    with tempfile.TemporaryDirectory() as kept:
+        told = Path(kept) / "told"
+        told.write_text("0")
+        target = str(urlsplit(place.endpoint_url).port)
+        words = [sys.executable, "-m", "benchmarks.line", target, "--delay", str(delay)]
+        words += ["--rate", "1e12", "--each", "1e12", "--told", str(told)]
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True)
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}", told
+        finally:
+            kill_family(process)
 
 
 def _serving(port: int) -> list[int]:

@@ -1,7 +1,6 @@
 """One zip put together inside the bucket: how little of it goes through the maker, and how fast
 small files do, against reading them one after the other with boto3."""
 
-import contextlib
 import json
 import os
 import subprocess
@@ -9,12 +8,10 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from app import config
 from app.crc32 import combine
@@ -24,10 +21,9 @@ from app.services.composing import Composer
 from app.services.uploads import plan_whole
 from app.zip_layout import Layout, Member
 from benchmarks.knobs import MIB
-from benchmarks.place import Place, opened
+from benchmarks.place import Place, delayed, opened
 from benchmarks.turns import Turn, figure, median, ratio, say, table, take_turns
 from embedded.services import BUCKET
-from tests.lab.stack import kill_family
 
 THEN = datetime(2024, 1, 1, tzinfo=UTC)
 LARGE_COUNT, SMALL_SIZE, DELAY = 10, 10 * 1024, 0.02
@@ -56,7 +52,7 @@ def _large(place: Place, size: int) -> None:
     crc32 = combine([(zlib.crc32(body).to_bytes(4, "big"), BLOCK)] * (size // BLOCK))
     members = [_repeated(place, f"large-{n}", size // BLOCK) for n in range(LARGE_COUNT)]
     plan = [(key, etag, size, crc32.hex()) for key, etag in members]
-    with _line(place, 0.0) as (url, told):
+    with delayed(place, 0.0) as (url, told):
         before = int(told.read_text() or 0)
         turn = _build(place, url, plan)
         passed = int(told.read_text()) - before
@@ -98,7 +94,7 @@ def _small(place: Place, count: int) -> None:
         made = list(pool.map(put, range(count)))
     crc32 = zlib.crc32(body).to_bytes(4, "big").hex()
     plan = [(key, etag, SMALL_SIZE, crc32) for key, etag in made]
-    with _line(place, DELAY) as (url, _):
+    with delayed(place, DELAY) as (url, _):
         rounds = take_turns(
             {
                 "composed": lambda: _build(place, url, plan),
@@ -124,23 +120,6 @@ def _serial(place: Place, url: str, plan: list[Any]) -> Turn:
         client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
     seconds = (time.monotonic() - began) / min(SERIAL_COUNT, len(plan)) * len(plan)
     return Turn(seconds, {"seconds": seconds})
-
-
-@contextlib.contextmanager
-def _line(place: Place, delay: float) -> Generator[tuple[str, Path]]:
-    """The endpoint behind a line that counts; and the file that tells the bytes, both ways."""
-    with tempfile.TemporaryDirectory() as kept:
-        told = Path(kept) / "told"
-        told.write_text("0")
-        target = str(urlsplit(place.endpoint_url).port)
-        words = [sys.executable, "-m", "benchmarks.line", target, "--delay", str(delay)]
-        words += ["--rate", "1e12", "--each", "1e12", "--told", str(told)]
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True)
-        assert process.stdout is not None
-        try:
-            yield f"http://127.0.0.1:{int(process.stdout.readline())}", told
-        finally:
-            kill_family(process)
 
 
 def _build(place: Place, url: str, plan: list[Any]) -> Turn:

@@ -317,6 +317,30 @@ def test_0010_adds_accounts_to_a_database_with_rows_and_can_be_taken_back(old: O
     assert old.run(whose) == [(None, None)]
 
 
+def test_0011_keeps_heartbeats_and_forgets_what_was_deleted_before(old: Old) -> None:
+    old.migrate("upgrade", "0010")
+    beat = "INSERT INTO heartbeats (name, at) VALUES (:name, now())"
+    old.run(beat, name="expire_due")
+    old.run(
+        "INSERT INTO transfers (id, slug, owner_token_hash, state, expires_at, deleted_at)"
+        " VALUES (gen_random_uuid(), 's', sha256('s'), 'DELETED', now(), now())"
+    )
+    old.migrate("upgrade")
+    old.run(beat, name="delete_expired")  # as older code still writes it
+    told = "SELECT name, last_count, seconds, failure_count FROM heartbeats ORDER BY name"
+    assert old.run(told) == [("delete_expired", None, None, 0), ("expire_due", None, None, 0)]
+    to_forget = "SELECT slug FROM transfers WHERE state = 'DELETED' AND forgotten_at IS NULL"
+    assert old.run(to_forget) == [("s",)]
+    old.run("INSERT INTO heartbeats (name, at, failure_count) VALUES ('x', to_timestamp(0), 3)")
+    old.migrate("downgrade", "0010")
+    # Of one that has only failed older code would believe that it came to its end.
+    assert old.run("SELECT name FROM heartbeats ORDER BY name") == [
+        ("delete_expired",),
+        ("expire_due",),
+    ]
+    old.migrate("upgrade")
+
+
 def _new_code(old: Old) -> None:
     """A checksum is four bytes, of an upload that has them planned and is complete."""
     change = "UPDATE uploads SET checksum_algorithm = 'CRC32', crc32 = :crc32 WHERE key = :key"

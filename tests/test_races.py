@@ -5,16 +5,18 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from flask import Flask
 
+from app import clock
 from app.config import MIB
 from app.db import db
 from app.errors import AppError
 from app.extensions import storage
-from app.models import Download, Scope, State, UploadState
+from app.models import Download, Scope, State, Transfer, UploadState
 from app.services import (
     abuse,
     accounts,
@@ -32,6 +34,10 @@ from tests.factories import Machine, Sender
 
 pytestmark = pytest.mark.real_commits
 PART = 8 * MIB
+
+
+def ago(**time: float) -> Any:
+    return clock.now() - timedelta(**time)
 
 
 def at_once(app: Flask, count: int, act: Callable[[int], Any]) -> Counter:
@@ -138,6 +144,36 @@ def test_f22_delete_against_process_leaves_nothing_half_done(app: Flask, sender:
             upkeep.remove_bytes()
             assert {file.upload.state for file in files} == {UploadState.ABORTED}
             assert [storage.head(file.upload.key) for file in files] == [None, None]
+
+
+def test_f22_revival_against_removal_has_one_winner(app: Flask, sender: Sender) -> None:
+    """Fifty times, around the very end of the grace period: alive and whole, or gone."""
+    won: Counter = Counter()
+    for number in range(50):
+        sent = sender.ready({"a": b"1", "b": b"2"}).set(expires_at=ago(seconds=1))
+        with app.app_context():
+            upkeep.expire_due()
+            row = sent.row()
+            keys = [file.upload.key for file in transfers.files_of(sent.id)]
+        sent.set(expired_at=ago(days=3, milliseconds=-2 * number))
+
+        def revive_or_remove(index: int, row: Transfer = row) -> str:
+            if index % 2:
+                return f"{upkeep.delete_expired()} removed"
+            transfers.edit(row, {"expires_at": clock.now() + timedelta(days=1)})
+            return "revived"
+
+        got = at_once(app, 4, revive_or_remove)
+        with app.app_context():
+            upkeep.delete_expired()
+            upkeep.remove_bytes()
+            held = [storage.head(key) is not None for key in keys]
+        # Of two who give it a new date the second finds it alive; or both come too late.
+        is_alive = sent.row().state is State.READY
+        assert got["revived"] == (2 if is_alive else 0), got
+        assert held == [is_alive] * 2
+        won[is_alive] += 1
+    assert len(won) == 2, won
 
 
 def test_many_process_jobs_have_one_effect(app: Flask, sender: Sender) -> None:

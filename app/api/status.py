@@ -15,7 +15,7 @@ from app.api.auth import anyone
 from app.db import db, discard, release
 from app.errors import Unavailable
 from app.extensions import queue, storage
-from app.services import doctor
+from app.services import archives, doctor, heartbeats, upkeep
 
 bp = Blueprint("status", __name__)
 
@@ -32,8 +32,8 @@ def health() -> Response:
 def ready() -> tuple[Response, int, dict[str, str]]:
     """Database, queue and storage each answer, or 503 with which one does not.
 
-    Sweeps that are late are told too (F52), and whether storage verifies checksums, but this
-    process can serve without them.
+    What goes on behind it is told too: sweeps that are late (F52), zips that nobody makes, objects
+    that are lost, and whether storage verifies checksums. This process can serve without them.
     """
     # All at once: one after the other they could take longer than whoever probes will wait.
     with ThreadPoolExecutor(2) as pool:
@@ -45,9 +45,12 @@ def ready() -> tuple[Response, int, dict[str, str]]:
         checks |= {name: one.result() for name, one in asked.items()}
     all_well = all(checks.values())
     shown = {name: "OK" if well else "not answering" for name, well in checks.items()}
-    shown["sweeps"] = "OK" if checks["database"] and not doctor.late_sweeps() else "late"
-    shown["checksums"] = storage.checksums.value
     body = {"status": "OK" if all_well else "unavailable", "checks": shown}
+    if checks["database"]:
+        body |= _behind(shown)
+    else:
+        shown["sweeps"] = "late"
+    shown["checksums"] = storage.checksums.value
     if all_well:
         return jsonify(body), 200, {}
     return jsonify(body), Unavailable.status, {"Retry-After": str(Unavailable.retry_after)}
@@ -63,6 +66,35 @@ def openapi() -> Response:
 @lru_cache(maxsize=1)
 def _description() -> Any:
     return yaml.safe_load(Path(__file__).with_name("openapi.yaml").read_text())
+
+
+def _behind(shown: dict[str, str]) -> dict[str, Any]:
+    """What sweeps and makers have done and have before them; adds what is not well to `shown`."""
+    runs, zips = heartbeats.runs(), archives.waiting()
+    lost_count = heartbeats.count_of(upkeep.LOST_OBJECTS)
+    shown["sweeps"] = "late" if any(doctor.is_late(run) for run in runs) else "OK"
+    shown["zips"] = "late" if doctor.has_no_maker(zips) else "OK"
+    shown["objects"] = "missing" if lost_count else "OK"
+    return {
+        "sweeps": {run.name: _run_json(run) for run in runs},
+        "zips": {
+            "waiting_count": zips.count,
+            "oldest_seconds": zips.oldest_seconds and round(zips.oldest_seconds),
+            "being_made_count": zips.being_made_count,
+        },
+        "lost_object_count": lost_count,
+    }
+
+
+def _run_json(run: heartbeats.Run) -> dict[str, Any]:
+    return {
+        "every_seconds": run.interval_seconds,
+        "last_run_at": run.at and run.at.isoformat(),
+        "count": run.count,
+        "seconds": run.seconds and round(run.seconds, 3),
+        "failure_count": run.failure_count,
+        "is_late": doctor.is_late(run),
+    }
 
 
 def _ask_database() -> None:

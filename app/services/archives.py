@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, cast, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, cast, delete, func, insert, or_, select, update
 from sqlalchemy.orm import joinedload
 
 from app import crash, jobs, leases
@@ -42,6 +42,16 @@ WAIT_SECONDS = 0.25
 MOST_ATTEMPTS = 8
 # One that was given up may be asked for again after so long.
 AGAIN_AFTER = timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """How many zips are wanted that nobody is at, how long the oldest of them has been, and how
+    many are being made."""
+
+    count: int
+    oldest_seconds: float | None
+    being_made_count: int
 
 
 @dataclass(frozen=True)
@@ -184,6 +194,19 @@ def is_stuck(queued_before: ColumnElement[Any]) -> ColumnElement[bool]:
         leases.is_free(Archive),
         or_(Archive.queued_at.is_(None), Archive.queued_at <= queued_before),
     )
+
+
+def waiting() -> Waiting:
+    """What makers have before them, and whether there are any."""
+    is_held = and_(Archive.lease_token.is_not(None), Archive.lease_until >= db_now())
+    waits_for = func.extract("epoch", db_now() - func.min(Archive.created_at).filter(~is_held))
+    row = db.session.execute(
+        select(func.count().filter(~is_held), waits_for, func.count().filter(is_held))
+        .select_from(Archive)
+        .where(is_wanted())
+    ).one()
+    release()
+    return Waiting(row[0], None if row[1] is None else float(row[1]), row[2])
 
 
 def remind_stuck(queued_before: ColumnElement[Any]) -> int:

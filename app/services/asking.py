@@ -10,11 +10,12 @@ from typing import Any
 from sqlalchemy import ColumnElement, Date, and_, case, cast, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from app import lifecycle
 from app.clock import db_now
 from app.db import db, transaction
 from app.errors import Gone, PasswordNeeded, WrongState
 from app.models import Ending, ExtensionRequest, State, Transfer
-from app.services import audit, delivery, downloads, upkeep
+from app.services import audit, delivery, downloads
 from app.services.transfers import of_id
 
 LONGEST_MESSAGE = 500
@@ -105,9 +106,8 @@ def _has_asked(transfer_id: uuid.UUID, asker_hash: bytes) -> bool:
 
 
 def _is_open() -> ColumnElement[bool]:
-    is_due = and_(Transfer.state == State.READY, Transfer.expires_at <= db_now())
-    is_kept = and_(Transfer.state == State.EXPIRED, ~upkeep.is_past_grace())
-    return and_(Transfer.quarantined_at.is_(None), or_(is_due, is_kept, _is_used_up()))
+    is_kept = and_(Transfer.state == State.EXPIRED, ~lifecycle.is_past_grace())
+    return and_(Transfer.quarantined_at.is_(None), or_(lifecycle.is_due(), is_kept, _is_used_up()))
 
 
 def _is_used_up() -> ColumnElement[bool]:

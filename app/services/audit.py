@@ -3,8 +3,10 @@
 import uuid
 from collections.abc import Sequence
 from contextvars import ContextVar
+from typing import Any
 
-from sqlalchemy import insert
+from sqlalchemy import ARRAY, Uuid, cast, func, insert, literal, select
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from app.db import db
 from app.models import AuditEvent
@@ -32,6 +34,23 @@ def note(
 
 def note_all(action: str, transfer_ids: Sequence[uuid.UUID]) -> None:
     """Add one row for each transfer, in one statement. Call in transaction()."""
-    if transfer_ids:
-        rows = [{"action": action, "transfer_id": one} for one in transfer_ids]
-        db.session.execute(insert(AuditEvent), rows)
+    if not transfer_ids:
+        return
+    # An array, and not a row of parameters for each: of ten thousand the latter take longer than
+    # whatever is recorded here.
+    each = func.unnest(cast(list(transfer_ids), ARRAY(Uuid)))
+    db.session.execute(
+        insert(AuditEvent).from_select(["action", "transfer_id"], select(literal(action), each))
+    )
+
+
+def note_each(action: str, change: ReturningUpdate[Any]) -> int:
+    """Run a change that returns transfers' ids, and add one row for each; how many.
+
+    All in the database, whatever their number. Call in transaction().
+    """
+    changed = change.cte("changed")
+    added = insert(AuditEvent).from_select(
+        ["action", "transfer_id"], select(literal(action), changed.c.id)
+    )
+    return db.session.execute(added).rowcount

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, and_, func, or_, select
 
+from app import lifecycle
 from app.db import db, release
 from app.models import Transfer, Upload, UploadState
-from app.services import previews, upkeep
+from app.services import previews, tombstones, upkeep
 from app.services.transfers import uploads_of
 from app.services.upkeep import Tell
 
@@ -19,6 +20,8 @@ class Figure:
     count: int
     size: int | None = None
     is_refused: bool = False
+    # What else was seen on the way, in words.
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -32,15 +35,24 @@ class Sweep:
 
 
 def _to_expire(tell: Tell) -> Figure:
-    return Figure(_count(upkeep.is_due()))
+    return Figure(_count(lifecycle.is_due()))
 
 
 def _to_delete(tell: Tell) -> Figure:
-    return Figure(_count(upkeep.is_past_grace()))
+    return Figure(_count(lifecycle.is_past_grace()))
 
 
 def _abandoned(tell: Tell) -> Figure:
     return Figure(_count(upkeep.is_abandoned()))
+
+
+def _to_forget(tell: Tell) -> Figure:
+    will_be = and_(_is_ending(), tombstones.is_not_needed())
+    return Figure(_count(or_(tombstones.is_to_forget(), will_be)))
+
+
+def _to_drop(tell: Tell) -> Figure:
+    return Figure(_count(tombstones.is_over()))
 
 
 def _stuck(tell: Tell) -> Figure:
@@ -49,10 +61,10 @@ def _stuck(tell: Tell) -> Figure:
 
 def _to_remove(tell: Tell) -> Figure:
     """Uploads nobody wants, and those of the transfers that the sweeps before will have deleted."""
-    is_last = or_(upkeep.is_past_grace(), upkeep.is_abandoned())
-    ending, pictures = uploads_of(select(Transfer.id).where(is_last)), previews.of_ending(is_last)
+    ending, pictures = select(Transfer.id).where(_is_ending()), previews.of_ending(_is_ending())
     is_ending = and_(
-        or_(Upload.id.in_(ending), Upload.id.in_(pictures)), Upload.state != UploadState.ABORTED
+        or_(Upload.id.in_(uploads_of(ending)), Upload.id.in_(pictures)),
+        Upload.state != UploadState.ABORTED,
     )
     count, size = db.session.execute(
         select(func.count(), func.coalesce(func.sum(Upload.size), 0)).where(
@@ -72,7 +84,13 @@ def _unknown_uploads(tell: Tell) -> Figure:
 def _orphans(tell: Tell) -> Figure:
     found = upkeep.find_orphans(tell)
     is_refused = upkeep.is_unreasonable(len(found.orphans), found.listed_count)
-    return Figure(len(found.orphans), found.size, is_refused)
+    lost = f"  {found.lost_count:,} complete uploads have no object" if found.lost_count else ""
+    return Figure(len(found.orphans), found.size, is_refused, lost)
+
+
+def _is_ending() -> ColumnElement[bool]:
+    """The condition that one of the first sweeps will delete it."""
+    return or_(lifecycle.is_past_grace(), upkeep.is_abandoned())
 
 
 def _count(condition: ColumnElement[bool]) -> int:
@@ -87,6 +105,8 @@ SWEEPS = (
     Sweep("expired transfers past their grace to delete", upkeep.delete_expired, _to_delete),
     Sweep("abandoned transfers to delete", upkeep.delete_abandoned, _abandoned),
     Sweep("uploads whose bytes are to be removed", upkeep.remove_bytes, _to_remove),
+    Sweep("deleted transfers to forget", tombstones.forget_deleted, _to_forget),
+    Sweep("tombstones to drop", tombstones.drop_tombstones, _to_drop),
     Sweep("stuck transfers to queue again", upkeep.requeue_stuck, _stuck),
     Sweep(
         "multipart uploads that no row knows", upkeep.abort_unknown_uploads, _unknown_uploads, True

@@ -2,10 +2,9 @@
 
 from sqlalchemy import text
 
-from app import jobs
 from app.config import settings
 from app.db import db, release
-from app.services import upkeep
+from app.services import archives, heartbeats
 
 # Beside the web's pools: a job of worker and of maker with its heartbeat, a sweep, and somebody
 # with psql.
@@ -13,6 +12,8 @@ OTHERS = 7
 # A sweep is late when it has missed so many of its turns, and this much more.
 TURNS_MISSED = 3
 LATE_SECONDS = 60
+# A maker takes a zip within seconds, and another one after a minute.
+NO_MAKER_SECONDS = 300
 
 
 def connections() -> tuple[int, int]:
@@ -31,9 +32,14 @@ def connections() -> tuple[int, int]:
 
 def late_sweeps() -> list[str]:
     """The sweeps that have not come to their end for far too long: no worker, no clock, a bug."""
-    age_of = upkeep.ages()
-    return [
-        job.name.removeprefix("upkeep.")
-        for seconds, job in jobs.SCHEDULE
-        if age_of[job] > TURNS_MISSED * seconds + LATE_SECONDS
-    ]
+    return [run.name for run in heartbeats.runs() if is_late(run)]
+
+
+def is_late(run: heartbeats.Run) -> bool:
+    """Whether a sweep has missed too many of its turns."""
+    return run.age_seconds > TURNS_MISSED * run.interval_seconds + LATE_SECONDS
+
+
+def has_no_maker(zips: archives.Waiting) -> bool:
+    """Whether zips wait so long, and none is being made, that there is nobody who makes them."""
+    return (zips.oldest_seconds or 0) > NO_MAKER_SECONDS and not zips.being_made_count

@@ -551,9 +551,11 @@ def remove_file(transfer: Transfer, file_id: uuid.UUID) -> None:
 def edit(transfer: Transfer, changes: dict[str, Any]) -> Transfer:
     """Change title, message, expires_at, max_downloads, password; only those in `changes`.
 
-    A changed password locks out whoever had opened it with the former one, and those who have
-    to wait may try at once. Raises Invalid, Gone if it has expired or was deleted meanwhile, and
-    Blocked.
+    A new `expires_at` revives a transfer that has expired, as long as its bytes are kept (the
+    grace period): it is READY at once, whole, and its zip too. Of that and its removal exactly one
+    happens. A changed password locks out whoever had opened it with the former one, and those who
+    have to wait may try at once. Raises Invalid, Gone if it has expired (for good, where
+    `expires_at` is among the changes) or was deleted meanwhile, and Blocked.
     """
     if "expires_at" in changes:
         changes["expires_at"] = _checked_expiry(changes["expires_at"]) or _default_expiry()
@@ -562,27 +564,18 @@ def edit(transfer: Transfer, changes: dict[str, Any]) -> Transfer:
     is_new_lock = "password" in changes
     if is_new_lock:
         changes["password_hash"] = _hashed(changes.pop("password"))
-    statement = update(Transfer).where(
-        Transfer.id == transfer.id,
-        Transfer.quarantined_at.is_(None),
-        or_(
-            Transfer.state.in_([State.INIT, State.PROCESSING]),
-            (Transfer.state == State.READY) & (Transfer.expires_at > db_now()),
-        ),
-    )
+    conditions = [Transfer.quarantined_at.is_(None)]
     limit = changes.get("max_downloads")
     if limit is not None:
-        statement = statement.where(Transfer.download_count <= limit)
+        conditions.append(Transfer.download_count <= limit)
     with transaction():
-        changed = db.session.execute(
-            statement.values(**changes).execution_options(synchronize_session=False)
-        ).rowcount
-        if changed:
-            audit.note("edit", transfer.id)
-        if changed and is_new_lock:
+        change = _edit(transfer.id, changes, conditions)
+        if change:
+            audit.note(change, transfer.id)
+        if change and is_new_lock:
             locks.forget_tries(transfer.id)
     fresh = of_id(transfer.id)
-    if changed:
+    if change:
         return fresh
     refuse_blocked(fresh)
     if limit is not None and fresh.download_count > limit:
@@ -590,6 +583,32 @@ def edit(transfer: Transfer, changes: dict[str, Any]) -> Transfer:
             {"max_downloads": f"must be at least {fresh.download_count}: so many happened"}
         )
     raise Gone(reason="deleted" if fresh.state is State.DELETED else "expired")
+
+
+def _edit(
+    transfer_id: uuid.UUID, changes: dict[str, Any], conditions: list[ColumnElement[bool]]
+) -> str | None:
+    """What happened, in the audit's word; None if it may not be changed. Call in transaction()."""
+    # Locked, so that its date cannot pass, nor a sweep, between the first look and the second.
+    db.session.execute(select(Transfer.id).where(Transfer.id == transfer_id).with_for_update())
+    is_alive = Transfer.state.in_([State.INIT, State.PROCESSING, State.READY])
+    if "expires_at" not in changes:
+        is_alive &= ~lifecycle.is_due()
+    changed = db.session.execute(
+        update(Transfer)
+        .where(Transfer.id == transfer_id, is_alive, *conditions)
+        .values(**changes)
+        .execution_options(synchronize_session=False)
+    )
+    if changed.rowcount:
+        return "edit"
+    is_kept = (Transfer.state == State.EXPIRED) & ~lifecycle.is_past_grace()
+    if "expires_at" in changes and lifecycle.move(
+        transfer_id, State.READY, is_kept, *conditions, **changes
+    ):
+        crash.point("revive.1")
+        return "revive"
+    return None
 
 
 # -- ending ------------------------------------------------------------------------------------

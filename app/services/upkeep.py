@@ -4,28 +4,37 @@ Each needs no argument, works in batches that several sweeps can share, may run 
 returns how many it dealt with. What they would find is told by census.py.
 """
 
-import functools
 import logging
-import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
-from math import inf
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ARRAY, ColumnElement, Uuid, and_, case, cast, func, or_, select, update
 
 from app import clock, crash, jobs, lifecycle
 from app.clock import db_now
 from app.config import settings
 from app.db import db, release, transaction
 from app.extensions import storage
-from app.gateways.storage import Listed, OpenUpload
-from app.models import Heartbeat, State, Transfer, Upload, UploadState
-from app.services import archives, audit, checking, extension_requests, locks, previews, uploads
+from app.gateways.storage import OpenUpload
+from app.models import State, Transfer, Upload, UploadState
+from app.services import (
+    archives,
+    audit,
+    checking,
+    extension_requests,
+    heartbeats,
+    locks,
+    previews,
+    reconciling,
+    uploads,
+)
+from app.services.heartbeats import noted
+from app.services.reconciling import Differences
 from app.services.transfers import uploads_of
+from app.services.uploads import Removable
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +42,10 @@ log = logging.getLogger(__name__)
 Tell = Callable[[str, int], None]
 
 BATCH = 1000
+# Each step over the index passes by what the steps before it have left there; so few, large ones.
+EXPIRE_BATCH = 10_000
+# Several requests of a thousand keys each, which are under way at the same time.
+REMOVE_BATCH = 4_000
 # Each deleted transfer takes its files along, thousands of them at worst, in the same statement;
 # that must end long before the database's statement_timeout, or it would never succeed.
 DELETE_BATCH = 25
@@ -56,6 +69,8 @@ ORPHAN_FOR = timedelta(days=1)
 OVERDUE_SECONDS = 60
 LEAST_RETRY_SECONDS = 60
 RETRIES_IN_AN_INTERVAL = 24
+# What is noted of complete uploads whose object is missing, beside what the sweeps did.
+LOST_OBJECTS = "lost_objects"
 # So many may always go, whatever share they are, so that a small bucket can be tidied. It is low
 # on purpose: the usual number is none at all, and the wrong database could belong to few files.
 ALWAYS_ALLOWED = 10
@@ -69,60 +84,30 @@ class UnreasonableShare(Exception):
     """
 
 
-def _untold(what: str, count: int) -> None:
+def untold(what: str, count: int) -> None:
     """Nobody waits."""
 
 
-def _noted(sweep: Callable[..., int]) -> Callable[..., int]:
-    """Note when the sweep came to its end, so that one which stopped coming is seen."""
-
-    @functools.wraps(sweep)
-    def run(*given: Any, **named: Any) -> int:
-        done = sweep(*given, **named)
-        if not jobs.stopping.is_set():
-            note_run(sweep.__name__)
-        return done
-
-    return run
-
-
-def note_run(name: str) -> None:
-    """Record that this sweep has just come to its end."""
-    noted = insert(Heartbeat).values(name=name, at=db_now())
-    with transaction():
-        db.session.execute(
-            noted.on_conflict_do_update(index_elements=["name"], set_={"at": db_now()})
-        )
-
-
-def ages() -> dict[jobs.Job, float]:
-    """How many seconds ago each sweep of the schedule came to its end; endless if it never did."""
-    age = func.extract("epoch", db_now() - Heartbeat.at)
-    noted = {name: float(ago) for name, ago in db.session.execute(select(Heartbeat.name, age))}
-    release()
-    return {job: noted.get(job.name.removeprefix("upkeep."), inf) for _, job in jobs.SCHEDULE}
-
-
-@_noted
-def expire_due(tell: Tell = _untold) -> int:
+@noted
+def expire_due(tell: Tell = untold) -> int:
     """Job: READY transfers past `expires_at` become EXPIRED."""
-    return _in_batches(_expire, BATCH, tell)
+    return in_batches(_expire, EXPIRE_BATCH, tell)
 
 
-@_noted
-def delete_expired(tell: Tell = _untold) -> int:
+@noted
+def delete_expired(tell: Tell = untold) -> int:
     """Job: EXPIRED transfers past their grace period become DELETED, and their bytes go."""
-    return _in_batches(lambda: _delete(is_past_grace()), DELETE_BATCH, tell)
+    return in_batches(lambda: _delete(lifecycle.is_past_grace()), DELETE_BATCH, tell)
 
 
-@_noted
-def delete_abandoned(tell: Tell = _untold) -> int:
+@noted
+def delete_abandoned(tell: Tell = untold) -> int:
     """Job: INIT transfers without progress for the upload window become DELETED."""
-    return _in_batches(lambda: _delete(is_abandoned()), DELETE_BATCH, tell)
+    return in_batches(lambda: _delete(is_abandoned()), DELETE_BATCH, tell)
 
 
-@_noted
-def requeue_stuck(tell: Tell = _untold) -> int:
+@noted
+def requeue_stuck(tell: Tell = untold) -> int:
     """Job: queue every transfer and every zip that is to be worked on and is not, whatever the
     queue believes.
 
@@ -137,8 +122,8 @@ def requeue_stuck(tell: Tell = _untold) -> int:
     return count
 
 
-@_noted
-def remove_bytes(tell: Tell = _untold) -> int:
+@noted
+def remove_bytes(tell: Tell = untold) -> int:
     """Job: remove what storage holds of ABORTED uploads, and settle those that can get no more.
 
     While a signed address may still bring bytes, removal is repeated after it has died. What
@@ -155,13 +140,13 @@ def remove_bytes(tell: Tell = _untold) -> int:
         tell("removed", count)
         if len(removed) < len(batch):
             log.warning("storage kept %d of %d uploads", len(batch) - len(removed), len(batch))
-        if len(batch) < BATCH or not removed or jobs.stopping.is_set():
+        if len(batch) < REMOVE_BATCH or not removed or jobs.stopping.is_set():
             break
     return count
 
 
-@_noted
-def abort_unknown_uploads(tell: Tell = _untold, *, force: bool = False) -> int:
+@noted
+def abort_unknown_uploads(tell: Tell = untold, *, force: bool = False) -> int:
     """Job: abort multiparts below our prefix that no open upload's row knows.
 
     They are left when the answer of CreateMultipartUpload is lost; nobody can complete them.
@@ -183,17 +168,19 @@ def abort_unknown_uploads(tell: Tell = _untold, *, force: bool = False) -> int:
     return count
 
 
-@_noted
-def remove_orphans(tell: Tell = _untold, *, force: bool = False) -> int:
+@noted
+def remove_orphans(tell: Tell = untold, *, force: bool = False) -> int:
     """Job: remove objects below our prefix, older than a day, whose bytes no row wants.
 
     Counts before it removes anything, and raises UnreasonableShare, unless `force`. Several at
-    once do no harm: what is an orphan stays one, and removing what is gone is success.
+    once do no harm: what is an orphan stays one, and removing what is gone is success. Complete
+    uploads that have no object are counted on the way, for people: nobody can repair that here.
     """
     previews.end_left_over()
     found = find_orphans(tell)
     if jobs.stopping.is_set():
         return 0
+    _tell_lost(found)
     check_share("objects", len(found.orphans), found.listed_count, force=force)
     count = 0
     for batch in _batches(found.orphans):
@@ -208,20 +195,6 @@ def remove_orphans(tell: Tell = _untold, *, force: bool = False) -> int:
 
 
 # -- what each sweep looks for; census.py counts by the same words -----------------------------
-
-
-def is_due() -> ColumnElement[bool]:
-    """The condition that a READY transfer is past its date."""
-    return and_(Transfer.state == State.READY, Transfer.expires_at <= db_now())
-
-
-def is_past_grace() -> ColumnElement[bool]:
-    """The condition that an EXPIRED transfer can no longer be revived, nor be downloaded by an
-    address that was handed out before it expired."""
-    grace = timedelta(days=settings.grace_in_days)
-    last_address = timedelta(seconds=settings.download_url_ttl_in_seconds)
-    until = db_now() - max(grace, last_address)
-    return and_(Transfer.state == State.EXPIRED, Transfer.expired_at <= until)
 
 
 def is_abandoned() -> ColumnElement[bool]:
@@ -256,7 +229,7 @@ class UnknownUploads:
     strangers: list[OpenUpload] = field(default_factory=list)
 
 
-def find_unknown_uploads(tell: Tell = _untold) -> UnknownUploads:
+def find_unknown_uploads(tell: Tell = untold) -> UnknownUploads:
     """Read every page of storage's list, with one query for each. Changes nothing."""
     release()
     before = clock.now() - UNKNOWN_FOR
@@ -287,46 +260,11 @@ def _known_uploads(found: Sequence[OpenUpload]) -> tuple[set[str], set[str]]:
     return {key for key, _, _ in rows}, open_ids
 
 
-@dataclass
-class Orphans:
-    """Objects whose bytes no row wants, and how many objects there are in all."""
-
-    listed_count: int = 0
-    orphans: list[Listed] = field(default_factory=list)
-
-    @property
-    def size(self) -> int:
-        """Bytes of all orphans."""
-        return sum(one.size for one in self.orphans)
-
-
-def find_orphans(tell: Tell = _untold) -> Orphans:
-    """Read every page of the bucket's list, with one query for each. Changes nothing."""
-    release()
-    before = clock.now() - ORPHAN_FOR
-    found = Orphans()
-    for page in storage.objects():
-        if jobs.stopping.is_set():
-            break
-        old = [one for one in page if one.modified_at < before]
-        wanted = _wanted_keys(old)
-        found.listed_count += len(page)
-        found.orphans += [one for one in old if one.key not in wanted]
-        tell("objects looked at", found.listed_count)
-    return found
-
-
-def _wanted_keys(found: Sequence[Listed]) -> set[str]:
-    """Of these, the keys whose row has not settled that its bytes are gone."""
-    if not found:
-        return set()
-    wanted = db.session.scalars(
-        select(Upload.key).where(
-            Upload.key.in_([one.key for one in found]), Upload.removed_at.is_(None)
-        )
-    ).all()
-    release()
-    return set(wanted)
+def find_orphans(tell: Tell = untold) -> Differences:
+    """Compare the whole bucket with the rows, both ways, in one pass. Changes nothing."""
+    return reconciling.compare(
+        clock.now() - ORPHAN_FOR, lambda count: tell("objects looked at", count)
+    )
 
 
 def is_unreasonable(count: int, listed_count: int) -> bool:
@@ -353,25 +291,37 @@ def check_share(what: str, count: int, listed_count: int, *, force: bool) -> Non
 
 def _requeue_overdue() -> None:
     now = clock.now().timestamp()
-    age_of = ages()
-    for seconds, job in jobs.SCHEDULE:
+    for (seconds, job), run in zip(jobs.SCHEDULE, heartbeats.runs(), strict=True):
         # What asks is not overdue itself: it is running.
-        if job is jobs.REQUEUE_STUCK or age_of[job] <= seconds + OVERDUE_SECONDS:
+        if job is jobs.REQUEUE_STUCK or run.age_seconds <= seconds + OVERDUE_SECONDS:
             continue
         retry_seconds = max(LEAST_RETRY_SECONDS, seconds // RETRIES_IN_AN_INTERVAL)
         job.once(int(now // retry_seconds), retry_seconds)
 
 
-def _in_batches(step: Callable[[], Sequence[uuid.UUID]], limit: int, tell: Tell) -> int:
+def _tell_lost(found: Differences) -> None:
+    if found.lost_count is None:
+        return
+    heartbeats.note_run(LOST_OBJECTS, found.lost_count)
+    if found.lost_count:
+        log.error(
+            "%d complete uploads have no object in storage, such as %s",
+            found.lost_count,
+            found.lost[0],
+        )
+
+
+def in_batches(step: Callable[[], int], limit: int, tell: Tell) -> int:
+    """Repeat the step, each time in its own transaction, until it finds fewer than the limit."""
     count = 0
     while True:
         with transaction():
             done = step()
             crash.point("sweep.1")
         crash.point("sweep.2")
-        count += len(done)
+        count += done
         tell("done", count)
-        if len(done) < limit or jobs.stopping.is_set():
+        if done < limit or jobs.stopping.is_set():
             return count
 
 
@@ -381,13 +331,12 @@ def _batches(found: Iterable[Any]) -> Iterable[list[Any]]:
         yield batch
 
 
-def _expire() -> list[uuid.UUID]:
-    expired = lifecycle.move_due(State.EXPIRED, is_due(), limit=BATCH)
-    audit.note_all("expire", expired)
-    return expired
+def _expire() -> int:
+    due = lifecycle.moving_due(State.EXPIRED, lifecycle.is_due(), limit=EXPIRE_BATCH)
+    return audit.note_each("expire", due)
 
 
-def _delete(condition: ColumnElement[bool]) -> list[uuid.UUID]:
+def _delete(condition: ColumnElement[bool]) -> int:
     deleted = lifecycle.move_due(State.DELETED, condition, limit=DELETE_BATCH)
     if deleted:
         uploads.abandon(uploads_of(deleted))
@@ -396,41 +345,42 @@ def _delete(condition: ColumnElement[bool]) -> list[uuid.UUID]:
         extension_requests.forget(*deleted)
         audit.note_all("delete", deleted)
         jobs.REMOVE_BYTES.later()
-    return deleted
+    return len(deleted)
 
 
-def _claim_removals() -> list[Upload]:
+def _claim_removals() -> Sequence[Removable]:
     due = (
         select(Upload.id)
         .where(is_removable())
         .order_by(Upload.remove_after)
-        .limit(BATCH)
+        .limit(REMOVE_BATCH)
         .with_for_update(skip_locked=True)
         # A CTE is evaluated once; a plain subquery may be run again and lock more than the limit.
         .cte("due")
     )
     with transaction():
-        claimed = db.session.scalars(
+        return db.session.execute(
             update(Upload)
             .where(Upload.id.in_(select(due.c.id)))
             .values(remove_after=db_now() + REMOVE_AGAIN_AFTER)
-            .returning(Upload)
-            .execution_options(synchronize_session=False, populate_existing=True)
+            # Columns: of thousands, whole objects take longer than storage does.
+            .returning(Upload.id, Upload.key, Upload.s3_upload_id, Upload.etag)
+            .execution_options(synchronize_session=False)
         ).all()
-    return list(claimed)
 
 
-def _settle_removals(removed: Sequence[Upload]) -> None:
-    ids = [upload.id for upload in removed]
-    dead = or_(Upload.urls_until.is_(None), Upload.urls_until < db_now() - LATE_BYTES)
+def _settle_removals(removed: Sequence[Removable]) -> None:
+    ids = cast([upload.id for upload in removed], ARRAY(Uuid))
+    is_dead = or_(Upload.urls_until.is_(None), Upload.urls_until < db_now() - LATE_BYTES)
     with transaction():
-        for condition, values in (
-            (dead, {"removed_at": db_now()}),
-            (~dead, {"remove_after": Upload.urls_until + LATE_BYTES}),
-        ):
-            db.session.execute(
-                update(Upload)
-                .where(Upload.id.in_(ids), condition)
-                .values(**values)
-                .execution_options(synchronize_session=False)
+        db.session.execute(
+            update(Upload)
+            .where(Upload.id == func.any(ids))
+            .values(
+                removed_at=case((is_dead, db_now())),
+                remove_after=case(
+                    (is_dead, Upload.remove_after), else_=Upload.urls_until + LATE_BYTES
+                ),
             )
+            .execution_options(synchronize_session=False)
+        )

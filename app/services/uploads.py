@@ -14,7 +14,7 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import timedelta
 from io import BytesIO
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from sqlalchemy import CompoundSelect, Select, update
 
@@ -25,7 +25,7 @@ from app.crc32 import combine
 from app.db import db, release, transaction
 from app.errors import Invalid, Unavailable, WrongState
 from app.extensions import storage
-from app.gateways.storage import Checksums, Damaged, NoSuchUpload, Part, Stored
+from app.gateways.storage import DELETE_BATCH, Checksums, Damaged, NoSuchUpload, Part, Stored
 from app.models import Checksum, Method, Problem, Upload, UploadState
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,15 @@ MOST_PARTS = 9_900
 OUR_OWN_WITHIN = timedelta(minutes=10)
 # Requests to storage that one call keeps in flight; each waits for the network, not for us.
 IN_FLIGHT = 16
+
+
+class Removable(Protocol):
+    """What remove() needs to know of an upload: a row of these columns will do."""
+
+    id: uuid.UUID
+    key: str
+    s3_upload_id: str | None
+    etag: str | None
 
 
 @dataclass(frozen=True)
@@ -534,18 +543,21 @@ def abandon(
     )
 
 
-def remove(uploads: Sequence[Upload]) -> list[Upload]:
+def remove(uploads: Sequence[Removable]) -> list[Removable]:
     """Remove all that storage holds of these; those for which it worked. Repeatable.
 
     The multipart goes first: then a late Complete finds nothing to complete, and one that came
-    before has left an object, which goes second.
+    before has left an object, which goes second. Where we have seen that object there is no
+    multipart any more.
     """
     release()
-    begun = [upload for upload in uploads if upload.s3_upload_id]
-    done = abort([_address(upload) for upload in begun])
+    begun = [upload for upload in uploads if upload.s3_upload_id and upload.etag is None]
+    done = abort([(upload.key, upload.s3_upload_id or "") for upload in begun])
     crash.point("remove.2")
     left = {upload.key for upload, is_done in zip(begun, done, strict=True) if not is_done}
-    left |= set(storage.delete([upload.key for upload in uploads if upload.key not in left]))
+    keys = [upload.key for upload in uploads if upload.key not in left]
+    pages = [keys[at : at + DELETE_BATCH] for at in range(0, len(keys), DELETE_BATCH)]
+    left |= {key for refused in _each(pages, storage.delete) for key in refused}
     return [upload for upload in uploads if upload.key not in left]
 
 
@@ -563,6 +575,13 @@ def _abort(address: tuple[str, str]) -> bool:
     except Unavailable:
         return False
     return True
+
+
+def without_object(keys: Sequence[str]) -> list[str]:
+    """Those of these keys at which storage holds nothing. Asks storage for each."""
+    release()
+    found = _each(keys, storage.head)
+    return [key for key, stored in zip(keys, found, strict=True) if stored is None]
 
 
 def _each(items: Sequence[T], act: Callable[[T], R]) -> list[R]:

@@ -18,6 +18,8 @@ from tests.mail import ADA, addressed, pass_time, send_mail
 from tests.services.test_delivery import download, slug_of
 from tests.services.test_news import sent_days_ago
 
+# Nobody holds a transaction open while pictures are taken of all of them.
+pytestmark = pytest.mark.real_commits
 BO, CY, DI = "bo@example.org", "cy@example.org", "a.person.with.a.long.name@a-long-name.example.org"
 FILES = {
     "Interview with the director, final cut, really the last one this time.mov": b"x" * 4000,

@@ -189,9 +189,43 @@ def test_sweeps(step: str, verb: str, crasher: Crasher, sender: Sender, inside: 
             assert states == {UploadState.ABORTED}
 
 
+@pytest.mark.parametrize("step", [s for s in STEPS if s.startswith("revive.")])
+def test_reviving(step: str, crasher: Crasher, sender: Sender, inside: None) -> None:
+    for _ in range(ROUNDS):
+        sent = sender.ready(CONTENTS).set(expires_at=clock.now() - timedelta(seconds=1))
+        upkeep.expire_due()
+        assert crasher.run("revive", str(sent.id), dies_at=step) == DIED
+        assert sent.row().state is State.EXPIRED
+        assert crasher.run("revive", str(sent.id)) == 0
+        assert sent.row().state is State.READY
+        assert stored(sent) == [True] * len(CONTENTS)
+
+
+@pytest.mark.parametrize("step", ["forget.1", "drop.1", "sweep.1", "sweep.2"])
+def test_forgetting_and_dropping(step: str, crasher: Crasher, sender: Sender, inside: None) -> None:
+    verb = "forget_deleted" if step.startswith("forget.") else "drop_tombstones"
+    for _ in range(ROUNDS):
+        sent = sender.ready(CONTENTS)
+        ids = [file.upload_id for file in transfers.files_of(sent.id)]
+        transfers.delete(sent.id)
+        settle_removals()
+        with transaction():
+            long_ago = clock.now() - timedelta(days=91)
+            db.session.execute(update(Transfer).values(deleted_at=long_ago))
+            db.session.execute(update(Upload).values(removed_at=long_ago))
+        assert crasher.run(verb, dies_at=step) == DIED
+        for again in ("forget_deleted", "drop_tombstones"):
+            assert crasher.run(again) == 0
+        assert db.session.scalar(select(func.count()).where(Transfer.id == sent.id)) == 0
+        assert db.session.scalar(select(func.count()).where(Upload.id.in_(ids))) == 0
+
+
 def test_every_step_is_covered() -> None:
     """A new operation's steps need a test here."""
-    known = ("process", "archive", "unlock", "begin", "delete", "remove", "sweep", "mail")
+    known = (
+        "process", "archive", "unlock", "begin", "delete", "remove", "revive", "sweep", "forget",
+        "drop", "mail", "preview",  # the last by tests/services/test_previewing.py
+    )  # fmt: skip
     assert {step.split(".")[0] for step in STEPS} == set(known)
     for name in known:
         numbers = [int(step.split(".")[1]) for step in STEPS if step.startswith(f"{name}.")]

@@ -26,9 +26,10 @@ from app.errors import Unavailable
 from app.extensions import storage
 from app.gateways import storage as gateway
 from app.gateways.storage import Part
-from app.models import File, Heartbeat, Method, State, Transfer, Upload, UploadState
-from app.services import census, upkeep
+from app.models import Archive, File, Heartbeat, Method, State, Transfer, Upload, UploadState
+from app.services import archives, census, heartbeats, tombstones, upkeep
 from app.services.upkeep import UnreasonableShare
+from tests.factories import Sender
 
 pytestmark = [pytest.mark.real_commits, pytest.mark.usefixtures("inside")]
 PART = 8 * MIB
@@ -98,8 +99,8 @@ def bucket(app: Flask, configure: Configure, monkeypatch) -> Bucket:
 def small_pages(monkeypatch) -> None:
     """As if storage gave 7 entries a page, and the sweeps took 7 at a time."""
     monkeypatch.setattr(gateway, "PAGE_SIZE", 7)
-    monkeypatch.setattr(upkeep, "BATCH", 7)
-    monkeypatch.setattr(upkeep, "DELETE_BATCH", 7)
+    for name in ("BATCH", "EXPIRE_BATCH", "REMOVE_BATCH", "DELETE_BATCH"):
+        monkeypatch.setattr(upkeep, name, 7)
 
 
 def ago(**time: float) -> Any:
@@ -225,9 +226,9 @@ def test_f50_four_sweeps_at_once_do_everything_once(app: Flask, bucket: Bucket) 
     with ThreadPoolExecutor(4) as pool:
         counts = [sum(column) for column in zip(*pool.map(run, range(4)), strict=True)]
     # Those by rows share the work exactly; those by the bucket may each find what another removes.
-    assert counts[:4] == [60, 60, 60, 120]
-    assert counts[5] >= 60
-    assert counts[6] >= 60
+    assert counts[:6] == [60, 60, 60, 120, 120, 0]
+    assert counts[7] >= 60
+    assert counts[8] >= 60
     expired = select(Upload.key).join(File).join(Transfer).where(Transfer.state == State.EXPIRED)
     assert bucket.keys() == {upload.key for upload in live} | set(db.session.scalars(expired))
     assert bucket.open_ids() == set()
@@ -289,7 +290,7 @@ def test_one_query_for_each_page(bucket: Bucket) -> None:
         assert len(upkeep.find_orphans().orphans) == 1
     finally:
         event.remove(db.engine, "before_cursor_execute", note)
-    assert len(asked) == 3
+    assert len(asked) == 3 + 1  # and one for all complete rows
 
 
 @pytest.mark.usefixtures("small_pages")
@@ -306,7 +307,9 @@ def test_an_unreasonable_share_is_refused_and_force_overrides(
     assert done.exit_code == 1
     assert "refused to remove 12 of 56 objects" in done.output
     assert len(bucket.keys()) == 56
-    assert db.session.get(Heartbeat, "remove_orphans") is None  # it did not come to its end
+    refused = db.session.get(Heartbeat, "remove_orphans")
+    assert refused is not None
+    assert (refused.at, refused.failure_count) == (heartbeats.NEVER, 2)
     assert db.session.get(Heartbeat, "expire_due") is not None
     done = cli(app, "--force")
     assert done.exit_code == 0, done.output
@@ -366,11 +369,11 @@ def test_a_dry_run_changes_nothing_and_tells_the_truth(
         figures = [line.split()[-4:] for line in told.output.splitlines()]
         assert (states(), bucket.keys(), bucket.open_ids()) == before
         counts = [one.look(lambda *_: None).count for one in census.SWEEPS]
-        assert counts == [8, 9, 11, removable, 4, 3, 15]
+        assert counts == [8, 9, 11, removable, removable, 0, 4, 3, 15]
         assert figures[3][-2:] == [f"{6 * (PART + 1) + (removable - 6) * 3:,}", "bytes"]
-        assert figures[6][-3:] == ["15", "45", "bytes"]
+        assert figures[8][-3:] == ["15", "45", "bytes"]
     assert [one.run() for one in census.SWEEPS] == counts
-    assert [one.look(lambda *_: None).count for one in census.SWEEPS] == [0] * 7
+    assert [one.look(lambda *_: None).count for one in census.SWEEPS] == [0] * 9
 
 
 def test_a_dry_run_says_what_would_be_refused(app: Flask, bucket: Bucket) -> None:
@@ -510,3 +513,151 @@ def test_f25_a_sweep_does_not_hinder_a_slow_upload(bucket: Bucket) -> None:
     storage.finish_upload(upload.key, upload.s3_upload_id or "", [Part(1, 3, held[0].etag)])
     assert upkeep.remove_orphans(force=True) == 0
     assert bucket.keys() == {upload.key}
+
+
+# -- at scale, and with zips -------------------------------------------------------------------
+
+
+def many(count: int, state: State, **values: Any) -> None:
+    """So many transfers of one file each, whose bytes have gone already or never mattered."""
+    ids = [(uuid.uuid4(), uuid.uuid4()) for _ in range(count)]
+    stamps = {"ready_at": ago(days=9), "expires_at": ago(days=1)} | values
+    transfers = [
+        {
+            "id": one,
+            "slug": secrets.token_urlsafe(24),
+            "owner_token_hash": b"x" * 32,
+            "state": state,
+            **stamps,
+        }
+        for one, _ in ids
+    ]
+    uploads = [
+        {
+            "id": one,
+            "key": f"{config.settings.s3_prefix}{secrets.token_hex(20)}",
+            "token": "t",
+            "method": Method.SINGLE,
+            "size": 3,
+            "part_size": PART,
+            "state": UploadState.COMPLETE,
+            "etag": "e",
+        }
+        for _, one in ids
+    ]
+    files = [
+        {"transfer_id": one, "upload_id": other, "position": 0, "path": "a"} for one, other in ids
+    ]
+    with transaction():
+        for table, made in ((Transfer, transfers), (Upload, uploads), (File, files)):
+            db.session.execute(insert(table), made)
+
+
+def test_goal_7_ten_thousand_at_once_through_all_of_their_end(bucket: Bucket) -> None:
+    """Expired, deleted, removed, forgotten and dropped, each of it in seconds."""
+    many(10_000, State.READY)
+    live = rows(bucket, State.READY, 5)
+    took: dict[str, float] = {}
+
+    def timed(sweep: Callable[[], int], expected: int) -> None:
+        began = time.monotonic()
+        assert sweep() == expected
+        took[sweep.__name__] = time.monotonic() - began
+
+    def pass_by(table: Any, over: str, **values: Any) -> None:
+        with transaction():
+            db.session.execute(table.__table__.update().where(table.state == over), values)
+
+    timed(upkeep.expire_due, 10_000)
+    pass_by(Transfer, "EXPIRED", expired_at=ago(days=9))
+    timed(upkeep.delete_expired, 10_000)
+    timed(upkeep.remove_bytes, 10_000)
+    timed(tombstones.forget_deleted, 10_000)
+    pass_by(Transfer, "DELETED", deleted_at=ago(days=91))
+    pass_by(Upload, "ABORTED", removed_at=ago(days=91))
+    timed(tombstones.drop_tombstones, 10_000)
+    assert states() == {State.READY: 5}
+    assert db.session.scalar(select(func.count()).select_from(Upload)) == 5
+    assert bucket.keys() == {upload.key for upload in live}
+    assert max(took.values()) < 60, took
+
+
+def test_f49_keys_that_storage_refuses_to_delete_keep_no_other_and_zips_go_too(
+    bucket: Bucket, sender: Sender, monkeypatch
+) -> None:
+    """DeleteObjects answers 200 and names what it kept; here one file's and one zip's."""
+    sent = [sender.ready({"a": b"1", "b": b"22"}).zip() for _ in range(3)]
+    assert len(bucket.keys()) == 9
+    for one in sent:
+        one.set(state=State.EXPIRED, expired_at=ago(days=9))
+    assert upkeep.delete_expired() == 3
+    zips = dict(
+        db.session.execute(select(Archive.transfer_id, Upload.key).join(Archive.upload)).all()
+    )
+    kept = {zips[sent[0].id], min(bucket.keys() - set(zips.values()))}
+    with transaction():
+        db.session.execute(Upload.__table__.update().values(urls_until=ago(hours=1)))
+    ask = BaseClient._make_api_call
+
+    def refuse(client: Any, operation: str, given: dict[str, Any]) -> Any:
+        if operation != "DeleteObjects":
+            return ask(client, operation, given)
+        wanted = given["Delete"]["Objects"]
+        given["Delete"]["Objects"] = [one for one in wanted if one["Key"] not in kept]
+        errors = [{"Key": key, "Code": "AccessDenied"} for key in kept]
+        return ask(client, operation, given) | {"Errors": errors}
+
+    with monkeypatch.context() as unwilling:
+        unwilling.setattr(BaseClient, "_make_api_call", refuse)
+        assert upkeep.remove_bytes() == 7
+    assert bucket.keys() == kept
+    unsettled = select(Upload.key).where(Upload.removed_at.is_(None))
+    assert set(db.session.scalars(unsettled)) == kept
+    with transaction():
+        db.session.execute(
+            Upload.__table__.update().where(Upload.key.in_(kept)), {"remove_after": ago(seconds=1)}
+        )
+    assert upkeep.remove_bytes() == 2
+    assert bucket.keys() == set()
+
+
+def test_f25_no_sweep_touches_a_zip_that_is_being_made_or_kept(
+    bucket: Bucket, sender: Sender
+) -> None:
+    """F21, F50, F51 of zips: their objects and multiparts have rows like all others."""
+    made = sender.ready({"a": b"1", "b": b"22"}).zip()
+    kept = sender.ready({"a": b"1", "b": b"22"}).zip()
+    kept.set(state=State.EXPIRED, expired_at=ago(days=1))
+    begun = sender.ready({"a": b"1", "b": b"22"})
+    archives.request(begun.id)
+    wanted = archives.find(begun.id)
+    assert wanted is not None
+    archives._begin(wanted.upload)
+    stray = storage.begin_upload(wanted.upload.key, "t")  # an answer that was lost
+    before = bucket.keys()
+    for one in census.SWEEPS:
+        one.run()
+    assert bucket.keys() == before
+    assert wanted.upload.s3_upload_id in bucket.open_ids()
+    assert stray not in bucket.open_ids()
+    archives.build(str(begun.id))
+    for one in (made, begun):
+        assert archives.find_made(one.id) is not None
+    found = archives.find_made(kept.id)
+    assert found is not None
+    assert storage.head(found.key) is not None
+
+
+def test_f22_a_zip_that_is_being_made_ends_with_its_transfer(
+    bucket: Bucket, sender: Sender
+) -> None:
+    sent = sender.ready({"a": b"1", "b": b"22"})
+    archives.request(sent.id)
+    wanted = archives.find(sent.id)
+    assert wanted is not None
+    archives._begin(wanted.upload)
+    sent.set(state=State.EXPIRED, expired_at=ago(days=9))
+    assert upkeep.delete_expired() == 1
+    archives.build(str(sent.id))
+    assert upkeep.remove_bytes() == 3
+    assert (bucket.keys(), bucket.open_ids()) == (set(), set())

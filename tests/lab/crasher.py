@@ -11,6 +11,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
 DIED = 137
@@ -44,7 +45,17 @@ class Crasher:
 
 
 def _verbs() -> dict[str, Callable[..., Any]]:
-    from app.services import archives, checking, outbox, transfers, unlocking, upkeep, uploads
+    from app import clock
+    from app.services import (
+        archives,
+        checking,
+        outbox,
+        tombstones,
+        transfers,
+        unlocking,
+        upkeep,
+        uploads,
+    )
 
     def begin(transfer_id: str) -> None:
         transfer = transfers.of_id(uuid.UUID(transfer_id))
@@ -53,6 +64,10 @@ def _verbs() -> dict[str, Callable[..., Any]]:
             for file in transfers.files_of(transfer.id)
         ]
         transfers.sign_parts(transfer, wanted, 0)
+
+    def revive(transfer_id: str) -> None:
+        transfer = transfers.of_id(uuid.UUID(transfer_id))
+        transfers.edit(transfer, {"expires_at": clock.now() + timedelta(days=1)})
 
     return {
         "begin": begin,
@@ -63,6 +78,9 @@ def _verbs() -> dict[str, Callable[..., Any]]:
         "expire_due": upkeep.expire_due,
         "delete_expired": upkeep.delete_expired,
         "delete_abandoned": upkeep.delete_abandoned,
+        "revive": revive,
+        "forget_deleted": tombstones.forget_deleted,
+        "drop_tombstones": tombstones.drop_tombstones,
         "remove_bytes": upkeep.remove_bytes,
         "send_mail": outbox.send_due,
     }

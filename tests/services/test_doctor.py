@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 from app import clock, jobs
 from app.db import db, transaction
 from app.models import Heartbeat
-from app.services import doctor, upkeep
+from app.services import doctor, heartbeats
 
 
 def test_f40_the_default_fits_and_too_much_is_refused(app: Flask, configure: Callable) -> None:
@@ -23,10 +23,10 @@ def test_f40_the_default_fits_and_too_much_is_refused(app: Flask, configure: Cal
 
 
 def test_f52_a_sweep_that_stopped_coming_is_seen(client: FlaskClient, inside: None) -> None:
-    sweeps = [job.name.removeprefix("upkeep.") for _, job in jobs.SCHEDULE]
+    sweeps = [heartbeats.name_of(job) for _, job in jobs.SCHEDULE]
     assert doctor.late_sweeps() == sweeps
     for name in sweeps:
-        upkeep.note_run(name)
+        heartbeats.note_run(name)
     assert doctor.late_sweeps() == []
     assert client.get("/ready").json["checks"]["sweeps"] == "OK"
     with transaction():

@@ -16,7 +16,7 @@ from app.extensions import queue, storage
 from app.gateways.queue import JobQueue
 from app.gateways.storage import NoSuchUpload
 from app.models import Heartbeat, State, Transfer, Upload
-from app.services import transfers, upkeep
+from app.services import heartbeats, transfers, upkeep
 from tests.factories import Sender, put
 
 pytestmark = pytest.mark.usefixtures("inside")
@@ -37,7 +37,7 @@ def test_due_transfers_expire_and_others_do_not(sender: Sender) -> None:
 
 
 def test_many_due_transfers_expire_in_batches(monkeypatch) -> None:
-    monkeypatch.setattr(upkeep, "BATCH", 7)
+    monkeypatch.setattr(upkeep, "EXPIRE_BATCH", 7)
     with transaction():
         db.session.execute(
             insert(Transfer),
@@ -199,7 +199,7 @@ def swept(environ: dict[str, str]) -> None:
         known.delete(key)
     known.close()
     for _, job in jobs.SCHEDULE:
-        upkeep.note_run(job.name.removeprefix("upkeep."))
+        heartbeats.note_run(heartbeats.name_of(job))
 
 
 def test_f32_a_reminder_that_was_lost_is_missed_within_fifteen_seconds(

@@ -90,6 +90,4 @@ def test_a_finding_tells_all_there_is_to_know(sender: Sender, environ: dict[str,
     assert "no transfer" in explain(Truth(environ), "00000000-0000-0000-0000-000000000000")
     lab: Any = SimpleNamespace(environ=environ, truth=Truth(environ))
     assert "INIT" in tell_row(lab, str(sent.id))
-    assert re.search(
-        r"sweep \d+, default \d+, early \d+, removal \d+.*; workers: ", tell_queue(lab)
-    )
+    assert re.search(r"sweep \d+, default \d+.*; workers: ", tell_queue(lab))

@@ -81,6 +81,8 @@ class World:
         for key in self.redis.keys("*"):
             found.append(key)
             kind = self.redis.type(key).decode()
+            if kind == "none":  # It has just ended.
+                continue
             value: Any = {
                 "string": lambda key: [self.redis.get(key)],
                 "hash": lambda key: [v for pair in self.redis.hgetall(key).items() for v in pair],

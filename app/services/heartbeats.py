@@ -1,0 +1,128 @@
+"""When each sweep last came to its end, what it did, and how often it has failed since.
+
+A sweep that stopped coming must be seen, and so must one that comes and fails.
+"""
+
+import functools
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import inf
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from app import jobs
+from app.clock import db_now
+from app.db import db, discard, release, transaction
+from app.models import Heartbeat
+
+log = logging.getLogger(__name__)
+
+# In the row of a sweep that has failed and never come to its end. Endlessly long ago for older
+# code too, which knows no row without an instant.
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+# What did nothing, and took no longer, is not worth a line at the usual log level.
+QUICK_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a sweep of the schedule is doing."""
+
+    name: str
+    interval_seconds: int
+    # When it last came to its end; how many it dealt with then, and how long that took.
+    at: datetime | None
+    age_seconds: float
+    count: int | None
+    seconds: float | None
+    # How often it has failed since.
+    failure_count: int
+
+
+def name_of(job: jobs.Job) -> str:
+    """What a job's sweep is called in its row, and to people."""
+    return job.name.rpartition(".")[2]
+
+
+def noted(sweep: Callable[..., int]) -> Callable[..., int]:
+    """Note when the sweep came to its end, and what it did; or that it failed."""
+
+    @functools.wraps(sweep)
+    def run(*given: Any, **named: Any) -> int:
+        began = time.monotonic()
+        try:
+            done = sweep(*given, **named)
+        except Exception:
+            _note_failure(sweep.__name__)
+            raise
+        if not jobs.stopping.is_set():
+            seconds = time.monotonic() - began
+            note_run(sweep.__name__, done, seconds)
+            level = logging.INFO if done or seconds > QUICK_SECONDS else logging.DEBUG
+            log.log(level, "%s dealt with %d in %.1f s", sweep.__name__, done, seconds)
+        return done
+
+    return run
+
+
+def note_run(name: str, count: int = 0, seconds: float = 0.0) -> None:
+    """Record that this sweep has just come to its end."""
+    done = {"at": db_now(), "last_count": count, "seconds": seconds, "failure_count": 0}
+    with transaction():
+        _write(name, fresh=done, known=done)
+
+
+def count_of(name: str) -> int | None:
+    """What the last run of this name has counted; None if there was none."""
+    count = db.session.scalar(select(Heartbeat.last_count).where(Heartbeat.name == name))
+    release()
+    return count
+
+
+def runs() -> list[Run]:
+    """Each sweep of the schedule, in its order."""
+    age = func.extract("epoch", db_now() - Heartbeat.at)
+    rows = db.session.execute(
+        select(Heartbeat, age).execution_options(populate_existing=True)
+    ).all()
+    release()
+    noted_as = {row.name: (row, float(ago)) for row, ago in rows}
+    return [_run(seconds, name_of(job), noted_as) for seconds, job in jobs.SCHEDULE]
+
+
+def _run(seconds: int, name: str, noted_as: dict[str, tuple[Heartbeat, float]]) -> Run:
+    row, ago = noted_as.get(name, (None, inf))
+    if row is None:
+        return Run(name, seconds, None, inf, None, None, 0)
+    if row.at == NEVER:
+        return Run(name, seconds, None, inf, None, None, row.failure_count)
+    return Run(name, seconds, row.at, ago, row.last_count, row.seconds, row.failure_count)
+
+
+def _note_failure(name: str) -> None:
+    """Count it. Whatever made the sweep fail may be in our way as well, and is told either way."""
+    try:
+        discard()
+        with transaction():
+            _write(
+                name,
+                fresh={"at": NEVER, "failure_count": 1},
+                known={"failure_count": Heartbeat.failure_count + 1},
+            )
+    except Exception as error:
+        log.warning("could not note that %s failed: %s", name, type(error).__name__)
+
+
+def _write(name: str, *, fresh: dict[str, Any], known: dict[str, Any]) -> None:
+    """Write the sweep's row: a new one, or into the one there is."""
+    db.session.execute(
+        insert(Heartbeat)
+        .values(name=name, **fresh)
+        .on_conflict_do_update(index_elements=["name"], set_=known)
+        .execution_options(synchronize_session=False)
+    )

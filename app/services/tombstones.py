@@ -1,0 +1,190 @@
+"""What is left of a deleted transfer, and for how long.
+
+Its row stays as a tombstone, so that its link can say "deleted" and figures stay true. What people
+wrote goes within minutes; the row, and those of its uploads, when it is old and no byte is left.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Text, and_, cast, delete, or_, select, update
+
+from app import crash
+from app.clock import db_now
+from app.config import settings
+from app.db import db
+from app.models import (
+    AbuseReport,
+    Archive,
+    Download,
+    File,
+    Preview,
+    State,
+    Transfer,
+    Upload,
+)
+from app.services import audit
+from app.services.heartbeats import noted
+from app.services.upkeep import BATCH, DELETE_BATCH, Tell, in_batches, untold
+
+
+@noted
+def forget_deleted(tell: Tell = untold) -> int:
+    """Job: of DELETED transfers nothing stays that a person wrote, or could be known by.
+
+    What is quarantined or has an open report keeps it until that is over: it is all the operator
+    has to judge by.
+    """
+    return in_batches(_forget, DELETE_BATCH, tell)
+
+
+@noted
+def drop_tombstones(tell: Tell = untold) -> int:
+    """Job: rows of transfers that were deleted long ago go, and of uploads that nobody has.
+
+    Never while bytes may still be there, nor while a report of the transfer is open.
+    """
+    count = in_batches(_drop_transfers, DELETE_BATCH, tell)
+    crash.point("drop.1")
+    in_batches(_drop_uploads, BATCH, untold)
+    return count
+
+
+# -- what each looks for; census.py counts by the same words -----------------------------------
+
+
+def is_to_forget() -> ColumnElement[bool]:
+    """The condition that a transfer is deleted, and that nobody needs to know what it was."""
+    return and_(Transfer.state == State.DELETED, is_not_needed())
+
+
+def is_not_needed() -> ColumnElement[bool]:
+    """The condition that what a transfer holds may be forgotten as soon as it is deleted."""
+    return and_(
+        Transfer.forgotten_at.is_(None),
+        Transfer.quarantined_at.is_(None),
+        ~_has_open_report(),
+    )
+
+
+def is_over() -> ColumnElement[bool]:
+    """The condition that a tombstone has stood long enough, and that no bytes are left under it."""
+    return and_(
+        Transfer.state == State.DELETED,
+        Transfer.deleted_at <= _long_ago(),
+        ~_has_bytes(File),
+        ~_has_bytes(Archive),
+        ~_has_open_report(),
+    )
+
+
+def _is_nobodys() -> ColumnElement[bool]:
+    """Uploads are given up in many ways; all of them end like this."""
+    return and_(
+        Upload.removed_at <= _long_ago(),
+        ~select(File.id).where(File.upload_id == Upload.id).exists(),
+        ~select(Archive.transfer_id).where(Archive.upload_id == Upload.id).exists(),
+        ~select(Preview.file_id)
+        .where(or_(Preview.thumbnail_id == Upload.id, Preview.picture_id == Upload.id))
+        .exists(),
+    )
+
+
+def _has_bytes(owner: type[File] | type[Archive]) -> ColumnElement[bool]:
+    return (
+        select(Upload.id)
+        .where(
+            owner.transfer_id == Transfer.id,
+            Upload.id == owner.upload_id,
+            Upload.removed_at.is_(None),
+        )
+        .exists()
+    )
+
+
+def _has_open_report() -> ColumnElement[bool]:
+    return (
+        select(AbuseReport.id)
+        .where(AbuseReport.transfer_id == Transfer.id, AbuseReport.handled_at.is_(None))
+        .exists()
+    )
+
+
+def _long_ago() -> ColumnElement[Any]:
+    return db_now() - timedelta(days=settings.tombstones_in_days)
+
+
+# -- how ---------------------------------------------------------------------------------------
+
+
+def _forget() -> int:
+    found = (
+        select(Transfer.id)
+        .where(is_to_forget())
+        .limit(DELETE_BATCH)
+        .with_for_update(skip_locked=True)
+        # A CTE is evaluated once; a plain subquery may be run again and lock more than the limit.
+        .cte("found")
+    )
+    forgotten = db.session.scalars(
+        update(Transfer)
+        .where(Transfer.id.in_(select(found.c.id)))
+        .values(
+            title="",
+            message="",
+            password_hash=None,
+            address_hash=None,
+            forgotten_at=db_now(),
+        )
+        .returning(Transfer.id)
+        .execution_options(synchronize_session=False)
+    ).all()
+    crash.point("forget.1")
+    # A path is never empty, and no other file of its transfer has the same.
+    nameless = {"path": cast(File.id, Text), "content_type": "", "modified_at": None}
+    # Addresses that were mailed to go later (news.py): the limits of mail are counted by them, and
+    # whoever deletes what he has sent must not be free to mail more.
+    for row, values in ((File, nameless), (Download, {"visitor_hash": None})):
+        db.session.execute(
+            update(row)
+            .where(row.transfer_id.in_(forgotten))
+            .values(**values)
+            .execution_options(synchronize_session=False)
+        )
+    audit.note_all("forget", forgotten)
+    return len(forgotten)
+
+
+def _drop_transfers() -> int:
+    """What belongs to them goes along, by the foreign keys; their uploads are nobody's then."""
+    over = (
+        select(Transfer.id)
+        .where(is_over())
+        .limit(DELETE_BATCH)
+        .with_for_update(skip_locked=True)
+        .cte("over")
+    )
+    dropped = db.session.scalars(
+        delete(Transfer)
+        .where(Transfer.id.in_(select(over.c.id)))
+        .returning(Transfer.id)
+        .execution_options(synchronize_session=False)
+    ).all()
+    audit.note_all("drop", dropped)
+    return len(dropped)
+
+
+def _drop_uploads() -> int:
+    over = (
+        select(Upload.id)
+        .where(_is_nobodys())
+        .limit(BATCH)
+        .with_for_update(skip_locked=True)
+        .cte("over")
+    )
+    dropped = db.session.execute(
+        delete(Upload)
+        .where(Upload.id.in_(select(over.c.id)))
+        .execution_options(synchronize_session=False)
+    )
+    return dropped.rowcount

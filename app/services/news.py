@@ -22,13 +22,15 @@ from app.models import (
     State,
     Transfer,
 )
-from app.services import delivery, upkeep
+from app.services import delivery
+from app.services.heartbeats import noted
 
 BATCH = 1000
 # What is kept of mails, and of the addresses of a transfer that was deleted.
 FORGOTTEN_AFTER = timedelta(days=30)
 
 
+@noted
 def queue_news() -> int:
     """Job: queue reminders and warnings that are due, and forget what is old; how many mails."""
     count = 0
@@ -36,7 +38,6 @@ def queue_news() -> int:
         for news in (_unannounced, _unsent, _reminders, _nobody_downloaded, _expires_soon):
             count += _in_batches(news)
     _forget()
-    upkeep.note_run("news.queue_news")
     return count
 
 

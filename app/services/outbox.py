@@ -22,7 +22,8 @@ from app.db import db, discard, release, transaction
 from app.extensions import mailer
 from app.gateways.mailer import Fate, Line, Outcome
 from app.models import MailKind, MailState, OutboxMail, Recipient
-from app.services import delivery, letters, mail_links, shares, upkeep
+from app.services import delivery, letters, mail_links, shares
+from app.services.heartbeats import noted
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ SUSPECT = 3
 _UNASKED = [*delivery.TO_RECIPIENT, MailKind.CODE]
 
 
+@noted
 def send_due() -> int:
     """Job: hand over every mail that is due; how many were taken. Repeatable at any time.
 
@@ -53,7 +55,6 @@ def send_due() -> int:
         if not is_done:
             jobs.SEND_MAIL.later()
             break
-    upkeep.note_run("outbox.send_due")
     return count
 
 

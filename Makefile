@@ -10,13 +10,16 @@ WITH_DATABASE := $(BIN)/python -m embedded.with_services postgres --
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate $(u)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test again check lint layers migrations types js bench lock migrate clean python tools browser audit
+.PHONY: help run flask test again check lint layers migrations types js bench lock migrate clean python tools browser audit
 
 help: ## list these
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: python ## set up and start everything; PORT=... and BEELINE_VAR=... are honoured
 	@exec $(BIN)/python -m embedded.runner --follow-parent
+
+flask: python ## a command beside what `make run` runs; c="keys list"
+	@exec $(BIN)/python -m embedded.beside flask $(c)
 
 test: python tools browser ## check, then every test; T=tests/some/test_file.py for one, at once
 ifdef T

@@ -12,6 +12,7 @@ is started then.
 
 import argparse
 import contextlib
+import json
 import os
 import re
 import select
@@ -29,7 +30,7 @@ from embedded.parent import Parent
 from embedded.ports import is_free, reserve, status_of, usual_or_free
 from embedded.process import Command, Process
 from embedded.services import Service
-from embedded.var import Refused, Var
+from embedded.var import ENVIRONMENT, Refused, Var, write_private
 
 ROOT = Path(__file__).resolve().parent.parent
 USUAL_WEB_PORT = 8000
@@ -226,6 +227,7 @@ class Runner:
             except StopAsked:
                 pass
             finally:
+                (var.path / ENVIRONMENT).unlink(missing_ok=True)
                 self._stop()
 
     def _start(self, var: Var) -> None:
@@ -237,6 +239,7 @@ class Runner:
             self._start_service(service)
         port = asked or usual_or_free(USUAL_WEB_PORT)
         self._env = self._app_environment(var, port)
+        write_private(var.path / ENVIRONMENT, json.dumps(self._env))
         self._release()
         for line in self._lines:
             if line.name != RELEASE:

@@ -17,6 +17,8 @@ SECRETS = {
     "S3_SECRET_ACCESS_KEY": 30,
 }
 LEFTOVERS_LIMIT_SECONDS = 10.0
+# What the processes of a running Beeline are told, for commands beside it (embedded/beside.py).
+ENVIRONMENT = "environment.json"
 
 
 class Refused(Exception):

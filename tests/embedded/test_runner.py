@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import stat
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -95,6 +96,24 @@ def test_all_starts_in_order_and_the_apps_stop_before_what_they_use(start: Start
     assert time.monotonic() - began < 5
     assert program.text.count("Beeline is ready") == 1
     assert program.text.index("finished what was begun") < program.text.index("ready to exit")
+    program.assert_nothing_is_left()
+
+
+def test_a_command_runs_beside_it_and_only_while_it_runs(start: Start, tmp_path: Path) -> None:
+    ask = "import os; print(os.environ['PORT'], os.environ['BASE_URL'])"
+    command = [sys.executable, "-m", "embedded.beside", sys.executable, "-c", ask]
+    env = os.environ | {"BEELINE_VAR": str(tmp_path / "var")}
+    program = start("worker: python worker.py", BASE_URL="")
+    program.line_with("working")
+    kept = tmp_path / "var" / "environment.json"
+    assert kept.stat().st_mode & 0o077 == 0
+    told = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    assert "http://127.0.0.1:" in told
+    program.send(signal.SIGTERM)
+    assert program.exit_code() == 0
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "make run" in done.stdout
     program.assert_nothing_is_left()
 
 

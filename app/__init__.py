@@ -14,7 +14,17 @@ from app import browsers, cli, config, doors, logs, models, patience, problems
 from app.api import downloads, senders, status, transfers
 from app.db import db, end_session
 from app.extensions import csrf, mailer, migrate, queue, storage
-from app.pages import command_line, home, mail_links, preview, qr_code, report, transfer, view
+from app.pages import (
+    command_line,
+    home,
+    mail_links,
+    manage,
+    preview,
+    qr_code,
+    report,
+    transfer,
+    view,
+)
 
 __all__ = ["create_app", "models"]
 
@@ -58,6 +68,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     app.register_blueprint(qr_code.bp)
     app.register_blueprint(report.bp)
     app.register_blueprint(mail_links.bp)
+    app.register_blueprint(manage.bp)
     # The API takes no cookies, only its own key, so there is nothing for another site to abuse.
     csrf.exempt(transfers.bp)
     csrf.exempt(senders.bp)

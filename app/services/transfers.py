@@ -492,7 +492,7 @@ def remove_file(transfer: Transfer, file_id: uuid.UUID) -> None:
         jobs.REMOVE_BYTES.later()
 
 
-def edit(transfer: Transfer, changes: dict[str, Any]) -> Transfer:
+def edit(transfer: Transfer, changes: dict[str, Any], *conditions: ColumnElement[bool]) -> Transfer:
     """Change title, message, expires_at, max_downloads, password; only those in `changes`.
 
     A changed password locks out whoever had opened it with the former one, and those who have
@@ -509,6 +509,7 @@ def edit(transfer: Transfer, changes: dict[str, Any]) -> Transfer:
     statement = update(Transfer).where(
         Transfer.id == transfer.id,
         Transfer.quarantined_at.is_(None),
+        *conditions,
         or_(
             Transfer.state.in_([State.INIT, State.PROCESSING]),
             (Transfer.state == State.READY) & (Transfer.expires_at > db_now()),

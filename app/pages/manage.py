@@ -127,11 +127,14 @@ def _touched(said: dict[str, str], marks: dict[str, str]) -> dict[str, str]:
 def extend_transfer(word: str) -> AnyResponse:
     """More time, and more downloads where they are used up; brings back what has expired."""
     transfer = managing.opened(word)
+    had_ended = managing.view(transfer).has_ended
     try:
         managing.extend(transfer)
     except AppError as error:
         return _refused(word, transfer, "now", error)
-    return _done(word, transfer, "There is more time.", "now", "details", "send")
+    # Where the other forms were there before, what is being typed in them stays.
+    others = ["details", "send", "news", "people"] if had_ended else []
+    return _done(word, transfer, "There is more now.", "now", *others)
 
 
 @bp.post("/recipients")

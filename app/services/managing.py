@@ -28,7 +28,15 @@ from app.models import (
     Transfer,
     UploadState,
 )
-from app.services import archives, delivery, extension_requests, mail_links, senders, transfers
+from app.services import (
+    archives,
+    delivery,
+    extension_requests,
+    mail_links,
+    senders,
+    shares,
+    transfers,
+)
 from app.services.transfers import files_of, of_id, refuse_blocked
 
 # What a page lists at most of a transfer's files, and of the days on which it was downloaded.
@@ -57,11 +65,7 @@ class Person:
     download_count: int
     # What happened, in the order in which it did.
     events: Sequence[tuple[str, datetime]]
-
-    @property
-    def may_be_mailed(self) -> bool:
-        """Whether "mail again" could do anything."""
-        return self.state not in ("revoked", "unconfirmed", "waiting")
+    may_be_mailed: bool
 
 
 @dataclass(frozen=True)
@@ -185,7 +189,7 @@ def view(transfer: Transfer) -> Managed:
         file_count=len(files),
         total_size=sum(file.size for file in files),
         checked_count=sum(file.upload.state is UploadState.COMPLETE for file in files),
-        people=_people(row.id),
+        people=_people(row.id, now),
         days=_days(row.id),
         questions=extension_requests.of_transfer(row.id),
         zip=archives.progress(row.id) if state == "ready" and len(files) > 1 else None,
@@ -212,17 +216,18 @@ def _kept_until(row: Transfer) -> datetime:
     return (row.expired_at or row.expires_at) + timedelta(days=settings.grace_in_days)
 
 
-def _people(transfer_id: uuid.UUID) -> list[Person]:
+def _people(transfer_id: uuid.UUID, now: datetime) -> list[Person]:
     counted = db.session.execute(
         select(Download.recipient_id, func.count().label("number"))
         .where(Download.transfer_id == transfer_id, Download.recipient_id.is_not(None))
         .group_by(Download.recipient_id)
     )
     counts = {row.recipient_id: row.number for row in counted}
-    return [_person(one, counts.get(one.id, 0)) for one in delivery.recipients_of(transfer_id)]
+    found = delivery.recipients_of(transfer_id)
+    return [_person(one, counts.get(one.id, 0), now) for one in found]
 
 
-def _person(one: Recipient, download_count: int) -> Person:
+def _person(one: Recipient, download_count: int, now: datetime) -> Person:
     happened = (
         ("Mailed", one.sent_at),
         ("Link opened", one.opened_at),
@@ -231,8 +236,17 @@ def _person(one: Recipient, download_count: int) -> Person:
         ("Taken back", one.revoked_at),
     )
     events = sorted(((what, at) for what, at in happened if at is not None), key=lambda e: e[1])
-    state = delivery.state_of(one)
-    return Person(one.id, one.email, state, one.failure, download_count, events)
+    # Not before the hour is over in which nobody is mailed twice.
+    is_long_ago = one.asked_at is not None and one.asked_at <= now - shares.HOUR
+    return Person(
+        id=one.id,
+        email=one.email,
+        state=delivery.state_of(one),
+        failure=one.failure,
+        download_count=download_count,
+        events=events,
+        may_be_mailed=is_long_ago and one.revoked_at is None,
+    )
 
 
 def _days(transfer_id: uuid.UUID) -> list[tuple[date, int]]:

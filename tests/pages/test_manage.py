@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from sqlalchemy import update
 
 from app import clock
+from app.db import db, transaction
+from app.models import Recipient
+from app.redaction import redacted
 from app.services import mail_links, upkeep
 from tests.factories import Sender, Sent
 from tests.lab.mailserver import MailServer
@@ -127,6 +131,12 @@ def test_no_other_word_opens_any_of_it_and_all_look_like_an_unknown_one(
     unknown = browser.get(f"/m/{uuid.uuid4()}.{'x' * 43}").text
     assert told == {re.sub(r"<code>\w+</code>", "", unknown)}
     assert sent.show() == before
+
+
+def test_the_word_is_in_no_log(sender: Sender) -> None:
+    sent = sender.create()
+    for path in (page_of(sent), f"{page_of(sent)}/recipients/{sent.id}/mail"):
+        assert sent.json["owner_token"] not in redacted(f"GET {path} HTTP/1.1")
 
 
 def test_guessing_is_limited(
@@ -398,6 +408,9 @@ def test_one_click_brings_back_what_has_expired(
     answer = press(browser, sent, "/extend", htmx)
     assert answer.status_code == (200 if htmx else 303)
     assert sent.row().state == "READY"
+    # What is being typed is not taken away by more time for what had not ended.
+    more = press(browser, sent, "/extend", True)
+    assert re.findall(r'<section[^>]* id="manage-(\w+)"', more.text) == ["now"]
     assert 'id="m-title"' in (answer.text if htmx else open_page(browser, sent))
 
 
@@ -515,9 +528,17 @@ def test_a_recipient_is_taken_back_and_mailed_again(
     bob, _ = sent.show()["recipients"]
     page = open_page(browser, sent)
     assert page.count("Mailed <time") == 2
+    assert "Mail again" not in page
     again = press(browser, sent, f"/recipients/{bob['id']}/mail")
     assert again.status_code == 409
     assert "within the last hour" in again.text
+    with browser.application.app_context(), transaction():
+        ago = clock.now() - timedelta(hours=2)
+        db.session.execute(update(Recipient).values(asked_at=ago, sent_at=ago))
+    assert open_page(browser, sent).count(">Mail again</button>") == 2
+    assert press(browser, sent, f"/recipients/{bob['id']}/mail", True).status_code == 200
+    send_mail(browser.application)
+    assert len(mail.to(BOB)) == 2
     answer = press(browser, sent, f"/recipients/{bob['id']}/revoke", True)
     assert answer.status_code == 200
     assert "Taken back" in answer.text

@@ -18,7 +18,7 @@ from app.config import settings
 from app.doors import codes_limit, limit_unknown, limiter
 from app.errors import AppError, Gone, Invalid, NotFound
 from app.inputs import Inputs
-from app.models import MailKind
+from app.models import MailKind, Transfer
 from app.pages.view import is_htmx, typed
 from app.services import delivery, mail_links, managing, transfers
 
@@ -241,7 +241,7 @@ def delete_transfer(word: str) -> AnyResponse:
 # -- answers -------------------------------------------------------------------------------------
 
 
-def _done(word: str, transfer: Any, words: str, *regions: str) -> AnyResponse:
+def _done(word: str, transfer: Transfer, words: str, *regions: str) -> AnyResponse:
     """What has changed, to htmx; else back to the page, which says it once."""
     if is_htmx():
         shown = managing.view(transfer)
@@ -250,7 +250,9 @@ def _done(word: str, transfer: Any, words: str, *regions: str) -> AnyResponse:
     return redirect(url_for(".show_transfer", word=word), 303)
 
 
-def _refused(word: str, transfer: Any, region: str, error: AppError, **words: Any) -> AnyResponse:
+def _refused(
+    word: str, transfer: Transfer, region: str, error: AppError, **words: Any
+) -> AnyResponse:
     """The form again with what was typed, and why it was not done; raises what has no form."""
     if isinstance(error, NotFound) or error.details.get("reason") == "deleted":
         raise error
@@ -275,7 +277,7 @@ def _regions(
     return answer
 
 
-def _page(word: str, transfer: Any, status: int = 200, **words: Any) -> Response:
+def _page(word: str, transfer: Transfer, status: int = 200, **words: Any) -> Response:
     shown = managing.view(transfer)
     answer = make_response(
         render_template("pages/manage.html", **_context(word, shown), **words), status

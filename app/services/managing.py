@@ -26,6 +26,7 @@ from app.models import (
     Recipient,
     State,
     Transfer,
+    Upload,
     UploadState,
 )
 from app.services import (
@@ -178,26 +179,41 @@ def view(transfer: Transfer) -> Managed:
         .where(Transfer.id == transfer.id)
         .execution_options(populate_existing=True)
     ).one()
-    files = files_of(row.id, with_previews=True)
+    file_count, total_size, checked_count = _sums(row.id)
     state = _state_of(row, now)
     later = now + timedelta(days=settings.default_expires_in_days)
     return Managed(
         transfer=row,
         state=state,
         link=links.transfer_url(row.slug),
-        files=files[:MOST_FILES_SHOWN],
-        file_count=len(files),
-        total_size=sum(file.size for file in files),
-        checked_count=sum(file.upload.state is UploadState.COMPLETE for file in files),
+        files=files_of(row.id, limit=MOST_FILES_SHOWN, with_previews=True),
+        file_count=file_count,
+        total_size=total_size,
+        checked_count=checked_count,
         people=_people(row.id, now),
         days=_days(row.id),
         questions=extension_requests.of_transfer(row.id),
-        zip=archives.progress(row.id) if state == "ready" and len(files) > 1 else None,
+        zip=archives.progress(row.id) if state == "ready" and file_count > 1 else None,
         kept_until=_kept_until(row) if state == "expired" else None,
         # Less than an hour more is nothing that anybody would press a button for.
         gives_days=row.expires_at < later - timedelta(hours=1),
         gives_downloads=_is_used_up(row),
     )
+
+
+def _sums(transfer_id: uuid.UUID) -> tuple[int, int, int]:
+    """How many files, how many bytes, and how many of the files are safe."""
+    count, size, complete_count = db.session.execute(
+        select(
+            func.count(),
+            func.coalesce(func.sum(Upload.size), 0),
+            func.count().filter(Upload.state == UploadState.COMPLETE),
+        )
+        .select_from(File)
+        .join(Upload, File.upload_id == Upload.id)
+        .where(File.transfer_id == transfer_id)
+    ).one()
+    return count, int(size), complete_count
 
 
 def _state_of(row: Transfer, now: datetime) -> str:

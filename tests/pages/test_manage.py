@@ -14,7 +14,7 @@ from app import clock
 from app.db import db, transaction
 from app.models import Recipient
 from app.redaction import redacted
-from app.services import mail_links, upkeep
+from app.services import mail_links, managing, upkeep
 from tests.factories import Sender, Sent
 from tests.lab.mailserver import MailServer
 from tests.mail import ADA, addressed, send_mail
@@ -569,3 +569,13 @@ def test_where_no_mail_is_sent_nothing_speaks_of_it(sender: Sender, browser: Fla
     page = re.sub(r"<[^>]+>", "", open_page(browser, sent))
     assert "mail" not in page.lower()
     assert press(browser, sent, "/sender", sender_email=ADA).status_code == 422
+
+
+def test_of_very_many_files_the_first_are_listed(
+    sender: Sender, browser: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(managing, "MOST_FILES_SHOWN", 2)
+    page = open_page(browser, sender.ready({f"{n}.txt": b"x" * n for n in range(1, 6)}))
+    assert re.findall(r'title="(\d).txt"', page) == ["1", "2"]
+    assert "And 3 more files." in page
+    assert "5 files, 15 bytes" in page

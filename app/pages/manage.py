@@ -298,5 +298,4 @@ def _context(word: str, shown: managing.Managed) -> dict[str, Any]:
         "days": settings.default_expires_in_days,
         "most_days": settings.max_expires_in_days,
         "more_downloads": mail_links.MORE_DOWNLOADS,
-        "most_recipients": settings.max_recipients,
     }

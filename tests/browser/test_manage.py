@@ -160,7 +160,7 @@ def test_how_all_of_it_looks(
     expect(page.get_by_text("Nobody can download it now")).to_be_visible()
     seen(page, "expired")
     page.get_by_role("button", name="7 more days").click()
-    expect(page.get_by_text("There is more time.")).to_be_visible()
+    expect(page.get_by_text("There is more now.")).to_be_visible()
     expect(page.locator("#m-title")).to_have_count(1)
     seen(page, "extended")
 

@@ -53,8 +53,12 @@ def show_region(word: str, region: str) -> AnyResponse:
     if not is_htmx():
         return redirect(url_for(".show_transfer", word=word), 303)
     shown = managing.view(transfer)
-    has_settled = region == "now" and not shown.is_live
-    return _regions(word, shown, [region, *(["people", "files"] if has_settled else [])])
+    others = []
+    if region == "now" and not shown.is_live:
+        others = ["people", "files"]
+    elif region == "people" and shown.has_ended:
+        others = ["now"]
+    return _regions(word, shown, [region, *others])
 
 
 @bp.post("/details")
@@ -70,7 +74,8 @@ def edit_details(word: str) -> AnyResponse:
         kept = _touched(said, marks)
         changed = error.details.get("changed", [])
         # Whoever is shown what is there now may save over it; whoever is not, may not.
-        marks = {} if changed else {name: marks[name] for name in kept if name in marks}
+        hidden = {*kept, "expires_at", "password_hash"} - {managing.column(one) for one in changed}
+        marks = {name: mark for name, mark in marks.items() if name in hidden}
         return _refused(word, transfer, "details", error, said=kept, marks=marks, changed=changed)
     return _done(word, transfer, "Saved.", "details", "now")
 
@@ -153,7 +158,7 @@ def add_recipients(word: str) -> AnyResponse:
 
 
 def _sent_words(count: int) -> str:
-    return f"It goes to {count} more {'person' if count == 1 else 'people'}."
+    return f"It goes to {count} {'person' if count == 1 else 'people'}."
 
 
 @bp.post("/recipients/<uuid:recipient_id>/revoke")

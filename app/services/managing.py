@@ -50,7 +50,6 @@ _STATES = {
     State.PROCESSING: "processing",
     State.READY: "ready",
     State.EXPIRED: "expired",
-    State.DELETED: "deleted",
 }
 _WORD_LENGTH = 36
 
@@ -173,12 +172,14 @@ def opened(word: str) -> Transfer:
 
 
 def view(transfer: Transfer) -> Managed:
-    """All that the page shows, from the rows as they are now; no call to storage."""
+    """All that the page shows, from the rows as they are now; no call to storage. Raises Gone."""
     row, now = db.session.execute(
         select(Transfer, db_now())
         .where(Transfer.id == transfer.id)
         .execution_options(populate_existing=True)
     ).one()
+    if row.state is State.DELETED:
+        raise Gone("This transfer was deleted.", reason="deleted")
     file_count, total_size, checked_count = _sums(row.id)
     state = _state_of(row, now)
     later = now + timedelta(days=settings.default_expires_in_days)
@@ -304,7 +305,7 @@ def edit(transfer: Transfer, changes: dict[str, Any], seen: Mapping[str, str]) -
     if missed := [name for name in wanted if _is_missed(row, name, wanted[name], seen)]:
         raise ChangedMeanwhile(missed)
     # Of two at the same moment one finds that the row is no longer what it has read.
-    columns = [getattr(Transfer, _column(name)) for name in wanted]
+    columns = [getattr(Transfer, column(name)) for name in wanted]
     as_read = [one.is_not_distinct_from(getattr(row, one.key)) for one in columns]
     read = marks_of(row)
     try:
@@ -316,7 +317,8 @@ def edit(transfer: Transfer, changes: dict[str, Any], seen: Mapping[str, str]) -
         raise
 
 
-def _column(name: str) -> str:
+def column(name: str) -> str:
+    """Where what a form calls so is kept."""
     return "password_hash" if name == "password" else name
 
 
@@ -326,9 +328,9 @@ def _is_wanted(name: str, value: Any, seen: Mapping[str, str]) -> bool:
 
 
 def _is_missed(row: Transfer, name: str, value: Any, seen: Mapping[str, str]) -> bool:
-    now = getattr(row, _column(name))
+    now = getattr(row, column(name))
     is_as_wanted = name != "password" and now == value
-    return mark_of(now) != seen.get(_column(name)) and not is_as_wanted
+    return mark_of(now) != seen.get(column(name)) and not is_as_wanted
 
 
 def extend(transfer: Transfer) -> Transfer:

@@ -372,6 +372,9 @@ def test_a_mistake_in_one_field_does_not_forget_what_the_others_were_made_from(
     assert answer.status_code == 422
     again = form_in(answer.text)
     # What was not touched is shown as it is now, so that sending it again puts nothing back.
+    assert again["was_message"] != mine["was_message"]
+    for kept in ("was_title", "was_expires_at", "was_password_hash"):
+        assert again[kept] == mine[kept]
     assert (again["title"], again["message"]) == ("Mine", "Theirs")
     assert browser.post(url, data=again | {"max_downloads": ""}).status_code == 409
     assert (sent.row().title, sent.row().message) == ("Theirs", "Theirs")
@@ -389,6 +392,30 @@ def test_two_who_change_the_password_do_not_lock_each_other_out(
     assert "Now there is another." in answer.text
     assert "mine mine" not in answer.text
     assert sent.row().password_hash == theirs
+
+
+def test_a_date_that_somebody_else_has_changed_is_not_written_over_after_a_mistake(
+    sender: Sender, browser: FlaskClient
+) -> None:
+    sent = sender.ready()
+    days = {"expires_in_days": "30", "password": "new one", "title": "x" * 201}
+    mine = form_in(open_page(browser, sent)) | days
+    edit(browser.application.test_client(), sent, expires_in_days="14", password="theirs")
+    before = sent.row().expires_at, sent.row().password_hash
+    url = f"{page_of(sent)}/details"
+    answer = browser.post(url, data=mine)
+    assert answer.status_code == 422
+    assert '<option value="30" selected>' in answer.text
+    again = form_in(answer.text) | {"expires_in_days": "30", "password": "new one", "title": "x"}
+    answer = browser.post(url, data=again)
+    assert answer.status_code == 409
+    assert answer.text.count('class="meanwhile"') == 2
+    assert (sent.row().expires_at, sent.row().password_hash) == before
+    # One of them is let go, the other is meant.
+    again = form_in(answer.text) | {"expires_in_days": "30", "title": "x"}
+    assert browser.post(url, data=again).status_code == 303
+    assert sent.row().expires_at > clock.now() + timedelta(days=29)
+    assert sent.row().password_hash == before[1]
 
 
 # -- more time -----------------------------------------------------------------------------------

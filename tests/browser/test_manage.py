@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from embedded import services
 from tests.browser.steps import SIZES, Hold, call, choose, expect_state, look, make_files, send
-from tests.browser.test_asking import expire, sent
+from tests.browser.test_asking import expire, flask, sent
 from tests.conftest import SECRET
 from tests.lab.mailserver import MailServer
 from tests.lab.stack import Stack
@@ -160,9 +160,14 @@ def test_how_all_of_it_looks(
     expect(page.get_by_text("Nobody can download it now")).to_be_visible()
     seen(page, "expired")
     page.get_by_role("button", name="7 more days").click()
-    expect(page.get_by_text("There is more now.")).to_be_visible()
+    expect(page.locator("[data-told]")).to_have_text("There is more now.")
+    expect(page.locator("#live")).to_have_text("There is more now.")
     expect(page.locator("#m-title")).to_have_count(1)
     seen(page, "extended")
+    flask(live, "transfers", "quarantine", f"{live.url}/d/{used['slug']}")
+    page.reload()
+    expect(page.get_by_text("has blocked this transfer")).to_be_visible()
+    seen(page, "blocked")
 
 
 @pytest.mark.parametrize("width", list(SIZES))

@@ -19,6 +19,7 @@ from app.pages import (
     command_line,
     home,
     mail_links,
+    manage,
     preview,
     qr_code,
     report,
@@ -68,6 +69,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     app.register_blueprint(qr_code.bp)
     app.register_blueprint(report.bp)
     app.register_blueprint(mail_links.bp)
+    app.register_blueprint(manage.bp)
     app.register_blueprint(board.bp)
     app.register_blueprint(wetransfer.bp)
     # The API takes no cookies, only its own keys, so there is nothing for another site to abuse.

@@ -120,6 +120,16 @@ class WrongState(AppError):
     title = "The transfer is not in a state that allows this."
 
 
+class ChangedMeanwhile(WrongState):
+    """Somebody else has changed the same; `changed` lists what."""
+
+    code = "changed_meanwhile"
+    title = "Somebody else has changed this meanwhile."
+
+    def __init__(self, changed: list[str]) -> None:
+        super().__init__(changed=changed)
+
+
 class PartsMissing(AppError):
     """Storage does not hold the whole file yet; `missing` lists the part numbers."""
 
@@ -231,6 +241,7 @@ CATALOGUE: tuple[type[AppError], ...] = (
     MethodNotAllowed,
     Gone,
     WrongState,
+    ChangedMeanwhile,
     PartsMissing,
     SizeMismatch,
     TooLarge,

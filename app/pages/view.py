@@ -61,6 +61,7 @@ def link_problem(error: AppError) -> Response:
     return text_problem(error) if command_line.is_program() else page_problem(error)
 
 
+@speaks("/m/")
 def page_problem(error: AppError) -> Response:
     """An error as a page of its own words."""
     return make_response(

@@ -19,7 +19,7 @@ from app.errors import Gone, NotFound, WrongState
 from app.models import OptOut, State, Transfer
 from app.seals import Seal
 from app.services import audit
-from app.services.transfers import of_id
+from app.services.transfers import of_id, refuse_blocked
 
 # A limit that is used up is raised by so many when its sender gives more time.
 MORE_DOWNLOADS = 5
@@ -74,26 +74,30 @@ def extend(transfer: Transfer) -> Transfer:
         "max_downloads": Transfer.max_downloads
         + func.coalesce(cast(is_used_up, Integer), 0) * MORE_DOWNLOADS,
     }
+    is_free = Transfer.quarantined_at.is_(None)
     with transaction():
         done = db.session.execute(
             update(Transfer)
-            .where(Transfer.id == transfer.id, Transfer.state == State.READY)
+            .where(Transfer.id == transfer.id, Transfer.state == State.READY, is_free)
             .values(**values)
             .execution_options(synchronize_session=False)
-        ).rowcount or lifecycle.move(transfer.id, State.READY, _is_expired(), **values)
+        ).rowcount or lifecycle.move(transfer.id, State.READY, _is_kept(), is_free, **values)
         if done:
             audit.note("extend", transfer.id)
     fresh = of_id(transfer.id)
     if not done:
+        refuse_blocked(fresh)
         if fresh.state is State.DELETED:
             raise Gone("This transfer was deleted.", reason="deleted")
+        if fresh.state is State.EXPIRED:
+            raise Gone("This has expired, and its files are being removed.", reason="expired")
         raise WrongState("The files of this transfer have not arrived completely yet.")
     return fresh
 
 
-def _is_expired() -> Any:
+def _is_kept() -> Any:
     # From PROCESSING a transfer becomes READY too, but not by this door.
-    return Transfer.state == State.EXPIRED
+    return (Transfer.state == State.EXPIRED) & ~lifecycle.is_past_grace()
 
 
 def opt_out_seal(email: str) -> str:

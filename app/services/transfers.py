@@ -548,8 +548,9 @@ def remove_file(transfer: Transfer, file_id: uuid.UUID) -> None:
         jobs.REMOVE_BYTES.later()
 
 
-def edit(transfer: Transfer, changes: dict[str, Any]) -> Transfer:
-    """Change title, message, expires_at, max_downloads, password; only those in `changes`.
+def edit(transfer: Transfer, changes: dict[str, Any], *conditions: ColumnElement[bool]) -> Transfer:
+    """Change title, message, expires_at, max_downloads, password; only those in `changes`, and
+    only while `conditions` hold, by which who calls knows that it was not changed meanwhile.
 
     A new `expires_at` revives a transfer that has expired, as long as its bytes are kept (the
     grace period): it is READY at once, whole, and its zip too. Of that and its removal exactly one
@@ -564,12 +565,12 @@ def edit(transfer: Transfer, changes: dict[str, Any]) -> Transfer:
     is_new_lock = "password" in changes
     if is_new_lock:
         changes["password_hash"] = _hashed(changes.pop("password"))
-    conditions = [Transfer.quarantined_at.is_(None)]
+    required = [Transfer.quarantined_at.is_(None), *conditions]
     limit = changes.get("max_downloads")
     if limit is not None:
-        conditions.append(Transfer.download_count <= limit)
+        required.append(Transfer.download_count <= limit)
     with transaction():
-        change = _edit(transfer.id, changes, conditions)
+        change = _edit(transfer.id, changes, required)
         if change:
             audit.note(change, transfer.id)
         if change and is_new_lock:

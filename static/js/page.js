@@ -1,5 +1,5 @@
 // Small things that every page has: copying, dates as the reader writes them, and what changes said aloud.
-export {};
+export { localizeTimes, say };
 
 const NEAR = 7 * 86_400_000;
 const live = document.getElementById('live');

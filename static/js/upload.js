@@ -97,3 +97,10 @@ remembersSomething().then(async (something) => {
   const { Offers } = await import('./upload/offers.js');
   await new Offers(element('offers'), { choose, start: async (resumed) => (await view()).resume(resumed) }).show();
 }).catch(() => { /* Without a memory there is nothing to offer. */ });
+
+// So is what was sent from here before: no request but for the script that shows it.
+async function showSent() {
+  const card = element('mine');
+  if (Object.keys(localStorage).some((key) => key.startsWith('beeline-sent:'))) (await import('./upload/mine-list.js')).showMine(card);
+}
+showSent().catch(() => { /* Nothing is kept here. */ });

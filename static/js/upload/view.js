@@ -4,7 +4,8 @@ import { browserWorld } from './browser-world.js';
 import { asFailure, details, explain } from './failure.js';
 import { FileList } from './file-list.js';
 import { drawLine } from './line.js';
-import { memory } from './memory.js';
+import { memory, nameOf } from './memory.js';
+import { keep, manageUrl } from './mine.js';
 import { OptionsForm } from './options-form.js';
 import { tooMuch, withUniquePaths } from './pick-files.js';
 import { Progress, plural, size, timeLeft } from './progress.js';
@@ -238,6 +239,7 @@ export class SenderView {
 
   #finish() {
     void this.#letGo(this.#upload);
+    this.#rememberSent();
     this.#files.refresh();
     // From here, whatever host the link names: pictures come from nowhere else.
     this.#get('qr').setAttribute('src', `${new URL(this.#link().href).pathname}.svg`);
@@ -248,6 +250,14 @@ export class SenderView {
     this.#text('bytes', size(this.#upload?.totalSize ?? 0));
     document.title = `Sent · ${NAME}`;
     this.#say('Sent. The files are ready to download.');
+  }
+
+  // Its manage page is found again from the first page of this browser, as long as nobody lets it forget.
+  #rememberSent() {
+    if (!this.#upload) return;
+    const { transfer, token } = this.#upload;
+    keep({ id: transfer.id, token, title: nameOf(this.#now(this.#upload)), link: transfer.link, at: transfer.created_at });
+    this.#get('manage').setAttribute('href', manageUrl(transfer.id, token));
   }
 
   /** @param {Failure} failure */

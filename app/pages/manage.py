@@ -1,0 +1,306 @@
+"""/m/<word>: the sender's page of one transfer, without an account. Looking changes nothing.
+
+Every region of it is one partial. A form without a script leads back to the page (303), htmx is
+given the regions that have changed; what cannot be done is told beside the form, which keeps what
+was typed.
+"""
+
+import re
+import uuid
+from datetime import timedelta
+from typing import Any
+
+from flask import Blueprint, Response, make_response, redirect, render_template, session, url_for
+from werkzeug.wrappers import Response as AnyResponse
+
+from app import addresses, clock, passwords
+from app.config import settings
+from app.doors import codes_limit, limit_unknown, limiter
+from app.errors import AppError, Gone, Invalid, NotFound
+from app.inputs import Inputs
+from app.models import MailKind, Transfer
+from app.pages.view import is_htmx, typed
+from app.services import delivery, mail_links, managing, transfers
+
+bp = Blueprint("manage", __name__, url_prefix="/m/<word>")
+limit_unknown(bp)
+
+MOST_DOWNLOADS = 2**31 - 1
+_SEPARATORS = re.compile(r"[\s,;]+")
+# What is told beside a form of what a service refuses in words for programs.
+_REFUSED = {
+    "expired": "It has expired meanwhile. Give it more time first.",
+    "blocked": "Nothing was changed: whoever runs this site has blocked this transfer.",
+    "changed_meanwhile": "Nothing was saved yet: somebody else has changed this meanwhile.",
+}
+
+
+@bp.get("")
+def show_transfer(word: str) -> AnyResponse:
+    """Everything about one transfer, for whoever has the word."""
+    transfer = managing.opened(word)
+    told = session.get("managed")
+    if told and told[0] == str(transfer.id):
+        session.pop("managed")
+        return _page(word, transfer, notices={told[1]: told[2]})
+    return _page(word, transfer)
+
+
+@bp.get("/<any(now, people):region>")
+def show_region(word: str, region: str) -> AnyResponse:
+    """A region as it is now, for the page's own polls; when all has arrived, those that follow."""
+    transfer = managing.opened(word)
+    if not is_htmx():
+        return redirect(url_for(".show_transfer", word=word), 303)
+    shown = managing.view(transfer)
+    others = []
+    if region == "now" and not shown.is_live:
+        others = ["people", "files"]
+    elif region == "people" and shown.has_ended:
+        others = ["now"]
+    return _regions(word, shown, [region, *others])
+
+
+@bp.post("/details")
+def edit_details(word: str) -> AnyResponse:
+    """Change title, message, expiry, limit and password; only what was touched."""
+    transfer = managing.opened(word)
+    given_marks = typed(*(f"was_{name}" for name in managing.FIELDS))
+    marks = {name.removeprefix("was_"): mark for name, mark in given_marks.items()}
+    said = typed("title", "message", "expires_in_days", "max_downloads", "remove_password")
+    try:
+        managing.edit(transfer, _read_details(said), marks)
+    except AppError as error:
+        kept = _touched(said, marks)
+        changed = error.details.get("changed", [])
+        # Whoever is shown what is there now may save over it; whoever is not, may not.
+        hidden = {*kept, "expires_at", "password_hash"} - {managing.column(one) for one in changed}
+        marks = {name: mark for name, mark in marks.items() if name in hidden}
+        return _refused(word, transfer, "details", error, said=kept, marks=marks, changed=changed)
+    return _done(word, transfer, "Saved.", "details", "now")
+
+
+def _read_details(said: dict[str, str]) -> dict[str, Any]:
+    limit = said.get("max_downloads", "").strip()
+    days = said.get("expires_in_days", "").strip()
+    given_fields: dict[str, Any] = {
+        **said,
+        **typed("password"),
+        "max_downloads": _number(limit),
+        "expires_in_days": _number(days),
+    }
+    changes: dict[str, Any] = {}
+    with Inputs(given_fields) as given:
+        title = given.text("title", longest=200).strip()
+        message = given.text("message", longest=5000, lines=True).strip()
+        downloads = given.optional_whole("max_downloads", least=1, most=MOST_DOWNLOADS)
+        most = settings.max_expires_in_days
+        later = given.optional_whole("expires_in_days", least=1, most=most)
+        shortest, longest = passwords.SHORTEST, passwords.LONGEST
+        password = given.password("password", shortest=shortest, longest=longest)
+        is_removed = given.text("remove_password", longest=10) != ""
+        if password and is_removed:
+            raise Invalid(given.complaints | {"password": "is to be removed or changed, not both"})
+    changes |= {"title": title} if "title" in said else {}
+    changes |= {"message": message} if "message" in said else {}
+    changes |= {"max_downloads": downloads} if "max_downloads" in said else {}
+    if later is not None:
+        changes["expires_at"] = clock.now() + timedelta(days=later)
+    if password or is_removed:
+        changes["password"] = password
+    return changes
+
+
+def _number(given: str) -> int | str | None:
+    """What was typed as a number, if it is one; what is none is complained of as it is."""
+    return (int(given) if re.fullmatch(r"[0-9]{1,10}", given) else given) if given else None
+
+
+def _touched(said: dict[str, str], marks: dict[str, str]) -> dict[str, str]:
+    """What somebody typed, and not what merely stood in the form: that is shown as it is now."""
+    limit = said.get("max_downloads", "").strip()
+    values = {
+        "title": said.get("title", "").strip(),
+        "message": said.get("message", "").strip(),
+        "max_downloads": _number(limit),
+    }
+    same = {name for name, value in values.items() if managing.mark_of(value) == marks.get(name)}
+    return {name: given for name, given in said.items() if name not in same}
+
+
+@bp.post("/extend")
+def extend_transfer(word: str) -> AnyResponse:
+    """More time, and more downloads where they are used up; brings back what has expired."""
+    transfer = managing.opened(word)
+    had_ended = managing.view(transfer).has_ended
+    try:
+        managing.extend(transfer)
+    except AppError as error:
+        return _refused(word, transfer, "now", error)
+    # Where the other forms were there before, what is being typed in them stays.
+    others = ["details", "send", "news", "people"] if had_ended else []
+    return _done(word, transfer, "There is more now.", "now", *others)
+
+
+@bp.post("/recipients")
+def add_recipients(word: str) -> AnyResponse:
+    """Mail it to more people."""
+    transfer = managing.opened(word)
+    said = typed("recipients")
+    emails = [one for one in _SEPARATORS.split(said.get("recipients", "")) if one]
+    try:
+        if not emails:
+            raise Invalid({"recipients": "enter at least one e-mail address"})
+        managing.add_recipients(transfer, emails[: settings.max_recipients + 1])
+    except AppError as error:
+        return _refused(word, transfer, "send", error, said=said, emails=emails)
+    return _done(word, transfer, _sent_words(len(emails)), "send", "people")
+
+
+def _sent_words(count: int) -> str:
+    return f"It goes to {count} {'person' if count == 1 else 'people'}."
+
+
+@bp.post("/recipients/<uuid:recipient_id>/revoke")
+def revoke_recipient(word: str, recipient_id: uuid.UUID) -> AnyResponse:
+    """Take one recipient's link back."""
+    transfer = managing.opened(word)
+    try:
+        managing.revoke(transfer, recipient_id)
+    except AppError as error:
+        return _refused(word, transfer, "people", error)
+    return _done(word, transfer, "Their link no longer works.", "people")
+
+
+@bp.post("/recipients/<uuid:recipient_id>/mail")
+def mail_recipient(word: str, recipient_id: uuid.UUID) -> AnyResponse:
+    """Mail one recipient once more."""
+    transfer = managing.opened(word)
+    try:
+        managing.mail_again(transfer, recipient_id)
+    except AppError as error:
+        return _refused(word, transfer, "people", error)
+    return _done(word, transfer, "It is mailed again.", "people")
+
+
+@bp.post("/sender")
+@limiter.limit(codes_limit, override_defaults=False)
+def name_sender(word: str) -> AnyResponse:
+    """Whose address mails go out for: a code is mailed there."""
+    transfer = managing.opened(word)
+    said = typed("sender_email")
+    try:
+        with Inputs(said) as given:
+            email = given.text("sender_email", longest=addresses.LONGEST).strip()
+        managing.name_sender(transfer, email or "-")
+    except AppError as error:
+        return _refused(word, transfer, "send", error, said=said)
+    return _done(word, transfer, "", "send")
+
+
+@bp.post("/confirm")
+def confirm_sender(word: str) -> AnyResponse:
+    """The code from that mail."""
+    transfer = managing.opened(word)
+    said = typed("code")
+    try:
+        with Inputs(said) as given:
+            code = given.text("code", longest=20)
+        managing.confirm_sender(transfer, code)
+    except AppError as error:
+        return _refused(word, transfer, "send", error, said=said)
+    return _done(word, transfer, "Your address is confirmed.", "send", "people", "news")
+
+
+@bp.post("/news")
+def choose_news(word: str) -> AnyResponse:
+    """Which mails the sender wants."""
+    transfer = managing.opened(word)
+    said = typed("was_muted", *(kind.value for kind in delivery.TO_SENDER))
+    kinds = [MailKind(kind) for kind in delivery.TO_SENDER if kind.value in said]
+    try:
+        managing.choose_news(transfer, kinds, said.get("was_muted", ""))
+    except AppError as error:
+        return _refused(word, transfer, "news", error, said=said)
+    return _done(word, transfer, "Saved.", "news")
+
+
+@bp.post("/files/<uuid:file_id>/remove")
+def remove_file(word: str, file_id: uuid.UUID) -> AnyResponse:
+    """Take one file out while the transfer still takes files."""
+    transfer = managing.opened(word)
+    try:
+        managing.remove_file(transfer, file_id)
+    except AppError as error:
+        return _refused(word, transfer, "files", error)
+    return _done(word, transfer, "Removed.", "files", "now")
+
+
+@bp.post("/delete")
+def delete_transfer(word: str) -> AnyResponse:
+    """End it: its links are dead at once, its bytes follow. Leads to the page that says so."""
+    transfers.delete(managing.opened(word).id)
+    return redirect(url_for(".show_transfer", word=word), 303)
+
+
+# -- answers -------------------------------------------------------------------------------------
+
+
+def _done(word: str, transfer: Transfer, words: str, *regions: str) -> AnyResponse:
+    """What has changed, to htmx; else back to the page, which says it once."""
+    if is_htmx():
+        shown = managing.view(transfer)
+        return _regions(word, shown, list(regions), notices={regions[0]: words})
+    session["managed"] = [str(transfer.id), regions[0], words]
+    return redirect(url_for(".show_transfer", word=word), 303)
+
+
+def _refused(
+    word: str, transfer: Transfer, region: str, error: AppError, **words: Any
+) -> AnyResponse:
+    """The form again with what was typed, and why it was not done; raises what has no form."""
+    if isinstance(error, NotFound) or error.details.get("reason") == "deleted":
+        raise error
+    is_typed_wrong = isinstance(error, Invalid)
+    status = 422 if is_typed_wrong else 409 if isinstance(error, Gone) else error.status
+    reason = error.details.get("reason", error.code)
+    words["complaints"] = error.fields if isinstance(error, Invalid) else {}
+    words["refusals"] = {} if is_typed_wrong else {region: _REFUSED.get(reason, error.title)}
+    if is_htmx():
+        return _regions(word, managing.view(transfer), [region], status, **words)
+    return _page(word, transfer, status, failed=region, **words)
+
+
+def _regions(
+    word: str, shown: managing.Managed, regions: list[str], status: int = 200, **words: Any
+) -> Response:
+    failed = regions[0] if status >= 400 else None
+    context = {**_context(word, shown), "is_part": True, "regions": regions, "failed": failed}
+    page = render_template("fragments/_manage.html", **context, **words)
+    answer = make_response(page, status)
+    answer.headers["Vary"] = "HX-Request"
+    return answer
+
+
+def _page(word: str, transfer: Transfer, status: int = 200, **words: Any) -> Response:
+    shown = managing.view(transfer)
+    answer = make_response(
+        render_template("pages/manage.html", **_context(word, shown), **words), status
+    )
+    answer.headers["Vary"] = "HX-Request"
+    return answer
+
+
+def _context(word: str, shown: managing.Managed) -> dict[str, Any]:
+    return {
+        "view": shown,
+        "transfer": shown.transfer,
+        "word": word,
+        "now_marks": managing.marks_of(shown.transfer),
+        "muted_mark": managing.mark_of(shown.transfer.muted),
+        "kinds": delivery.TO_SENDER,
+        "sends_mail": settings.sends_mail,
+        "days": settings.default_expires_in_days,
+        "most_days": settings.max_expires_in_days,
+        "more_downloads": mail_links.MORE_DOWNLOADS,
+    }

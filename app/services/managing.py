@@ -1,0 +1,421 @@
+"""The sender afterwards: who may manage a transfer, what its page shows, what may be done there.
+
+A transfer's manage word is its id and a secret, `<id>.<secret>`: the owner token that its sender's
+browser keeps, or our signature, which mails carry. Nothing that lies in the database opens it.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Date, cast, func, select
+
+from app import links
+from app.clock import db_now
+from app.config import settings
+from app.db import db, transaction
+from app.errors import ChangedMeanwhile, Gone, Invalid, NotFound, Unauthorized, WrongState
+from app.models import (
+    Download,
+    ExtensionRequest,
+    File,
+    MailKind,
+    Recipient,
+    State,
+    Transfer,
+    Upload,
+    UploadState,
+)
+from app.services import (
+    archives,
+    delivery,
+    extension_requests,
+    mail_links,
+    senders,
+    shares,
+    transfers,
+)
+from app.services.transfers import files_of, of_id, refuse_blocked
+
+# What a page lists at most of a transfer's files, and of the days on which it was downloaded.
+MOST_FILES_SHOWN = 500
+MOST_DAYS_SHOWN = 30
+# What a form may change, each by itself: two people who change different ones do not meet.
+FIELDS = ("title", "message", "expires_at", "max_downloads", "password_hash")
+_STATES = {
+    State.INIT: "uploading",
+    State.PROCESSING: "processing",
+    State.READY: "ready",
+    State.EXPIRED: "expired",
+}
+_WORD_LENGTH = 36
+
+
+@dataclass(frozen=True)
+class Person:
+    """A recipient as the sender sees them: where they stand in one word, and what happened when."""
+
+    id: uuid.UUID
+    email: str
+    state: str
+    failure: str | None
+    download_count: int
+    # What happened, in the order in which it did.
+    events: Sequence[tuple[str, datetime]]
+    may_be_mailed: bool
+
+
+@dataclass(frozen=True)
+class Managed:
+    """A transfer as its sender's page shows it."""
+
+    transfer: Transfer
+    state: str
+    link: str
+    files: Sequence[File]
+    file_count: int
+    total_size: int
+    checked_count: int
+    people: Sequence[Person]
+    # How often it was downloaded by its own link, by the day.
+    days: Sequence[tuple[date, int]]
+    questions: Sequence[ExtensionRequest]
+    zip: archives.Progress | None
+    # When its bytes go, once it has expired.
+    kept_until: datetime | None
+    gives_days: bool
+    gives_downloads: bool
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the operator has quarantined it."""
+        return self.transfer.quarantined_at is not None
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether files are on their way, or being checked."""
+        return not self.is_blocked and self.state in ("uploading", "processing")
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the page will change by itself: files come, or their zip is being made."""
+        is_zipping = self.zip is not None and self.zip.state == "building"
+        return self.is_moving or (is_zipping and not self.is_blocked)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nobody can download any more, unless its sender gives more."""
+        return self.state in ("expired", "limit_reached")
+
+    @property
+    def is_editable(self) -> bool:
+        """Whether what its sender has said of it can be changed."""
+        return not self.is_blocked and self.state != "expired"
+
+    @property
+    def may_extend(self) -> bool:
+        """Whether there is more to give with one click."""
+        is_there = self.state in ("ready", "expired", "limit_reached")
+        return is_there and not self.is_blocked and (self.gives_days or self.gives_downloads)
+
+    @property
+    def percent(self) -> int:
+        """How far it is: bytes by the sender's own count, then files that were checked."""
+        done, all_of_it = self.transfer.sent_size, self.total_size
+        if self.state == "processing":
+            done, all_of_it = self.checked_count, self.file_count
+        return min(100, 100 * done // all_of_it) if all_of_it else 0
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether there is a picture of any of the files, so that each row has room for one."""
+        return any(
+            file.preview and file.preview.is_made and file.preview.picture_id for file in self.files
+        )
+
+    @property
+    def slug(self) -> str:
+        """The link's own word."""
+        return self.transfer.slug
+
+
+# -- whose it is ---------------------------------------------------------------------------------
+
+
+def word_of(transfer_id: uuid.UUID | str, owner_token: str) -> str:
+    """What a sender's own manage link ends with."""
+    return f"{transfer_id}.{owner_token}"
+
+
+def opened(word: str) -> Transfer:
+    """The transfer that a manage word is for; raises NotFound, and Gone once deleted.
+
+    A wrong secret, a forged signature and an unknown transfer look the same.
+    """
+    transfer_id, _, secret = word.partition(".")
+    if len(transfer_id) == _WORD_LENGTH:
+        try:
+            return transfers.owned(uuid.UUID(transfer_id), secret)
+        except (ValueError, NotFound, Unauthorized):
+            pass  # then it is a mailed one, or none
+    try:
+        return mail_links.managed(word)
+    except NotFound:
+        # In the words of an address that no route knows.
+        raise NotFound from None
+
+
+# -- what is seen --------------------------------------------------------------------------------
+
+
+def view(transfer: Transfer) -> Managed:
+    """All that the page shows, from the rows as they are now; no call to storage. Raises Gone."""
+    row, now = db.session.execute(
+        select(Transfer, db_now())
+        .where(Transfer.id == transfer.id)
+        .execution_options(populate_existing=True)
+    ).one()
+    if row.state is State.DELETED:
+        raise Gone("This transfer was deleted.", reason="deleted")
+    file_count, total_size, checked_count = _sums(row.id)
+    state = _state_of(row, now)
+    later = now + timedelta(days=settings.default_expires_in_days)
+    return Managed(
+        transfer=row,
+        state=state,
+        link=links.transfer_url(row.slug),
+        files=files_of(row.id, limit=MOST_FILES_SHOWN, with_previews=True),
+        file_count=file_count,
+        total_size=total_size,
+        checked_count=checked_count,
+        people=_people(row.id, now),
+        days=_days(row.id),
+        questions=extension_requests.of_transfer(row.id),
+        zip=archives.progress(row.id) if state == "ready" and file_count > 1 else None,
+        kept_until=_kept_until(row) if state == "expired" else None,
+        # Less than an hour more is nothing that anybody would press a button for.
+        gives_days=row.expires_at < later - timedelta(hours=1),
+        gives_downloads=_is_used_up(row),
+    )
+
+
+def _sums(transfer_id: uuid.UUID) -> tuple[int, int, int]:
+    """How many files, how many bytes, and how many of the files are safe."""
+    count, size, complete_count = db.session.execute(
+        select(
+            func.count(),
+            func.coalesce(func.sum(Upload.size), 0),
+            func.count().filter(Upload.state == UploadState.COMPLETE),
+        )
+        .select_from(File)
+        .join(Upload, File.upload_id == Upload.id)
+        .where(File.transfer_id == transfer_id)
+    ).one()
+    return count, int(size), complete_count
+
+
+def _state_of(row: Transfer, now: datetime) -> str:
+    if row.state is State.READY and row.expires_at <= now:
+        return "expired"
+    if row.state is State.READY and _is_used_up(row):
+        return "limit_reached"
+    return _STATES[row.state]
+
+
+def _is_used_up(row: Transfer) -> bool:
+    return row.max_downloads is not None and row.download_count >= row.max_downloads
+
+
+def _kept_until(row: Transfer) -> datetime:
+    return (row.expired_at or row.expires_at) + timedelta(days=settings.grace_in_days)
+
+
+def _people(transfer_id: uuid.UUID, now: datetime) -> list[Person]:
+    counted = db.session.execute(
+        select(Download.recipient_id, func.count().label("number"))
+        .where(Download.transfer_id == transfer_id, Download.recipient_id.is_not(None))
+        .group_by(Download.recipient_id)
+    )
+    counts = {row.recipient_id: row.number for row in counted}
+    found = delivery.recipients_of(transfer_id)
+    return [_person(one, counts.get(one.id, 0), now) for one in found]
+
+
+def _person(one: Recipient, download_count: int, now: datetime) -> Person:
+    happened = (
+        ("Mailed", one.sent_at),
+        ("Link opened", one.opened_at),
+        ("First download", one.downloaded_at),
+        ("Mail failed", one.failed_at),
+        ("Taken back", one.revoked_at),
+    )
+    events = sorted(((what, at) for what, at in happened if at is not None), key=lambda e: e[1])
+    # Not before the hour is over in which nobody is mailed twice.
+    is_long_ago = one.asked_at is not None and one.asked_at <= now - shares.HOUR
+    return Person(
+        id=one.id,
+        email=one.email,
+        state=delivery.state_of(one),
+        failure=one.failure,
+        download_count=download_count,
+        events=events,
+        may_be_mailed=is_long_ago and one.revoked_at is None,
+    )
+
+
+def _days(transfer_id: uuid.UUID) -> list[tuple[date, int]]:
+    day = cast(func.timezone("UTC", Download.created_at), Date)
+    rows = db.session.execute(
+        select(day, func.count())
+        .where(Download.transfer_id == transfer_id, Download.recipient_id.is_(None))
+        .group_by(day)
+        .order_by(day.desc())
+        .limit(MOST_DAYS_SHOWN)
+    )
+    return [(at, count) for at, count in rows]
+
+
+# -- what may be changed -------------------------------------------------------------------------
+
+
+def mark_of(value: Any) -> str:
+    """What a form carries of a value that it was made from: it tells two apart and no more."""
+    if isinstance(value, datetime):
+        value = value.timestamp()
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:16]
+
+
+def marks_of(transfer: Transfer) -> dict[str, str]:
+    """The marks of all that an edit may change."""
+    return {name: mark_of(getattr(transfer, name)) for name in FIELDS}
+
+
+def edit(transfer: Transfer, changes: dict[str, Any], seen: Mapping[str, str]) -> Transfer:
+    """Change what of `changes` differs from what its form was made from, by the marks in `seen`.
+
+    What somebody else has changed meanwhile is not written over: raises ChangedMeanwhile, which
+    names those fields, and changes nothing. Else as transfers.edit().
+    """
+    row = of_id(transfer.id)
+    refuse_blocked(row)
+    wanted = {name: value for name, value in changes.items() if _is_wanted(name, value, seen)}
+    if missed := [name for name in wanted if _is_missed(row, name, wanted[name], seen)]:
+        raise ChangedMeanwhile(missed)
+    # Of two at the same moment one finds that the row is no longer what it has read.
+    columns = [getattr(Transfer, column(name)) for name in wanted]
+    as_read = [one.is_not_distinct_from(getattr(row, one.key)) for one in columns]
+    read = marks_of(row)
+    try:
+        return transfers.edit(row, dict(wanted), *as_read)
+    except (Gone, Invalid):
+        fresh = of_id(row.id)
+        if missed := [name for name in wanted if _is_missed(fresh, name, wanted[name], read)]:
+            raise ChangedMeanwhile(missed) from None
+        raise
+
+
+def column(name: str) -> str:
+    """Where what a form calls so is kept."""
+    return "password_hash" if name == "password" else name
+
+
+def _is_wanted(name: str, value: Any, seen: Mapping[str, str]) -> bool:
+    # A password is never shown, so whoever has typed one means it.
+    return name == "password" or mark_of(value) != seen.get(name)
+
+
+def _is_missed(row: Transfer, name: str, value: Any, seen: Mapping[str, str]) -> bool:
+    now = getattr(row, column(name))
+    is_as_wanted = name != "password" and now == value
+    return mark_of(now) != seen.get(column(name)) and not is_as_wanted
+
+
+def extend(transfer: Transfer) -> Transfer:
+    """More time, and more downloads where they are used up; as mail_links.extend(), and Blocked."""
+    refuse_blocked(of_id(transfer.id))
+    return mail_links.extend(transfer)
+
+
+def remove_file(transfer: Transfer, file_id: uuid.UUID) -> None:
+    """As transfers.remove_file()."""
+    refuse_blocked(of_id(transfer.id))
+    transfers.remove_file(transfer, file_id)
+
+
+# -- who gets it, and what its sender hears --------------------------------------------------------
+
+
+def add_recipients(transfer: Transfer, emails: Sequence[str]) -> Transfer:
+    """Mail it to these people too; whom somebody else adds at the same time stays. Repeatable.
+
+    Raises as delivery.address(), and WrongState before the sender's own address is confirmed.
+    """
+    refuse_blocked(of_id(transfer.id))
+    with transaction():
+        row = _hold(transfer.id)
+        if row.sender_confirmed_at is None:
+            raise WrongState("Confirm your own address first: they see it, and can answer.")
+        known = [one.email for one in delivery.recipients_of(row.id) if one.revoked_at is None]
+        # The new ones first: complaints name them by their number.
+        return delivery.address(row, {"recipients": [*emails, *known]})
+
+
+def revoke(transfer: Transfer, recipient_id: uuid.UUID) -> None:
+    """As delivery.revoke(), and Blocked."""
+    refuse_blocked(of_id(transfer.id))
+    delivery.revoke(transfer, recipient_id)
+
+
+def mail_again(transfer: Transfer, recipient_id: uuid.UUID) -> None:
+    """As delivery.send_again(), and Blocked."""
+    refuse_blocked(of_id(transfer.id))
+    delivery.send_again(transfer, recipient_id)
+
+
+def name_sender(transfer: Transfer, email: str) -> Transfer:
+    """Whose transfer it is; a code goes to that address. Raises as senders.mail_code(), Blocked."""
+    refuse_blocked(of_id(transfer.id))
+    named = delivery.address(transfer, {"sender_email": email})
+    if named.sender_email and named.sender_confirmed_at is None:
+        senders.mail_code(named.sender_email)
+    return named
+
+
+def confirm_sender(transfer: Transfer, figures: str) -> Transfer:
+    """The code that was mailed: from now on mail goes out. Raises as senders.confirm(), Blocked."""
+    row = of_id(transfer.id)
+    refuse_blocked(row)
+    if row.sender_email is None:
+        raise WrongState("Enter your address first.")
+    word = senders.confirm(row.sender_email, figures)
+    return delivery.address(row, {"sender_email": row.sender_email, "sender_token": word})
+
+
+def choose_news(transfer: Transfer, kinds: Sequence[MailKind], seen: str) -> Transfer:
+    """Which mails its sender wants; `seen` is the mark of what they did not want before.
+
+    Raises ChangedMeanwhile, Blocked.
+    """
+    refuse_blocked(of_id(transfer.id))
+    with transaction():
+        row = _hold(transfer.id)
+        muted = [kind.value for kind in delivery.TO_SENDER if kind not in kinds]
+        if seen != mark_of(row.muted) and muted != row.muted:
+            raise ChangedMeanwhile(["notifications"])
+        return delivery.address(row, {"notifications": list(kinds)})
+
+
+def _hold(transfer_id: uuid.UUID) -> Transfer:
+    """The row, which nobody else changes until this transaction ends."""
+    row = db.session.scalar(
+        select(Transfer)
+        .where(Transfer.id == transfer_id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    )
+    if row is None:
+        raise NotFound
+    return row

@@ -1,0 +1,112 @@
+// The sender's page: what is open or typed stays, what has changed is said, and deleting can be undone for some seconds.
+// Without this script everything works by its forms.
+import { forget } from './upload/mine.js';
+import { localizeTimes, say } from './page.js';
+
+const SECONDS = 7;
+
+/** @param {string} id */
+const get = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
+
+// --- Regions that are renewed ------------------------------------------------------------------
+
+/** @type {Set<string>} */ let opened = new Set();
+let said = get('manage-now').dataset.says;
+
+const kept = () => [...document.querySelectorAll('#manage details[data-keep]')].filter((one) => one instanceof HTMLDetailsElement);
+
+document.addEventListener('htmx:beforeRequest', (event) => {
+  const { elt, requestConfig } = /** @type {CustomEvent} */ (event).detail;
+  // Nothing is renewed by itself under whoever is about to press something there.
+  const isAtWork = elt.matches(':active') || (elt.id === 'manage-people' && elt.contains(document.activeElement));
+  if (requestConfig.verb === 'get' && isAtWork) event.preventDefault();
+});
+
+document.addEventListener('htmx:beforeSwap', (event) => {
+  const { detail } = /** @type {CustomEvent} */ (event);
+  // A page where a region was asked for: it was deleted meanwhile, or is no longer ours to see.
+  if (/^\s*<!doctype/i.test(detail.xhr.responseText)) detail.shouldSwap = false;
+  opened = new Set(kept().filter((one) => one.open).map((one) => one.dataset.keep ?? ''));
+});
+
+document.addEventListener('htmx:afterRequest', (event) => {
+  const { xhr, requestConfig } = /** @type {CustomEvent} */ (event).detail;
+  if (xhr.status === 404 || xhr.status === 410) location.reload();
+  else if (!xhr.status || xhr.status >= 500 || /^\s*<!doctype/i.test(xhr.responseText)) {
+    if (requestConfig.verb !== 'get') complain(requestConfig.elt);
+  }
+});
+
+/** @param {Element} from */
+function complain(from) {
+  const words = 'That did not get through. Nothing was changed; try again in a moment.';
+  const form = from.closest('form') ?? from;
+  const note = form.querySelector('.did-not') ?? form.appendChild(Object.assign(document.createElement('p'), { className: 'said did-not' }));
+  note.setAttribute('data-kind', 'wrong');
+  note.textContent = words;
+  say(words);
+}
+
+document.addEventListener('htmx:afterSettle', (event) => {
+  const target = /** @type {Element} */ (event.target);
+  localizeTimes(get('manage'));
+  for (const one of kept()) one.open ||= opened.has(one.dataset.keep ?? '');
+  const now = get('manage-now').dataset.says;
+  if (now !== said) say(now ?? '');
+  said = now;
+  const told = target.querySelector('[data-told], [role="alert"]');
+  if (told) say(told.textContent ?? '');
+  const wrong = target.querySelector('[aria-invalid="true"]');
+  if (wrong instanceof HTMLElement) wrong.focus();
+});
+
+// --- Deleting ----------------------------------------------------------------------------------
+
+/** @type {HTMLFormElement | null} */ const ending = document.querySelector('form[data-undo]');
+let left = 0;
+let tick = 0;
+
+function show() {
+  get('m-undo').hidden = !left;
+  if (ending) ending.hidden = left > 0;
+  get('m-seconds').textContent = left === 1 ? '1 second' : `${left} seconds`;
+}
+
+function stop() {
+  clearInterval(tick);
+  left = 0;
+  show();
+}
+
+function remove() {
+  clearInterval(tick);
+  forget(get('manage').dataset.transfer ?? '');
+  ending?.submit();
+}
+
+ending?.addEventListener('submit', (event) => {
+  event.preventDefault();
+  left = SECONDS;
+  show();
+  say(`Deleting it in ${SECONDS} seconds.`);
+  get('m-undo-button').focus();
+  tick = window.setInterval(() => {
+    left -= 1;
+    if (left > 0) return show();
+    remove();
+  }, 1000);
+});
+
+get('m-undo-button').addEventListener('click', () => {
+  stop();
+  say('It was not deleted.');
+  get('m-delete').focus();
+});
+
+// Whoever leaves meant it.
+addEventListener('pagehide', () => {
+  if (!left || !ending) return;
+  stop();
+  forget(get('manage').dataset.transfer ?? '');
+  void fetch(ending.action, { method: 'POST', body: new URLSearchParams(/** @type {any} */ (new FormData(ending))), keepalive: true });
+});

@@ -1,0 +1,45 @@
+// What was sent from this browser: enough to find its manage page again, until it is told to forget.
+// One entry for each, so that two tabs never write over each other's. Where nothing can be kept, nothing is.
+
+/** @typedef {{id: string, token: string, title: string, link: string, at: string}} Mine */
+
+const PREFIX = 'beeline-sent:';
+
+/** Where everything about it is told. @param {string} id @param {string} token */
+export function manageUrl(id, token) {
+  return `/m/${id}.${token}`;
+}
+
+/** @param {Mine} one */
+export function keep(one) {
+  try {
+    localStorage.setItem(PREFIX + one.id, JSON.stringify(one));
+  } catch { /* Denied or full: its link still stands on the page. */ }
+}
+
+/** @param {string} id */
+export function forget(id) {
+  try {
+    localStorage.removeItem(PREFIX + id);
+  } catch { /* There was nothing. */ }
+}
+
+/** The latest first. @returns {Mine[]} */
+export function all() {
+  try {
+    return Object.keys(localStorage).filter((key) => key.startsWith(PREFIX)).map(read).filter((one) => one !== null).sort((a, b) => b.at.localeCompare(a.at));
+  } catch {
+    return [];
+  }
+}
+
+/** @param {string} key @returns {Mine | null} */
+function read(key) {
+  try {
+    const one = JSON.parse(localStorage.getItem(key) ?? '');
+    const isWhole = ['id', 'token', 'title', 'link', 'at'].every((name) => typeof one[name] === 'string');
+    return isWhole ? one : null;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,283 @@
+"""The sender afterwards: the page that a finished upload leads to, by mouse, by key, without a script."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from embedded import services
+from tests.browser.steps import SIZES, Hold, call, choose, expect_state, look, make_files, send
+from tests.browser.test_asking import expire, flask, sent
+from tests.conftest import SECRET
+from tests.lab.mailserver import MailServer
+from tests.lab.stack import Stack
+
+OpenPage = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def post() -> Iterator[MailServer]:
+    with MailServer() as server:
+        server.answers["cy@example.org"] = ["550 5.1.1 There is no such mailbox"]
+        yield server
+
+
+@pytest.fixture(scope="module")
+def live(post: MailServer) -> Iterator[Stack]:
+    """As the others', but it sends mail."""
+    more = {
+        "SECRET_KEY": SECRET,
+        "LOG_LEVEL": "WARNING",
+        "MAIL_URL": post.url,
+        "MAIL_FROM": "Beeline <bee@send.example.org>",
+        "MAX_SENDS_PER_HOUR": "1000",
+        "MAX_MAILS_PER_RECIPIENT_PER_HOUR": "1000",
+        "MAX_RECIPIENTS_PER_NETWORK_PER_HOUR": "1000",
+    }
+    with services.started(["postgres", "redis", "s3"]) as environ:
+        stack = Stack(environ | more)
+        try:
+            stack.release()
+            for name in ("web", "worker", "maker", "clock"):
+                stack.start(name)
+            yield stack
+        finally:
+            stack.stop()
+
+
+# Taking a picture leaves empty ones on fields, and htmx carries them over, which the CSP forbids.
+STYLES = "for (const one of document.querySelectorAll('[style]')) one.removeAttribute('style')"
+
+
+def page_of(made: dict[str, Any]) -> str:
+    return f"/m/{made['id']}.{made['owner_token']}"
+
+
+def ask_for_more(open_page: OpenPage, made: dict[str, Any], words: str) -> None:
+    reader = open_page(f"/d/{made['slug']}")
+    reader.get_by_label("Message (optional)").fill(words)
+    reader.get_by_label("Your name or e-mail (optional)").fill("Bob")
+    reader.get_by_role("button", name="Ask for more").click()
+    expect(reader.get_by_text("Your request was noted.")).to_be_visible()
+
+
+def confirm(page: Page, post: MailServer, sender: str) -> None:
+    """Enter an address, read the code in the mail, and type it."""
+    before = len(post.to(sender))
+    page.get_by_label("Your e-mail, to mail it").fill(sender)
+    page.get_by_role("button", name="Mail me a code").click()
+    expect(page.get_by_label("Code from the mail")).to_be_visible()
+    deadline = time.monotonic() + 30
+    while len(post.to(sender)) == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    code = re.match(r"\d{6}", post.to(sender)[-1].subject)
+    assert code
+    page.get_by_label("Code from the mail").fill(code[0])
+    page.get_by_role("button", name="Confirm").click()
+    expect(page.get_by_label("Send to more people")).to_be_visible()
+
+
+@pytest.mark.parametrize("width", list(SIZES))
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_how_all_of_it_looks(
+    open_page: OpenPage, live: Stack, post: MailServer, scheme: str, width: str
+) -> None:
+    def opened(path: str) -> Page:
+        return open_page(path, viewport=SIZES[width], color_scheme=scheme)
+
+    def seen(page: Page, name: str) -> None:
+        look(page, f"manage-{name}-{width}-{scheme}")
+        page.evaluate(STYLES)
+
+    made = sent(live, message="Hello Bob", password="open sesame")
+    page = opened(page_of(made))
+    expect(page.get_by_text("Ready to download")).to_be_visible()
+    seen(page, "ready")
+    for summary in page.locator("#manage details[data-keep] > summary").all():
+        if summary.locator("..").get_attribute("open") is None:
+            summary.click()
+    seen(page, "ready-open")
+    sender = f"ada-{scheme}-{width}@example.org"
+    confirm(page, post, sender)
+    page.get_by_label("Send to more people").fill("bo@example.org cy@example.org di@example.org")
+    page.get_by_role("button", name="Send", exact=True).click()
+    expect(page.locator(".person")).to_have_count(4)
+    for _ in range(100):
+        states = [one["state"] for one in call(live, "GET", f"/transfers/{made['id']}", made["owner_token"])["recipients"]]  # fmt: skip
+        if set(states) == {"sent", "failed"}:
+            break
+        time.sleep(0.1)
+    page.reload()
+    expect(page.get_by_text("Mail failed").first).to_be_visible()
+    row = page.locator(".person", has_text="di@example.org")
+    row.locator("summary").click()
+    seen(page, "people")
+    row.get_by_role("button", name="Take the link back").click()
+    expect(row).to_contain_text("Taken back")
+    seen(page, "people-taken-back")
+
+    page.locator("#manage-details summary").click()
+    page.get_by_label("Title").fill("Mine")
+    page.get_by_label("Downloads at most").fill("many")
+    page.get_by_role("button", name="Save").first.click()
+    expect(page.get_by_text("Must be a whole number.")).to_be_visible()
+    expect(page.get_by_label("Downloads at most")).to_be_focused()
+    seen(page, "wrong")
+    change = {"title": "Rushes, second version"}
+    call(live, "PATCH", f"/transfers/{made['id']}", made["owner_token"], change)
+    page.get_by_label("Downloads at most").fill("")
+    page.get_by_role("button", name="Save").first.click()
+    expect(page.get_by_text("Now it is “Rushes, second version”.")).to_be_visible()
+    seen(page, "changed-meanwhile")
+    page.get_by_role("button", name="Save").first.click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Mine")
+    seen(page, "saved")
+
+    page.locator("#manage-end summary").click()
+    page.get_by_role("button", name="Delete now").click()
+    expect(page.get_by_role("button", name="Undo")).to_be_focused()
+    seen(page, "undo")
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_role("button", name="Delete now")).to_be_focused()
+    page.get_by_role("button", name="Delete now").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("This was deleted")
+    seen(page, "deleted")
+
+    used = sent(live, max_downloads=1)
+    reader = opened(f"/d/{used['slug']}")
+    with reader.expect_download():
+        reader.get_by_role("button", name="Download").click()
+    ask_for_more(open_page, used, "One more for the editor, please.\nShe has no copy.")
+    page = opened(page_of(used))
+    seen(page, "limit-reached")
+    expire(live, used)
+    page.reload()
+    expect(page.get_by_text("Nobody can download it now")).to_be_visible()
+    seen(page, "expired")
+    page.get_by_role("button", name="7 more days").click()
+    expect(page.locator("[data-told]")).to_have_text("There is more now.")
+    expect(page.locator("#live")).to_have_text("There is more now.")
+    expect(page.locator("#m-title")).to_have_count(1)
+    seen(page, "extended")
+    flask(live, "transfers", "quarantine", f"{live.url}/d/{used['slug']}")
+    page.reload()
+    expect(page.get_by_text("has blocked this transfer")).to_be_visible()
+    seen(page, "blocked")
+
+
+@pytest.mark.parametrize("width", list(SIZES))
+def test_from_the_upload_to_the_page_and_back_from_the_first_page(
+    open_page: OpenPage, live: Stack, tmp_path: Path, width: str
+) -> None:
+    make_files(tmp_path, {"one.bin": 300_000, "two.bin": 300_000})
+    page = open_page(viewport=SIZES[width])
+    hold = Hold(page, live)
+    choose(page, tmp_path / "one.bin", tmp_path / "two.bin")
+    expect(page.locator("#link")).to_be_visible()
+    stored = page.evaluate("Object.keys(localStorage)")
+    assert stored == []  # nothing is remembered of it as finished
+    hold.release()
+    expect_state(page, "done")
+    look(page, f"manage-done-{width}")
+    page.get_by_role("link", name="Manage").click()
+    expect(page.get_by_text("Ready to download")).to_be_visible()
+    assert "two.bin" in page.content()
+    page.goto("/")
+    mine = page.get_by_role("region", name="Sent from this device")
+    expect(mine).to_be_visible()
+    look(page, f"manage-mine-{width}")
+    mine.get_by_role("link").press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("2 files")
+    page.go_back()
+    mine.get_by_role("button", name="Forget").press("Enter")
+    expect(mine).to_be_hidden()
+    expect(page.locator("#choose-files")).to_be_focused()
+    page.reload()
+    expect(mine).to_be_hidden()
+
+
+def test_it_follows_an_upload_and_a_file_is_taken_out_by_key(
+    open_page: OpenPage, live: Stack, tmp_path: Path
+) -> None:
+    make_files(tmp_path, {"one.bin": 300_000, "two.bin": 300_000, "three.bin": 300_000})
+    page = open_page()
+    tokens: list[str] = []
+    page.on("request", lambda request: tokens.append(request.headers.get("authorization", "")))
+    hold = Hold(page, live)
+    choose(page, *(tmp_path / f"{name}.bin" for name in ("one", "two", "three")))
+    expect(page.locator("#link")).to_be_visible()
+    for _ in range(100):
+        if any(tokens):
+            break
+        page.wait_for_timeout(50)
+    token = next(one for one in tokens if one).partition(" ")[2]
+    kept = page.evaluate(
+        """async () => {
+          const db = await new Promise((done) => {
+            const asked = indexedDB.open('beeline'); asked.onsuccess = () => done(asked.result);
+          });
+          return new Promise((done) => {
+            const asked = db.transaction('transfers').objectStore('transfers').getAll();
+            asked.onsuccess = () => done(asked.result[0].id);
+          });
+        }"""
+    )
+    manage = open_page(f"/m/{kept}.{token}")
+    expect(manage.get_by_text("It is being sent from the browser")).to_be_visible()
+    look(manage, "manage-uploading")
+    manage.get_by_role("button", name="Remove three.bin").press("Enter")
+    expect(manage.get_by_role("button", name="Remove three.bin")).to_have_count(0)
+    look(manage, "manage-removed")
+    hold.release()
+    expect(manage.get_by_text("Ready to download", exact=True)).to_be_visible(timeout=60_000)
+    expect(manage.locator("#manage-people")).to_be_visible()
+
+
+def test_without_a_script_everything_is_there(open_page: OpenPage, live: Stack) -> None:
+    made = sent(live)
+    page = open_page(page_of(made), java_script_enabled=False)
+    page.locator("#manage-details summary").click()
+    page.get_by_label("Title").fill("Mine")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Mine")
+    expect(page.get_by_text("Saved.")).to_be_visible()
+    page.get_by_label("Downloads at most").fill("0")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("Must be from 1")).to_be_visible()
+    page.locator("#manage-end summary").click()
+    page.get_by_role("button", name="Delete now").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("This was deleted")
+
+
+def test_whoever_leaves_while_it_can_be_undone_meant_it(open_page: OpenPage, live: Stack) -> None:
+    made = sent(live)
+    page = open_page(page_of(made))
+    page.locator("#manage-end summary").press("Enter")
+    page.get_by_role("button", name="Delete now").press("Enter")
+    expect(page.get_by_role("button", name="Undo")).to_be_focused()
+    page.goto("/")
+    for _ in range(100):
+        reader = open_page(f"/d/{made['slug']}")
+        if reader.get_by_role("heading", level=1).inner_text() == "This was deleted":
+            return
+        time.sleep(0.1)
+    raise AssertionError("it is still there")
+
+
+def test_where_nothing_can_be_kept_sending_still_works(
+    open_page: OpenPage, live: Stack, tmp_path: Path
+) -> None:
+    make_files(tmp_path, {"one.bin": 10})
+    page = open_page()
+    page.add_init_script(
+        "Object.defineProperty(window, 'localStorage', {get() { throw new Error('denied'); }});"
+    )
+    page.goto("/")
+    send(page, tmp_path / "one.bin")
+    page.get_by_role("link", name="Manage").click()
+    expect(page.get_by_text("Ready to download")).to_be_visible()

@@ -21,7 +21,7 @@ from app.db import db, transaction
 from app.errors import Gone, Invalid, NotFound, WrongState
 from app.models import MailKind, MailState, OutboxMail, Recipient, State, Transfer
 from app.services import audit, senders, shares
-from app.services.transfers import of_id
+from app.services.transfers import of_id, refuse_blocked
 
 # Those a sender gets; each can be switched off.
 TO_SENDER = (
@@ -171,7 +171,7 @@ def _checked(transfer: Transfer, changes: dict[str, Any]) -> list[str] | None:
 
 
 def _locked(transfer_id: uuid.UUID) -> Transfer:
-    """The row, which nobody else changes until this transaction ends; raises Gone."""
+    """The row, which nobody else changes until this transaction ends; raises Gone, Blocked."""
     row = db.session.execute(
         select(Transfer, Transfer.expires_at <= db_now())
         .where(Transfer.id == transfer_id)
@@ -184,6 +184,7 @@ def _locked(transfer_id: uuid.UUID) -> Transfer:
     if row[0].state is State.EXPIRED or (row[0].state is State.READY and row[1]):
         raise Gone(reason="expired")
     transfer: Transfer = row[0]
+    refuse_blocked(transfer)
     return transfer
 
 

@@ -198,5 +198,7 @@ def test_ready_names_what_does_not_answer(client: FlaskClient, monkeypatch) -> N
         "queue": "OK",
         "storage": "not answering",
         "sweeps": "late",
+        "zips": "OK",
+        "objects": "OK",
         "checksums": "not asked yet",
     }

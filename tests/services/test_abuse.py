@@ -7,9 +7,9 @@ import pytest
 from flask import Flask
 
 from app import clock
-from app.errors import Gone, NotFound
+from app.errors import Blocked, Gone, NotFound
 from app.models import Harm, State
-from app.services import abuse, delivery, downloads, transfers, upkeep
+from app.services import abuse, delivery, downloads, mail_links, transfers, upkeep
 from tests.factories import Sender
 from tests.lab.mailserver import MailServer
 from tests.mail import addressed, send_mail
@@ -57,6 +57,27 @@ def test_the_operator_is_mailed_where_there_is_an_address(
         assert f"flask reports show {number}" in body
         assert "evil.example" not in body
         assert own.slug not in body
+
+
+def test_nobody_is_mailed_a_link_that_is_blocked(
+    app: Flask, sender: Sender, mail: MailServer
+) -> None:
+    sent = addressed(sender.ready(), "bo@example.org")
+    send_mail(app)
+    abuse.quarantine(sent.id)
+    for change in ({"recipients": ["cy@example.org"]}, {"notifications": []}):
+        answer = sent.call("PATCH", json=change)
+        assert (answer.status_code, answer.json["error"]["code"]) == (403, "blocked")
+    (own,) = delivery.recipients_of(sent.id)
+    transfer = transfers.of_id(sent.id)
+    with pytest.raises(Blocked):
+        delivery.send_again(transfer, own.id)
+    past = clock.now() - timedelta(seconds=1)
+    for state in (State.READY, State.EXPIRED):
+        sent.set(state=state, expires_at=past, expired_at=past)
+        with pytest.raises(Blocked):
+            mail_links.extend(transfer)
+    assert send_mail(app) == 0
 
 
 def test_every_stage_can_be_reported_but_what_is_gone(sender: Sender) -> None:

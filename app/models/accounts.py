@@ -1,0 +1,84 @@
+"""Programs that send: workspaces with their keys, and the boards that they keep."""
+
+import uuid
+from datetime import datetime
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, Text, func
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from app.db import Base
+from app.models.columns import Instant, enum_of
+from app.models.kinds import Scope
+from app.models.transfers import File
+
+
+class Workspace(Base):
+    """Whom API keys belong to, and all that was made with them."""
+
+    __tablename__ = "workspaces"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    name: Mapped[str] = mapped_column(Text, unique=True)
+    created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
+
+    __table_args__ = (CheckConstraint("name <> ''", name="name_not_empty"),)
+
+
+class ApiKey(Base):
+    """A program's key to one workspace. It is shown once; what is kept here opens nothing."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    workspace_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("workspaces.id"), index=True)
+    name: Mapped[str] = mapped_column(Text)
+    # The beginning of the key, by which its row is found and people tell it from others.
+    prefix: Mapped[str] = mapped_column(Text, unique=True)
+    # SHA-256 of the whole: with 256 random bits in it, a plain hash is enough (ASVS 6.5.2).
+    key_hash: Mapped[bytes] = mapped_column(LargeBinary(32))
+    scope: Mapped[Scope] = mapped_column(enum_of(Scope, "api_scope"))
+    created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
+    last_used_at: Mapped[datetime | None] = mapped_column(Instant)
+    revoked_at: Mapped[datetime | None] = mapped_column(Instant)
+
+    workspace: Mapped[Workspace] = relationship(lazy="raise")
+
+    __table_args__ = (CheckConstraint("octet_length(key_hash) = 32", name="key_is_sha256"),)
+
+
+class Board(Base):
+    """A collection that stays open: files and links under one address, more at any time."""
+
+    __tablename__ = "boards"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    slug: Mapped[str] = mapped_column(Text, unique=True)
+    workspace_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("workspaces.id"), index=True)
+    user_identifier: Mapped[str | None] = mapped_column(Text)
+    name: Mapped[str] = mapped_column(Text)
+    description: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
+
+
+class BoardItem(Base):
+    """One thing on a board: a link, or the one file of a transfer of its own."""
+
+    __tablename__ = "board_items"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    board_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("boards.id", ondelete="CASCADE"))
+    position: Mapped[int]
+    url: Mapped[str | None] = mapped_column(Text)
+    title: Mapped[str | None] = mapped_column(Text)
+    file_id: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("files.id", ondelete="CASCADE"), unique=True
+    )
+    created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
+
+    file: Mapped[File | None] = relationship(lazy="raise")
+
+    __table_args__ = (
+        CheckConstraint("(url IS NULL) <> (file_id IS NULL)", name="link_or_file"),
+        CheckConstraint("(url IS NULL) = (title IS NULL)", name="link_has_title"),
+        Index("uq_board_items_board_id_position", "board_id", "position", unique=True),
+    )

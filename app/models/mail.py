@@ -1,0 +1,123 @@
+"""People who are mailed, and what waits to be mailed to whom."""
+
+import uuid
+from datetime import datetime
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, Text, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db import Base
+from app.models.columns import Instant, enum_of
+from app.models.kinds import MailKind, MailState
+
+
+class Recipient(Base):
+    """One person a transfer is for, with a link of their own by which they are known."""
+
+    __tablename__ = "recipients"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    transfer_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("transfers.id", ondelete="CASCADE"))
+    # In lower case, so that one person is one row.
+    email: Mapped[str] = mapped_column(Text)
+    # As the transfer's own, and as secret: `/d/<slug>`.
+    slug: Mapped[str] = mapped_column(Text, unique=True)
+    created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
+    # When a mail was last asked for, and by which network: what the limits count.
+    asked_at: Mapped[datetime | None] = mapped_column(Instant)
+    ask_count: Mapped[int] = mapped_column(default=0, server_default="0")
+    address_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+    sent_at: Mapped[datetime | None] = mapped_column(Instant)
+    # A hint and no more: programs that look at mails open links too. Only a download is believed.
+    opened_at: Mapped[datetime | None] = mapped_column(Instant)
+    downloaded_at: Mapped[datetime | None] = mapped_column(Instant)
+    revoked_at: Mapped[datetime | None] = mapped_column(Instant)
+    failed_at: Mapped[datetime | None] = mapped_column(Instant)
+    failure: Mapped[str | None] = mapped_column(Text)
+    # The mail by which the sender is told of the download, and of the failure: each of them once.
+    download_told_in: Mapped[uuid.UUID | None]
+    failure_told_in: Mapped[uuid.UUID | None]
+
+    __table_args__ = (
+        CheckConstraint("(failed_at IS NULL) = (failure IS NULL)", name="failure_is_whole"),
+        CheckConstraint("ask_count >= 0", name="ask_count_not_negative"),
+        Index("uq_recipients_transfer_id_email", "transfer_id", "email", unique=True),
+        Index("ix_recipients_email", "email", "asked_at"),
+        Index("ix_recipients_address_hash", "address_hash", "asked_at"),
+    )
+
+
+class OutboxMail(Base):
+    """One mail to one address: the row is the news, in the transaction that made it true.
+
+    It holds what cannot be found elsewhere, and no secret: links and codes are made on sending.
+    """
+
+    __tablename__ = "outbox_mails"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    kind: Mapped[MailKind] = mapped_column(enum_of(MailKind, "mail_kind"))
+    email: Mapped[str] = mapped_column(Text)
+    transfer_id: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("transfers.id", ondelete="CASCADE")
+    )
+    recipient_id: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("recipients.id", ondelete="CASCADE")
+    )
+    # The recipient, transfer or code it is about, and which of its kind: there is none twice.
+    about_id: Mapped[uuid.UUID]
+    n: Mapped[int] = mapped_column(default=1, server_default="1")
+    # What somebody asks, until it is sent.
+    words: Mapped[str] = mapped_column(Text, default="", server_default="")
+    state: Mapped[MailState] = mapped_column(
+        enum_of(MailState, "mail_state"), default=MailState.WAITING, server_default="WAITING"
+    )
+    created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.statement_timestamp())
+    # When to (next) try: while one worker is at it the others leave it alone until then.
+    due_at: Mapped[datetime] = mapped_column(Instant, server_default=func.statement_timestamp())
+    attempt_count: Mapped[int] = mapped_column(default=0, server_default="0")
+    # When it was last handed to a mail server, whatever came of it: what the limits count.
+    handed_at: Mapped[datetime | None] = mapped_column(Instant)
+    sent_at: Mapped[datetime | None] = mapped_column(Instant)
+    failure: Mapped[str | None] = mapped_column(Text)
+
+    __table_args__ = (
+        CheckConstraint("attempt_count >= 0", name="attempt_count_not_negative"),
+        CheckConstraint("state <> 'SENT' OR sent_at IS NOT NULL", name="sent_has_instant"),
+        Index("uq_outbox_mails_once", "about_id", "kind", "n", unique=True),
+        Index("ix_outbox_mails_due", "due_at", postgresql_where=text("state = 'WAITING'")),
+        Index("ix_outbox_mails_email", "email", "handed_at"),
+        Index("ix_outbox_mails_handed_at", "handed_at"),
+        Index("ix_outbox_mails_transfer_id", "transfer_id"),
+        Index("ix_outbox_mails_recipient_id", "recipient_id"),
+    )
+
+
+class OptOut(Base):
+    """Somebody who wants no mail from here any more: a keyed hash of the address, for good."""
+
+    __tablename__ = "opt_outs"
+
+    email_hash: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
+
+    __table_args__ = (CheckConstraint("octet_length(email_hash) = 32", name="email_is_hash"),)
+
+
+class SenderCode(Base):
+    """A code that was mailed to an address; the six figures come from the id and our key."""
+
+    __tablename__ = "sender_codes"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    email: Mapped[str] = mapped_column(Text)
+    address_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+    created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.statement_timestamp())
+    try_count: Mapped[int] = mapped_column(default=0, server_default="0")
+    used_at: Mapped[datetime | None] = mapped_column(Instant)
+
+    __table_args__ = (
+        CheckConstraint("try_count >= 0", name="try_count_not_negative"),
+        Index("ix_sender_codes_email", "email", "created_at"),
+        Index("ix_sender_codes_address_hash", "address_hash", "created_at"),
+    )

@@ -1,0 +1,131 @@
+"""What has happened: tries, requests, reports, sweeps that came to their end, who did what."""
+
+import uuid
+from datetime import date, datetime
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Date,
+    ForeignKey,
+    Identity,
+    Index,
+    LargeBinary,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db import Base
+from app.models.columns import Instant, enum_of
+from app.models.kinds import Ending, Harm
+
+
+class UnlockTries(Base):
+    """How often a transfer's password was tried from one address, and when it may be again.
+
+    A row whose `address_hash` is empty stands for all addresses together.
+    """
+
+    __tablename__ = "unlock_tries"
+
+    transfer_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("transfers.id", ondelete="CASCADE"), primary_key=True
+    )
+    address_hash: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
+    try_count: Mapped[int]
+    next_at: Mapped[datetime] = mapped_column(Instant)
+
+    __table_args__ = (
+        CheckConstraint("octet_length(address_hash) IN (0, 32)", name="address_is_hash_or_all"),
+        CheckConstraint("try_count >= 1", name="try_count_positive"),
+    )
+
+
+class ExtensionRequest(Base):
+    """A recipient who came too late asks the sender for more: once a day, which the key holds."""
+
+    __tablename__ = "extension_requests"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    transfer_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("transfers.id", ondelete="CASCADE"))
+    reason: Mapped[Ending] = mapped_column(enum_of(Ending, "request_reason"))
+    message: Mapped[str] = mapped_column(Text, default="", server_default="")
+    contact: Mapped[str] = mapped_column(Text, default="", server_default="")
+    # SHA-256 of the visitor's cookie, or the keyed hash of the address of who keeps none.
+    asker_hash: Mapped[bytes] = mapped_column(LargeBinary(32))
+    # In UTC, by the database's clock.
+    day: Mapped[date] = mapped_column(Date)
+    created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
+    # When the sender was told of it; null until a job has done so.
+    announced_at: Mapped[datetime | None] = mapped_column(Instant)
+
+    __table_args__ = (
+        UniqueConstraint("transfer_id", "asker_hash", "day"),
+        CheckConstraint("char_length(message) <= 500", name="message_is_short"),
+        CheckConstraint("char_length(contact) <= 254", name="contact_is_short"),
+        CheckConstraint("octet_length(asker_hash) = 32", name="asker_is_hash"),
+        Index(
+            "ix_extension_requests_to_announce",
+            "created_at",
+            postgresql_where=text("announced_at IS NULL"),
+        ),
+    )
+
+
+class AbuseReport(Base):
+    """What somebody told the operator about a link; open until `handled_at`."""
+
+    __tablename__ = "abuse_reports"
+
+    # A number, because people type it and tell it to each other.
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    transfer_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("transfers.id", ondelete="CASCADE"))
+    reason: Mapped[Harm] = mapped_column(enum_of(Harm, "report_reason"))
+    message: Mapped[str] = mapped_column(Text, default="", server_default="")
+    contact: Mapped[str] = mapped_column(Text, default="", server_default="")
+    address_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+    created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
+    handled_at: Mapped[datetime | None] = mapped_column(Instant)
+
+    __table_args__ = (
+        CheckConstraint("char_length(message) <= 2000", name="message_is_short"),
+        CheckConstraint("char_length(contact) <= 254", name="contact_is_short"),
+        Index("ix_abuse_reports_transfer_id", "transfer_id"),
+        Index("ix_abuse_reports_open", "id", postgresql_where=text("handled_at IS NULL")),
+    )
+
+
+class Heartbeat(Base):
+    """When a sweep last came to its end: a sweep that stopped coming must be seen."""
+
+    __tablename__ = "heartbeats"
+
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    # services/heartbeats.NEVER, if it has only ever failed.
+    at: Mapped[datetime] = mapped_column(Instant)
+    # How many it dealt with then, how long that took, and how often it has failed since.
+    last_count: Mapped[int | None] = mapped_column(BigInteger)
+    seconds: Mapped[float | None]
+    failure_count: Mapped[int] = mapped_column(default=0, server_default="0")
+
+
+class AuditEvent(Base):
+    """Who did what and when; rows are only ever added (a trigger refuses anything else)."""
+
+    __tablename__ = "audit_events"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    at: Mapped[datetime] = mapped_column(Instant, server_default=func.statement_timestamp())
+    action: Mapped[str] = mapped_column(Text)
+    # No foreign keys: the record outlives what it is about.
+    transfer_id: Mapped[uuid.UUID | None]
+    # What else it is about: a key, a workspace or a board.
+    subject_id: Mapped[uuid.UUID | None]
+    # The API key that acted, where one did.
+    key_id: Mapped[uuid.UUID | None]
+    address_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+
+    __table_args__ = (Index("ix_audit_events_transfer_id", "transfer_id"),)

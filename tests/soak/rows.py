@@ -64,6 +64,12 @@ def tell_row(lab: Lab, transfer_id: str) -> str:
     return _told(ask(lab, _TRANSFER, transfer_id)[0])
 
 
+def queued(lab: Lab, name: str) -> int:
+    """How many reminders wait in a queue."""
+    with contextlib.closing(redis.Redis.from_url(lab.environ["REDIS_URL"])) as client:
+        return client.llen(f"rq:queue:{name}")
+
+
 def tell_queue(lab: Lab) -> str:
     """How much waits in each queue, and what every worker is at that Redis remembers.
 

@@ -3,9 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Node comes with the Python packages, and `flask` is found without activating anything.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# Each test process has services of its own, so more than a few would only be in each other's way.
+# Many tests wait for processes and clocks: one test process more than there are processors. Each has
+# services of its own, so more than a few would only be in each other's way.
 # A module's tests stay together (worksteal), because many share what takes long to start.
-JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ "$$n" -gt 4 ] && echo 4 || echo "$$n")
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ "$$n" -gt 3 ] && echo 4 || echo $$((n + 1)))
 WITH_DATABASE := $(BIN)/python -m embedded.with_services postgres --
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate $(u)
 

@@ -1,8 +1,5 @@
 """Migrations on a database with rows: what was there stays, and old code could go on."""
 
-import os
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,8 +11,10 @@ from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.exc import IntegrityError
 
 from app.config import settings
+from tests.lab.crasher import Crasher
 
 MIB = 2**20
+NAME = "as_it_was"
 
 
 @dataclass
@@ -23,13 +22,11 @@ class Old:
     """A database of its own, as `flask db upgrade` and `downgrade` find it."""
 
     engine: Engine
-    environ: dict[str, str]
+    process: Crasher
 
-    def migrate(self, *words: str) -> None:
-        """As a deployment does it, by the command."""
-        command = [sys.executable, "-m", "flask", "db", *words]
-        done = subprocess.run(command, env=self.environ, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+    def migrate(self, verb: str, to: str = "head") -> None:
+        """As a deployment does it, in a process of its own."""
+        assert self.process.run(verb, to) == 0
 
     def run(self, statement: str, **given: object) -> list[tuple[object, ...]]:
         """One statement, committed."""
@@ -38,20 +35,27 @@ class Old:
             return [tuple(row) for row in result] if result.returns_rows else []
 
 
+@pytest.fixture(scope="module")
+def migrator(environ: dict[str, str], app: Flask) -> Iterator[Crasher]:
+    """What migrates, one process for all tests: starting it takes longest."""
+    url = make_url(settings.database_url).set(database=NAME)
+    shown = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    process = Crasher({**environ, "DATABASE_URL": shown})
+    yield process
+    process.close()
+
+
 @pytest.fixture
-def old(app: Flask, environ: dict[str, str]) -> Iterator[Old]:
+def old(migrator: Crasher) -> Iterator[Old]:
     """Without any table yet."""
-    name = "as_it_was"
     server = create_engine(settings.database_url, isolation_level="AUTOCOMMIT")
     with server.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    url = make_url(settings.database_url).set(database=name)
-    shown = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    engine = create_engine(url)
-    yield Old(engine, {**os.environ, **environ, "DATABASE_URL": shown})
+        connection.execute(text(f"CREATE DATABASE {NAME}"))
+    engine = create_engine(make_url(settings.database_url).set(database=NAME))
+    yield Old(engine, migrator)
     engine.dispose()
     with server.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        connection.execute(text(f"DROP DATABASE {NAME} WITH (FORCE)"))
     server.dispose()
 
 

@@ -30,8 +30,9 @@ class _Moment:
     """What all signatures of one second and one key have in common."""
 
     stamp: str
-    scope: str
     credential: str
+    # What is signed, up to the hash of the request.
+    head: bytes
     signing_key: bytes
     token: str | None
 
@@ -109,12 +110,13 @@ class Presigner:
         tails = [f"{host}{end}"] * len(parts)
         if checksums is not None:
             tails = [f"{host}{CRC32_HEADER}:{checksum}\n{end}" for checksum in checksums]
-        before = f"{self.origin}{path}?{head}&partNumber="
+        before, middle = f"{self.origin}{path}?{head}&partNumber=", f"{upload}\ncontent-length:"
+        after = f"{upload}&X-Amz-Signature="
         urls = []
         for (number, size), tail in zip(parts, tails, strict=True):
-            digest = unchanging.copy()
-            digest.update(f"{number}{upload}\ncontent-length:{size}{tail}".encode())
-            urls.append(f"{before}{number}{upload}&X-Amz-Signature={_sign(moment, digest)}")
+            request = unchanging.copy()
+            request.update(f"{number}{middle}{size}{tail}".encode())
+            urls.append(f"{before}{number}{after}{_sign(moment, request)}")
         return urls
 
     def _path(self, key: str) -> str:
@@ -123,11 +125,12 @@ class Presigner:
     def _moment(self) -> _Moment:
         given = self._credentials()
         now = self._now()
+        stamp = f"{now:%Y%m%dT%H%M%SZ}"
         scope = f"{now:%Y%m%d}/{self._region}/s3/aws4_request"
         return _Moment(
-            stamp=f"{now:%Y%m%dT%H%M%SZ}",
-            scope=scope,
+            stamp=stamp,
             credential=f"{given.access_key}/{scope}",
+            head=f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n".encode(),
             signing_key=_signing_key(given.secret_key, f"{now:%Y%m%d}", self._region),
             token=given.token,
         )
@@ -164,5 +167,5 @@ def _signing_key(secret_key: str, day: str, region: str) -> bytes:
 
 
 def _sign(moment: _Moment, request: "hashlib._Hash") -> str:
-    text = f"AWS4-HMAC-SHA256\n{moment.stamp}\n{moment.scope}\n{request.hexdigest()}"
-    return hmac.digest(moment.signing_key, text.encode(), "sha256").hex()
+    text = moment.head + request.hexdigest().encode()
+    return hmac.digest(moment.signing_key, text, "sha256").hex()

@@ -229,18 +229,35 @@ def call(live: Stack, method: str, path: str, token: str = "", body: object = No
     return json.loads(text) if text else None
 
 
-def look(page: Page, name: str) -> None:
-    """Keep a picture, and let axe look for what shuts people out; nothing may be wider than its
-    window."""
+def look(page: Page, name: str, sizes: dict[str, Any] = SIZES) -> None:
+    """Keep pictures, wide and on a phone, light and dark; nothing may be wider than its window, and
+    axe finds nothing that shuts people out.
+
+    One page shows all of them in turn: what brings it into a state takes longer than four pictures.
+    """
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.wait_for_timeout(500)  # Transitions end, so that colours are what they will be.
-    page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
-    page.evaluate(AXE.read_text())
+    before = page.viewport_size
+    # Every width once, every colour once: what is wrong hangs on one of them.
+    axed = {(next(iter(sizes)), "light"), (next(reversed(sizes)), "dark")}
+    for width, size in sizes.items():
+        page.set_viewport_size(size)
+        for scheme in ("light", "dark"):
+            # Without motion, colours are at once what they will be.
+            page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+            page.screenshot(path=SCREENSHOTS / f"{name}-{width}-{scheme}.png", full_page=True)
+            at = f"{name}, {width} px, {scheme}"
+            assert not page.evaluate("document.documentElement.scrollWidth > innerWidth"), at
+            if (width, scheme) in axed:
+                assert accused(page) == [], at
+    page.emulate_media(color_scheme="null", reduced_motion="null")
+    page.set_viewport_size(before)
+
+
+def accused(page: Page) -> list[tuple[str, list[str]]]:
+    """What axe finds."""
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE.read_text())
     found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-    told = [
+    return [
         (one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found["violations"]
     ]
-    assert told == [], name
-    assert not page.evaluate("document.documentElement.scrollWidth > innerWidth"), (
-        f"{name}: too wide"
-    )

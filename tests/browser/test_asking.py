@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.steps import SIZES, call, choose, expect_state, link_of, look, make_files
+from tests.browser.steps import call, choose, expect_state, link_of, look, make_files
 from tests.lab.stack import Stack
 
 OpenPage = Callable[..., Page]
@@ -57,61 +57,53 @@ def flask(live: Stack, *words: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("width", list(SIZES))
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_how_all_of_it_looks(open_page: OpenPage, live: Stack, scheme: str, width: str) -> None:
-    def opened(path: str) -> Page:
-        return open_page(path, viewport=SIZES[width], color_scheme=scheme)
-
-    def seen(page: Page, name: str) -> None:
-        look(page, f"{name}-{width}-{scheme}")
-
+def test_how_all_of_it_looks(open_page: OpenPage, live: Stack) -> None:
     made = sent(live, max_downloads=1, message="Hello")
     path = f"/d/{made['slug']}"
-    reader = opened(path)
-    seen(reader, "recipient-with-report-link")
+    reader = open_page(path)
+    look(reader, "recipient-with-report-link")
     with reader.expect_download():
         reader.get_by_role("button", name="Download").click()
-    late = opened(path)
-    seen(late, "ask-for-more")
+    late = open_page(path)
+    look(late, "ask-for-more")
     expire(live, made)
     late.reload()
-    seen(late, "ask-for-time")
+    look(late, "ask-for-time")
     late.get_by_label("Message (optional)").evaluate(
         "(field) => field.removeAttribute('maxlength')"
     )
     late.get_by_label("Message (optional)").fill("x" * 501)
     late.get_by_role("button", name="Ask for more time").click()
     expect(late.get_by_text("Must be at most 500 characters.")).to_be_visible()
-    seen(late, "ask-wrong")
+    look(late, "ask-wrong")
     late.get_by_label("Message (optional)").fill("Two more days, please")
     late.get_by_role("button", name="Ask for more time").click()
     expect(late.get_by_text("Your request was noted.")).to_be_visible()
-    seen(late, "ask-noted")
+    look(late, "ask-noted")
     late.reload()
     expect(late.get_by_text("You have asked today.")).to_be_visible()
-    seen(late, "ask-today")
+    look(late, "ask-today")
 
-    seen(opened(f"/d/{sent(live, password='open sesame')['slug']}"), "recipient-password-report")
+    look(open_page(f"/d/{sent(live, password='open sesame')['slug']}"), "recipient-password-report")
     other = sent(live)
-    page = opened(f"/d/{other['slug']}")
+    page = open_page(f"/d/{other['slug']}")
     page.get_by_role("link", name="Report this").click()
-    seen(page, "report")
+    look(page, "report")
     page.get_by_label("Your e-mail").evaluate("(field) => field.removeAttribute('maxlength')")
     page.get_by_label("Something else").check()
     page.get_by_label("Your e-mail").fill("x" * 250 + "@example.org")
     page.evaluate("document.querySelector('form').noValidate = true")
     page.get_by_role("button", name="Send the report").click()
     expect(page.get_by_text("Must be at most 254 characters.")).to_be_visible()
-    seen(page, "report-wrong")
+    look(page, "report-wrong")
     page.get_by_label("Your e-mail").fill("eve@example.org")
     page.get_by_role("button", name="Send the report").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Thank you")
-    seen(page, "report-thanks")
+    look(page, "report-thanks")
     flask(live, "transfers", "quarantine", f"{live.url}/d/{other['slug']}")
     page.get_by_role("link", name="Back to the link").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("This is not available")
-    seen(page, "recipient-unavailable")
+    look(page, "recipient-unavailable")
 
 
 @pytest.mark.parametrize("script", [True, False], ids=["with script", "without script"])

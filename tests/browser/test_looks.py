@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -12,7 +11,6 @@ from playwright.sync_api import Page, expect
 from tests.browser.steps import (
     MIB,
     PLAIN,
-    SIZES,
     Hold,
     Puts,
     call,
@@ -28,26 +26,6 @@ from tests.lab.stack import Stack, kill_family
 OpenPage = Callable[..., Page]
 
 
-@pytest.fixture(params=["light", "dark"])
-def scheme(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture(params=list(SIZES))
-def width(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture
-def opened(open_page: OpenPage, scheme: str, width: str) -> Callable[[str], Page]:
-    return lambda path: open_page(path, viewport=SIZES[width], color_scheme=scheme)
-
-
-@pytest.fixture
-def seen(scheme: str, width: str) -> Callable[[Page, str], None]:
-    return lambda page, name: look(page, f"{name}-{width}-{scheme}")
-
-
 @pytest.fixture
 def files(tmp_path: Path) -> list[Path]:
     make_files(
@@ -56,40 +34,36 @@ def files(tmp_path: Path) -> list[Path]:
     return sorted(tmp_path.iterdir())
 
 
-def test_home(opened: Callable[[str], Page], seen: Any) -> None:
-    seen(opened("/"), "home")
+def test_home(open_page: OpenPage) -> None:
+    look(open_page("/"), "home")
 
 
-def test_the_senders_states(
-    opened: Callable[[str], Page], seen: Any, live: Stack, files: list[Path]
-) -> None:
-    page = opened("/")
+def test_the_senders_states(open_page: OpenPage, live: Stack, files: list[Path]) -> None:
+    page = open_page("/")
     held, puts = Hold(page, live, after=3), Puts(page, live)
     choose(page, *files)
     puts.wait_for(3)
-    seen(page, "sender-uploading")
+    look(page, "sender-uploading")
     page.get_by_role("button", name="Cancel").click()
     page.get_by_role("button", name="Remove notes.txt").click()
-    seen(page, "sender-asking")
+    look(page, "sender-asking")
     page.get_by_role("button", name="Keep sending").click()
     page.get_by_role("button", name="Undo removing notes.txt").click()
     page.get_by_role("button", name="Pause").click()
     expect_state(page, "paused")
-    seen(page, "sender-paused")
+    look(page, "sender-paused")
     page.get_by_role("button", name="Continue").click()
     held.break_lines()
     expect(page.locator("#trouble-title")).to_have_text("The storage cannot be reached.")
-    seen(page, "sender-waiting")
+    look(page, "sender-waiting")
     page.get_by_role("button", name="Try now").click()
     held.release()
     expect_state(page, "done")
-    seen(page, "sender-done")
+    look(page, "sender-done")
 
 
-def test_the_senders_failure(
-    opened: Callable[[str], Page], seen: Any, live: Stack, files: list[Path]
-) -> None:
-    page = opened("/")
+def test_the_senders_failure(open_page: OpenPage, live: Stack, files: list[Path]) -> None:
+    page = open_page("/")
     page.route(
         f"{live.environ['S3_ENDPOINT_URL']}/**",
         lambda route: (
@@ -101,13 +75,11 @@ def test_the_senders_failure(
     choose(page, *files)
     expect_state(page, "failed", 90)
     page.get_by_text("Details", exact=True).click()
-    seen(page, "sender-failed")
+    look(page, "sender-failed")
 
 
-def test_the_offers(
-    opened: Callable[[str], Page], seen: Any, live: Stack, files: list[Path]
-) -> None:
-    page = opened("/health")
+def test_the_offers(open_page: OpenPage, live: Stack, files: list[Path]) -> None:
+    page = open_page("/health")
     page.context.add_init_script(PLAIN)
     page.goto("/")
     offer = page.locator(".offer").first
@@ -118,28 +90,28 @@ def test_the_offers(
     other = page.context.new_page()
     other.goto("/")
     expect(other.locator(".offer")).to_contain_text("in another tab")
-    seen(other, "offer-elsewhere")
+    look(other, "offer-elsewhere")
     other.close()
 
     page.route("**/transfers/**", lambda route: None)
     page.reload()
     expect(offer).to_contain_text("Finding out")
-    seen(page, "offer-asking")
+    look(page, "offer-asking")
     page.unroute("**/transfers/**")
     page.route("**/transfers/**", lambda route: route.abort())
     page.reload()
     expect(offer).to_contain_text("we ask again by ourselves")
-    seen(page, "offer-unreachable")
+    look(page, "offer-unreachable")
     page.unroute("**/transfers/**")
     page.reload()
     expect(offer).to_contain_text("already safe")
-    seen(page, "offer-choose")
+    look(page, "offer-choose")
     offer.get_by_role("button", name="Choose the file").click()
     choose(page, files[1])
     expect(offer.get_by_role("alert")).to_contain_text("Still missing")
-    seen(page, "offer-refused")
+    look(page, "offer-refused")
     offer.get_by_role("button", name="Discard").click()
-    seen(page, "offer-discard")
+    look(page, "offer-discard")
 
     for name in ("Wedding.zip", "A name that is long enough to need more than one line.tar.gz"):
         (files[0].parent / name).write_bytes(files[0].read_bytes())
@@ -149,7 +121,7 @@ def test_the_offers(
     held.release()
     expect(page.locator(".offer")).to_have_count(3)
     expect(page.get_by_role("button", name="Choose")).to_have_count(5)
-    seen(page, "offers")
+    look(page, "offers")
 
 
 @pytest.fixture
@@ -160,19 +132,17 @@ def no_worker(live: Stack) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_worker")
-def test_while_it_is_checked(opened: Callable[[str], Page], seen: Any, files: list[Path]) -> None:
-    page = opened("/")
+def test_while_it_is_checked(open_page: OpenPage, files: list[Path]) -> None:
+    page = open_page("/")
     choose(page, *files)
     expect_state(page, "checking")
-    seen(page, "sender-checking")
-    reader = opened(link_of(page))
+    look(page, "sender-checking")
+    reader = open_page(link_of(page))
     expect(reader.locator("#transfer")).to_have_attribute("data-state", "processing")
-    seen(reader, "recipient-processing")
+    look(reader, "recipient-processing")
 
 
-def test_the_recipients_states(
-    opened: Callable[[str], Page], open_page: OpenPage, seen: Any, live: Stack, tmp_path: Path
-) -> None:
+def test_the_recipients_states(open_page: OpenPage, live: Stack, tmp_path: Path) -> None:
     make_files(tmp_path, {"a.bin": 3000, "trip/b.raw": 200, "trip/c.raw": 300, "Été 🎬.mov": 5})
     sender = open_page()
     with sender.expect_response(lambda answer: answer.url.endswith("/transfers")) as creating:
@@ -183,61 +153,62 @@ def test_the_recipients_states(
     api = f"/transfers/{created['id']}"
     call(live, "PATCH", api, token, {"title": "Rushes", "message": "Hello", "max_downloads": 1})
 
-    reader = opened(path)
+    reader = open_page(path)
     reader.locator("summary").first.click()
-    seen(reader, "recipient-ready")
+    look(reader, "recipient-ready")
     with reader.expect_download():
         reader.get_by_role("button", name="Download").first.click()
-    seen(opened(path), "recipient-limit-reached")
+    look(open_page(path), "recipient-limit-reached")
     soon = datetime.now(UTC) + timedelta(seconds=1.5)
     call(live, "PATCH", api, token, {"expires_at": soon.isoformat()})
     time.sleep(2)
-    seen(opened(path), "recipient-expired")
+    look(open_page(path), "recipient-expired")
     call(live, "DELETE", api, token)
-    seen(opened(path), "recipient-deleted")
+    look(open_page(path), "recipient-deleted")
 
 
-def test_a_protected_transfer(opened: Callable[[str], Page], seen: Any, files: list[Path]) -> None:
-    sender = opened("/")
+def test_a_protected_transfer(open_page: OpenPage, files: list[Path]) -> None:
+    sender = open_page("/")
     link = send(sender, files[1])
     sender.get_by_label("Protect with a password").fill("open sesame")
     expect(sender.locator("#s-password")).to_have_text("Saved. A password is set.")
-    seen(sender, "sender-protected")
-    reader = opened(link)
-    seen(reader, "recipient-password")
+    look(sender, "sender-protected")
+    reader = open_page(link)
+    look(reader, "recipient-password")
     for _ in range(5):
         reader.get_by_label("Password", exact=True).fill("guess")
         reader.get_by_role("button", name="Open").click()
         expect(reader.get_by_text("That password is not right.")).to_be_visible()
-    seen(reader, "recipient-password-wrong")
+    look(reader, "recipient-password-wrong")
     reader.get_by_label("Password", exact=True).fill("guess")
     reader.get_by_label("Password", exact=True).press("Enter")
     expect(reader.locator("#password-said")).not_to_have_text("That password is not right.")
-    seen(reader, "recipient-password-wait")
+    look(reader, "recipient-password-wait")
 
 
 def test_one_file_still_on_its_way_and_no_file_at_all(
-    opened: Callable[[str], Page], seen: Any, live: Stack, files: list[Path], open_page: OpenPage
+    open_page: OpenPage, live: Stack, files: list[Path]
 ) -> None:
-    seen(opened(send(open_page(), files[1])), "recipient-one-file")
+    look(open_page(send(open_page(), files[1])), "recipient-one-file")
     body = {"files": [{"path": "a.bin", "size": 10}]}
-    seen(opened(f"/d/{call(live, 'POST', '/transfers', body=body)['slug']}"), "recipient-uploading")
-    seen(opened("/d/" + "x" * 32), "error-unknown-link")
+    look(
+        open_page(f"/d/{call(live, 'POST', '/transfers', body=body)['slug']}"),
+        "recipient-uploading",
+    )
+    look(open_page("/d/" + "x" * 32), "error-unknown-link")
 
 
-def test_the_ways_without_this_browser(
-    opened: Callable[[str], Page], seen: Any, open_page: OpenPage, files: list[Path]
-) -> None:
+def test_the_ways_without_this_browser(open_page: OpenPage, files: list[Path]) -> None:
     many, one = send(open_page(), *files), send(open_page(), files[1])
     for name, link in (("many", many), ("one", one)):
-        reader = opened(link)
+        reader = open_page(link)
         code = reader.get_by_role("img", name="QR code of this page's link")
         expect(code).to_be_hidden()
         reader.get_by_text("Command line", exact=True).click()
         reader.get_by_text("QR code", exact=True).click()
         expect(code).to_be_visible()
         expect(code).not_to_have_js_property("naturalWidth", 0)
-        seen(reader, f"recipient-elsewhere-{name}")
+        look(reader, f"recipient-elsewhere-{name}")
 
 
 def test_a_command_is_copied_whole(open_page: OpenPage, files: list[Path]) -> None:
@@ -262,10 +233,10 @@ def test_the_senders_code_is_of_the_link(open_page: OpenPage, files: list[Path])
 
 
 def test_twice_as_large_nothing_is_lost(open_page: OpenPage, files: list[Path]) -> None:
-    half = {"width": 640, "height": 450}
-    look(open_page(viewport=half, device_scale_factor=2), "home-zoomed")
-    link = send(open_page(viewport=half), files[1])
-    look(open_page(link, viewport=half, device_scale_factor=2), "recipient-zoomed")
+    half = {"640": {"width": 640, "height": 450}}
+    look(open_page(device_scale_factor=2), "home-zoomed", half)
+    link = send(open_page(), files[1])
+    look(open_page(link, device_scale_factor=2), "recipient-zoomed", half)
 
 
 def test_f_the_first_view_is_light(open_page: OpenPage, live: Stack) -> None:

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from embedded import services
-from tests.browser.steps import SIZES, Hold, call, choose, expect_state, look, make_files, send
+from tests.browser.steps import Hold, call, choose, expect_state, look, make_files, send
 from tests.browser.test_asking import expire, flask, sent
 from tests.conftest import SECRET
 from tests.lab.mailserver import MailServer
@@ -82,27 +82,20 @@ def confirm(page: Page, post: MailServer, sender: str) -> None:
     expect(page.get_by_label("Send to more people")).to_be_visible()
 
 
-@pytest.mark.parametrize("width", list(SIZES))
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_how_all_of_it_looks(
-    open_page: OpenPage, live: Stack, post: MailServer, scheme: str, width: str
-) -> None:
-    def opened(path: str) -> Page:
-        return open_page(path, viewport=SIZES[width], color_scheme=scheme)
-
+def test_how_all_of_it_looks(open_page: OpenPage, live: Stack, post: MailServer) -> None:
     def seen(page: Page, name: str) -> None:
-        look(page, f"manage-{name}-{width}-{scheme}")
+        look(page, f"manage-{name}")
         page.evaluate(STYLES)
 
     made = sent(live, message="Hello Bob", password="open sesame")
-    page = opened(page_of(made))
+    page = open_page(page_of(made))
     expect(page.get_by_text("Ready to download")).to_be_visible()
     seen(page, "ready")
     for summary in page.locator("#manage details[data-keep] > summary").all():
         if summary.locator("..").get_attribute("open") is None:
             summary.click()
     seen(page, "ready-open")
-    sender = f"ada-{scheme}-{width}@example.org"
+    sender = "ada@example.org"
     confirm(page, post, sender)
     page.get_by_label("Send to more people").fill("bo@example.org cy@example.org di@example.org")
     page.get_by_role("button", name="Send", exact=True).click()
@@ -149,11 +142,11 @@ def test_how_all_of_it_looks(
     seen(page, "deleted")
 
     used = sent(live, max_downloads=1)
-    reader = opened(f"/d/{used['slug']}")
+    reader = open_page(f"/d/{used['slug']}")
     with reader.expect_download():
         reader.get_by_role("button", name="Download").click()
     ask_for_more(open_page, used, "One more for the editor, please.\nShe has no copy.")
-    page = opened(page_of(used))
+    page = open_page(page_of(used))
     seen(page, "limit-reached")
     expire(live, used)
     page.reload()
@@ -170,12 +163,11 @@ def test_how_all_of_it_looks(
     seen(page, "blocked")
 
 
-@pytest.mark.parametrize("width", list(SIZES))
 def test_from_the_upload_to_the_page_and_back_from_the_first_page(
-    open_page: OpenPage, live: Stack, tmp_path: Path, width: str
+    open_page: OpenPage, live: Stack, tmp_path: Path
 ) -> None:
     make_files(tmp_path, {"one.bin": 300_000, "two.bin": 300_000})
-    page = open_page(viewport=SIZES[width])
+    page = open_page()
     hold = Hold(page, live)
     choose(page, tmp_path / "one.bin", tmp_path / "two.bin")
     expect(page.locator("#link")).to_be_visible()
@@ -183,14 +175,14 @@ def test_from_the_upload_to_the_page_and_back_from_the_first_page(
     assert stored == []  # nothing is remembered of it as finished
     hold.release()
     expect_state(page, "done")
-    look(page, f"manage-done-{width}")
+    look(page, "manage-done")
     page.get_by_role("link", name="Manage").click()
     expect(page.get_by_text("Ready to download")).to_be_visible()
     assert "two.bin" in page.content()
     page.goto("/")
     mine = page.get_by_role("region", name="Sent from this device")
     expect(mine).to_be_visible()
-    look(page, f"manage-mine-{width}")
+    look(page, "manage-mine")
     mine.get_by_role("link").press("Enter")
     expect(page.get_by_role("heading", level=1)).to_have_text("2 files")
     page.go_back()

@@ -10,7 +10,6 @@ from playwright.sync_api import Locator, Page, expect
 from tests import pictures
 from tests.browser.steps import (
     MIB,
-    SIZES,
     Hold,
     call,
     choose,
@@ -77,17 +76,13 @@ def is_shown(picture: Locator) -> None:
     expect(picture).not_to_have_js_property("naturalWidth", 0)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", list(SIZES))
-def test_every_kind_is_seen_without_leaving_the_page(
-    open_page: OpenPage, link: str, width: str, scheme: str
-) -> None:
-    reader = open_page(link, viewport=SIZES[width], color_scheme=scheme)
+def test_every_kind_is_seen_without_leaving_the_page(open_page: OpenPage, link: str) -> None:
+    reader = open_page(link)
     unfold(reader)
     before = reader.url
     for picture in reader.locator(".thumb img").all():
         is_shown(picture)
-    look(reader, f"recipient-previews-{width}-{scheme}")
+    look(reader, "recipient-previews")
     for name, kind in (
         ("Coast road, evening.jpg", "image"),
         ("Portrait.heic", "portrait"),
@@ -103,7 +98,7 @@ def test_every_kind_is_seen_without_leaving_the_page(
         expect(reader.locator(".figure-seen")).to_be_visible()
         if kind in ("image", "portrait", "pdf"):
             is_shown(reader.locator("img.seen-media"))
-        look(reader, f"recipient-preview-{kind}-{width}-{scheme}")
+        look(reader, f"recipient-preview-{kind}")
         assert reader.url == before
     path.click()
     expect(reader.locator(".seen:visible")).to_have_count(0)
@@ -155,19 +150,17 @@ def test_without_javascript_a_preview_is_a_page(open_page: OpenPage, link: str) 
     expect(reader.get_by_role("heading", level=1)).to_have_text("7 files for you")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", list(SIZES))
-def test_one_file_alone(open_page: OpenPage, files: Path, width: str, scheme: str) -> None:
+def test_one_file_alone(open_page: OpenPage, files: Path) -> None:
     sender = open_page()
     link = send(sender, files / "Coast road, evening.jpg")
     wait_for_previews(sender, link, 1)
-    reader = open_page(link, viewport=SIZES[width], color_scheme=scheme)
-    look(reader, f"recipient-one-picture-{width}-{scheme}")
+    reader = open_page(link)
+    look(reader, "recipient-one-picture")
     reader.locator("a.look").click()
     is_shown(reader.locator("img.seen-media"))
-    look(reader, f"recipient-one-picture-open-{width}-{scheme}")
+    look(reader, "recipient-one-picture-open")
     reader.goto(f"{reader.locator('a.look').get_attribute('href')}")
-    look(reader, f"preview-page-{width}-{scheme}")
+    look(reader, "preview-page")
 
 
 def test_a_download_leaves_what_is_open_as_it_was(

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import traceback
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -26,7 +27,6 @@ class Crasher:
             env=os.environ | dict(environ),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
             text=True,
         )
 
@@ -45,6 +45,8 @@ class Crasher:
 
 
 def _verbs() -> dict[str, Callable[..., Any]]:
+    import flask_migrate
+
     from app import clock
     from app.services import (
         archives,
@@ -83,6 +85,8 @@ def _verbs() -> dict[str, Callable[..., Any]]:
         "drop_tombstones": tombstones.drop_tombstones,
         "remove_bytes": upkeep.remove_bytes,
         "send_mail": outbox.send_due,
+        "upgrade": lambda to: flask_migrate.upgrade("migrations", revision=to),
+        "downgrade": lambda to: flask_migrate.downgrade("migrations", revision=to),
     }
 
 
@@ -101,6 +105,8 @@ def _serve() -> None:
                 with app.app_context():
                     verbs[order["verb"]](*order["args"])
                 code = 0
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(code)
         status = os.waitpid(child, 0)[1]

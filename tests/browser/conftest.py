@@ -3,6 +3,7 @@
 Screenshots of every state are kept under `var/screenshots` to look at.
 """
 
+import contextlib
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from embedded import services
 from tests.conftest import SECRET
+from tests.lab.mailserver import MailServer
 from tests.lab.stack import Stack
 
 SCREENSHOTS = Path("var/screenshots")
@@ -24,14 +26,17 @@ FLAGS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="session")
-def live() -> Iterator[Stack]:
+@contextlib.contextmanager
+def started(**environ: str) -> Iterator[Stack]:
     """Web, worker, maker and clock on services of their own."""
-    with services.started(["postgres", "redis", "s3"]) as environ:
-        stack = Stack(
-            environ
-            | {"SECRET_KEY": SECRET, "LOG_LEVEL": "WARNING", "MAX_MESSAGES_PER_HOUR": "1000"}
-        )
+    given = {
+        "SECRET_KEY": SECRET,
+        "LOG_LEVEL": "WARNING",
+        "WEB_CONCURRENCY": "1",
+        "MAX_MESSAGES_PER_HOUR": "1000",
+    }
+    with services.started(["postgres", "redis", "s3"]) as running:
+        stack = Stack(running | given | environ)
         try:
             stack.release()
             for name in ("web", "worker", "maker", "clock"):
@@ -39,6 +44,34 @@ def live() -> Iterator[Stack]:
             yield stack
         finally:
             stack.stop()
+
+
+@pytest.fixture(scope="session")
+def live() -> Iterator[Stack]:
+    """A Beeline that sends no mail."""
+    with started() as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def post() -> Iterator[MailServer]:
+    """Takes the mails of `mailing`."""
+    with MailServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mailing(post: MailServer) -> Iterator[Stack]:
+    """A Beeline that sends mail."""
+    more = {
+        "MAIL_URL": post.url,
+        "MAIL_FROM": "Beeline <bee@send.example.org>",
+        "MAX_SENDS_PER_HOUR": "1000",
+        "MAX_MAILS_PER_RECIPIENT_PER_HOUR": "1000",
+        "MAX_RECIPIENTS_PER_NETWORK_PER_HOUR": "1000",
+    }
+    with started(**more) as stack:
+        yield stack
 
 
 @pytest.fixture(scope="session")

@@ -4,13 +4,12 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from embedded import services
 from tests.browser.steps import (
     MIB,
     Hold,
@@ -22,40 +21,15 @@ from tests.browser.steps import (
     make_files,
     send,
 )
-from tests.conftest import SECRET
 from tests.lab.mailserver import Caught, MailServer
 from tests.lab.stack import Stack
 
 OpenPage = Callable[..., Page]
 
 
-@pytest.fixture(scope="module")
-def post() -> Iterator[MailServer]:
-    with MailServer() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def live(post: MailServer) -> Iterator[Stack]:
-    """As the others', but it sends mail."""
-    more = {
-        "SECRET_KEY": SECRET,
-        "LOG_LEVEL": "WARNING",
-        "MAIL_URL": post.url,
-        "MAIL_FROM": "Beeline <bee@send.example.org>",
-        "MAX_SENDS_PER_HOUR": "1000",
-        "MAX_MAILS_PER_RECIPIENT_PER_HOUR": "1000",
-        "MAX_RECIPIENTS_PER_NETWORK_PER_HOUR": "1000",
-    }
-    with services.started(["postgres", "redis", "s3"]) as environ:
-        stack = Stack(environ | more)
-        try:
-            stack.release()
-            for name in ("web", "worker", "clock"):
-                stack.start(name)
-            yield stack
-        finally:
-            stack.stop()
+@pytest.fixture
+def live(mailing: Stack) -> Stack:
+    return mailing
 
 
 @pytest.fixture(autouse=True)

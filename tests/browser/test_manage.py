@@ -9,44 +9,19 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from embedded import services
 from tests.browser.steps import Hold, call, choose, expect_state, look, make_files, send
 from tests.browser.test_asking import expire, flask, sent
-from tests.conftest import SECRET
 from tests.lab.mailserver import MailServer
 from tests.lab.stack import Stack
 
 OpenPage = Callable[..., Page]
 
 
-@pytest.fixture(scope="module")
-def post() -> Iterator[MailServer]:
-    with MailServer() as server:
-        server.answers["cy@example.org"] = ["550 5.1.1 There is no such mailbox"]
-        yield server
-
-
-@pytest.fixture(scope="module")
-def live(post: MailServer) -> Iterator[Stack]:
-    """As the others', but it sends mail."""
-    more = {
-        "SECRET_KEY": SECRET,
-        "LOG_LEVEL": "WARNING",
-        "MAIL_URL": post.url,
-        "MAIL_FROM": "Beeline <bee@send.example.org>",
-        "MAX_SENDS_PER_HOUR": "1000",
-        "MAX_MAILS_PER_RECIPIENT_PER_HOUR": "1000",
-        "MAX_RECIPIENTS_PER_NETWORK_PER_HOUR": "1000",
-    }
-    with services.started(["postgres", "redis", "s3"]) as environ:
-        stack = Stack(environ | more)
-        try:
-            stack.release()
-            for name in ("web", "worker", "maker", "clock"):
-                stack.start(name)
-            yield stack
-        finally:
-            stack.stop()
+@pytest.fixture
+def live(mailing: Stack, post: MailServer) -> Iterator[Stack]:
+    post.answers["cy@example.org"] = ["550 5.1.1 There is no such mailbox"]
+    yield mailing
+    del post.answers["cy@example.org"]
 
 
 # Taking a picture leaves empty ones on fields, and htmx carries them over, which the CSP forbids.

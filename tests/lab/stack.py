@@ -165,13 +165,8 @@ class Stack:
         return time.monotonic() - began
 
     def stop(self) -> None:
-        """SIGTERM to all, SIGKILL to whatever has not left within 25 seconds."""
+        """SIGKILL to all: what they work on goes with the services. How they leave is shut_down's."""
         for process in self.running.values():
-            process.terminate()
-        deadline = time.monotonic() + 25
-        for process in self.running.values():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.1, deadline - time.monotonic()))
             kill_family(process)
         for leader in self._left_behind:
             signal_family(leader, signal.SIGKILL)

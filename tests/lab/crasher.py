@@ -55,6 +55,7 @@ def _verbs() -> dict[str, Callable[..., Any]]:
         unlocking,
         upkeep,
         uploads,
+        webhook_outbox,
     )
 
     def begin(transfer_id: str) -> None:
@@ -83,6 +84,7 @@ def _verbs() -> dict[str, Callable[..., Any]]:
         "drop_tombstones": tombstones.drop_tombstones,
         "remove_bytes": upkeep.remove_bytes,
         "send_mail": outbox.send_due,
+        "send_webhooks": webhook_outbox.send_webhooks,
     }
 
 

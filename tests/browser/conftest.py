@@ -31,6 +31,7 @@ def live() -> Iterator[Stack]:
         stack = Stack(
             environ
             | {"SECRET_KEY": SECRET, "LOG_LEVEL": "WARNING", "MAX_MESSAGES_PER_HOUR": "1000"}
+            | {"WEBHOOK_ALLOW_LOOPBACK": "true"}
         )
         try:
             stack.release()

@@ -195,7 +195,7 @@ def test_test_switch_send_again_and_delete(
     part = person.post(f"{at}/deliveries/{admin.log(hook)[0]['id']}/retry", headers=HTMX)
     assert part.status_code == 200
     assert part.text.lstrip().startswith('<section class="manage-part" id="log"')
-    assert part.headers["Vary"] == "HX-Request"
+    assert "HX-Request" in part.headers["Vary"]
     send_webhooks(app)
     assert "Taken" in person.get(at, headers=HTMX).text
     assert person.post(f"{at}/off").location == at

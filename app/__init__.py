@@ -11,7 +11,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter
 
 from app import browsers, cli, config, doors, logs, models, patience, problems
-from app.api import downloads, senders, status, transfers, wetransfer
+from app.api import downloads, senders, status, transfers, webhooks, wetransfer
 from app.db import db, end_session
 from app.extensions import csrf, mailer, migrate, queue, storage
 from app.pages import (
@@ -25,6 +25,7 @@ from app.pages import (
     report,
     transfer,
     view,
+    webhook_pages,
 )
 
 __all__ = ["create_app", "models"]
@@ -72,10 +73,13 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     app.register_blueprint(manage.bp)
     app.register_blueprint(board.bp)
     app.register_blueprint(wetransfer.bp)
+    app.register_blueprint(webhooks.bp)
+    app.register_blueprint(webhook_pages.bp)
     # The API takes no cookies, only its own keys, so there is nothing for another site to abuse.
     csrf.exempt(transfers.bp)
     csrf.exempt(senders.bp)
     csrf.exempt(wetransfer.bp)
+    csrf.exempt(webhooks.bp)
 
     problems.init_app(app)
     doors.init_app(app)

@@ -378,6 +378,13 @@ class Settings:
         _whole(1, 365), "after how long a sender is told that nobody has downloaded", 3
     )
 
+    webhook_log_days: int = setting(
+        _whole(1, 365), "how long it is kept what became of each message to a webhook", 30
+    )
+    webhook_allow_loopback: bool = setting(
+        _switch, "webhooks may lead to this machine, by http too: for development and tests", False
+    )
+
     def __repr__(self) -> str:
         # Half of them are secrets.
         return "Settings(...)"
@@ -439,6 +446,10 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
             "CLOUDFRONT_URL, CLOUDFRONT_KEY_PAIR_ID and CLOUDFRONT_PRIVATE_KEY belong together: "
             "set all three or none"
         )
+    is_here = urlsplit(values.get("base_url", "")).hostname in {"localhost", "127.0.0.1"}
+    if not complaints and values["webhook_allow_loopback"] and not is_here:
+        # Where strangers can come they would reach with it what only this machine can.
+        complaints.append("WEBHOOK_ALLOW_LOOPBACK is only for a BASE_URL on this machine")
     if complaints:
         raise ConfigError("Beeline cannot start:\n  " + "\n  ".join(complaints))
     return Settings(**values)

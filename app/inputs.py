@@ -153,6 +153,13 @@ class Inputs:
             return known.get(value)
         return self._complain(name, f"must be {' or '.join(map(str, known))}", None)
 
+    def switch(self, name: str) -> bool:
+        """True or false, required."""
+        value = self._take(name)
+        if not isinstance(value, bool):
+            return self._complain(name, "must be true or false", False)
+        return value
+
     def password(self, name: str, *, shortest: int, longest: int) -> str | None:
         """A password of somebody's choice, as it was typed; None when absent, null or empty."""
         value = self.text(name, longest=longest)

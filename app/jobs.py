@@ -62,6 +62,11 @@ ABORT_UNKNOWN = Job("app.services.upkeep.abort_unknown_uploads", queue="removal"
 # Reads the listing of the whole bucket, which may take minutes.
 REMOVE_ORPHANS = Job("app.services.upkeep.remove_orphans", queue="removal", timeout_seconds=3600)
 SEND_MAIL = Job("app.services.outbox.send_due", queue="mail", timeout_seconds=300)
+# Strangers' servers may take their time, and nobody here waits for them.
+SEND_WEBHOOKS = Job(
+    "app.services.webhook_outbox.send_webhooks", queue="webhooks", timeout_seconds=300
+)
+DROP_WEBHOOK_LOG = Job("app.services.webhook_outbox.drop_webhook_log", queue="sweep")
 QUEUE_NEWS = Job("app.services.news.queue_news", queue="sweep")
 
 # Works in turns of a minute, but reads a file without a CRC32 to its end.
@@ -74,19 +79,21 @@ BUILD_ARCHIVE = Job("app.services.archives.build", queue="archives", timeout_sec
 # for them.
 QUICK_QUEUES = ["sweep", "default", "early", "mail", "removal"]
 # What may take long comes after all of these, and the Procfile gives it workers of its own (F35).
-SLOW_QUEUES = ["archives", "previews"]
+SLOW_QUEUES = ["webhooks", "archives", "previews"]
 QUEUES = QUICK_QUEUES + SLOW_QUEUES
 
 SCHEDULE: list[tuple[int, Job]] = [
     (5, REQUEUE_STUCK),
     (30, EXPIRE_DUE),
     (30, SEND_MAIL),
+    (15, SEND_WEBHOOKS),
     (60, REMOVE_BYTES),
     (300, QUEUE_NEWS),
     (300, DELETE_EXPIRED),
     (300, DELETE_ABANDONED),
     (300, FORGET_DELETED),
     (3600, DROP_TOMBSTONES),
+    (3600, DROP_WEBHOOK_LOG),
     (3600, ABORT_UNKNOWN),
     (86400, REMOVE_ORPHANS),
 ]

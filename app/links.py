@@ -44,6 +44,11 @@ def extend_url(seal: str) -> str:
     return f"{settings.base_url}/m/extend/{seal}"
 
 
+def webhooks_url() -> str:
+    """The page on which a workspace's webhooks are looked after."""
+    return f"{settings.base_url}/workspace/webhooks"
+
+
 def opt_out_url(seal: str) -> str:
     """A page with one button, after which there is no mail to one address any more."""
     return f"{settings.base_url}/u/{seal}"

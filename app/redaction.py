@@ -8,6 +8,8 @@ _SECRETS = (
     (re.compile(r"(?i)\b(bearer|basic)\s+[^\s\"',;)]+"), r"\1 ..."),
     # An API key but for the beginning that its owner is shown too, and a signed token.
     (re.compile(r"\b(bee_[a-z0-9]{12})_[A-Za-z0-9_-]+"), r"\1_..."),
+    # What webhooks are signed with.
+    (re.compile(r"\bwhsec_[A-Za-z0-9+/=_-]+"), "whsec_..."),
     (re.compile(r"\beyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_.-]+"), "eyJ..."),
     (re.compile(r"(?i)(x-api-key\W+)[^\s'\",;)]+"), r"\1..."),
     (re.compile(r"/(d|b|m/extend|m|u)/[A-Za-z0-9_.-]{8,}"), r"/\1/..."),

@@ -29,6 +29,12 @@ def test_loopback_may_be_opened_by_either_name() -> None:
     assert settings.origins == ["http://127.0.0.1:8000", "http://localhost:8000"]
 
 
+def test_s24_webhooks_may_lead_here_only_where_nobody_else_comes() -> None:
+    assert not config.load(GOOD).webhook_allow_loopback
+    here = GOOD | {"BASE_URL": "http://127.0.0.1:8000", "WEBHOOK_ALLOW_LOOPBACK": "true"}
+    assert config.load(here).webhook_allow_loopback
+
+
 def test_every_complaint_is_told_at_once() -> None:
     with pytest.raises(config.ConfigError) as caught:
         config.load({"SECRET_KEY": "short", "MAX_FILES": "many", "LOG_LEVEL": "LOUD"})
@@ -73,6 +79,8 @@ def test_s34_a_default_or_short_secret_is_refused(secret: str) -> None:
         ("JWT_SECRET", "short"),
         ("JWT_SECRET_FALLBACKS", "short"),
         ("JWT_TTL_IN_MINUTES", "1441"),
+        ("WEBHOOK_LOG_DAYS", "0"),
+        ("WEBHOOK_ALLOW_LOOPBACK", "true"),  # S24: people come from elsewhere
     ],
 )
 def test_values_that_cannot_be_meant_are_refused(name: str, value: str) -> None:

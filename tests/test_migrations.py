@@ -345,6 +345,48 @@ def test_0011_keeps_heartbeats_and_forgets_what_was_deleted_before(old: Old) -> 
     old.migrate("upgrade")
 
 
+def test_0013_adds_webhooks_which_go_with_their_workspaces_transfers(old: Old) -> None:
+    old.migrate("upgrade", "0011")
+    workspace, transfer, hook = uuid.uuid4(), uuid.uuid4(), uuid.uuid4()
+    old.run("INSERT INTO workspaces (id, name) VALUES (:id, 'Acme')", id=workspace)
+    old.run(
+        "INSERT INTO transfers (id, slug, owner_token_hash, state, expires_at, workspace_id)"
+        " VALUES (:id, 's', sha256('s'), 'INIT', now(), :workspace)",
+        id=transfer,
+        workspace=workspace,
+    )
+    old.migrate("upgrade", "0013")
+    add = (
+        "INSERT INTO webhooks (id, workspace_id, url, events, secret)"
+        " VALUES (:id, :workspace, :url, CAST(:events AS text[]), sha256('s'))"
+    )
+    right = {"workspace": workspace, "url": "https://a.example", "events": "{transfer.ready}"}
+    for wrong in ({"url": ""}, {"events": "{}"}, {"workspace": uuid.uuid4()}):
+        with pytest.raises(IntegrityError):
+            old.run(add, id=uuid.uuid4(), **{**right, **wrong})
+    old.run(add, id=hook, **right)
+    with pytest.raises(IntegrityError):
+        old.run("UPDATE webhooks SET disabled_at = now()")
+    tell = (
+        "INSERT INTO webhook_deliveries (id, webhook_id, transfer_id, event_id, event, payload,"
+        " ends_at) VALUES (gen_random_uuid(), :hook, :transfer, :event, 'transfer.ready', '', now())"
+    )
+    for event in (hook, transfer):
+        old.run(tell, hook=hook, transfer=transfer, event=event)
+    with pytest.raises(IntegrityError):
+        old.run(tell, hook=hook, transfer=transfer, event=hook)
+    assert old.run("SELECT DISTINCT state::text, attempt_count FROM webhook_deliveries") == [
+        ("WAITING", 0)
+    ]
+    old.run("DELETE FROM transfers")
+    assert old.run("SELECT count(*) FROM webhook_deliveries") == [(0,)]
+    old.run(tell, hook=hook, transfer=None, event=hook)
+    old.run("DELETE FROM webhooks")
+    assert old.run("SELECT count(*) FROM webhook_deliveries") == [(0,)]
+    old.migrate("downgrade", "0011")
+    old.migrate("upgrade", "0013")
+
+
 def _new_code(old: Old) -> None:
     """A checksum is four bytes, of an upload that has them planned and is complete."""
     change = "UPDATE uploads SET checksum_algorithm = 'CRC32', crc32 = :crc32 WHERE key = :key"

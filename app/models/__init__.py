@@ -8,6 +8,7 @@ from app.models.accounts import ApiKey, Board, BoardItem, Workspace
 from app.models.columns import Leased
 from app.models.kinds import (
     Checksum,
+    DeliveryState,
     Ending,
     Failure,
     Harm,
@@ -19,12 +20,15 @@ from app.models.kinds import (
     Scope,
     Sight,
     State,
+    SwitchedOff,
     UploadState,
+    WebhookEvent,
     ZipFailure,
 )
 from app.models.mail import OptOut, OutboxMail, Recipient, SenderCode
 from app.models.records import AbuseReport, AuditEvent, ExtensionRequest, Heartbeat, UnlockTries
 from app.models.transfers import Archive, Download, File, Preview, Transfer, Upload
+from app.models.webhooks import Webhook, WebhookDelivery
 
 __all__ = [
     "AbuseReport",
@@ -34,6 +38,7 @@ __all__ = [
     "Board",
     "BoardItem",
     "Checksum",
+    "DeliveryState",
     "Download",
     "Ending",
     "ExtensionRequest",
@@ -55,10 +60,14 @@ __all__ = [
     "SenderCode",
     "Sight",
     "State",
+    "SwitchedOff",
     "Transfer",
     "UnlockTries",
     "Upload",
     "UploadState",
+    "Webhook",
+    "WebhookDelivery",
+    "WebhookEvent",
     "Workspace",
     "ZipFailure",
 ]

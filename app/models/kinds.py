@@ -93,6 +93,31 @@ class MailState(enum.StrEnum):
     DROPPED = "DROPPED"
 
 
+class WebhookEvent(enum.StrEnum):
+    """What a webhook is told of; TEST only when somebody asks for it."""
+
+    READY = "transfer.ready"
+    DOWNLOADED = "transfer.downloaded"
+    EXPIRED = "transfer.expired"
+    TEST = "webhook.test"
+
+
+class DeliveryState(enum.StrEnum):
+    """WAITING until the receiver has taken it; FAILED when it is not tried any more."""
+
+    WAITING = "WAITING"
+    SENT = "SENT"
+    FAILED = "FAILED"
+
+
+class SwitchedOff(enum.StrEnum):
+    """Why a webhook is told nothing: it was asked for, it answered 410, or it took nothing."""
+
+    ASKED = "asked"
+    GONE = "gone"
+    FAILING = "failing"
+
+
 class Scope(enum.StrEnum):
     """What an API key may do; each may do what those before it may."""
 

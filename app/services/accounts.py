@@ -169,6 +169,18 @@ def authenticate(text: str | None) -> Caller:
     return Caller(row.id, row.workspace_id, row.scope)
 
 
+def caller_of(key_id: uuid.UUID) -> Caller:
+    """Who had shown this key before; raises Unauthorized if it has been revoked since."""
+    row = db.session.scalar(
+        select(ApiKey)
+        .where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
+        .execution_options(populate_existing=True)
+    )
+    if row is None:
+        raise Unauthorized(NO_KEY)
+    return Caller(row.id, row.workspace_id, row.scope)
+
+
 def _is_use_due() -> ColumnElement[bool]:
     return or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at <= db_now() - NOTE_USE_AFTER)
 

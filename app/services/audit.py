@@ -3,10 +3,8 @@
 import uuid
 from collections.abc import Sequence
 from contextvars import ContextVar
-from typing import Any
 
-from sqlalchemy import ARRAY, Uuid, cast, func, insert, literal, select
-from sqlalchemy.sql.dml import ReturningUpdate
+from sqlalchemy import ARRAY, CTE, Uuid, cast, func, insert, literal, select
 
 from app.db import db
 from app.models import AuditEvent
@@ -44,13 +42,12 @@ def note_all(action: str, transfer_ids: Sequence[uuid.UUID]) -> None:
     )
 
 
-def note_each(action: str, change: ReturningUpdate[Any]) -> int:
+def note_each(action: str, changed: CTE, *others: CTE) -> int:
     """Run a change that returns transfers' ids, and add one row for each; how many.
 
-    All in the database, whatever their number. Call in transaction().
+    All in one statement, whatever their number, with what `others` do. Call in transaction().
     """
-    changed = change.cte("changed")
     added = insert(AuditEvent).from_select(
         ["action", "transfer_id"], select(literal(action), changed.c.id)
     )
-    return db.session.execute(added).rowcount
+    return db.session.execute(added.add_cte(*others)).rowcount

@@ -19,7 +19,7 @@ from app.config import settings
 from app.db import db, discard, release, transaction
 from app.errors import Gone, Invalid, PartsMissing, SizeMismatch, Unavailable
 from app.models import Failure, File, Method, Problem, State, Transfer, Upload, UploadState
-from app.services import archives, audit, delivery, previews, uploads
+from app.services import archives, audit, delivery, previews, uploads, webhook_news
 from app.services.transfers import files_of, of_id, refuse_blocked
 from app.services.uploads import Outcome
 
@@ -248,6 +248,7 @@ def _settle(lease: leases.Lease, failed: dict[uuid.UUID, Outcome]) -> None:
             if settings.zip_at_once:
                 archives.request_at_once(lease.transfer_id)
             delivery.announce(lease.transfer_id)
+            webhook_news.tell_ready(lease.transfer_id)
         crash.point("process.5")
 
 

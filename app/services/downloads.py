@@ -31,7 +31,7 @@ from app.models import (
     Upload,
     UploadState,
 )
-from app.services import archives, audit, delivery, locks
+from app.services import archives, audit, delivery, locks, webhook_news
 from app.services.transfers import files_of, is_at
 
 _SHOWN_AS = {
@@ -396,6 +396,7 @@ def count_once(
             )
         )
         delivery.note_download(transfer_id, recipient_id)
+        webhook_news.tell_download(transfer_id, file_id)
         audit.note("download", transfer_id)
 
 

@@ -9,10 +9,9 @@ import logging
 import time
 import uuid
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import and_, case, func, select, update
+from sqlalchemy import case, func, select, update
 from sqlalchemy.orm import aliased
 
 from app import addresses, crash, jobs
@@ -22,18 +21,16 @@ from app.db import db, discard, release, transaction
 from app.extensions import mailer
 from app.gateways.mailer import Fate, Line, Outcome
 from app.models import MailKind, MailState, OutboxMail, Recipient
-from app.services import delivery, letters, mail_links, shares
+from app.services import claims, delivery, letters, mail_links, shares
+from app.services.claims import BACKOFF_SECONDS, is_due
 from app.services.heartbeats import noted
 
 log = logging.getLogger(__name__)
 
 # Handed over one after the other on one connection.
 BATCH = 50
-# While one worker is at it the others leave it alone so long; it stops well before that.
-CLAIM_SECONDS = 180
+# After so long it is another job's turn.
 TURN_SECONDS = 100
-# How long to leave a mail alone after each failure: about a day, all together.
-BACKOFF_SECONDS = (60, 300, 900, 1800, 3600, 7200, *[14400] * 5)
 # A mail that was claimed so often without a word on what became of it.
 SUSPECT = 3
 # Whoever gets these has not asked for them.
@@ -67,23 +64,7 @@ def _claim() -> list[OutboxMail]:
         # One at a time: what each address gets in an hour is counted before anything is taken.
         shares.hold()
         chosen = _without_suspects(_next(min(BATCH, shares.left_to_hand_over())))
-        free = (
-            select(OutboxMail.id)
-            .where(OutboxMail.id.in_(chosen), _is_due(OutboxMail))
-            .with_for_update(skip_locked=True)
-            .cte("free")
-        )
-        claimed = db.session.scalars(
-            update(OutboxMail)
-            .where(OutboxMail.id.in_(select(free.c.id)))
-            .values(
-                attempt_count=OutboxMail.attempt_count + 1,
-                due_at=db_now() + timedelta(seconds=CLAIM_SECONDS),
-                handed_at=db_now(),
-            )
-            .returning(OutboxMail)
-            .execution_options(synchronize_session=False, populate_existing=True)
-        ).all()
+        claimed = claims.take(OutboxMail, chosen, handed_at=db_now())
     # Of one transfer together, and codes, for which somebody waits, before all others.
     return sorted(claimed, key=lambda m: (m.kind is not MailKind.CODE, str(m.transfer_id), m.kind))
 
@@ -123,7 +104,7 @@ def _next(limit: int) -> Any:
             case((OutboxMail.kind == MailKind.CODE, 0), else_=1).label("rank"),
             case((is_unasked, had + turn), else_=0).label("would_have_had"),
         )
-        .where(_is_due(OutboxMail))
+        .where(is_due(OutboxMail))
         .subquery()
     )
     return (
@@ -132,10 +113,6 @@ def _next(limit: int) -> Any:
         .order_by(due.c.rank, due.c.due_at)
         .limit(limit)
     )
-
-
-def _is_due(mail: Any) -> Any:
-    return and_(mail.state == MailState.WAITING, mail.due_at <= db_now())
 
 
 # -- sending -------------------------------------------------------------------------------------
@@ -180,12 +157,7 @@ def _send_one(line: Line, mail: OutboxMail) -> bool:
 def _give_back(mails: Sequence[OutboxMail]) -> None:
     """Whoever comes next may have them at once."""
     with transaction():
-        db.session.execute(
-            update(OutboxMail)
-            .where(OutboxMail.id.in_([mail.id for mail in mails]), _is_waiting())
-            .values(due_at=db_now(), handed_at=None, attempt_count=OutboxMail.attempt_count - 1)
-            .execution_options(synchronize_session=False)
-        )
+        claims.give_back(OutboxMail, [mail.id for mail in mails], handed_at=None)
 
 
 # -- settling ------------------------------------------------------------------------------------
@@ -221,9 +193,8 @@ def _settle_failed(mail: OutboxMail, reason: str) -> None:
 
 
 def _settle_later(mail: OutboxMail, outcome: Outcome) -> None:
-    seconds = BACKOFF_SECONDS[min(mail.attempt_count, len(BACKOFF_SECONDS)) - 1]
     values: dict[str, Any] = {
-        "due_at": db_now() + timedelta(seconds=seconds),
+        "due_at": db_now() + claims.backoff(mail.attempt_count),
         "failure": outcome.reason,
     }
     if outcome.is_certain:

@@ -30,6 +30,7 @@ from app.services import (
     previews,
     reconciling,
     uploads,
+    webhook_news,
 )
 from app.services.heartbeats import noted
 from app.services.reconciling import Differences
@@ -333,7 +334,7 @@ def _batches(found: Iterable[Any]) -> Iterable[list[Any]]:
 
 def _expire() -> int:
     due = lifecycle.moving_due(State.EXPIRED, lifecycle.is_due(), limit=EXPIRE_BATCH)
-    return audit.note_each("expire", due)
+    return audit.note_each("expire", *webhook_news.telling_expired(due))
 
 
 def _delete(condition: ColumnElement[bool]) -> int:

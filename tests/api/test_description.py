@@ -5,6 +5,7 @@ description forbids it. CASES and SEED in the environment make it as long as one
 """
 
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hypothesis import HealthCheck, seed, settings
 from schemathesis import GenerationMode
 
 from tests.factories import Machine, Sender, Sent
+from tests.hooks import Admin
 
 # One transaction for thousands of requests would end with the first query that is late.
 pytestmark = pytest.mark.real_commits
@@ -71,6 +73,9 @@ def test_every_answer_is_as_described(
     if not needed or not case.meta.generation.mode.is_positive:
         case.call_and_validate()
         return
+    if "admin_key" in needed[0]:
+        _ask_as_admin(sender, case)
+        return
     if "api_key" in needed[0]:
         _ask_as(machine, case)
         return
@@ -80,6 +85,23 @@ def test_every_answer_is_as_described(
         if "file_id" in case.path_parameters:
             case.path_parameters["file_id"] = sent.files[0]["id"]
         case.headers["Authorization"] = sent.headers["Authorization"]
+        case.call_and_validate()
+
+
+def _ask_as_admin(sender: Sender, case: schemathesis.Case) -> None:
+    """Of a webhook that was sent something, while it is on and while it is off."""
+    admin = Admin(sender.client, uuid.uuid4().hex)
+    for is_on in (True, False):
+        made = admin.add("https://hooks.example.org/")
+        sent = admin.call("POST", f"/{made['id']}/test").json["id"]
+        if not is_on:
+            admin.call("PATCH", f"/{made['id']}", json={"enabled": False})
+        right = {"webhook_id": made["id"], "delivery_id": sent}
+        for name in case.path_parameters:
+            case.path_parameters[name] = right[name]
+        if case.query.get("before"):
+            case.query["before"] = sent
+        case.headers["x-api-key"] = admin.key
         case.call_and_validate()
 
 

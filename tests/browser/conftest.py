@@ -34,6 +34,7 @@ def started(**environ: str) -> Iterator[Stack]:
         "LOG_LEVEL": "WARNING",
         "WEB_CONCURRENCY": "1",
         "MAX_MESSAGES_PER_HOUR": "1000",
+        "WEBHOOK_ALLOW_LOOPBACK": "true",
     }
     with services.started(["postgres", "redis", "s3"]) as running:
         stack = Stack(running | given | environ)

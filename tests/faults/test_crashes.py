@@ -227,7 +227,7 @@ def test_every_step_is_covered() -> None:
     """A new operation's steps need a test here."""
     known = (
         "process", "archive", "unlock", "begin", "delete", "remove", "revive", "sweep", "forget",
-        "drop", "mail", "preview",  # the last by tests/services/test_previewing.py
+        "drop", "mail", "webhook", "preview",  # the last by tests/services/test_previewing.py
     )  # fmt: skip
     assert {step.split(".")[0] for step in STEPS} == set(known)
     for name in known:

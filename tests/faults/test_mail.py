@@ -14,7 +14,7 @@ from flask import Flask
 
 from app import jobs
 from app.db import db, transaction
-from app.services import checking, delivery, outbox, shares
+from app.services import checking, claims, delivery, outbox, shares
 from tests.factories import Sender, Sent
 from tests.faults.test_crashes import STEPS
 from tests.lab.crasher import DIED, Crasher
@@ -44,7 +44,7 @@ def test_f47_each_death_doubles_one_mail_at_most(
         assert crasher.run("send_mail", dies_at=step) == DIED
         assert sent.show()["status"] == "READY"
         # The claim lapses; whoever comes next goes on.
-        pass_time(app, seconds=outbox.CLAIM_SECONDS + 1)
+        pass_time(app, seconds=claims.CLAIM_SECONDS + 1)
     assert crasher.run("send_mail") == 0
     got = Counter(one.to for one in mail.caught)
     assert set(got) == set(EVERYBODY)
@@ -173,7 +173,7 @@ def test_a_mail_that_kills_whoever_takes_it_takes_no_other_along(
     for _ in range(20):
         with suppress(KeyboardInterrupt):
             send_mail(app)
-        pass_time(app, seconds=outbox.CLAIM_SECONDS + 1)
+        pass_time(app, seconds=claims.CLAIM_SECONDS + 1)
     # It is given up, and that is told.
     told = Counter(one.to for one in mail.caught)
     assert told == dict.fromkeys(PEOPLE[1:], 1) | {ADA: 2}

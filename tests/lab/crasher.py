@@ -57,6 +57,7 @@ def _verbs() -> dict[str, Callable[..., Any]]:
         unlocking,
         upkeep,
         uploads,
+        webhook_outbox,
     )
 
     def begin(transfer_id: str) -> None:
@@ -87,6 +88,7 @@ def _verbs() -> dict[str, Callable[..., Any]]:
         "send_mail": outbox.send_due,
         "upgrade": lambda to: flask_migrate.upgrade("migrations", revision=to),
         "downgrade": lambda to: flask_migrate.downgrade("migrations", revision=to),
+        "send_webhooks": webhook_outbox.send_webhooks,
     }
 
 

@@ -1,0 +1,275 @@
+"""Messages to strangers' servers: where one may be sent at all, and what became of it.
+
+Whoever names an address here must reach nothing with it that only we can reach. So the address is
+read strictly, its name is resolved once, every address it leads to must be public, and the
+connection is made to one of these and to nothing else: by name only the certificate is checked.
+Redirects are not followed, and no proxy of the environment is asked.
+"""
+
+import contextlib
+import http.client
+import ipaddress
+import queue
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+# For everything together: name, connection, TLS, and the answer.
+SECONDS = 5.0
+MOST_READ = 64 * 1024
+PORTS = (443, 8443)
+LONGEST_URL = 2000
+# At least two labels, and the last begins with a letter: no spelling of a number is a name then.
+_LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_NAME = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)+[a-z](?:[a-z0-9-]{{0,61}}[a-z0-9])?")
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1")
+_GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Public by their numbers, and still nobody's server, or one that only its neighbours reach.
+_NEVER = [
+    ipaddress.ip_network(one)
+    for one in (
+        "192.0.0.0/24",  # protocol assignments; a cloud's metadata among them
+        "192.88.99.0/24",  # relays of 6to4
+        "168.63.129.16/32",  # a cloud's own agent
+        "2001::/23",  # Teredo, ORCHID and other protocols
+        "2002::/16",  # 6to4: an IPv4 address that somebody else would resolve
+        "3fff::/20",  # documentation
+    )
+]
+
+
+class BadAddress(ValueError):
+    """Nothing is ever sent there; says why, as an end of "this address ..."."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of one message; `error` is empty only if the receiver has taken it."""
+
+    status: int | None
+    latency_ms: int
+    error: str
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether the receiver answers for it now."""
+        return not self.error
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the receiver says that nothing will ever be taken there."""
+        return self.status == 410
+
+
+@dataclass(frozen=True)
+class Target:
+    """An address that may be tried: its name has not been resolved yet."""
+
+    is_tls: bool
+    host: str
+    port: int
+    path: str
+
+    @property
+    def host_header(self) -> str:
+        """As a browser says it."""
+        usual = 443 if self.is_tls else 80
+        return self.host if self.port == usual else f"{self.host}:{self.port}"
+
+
+def target_of(url: str, *, may_be_here: bool = False) -> Target:
+    """The address in its pieces; raises BadAddress. Asks nobody.
+
+    `may_be_here` allows http, and any port, where the address leads to this machine.
+    """
+    if not re.fullmatch(rf"[\x21-\x7e]{{1,{LONGEST_URL}}}", url) or "\\" in url:
+        raise BadAddress(f"must be at most {LONGEST_URL} printable ASCII characters, without \\")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise BadAddress("is no address") from error
+    if parts.scheme != "https" and not (may_be_here and parts.scheme == "http"):
+        raise BadAddress("must begin with https://")
+    if "@" in parts.netloc or "#" in url:
+        raise BadAddress("must hold no user, no password and no #")
+    is_tls = parts.scheme == "https"
+    port = (443 if is_tls else 80) if port is None else port
+    if may_be_here and (host in _LOOPBACK_NAMES or not is_tls):
+        pass
+    elif not _NAME.fullmatch(host):
+        raise BadAddress("must name its host in full, such as hooks.example.org, and by no number")
+    elif port not in PORTS and not may_be_here:
+        raise BadAddress("must be at port 443 or 8443")
+    path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+    return Target(is_tls, host, port, path)
+
+
+def is_public(address: str) -> bool:
+    """Whether anybody on the Internet could be at this address; never raises."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.ipv4_mapped is not None:
+            found = found.ipv4_mapped
+        elif found in _NAT64:
+            found = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
+        elif found not in _GLOBAL_IPV6:
+            return False
+    is_odd = found.is_multicast or found.is_reserved or found.is_unspecified
+    return found.is_global and not is_odd and not any(found in one for one in _NEVER)
+
+
+class Courier:
+    """Carries messages, one after the other or several at once; each on a connection of its own."""
+
+    def __init__(self, *, may_be_here: bool = False) -> None:
+        self._may_be_here = may_be_here
+        self._tls = ssl.create_default_context()
+
+    def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """Send it once; never raises for what a receiver does or fails to do."""
+        began = time.monotonic()
+        status, error = None, ""
+        try:
+            status = self._post(url, body, headers, began + SECONDS)
+            error = _told_of(status)
+        except BadAddress as refusal:
+            error = f"This address {refusal}."
+        except (OSError, http.client.HTTPException, ValueError) as failure:
+            is_late = time.monotonic() - began >= SECONDS - 0.05
+            error = (
+                f"It did not answer within {SECONDS:.0f} seconds." if is_late else _told(failure)
+            )
+        return Answer(status, round(1000 * (time.monotonic() - began)), error)
+
+    def _post(self, url: str, body: bytes, headers: Mapping[str, str], ends: float) -> int:
+        target = target_of(url, may_be_here=self._may_be_here)
+        with contextlib.ExitStack() as closing:
+            plain = self._connect(target, ends)
+            closing.callback(plain.close)
+            line = plain
+            if target.is_tls:
+                # The handshake waits until somebody watches the time.
+                line = self._tls.wrap_socket(
+                    plain, server_hostname=target.host, do_handshake_on_connect=False
+                )
+                closing.callback(line.close)
+            is_cut = closing.enter_context(_ending(line, ends))
+            if isinstance(line, ssl.SSLSocket):
+                line.do_handshake()
+            return _exchange(line, target, body, headers, is_cut)
+
+    def _connect(self, target: Target, ends: float) -> socket.socket:
+        """A connection to one of the name's addresses, all of which must be allowed."""
+        addresses = _resolve(target, ends)
+        if not addresses or not all(self._may_be_at(one, target) for one in addresses):
+            # Whether there is such a name at all, in a network of ours, is not told either.
+            raise BadAddress("leads to no public address")
+        for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
+            seconds = max(0.01, (ends - time.monotonic()) / left)
+            try:
+                # A number, so nothing is resolved again.
+                return socket.create_connection((address, target.port), timeout=seconds)
+            except OSError:
+                if left == 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _may_be_at(self, address: str, target: Target) -> bool:
+        is_here = self._may_be_here and ipaddress.ip_address(address).is_loopback
+        return is_here or (target.is_tls and target.port in PORTS and is_public(address))
+
+
+def _resolve(target: Target, ends: float) -> list[str]:
+    """Every address that the name leads to; none where it is unknown. Raises TimeoutError."""
+    told: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
+    # The system's resolver knows no time limit, so it is left to itself when ours is over.
+    threading.Thread(
+        target=lambda: told.put(_look_up(target.host, target.port)), daemon=True
+    ).start()
+    try:
+        return told.get(timeout=max(0.0, ends - time.monotonic()))
+    except queue.Empty as error:
+        raise TimeoutError from error
+
+
+def _look_up(host: str, port: int) -> list[str]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+@contextlib.contextmanager
+def _ending(line: socket.socket, ends: float) -> Iterator[threading.Event]:
+    """Cut the line when the time is over: a limit for each piece would let it drip for ever."""
+    is_cut = threading.Event()
+
+    def cut() -> None:
+        is_cut.set()
+        with contextlib.suppress(OSError):
+            # The plain one's, because another thread may be reading what TLS has unpacked.
+            socket.socket.shutdown(line, socket.SHUT_RDWR)
+
+    watch = threading.Timer(max(0.0, ends - time.monotonic()), cut)
+    watch.daemon = True
+    watch.start()
+    try:
+        yield is_cut
+    finally:
+        watch.cancel()
+
+
+def _exchange(
+    line: socket.socket,
+    target: Target,
+    body: bytes,
+    headers: Mapping[str, str],
+    is_cut: threading.Event,
+) -> int:
+    line.settimeout(SECONDS)
+    talk = http.client.HTTPConnection(target.host, target.port)
+    talk.auto_open = 0
+    talk.sock = line
+    talk.request("POST", target.path, body, {"Host": target.host_header, **headers})
+    answer = talk.getresponse()
+    if is_cut.is_set():
+        # Half a head looks like a whole one to the library.
+        raise TimeoutError
+    # It has been taken, or not; what else is said is only listened to, so that nobody is cut off.
+    with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+        answer.read(MOST_READ)
+    return answer.status
+
+
+def _told_of(status: int) -> str:
+    if 200 <= status < 300:
+        return ""
+    return (
+        f"It answered {status}{', and redirects are not followed' if status // 100 == 3 else ''}."
+    )
+
+
+def _told(failure: Exception) -> str:
+    """In our own words: what a library says may repeat what a stranger has sent."""
+    if isinstance(failure, ssl.SSLCertVerificationError):
+        return (
+            "Its certificate is not good for this name, has expired, or was made by nobody known."
+        )
+    if isinstance(failure, ssl.SSLError):
+        return "TLS could not be agreed upon."
+    if isinstance(failure, ConnectionRefusedError):
+        return "It refuses connections."
+    if isinstance(failure, http.client.HTTPException) or not isinstance(failure, OSError):
+        return "It does not answer as a web server does."
+    return "It could not be reached, or hung up."

@@ -1,0 +1,185 @@
+"""/workspace/webhooks: a workspace's webhooks for people, who come in with a key of scope admin.
+
+The key is shown once, by a form; a cookie of an hour stands for it from then on. Everything works
+without a script; with one the log of a webhook is renewed by itself.
+"""
+
+import uuid
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from flask import Blueprint, Response, make_response, redirect, render_template, request, url_for
+from werkzeug.wrappers import Response as AnyResponse
+
+from app.config import settings
+from app.doors import count_call, limiter, unknown_limit
+from app.errors import Invalid, NotAllowed, Unauthorized, WrongState
+from app.gateways.webhook import LONGEST_URL
+from app.inputs import Inputs
+from app.pages.view import is_htmx, page_or_fragment, typed
+from app.services import entering, webhooks
+from app.services.accounts import Caller
+
+bp = Blueprint("webhook_pages", __name__, url_prefix="/workspace/webhooks")
+
+Route = Callable[..., AnyResponse]
+
+
+def _inside(route: Route) -> Route:
+    """Give the route its Caller; whoever is not in yet, or any more, is led to the door."""
+
+    @wraps(route)
+    def guarded(**rest: Any) -> AnyResponse:
+        caller = entering.caller_of(request.cookies.get(_cookie()))
+        if caller is not None:
+            count_call(caller.key_id)
+            return route(caller, **rest)
+        if not is_htmx():
+            return redirect(url_for(".show_webhooks"), 303)
+        return Response(status=204, headers={"HX-Redirect": url_for(".show_webhooks")})
+
+    return guarded
+
+
+# -- coming in, and going ------------------------------------------------------------------------
+
+
+@bp.get("")
+def show_webhooks() -> AnyResponse:
+    """All of the workspace's, or the door."""
+    caller = entering.caller_of(request.cookies.get(_cookie()))
+    return _door() if caller is None else _list(caller)
+
+
+@bp.post("/enter")
+@limiter.limit(unknown_limit, override_defaults=False)
+def enter() -> AnyResponse:
+    """A key opens the page for an hour."""
+    try:
+        with Inputs(typed("key")) as given:
+            key = given.text("key", longest=200)
+        word = entering.enter(key)
+    except Invalid:
+        return _door("This is no API key.", 422)
+    except Unauthorized:
+        return _door("There is no such key, or it has been revoked.", 422)
+    except NotAllowed:
+        return _door("This key may not look after webhooks: it needs the scope admin.", 422)
+    answer = redirect(url_for(".show_webhooks"), 303)
+    answer.set_cookie(_cookie(), word, max_age=entering.STAYS_SECONDS, **_rules())
+    return answer
+
+
+@bp.post("/leave")
+def leave() -> AnyResponse:
+    """The browser forgets that it was in."""
+    answer = redirect(url_for(".show_webhooks"), 303)
+    answer.delete_cookie(_cookie(), **_rules())
+    return answer
+
+
+def _cookie() -> str:
+    return "__Host-beeline-workspace" if settings.is_https else "beeline-workspace"
+
+
+def _rules() -> dict[str, Any]:
+    # Strict: nobody has a reason to come here by another site's link.
+    return {"secure": settings.is_https, "httponly": True, "samesite": "Strict"}
+
+
+def _door(complaint: str = "", status: int = 200) -> Response:
+    return make_response(render_template("pages/webhooks_door.html", complaint=complaint), status)
+
+
+# -- webhooks ------------------------------------------------------------------------------------
+
+
+@bp.post("")
+@_inside
+def create_webhook(caller: Caller) -> AnyResponse:
+    """A new one. Its secret is on the page that answers, and on no other."""
+    events = {event.value: event for event in webhooks.EVENTS}
+    said = typed("url", *events)
+    try:
+        with Inputs({"url": said.get("url", "")}) as given:
+            url = given.text("url", longest=LONGEST_URL).strip()
+        made = webhooks.create(caller, url, [events[name] for name in events if name in said])
+    except Invalid as error:
+        return _list(caller, 422, said=said, complaints=error.fields)
+    return _list(caller, 201, made=made)
+
+
+def _list(caller: Caller, status: int = 200, **words: Any) -> Response:
+    page = render_template(
+        "pages/webhooks.html",
+        workspace=entering.workspace_of(caller),
+        webhooks=webhooks.all_of(caller),
+        events=webhooks.EVENTS,
+        **words,
+    )
+    return make_response(page, status)
+
+
+@bp.get("/<uuid:webhook_id>")
+@_inside
+def show_webhook(caller: Caller, webhook_id: uuid.UUID) -> AnyResponse:
+    """One of them with its log; to htmx the log alone."""
+    return _shown(caller, webhook_id)
+
+
+def _shown(caller: Caller, webhook_id: uuid.UUID) -> Response:
+    webhook = webhooks.of_caller(webhook_id, caller)
+    return page_or_fragment(
+        "pages/webhook.html",
+        "fragments/_webhook_log.html",
+        status=200,
+        webhook=webhook,
+        log=webhooks.log_of(webhook),
+    )
+
+
+@bp.post("/<uuid:webhook_id>/test")
+@_inside
+def test_webhook(caller: Caller, webhook_id: uuid.UUID) -> AnyResponse:
+    """Send it a message that says nothing."""
+    webhook = webhooks.of_caller(webhook_id, caller)
+    return _done(caller, webhook_id, lambda: webhooks.send_test(webhook))
+
+
+@bp.post("/<uuid:webhook_id>/deliveries/<uuid:delivery_id>/retry")
+@_inside
+def retry_delivery(caller: Caller, webhook_id: uuid.UUID, delivery_id: uuid.UUID) -> AnyResponse:
+    """Send one message once more."""
+    webhook = webhooks.of_caller(webhook_id, caller)
+    return _done(caller, webhook_id, lambda: webhooks.retry(webhook, delivery_id))
+
+
+@bp.post("/<uuid:webhook_id>/<any(on, off):position>")
+@_inside
+def switch_webhook(caller: Caller, webhook_id: uuid.UUID, position: str) -> AnyResponse:
+    """Tell it everything again, or nothing more."""
+    webhooks.edit(webhooks.of_caller(webhook_id, caller), is_enabled=position == "on")
+    return redirect(url_for(".show_webhook", webhook_id=webhook_id), 303)
+
+
+@bp.post("/<uuid:webhook_id>/delete")
+@_inside
+def delete_webhook(caller: Caller, webhook_id: uuid.UUID) -> AnyResponse:
+    """End it, with its log."""
+    webhooks.remove(webhooks.of_caller(webhook_id, caller))
+    return redirect(url_for(".show_webhooks"), 303)
+
+
+def _done(caller: Caller, webhook_id: uuid.UUID, act: Callable[[], object]) -> AnyResponse:
+    """The log as it is now to htmx, else back to the page."""
+    try:
+        act()
+    except WrongState:
+        # It was switched off meanwhile, which the page then says.
+        if is_htmx():
+            here = url_for(".show_webhook", webhook_id=webhook_id)
+            return Response(status=204, headers={"HX-Redirect": here})
+    if is_htmx():
+        return _shown(caller, webhook_id)
+    return redirect(url_for(".show_webhook", webhook_id=webhook_id), 303)

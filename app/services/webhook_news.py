@@ -1,0 +1,166 @@
+"""What webhooks are told: rows in their outbox, in the transaction that makes the news true.
+
+Only of transfers that belong to a workspace, and nothing that a person wrote: no title, no message,
+no name of a file. Whoever is told can ask for those by its key.
+"""
+
+import uuid
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import CTE, ColumnElement, Text, Uuid, any_, cast, func, literal, null, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.sql.dml import ReturningUpdate
+
+from app import jobs
+from app.clock import db_now
+from app.config import settings
+from app.db import db
+from app.models import Transfer, Webhook, WebhookDelivery, WebhookEvent
+
+# For so long a receiver may be away and miss nothing.
+TRIED_FOR = timedelta(days=1)
+# What is told of a transfer, whatever has become of it.
+_OF_TRANSFER = (
+    Transfer.id,
+    Transfer.workspace_id,
+    Transfer.user_identifier,
+    Transfer.slug,
+    Transfer.expires_at,
+    Transfer.download_count,
+    Transfer.max_downloads,
+)
+
+
+def tell_ready(transfer_id: uuid.UUID) -> None:
+    """All its files are there: told once. Call in transaction()."""
+    _tell(WebhookEvent.READY, transfer_id, literal(1))
+
+
+def tell_download(transfer_id: uuid.UUID, file_id: uuid.UUID | None) -> None:
+    """A download was counted: each is told. Call in transaction(), holding the transfer's row."""
+    more = {"file_id": null() if file_id is None else literal(str(file_id))}
+    _tell(WebhookEvent.DOWNLOADED, transfer_id, Transfer.download_count, more)
+
+
+def telling_expired(change: ReturningUpdate[Any]) -> tuple[CTE, CTE]:
+    """A statement that lets transfers expire, and the one that tells of those that it returns.
+
+    Both as parts of one statement, however many there are. Told once for each date.
+    """
+    # The ids it returns already.
+    changed = change.returning(*_OF_TRANSFER[1:]).cte("changed")
+    date = func.extract("epoch", changed.c.expires_at)
+    return changed, _telling(WebhookEvent.EXPIRED, changed, date).cte("told")
+
+
+def tell_test(webhook: Webhook) -> WebhookDelivery:
+    """A message that says nothing, to one webhook. Call in transaction()."""
+    event_id = literal(uuid.uuid4(), Uuid)
+    told = select(
+        func.gen_random_uuid(),
+        Webhook.id,
+        cast(null(), Uuid),
+        event_id,
+        _event(WebhookEvent.TEST),
+        _payload(event_id, WebhookEvent.TEST, func.json_build_object("webhook_id", Webhook.id)),
+        db_now(),
+        db_now() + TRIED_FOR,
+    ).where(Webhook.id == webhook.id)
+    added = _into_outbox(told).returning(WebhookDelivery)
+    row: WebhookDelivery = db.session.scalars(added).one()
+    jobs.SEND_WEBHOOKS.later()
+    return row
+
+
+def _tell(
+    event: WebhookEvent,
+    transfer_id: uuid.UUID,
+    n: ColumnElement[Any],
+    more: dict[str, ColumnElement[Any]] | None = None,
+) -> None:
+    of_it = select(*_OF_TRANSFER, n.label("n")).where(
+        Transfer.id == transfer_id, Transfer.workspace_id.is_not(None)
+    )
+    found = of_it.cte("found")
+    if db.session.execute(_telling(event, found, found.c.n, more)).rowcount:
+        jobs.SEND_WEBHOOKS.later()
+
+
+def _telling(
+    event: WebhookEvent,
+    transfers: CTE,
+    n: ColumnElement[Any],
+    more: dict[str, ColumnElement[Any]] | None = None,
+) -> Any:
+    """The statement that puts one row for each of these transfers and each webhook that listens.
+
+    `n` tells one event of its kind from the next: there is none twice.
+    """
+    event_id = _id_of(event, transfers.c.id, n)
+    link = func.concat(f"{settings.base_url}/d/", transfers.c.slug)
+    about = {
+        "transfer_id": transfers.c.id,
+        "user_identifier": transfers.c.user_identifier,
+        "url": link,
+        "expires_at": _written(transfers.c.expires_at),
+        "download_count": transfers.c.download_count,
+        "max_downloads": transfers.c.max_downloads,
+        **(more or {}),
+    }
+    pairs = [piece for name, value in about.items() for piece in (literal(name), value)]
+    told = (
+        select(
+            func.gen_random_uuid(),
+            Webhook.id,
+            transfers.c.id,
+            event_id,
+            _event(event),
+            _payload(event_id, event, func.json_build_object(*pairs)),
+            db_now(),
+            db_now() + TRIED_FOR,
+        )
+        .select_from(transfers)
+        .join(Webhook, Webhook.workspace_id == transfers.c.workspace_id)
+        .where(Webhook.disabled_at.is_(None), literal(event.value) == any_(Webhook.events))
+    )
+    return _into_outbox(told).on_conflict_do_nothing()
+
+
+def _into_outbox(told: Any) -> Any:
+    return insert(WebhookDelivery).from_select(
+        [
+            "id",
+            "webhook_id",
+            "transfer_id",
+            "event_id",
+            "event",
+            "payload",
+            "due_at",
+            "ends_at",
+        ],
+        told,
+        include_defaults=False,
+    )
+
+
+def _id_of(event: WebhookEvent, transfer_id: Any, n: Any) -> ColumnElement[Any]:
+    """The same news has the same id, whoever is told of it and whoever finds it."""
+    # A digest that is as long as an id; nobody has to be kept from making up another.
+    return cast(func.md5(func.concat_ws(":", event.value, transfer_id, n)), Uuid)
+
+
+def _payload(event_id: Any, event: WebhookEvent, data: Any) -> ColumnElement[str]:
+    whole = func.json_build_object(
+        "id", event_id, "type", event.value, "timestamp", _written(db_now()), "data", data
+    )
+    return cast(whole, Text)
+
+
+def _event(event: WebhookEvent) -> ColumnElement[Any]:
+    # Told its type: beside INSERT ... SELECT PostgreSQL would take it for text.
+    return cast(literal(event.value), WebhookDelivery.event.type)
+
+
+def _written(at: Any) -> ColumnElement[str]:
+    return func.to_char(func.timezone("UTC", at), 'YYYY-MM-DD"T"HH24:MI:SS"Z"')

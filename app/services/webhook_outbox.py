@@ -1,0 +1,328 @@
+"""From the rows to strangers' servers: claimed by one worker, sent several at once, settled.
+
+A message that was sent just before this process died goes once more, under the same id. A server
+that does not answer delays nobody but itself: its turn ends with the first failure, it rests for a
+while, and each server's turn is beside the others'.
+"""
+
+import base64
+import hmac
+import logging
+import queue
+import threading
+import time
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, case, delete, func, or_, select, true, update
+
+from app import clock, crash, jobs
+from app.clock import db_now
+from app.config import settings
+from app.db import db, release, transaction
+from app.gateways.webhook import Answer, Courier
+from app.models import DeliveryState, SwitchedOff, Webhook, WebhookDelivery
+from app.services import claims, webhooks
+from app.services.heartbeats import noted
+
+log = logging.getLogger(__name__)
+
+# Servers that are asked at the same time, and messages to one of them in one go.
+MOST_AT_ONCE = 8
+MOST_TO_ONE = 20
+# After so long it is another job's turn.
+TURN_SECONDS = 20
+# How long a server is left alone after its n-th failure in a row, whatever waits for it.
+REST_SECONDS = (15, 30, 60, 120, 300)
+# One that has taken nothing for so long, while something was given up, is told nothing any more.
+SWITCHED_OFF_AFTER = timedelta(days=3)
+BATCH = 1000
+GIVE_UP_BATCH = 10_000
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """One message as a thread needs it, which has no connection to the database."""
+
+    id: uuid.UUID
+    webhook_id: uuid.UUID
+    event_id: uuid.UUID
+    body: bytes
+    attempt: int
+    url: str
+    secret: bytes
+
+
+Told = queue.SimpleQueue[tuple[Parcel, Answer | None]]
+
+
+@noted
+def send_webhooks() -> int:
+    """Job: send every message that is due; how many were taken. Repeatable at any time.
+
+    After TURN_SECONDS it is somebody else's turn, and the rest is queued again.
+    """
+    ends = time.monotonic() + TURN_SECONDS
+    _give_up()
+    count = 0
+    while not jobs.stopping.is_set() and (parcels := _claim()):
+        release()
+        count += _send(parcels, ends)
+        if time.monotonic() > ends:
+            jobs.SEND_WEBHOOKS.later()
+            break
+    return count
+
+
+@noted
+def drop_webhook_log() -> int:
+    """Job: what became of messages is forgotten after WEBHOOK_LOG_DAYS."""
+    count = 0
+    while not jobs.stopping.is_set():
+        with transaction():
+            dropped = _drop()
+        count += dropped
+        if dropped < BATCH:
+            break
+    return count
+
+
+def _drop() -> int:
+    long_ago = db_now() - timedelta(days=settings.webhook_log_days)
+    old = (
+        select(WebhookDelivery.id)
+        .where(
+            WebhookDelivery.created_at < long_ago, WebhookDelivery.state != DeliveryState.WAITING
+        )
+        .limit(BATCH)
+        .with_for_update(skip_locked=True)
+        .cte("old")
+    )
+    return db.session.execute(
+        delete(WebhookDelivery)
+        .where(WebhookDelivery.id.in_(select(old.c.id)))
+        .execution_options(synchronize_session=False)
+    ).rowcount
+
+
+# -- claiming ------------------------------------------------------------------------------------
+
+
+def _claim() -> list[Parcel]:
+    """The next messages, for this process alone until their claim has lapsed.
+
+    A few to each server that is not resting, so that many to one keep none to another waiting.
+    """
+    with transaction():
+        ids = db.session.scalars(_next()).all()
+        taken = claims.take(WebhookDelivery, ids) if ids else []
+        hooks = {
+            hook.id: hook
+            for hook in db.session.scalars(
+                select(Webhook)
+                .where(Webhook.id.in_({one.webhook_id for one in taken}))
+                .execution_options(populate_existing=True)
+            )
+        }
+    return [
+        _parcel(one, hooks[one.webhook_id])
+        for one in sorted(taken, key=lambda one: one.created_at)
+        # Where it was deleted just now, this has gone with it.
+        if one.webhook_id in hooks
+    ]
+
+
+def _parcel(one: WebhookDelivery, hook: Webhook) -> Parcel:
+    body = one.payload.encode()
+    return Parcel(one.id, hook.id, one.event_id, body, one.attempt_count, hook.url, hook.secret)
+
+
+def _next() -> Any:
+    """Each server's first before anybody's second, the longest due first."""
+    of_each = (
+        select(WebhookDelivery.id, WebhookDelivery.webhook_id, WebhookDelivery.due_at)
+        .where(WebhookDelivery.webhook_id == Webhook.id, claims.is_due(WebhookDelivery))
+        .order_by(WebhookDelivery.due_at)
+        .limit(MOST_TO_ONE)
+        .lateral()
+    )
+    turn = func.row_number().over(partition_by=of_each.c.webhook_id, order_by=of_each.c.due_at)
+    due = (
+        select(of_each.c.id, of_each.c.due_at, turn.label("turn"))
+        .select_from(Webhook)
+        .join(of_each, true())
+        .where(_is_awake())
+        .subquery()
+    )
+    return select(due.c.id).order_by(due.c.turn, due.c.due_at).limit(MOST_AT_ONCE * MOST_TO_ONE)
+
+
+def _is_awake() -> ColumnElement[bool]:
+    is_rested = or_(Webhook.rest_until.is_(None), Webhook.rest_until <= db_now())
+    return Webhook.disabled_at.is_(None) & is_rested
+
+
+# -- sending -------------------------------------------------------------------------------------
+
+
+def _send(parcels: Sequence[Parcel], ends: float) -> int:
+    """Send them, to each server one after the other; how many were taken."""
+    by_hook: dict[uuid.UUID, list[Parcel]] = defaultdict(list)
+    for parcel in parcels:
+        by_hook[parcel.webhook_id].append(parcel)
+    courier = Courier(may_be_here=settings.webhook_allow_loopback)
+    told: Told = queue.SimpleQueue()
+    over = threading.Event()
+    taken = 0
+    with ThreadPoolExecutor(min(MOST_AT_ONCE, len(by_hook))) as threads:
+        try:
+            for group in by_hook.values():
+                threads.submit(_send_to_one, courier, group, told, over)
+            for _ in parcels:
+                taken += _settle(*told.get())
+                if jobs.stopping.is_set() or time.monotonic() > ends:
+                    over.set()
+        finally:
+            # What cannot be noted must not be sent: it would go twice.
+            over.set()
+    return taken
+
+
+def _send_to_one(
+    courier: Courier, parcels: Sequence[Parcel], told: Told, over: threading.Event
+) -> None:
+    """In a thread: one answer for each, None for what was not tried."""
+    is_well = True
+    for parcel in parcels:
+        answer = _post(courier, parcel) if is_well and not over.is_set() else None
+        is_well = answer is not None and answer.is_taken
+        told.put((parcel, answer))
+
+
+def _post(courier: Courier, parcel: Parcel) -> Answer:
+    try:
+        crash.point("webhook.1")
+        return courier.post(parcel.url, parcel.body, _headers(parcel))
+    except Exception:
+        # Whatever it was, nobody else's message must hang on it.
+        log.exception("a message to a webhook could not be sent")
+        return Answer(None, 0, "It could not be sent.")
+
+
+def _headers(parcel: Parcel) -> dict[str, str]:
+    """By the rules of Standard Webhooks: id, time, and our signature of both and of the body."""
+    event_id, now = str(parcel.event_id), str(int(clock.now().timestamp()))
+    signed = hmac.digest(parcel.secret, f"{event_id}.{now}.".encode() + parcel.body, "sha256")
+    return {
+        "Content-Type": "application/json",
+        "User-Agent": "Beeline",
+        "webhook-id": event_id,
+        "webhook-timestamp": now,
+        "webhook-signature": f"v1,{base64.b64encode(signed).decode()}",
+    }
+
+
+# -- settling ------------------------------------------------------------------------------------
+
+
+def _settle(parcel: Parcel, answer: Answer | None) -> bool:
+    """Record what became of it; whether it was taken. The webhook's row before its messages'."""
+    crash.point("webhook.2")
+    with transaction():
+        if answer is None:
+            claims.give_back(WebhookDelivery, [parcel.id])
+        elif answer.is_taken:
+            _settle_taken(parcel, answer)
+        else:
+            _settle_failed(parcel, answer)
+    crash.point("webhook.3")
+    return answer is not None and answer.is_taken
+
+
+def _settle_taken(parcel: Parcel, answer: Answer) -> None:
+    """That it was taken is true whoever says so, and however late."""
+    _change_hook(
+        parcel, Webhook.failing_since.is_not(None),
+        failing_since=None, failure_count=0, rest_until=None,
+    )  # fmt: skip
+    _change(parcel, answer, state=DeliveryState.SENT)
+
+
+def _settle_failed(parcel: Parcel, answer: Answer) -> None:
+    if answer.is_gone:
+        webhooks.switch_off(parcel.webhook_id, SwitchedOff.GONE)
+        _change(parcel, answer, state=DeliveryState.FAILED)
+        return
+    nth = func.least(Webhook.failure_count, len(REST_SECONDS) - 1)
+    rest = case(dict(enumerate(REST_SECONDS)), value=nth)
+    _change_hook(
+        parcel,
+        failing_since=func.coalesce(Webhook.failing_since, db_now()),
+        failure_count=Webhook.failure_count + 1,
+        rest_until=db_now() + func.make_interval(0, 0, 0, 0, 0, 0, rest),
+    )
+    again = func.least(db_now() + claims.backoff(parcel.attempt), WebhookDelivery.ends_at)
+    # Where somebody else has claimed it since, its date is theirs.
+    is_mine = WebhookDelivery.attempt_count == parcel.attempt
+    is_waiting = WebhookDelivery.state == DeliveryState.WAITING
+    _change(parcel, answer, is_waiting, is_mine, due_at=again)
+
+
+def _change_hook(parcel: Parcel, *conditions: ColumnElement[bool], **values: Any) -> None:
+    db.session.execute(
+        update(Webhook)
+        .where(Webhook.id == parcel.webhook_id, *conditions)
+        .values(**values)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _change(
+    parcel: Parcel, answer: Answer, *conditions: ColumnElement[bool], **values: Any
+) -> None:
+    db.session.execute(
+        update(WebhookDelivery)
+        .where(WebhookDelivery.id == parcel.id, *conditions)
+        .values(
+            attempted_at=db_now(),
+            status=answer.status,
+            latency_ms=answer.latency_ms,
+            error=answer.error,
+            **values,
+        )
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _give_up() -> None:
+    """What nobody has taken for a day is not tried any more, and that is said aloud."""
+    is_over = WebhookDelivery.ends_at <= db_now()
+    ended = (
+        select(WebhookDelivery.id)
+        # What is on its way just now is not due.
+        .where(claims.is_due(WebhookDelivery), is_over)
+        .limit(GIVE_UP_BATCH)
+        .with_for_update(skip_locked=True)
+        .cte("ended")
+    )
+    with transaction():
+        given_up = db.session.scalars(
+            update(WebhookDelivery)
+            .where(WebhookDelivery.id.in_(select(ended.c.id)))
+            .values(state=DeliveryState.FAILED)
+            .returning(WebhookDelivery.webhook_id)
+            .execution_options(synchronize_session=False)
+        ).all()
+    for webhook_id, count in Counter(given_up).items():
+        log.warning(
+            "%d messages to a webhook were given up", count, extra={"webhook": str(webhook_id)}
+        )
+        is_long = Webhook.failing_since <= db_now() - SWITCHED_OFF_AFTER
+        # In a transaction of its own, which begins with the webhook's row as all others do.
+        with transaction():
+            webhooks.switch_off(webhook_id, SwitchedOff.FAILING, is_long)

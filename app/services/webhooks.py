@@ -1,0 +1,277 @@
+"""The webhooks of a workspace: which addresses are told of its transfers, and what each was sent.
+
+A workspace knows nothing of another's. What is told, and when, is in webhook_news.py; how it gets
+there in webhook_outbox.py.
+"""
+
+import base64
+import secrets
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, case, delete, literal, select, tuple_, update
+
+from app import jobs
+from app.clock import db_now
+from app.config import settings
+from app.db import db, transaction
+from app.errors import Invalid, NotFound, WrongState
+from app.gateways.webhook import BadAddress, target_of
+from app.models import (
+    DeliveryState,
+    SwitchedOff,
+    Webhook,
+    WebhookDelivery,
+    WebhookEvent,
+    Workspace,
+)
+from app.services import audit, webhook_news
+from app.services.accounts import Caller
+
+# What may be listened to; TEST comes to whoever asks for it.
+EVENTS = (WebhookEvent.READY, WebhookEvent.DOWNLOADED, WebhookEvent.EXPIRED)
+MOST = 20
+PAGE = 50
+_OFF = "It was switched off before this was sent."
+
+
+@dataclass(frozen=True)
+class Made:
+    """A new webhook with its secret as its receiver wants it, which is never told again."""
+
+    row: Webhook
+    secret: str
+
+
+@dataclass(frozen=True)
+class Log:
+    """Some of what a webhook was sent, newest first, and where to go on."""
+
+    deliveries: Sequence[WebhookDelivery]
+    next_before: uuid.UUID | None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether any of it is still to be sent."""
+        return any(one.state is DeliveryState.WAITING for one in self.deliveries)
+
+
+# -- which there are -----------------------------------------------------------------------------
+
+
+def create(caller: Caller, url: str, events: Sequence[WebhookEvent]) -> Made:
+    """Tell this address of the workspace's transfers from now on. Raises Invalid.
+
+    Each call makes another, up to MOST.
+    """
+    complaints = _complaints(url, events)
+    if complaints:
+        raise Invalid(complaints)
+    row = Webhook(
+        id=uuid.uuid4(),
+        workspace_id=caller.workspace_id,
+        url=url,
+        events=_in_order(events),
+        secret=secrets.token_bytes(32),
+    )
+    with transaction():
+        # Locked, so that of two who add the last one is refused.
+        db.session.execute(
+            select(Workspace.id).where(Workspace.id == caller.workspace_id).with_for_update()
+        )
+        if len(all_of(caller)) >= MOST:
+            raise Invalid({"url": f"cannot be added: a workspace has at most {MOST} webhooks"})
+        db.session.add(row)
+        audit.note("create webhook", subject_id=row.id)
+    return Made(row, f"whsec_{base64.b64encode(row.secret).decode()}")
+
+
+def all_of(caller: Caller) -> Sequence[Webhook]:
+    """The workspace's, the eldest first."""
+    return db.session.scalars(
+        select(Webhook)
+        .where(Webhook.workspace_id == caller.workspace_id)
+        .order_by(Webhook.created_at, Webhook.id)
+        .execution_options(populate_existing=True)
+    ).all()
+
+
+def of_caller(webhook_id: uuid.UUID, caller: Caller) -> Webhook:
+    """One of the workspace's own; raises NotFound for any other."""
+    return _one(Webhook.id == webhook_id, Webhook.workspace_id == caller.workspace_id)
+
+
+def _one(*conditions: ColumnElement[bool]) -> Webhook:
+    found = db.session.scalar(
+        select(Webhook).where(*conditions).execution_options(populate_existing=True)
+    )
+    if found is None:
+        raise NotFound("This workspace has no such webhook.")
+    return found
+
+
+def edit(
+    webhook: Webhook,
+    *,
+    url: str | None = None,
+    events: Sequence[WebhookEvent] | None = None,
+    is_enabled: bool | None = None,
+) -> Webhook:
+    """Change what is given, or switch it on or off; repeatable. Raises Invalid, NotFound.
+
+    Switched off, it is told nothing, and what waits is given up. Switched on, it begins afresh.
+    """
+    complaints = _complaints(
+        webhook.url if url is None else url, webhook.events if events is None else events
+    )
+    if complaints:
+        raise Invalid(complaints)
+    values: dict[str, Any] = {} if url is None else {"url": url}
+    if events is not None:
+        values["events"] = _in_order(events)
+    if is_enabled or (url is not None and url != webhook.url):
+        # Whatever it has failed at so far says nothing any more.
+        values |= {"failing_since": None, "failure_count": 0, "rest_until": None}
+    if is_enabled:
+        values |= {"disabled_at": None, "disabled_for": None}
+    with transaction():
+        if values:
+            db.session.execute(
+                update(Webhook)
+                .where(Webhook.id == webhook.id)
+                .values(**values)
+                .execution_options(synchronize_session=False)
+            )
+            audit.note("edit webhook", subject_id=webhook.id)
+        if is_enabled is False:
+            switch_off(webhook.id, SwitchedOff.ASKED)
+    return _one(Webhook.id == webhook.id)
+
+
+def remove(webhook: Webhook) -> None:
+    """End it, with all that is known of what it was sent; repeatable."""
+    with transaction():
+        db.session.execute(delete(Webhook).where(Webhook.id == webhook.id))
+        audit.note("delete webhook", subject_id=webhook.id)
+
+
+def switch_off(webhook_id: uuid.UUID, why: SwitchedOff, *conditions: ColumnElement[bool]) -> bool:
+    """It is told nothing any more, and what waits is given up. Call in transaction().
+
+    False if it had been before, or the conditions do not hold.
+    """
+    switched = db.session.execute(
+        update(Webhook)
+        .where(Webhook.id == webhook_id, Webhook.disabled_at.is_(None), *conditions)
+        .values(disabled_at=db_now(), disabled_for=why)
+        .execution_options(synchronize_session=False)
+    ).rowcount
+    if not switched:
+        return False
+    is_untold = WebhookDelivery.error == ""
+    db.session.execute(
+        update(WebhookDelivery)
+        .where(
+            WebhookDelivery.webhook_id == webhook_id,
+            WebhookDelivery.state == DeliveryState.WAITING,
+        )
+        .values(
+            state=DeliveryState.FAILED, error=case((is_untold, _OFF), else_=WebhookDelivery.error)
+        )
+        .execution_options(synchronize_session=False)
+    )
+    audit.note("switch off webhook", subject_id=webhook_id)
+    return True
+
+
+def _complaints(url: str, events: Sequence[str]) -> dict[str, str]:
+    complaints = {}
+    try:
+        target_of(url, may_be_here=settings.webhook_allow_loopback)
+    except BadAddress as error:
+        complaints["url"] = str(error)
+    if not events:
+        complaints["events"] = "must not be empty"
+    return complaints
+
+
+def _in_order(events: Sequence[WebhookEvent]) -> list[str]:
+    return [one.value for one in EVENTS if one in events]
+
+
+# -- what each was sent --------------------------------------------------------------------------
+
+
+def log_of(webhook: Webhook, before: uuid.UUID | None = None) -> Log:
+    """PAGE of its messages, newest first; those before the one that is named. Raises Invalid."""
+    mine = WebhookDelivery.webhook_id == webhook.id
+    place = tuple_(WebhookDelivery.created_at, WebhookDelivery.id)
+    wanted = select(WebhookDelivery).where(mine)
+    if before is not None:
+        last = db.session.execute(
+            select(WebhookDelivery.created_at, WebhookDelivery.id).where(
+                mine, WebhookDelivery.id == before
+            )
+        ).first()
+        if last is None:
+            raise Invalid({"before": "is none of this webhook's deliveries"})
+        at, one = WebhookDelivery.created_at.type, WebhookDelivery.id.type
+        wanted = wanted.where(place < tuple_(literal(last[0], at), literal(last[1], one)))
+    found = db.session.scalars(
+        wanted.order_by(WebhookDelivery.created_at.desc(), WebhookDelivery.id.desc())
+        .limit(PAGE + 1)
+        .execution_options(populate_existing=True)
+    ).all()
+    return Log(found[:PAGE], found[PAGE - 1].id if len(found) > PAGE else None)
+
+
+def send_test(webhook: Webhook) -> WebhookDelivery:
+    """Send it a message that says nothing, now, on the way that all others take.
+
+    Raises WrongState while it is switched off.
+    """
+    with transaction():
+        _wake(webhook)
+        row = webhook_news.tell_test(webhook)
+        audit.note("test webhook", subject_id=webhook.id)
+    return row
+
+
+def retry(webhook: Webhook, delivery_id: uuid.UUID) -> WebhookDelivery:
+    """Send one message now, and then for a day if need be, whatever became of it; the same id.
+
+    Raises NotFound, WrongState while the webhook is switched off.
+    """
+    with transaction():
+        _wake(webhook)
+        row = db.session.scalar(
+            update(WebhookDelivery)
+            .where(WebhookDelivery.id == delivery_id, WebhookDelivery.webhook_id == webhook.id)
+            .values(
+                state=DeliveryState.WAITING,
+                due_at=db_now(),
+                ends_at=db_now() + webhook_news.TRIED_FOR,
+                attempt_count=0,
+            )
+            .returning(WebhookDelivery)
+            .execution_options(synchronize_session=False, populate_existing=True)
+        )
+        if row is None:
+            raise NotFound("This webhook has no such delivery.")
+        audit.note("retry webhook", subject_id=webhook.id)
+        jobs.SEND_WEBHOOKS.later()
+    return row
+
+
+def _wake(webhook: Webhook) -> None:
+    """Somebody waits for it, so it does not rest. Its row first, as everywhere."""
+    is_awake = db.session.execute(
+        update(Webhook)
+        .where(Webhook.id == webhook.id, Webhook.disabled_at.is_(None))
+        .values(rest_until=None)
+        .execution_options(synchronize_session=False)
+    ).rowcount
+    if not is_awake:
+        raise WrongState("This webhook is switched off.")

@@ -1,0 +1,103 @@
+"""The pages of webhooks in a real browser: each state, the log that renews itself, and no script."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.steps import SIZES, look
+from tests.browser.test_asking import flask
+from tests.lab.receiver import Receiver
+from tests.lab.stack import Stack
+
+OpenPage = Callable[..., Page]
+AT = "/workspace/webhooks"
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as started:
+        yield started
+
+
+def key_of(live: Stack, workspace: str) -> str:
+    words = ["keys", "issue", "--workspace", workspace, "--name", "a test's", "--scope", "admin"]
+    return flask(live, *words).strip().splitlines()[-1]
+
+
+def come_in(page: Page, key: str) -> None:
+    page.get_by_label("API key").fill(key)
+    page.get_by_role("button", name="Open").click()
+    expect(page.get_by_role("heading", name="Add a webhook")).to_be_visible()
+
+
+# Colours go by the scheme and room by the width, so each of both is seen.
+@pytest.mark.parametrize(("scheme", "width"), [("light", "1280"), ("dark", "390")])
+def test_from_the_door_to_a_message_that_was_taken(
+    open_page: OpenPage, live: Stack, receiver: Receiver, scheme: str, width: str
+) -> None:
+    def seen(name: str) -> None:
+        look(page, f"webhooks-{name}-{width}-{scheme}")
+
+    page = open_page(AT, viewport=SIZES[width], color_scheme=scheme)
+    page.get_by_label("API key").fill("bee_nobody")
+    page.get_by_role("button", name="Open").click()
+    expect(page.get_by_text("There is no such key")).to_be_visible()
+    expect(page.get_by_label("API key")).to_be_focused()
+    seen("door-wrong")
+    come_in(page, key_of(live, f"Film {scheme} {width}"))
+    seen("none")
+    page.get_by_label("Address").fill("https://127.1/")
+    page.get_by_role("button", name="Add").press("Enter")
+    expect(page.get_by_text("Must name its host in full")).to_be_visible()
+    seen("wrong")
+    page.get_by_label("Address").fill("https://hooks.example.org/a/rather/long/path/of/some/tool")
+    page.get_by_label("Expired").uncheck()
+    page.get_by_role("button", name="Add").click()
+    expect(page.locator("#secret")).to_be_visible()
+    seen("made")
+    receiver.answers = [500, 200]
+    page.get_by_label("Address").fill(receiver.url)
+    page.get_by_role("button", name="Add").click()
+    expect(page.locator(".person")).to_have_count(2)
+    page.get_by_role("link", name=receiver.url).click()
+    expect(page.get_by_text("Nothing yet.")).to_be_visible()
+    seen("one-new")
+    page.get_by_role("button", name="Send a test").press("Enter")
+    expect(page.locator("#log .person")).to_have_count(1)
+    expect(page.get_by_text("It answered 500.")).to_be_visible(timeout=40_000)
+    expect(page.get_by_text("Tried again")).to_be_visible()
+    page.reload()
+    seen("one-fails")
+    page.get_by_role("button", name="Send again").press("Enter")
+    expect(page.locator("#log .person-state", has_text="Taken")).to_be_visible(timeout=40_000)
+    expect(page.locator("#live")).to_have_text("Test: Taken")
+    page.reload()
+    seen("one-taken")
+    page.locator("summary", has_text="Delete").click()
+    seen("one-asks")
+    page.get_by_role("button", name="Switch off").click()
+    expect(page.get_by_text("You have switched it off.")).to_be_visible()
+    seen("one-off")
+    page.get_by_role("link", name="All webhooks").click()
+    expect(page.locator(".person-state", has_text="Switched off")).to_be_visible()
+    seen("some")
+    page.get_by_role("button", name="Leave").click()
+    expect(page.get_by_label("API key")).to_be_visible()
+
+
+def test_without_a_script_everything_works(
+    open_page: OpenPage, live: Stack, receiver: Receiver
+) -> None:
+    page = open_page(AT, java_script_enabled=False)
+    come_in(page, key_of(live, "No script"))
+    page.get_by_label("Address").fill(receiver.url)
+    page.get_by_role("button", name="Add").click()
+    expect(page.locator("#secret")).to_be_visible()
+    page.get_by_role("link", name=receiver.url).click()
+    page.get_by_role("button", name="Send a test").click()
+    # It looks again by itself while something waits.
+    expect(page.locator("#log .person-state", has_text="Taken")).to_be_visible(timeout=40_000)
+    page.locator("summary", has_text="Delete").click()
+    page.get_by_role("button", name="Delete it").click()
+    expect(page.get_by_text("There are none yet.")).to_be_visible()

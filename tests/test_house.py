@@ -29,8 +29,7 @@ IDLE = text(
 ALL_JOBS = [job for job in vars(jobs).values() if isinstance(job, jobs.Job)]
 GUARDS = {
     "anyone",
-    "owner",
-    *(f"{kind}:{scope}" for kind in ("key", "member") for scope in Scope),
+    *(f"{kind}:{scope}" for kind in ("anyone-or-key", "owner", "key", "member") for scope in Scope),
 }
 DESCRIPTION = yaml.safe_load(Path("app/api/openapi.yaml").read_text())
 # The SHA-256 of htmx 2.0.3's htmx.min.js, the same as npm publishes.

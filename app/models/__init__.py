@@ -23,8 +23,15 @@ from app.models.kinds import (
     ZipFailure,
 )
 from app.models.mail import OptOut, OutboxMail, Recipient, SenderCode
-from app.models.records import AbuseReport, AuditEvent, ExtensionRequest, Heartbeat, UnlockTries
-from app.models.transfers import Archive, Download, File, Preview, Transfer, Upload
+from app.models.records import (
+    AbuseReport,
+    AuditEvent,
+    ExtensionRequest,
+    Heartbeat,
+    IdempotencyKey,
+    UnlockTries,
+)
+from app.models.transfers import Archive, Download, File, Preview, Staging, Transfer, Upload
 
 __all__ = [
     "AbuseReport",
@@ -41,6 +48,7 @@ __all__ = [
     "File",
     "Harm",
     "Heartbeat",
+    "IdempotencyKey",
     "Leased",
     "MailKind",
     "MailState",
@@ -54,6 +62,7 @@ __all__ = [
     "Scope",
     "SenderCode",
     "Sight",
+    "Staging",
     "State",
     "Transfer",
     "UnlockTries",

@@ -40,7 +40,7 @@ def test_s34_after_the_secret_key_was_changed_too(client: FlaskClient, configure
 def test_another_request_under_the_same_key_is_refused(client: FlaskClient) -> None:
     create(client)
     answer = create(client, title="y")
-    assert (answer.status_code, answer.json["error"]["code"]) == (409, "wrong_state")
+    assert (answer.status_code, answer.json["error"]["code"]) == (422, "idempotency_key_reused")
 
 
 def test_without_a_key_each_is_another(client: FlaskClient) -> None:

@@ -107,11 +107,11 @@ def complete(transfer: Transfer) -> Transfer:
         if lease is None:
             failure = WrongState("Somebody else is completing this transfer right now.")
         else:
-            # What is not there yet is no failure of ours, after which others would have to wait.
-            lease.forgive()
             try:
                 _take(lease, *asked)
             except (Invalid, UploadNotValid, WrongState) as error:
+                # No failure of ours, after which others would have to wait.
+                lease.forgive()
                 failure = error
     if failure is not None:
         raise failure

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -46,10 +47,12 @@ class Crasher:
 
 def _verbs() -> dict[str, Callable[..., Any]]:
     from app import clock
+    from app.errors import NotNow
     from app.services import (
         archives,
         checking,
         outbox,
+        staging,
         tombstones,
         transfers,
         unlocking,
@@ -69,8 +72,14 @@ def _verbs() -> dict[str, Callable[..., Any]]:
         transfer = transfers.of_id(uuid.UUID(transfer_id))
         transfers.edit(transfer, {"expires_at": clock.now() + timedelta(days=1)})
 
+    def stage(transfer_id: str) -> None:
+        # Whoever died after the commit is told so.
+        with suppress(NotNow):
+            staging.complete(transfers.of_id(uuid.UUID(transfer_id)))
+
     return {
         "begin": begin,
+        "stage": stage,
         "process": checking.process,
         "build": archives.build,
         "unlock": unlocking.unlock,

@@ -350,8 +350,8 @@ def test_0016_knows_sizes_of_workspaces_and_going_back_leaves_bytes_to_the_sweep
         " (SELECT id FROM workspaces WHERE name = :of))"
     )
     upload = (
-        "INSERT INTO uploads (id, key, token, method, size, part_size)"
-        " VALUES (gen_random_uuid(), :key, 't', 'single', :size, 8388608)"
+        "INSERT INTO uploads (id, key, token, method, size, part_size, state)"
+        " VALUES (gen_random_uuid(), :key, 't', 'single', :size, 8388608, 'OPEN')"
     )
     for slug, workspace in (("with", "Acme"), ("empty", "Acme"), ("nobody's", "")):
         old.run(add, slug=slug, of=workspace)

@@ -11,7 +11,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter
 
 from app import browsers, cli, config, doors, logs, models, patience, problems
-from app.api import downloads, senders, status, transfers, webhooks, wetransfer
+from app.api import downloads, programs, senders, status, transfers, webhooks, wetransfer
 from app.db import db, end_session
 from app.extensions import csrf, mailer, migrate, queue, storage
 from app.pages import (
@@ -61,6 +61,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
 
     app.register_blueprint(status.bp)
     app.register_blueprint(transfers.bp)
+    app.register_blueprint(programs.bp)
     app.register_blueprint(senders.bp)
     app.register_blueprint(downloads.bp)
     app.register_blueprint(home.bp)
@@ -77,6 +78,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     app.register_blueprint(webhook_pages.bp)
     # The API takes no cookies, only its own keys, so there is nothing for another site to abuse.
     csrf.exempt(transfers.bp)
+    csrf.exempt(programs.bp)
     csrf.exempt(senders.bp)
     csrf.exempt(wetransfer.bp)
     csrf.exempt(webhooks.bp)

@@ -112,12 +112,38 @@ class Gone(AppError):
         super().__init__(title, reason=reason)
 
 
+class TransferExpired(Gone):
+    """Its date is over, told to its sender's program."""
+
+    code = "transfer_expired"
+    title = "This transfer has expired."
+
+    def __init__(self) -> None:
+        super().__init__(reason="expired")
+
+
+class LimitReached(Gone):
+    """All its downloads have been used, told to its sender's program."""
+
+    code = "transfer_limit_reached"
+    title = "All downloads of this transfer have been used."
+
+    def __init__(self) -> None:
+        super().__init__(reason="limit_reached")
+
+
 class WrongState(AppError):
     """It cannot be done in the state the transfer is in now."""
 
     code = "wrong_state"
     status = 409
     title = "The transfer is not in a state that allows this."
+
+
+class NotNow(WrongState):
+    """The same where a contract has 400 for it."""
+
+    status = 400
 
 
 class ChangedMeanwhile(WrongState):
@@ -128,6 +154,30 @@ class ChangedMeanwhile(WrongState):
 
     def __init__(self, changed: list[str]) -> None:
         super().__init__(changed=changed)
+
+
+class PreconditionFailed(AppError):
+    """If-Match names another version than there is now."""
+
+    code = "precondition_failed"
+    status = 412
+    title = "Somebody else has changed this meanwhile. Read it again first."
+
+
+class KeyReused(AppError):
+    """An Idempotency-Key that came with another request before."""
+
+    code = "idempotency_key_reused"
+    status = 422
+    title = "This Idempotency-Key was used for another request."
+
+
+class UploadNotValid(AppError):
+    """What an upload URL leads to is not a file that can be taken."""
+
+    code = "upload_validation_failed"
+    status = 502
+    title = "upload validation failed: nothing has arrived at the upload URL"
 
 
 class PartsMissing(AppError):
@@ -173,6 +223,14 @@ class Unavailable(AppError):
 
 class Outage(Unavailable):
     """It does not answer at all: nobody's fault here, and over when it is over."""
+
+
+class NoMail(AppError):
+    """No mail goes out from here, and asking again will not change that."""
+
+    code = "mail_not_configured"
+    status = 503
+    title = "No mail is sent from here: its operator has not set it up."
 
 
 class TooMany(AppError):
@@ -240,14 +298,21 @@ CATALOGUE: tuple[type[AppError], ...] = (
     NotFound,
     MethodNotAllowed,
     Gone,
+    TransferExpired,
+    LimitReached,
     WrongState,
+    NotNow,
     ChangedMeanwhile,
+    PreconditionFailed,
+    KeyReused,
+    UploadNotValid,
     PartsMissing,
     SizeMismatch,
     TooLarge,
     WrongType,
     Unavailable,
     Outage,
+    NoMail,
     TooMany,
     TooManyTries,
     TooMuchMail,

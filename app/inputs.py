@@ -12,7 +12,7 @@ import enum
 import math
 import re
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, TypeVar
@@ -145,8 +145,8 @@ class Inputs:
             return self._complain(name, f"must be the base64 of {size} bytes", bytes(size))
         return raw
 
-    def one_of(self, name: str, kind: type[E]) -> E | None:
-        """A member of an enumeration by its value; None when absent or null."""
+    def one_of(self, name: str, kind: Iterable[E]) -> E | None:
+        """A member of an enumeration, or one of these, by its value; None when absent or null."""
         value = self._take(name)
         known = {member.value: member for member in kind}
         if value is None or (isinstance(value, str) and value in known):

@@ -54,6 +54,7 @@ def init_app(app: Flask) -> None:
 
 
 @speaks("/transfers")
+@speaks("/trigger-delete")
 @speaks("/senders")
 @speaks("/webhooks")
 @speaks("/health")

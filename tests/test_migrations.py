@@ -387,6 +387,61 @@ def test_0013_adds_webhooks_which_go_with_their_workspaces_transfers(old: Old) -
     old.migrate("upgrade", "0013")
 
 
+def test_0016_knows_sizes_of_workspaces_and_going_back_leaves_bytes_to_the_sweep(old: Old) -> None:
+    old.migrate("upgrade", "0011")
+    old.run("INSERT INTO workspaces (id, name) VALUES (gen_random_uuid(), 'Acme')")
+    add = (
+        "INSERT INTO transfers (id, slug, owner_token_hash, state, expires_at, workspace_id)"
+        " VALUES (gen_random_uuid(), :slug, sha256(:slug), 'INIT', now() + interval '1 day',"
+        " (SELECT id FROM workspaces WHERE name = :of))"
+    )
+    upload = (
+        "INSERT INTO uploads (id, key, token, method, size, part_size, state)"
+        " VALUES (gen_random_uuid(), :key, 't', 'single', :size, 8388608, 'OPEN')"
+    )
+    for slug, workspace in (("with", "Acme"), ("empty", "Acme"), ("nobody's", "")):
+        old.run(add, slug=slug, of=workspace)
+    for number, slug in enumerate(("with", "with", "nobody's")):
+        old.run(upload, key=f"file {number}", size=5 + number)
+        old.run(
+            "INSERT INTO files (id, transfer_id, upload_id, position, path) SELECT"
+            " gen_random_uuid(), t.id, u.id, :number, u.key FROM transfers t, uploads u"
+            " WHERE t.slug = :slug AND u.key = :key",
+            number=number,
+            slug=slug,
+            key=f"file {number}",
+        )
+    old.migrate("upgrade")
+    sizes = "SELECT slug, total_size FROM transfers ORDER BY slug"
+    assert old.run(sizes) == [("empty", 0), ("nobody's", 0), ("with", 11)]
+    # Code that knows nothing of any of this still writes rows.
+    old.run(add, slug="written by old code", of="Acme")
+    for key in ("put", "copy"):
+        old.run(upload, key=key, size=0)
+    old.run(
+        "INSERT INTO stagings (transfer_id, upload_id, copy_id, filename) SELECT t.id, u.id, c.id, 'a'"
+        " FROM transfers t, uploads u, uploads c"
+        " WHERE t.slug = 'empty' AND u.key = 'put' AND c.key = 'copy'"
+    )
+    remember = (
+        "INSERT INTO idempotency_keys (key_hash, request_hash, made_ids)"
+        " VALUES (sha256(:key), sha256('r'), '{}')"
+    )
+    old.run(remember, key="k")
+    for wrong, given in (
+        (remember, {"key": "k"}),
+        ("UPDATE idempotency_keys SET key_hash = 'short'", {}),
+        ("UPDATE stagings SET filename = ''", {}),
+        ("DELETE FROM uploads WHERE key = 'put'", {}),
+    ):
+        with pytest.raises(IntegrityError):
+            old.run(wrong, **given)
+    old.migrate("downgrade", "0011")
+    states = dict(old.run("SELECT key, state::text FROM uploads"))
+    assert (states["put"], states["copy"], states["file 0"]) == ("ABORTED", "ABORTED", "OPEN")
+    old.migrate("upgrade")
+
+
 def _new_code(old: Old) -> None:
     """A checksum is four bytes, of an upload that has them planned and is complete."""
     change = "UPDATE uploads SET checksum_algorithm = 'CRC32', crc32 = :crc32 WHERE key = :key"

@@ -25,12 +25,14 @@ from app.services import (
     checking,
     downloads,
     extension_requests,
+    handouts,
+    staging,
     transfers,
     upkeep,
 )
 from app.services.boards import LinkSpec
 from app.services.transfers import FileSpec
-from tests.factories import Machine, Sender
+from tests.factories import Machine, Sender, put
 
 pytestmark = pytest.mark.real_commits
 PART = 8 * MIB
@@ -301,3 +303,60 @@ def test_finalize_by_many_clients_queues_once(
 
     assert at_once(app, 8, finalize) == {200: 8}
     assert queued == [("checking.process", made["id"])]
+
+
+def test_of_many_who_complete_one_put_one_does(app: Flask, machine: Machine, queued: list) -> None:
+    made = machine.make()
+    told = machine.native("POST", f"/{made['id']}/upload-url", json={"filename": "a"})
+    put(told.json["upload_url"], b"1")
+    transfer_id = uuid.UUID(made["id"])
+
+    def complete(index: int) -> Any:
+        return staging.complete(transfers.of_id(transfer_id)).state
+
+    results = at_once(app, 8, complete)
+    assert (results[State.READY], results["wrong_state"]) == (1, 7)
+    with app.app_context():
+        assert len(transfers.files_of(transfer_id)) == 1
+
+
+def test_of_many_downloads_by_a_program_as_many_as_may(app: Flask, machine: Machine) -> None:
+    made = machine.put_one(max_downloads=3)
+
+    def ask(index: int) -> Any:
+        transfer = transfers.of_id(uuid.UUID(made["id"]))
+        return bool(handouts.download_url(transfer, None, 5))
+
+    assert at_once(app, 10, ask) == {True: 3, "transfer_limit_reached": 7}
+
+
+def test_the_same_request_at_once_is_done_once(app: Flask, machine: Machine) -> None:
+    made = machine.make(files=[])
+    bodies = {
+        f"/transfers/{made['id']}/files": {"files": [{"path": "a", "size": 1}]},
+        "/v2/boards": {"name": "b"},
+    }
+    for path, body in bodies.items():
+        headers = machine.headers | {"Idempotency-Key": uuid.uuid4().hex}
+        if not path.startswith("/v2"):
+            headers["Authorization"] = f"Bearer {machine.key}"
+
+        def ask(index: int, path=path, body=body, headers=headers) -> Any:
+            answer = app.test_client().post(path, json=body, headers=headers)
+            return answer.status_code, answer.text
+
+        results = at_once(app, 8, ask)
+        assert len(results) == 1, results
+        assert next(iter(results))[0] == 201
+
+
+def test_of_two_who_edit_what_they_have_seen_one_is_told(app: Flask, machine: Machine) -> None:
+    made = machine.put_one()
+    seen = machine.native("GET", f"/{made['id']}").headers["ETag"]
+    headers = {"Authorization": f"Bearer {machine.key}", "If-Match": seen}
+
+    def edit(index: int) -> Any:
+        path, body = f"/transfers/{made['id']}", {"title": f"by {index}"}
+        return app.test_client().patch(path, json=body, headers=headers).status_code
+
+    assert at_once(app, 6, edit) == {200: 1, 412: 5}

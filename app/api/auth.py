@@ -2,17 +2,34 @@
 
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
 from flask import request
 
 from app.doors import count_call
-from app.models import Scope
+from app.errors import AppError, Gone, Unauthorized
+from app.models import Scope, Transfer
 from app.services import accounts, audit, transfers
 from app.services.accounts import Caller
 
 Route = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Who asks for a transfer: a workspace's key, or whoever has the transfer's own token."""
+
+    transfer_id: uuid.UUID
+    caller: Caller | None
+    owner_token: str | None
+
+    def transfer(self) -> Transfer:
+        """The transfer, if it is theirs; raises as transfers.owned() does."""
+        if self.caller is not None:
+            return transfers.of_workspace(self.transfer_id, self.caller)
+        return transfers.owned(self.transfer_id, self.owner_token)
 
 
 def anyone(route: Route) -> Route:
@@ -21,18 +38,60 @@ def anyone(route: Route) -> Route:
     return route
 
 
-def owner(route: Route) -> Route:
-    """The route needs `Authorization: Bearer <owner token>`, and is given that Transfer.
+def anyone_or_key(scope: Scope) -> Callable[[Route], Route]:
+    """The route needs no key, and is given the Caller if there is one: a wrong one is refused."""
 
-    No cookie is ever looked at, so no other site can act for its visitor here.
+    def guard(route: Route) -> Route:
+        @wraps(route)
+        def guarded(**rest: Any) -> Any:
+            return route(_caller(_key(), scope) if sends_key() else None, **rest)
+
+        guarded.guard = f"anyone-or-key:{scope.value}"  # type: ignore[attr-defined]
+        return guarded
+
+    return guard
+
+
+def owner(scope: Scope, *, deleted: type[AppError] | None = None) -> Callable[[Route], Route]:
+    """The route needs `Authorization: Bearer <owner token>`, or a key of the transfer's workspace
+    that may do `scope`, and is given that Transfer.
+
+    One that was deleted is Gone, or `deleted`. No cookie is ever looked at, so no other site can
+    act for its visitor here.
     """
 
-    @wraps(route)
-    def guarded(transfer_id: uuid.UUID, **rest: Any) -> Any:
-        return route(transfers.owned(transfer_id, _bearer()), **rest)
+    def guard(route: Route) -> Route:
+        @wraps(route)
+        def guarded(transfer_id: uuid.UUID, **rest: Any) -> Any:
+            try:
+                transfer = _asking(transfer_id, scope).transfer()
+            except Gone as error:
+                if deleted is None:
+                    raise
+                raise deleted(error.title, **error.details) from error
+            return route(transfer, **rest)
 
-    guarded.guard = "owner"  # type: ignore[attr-defined]
-    return guarded
+        guarded.guard = f"owner:{scope.value}"  # type: ignore[attr-defined]
+        return guarded
+
+    return guard
+
+
+def owner_asking(scope: Scope) -> Callable[[Route], Route]:
+    """As `owner`, for a route that looks at what it was sent first: it is given who is Asking."""
+
+    def guard(route: Route) -> Route:
+        @wraps(route)
+        def guarded(transfer_id: uuid.UUID, **rest: Any) -> Any:
+            asking = _asking(transfer_id, scope)
+            if asking.caller is None and not asking.owner_token:
+                raise Unauthorized
+            return route(asking, **rest)
+
+        guarded.guard = f"owner:{scope.value}"  # type: ignore[attr-defined]
+        return guarded
+
+    return guard
 
 
 def key(scope: Scope) -> Callable[[Route], Route]:
@@ -44,7 +103,7 @@ def key(scope: Scope) -> Callable[[Route], Route]:
     def guard(route: Route) -> Route:
         @wraps(route)
         def guarded(**rest: Any) -> Any:
-            return route(_caller(request.headers.get("x-api-key") or _bearer(), scope), **rest)
+            return route(_caller(_key(), scope), **rest)
 
         guarded.guard = f"key:{scope.value}"  # type: ignore[attr-defined]
         return guarded
@@ -68,6 +127,21 @@ def member(scope: Scope) -> Callable[[Route], Route]:
         return guarded
 
     return guard
+
+
+def sends_key() -> bool:
+    """Whether the request comes with something that is meant as an API key, right or wrong."""
+    return "x-api-key" in request.headers or accounts.is_key(_bearer())
+
+
+def _asking(transfer_id: uuid.UUID, scope: Scope) -> Asking:
+    if sends_key():
+        return Asking(transfer_id, _caller(_key(), scope), None)
+    return Asking(transfer_id, None, _bearer())
+
+
+def _key() -> str | None:
+    return request.headers.get("x-api-key") or _bearer()
 
 
 def _caller(text: str | None, scope: Scope) -> Caller:

@@ -7,6 +7,8 @@ from flask import request
 from werkzeug.exceptions import BadRequest as WerkzeugBadRequest
 
 from app.errors import BadRequest, Invalid, WrongType
+from app.services import repeats
+from app.services.repeats import Once
 
 
 def json_or_nothing() -> Any:
@@ -22,6 +24,12 @@ def idempotency_key() -> str | None:
             {"Idempotency-Key": "must be 20 to 200 printable characters, chosen at random"}
         )
     return key
+
+
+def once(actor: object) -> Once | None:
+    """This request, to be done once however often this actor sends it; None without a key."""
+    said = b"\n".join((request.method.encode(), request.path.encode(), request.get_data()))
+    return repeats.once(idempotency_key(), str(actor), said)
 
 
 def json_body() -> Any:

@@ -1,4 +1,7 @@
-"""/transfers: the native API, spoken by the browser's uploader and by scripts."""
+"""/transfers: the native API, spoken by the browser's uploader and by scripts.
+
+What only scripts use of it is in programs.py.
+"""
 
 import re
 from typing import Any
@@ -6,12 +9,12 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 
 from app import addresses, links, passwords
-from app.api.auth import anyone, owner
-from app.api.bodies import idempotency_key, json_body
+from app.api.auth import anyone_or_key, owner, sends_key
+from app.api.bodies import idempotency_key, json_body, once
 from app.config import S3_MAX_OBJECT_SIZE, S3_MAX_PARTS, settings
 from app.crc32 import SIZE as CRC32_SIZE
 from app.doors import creates_limit, limiter
-from app.errors import Invalid
+from app.errors import Invalid, WrongState
 from app.inputs import Inputs
 from app.models import (
     Checksum,
@@ -20,10 +23,20 @@ from app.models import (
     File,
     Problem,
     Recipient,
+    Scope,
     State,
     Transfer,
 )
-from app.services import checking, delivery, extension_requests, transfers, uploads
+from app.services import (
+    checking,
+    delivery,
+    editing,
+    extension_requests,
+    staging,
+    transfers,
+    uploads,
+)
+from app.services.accounts import Caller
 from app.services.transfers import FileSpec, Wanted
 
 bp = Blueprint("transfers", __name__, url_prefix="/transfers")
@@ -48,39 +61,56 @@ _PROBLEMS = {
 
 
 @bp.post("")
-@limiter.limit(creates_limit)
-@anyone
-def create_transfer() -> tuple[Response, int]:
-    """Make a transfer with its files; the only answer that holds the owner token."""
+# A key has a limit of its own (count_call), and a wrong one makes nothing.
+@limiter.limit(creates_limit, exempt_when=sends_key)
+@anyone_or_key(Scope.WRITE)
+def create_transfer(caller: Caller | None) -> tuple[Response, int]:
+    """Make a transfer with its files; the only answer that holds the owner token.
+
+    Without `files` its only file is to come by one PUT, and it is downloaded once unless said.
+    """
     with Inputs(json_body()) as given:
+        by_one_put = not given.has("files")
         files = _read_files(given, least=0)
         options = _read_options(given)
-    created = transfers.create(files, **options, idempotency_key=idempotency_key())
-    body = transfer_json(created.transfer) | {"owner_token": created.owner_token}
-    return jsonify(body), 201
+        if by_one_put and not given.has("max_downloads"):
+            options["max_downloads"] = 1
+    created = transfers.create(
+        files,
+        **options,
+        idempotency_key=idempotency_key(),
+        caller=caller,
+        by_one_put=by_one_put,
+    )
+    return shown(created.transfer, owner_token=created.owner_token), 201
 
 
 @bp.get("/<uuid:transfer_id>")
-@owner
+@owner(Scope.READ)
 def show_transfer(transfer: Transfer) -> Response:
     """The transfer as it is now, each file with its state and problem."""
-    return jsonify(transfer_json(transfer))
+    return shown(transfer)
 
 
 @bp.patch("/<uuid:transfer_id>")
-@owner
+@owner(Scope.WRITE, deleted=WrongState)
 def edit_transfer(transfer: Transfer) -> Response:
-    """Change the options that were sent, and only those."""
+    """Change the options that were sent, and only those; with If-Match, only if they are as seen.
+
+    What was made without files is as it is until its file has come.
+    """
+    if staging.awaits_file(transfer):
+        raise WrongState("Its file has not been uploaded yet.")
     with Inputs(json_body()) as given:
         changes = {name: v for name, v in _read_options(given).items() if given.has(name)}
         mail = {name: v for name, v in _read_mail(given).items() if given.has(name)}
-    # Mail first: what cannot be done of it is refused before anything else is changed.
-    transfer = delivery.address(transfer, mail)
-    return jsonify(transfer_json(transfers.edit(transfer, changes)))
+        status = given.one_of("status", (State.READY, State.EXPIRED))
+    is_seen = request.if_match.contains if request.if_match else None
+    return shown(editing.change(transfer, changes, mail, status, is_seen))
 
 
 @bp.delete("/<uuid:transfer_id>")
-@owner
+@owner(Scope.WRITE)
 def delete_transfer(transfer: Transfer) -> tuple[str, int]:
     """End the transfer: its link is dead at once, its bytes follow."""
     transfers.delete(transfer.id)
@@ -88,7 +118,7 @@ def delete_transfer(transfer: Transfer) -> tuple[str, int]:
 
 
 @bp.delete("/<uuid:transfer_id>/recipients/<uuid:recipient_id>")
-@owner
+@owner(Scope.WRITE)
 def revoke_recipient(transfer: Transfer, recipient_id: Any) -> tuple[str, int]:
     """Take one recipient's link back; the others' go on."""
     delivery.revoke(transfer, recipient_id)
@@ -96,25 +126,25 @@ def revoke_recipient(transfer: Transfer, recipient_id: Any) -> tuple[str, int]:
 
 
 @bp.post("/<uuid:transfer_id>/recipients/<uuid:recipient_id>/mail")
-@owner
+@owner(Scope.WRITE)
 def mail_recipient(transfer: Transfer, recipient_id: Any) -> tuple[Response, int]:
     """Mail one recipient once more."""
-    delivery.send_again(transfer, recipient_id)
-    return jsonify(transfer_json(transfers.of_id(transfer.id))), 202
+    delivery.send_again(transfer, recipient_id, once(transfer.id))
+    return shown(transfers.of_id(transfer.id)), 202
 
 
 @bp.post("/<uuid:transfer_id>/files")
-@owner
+@owner(Scope.WRITE)
 def add_files(transfer: Transfer) -> tuple[Response, int]:
     """Add files while the transfer still takes them."""
     with Inputs(json_body()) as given:
         files = _read_files(given, least=1)
-    added = transfers.add_files(transfer, files)
+    added = transfers.add_files(transfer, files, once(transfer.id))
     return jsonify({"files": [file_json(file) for file in added]}), 201
 
 
 @bp.delete("/<uuid:transfer_id>/files/<uuid:file_id>")
-@owner
+@owner(Scope.WRITE)
 def remove_file(transfer: Transfer, file_id: Any) -> tuple[str, int]:
     """Take one file out while the transfer still takes files."""
     transfers.remove_file(transfer, file_id)
@@ -122,7 +152,7 @@ def remove_file(transfer: Transfer, file_id: Any) -> tuple[str, int]:
 
 
 @bp.post("/<uuid:transfer_id>/parts")
-@owner
+@owner(Scope.WRITE)
 def sign_parts(transfer: Transfer) -> Response:
     """Signed addresses for the wanted parts of any of its files, in one answer.
 
@@ -148,7 +178,7 @@ def sign_parts(transfer: Transfer) -> Response:
 
 
 @bp.get("/<uuid:transfer_id>/parts")
-@owner
+@owner(Scope.READ)
 def show_held_parts(transfer: Transfer) -> Response:
     """What storage really holds of each file: for going on after an interruption."""
     with Inputs(_page_asked()) as given:
@@ -163,23 +193,33 @@ def show_held_parts(transfer: Transfer) -> Response:
 
 
 @bp.post("/<uuid:transfer_id>/complete")
-@owner
+@owner(Scope.WRITE)
 def complete_transfer(transfer: Transfer) -> tuple[Response, int]:
-    """ "That is all": check and complete every file in the background."""
-    return jsonify(transfer_json(checking.finalize(transfer))), 202
+    """ "That is all": check and complete every file in the background; what came by one PUT now."""
+    if staging.is_by_one_put(transfer):
+        return shown(staging.complete(transfer)), 200
+    return shown(checking.finalize(transfer)), 202
 
 
 @bp.get("/<uuid:transfer_id>/requests")
-@owner
+@owner(Scope.READ)
 def show_requests(transfer: Transfer) -> Response:
     """What recipients who came too late have asked for, the newest first."""
     asked = extension_requests.of_transfer(transfer.id)
     return jsonify({"requests": [_request_json(one) for one in asked]})
 
 
+def shown(transfer: Transfer, **more: Any) -> Response:
+    """A transfer as an answer, with the version that If-Match takes."""
+    answer = jsonify(transfer_json(transfer) | more)
+    answer.set_etag(editing.version_of(transfer))
+    return answer
+
+
 def transfer_json(transfer: Transfer) -> dict[str, Any]:
     """A transfer as this dialect shows it to its owner."""
     files = transfers.files_of(transfer.id)
+    first = files[0] if files else None
     return {
         "id": str(transfer.id),
         "slug": transfer.slug,
@@ -199,6 +239,10 @@ def transfer_json(transfer: Transfer) -> dict[str, Any]:
         "notifications": [kind for kind in delivery.TO_SENDER if kind not in transfer.muted],
         "recipients": [recipient_json(one) for one in _recipients(transfer)],
         "created_at": transfer.created_at.isoformat(),
+        "uploaded_at": transfer.ready_at and transfer.ready_at.isoformat(),
+        "filename": first and first.path,
+        "file_type": first and first.content_type,
+        "file_size": sum(file.size for file in files) if first else None,
         "total_size": sum(file.size for file in files),
         "files": [file_json(file) for file in files],
     }

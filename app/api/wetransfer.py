@@ -15,7 +15,7 @@ from flask import Blueprint, Response, jsonify
 
 from app import clock, links
 from app.api.auth import key, member
-from app.api.bodies import idempotency_key, json_or_nothing
+from app.api.bodies import idempotency_key, json_or_nothing, once
 from app.config import MIB, S3_MAX_PARTS, settings
 from app.errors import (
     AppError,
@@ -35,6 +35,7 @@ from app.problems import speaks
 from app.services import accounts, boards, checking, transfers, uploads
 from app.services.accounts import Caller
 from app.services.boards import LinkSpec
+from app.services.repeats import Once
 from app.services.transfers import FileSpec
 
 bp = Blueprint("wetransfer", __name__, url_prefix="/v2")
@@ -175,7 +176,7 @@ def create_board(caller: Caller) -> tuple[Response, int]:
     description = given.get("description")
     if description is not None:
         description = _text("board.description", description, LONGEST_MESSAGE, may_be_empty=True)
-    board = boards.create(caller, name, description)
+    board = boards.create(caller, name, description, _once(caller))
     return jsonify(_board_json(board)), 201
 
 
@@ -193,7 +194,8 @@ def add_board_links(caller: Caller, board_id: str) -> tuple[Response, int]:
     board = _board(board_id, caller)
     given = _list("board.links", json_or_nothing())
     specs = [_read_link(_object("board.links", one)) for one in given]
-    return jsonify([_link_json(item) for item in boards.add_links(board, specs)]), 201
+    added = boards.add_links(board, specs, _once(caller))
+    return jsonify([_link_json(item) for item in added]), 201
 
 
 @bp.post("/boards/<board_id>/files")
@@ -203,7 +205,7 @@ def add_board_files(caller: Caller, board_id: str) -> tuple[Response, int]:
     board = _board(board_id, caller)
     given = _list("board.files", json_or_nothing(), most=MOST_BOARD_FILES_AT_ONCE)
     specs = [_read_file("board.files", one, BOARD_CHUNK_SIZE, least_size=1) for one in given]
-    items = boards.add_files(board, caller, specs)
+    items = boards.add_files(board, caller, specs, _once(caller))
     return jsonify([_new_file_json(item.file) for item in items if item.file]), 201
 
 
@@ -291,6 +293,10 @@ def _part_number(text: str, file: File, else_said: str) -> int:
     if number > count:
         raise PartsMissing(f"This file has no chunk {number}, its last is {count}")
     return number
+
+
+def _once(caller: Caller) -> Once | None:
+    return once(f"{caller.workspace_id}:{caller.user_identifier}")
 
 
 # -- reading -------------------------------------------------------------------------------------

@@ -270,6 +270,16 @@ class Storage:
         signed = headers | {"Content-Length": str(size)}
         return self._presigner.url("PUT", key, headers=signed, expires_in=expires_in), headers
 
+    def staging_url(self, key: str, content_type: str, size: int | None, expires_in: int) -> str:
+        """An address to PUT a whole object at, of this type and size where they are told.
+
+        It may be used again until it dies: nothing that lies there is anybody's file.
+        """
+        headers = {"Content-Type": content_type} if content_type else {}
+        if size is not None:
+            headers["Content-Length"] = str(size)
+        return self._presigner.url("PUT", key, headers=headers, expires_in=expires_in)
+
     def get_url(self, key: str, disposition: str, expires_in: int) -> str:
         """An address to GET an object from, always as a neutral attachment."""
         query = {

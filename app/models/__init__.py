@@ -26,8 +26,15 @@ from app.models.kinds import (
     ZipFailure,
 )
 from app.models.mail import OptOut, OutboxMail, Recipient, SenderCode
-from app.models.records import AbuseReport, AuditEvent, ExtensionRequest, Heartbeat, UnlockTries
-from app.models.transfers import Archive, Download, File, Preview, Transfer, Upload
+from app.models.records import (
+    AbuseReport,
+    AuditEvent,
+    ExtensionRequest,
+    Heartbeat,
+    IdempotencyKey,
+    UnlockTries,
+)
+from app.models.transfers import Archive, Download, File, Preview, Staging, Transfer, Upload
 from app.models.webhooks import Webhook, WebhookDelivery
 
 __all__ = [
@@ -46,6 +53,7 @@ __all__ = [
     "File",
     "Harm",
     "Heartbeat",
+    "IdempotencyKey",
     "Leased",
     "MailKind",
     "MailState",
@@ -59,6 +67,7 @@ __all__ = [
     "Scope",
     "SenderCode",
     "Sight",
+    "Staging",
     "State",
     "SwitchedOff",
     "Transfer",

@@ -4,6 +4,7 @@ import uuid
 from datetime import date, datetime
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     CheckConstraint,
     Date,
@@ -13,6 +14,7 @@ from sqlalchemy import (
     LargeBinary,
     Text,
     UniqueConstraint,
+    Uuid,
     func,
     text,
 )
@@ -95,6 +97,27 @@ class AbuseReport(Base):
         CheckConstraint("char_length(contact) <= 254", name="contact_is_short"),
         Index("ix_abuse_reports_transfer_id", "transfer_id"),
         Index("ix_abuse_reports_open", "id", postgresql_where=text("handled_at IS NULL")),
+    )
+
+
+class IdempotencyKey(Base):
+    """What was made by a request that may come again, because its answer was lost.
+
+    Neither the key nor the request can be read from it: the first is hashed, the second by the key.
+    """
+
+    __tablename__ = "idempotency_keys"
+
+    key_hash: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
+    request_hash: Mapped[bytes] = mapped_column(LargeBinary(32))
+    # Of the rows that it made, in the order of the answer.
+    made_ids: Mapped[list[uuid.UUID]] = mapped_column(ARRAY(Uuid))
+    created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
+
+    __table_args__ = (
+        CheckConstraint("octet_length(key_hash) = 32", name="key_is_hash"),
+        CheckConstraint("octet_length(request_hash) = 32", name="request_is_hash"),
+        Index("ix_idempotency_keys_created_at", "created_at"),
     )
 
 

@@ -57,6 +57,8 @@ class Transfer(Leased, Base):
     download_count: Mapped[int] = mapped_column(default=0, server_default="0")
     # The sender's own word on how much is safe: shown to the recipient, believed by nobody.
     sent_size: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    # What its files come to, as announced: kept only so that a workspace can sort by it.
+    total_size: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
 
     created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
     last_activity_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
@@ -138,6 +140,17 @@ class Transfer(Leased, Base):
             "ix_transfers_processing",
             "lease_until",
             postgresql_where=text("state = 'PROCESSING'"),
+        ),
+        # A workspace's list: one index to count and filter by, and one for each way to sort it.
+        *(
+            Index(
+                f"ix_transfers_listed_{name}",
+                "workspace_id",
+                name,
+                "id",
+                postgresql_where=text("workspace_id IS NOT NULL"),
+            )
+            for name in ("state", "created_at", "expires_at", "max_downloads", "total_size")
         ),
     )
 
@@ -256,6 +269,31 @@ class File(Base):
     def folder(self) -> str:
         """The path without the name; empty at the top."""
         return self.path.rpartition("/")[0]
+
+
+class Staging(Base):
+    """A transfer that was made without files: its one file comes by one PUT (services/staging.py).
+
+    `upload` is where the last address that was asked for leads, `copy` what is being made of it.
+    """
+
+    __tablename__ = "stagings"
+
+    transfer_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("transfers.id", ondelete="CASCADE"), primary_key=True
+    )
+    upload_id: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("uploads.id", ondelete="RESTRICT"), unique=True
+    )
+    copy_id: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("uploads.id", ondelete="RESTRICT"), unique=True
+    )
+    filename: Mapped[str] = mapped_column(Text, default="", server_default="")
+    content_type: Mapped[str] = mapped_column(Text, default="", server_default="")
+
+    __table_args__ = (
+        CheckConstraint("upload_id IS NULL OR filename <> ''", name="upload_has_name"),
+    )
 
 
 class Archive(Leased, Base):

@@ -151,6 +151,11 @@ def revoke_key(prefix: str) -> bool:
     return revoked.rowcount == 1
 
 
+def is_key(text: str | None) -> bool:
+    """Whether this has the form of an API key, which no owner token has."""
+    return text is not None and _SHAPE.fullmatch(text) is not None
+
+
 def authenticate(text: str | None) -> Caller:
     """Whose key this is; raises Unauthorized."""
     shape = _SHAPE.fullmatch(text or "")

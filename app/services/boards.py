@@ -21,8 +21,9 @@ from app.config import settings
 from app.db import db, transaction
 from app.errors import Invalid, NotAllowed, NotFound
 from app.models import Board, BoardItem, File, State, Transfer
-from app.services import audit, checking, transfers
+from app.services import audit, checking, repeats, transfers
 from app.services.accounts import Caller
+from app.services.repeats import Once
 from app.services.transfers import FileSpec
 
 
@@ -49,8 +50,11 @@ class BoardView:
         return is_waiting(self.items)
 
 
-def create(caller: Caller, name: str, description: str | None) -> Board:
-    """A new board without anything on it; its address is good at once. Each call makes another."""
+def create(caller: Caller, name: str, description: str | None, once: Once | None = None) -> Board:
+    """A new board without anything on it; its address is good at once. Raises KeyReused.
+
+    Each call makes another, but for the same request under the same key.
+    """
     board = Board(
         id=uuid.uuid4(),
         slug=secrets.token_urlsafe(24),
@@ -60,8 +64,11 @@ def create(caller: Caller, name: str, description: str | None) -> Board:
         description=description,
     )
     with transaction():
+        if (before := repeats.made(once)) is not None:
+            return of_caller(before[0], caller)
         db.session.add(board)
         audit.note("create board", subject_id=board.id)
+        repeats.note(once, [board.id])
     return board
 
 
@@ -108,23 +115,38 @@ def is_waiting(items: Sequence[BoardItem]) -> bool:
     return any(item.file and item.file.transfer.state is not State.READY for item in items)
 
 
-def add_links(board: Board, specs: Sequence[LinkSpec]) -> list[BoardItem]:
-    """Add links at the end; the new items. Raises Invalid when the board is full."""
+def add_links(board: Board, specs: Sequence[LinkSpec], once: Once | None = None) -> list[BoardItem]:
+    """Add links at the end; the new items. Raises Invalid when the board is full, KeyReused."""
     with transaction():
-        return _add(board, len(specs), lambda at: {"url": specs[at].url, "title": specs[at].title})
+        if (before := repeats.made(once)) is not None:
+            return _items(board, before)
+        items = _add(board, len(specs), lambda at: {"url": specs[at].url, "title": specs[at].title})
+        repeats.note(once, [item.id for item in items])
+        return items
 
 
-def add_files(board: Board, caller: Caller, specs: Sequence[FileSpec]) -> list[BoardItem]:
-    """Announce files at the end, all of them or none; the new items. Raises Invalid."""
+def add_files(
+    board: Board, caller: Caller, specs: Sequence[FileSpec], once: Once | None = None
+) -> list[BoardItem]:
+    """Announce files at the end, all of them or none; the new items. Raises Invalid, KeyReused."""
     # They stay as long as anything may: a board is there to be come back to.
     expires_at = clock.now() + timedelta(days=settings.max_expires_in_days)
     with transaction():
+        if (before := repeats.made(once)) is not None:
+            return _items(board, before)
         made = [
             transfers.create([spec], expires_at=expires_at, caller=caller).transfer
             for spec in specs
         ]
         files = [transfers.files_of(transfer.id)[0] for transfer in made]
-        return _add(board, len(specs), lambda at: {"file_id": files[at].id, "file": files[at]})
+        items = _add(board, len(specs), lambda at: {"file_id": files[at].id, "file": files[at]})
+        repeats.note(once, [item.id for item in items])
+        return items
+
+
+def _items(board: Board, ids: Sequence[uuid.UUID]) -> list[BoardItem]:
+    """Those of these that are still there."""
+    return [item for item in items_of(board.id) if item.id in ids]
 
 
 def _add(board: Board, count: int, fields: Callable[[int], dict[str, object]]) -> list[BoardItem]:

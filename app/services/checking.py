@@ -242,22 +242,33 @@ def _settle(lease: leases.Lease, failed: dict[uuid.UUID, Outcome]) -> None:
         if failed:
             if lifecycle.move(lease.transfer_id, State.INIT, lease.is_mine):
                 _name_problems(lease.transfer_id, failed)
-        elif lifecycle.move(lease.transfer_id, State.READY, lease.is_mine, _all_complete(lease)):
-            _forget_problems(lease.transfer_id)
-            previews.expect(lease.transfer_id)
-            if settings.zip_at_once:
-                archives.request_at_once(lease.transfer_id)
-            delivery.announce(lease.transfer_id)
-            webhook_news.tell_ready(lease.transfer_id)
+        else:
+            become_ready(lease.transfer_id, lease.is_mine)
         crash.point("process.5")
 
 
-def _all_complete(lease: leases.Lease) -> ColumnElement[bool]:
+def become_ready(transfer_id: uuid.UUID, *conditions: ColumnElement[bool]) -> bool:
+    """From PROCESSING to READY, with all that follows from it, if every file is complete.
+
+    Call in transaction(). Whether it was done.
+    """
+    if not lifecycle.move(transfer_id, State.READY, _all_complete(transfer_id), *conditions):
+        return False
+    _forget_problems(transfer_id)
+    previews.expect(transfer_id)
+    if settings.zip_at_once:
+        archives.request_at_once(transfer_id)
+    delivery.announce(transfer_id)
+    webhook_news.tell_ready(transfer_id)
+    return True
+
+
+def _all_complete(transfer_id: uuid.UUID) -> ColumnElement[bool]:
     """The last guard before READY: the rows themselves say that nothing is open."""
     return ~(
         select(File.id)
         .join(Upload, File.upload_id == Upload.id)
-        .where(File.transfer_id == lease.transfer_id, Upload.state != UploadState.COMPLETE)
+        .where(File.transfer_id == transfer_id, Upload.state != UploadState.COMPLETE)
         .exists()
     )
 

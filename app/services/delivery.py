@@ -20,7 +20,8 @@ from app.config import settings
 from app.db import db, transaction
 from app.errors import Gone, Invalid, NotFound, WrongState
 from app.models import MailKind, MailState, OutboxMail, Recipient, State, Transfer
-from app.services import audit, senders, shares
+from app.services import audit, repeats, senders, shares
+from app.services.repeats import Once
 from app.services.transfers import of_id, refuse_blocked
 
 # Those a sender gets; each can be switched off.
@@ -110,12 +111,14 @@ def revoke(transfer: Transfer, recipient_id: uuid.UUID) -> None:
         audit.note("revoke recipient", transfer.id)
 
 
-def send_again(transfer: Transfer, recipient_id: uuid.UUID) -> None:
-    """Mail one recipient once more. Raises NotFound, WrongState, TooMuchMail, and Gone.
+def send_again(transfer: Transfer, recipient_id: uuid.UUID, once: Once | None = None) -> None:
+    """Mail one recipient once more. Raises NotFound, WrongState, TooMuchMail, KeyReused, and Gone.
 
     Once in an hour, for whoever presses twice.
     """
     with transaction():
+        if repeats.made(once) is not None:
+            return
         row = _locked(transfer.id)
         shares.hold()
         one = db.session.scalar(
@@ -131,6 +134,7 @@ def send_again(transfer: Transfer, recipient_id: uuid.UUID) -> None:
             raise WrongState("This recipient was mailed within the last hour.")
         one.asked_at, one.failed_at, one.failure = None, None, None
         _ask(row)
+        repeats.note(once, [one.id])
         audit.note("send again", row.id)
 
 

@@ -340,9 +340,14 @@ def zip_url(
     if made is None:
         return None
     count_once(transfer.id, None, visitor, _recipient_of(transfer, slug))
-    name = f"{safe_name(transfer.title)[:80].strip() if transfer.title.strip() else 'files'}.zip"
+    name = zip_name(transfer)
     ttl = settings.download_url_ttl_in_seconds
     return Address(storage.get_url(made.key, attachment(name), ttl), name)
+
+
+def zip_name(transfer: Transfer) -> str:
+    """What the zip of all its files is called."""
+    return f"{safe_name(transfer.title)[:80].strip() if transfer.title.strip() else 'files'}.zip"
 
 
 def _opened(slug: str, proof: str | None) -> Transfer:

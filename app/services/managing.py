@@ -355,7 +355,7 @@ def add_recipients(transfer: Transfer, emails: Sequence[str]) -> Transfer:
     """
     refuse_blocked(of_id(transfer.id))
     with transaction():
-        row = _hold(transfer.id)
+        row = hold(transfer.id)
         if row.sender_confirmed_at is None:
             raise WrongState("Confirm your own address first: they see it, and can answer.")
         known = [one.email for one in delivery.recipients_of(row.id) if one.revoked_at is None]
@@ -401,14 +401,14 @@ def choose_news(transfer: Transfer, kinds: Sequence[MailKind], seen: str) -> Tra
     """
     refuse_blocked(of_id(transfer.id))
     with transaction():
-        row = _hold(transfer.id)
+        row = hold(transfer.id)
         muted = [kind.value for kind in delivery.TO_SENDER if kind not in kinds]
         if seen != mark_of(row.muted) and muted != row.muted:
             raise ChangedMeanwhile(["notifications"])
         return delivery.address(row, {"notifications": list(kinds)})
 
 
-def _hold(transfer_id: uuid.UUID) -> Transfer:
+def hold(transfer_id: uuid.UUID) -> Transfer:
     """The row, which nobody else changes until this transaction ends."""
     row = db.session.scalar(
         select(Transfer)

@@ -18,12 +18,14 @@ from app.models import (
     Archive,
     Download,
     File,
+    IdempotencyKey,
     Preview,
+    Staging,
     State,
     Transfer,
     Upload,
 )
-from app.services import audit
+from app.services import audit, repeats
 from app.services.heartbeats import noted
 from app.services.upkeep import BATCH, DELETE_BATCH, Tell, in_batches, untold
 
@@ -42,11 +44,13 @@ def forget_deleted(tell: Tell = untold) -> int:
 def drop_tombstones(tell: Tell = untold) -> int:
     """Job: rows of transfers that were deleted long ago go, and of uploads that nobody has.
 
-    Never while bytes may still be there, nor while a report of the transfer is open.
+    Never while bytes may still be there, nor while a report of the transfer is open. And what is
+    remembered of requests that nobody sends again any more.
     """
     count = in_batches(_drop_transfers, DELETE_BATCH, tell)
     crash.point("drop.1")
     in_batches(_drop_uploads, BATCH, untold)
+    in_batches(_drop_keys, BATCH, untold)
     return count
 
 
@@ -86,6 +90,9 @@ def _is_nobodys() -> ColumnElement[bool]:
         ~select(Archive.transfer_id).where(Archive.upload_id == Upload.id).exists(),
         ~select(Preview.file_id)
         .where(or_(Preview.thumbnail_id == Upload.id, Preview.picture_id == Upload.id))
+        .exists(),
+        ~select(Staging.transfer_id)
+        .where(or_(Staging.upload_id == Upload.id, Staging.copy_id == Upload.id))
         .exists(),
     )
 
@@ -151,6 +158,12 @@ def _forget() -> int:
             .values(**values)
             .execution_options(synchronize_session=False)
         )
+    # With the name of a file that was to come by one PUT; its bytes are on their way out already.
+    db.session.execute(
+        delete(Staging)
+        .where(Staging.transfer_id.in_(forgotten))
+        .execution_options(synchronize_session=False)
+    )
     audit.note_all("forget", forgotten)
     return len(forgotten)
 
@@ -185,6 +198,22 @@ def _drop_uploads() -> int:
     dropped = db.session.execute(
         delete(Upload)
         .where(Upload.id.in_(select(over.c.id)))
+        .execution_options(synchronize_session=False)
+    )
+    return dropped.rowcount
+
+
+def _drop_keys() -> int:
+    over = (
+        select(IdempotencyKey.key_hash)
+        .where(repeats.is_over())
+        .limit(BATCH)
+        .with_for_update(skip_locked=True)
+        .cte("over")
+    )
+    dropped = db.session.execute(
+        delete(IdempotencyKey)
+        .where(IdempotencyKey.key_hash.in_(select(over.c.key_hash)))
         .execution_options(synchronize_session=False)
     )
     return dropped.rowcount

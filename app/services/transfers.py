@@ -26,14 +26,16 @@ from app.errors import (
     Blocked,
     Gone,
     Invalid,
+    KeyReused,
     NotFound,
     TooMany,
     Unauthorized,
     WrongState,
 )
-from app.models import Archive, Checksum, File, Method, Recipient, State, Transfer
-from app.services import audit, extension_requests, locks, previews, uploads
+from app.models import Archive, Checksum, File, Method, Recipient, Staging, State, Transfer, Upload
+from app.services import audit, extension_requests, locks, previews, repeats, uploads
 from app.services.accounts import Caller
+from app.services.repeats import Once
 from app.services.uploads import SignedPart
 
 log = logging.getLogger(__name__)
@@ -101,12 +103,14 @@ def create(
     password: str | None = None,
     idempotency_key: str | None = None,
     caller: Caller | None = None,
+    by_one_put: bool = False,
 ) -> Created:
-    """A new transfer in INIT, its link valid at once. Raises Invalid, TooMany, WrongState.
+    """A new transfer in INIT, its link valid at once. Raises Invalid, TooMany, KeyReused.
 
     Each call makes another; but with the same `idempotency_key` (a secret of the sender's) and
     the same request it is the same transfer with the same owner token, because only the answer
-    was lost. With a `caller` it is that caller's too, and no network address's.
+    was lost. With a `caller` it is that caller's too, and no network address's. `by_one_put` says
+    that its only file is announced later (services/staging.py).
     """
     if caller and idempotency_key:
         # What somebody else has made by the same words is not theirs.
@@ -140,6 +144,8 @@ def create(
         with transaction():
             db.session.add(transfer)
             _add(transfer, specs, agreed, first_position=0)
+            if by_one_put:
+                db.session.add(Staging(transfer_id=transfer.id))
             audit.note("create", transfer.id)
     except IntegrityError:
         # The same request at the same time: the database's unique key let one of them win.
@@ -185,14 +191,14 @@ def _hashed(password: str | None) -> str | None:
 
 
 def _created_before(idempotency_key: str, request_hash: bytes) -> Created | None:
-    """What this key has made; raises WrongState if it was for another request."""
+    """What this key has made; raises KeyReused if it was for another request."""
     before = db.session.scalar(
         select(Transfer).where(Transfer.idempotency_hash == hash_token(idempotency_key))
     )
     if before is None:
         return None
     if before.request_hash != request_hash:
-        raise WrongState("This Idempotency-Key was used for another request.")
+        raise KeyReused
     # Made under a key that has been changed since? Then under one of the former.
     for secret_key in (settings.secret_key, *settings.secret_key_fallbacks):
         owner_token = _owner_token(idempotency_key, secret_key)
@@ -214,16 +220,24 @@ def _check_share(address_hash: bytes | None) -> None:
         raise TooMany("Too many unfinished transfers from your network. Finish or cancel some.")
 
 
-def add_files(transfer: Transfer, specs: Sequence[FileSpec]) -> list[File]:
-    """Add files to a transfer in INIT; the new ones. Raises Invalid, WrongState."""
+def add_files(
+    transfer: Transfer, specs: Sequence[FileSpec], once: Once | None = None
+) -> list[File]:
+    """Add files to a transfer in INIT; the new ones. Raises Invalid, WrongState, KeyReused."""
+    if (ids := repeats.made(once)) is not None:
+        return files_of(transfer.id, File.id.in_(ids))
     agreed = _agree_on_checksums(specs)
     with transaction():
+        if (ids := repeats.made(once)) is not None:
+            return files_of(transfer.id, File.id.in_(ids))
         _lock_in_init(transfer.id)
         already = files_of(transfer.id)
         _check_files(specs, already)
         first = max((file.position for file in already), default=-1) + 1
         audit.note("add files", transfer.id)
-        return _add(transfer, specs, agreed, first)
+        files = _add(transfer, specs, agreed, first)
+        repeats.note(once, [file.id for file in files])
+        return files
 
 
 def _agree_on_checksums(specs: Sequence[FileSpec]) -> Checksum | None:
@@ -254,7 +268,23 @@ def _add(
     db.session.add_all(files)
     # flush(): whoever asked is told the rows' ids and plans, which the commit then only keeps.
     db.session.flush()
+    note_size(transfer.id)
     return files
+
+
+def note_size(transfer_id: uuid.UUID) -> None:
+    """Keep in the row what its files come to. Call in transaction() when they have changed."""
+    size = (
+        select(func.coalesce(func.sum(Upload.size), 0))
+        .join(File, File.upload_id == Upload.id)
+        .where(File.transfer_id == transfer_id)
+    )
+    db.session.execute(
+        update(Transfer)
+        .where(Transfer.id == transfer_id)
+        .values(total_size=size.scalar_subquery())
+        .execution_options(synchronize_session=False)
+    )
 
 
 def _check_files(specs: Sequence[FileSpec], already: Sequence[File]) -> None:
@@ -343,6 +373,23 @@ def of_caller(transfer_id: uuid.UUID, caller: Caller) -> Transfer:
     return transfer
 
 
+def of_workspace(transfer_id: uuid.UUID, caller: Caller) -> Transfer:
+    """The transfer if the caller's workspace has made it, for whichever of its users.
+
+    Raises NotFound, alike for unknown and for others', and Gone once deleted.
+    """
+    transfer = db.session.scalar(
+        select(Transfer)
+        .where(Transfer.id == transfer_id, Transfer.workspace_id == caller.workspace_id)
+        .execution_options(populate_existing=True)
+    )
+    if transfer is None:
+        raise NotFound("There is no such transfer.")
+    if transfer.state is State.DELETED:
+        raise Gone("This transfer was deleted.", reason="deleted")
+    return transfer
+
+
 def of_id(transfer_id: uuid.UUID) -> Transfer:
     """The transfer as its row says now; raises NotFound."""
     transfer = db.session.get(Transfer, transfer_id, populate_existing=True)
@@ -378,7 +425,13 @@ def uploads_of(
     return (
         select(File.upload_id)
         .where(File.transfer_id.in_(transfer_ids))
-        .union_all(select(Archive.upload_id).where(Archive.transfer_id.in_(transfer_ids)))
+        .union_all(
+            select(Archive.upload_id).where(Archive.transfer_id.in_(transfer_ids)),
+            *(
+                select(one).where(Staging.transfer_id.in_(transfer_ids), one.is_not(None))
+                for one in (Staging.upload_id, Staging.copy_id)
+            ),
+        )
     )
 
 
@@ -544,6 +597,9 @@ def remove_file(transfer: Transfer, file_id: uuid.UUID) -> None:
             raise NotFound("This transfer has no such file.")
         uploads.abandon([file.upload_id])
         db.session.delete(file)
+        # flush(): its size is counted without it.
+        db.session.flush()
+        note_size(transfer.id)
         audit.note("remove file", transfer.id)
         jobs.REMOVE_BYTES.later()
 

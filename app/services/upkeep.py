@@ -195,6 +195,12 @@ def remove_orphans(tell: Tell = untold, *, force: bool = False) -> int:
     return count
 
 
+def trigger() -> None:
+    """Queue the sweeps that end transfers and remove bytes, in that order; repeatable."""
+    for job in (jobs.EXPIRE_DUE, jobs.DELETE_EXPIRED, jobs.DELETE_ABANDONED, jobs.REMOVE_BYTES):
+        job.later()
+
+
 # -- what each sweep looks for; census.py counts by the same words -----------------------------
 
 

@@ -25,7 +25,15 @@ from app.crc32 import combine
 from app.db import db, release, transaction
 from app.errors import Invalid, Unavailable, WrongState
 from app.extensions import storage
-from app.gateways.storage import DELETE_BATCH, Checksums, Damaged, NoSuchUpload, Part, Stored
+from app.gateways.storage import (
+    DELETE_BATCH,
+    Checksums,
+    Damaged,
+    NoSuchUpload,
+    Part,
+    Source,
+    Stored,
+)
 from app.models import Checksum, Method, Problem, Upload, UploadState
 
 log = logging.getLogger(__name__)
@@ -360,6 +368,24 @@ def put_nothing(uploads: Sequence[Upload]) -> None:
     begin(uploads)
     release()
     _each(uploads, lambda one: storage.put_part(*_address(one), 1, BytesIO()))
+
+
+def copy_from(upload: Upload, source: Source) -> None:
+    """Fill a multipart upload with the bytes of another object, inside storage. Repeatable.
+
+    Raises SourceLost if that is another object by now, CannotCopy, WrongState as begin().
+    """
+    if upload.size == 0:
+        put_nothing([upload])
+        return
+    begin([upload])
+    release()
+
+    def copy_one(number: int) -> None:
+        start, size = (number - 1) * upload.part_size, part_size_of(upload, number)
+        storage.copy_part(*_address(upload), number, source, start, size)
+
+    _each(_numbers(upload), copy_one)
 
 
 def arrivals(uploads: Sequence[Upload]) -> list[Arrival]:

@@ -701,7 +701,7 @@ def test_f20_the_same_create_again_is_the_same_transfer(machine: Machine) -> Non
     other = machine.call(
         "POST", "/transfers", json={"files": [{"name": "b", "size": 1}]}, headers=headers
     )
-    assert other.status_code == 409
+    assert other.status_code == 422
     # The same words of somebody else are another's.
     for stranger in (Machine(machine.client, "Other"), Machine(machine.client, user="u")):
         theirs = stranger.call("POST", "/transfers", json=body, headers=headers)

@@ -24,7 +24,7 @@ from app.db import db, transaction
 from app.extensions import storage
 from app.models import Archive, State, Transfer, Upload, UploadState
 from app.services import archives, downloads, transfers, upkeep
-from tests.factories import Sender, Sent, http, put
+from tests.factories import Machine, Sender, Sent, http, put
 from tests.lab.crasher import DIED, Crasher
 
 pytestmark = pytest.mark.real_commits
@@ -87,6 +87,26 @@ def test_process(step: str, crasher: Crasher, sender: Sender, inside: None) -> N
         assert sent.row().state is State.READY
         assert stored(sent) == [True] * len(CONTENTS)
         assert open_multiparts(sent) == 0
+
+
+@pytest.mark.parametrize("step", [s for s in STEPS if s.startswith("stage.")])
+def test_a_file_by_one_put(step: str, crasher: Crasher, machine: Machine, inside: None) -> None:
+    for done in range(1, ROUNDS + 1):
+        made = machine.make(max_downloads=2)
+        sent = Sent(machine.client, made)
+        told = machine.native("POST", f"/{made['id']}/upload-url", json={"filename": "a"})
+        put(told.json["upload_url"], b"1")
+        assert crasher.run("stage", made["id"], dies_at=step) == DIED
+        let_lapse()
+        assert crasher.run("stage", made["id"]) == 0
+        assert sent.row().state is State.READY
+        assert stored(sent) == [True]
+        settle_removals()
+        # Of every copy that was begun there is one, and nothing where it was put.
+        assert open_multiparts(sent) == 0
+        assert storage.head(told.json["object_key"]) is None
+        left = select(Upload.state).where(Upload.removed_at.is_(None))
+        assert db.session.scalars(left).all() == [UploadState.COMPLETE] * done
 
 
 @pytest.mark.parametrize("step", [s for s in STEPS if s.startswith("archive.")])
@@ -227,7 +247,7 @@ def test_every_step_is_covered() -> None:
     """A new operation's steps need a test here."""
     known = (
         "process", "archive", "unlock", "begin", "delete", "remove", "revive", "sweep", "forget",
-        "drop", "mail", "webhook", "preview",  # the last by tests/services/test_previewing.py
+        "drop", "mail", "webhook", "stage", "preview",  # the last by tests/services/test_previewing.py
     )  # fmt: skip
     assert {step.split(".")[0] for step in STEPS} == set(known)
     for name in known:

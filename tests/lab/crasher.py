@@ -12,6 +12,7 @@ import sys
 import traceback
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -48,10 +49,12 @@ def _verbs() -> dict[str, Callable[..., Any]]:
     import flask_migrate
 
     from app import clock
+    from app.errors import NotNow
     from app.services import (
         archives,
         checking,
         outbox,
+        staging,
         tombstones,
         transfers,
         unlocking,
@@ -72,8 +75,14 @@ def _verbs() -> dict[str, Callable[..., Any]]:
         transfer = transfers.of_id(uuid.UUID(transfer_id))
         transfers.edit(transfer, {"expires_at": clock.now() + timedelta(days=1)})
 
+    def stage(transfer_id: str) -> None:
+        # Whoever died after the commit is told so.
+        with suppress(NotNow):
+            staging.complete(transfers.of_id(uuid.UUID(transfer_id)))
+
     return {
         "begin": begin,
+        "stage": stage,
         "process": checking.process,
         "build": archives.build,
         "unlock": unlocking.unlock,

@@ -91,7 +91,7 @@ def test_after_the_grace_period_it_is_gone(sender: Sender, inside: None) -> None
     assert (answer.status_code, answer.json["reason"]) == (410, "expired")
     upkeep.delete_expired()
     answer = sent.call("PATCH", json={"expires_at": in_days(1)})
-    assert (answer.status_code, answer.json["reason"]) == (410, "deleted")
+    assert (answer.status_code, answer.json["reason"]) == (409, "deleted")
     assert sent.row().state is State.DELETED
 
 

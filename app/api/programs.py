@@ -1,0 +1,166 @@
+"""/transfers as scripts use it, beside the uploader's part: lists, one PUT, handing out.
+
+The names, codes and order of checks are those of a documented flow that scripts know already.
+"""
+
+import re
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+
+from app import addresses
+from app.api.auth import Asking, key, owner, owner_asking
+from app.api.bodies import json_body, once
+from app.api.transfers import MOST_ADDRESSES
+from app.config import S3_MAX_OBJECT_SIZE
+from app.errors import Invalid, MethodNotAllowed
+from app.inputs import Inputs
+from app.models import Scope, State, Transfer
+from app.services import handouts, listings, staging, upkeep
+from app.services.accounts import Caller
+from app.services.listings import Listed, Order, SortBy, Wish
+
+bp = Blueprint("programs", __name__)
+
+MOST_AT_ONCE = 100
+USUAL_AT_ONCE = 50
+MOST_OFFSET = 2**31 - 1
+# How long an address of a file is good, unless said.
+USUAL_MINUTES = 5
+MOST_MINUTES = 7 * 24 * 60
+# Other names in the query are nobody's business.
+_WISHES: tuple[str, ...] = ("status", "limit", "offset", "sort_by", "order")
+
+
+# -- the workspace's -----------------------------------------------------------------------------
+
+
+@bp.get("/transfers")
+@key(Scope.READ)
+def list_transfers(caller: Caller) -> Response:
+    """What the workspace's keys have made, a page at a time."""
+    wish = _read_wish()
+    page = listings.of_workspace(caller, wish)
+    return jsonify(
+        {
+            "items": [_listed_json(one) for one in page.items],
+            "limit": wish.limit,
+            "offset": wish.offset,
+            "total_count": page.total_count,
+        }
+    )
+
+
+@bp.delete("/trigger-delete")
+@key(Scope.ADMIN)
+def trigger_sweeps(caller: Caller) -> Response:
+    """Have what is over expired, deleted and removed now, and not when its time comes."""
+    upkeep.trigger()
+    return jsonify({"message": "cleanup triggered"})
+
+
+# -- one file by one PUT -------------------------------------------------------------------------
+
+
+@bp.post("/transfers/<uuid:transfer_id>/upload-url")
+@owner_asking(Scope.WRITE)
+def show_upload_url(asking: Asking) -> Response:
+    """Where to PUT the transfer's only file; the last address counts."""
+    filename, content_type, size = _read_announced()
+    url, object_key = staging.upload_url(asking.transfer(), filename, content_type, size)
+    return jsonify({"upload_url": url, "object_key": object_key, "expires_in": staging.URL_SECONDS})
+
+
+# -- handing out ---------------------------------------------------------------------------------
+
+
+@bp.get("/transfers/<uuid:transfer_id>/download-url")
+@owner(Scope.READ)
+def show_download_url(transfer: Transfer) -> Response:
+    """An address in storage; each that is asked for is a download that counts."""
+    if request.method == "HEAD":  # which Flask would answer like GET, and so count
+        raise MethodNotAllowed(allow="GET")
+    with Inputs({name: request.args[name] for name in ("file",) if name in request.args}) as given:
+        file_id = given.uuid("file") if given.has("file") else None
+    return jsonify({"download_url": handouts.download_url(transfer, file_id, _read_minutes())})
+
+
+@bp.post("/transfers/<uuid:transfer_id>/share-download")
+@owner_asking(Scope.WRITE)
+def share_download(asking: Asking) -> tuple[Response, int]:
+    """Mail it to these people too."""
+    with Inputs(json_body()) as given:
+        emails = given.texts("emails", longest=addresses.LONGEST, most=MOST_ADDRESSES)
+    emails = handouts.checked_addresses(emails)
+    is_vouched = asking.caller is not None
+    transfer = asking.transfer()
+    handouts.share(transfer, emails, once(transfer.id), is_vouched=is_vouched)
+    return jsonify({"status": "accepted"}), 202
+
+
+# -- reading -------------------------------------------------------------------------------------
+
+
+def _read_announced() -> tuple[str, str, int | None]:
+    """What the file is called; and its type and size, if its sender wants these held to."""
+    try:
+        with Inputs(json_body()) as given:
+            filename = given.path("filename")
+            content_type = given.text("content_type", longest=255).strip()
+            size = given.optional_whole("file_size", least=0, most=S3_MAX_OBJECT_SIZE)
+    except Invalid as error:
+        raise _named(error) from error
+    if "/" in filename or ".." in filename:
+        raise _named(Invalid({"filename": "must be a name, without / and .."}))
+    if not content_type.isascii():  # it is to be a header
+        raise Invalid({"content_type": "must be ASCII"})
+    return filename, content_type, size
+
+
+def _named(error: Invalid) -> Invalid:
+    return Invalid(error.fields, "invalid filename") if "filename" in error.fields else error
+
+
+def _read_wish() -> Wish:
+    asked: dict[str, Any] = {name: request.args[name] for name in _WISHES if name in request.args}
+    for name in ("limit", "offset"):
+        if re.fullmatch(r"-?[0-9]{1,18}", asked.get(name, ""), re.ASCII):
+            asked[name] = int(asked[name])
+    if "order" in asked:
+        asked["order"] = asked["order"].upper()
+    with Inputs(asked) as given:
+        return Wish(
+            status=given.one_of("status", State),
+            sort_by=given.one_of("sort_by", SortBy) or SortBy.CREATED_AT,
+            order=given.one_of("order", Order) or Order.DESC,
+            limit=given.whole("limit", least=1, most=MOST_AT_ONCE, default=USUAL_AT_ONCE),
+            offset=given.whole("offset", least=0, most=MOST_OFFSET, default=0),
+        )
+
+
+def _read_minutes() -> int:
+    """What is no number of minutes within a week means the usual one, as scripts know it."""
+    said = request.args.get("expiry_minutes", "")
+    minutes = int(said) if re.fullmatch(r"[0-9]{1,6}", said) else 0
+    return minutes if 1 <= minutes <= MOST_MINUTES else USUAL_MINUTES
+
+
+# -- showing -------------------------------------------------------------------------------------
+
+
+def _listed_json(one: Listed) -> dict[str, Any]:
+    row = one.transfer
+    return {
+        "id": str(row.id),
+        "slug": row.slug,
+        "status": one.status,
+        "title": row.title,
+        "expires_at": row.expires_at.isoformat(),
+        "download_count": row.download_count,
+        "max_downloads": row.max_downloads,
+        "created_at": row.created_at.isoformat(),
+        "filename": one.filename,
+        "file_type": one.content_type,
+        "file_size": None if one.filename is None else row.total_size,
+        "uploaded_at": row.ready_at and row.ready_at.isoformat(),
+    }

@@ -1,0 +1,130 @@
+"""A change of a transfer by its sender's program, which may say which version it has seen.
+
+The version is made of the marks by which the sender's page tells two editors apart
+(services/managing.py): it changes with whatever an edit may change, and with nothing else.
+"""
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import ColumnElement
+
+from app import lifecycle
+from app.clock import db_now
+from app.db import transaction
+from app.errors import Gone, Invalid, PreconditionFailed, WrongState
+from app.models import State, Transfer
+from app.services import audit, delivery, managing, transfers
+from app.services.transfers import of_id
+
+# Whether a version is one that whoever asks has seen.
+IsSeen = Callable[[str], bool]
+
+
+def version_of(transfer: Transfer) -> str:
+    """One word for all that an edit may change of a transfer."""
+    people: list[tuple[str, bool]] = []
+    if transfer.sender_email is not None:
+        found = delivery.recipients_of(transfer.id)
+        people = sorted((one.email, one.revoked_at is not None) for one in found)
+    said = (
+        managing.marks_of(transfer),
+        transfer.sender_email,
+        transfer.sender_confirmed_at is not None,
+        sorted(transfer.muted),
+        people,
+        transfer.state is State.EXPIRED,
+    )
+    return managing.mark_of(said)
+
+
+def change(
+    transfer: Transfer,
+    changes: dict[str, Any],
+    mail: dict[str, Any],
+    status: State | None,
+    is_seen: IsSeen | None,
+) -> Transfer:
+    """Change the options, whom it is mailed to, and whether it has expired: what is given of it.
+
+    A new date revives what has expired, whatever `status` says beside it. With `is_seen` nothing
+    is changed that somebody else has changed meanwhile: raises PreconditionFailed. Else raises as
+    transfers.edit() and delivery.address(), and WrongState for a status that cannot follow.
+    """
+    row = of_id(transfer.id)
+    as_read = _as_read(row, is_seen)
+    is_revival = row.state is State.EXPIRED and "expires_at" in changes
+    # Mail first: what cannot be done of it is refused before anything else is changed.
+    if mail:
+        _address(row.id, mail, is_seen)
+    if status is State.READY and not is_revival:
+        _bring_back(row)
+    row = _edit(row, changes, as_read)
+    if status is State.EXPIRED and not is_revival:
+        _end(row)
+    return of_id(row.id)
+
+
+def _as_read(row: Transfer, is_seen: IsSeen | None) -> list[ColumnElement[bool]]:
+    """The conditions that the row is as whoever asks has seen it."""
+    if is_seen is None:
+        return []
+    if not is_seen(version_of(row)):
+        raise PreconditionFailed
+    columns = [getattr(Transfer, name) for name in managing.FIELDS]
+    return [one.is_not_distinct_from(getattr(row, one.key)) for one in columns]
+
+
+def _address(transfer_id: uuid.UUID, mail: dict[str, Any], is_seen: IsSeen | None) -> None:
+    with transaction():
+        # Held, so that nobody adds a recipient between the look and the change.
+        row = managing.hold(transfer_id)
+        if is_seen is not None and not is_seen(version_of(row)):
+            raise PreconditionFailed
+        delivery.address(row, mail)
+
+
+def _edit(row: Transfer, changes: dict[str, Any], as_read: list[ColumnElement[bool]]) -> Transfer:
+    seen = managing.marks_of(row)
+    try:
+        return transfers.edit(row, changes, *as_read)
+    except (Gone, Invalid) as error:
+        # Of two at the same moment one finds that the row is no longer what it has read.
+        if as_read and managing.marks_of(of_id(row.id)) != seen:
+            raise PreconditionFailed from error
+        raise
+
+
+def _bring_back(row: Transfer) -> None:
+    """READY again, where its date is not over and its bytes are kept."""
+    if row.state is State.READY:
+        return
+    is_kept = (
+        (Transfer.state == State.EXPIRED)
+        & (Transfer.expires_at > db_now())
+        & Transfer.quarantined_at.is_(None)
+        & ~lifecycle.is_past_grace()
+    )
+    with transaction():
+        if lifecycle.move(row.id, State.READY, is_kept):
+            audit.note("revive", row.id)
+            return
+    fresh = of_id(row.id)
+    transfers.refuse_blocked(fresh)
+    if fresh.state is State.EXPIRED:
+        raise Gone("Give it a new expires_at to bring it back.", reason="expired")
+    if fresh.state is not State.READY:
+        raise WrongState
+
+
+def _end(row: Transfer) -> None:
+    """EXPIRED from READY, before its date; repeatable."""
+    with transaction():
+        if lifecycle.move(row.id, State.EXPIRED, Transfer.quarantined_at.is_(None)):
+            audit.note("expire", row.id)
+            return
+    fresh = of_id(row.id)
+    transfers.refuse_blocked(fresh)
+    if fresh.state is not State.EXPIRED:
+        raise WrongState

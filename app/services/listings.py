@@ -1,0 +1,123 @@
+"""The transfers of a workspace, a page at a time: what a program with a key may look through."""
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, true
+
+from app.clock import db_now
+from app.db import db
+from app.models import File, State, Transfer
+from app.services.accounts import Caller
+
+
+class SortBy(enum.StrEnum):
+    """What a list may be sorted by; each has an index of its own."""
+
+    CREATED_AT = "created_at"
+    EXPIRES_AT = "expires_at"
+    # Without a limit there are more than with any.
+    MAX_DOWNLOADS = "max_downloads"
+    FILE_SIZE = "file_size"
+
+
+class Order(enum.StrEnum):
+    """Which comes first."""
+
+    ASC = "ASC"
+    DESC = "DESC"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What of the list is wanted."""
+
+    status: State | None = None
+    sort_by: SortBy = SortBy.CREATED_AT
+    order: Order = Order.DESC
+    limit: int = 50
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A transfer in the list, with what its first file is called and said to be."""
+
+    transfer: Transfer
+    # By the database's clock, whether or not the sweep has come by.
+    status: State
+    filename: str | None
+    content_type: str | None
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some of them, and how many there are in all."""
+
+    items: Sequence[Listed]
+    total_count: int
+
+
+_COLUMNS: dict[SortBy, Any] = {
+    SortBy.CREATED_AT: Transfer.created_at,
+    SortBy.EXPIRES_AT: Transfer.expires_at,
+    SortBy.MAX_DOWNLOADS: Transfer.max_downloads,
+    SortBy.FILE_SIZE: Transfer.total_size,
+}
+
+
+def of_workspace(caller: Caller, wish: Wish) -> Page:
+    """A page of all that the caller's keys have made, for whichever user; two queries."""
+    found = db.session.execute(items_query(caller, wish))
+    items = [Listed(row, _shown(row, is_due), path, kind) for row, is_due, path, kind in found]
+    return Page(items, db.session.scalar(count_query(caller, wish)) or 0)
+
+
+def items_query(caller: Caller, wish: Wish) -> Select[Any]:
+    """The transfers of one page."""
+    first = (
+        select(File.path, File.content_type)
+        .where(File.transfer_id == Transfer.id)
+        .order_by(File.position)
+        .limit(1)
+        .lateral("first")
+    )
+    # Both the same way, so that an index is read from one end; by its id, none comes twice.
+    by = [_COLUMNS[wish.sort_by], Transfer.id]
+    return (
+        select(Transfer, _is_due(), first.c.path, first.c.content_type)
+        .outerjoin(first, true())
+        .where(*_conditions(caller, wish))
+        .order_by(*(one.desc() if wish.order is Order.DESC else one.asc() for one in by))
+        .limit(wish.limit)
+        .offset(wish.offset)
+        .execution_options(populate_existing=True)
+    )
+
+
+def count_query(caller: Caller, wish: Wish) -> Select[Any]:
+    """How many there are on all pages."""
+    return select(func.count()).select_from(Transfer).where(*_conditions(caller, wish))
+
+
+def _conditions(caller: Caller, wish: Wish) -> list[ColumnElement[bool]]:
+    mine = Transfer.workspace_id == caller.workspace_id
+    if wish.status is None:
+        return [mine]
+    in_state = Transfer.state == wish.status
+    if wish.status is State.READY:
+        return [mine, in_state, ~_is_due()]
+    if wish.status is State.EXPIRED:
+        due = and_(Transfer.state == State.READY, _is_due())
+        return [mine, Transfer.state.in_([State.READY, State.EXPIRED]), or_(in_state, due)]
+    return [mine, in_state]
+
+
+def _is_due() -> ColumnElement[bool]:
+    return Transfer.expires_at <= db_now()
+
+
+def _shown(row: Transfer, is_due: bool) -> State:
+    return State.EXPIRED if row.state is State.READY and is_due else row.state

@@ -1,0 +1,271 @@
+"""A transfer of one file that comes by one PUT, whose address signs nothing but where it leads.
+
+Such an address can be used again until it dies, so what it leads to is nobody's file: it is a place
+to put one down. Completing looks at what lies there, has storage copy exactly that (by its ETag) to
+the file's own key, and makes the transfer READY; then the place is cleared, and cleared once more
+when the address has died. Runs twice, at once and after a death anywhere to the same end.
+"""
+
+import uuid
+
+from sqlalchemy import func, select, update
+
+from app import crash, jobs, leases, lifecycle
+from app.clock import db_now
+from app.config import MIB, S3_MAX_PART_SIZE, settings
+from app.db import db, release, transaction
+from app.errors import (
+    AppError,
+    Gone,
+    Invalid,
+    NotNow,
+    TransferExpired,
+    UploadNotValid,
+    WrongState,
+)
+from app.extensions import storage
+from app.gateways.storage import CannotCopy, NoSuchUpload, Source, SourceLost
+from app.leases import Lease
+from app.models import File, Method, Staging, State, Transfer, Upload, UploadState
+from app.services import audit, checking, transfers, uploads
+from app.services.transfers import of_id, refuse_blocked
+from app.services.uploads import Outcome
+
+# As the documented flow has it: whoever asks for an address has the file at hand.
+URL_SECONDS = 300
+# Parts of a copy, of which storage makes many at once: 5 GiB are 80 of them.
+COPY_PART_SIZE = 64 * MIB
+# The other way is named wherever this one ends.
+IN_PARTS = "name the file in POST /transfers and send it in parts, by POST /transfers/{id}/parts"
+
+
+def awaits_file(transfer: Transfer) -> bool:
+    """Whether the transfer is in INIT, was made without files, and still has none."""
+    if transfer.state is not State.INIT:
+        return False
+    is_one = select(Staging.transfer_id).where(Staging.transfer_id == transfer.id)
+    return db.session.scalar(is_one) is not None and not _has_files(transfer.id)
+
+
+def is_by_one_put(transfer: Transfer) -> bool:
+    """Whether its file comes, or came, by one PUT."""
+    staging = db.session.get(Staging, transfer.id, populate_existing=True)
+    if staging is None:
+        return False
+    return transfer.state is not State.INIT or not _has_files(transfer.id)
+
+
+def upload_url(
+    transfer: Transfer, filename: str, content_type: str, size: int | None
+) -> tuple[str, str]:
+    """Where to PUT the transfer's one file within URL_SECONDS, and the key that is there.
+
+    The last call wins: what was sent to the addresses before it is removed. Where its `size` is
+    told, storage takes no other. Raises Invalid, TransferExpired, Gone, NotNow, Blocked.
+    """
+    if size is not None:
+        _check_size(size, "file_size")
+    with transaction():
+        _held_in_init(transfer.id)
+        if _has_files(transfer.id):
+            raise NotNow("The files of this transfer are sent in parts, by POST .../parts.")
+        staging = db.session.get(Staging, transfer.id, populate_existing=True)
+        if staging is None:
+            staging = Staging(transfer_id=transfer.id)
+            db.session.add(staging)
+        if staging.upload_id is not None:
+            uploads.abandon([staging.upload_id])
+            jobs.REMOVE_BYTES.later()
+        upload = _planned(size)
+        db.session.add(upload)
+        # flush(): the row that names it comes after it.
+        db.session.flush()
+        staging.upload_id, staging.filename, staging.content_type = (
+            upload.id,
+            filename,
+            content_type,
+        )
+        db.session.flush()
+        uploads.note_signing([upload])
+    return storage.staging_url(upload.key, content_type, size, URL_SECONDS), upload.key
+
+
+def complete(transfer: Transfer) -> Transfer:
+    """What was PUT is the transfer's file: READY at once, or the reason why not. Asks storage.
+
+    Raises Gone, TransferExpired, Blocked, NotNow before anything was asked for or once it has been
+    completed, UploadNotValid, Invalid for a file that is too large, and WrongState where somebody
+    else is at it.
+    """
+    with transaction():
+        _held_in_init(transfer.id)
+        asked = _asked_for(transfer.id)
+        if asked is None:
+            raise NotNow("Upload not started: ask for an upload URL first.")
+    failure: AppError | None = None
+    with leases.hold(Transfer, transfer.id, Transfer.state == State.INIT) as lease:
+        if lease is None:
+            failure = WrongState("Somebody else is completing this transfer right now.")
+        else:
+            try:
+                _take(lease, *asked)
+            except (Invalid, UploadNotValid, WrongState) as error:
+                # No failure of ours, after which others would have to wait.
+                lease.forgive()
+                failure = error
+    if failure is not None:
+        raise failure
+    return of_id(transfer.id)
+
+
+def _take(lease: Lease, staging: Staging, upload: Upload) -> None:
+    """Copy what lies there now, and nothing else, and settle it."""
+    release()
+    stored = storage.head(upload.key)
+    if stored is None:
+        raise UploadNotValid
+    _check_size(stored.size, "file")
+    copy = _planned_copy(lease, upload.id, stored.size)
+    crash.point("stage.1")
+    try:
+        uploads.copy_from(copy, Source(upload.key, stored.etag))
+        crash.point("stage.2")
+        outcome = uploads.complete(copy)
+    except (SourceLost, NoSuchUpload) as error:
+        raise WrongState("What was uploaded has changed meanwhile. Complete it again.") from error
+    except CannotCopy as error:
+        raise WrongState(f"This storage cannot take a file so: {IN_PARTS}.") from error
+    if outcome.problem is not None:
+        raise UploadNotValid("upload validation failed: what arrived could not be kept")
+    crash.point("stage.3")
+    _settle(lease, staging, upload, outcome)
+    crash.point("stage.5")
+
+
+def _settle(lease: Lease, staging: Staging, upload: Upload, outcome: Outcome) -> None:
+    """In one transaction the copy is the transfer's file, and the transfer READY."""
+    transfer_id = lease.transfer_id
+    with transaction():
+        _check_still(lease, upload.id)
+        checking.settle_batch(lease, [outcome])
+        db.session.add(
+            File(
+                transfer_id=transfer_id,
+                upload_id=outcome.upload_id,
+                position=0,
+                path=staging.filename,
+                content_type=staging.content_type,
+            )
+        )
+        # flush(): what follows reads the row.
+        db.session.flush()
+        transfers.note_size(transfer_id)
+        db.session.execute(
+            update(Staging)
+            .where(Staging.transfer_id == transfer_id)
+            .values(upload_id=None, copy_id=None)
+            .execution_options(synchronize_session=False)
+        )
+        uploads.abandon([upload.id])
+        jobs.REMOVE_BYTES.later()
+        lifecycle.move(transfer_id, State.PROCESSING, lease.is_mine, failure=None)
+        checking.become_ready(transfer_id)
+        audit.note("complete", transfer_id)
+        crash.point("stage.4")
+
+
+def _planned_copy(lease: Lease, upload_id: uuid.UUID, size: int) -> Upload:
+    """A row for the copy before there is one, so that whatever dies leaves nothing unknown."""
+    copy = uploads.plan(size, part_size=COPY_PART_SIZE)
+    with transaction():
+        former = _check_still(lease, upload_id)
+        if former is not None:  # of one that died, or failed, on its way
+            uploads.abandon([former])
+            jobs.REMOVE_BYTES.later()
+        db.session.add(copy)
+        # flush(): the row that names it comes after it.
+        db.session.flush()
+        db.session.execute(
+            update(Staging)
+            .where(Staging.transfer_id == lease.transfer_id)
+            .values(copy_id=copy.id)
+            .execution_options(synchronize_session=False)
+        )
+    return copy
+
+
+def _check_still(lease: Lease, upload_id: uuid.UUID) -> uuid.UUID | None:
+    """Lock the transfer while it is ours, in INIT and without files, and this is its upload.
+
+    The id of the copy that is being made. Raises WrongState. Call in transaction().
+    """
+    mine = select(Transfer.id).where(
+        Transfer.id == lease.transfer_id,
+        Transfer.state == State.INIT,
+        Transfer.expires_at > db_now(),
+        Transfer.quarantined_at.is_(None),
+        lease.is_mine,
+    )
+    if db.session.scalar(mine.with_for_update()) is not None and not _has_files(lease.transfer_id):
+        staging = db.session.get(Staging, lease.transfer_id, populate_existing=True)
+        if staging is not None and staging.upload_id == upload_id:
+            return staging.copy_id
+    raise WrongState("Somebody else has changed this transfer meanwhile.")
+
+
+def _held_in_init(transfer_id: uuid.UUID) -> None:
+    """Keep the transfer, that still takes its file, as it is until this transaction ends.
+
+    And note that its sender is at it. Raises Gone, TransferExpired, Blocked, NotNow.
+    """
+    row, is_due = db.session.execute(
+        select(Transfer, Transfer.expires_at <= db_now())
+        .where(Transfer.id == transfer_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).one()
+    if row.state is State.DELETED:
+        raise Gone("This transfer was deleted.", reason="deleted")
+    if row.state is State.EXPIRED or is_due:
+        raise TransferExpired
+    refuse_blocked(row)
+    if row.state is not State.INIT:
+        raise NotNow(f"The transfer is not in INIT but in {row.state.value}.")
+    db.session.execute(
+        update(Transfer)
+        .where(Transfer.id == transfer_id)
+        .values(last_activity_at=func.greatest(Transfer.last_activity_at, db_now()))
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _asked_for(transfer_id: uuid.UUID) -> tuple[Staging, Upload] | None:
+    """What the last address was asked for, and what it leads to."""
+    found = db.session.execute(
+        select(Staging, Upload)
+        .join(Upload, Staging.upload_id == Upload.id)
+        .where(Staging.transfer_id == transfer_id)
+        .execution_options(populate_existing=True)
+    ).first()
+    return (found[0], found[1]) if found else None
+
+
+def _has_files(transfer_id: uuid.UUID) -> bool:
+    found = select(File.id).where(File.transfer_id == transfer_id).limit(1)
+    return db.session.scalar(found) is not None
+
+
+def _planned(size: int | None) -> Upload:
+    """A row for what may arrive; a size that was not told is none."""
+    upload = uploads.plan(0)
+    upload.method, upload.size, upload.part_size = Method.SINGLE, size or 0, S3_MAX_PART_SIZE
+    upload.state = UploadState.OPEN
+    return upload
+
+
+def _check_size(size: int, field: str) -> None:
+    if size > S3_MAX_PART_SIZE:
+        raise Invalid({field: f"is over 5 GiB, the most that one PUT takes: {IN_PARTS}"})
+    most = min(settings.max_file_size, settings.max_transfer_size or settings.max_file_size)
+    if size > most:
+        raise Invalid({field: f"must be at most {most} bytes"})

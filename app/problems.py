@@ -55,6 +55,7 @@ def init_app(app: Flask) -> None:
 
 @speaks("/transfers")
 @speaks("/senders")
+@speaks("/files")
 @speaks("/health")
 @speaks("/ready")
 @speaks("/openapi.json")

@@ -19,6 +19,7 @@ from app.models import (
     Download,
     File,
     Preview,
+    SmallFile,
     State,
     Transfer,
     Upload,
@@ -87,6 +88,7 @@ def _is_nobodys() -> ColumnElement[bool]:
         ~select(Preview.file_id)
         .where(or_(Preview.thumbnail_id == Upload.id, Preview.picture_id == Upload.id))
         .exists(),
+        ~select(SmallFile.id).where(SmallFile.kept_id == Upload.id).exists(),
     )
 
 

@@ -50,9 +50,9 @@ class Field:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one status means, and the body that comes with it."""
+    """What a status means, and the body that comes with it; or several that mean the same."""
 
-    status: str
+    statuses: list[str]
     about: str
     shape: Shape | None
 
@@ -135,10 +135,7 @@ def _operations(whole: dict[str, Any]) -> Iterator[tuple[str, Operation]]:
                         keys=[" and ".join(one) for one in said.get("security", [])],
                         parameters=[_parameter(_resolved(one)) for one in given],
                         body=_body(_resolved(said.get("requestBody", {}))),
-                        answers=[
-                            _answer(status, _resolved(one))
-                            for status, one in said["responses"].items()
-                        ],
+                        answers=_answers(said["responses"]),
                     ),
                 )
 
@@ -158,8 +155,17 @@ def _parameter(said: dict[str, Any]) -> Field:
     return Field(said["name"], shape, said.get("required", False), said["in"])
 
 
-def _answer(status: str, said: dict[str, Any]) -> Answer:
-    return Answer(status, said["description"], _body(said))
+def _answers(responses: dict[str, Any]) -> list[Answer]:
+    answers: list[Answer] = []
+    for status, one in responses.items():
+        said = _resolved(one)
+        about, shape = said["description"], _body(said)
+        before = next((a for a in answers if (a.about, a.shape) == (about, shape)), None)
+        if before is not None:
+            before.statuses.append(status)
+        else:
+            answers.append(Answer([status], about, shape))
+    return answers
 
 
 def _body(said: dict[str, Any]) -> Shape | None:

@@ -270,7 +270,7 @@ class Settings:
     )
     max_files: int = setting(_whole(1, 10_000), "most files in one transfer", 5_000)
     max_small_file_size: int = setting(
-        _whole(1, S3_MAX_PART_SIZE),
+        _whole(1, GIB),
         "largest file that a form of /files brings, in bytes",
         100 * MIB,
     )

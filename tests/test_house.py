@@ -20,7 +20,7 @@ from app.extensions import storage
 from app.models import Scope
 from app.services import archives, previewing, transfers, upkeep
 from tests.described import path_of
-from tests.factories import Machine, Sender
+from tests.factories import Machine, Program, Sender
 from tests.pictures import drawn, encoded
 
 IDLE = text(
@@ -132,7 +132,7 @@ def test_htmx_is_the_one_that_was_looked_at() -> None:
 
 @pytest.mark.real_commits
 def test_no_transaction_is_open_while_storage_is_asked(
-    app: Flask, sender: Sender, machine: Machine, monkeypatch
+    app: Flask, sender: Sender, machine: Machine, program: Program, monkeypatch
 ) -> None:
     """Each call to S3 looks, from another connection, for sessions idle in a transaction."""
     watcher = create_engine(settings.database_url, isolation_level="AUTOCOMMIT")
@@ -167,6 +167,7 @@ def test_no_transaction_is_open_while_storage_is_asked(
     made = machine.create({"empty": b"", "a": b"1"})
     machine.send(f"/transfers/{made['id']}", made["files"][1], b"1")
     assert machine.call("PUT", f"/transfers/{made['id']}/finalize").status_code == 200
+    program.file()
     with app.app_context():
         previewing.make(str(sent.id))
         archives.request(sent.id)
@@ -178,7 +179,7 @@ def test_no_transaction_is_open_while_storage_is_asked(
     assert {"CreateMultipartUpload", "ListParts", "CompleteMultipartUpload", "HeadObject"} <= set(
         asked
     )
-    assert {"GetObject", "PutObject", "UploadPart"} <= set(asked)
+    assert {"GetObject", "PutObject", "UploadPart", "CopyObject"} <= set(asked)
     assert {"DeleteObjects", "AbortMultipartUpload", "ListMultipartUploads"} <= set(asked)
     assert idle == []
 

@@ -7,6 +7,7 @@ is no form, since the form can bring other bytes until it ends.
 
 import mimetypes
 import re
+import secrets
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from sqlalchemy.orm import joinedload
 
 from app import clock, crash, jobs
 from app.clock import db_now
-from app.config import settings
+from app.config import S3_MAX_PART_SIZE, settings
 from app.db import db, release, transaction
 from app.dispositions import attachment
 from app.errors import Invalid, NotFound, SizeMismatch, Unavailable, WrongState
@@ -71,8 +72,7 @@ def offer(
     """
     content_type = content_type or mimetypes.guess_type(name)[0] or UNKNOWN_TYPE
     _check(content_type, size)
-    posted = uploads.plan_unmeasured(_key_for(name), Method.POST)
-    kept = uploads.plan_unmeasured(_key_for(name), Method.SINGLE)
+    posted, kept = _plan(name, Method.POST), _plan(name, Method.SINGLE)
     expires_in = settings.part_url_ttl_in_seconds
     posted.urls_until = clock.now() + timedelta(seconds=expires_in)
     file = SmallFile(
@@ -95,11 +95,24 @@ def offer(
     return Offered(file, form, expires_in)
 
 
-def _key_for(name: str) -> str:
+def _plan(name: str, method: Method) -> Upload:
+    """A new upload of one part, whose size is known only once it is there."""
+    return Upload(
+        id=uuid.uuid4(),
+        key=_new_key(name),
+        token=secrets.token_hex(16),
+        method=method,
+        size=0,
+        part_size=S3_MAX_PART_SIZE,
+        state=UploadState.OPEN,
+    )
+
+
+def _new_key(name: str) -> str:
     """Of the name only its ending is told, and only one that is nothing but letters and figures."""
     stem, _, ending = name.rpartition(".")
     ending = f".{ending.lower()}" if stem and _ENDING.fullmatch(ending.lower()) else ""
-    return f"uploads/{clock.now():%Y/%m/%d}/{uuid.uuid4()}{ending}"
+    return f"{settings.s3_prefix}uploads/{clock.now():%Y/%m/%d}/{uuid.uuid4()}{ending}"
 
 
 def _check(content_type: str, size: int | None) -> None:
@@ -138,6 +151,8 @@ def confirm(caller: Caller, key: str) -> SmallFile:
         _keep(file)
         # Somebody may have deleted it meanwhile.
         file = _found(SmallFile.key == key, caller)
+    if file.confirmed_at is None:
+        raise Unavailable("Storage does not show what it has just copied. Please ask again.")
     return file
 
 

@@ -172,20 +172,6 @@ def plan_ours(size: int) -> Upload:
     return upload
 
 
-def plan_unmeasured(key: str, method: Method) -> Upload:
-    """A new upload of one part to this key, not added to the session, whose size is known only
-    once it is there."""
-    return Upload(
-        id=uuid.uuid4(),
-        key=f"{settings.s3_prefix}{key}",
-        token=secrets.token_hex(16),
-        method=method,
-        size=0,
-        part_size=S3_MAX_PART_SIZE,
-        state=UploadState.OPEN,
-    )
-
-
 def plan_again(upload: Upload) -> Upload:
     """A new upload for the same file, when its bytes have to be sent once more.
 

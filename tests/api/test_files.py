@@ -190,6 +190,18 @@ def test_who_dies_while_confirming_is_followed_by_who_asks_again(
     assert program.fetch(file["file_id"]).data == b"hello"
 
 
+def test_a_copy_that_storage_does_not_show_yet_is_no_file_yet(
+    program: Program, monkeypatch: Any
+) -> None:
+    form = program.sent()
+    head, posted = storage.head, form["fields"]["key"]
+    monkeypatch.setattr(storage, "head", lambda key: head(key) if key == posted else None)
+    answer = program.confirm(form["key"])
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    monkeypatch.undo()
+    assert program.confirm(form["key"]).status_code == 200
+
+
 @pytest.mark.real_commits
 def test_many_who_confirm_at_once_have_one_file(app: Flask, program: Program) -> None:
     form = program.sent()

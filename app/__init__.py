@@ -11,12 +11,22 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter
 
 from app import browsers, cli, config, doors, logs, models, patience, problems
-from app.api import downloads, programs, senders, status, transfers, webhooks, wetransfer
+from app.api import (
+    downloads,
+    files,
+    programs,
+    senders,
+    status,
+    transfers,
+    webhooks,
+    wetransfer,
+)
 from app.db import db, end_session
 from app.extensions import csrf, mailer, migrate, queue, storage
 from app.pages import (
     board,
     command_line,
+    docs,
     home,
     mail_links,
     manage,
@@ -65,6 +75,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     app.register_blueprint(senders.bp)
     app.register_blueprint(downloads.bp)
     app.register_blueprint(home.bp)
+    app.register_blueprint(docs.bp)
     app.register_blueprint(transfer.bp)
     app.register_blueprint(preview.bp)
     app.register_blueprint(command_line.bp)
@@ -76,12 +87,14 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     app.register_blueprint(wetransfer.bp)
     app.register_blueprint(webhooks.bp)
     app.register_blueprint(webhook_pages.bp)
+    app.register_blueprint(files.bp)
     # The API takes no cookies, only its own keys, so there is nothing for another site to abuse.
     csrf.exempt(transfers.bp)
     csrf.exempt(programs.bp)
     csrf.exempt(senders.bp)
     csrf.exempt(wetransfer.bp)
     csrf.exempt(webhooks.bp)
+    csrf.exempt(files.bp)
 
     problems.init_app(app)
     doors.init_app(app)

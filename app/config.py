@@ -176,6 +176,17 @@ def _mail_from(value: str) -> str:
     return value.strip()
 
 
+def _types(value: str) -> tuple[str, ...]:
+    """Media types in lower case, where an asterisk stands for the end of one."""
+    types = tuple(value.lower().split())
+    for one in types:
+        if not re.fullmatch(r"\*/\*|[a-z0-9-]+/([a-z0-9.+_-]+\*?|\*)", one):
+            raise ValueError("must be types such as image/* or application/pdf")
+    if not types:
+        raise ValueError("must name a type; */* allows all")
+    return types
+
+
 def setting(parse: Callable[[str], Any], meaning: str, default: Any = ...) -> Any:
     """One setting: how to read it, what it means; without a default it is required."""
     return field(metadata={"parse": parse, "meaning": meaning, "default": default})
@@ -258,6 +269,20 @@ class Settings:
         _optional_whole(1, 2**62), "largest transfer, in bytes; empty means no limit", None
     )
     max_files: int = setting(_whole(1, 10_000), "most files in one transfer", 5_000)
+    max_small_file_size: int = setting(
+        _whole(1, GIB),
+        "largest file that a form of /files brings, in bytes",
+        100 * MIB,
+    )
+    small_file_types: tuple[str, ...] = setting(
+        _types,
+        "types that a form of /files may bring, separated by spaces; image/* means all images",
+        _types(
+            "image/* audio/* video/* font/* text/plain text/csv text/markdown application/pdf "
+            "application/json application/zip application/msword application/vnd.* "
+            "application/octet-stream"
+        ),
+    )
     max_open_transfers_per_address: int = setting(
         _whole(1, 100_000), "most unfinished transfers of one network address", 50
     )

@@ -36,7 +36,7 @@ DRAIN_SECONDS = 1.0
 # Probes ask by address and without TLS, from inside.
 _PROBES = {"/health", "/ready"}
 # What is asked here comes with a key.
-_API = ("/transfers", "/trigger-delete", "/senders", "/webhooks", "/v2")
+_API = ("/transfers", "/trigger-delete", "/senders", "/webhooks", "/v2", "/files")
 
 
 def _address() -> str:
@@ -190,7 +190,10 @@ def count_call(key_id: uuid.UUID) -> None:
     """
     limit = RateLimitItemPerDay(settings.max_calls_per_key_and_day)
     if not limiter.limiter.hit(limit, "key", key_id.hex):
-        raise TooMany
+        refusal = TooMany()
+        over_at = limiter.limiter.get_window_stats(limit, "key", key_id.hex).reset_time
+        refusal.retry_after = max(1, math.ceil(over_at - time.time()))
+        raise refusal
 
 
 def _address_hash() -> bytes:

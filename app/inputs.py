@@ -104,6 +104,15 @@ class Inputs:
         reason = "is required" if value is None else _bad_path(value)
         return self._complain(name, reason, "") if reason else value
 
+    def name(self, name: str, *, longest_bytes: int) -> str:
+        """One file's name without folders, required, returned byte for byte."""
+        value = self.path(name)
+        if "/" in value:
+            return self._complain(name, "must be a name, without /", "")
+        if len(value.encode()) > longest_bytes:
+            return self._complain(name, f"must be at most {longest_bytes} bytes", "")
+        return value
+
     def ids(self, name: str, *, most: int) -> tuple[uuid.UUID, ...]:
         """A list of at most `most` different UUIDs; empty when absent or null."""
         read = [
@@ -181,6 +190,20 @@ class Inputs:
         """A list of at most `most` strings of 1 to `longest` characters; empty when absent."""
         given = enumerate(self._list(name, 0, most))
         return [self._one_text(f"{name}.{index}", value, longest) for index, value in given]
+
+    def pairs(self, name: str, *, longest: int, most: int) -> dict[str, str]:
+        """An object of at most `most` texts, each by a name; empty when absent or null."""
+        value = self._take(name)
+        value = {} if value is None else value
+        if not isinstance(value, dict) or len(value) > most:
+            return self._complain(name, f"must be an object of at most {most} texts", {})
+        for key, one in value.items():
+            if not isinstance(one, str) or len(key) > longest or len(one) > longest:
+                reason = f"must hold texts of at most {longest} characters"
+                return self._complain(name, reason, {})
+            if reason := _bad_text(key, _CONTROLS) or _bad_text(one, _CONTROLS_BUT_LINES):
+                return self._complain(name, reason, {})
+        return value
 
     def some_of(self, name: str, known: Sequence[E]) -> list[E] | None:
         """A list of some of the known members, by their values; None when absent or null."""

@@ -54,6 +54,7 @@ MAKE_PREVIEWS = Job("app.services.previewing.make", queue="previews")
 EXPIRE_DUE = Job("app.services.upkeep.expire_due", queue="sweep")
 DELETE_EXPIRED = Job("app.services.upkeep.delete_expired", queue="sweep")
 DELETE_ABANDONED = Job("app.services.upkeep.delete_abandoned", queue="sweep")
+DELETE_UNCONFIRMED = Job("app.services.small_files.delete_unconfirmed", queue="sweep")
 FORGET_DELETED = Job("app.services.tombstones.forget_deleted", queue="sweep")
 DROP_TOMBSTONES = Job("app.services.tombstones.drop_tombstones", queue="sweep")
 REQUEUE_STUCK = Job("app.services.upkeep.requeue_stuck", queue="sweep", timeout_seconds=60)
@@ -91,6 +92,7 @@ SCHEDULE: list[tuple[int, Job]] = [
     (300, QUEUE_NEWS),
     (300, DELETE_EXPIRED),
     (300, DELETE_ABANDONED),
+    (300, DELETE_UNCONFIRMED),
     (300, FORGET_DELETED),
     (3600, DROP_TOMBSTONES),
     (3600, DROP_WEBHOOK_LOG),

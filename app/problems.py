@@ -57,6 +57,7 @@ def init_app(app: Flask) -> None:
 @speaks("/trigger-delete")
 @speaks("/senders")
 @speaks("/webhooks")
+@speaks("/files")
 @speaks("/health")
 @speaks("/ready")
 @speaks("/openapi.json")

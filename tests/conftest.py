@@ -7,6 +7,7 @@ that endpoint instead of the embedded one.
 """
 
 import os
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -28,12 +29,23 @@ from embedded import services
 from embedded.s3.server import Server
 from embedded.s3.sigv4 import Credentials
 from embedded.s3.store import Store
-from tests.factories import Machine, Sender
+from tests.described import DescribedClient
+from tests.factories import Machine, Program, Sender
 from tests.lab.mailserver import MailServer
 from tests.mail import forget_limits, turn_off, turn_on
 
 SECRET = "a-secret-for-tests-only-0123456789abcdef"
 S3_NAMES = ("ENDPOINT_URL", "BUCKET", "REGION", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
+
+
+def pytest_configure() -> None:
+    """One seed for all processes of this run, which inherit it; another one each time."""
+    os.environ.setdefault("SEED", str(secrets.randbelow(10**6)))
+
+
+def pytest_report_header() -> str:
+    """What to set to have the same requests again (tests/api/test_description.py)."""
+    return f"SEED={os.environ['SEED']}"
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +77,7 @@ def environ() -> Iterator[dict[str, str]]:
 def app(environ: dict[str, str]) -> Flask:
     """The application on a migrated database and a bucket that is set up."""
     app = create_app(environ)
+    app.test_client_class = DescribedClient
     with app.app_context():
         upgrade(directory="migrations")
         storage.setup(config.settings.origins, abort_after_days=9)
@@ -143,6 +156,12 @@ def sender(client: FlaskClient) -> Sender:
 def machine(client: FlaskClient) -> Machine:
     """A program with an API key that may write."""
     return Machine(client)
+
+
+@pytest.fixture
+def program(client: FlaskClient) -> Program:
+    """A program with an API key that may write, for small files."""
+    return Program(client)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Senders and their transfers, made the way a real one makes them: by the API and real PUTs."""
 
 import base64
+import re
 import uuid
 import zlib
 from dataclasses import dataclass, field
@@ -265,3 +266,55 @@ class Machine:
         answer = self.call("POST", "/boards", json={"name": name})
         assert answer.status_code == 201, answer.text
         return answer.json
+
+
+def post(form: Any, body: bytes, **changed: str) -> tuple[int, str]:
+    """Send a form of /files as a browser does; storage's status and, of a refusal, its code."""
+    fields = {**form["fields"], **changed, "file": ("whatever.bin", body)}
+    answer = http.request("POST", form["url"], fields=fields)
+    code = re.search(rb"<Code>(\w+)</Code>", answer.data)
+    return answer.status, code[1].decode() if code else ""
+
+
+class Program:
+    """A program with an API key, that takes in small files."""
+
+    def __init__(
+        self, client: FlaskClient, workspace: str = "Acme", *, scope: Scope = Scope.WRITE
+    ) -> None:
+        self.client = client
+        with client.application.app_context():
+            self.key = accounts.issue_key(workspace, "a test's", scope).text
+
+    def call(self, method: str, path: str = "", **given: Any) -> Any:
+        """One request below /files."""
+        headers = {"Authorization": f"Bearer {self.key}"}
+        return self.client.open(f"/files{path}", method=method, headers=headers, **given)
+
+    def offer(self, filename: str = "a.txt", **more: Any) -> Any:
+        """A form, as it was answered."""
+        answer = self.call("POST", "/upload-url", json={"filename": filename, **more})
+        assert answer.status_code == 200, answer.text
+        return answer.json
+
+    def sent(self, body: bytes = b"hello", filename: str = "a.txt", **more: Any) -> Any:
+        """A form that has been sent."""
+        form = self.offer(filename, **more)
+        assert post(form, body) == (201, "")
+        return form
+
+    def confirm(self, key: str) -> Any:
+        """Ask for what came by the form."""
+        return self.call("POST", f"/confirm/{key}")
+
+    def file(self, body: bytes = b"hello", filename: str = "a.txt", **more: Any) -> Any:
+        """A file that has gone all the way, as it was confirmed."""
+        answer = self.confirm(self.sent(body, filename, **more)["key"])
+        assert answer.status_code == 200, answer.text
+        return answer.json
+
+    def fetch(self, file_id: str) -> Any:
+        """The file's bytes, as storage gives them out."""
+        told = self.call("GET", f"/download/{file_id}")
+        assert told.status_code == 200, told.text
+        return http.request("GET", told.json["download_url"])

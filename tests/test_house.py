@@ -19,7 +19,8 @@ from app.config import MIB, settings
 from app.extensions import storage
 from app.models import Scope
 from app.services import archives, previewing, transfers, upkeep
-from tests.factories import Machine, Sender
+from tests.described import path_of
+from tests.factories import Machine, Program, Sender
 from tests.pictures import drawn, encoded
 
 IDLE = text(
@@ -70,6 +71,39 @@ def test_every_api_route_declares_its_guard_and_is_described(app: Flask) -> None
     validate(DESCRIPTION)
 
 
+def test_every_parameter_and_key_is_described(app: Flask) -> None:
+    """The pieces of each address, and that it wants a key where its guard does."""
+    for rule in app.url_map.iter_rules():
+        view = app.view_functions[rule.endpoint]
+        if not view.__module__.startswith("app.api."):
+            continue
+        item = DESCRIPTION["paths"][path_of(rule.rule)]
+        for method in rule.methods - {"HEAD", "OPTIONS"}:
+            said = item[method.lower()]
+            given = [
+                resolved(one) for one in item.get("parameters", []) + said.get("parameters", [])
+            ]
+            pieces = {one["name"] for one in given if one["in"] == "path"}
+            assert pieces == rule.arguments, rule
+            opened_by = {name for one in said.get("security", []) for name in one}
+            kind = view.guard.partition(":")[0]
+            if kind in ("anyone", "owner"):
+                assert opened_by == ({"owner_token"} if kind == "owner" else set()), rule
+            else:
+                assert "api_key" in opened_by, rule
+            assert said.get("operationId")
+            assert said.get("summary")
+
+
+def resolved(said: Any) -> Any:
+    """A parameter, also where only its name is given."""
+    return (
+        DESCRIPTION["components"]["parameters"][said["$ref"].rpartition("/")[2]]
+        if "$ref" in said
+        else said
+    )
+
+
 def test_every_error_code_is_in_the_catalogue_and_described() -> None:
     kinds = {
         kind
@@ -97,7 +131,7 @@ def test_htmx_is_the_one_that_was_looked_at() -> None:
 
 @pytest.mark.real_commits
 def test_no_transaction_is_open_while_storage_is_asked(
-    app: Flask, sender: Sender, machine: Machine, monkeypatch
+    app: Flask, sender: Sender, machine: Machine, program: Program, monkeypatch
 ) -> None:
     """Each call to S3 looks, from another connection, for sessions idle in a transaction."""
     watcher = create_engine(settings.database_url, isolation_level="AUTOCOMMIT")
@@ -133,6 +167,7 @@ def test_no_transaction_is_open_while_storage_is_asked(
     machine.send(f"/transfers/{made['id']}", made["files"][1], b"1")
     assert machine.call("PUT", f"/transfers/{made['id']}/finalize").status_code == 200
     machine.put_one(b"1")
+    program.file()
     with app.app_context():
         previewing.make(str(sent.id))
         archives.request(sent.id)
@@ -145,6 +180,7 @@ def test_no_transaction_is_open_while_storage_is_asked(
         asked
     )
     assert {"GetObject", "PutObject", "UploadPart", "UploadPartCopy"} <= set(asked)
+    assert {"GetObject", "PutObject", "UploadPart", "CopyObject"} <= set(asked)
     assert {"DeleteObjects", "AbortMultipartUpload", "ListMultipartUploads"} <= set(asked)
     assert idle == []
 

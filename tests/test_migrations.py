@@ -442,6 +442,44 @@ def test_0016_knows_sizes_of_workspaces_and_going_back_leaves_bytes_to_the_sweep
     old.migrate("upgrade")
 
 
+def test_0018_takes_small_files_and_gives_their_bytes_up_again(old: Old) -> None:
+    old.migrate("upgrade", "0011")
+    upload = (
+        "INSERT INTO uploads (id, key, token, method, size, part_size, state, etag) VALUES"
+        " (gen_random_uuid(), :key, 't', :method, 1, 8388608, :state, 'e') RETURNING id"
+    )
+    old.run(upload, key="before", method="single", state="COMPLETE")
+    old.migrate("upgrade", "0018")
+    ((workspace,),) = old.run(
+        "INSERT INTO workspaces (id, name) VALUES (gen_random_uuid(), 'Acme') RETURNING id"
+    )
+    ((posted,),) = old.run(upload, key="posted", method="post", state="ABORTED")
+    ((kept,),) = old.run(upload, key="kept", method="single", state="COMPLETE")
+    old.run(upload, key="under way", method="post", state="OPEN")
+    row = (
+        "INSERT INTO small_files (id, workspace_id, key, posted_id, kept_id, name, content_type,"
+        " max_size, metadata, etag, confirmed_at) VALUES (gen_random_uuid(), :workspace, 'posted',"
+        " :posted, :kept, :name, 'a/b', 1, '{}', :etag, now())"
+    )
+    right = {"workspace": workspace, "posted": posted, "kept": kept, "name": "a", "etag": "e"}
+    for wrong in ({"name": ""}, {"etag": None}, {"kept": uuid.uuid4()}):
+        with pytest.raises(IntegrityError):
+            old.run(row, **right | wrong)
+    old.run(row, **right)
+    with pytest.raises(IntegrityError):
+        old.run("DELETE FROM uploads WHERE key = 'kept'")
+    old.run("DELETE FROM uploads WHERE key = 'posted'")
+    assert old.run("SELECT posted_id FROM small_files") == [(None,)]
+    old.migrate("downgrade", "0011")
+    states = "SELECT key, method::text, state::text FROM uploads ORDER BY key"
+    assert old.run(states) == [
+        ("before", "single", "COMPLETE"),
+        ("kept", "single", "ABORTED"),
+        ("under way", "single", "ABORTED"),
+    ]
+    old.migrate("upgrade", "0018")
+
+
 def _new_code(old: Old) -> None:
     """A checksum is four bytes, of an upload that has them planned and is complete."""
     change = "UPDATE uploads SET checksum_algorithm = 'CRC32', crc32 = :crc32 WHERE key = :key"

@@ -32,7 +32,7 @@ from app.circuit import Circuit
 from app.config import Settings
 from app.crc32 import SIZE as CRC32_SIZE
 from app.errors import Outage, Unavailable
-from app.gateways.presign import CRC32_HEADER, Credentials, Presigner
+from app.gateways.presign import CRC32_HEADER, Credentials, PostForm, Presigner
 
 if TYPE_CHECKING:
     from app.gateways.cloudfront import CloudFront
@@ -280,6 +280,13 @@ class Storage:
             headers["Content-Length"] = str(size)
         return self._presigner.url("PUT", key, headers=headers, expires_in=expires_in)
 
+    def presigned_post(self, key: str, content_type: str, max_size: int, lifetime: int) -> PostForm:
+        """A form by which anybody who has it may POST one object to this key.
+
+        Storage itself holds it to this type, `max_size` bytes and `lifetime` seconds.
+        """
+        return self._presigner.presigned_post(key, content_type, max_size, lifetime)
+
     def get_url(self, key: str, disposition: str, expires_in: int) -> str:
         """An address to GET an object from, always as a neutral attachment."""
         query = {
@@ -440,6 +447,25 @@ class Storage:
                     CopySource={"Bucket": self._bucket, "Key": source.key},
                     CopySourceIfMatch=source.etag,
                     CopySourceRange=f"bytes={start}-{start + size - 1}",
+                )
+        except _NotThere as error:
+            raise SourceLost(source.key) from error
+
+    def copy_whole(self, source: Source, key: str, token: str) -> None:
+        """Copy an object of at most 5 GiB inside storage, as a neutral one. Repeatable.
+
+        Raises SourceLost when there is nothing, or something else by now; CannotCopy.
+        """
+        try:
+            with self._asking():
+                self._patient.copy_object(
+                    Bucket=self._bucket,
+                    Key=key,
+                    CopySource={"Bucket": self._bucket, "Key": source.key},
+                    CopySourceIfMatch=source.etag,
+                    MetadataDirective="REPLACE",
+                    Metadata={TOKEN_FIELD: token},
+                    ContentType=OBJECT_TYPE,
                 )
         except _NotThere as error:
             raise SourceLost(source.key) from error
@@ -664,7 +690,7 @@ def _cors_rule(origins: list[str]) -> Mapping[str, Any]:
     return {
         "ID": "beeline",
         "AllowedOrigins": origins,
-        "AllowedMethods": ["PUT", "GET", "HEAD"],
+        "AllowedMethods": ["PUT", "POST", "GET", "HEAD"],
         "AllowedHeaders": ["*"],
         "ExposeHeaders": ["ETag"],
         "MaxAgeSeconds": 3600,

@@ -4,7 +4,7 @@ A Transfer has Files; a File has one Upload, which is one object on its way to t
 An Upload that nobody wants any more is ABORTED, and the upkeep removes its bytes.
 """
 
-from app.models.accounts import ApiKey, Board, BoardItem, Workspace
+from app.models.accounts import ApiKey, Board, BoardItem, SmallFile, Workspace
 from app.models.columns import Leased
 from app.models.kinds import (
     Checksum,
@@ -67,6 +67,7 @@ __all__ = [
     "Scope",
     "SenderCode",
     "Sight",
+    "SmallFile",
     "Staging",
     "State",
     "SwitchedOff",

@@ -1,15 +1,16 @@
-"""Programs that send: workspaces with their keys, and the boards that they keep."""
+"""Programs that send: workspaces with their keys, and the boards and small files they keep."""
 
 import uuid
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, Text, func
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, LargeBinary, Text, func, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.db import Base
 from app.models.columns import Instant, enum_of
 from app.models.kinds import Scope
-from app.models.transfers import File
+from app.models.transfers import File, Upload
 
 
 class Workspace(Base):
@@ -81,4 +82,54 @@ class BoardItem(Base):
         CheckConstraint("(url IS NULL) <> (file_id IS NULL)", name="link_or_file"),
         CheckConstraint("(url IS NULL) = (title IS NULL)", name="link_has_title"),
         Index("uq_board_items_board_id_position", "board_id", "position", unique=True),
+    )
+
+
+class SmallFile(Base):
+    """A file that comes by a form, in one POST to storage.
+
+    The form's address brings bytes to `posted` until it dies, the same ones or others. So what is
+    confirmed is copied once to `kept`, a key for which nobody has an address.
+    """
+
+    __tablename__ = "small_files"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    workspace_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("workspaces.id"))
+    # That of `posted`, whose row goes one day: by it a program asks once more.
+    key: Mapped[str] = mapped_column(Text, unique=True)
+    posted_id: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("uploads.id", ondelete="SET NULL"), unique=True
+    )
+    kept_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("uploads.id", ondelete="RESTRICT"), unique=True
+    )
+    name: Mapped[str] = mapped_column(Text)
+    content_type: Mapped[str] = mapped_column(Text)
+    max_size: Mapped[int] = mapped_column(BigInteger)
+    # What the program wants to be told again, by names of its own.
+    details: Mapped[dict[str, str]] = mapped_column("metadata", JSONB)
+    # Of what lay there when it was first asked about: no other bytes are ever taken for this file.
+    etag: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
+    confirmed_at: Mapped[datetime | None] = mapped_column(Instant)
+
+    kept: Mapped[Upload] = relationship(foreign_keys=[kept_id], lazy="raise")
+
+    __table_args__ = (
+        CheckConstraint("name <> ''", name="name_not_empty"),
+        CheckConstraint("max_size >= 0", name="max_size_not_negative"),
+        CheckConstraint("confirmed_at IS NULL OR etag IS NOT NULL", name="confirmed_has_etag"),
+        Index(
+            "ix_small_files_confirmed",
+            "workspace_id",
+            "confirmed_at",
+            "id",
+            postgresql_where=text("confirmed_at IS NOT NULL"),
+        ),
+        Index(
+            "ix_small_files_unconfirmed",
+            "created_at",
+            postgresql_where=text("confirmed_at IS NULL"),
+        ),
     )

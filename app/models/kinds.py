@@ -22,10 +22,11 @@ class UploadState(enum.StrEnum):
 
 
 class Method(enum.StrEnum):
-    """How the bytes travel: one PUT that can never overwrite, or a multipart upload."""
+    """How the bytes travel: one PUT that can never overwrite, a multipart upload, or a form."""
 
     SINGLE = "single"
     MULTIPART = "multipart"
+    POST = "post"
 
 
 class Problem(enum.StrEnum):

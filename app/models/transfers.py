@@ -158,7 +158,8 @@ class Transfer(Leased, Base):
 class Upload(Base):
     """One object on its way to the bucket, whoever wants it.
 
-    `key` is opaque, never reused and holds nothing a person typed. `token` lies in the object's
+    `key` is opaque, never reused and holds nothing a person typed, but for the ending of a small
+    file's name. `token` lies in the object's
     metadata and proves that what lies at the key is this upload's.
     """
 

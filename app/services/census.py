@@ -7,8 +7,8 @@ from sqlalchemy import ColumnElement, and_, func, or_, select
 
 from app import lifecycle
 from app.db import db, release
-from app.models import Transfer, Upload, UploadState
-from app.services import previews, tombstones, upkeep
+from app.models import SmallFile, Transfer, Upload, UploadState
+from app.services import previews, small_files, tombstones, upkeep
 from app.services.transfers import uploads_of
 from app.services.upkeep import Tell
 
@@ -46,6 +46,10 @@ def _abandoned(tell: Tell) -> Figure:
     return Figure(_count(upkeep.is_abandoned()))
 
 
+def _unconfirmed(tell: Tell) -> Figure:
+    return Figure(_count(small_files.is_given_up(), SmallFile))
+
+
 def _to_forget(tell: Tell) -> Figure:
     will_be = and_(_is_ending(), tombstones.is_not_needed())
     return Figure(_count(or_(tombstones.is_to_forget(), will_be)))
@@ -60,10 +64,11 @@ def _stuck(tell: Tell) -> Figure:
 
 
 def _to_remove(tell: Tell) -> Figure:
-    """Uploads nobody wants, and those of the transfers that the sweeps before will have deleted."""
+    """Uploads nobody wants, and those of what the sweeps before will have deleted."""
     ending, pictures = select(Transfer.id).where(_is_ending()), previews.of_ending(_is_ending())
+    forms = small_files.uploads_of(small_files.is_given_up())
     is_ending = and_(
-        or_(Upload.id.in_(uploads_of(ending)), Upload.id.in_(pictures)),
+        or_(Upload.id.in_(uploads_of(ending)), Upload.id.in_(pictures), Upload.id.in_(forms)),
         Upload.state != UploadState.ABORTED,
     )
     count, size = db.session.execute(
@@ -93,8 +98,8 @@ def _is_ending() -> ColumnElement[bool]:
     return or_(lifecycle.is_past_grace(), upkeep.is_abandoned())
 
 
-def _count(condition: ColumnElement[bool]) -> int:
-    count = db.session.scalar(select(func.count()).select_from(Transfer).where(condition))
+def _count(condition: ColumnElement[bool], of: type[Transfer] | type[SmallFile] = Transfer) -> int:
+    count = db.session.scalar(select(func.count()).select_from(of).where(condition))
     release()
     return count or 0
 
@@ -104,6 +109,7 @@ SWEEPS = (
     Sweep("transfers past their date to expire", upkeep.expire_due, _to_expire),
     Sweep("expired transfers past their grace to delete", upkeep.delete_expired, _to_delete),
     Sweep("abandoned transfers to delete", upkeep.delete_abandoned, _abandoned),
+    Sweep("small files that never came to delete", small_files.delete_unconfirmed, _unconfirmed),
     Sweep("uploads whose bytes are to be removed", upkeep.remove_bytes, _to_remove),
     Sweep("deleted transfers to forget", tombstones.forget_deleted, _to_forget),
     Sweep("tombstones to drop", tombstones.drop_tombstones, _to_drop),

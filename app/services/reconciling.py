@@ -92,7 +92,8 @@ class _Expected:
     """The complete uploads, of which the objects are struck off as they are listed.
 
     Both come in the order of their keys, so neither is held in memory. A key of ours is the prefix
-    and hexadecimal figures, which every collation of a database sorts like S3.
+    and hexadecimal figures, or a day and a UUID below `uploads/`, whose signs all stand at the same
+    places: every collation of a database sorts them like S3.
     """
 
     def __init__(self) -> None:

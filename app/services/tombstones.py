@@ -20,6 +20,7 @@ from app.models import (
     File,
     IdempotencyKey,
     Preview,
+    SmallFile,
     Staging,
     State,
     Transfer,
@@ -94,6 +95,7 @@ def _is_nobodys() -> ColumnElement[bool]:
         ~select(Staging.transfer_id)
         .where(or_(Staging.upload_id == Upload.id, Staging.copy_id == Upload.id))
         .exists(),
+        ~select(SmallFile.id).where(SmallFile.kept_id == Upload.id).exists(),
     )
 
 

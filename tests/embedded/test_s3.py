@@ -1019,6 +1019,99 @@ def test_a_form_stores_what_its_policy_allows(endpoint, s3, bucket):
     assert endpoint.blobs() <= before
 
 
+def own_form(s3, bucket, conditions, fields=(), *, expires_in=60):
+    """A form with just these conditions, signed as boto3 signs it."""
+    form = s3.generate_presigned_post(bucket, "k")
+    fields = {**form["fields"], **dict(fields)}
+    until = datetime.now(UTC) + timedelta(seconds=expires_in)
+    policy = {"expiration": f"{until:%Y-%m-%dT%H:%M:%SZ}", "conditions": conditions}
+    for name in ("x-amz-algorithm", "x-amz-credential", "x-amz-date"):
+        policy["conditions"] = [*policy["conditions"], {name: fields[name]}]
+    fields["policy"] = base64.b64encode(json.dumps(policy).encode()).decode()
+    _, day, region, *_ = fields["x-amz-credential"].split("/")
+    key = f"AWS4{SECRET_KEY}".encode()
+    for word in (day, region, "s3", "aws4_request", fields["policy"]):
+        key = hmac.digest(key, word.encode(), "sha256")
+    return {"url": form["url"], "fields": {**fields, "x-amz-signature": key.hex()}}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "fields", "verdict"),
+    [
+        ([{"key": "k"}], {}, 204),
+        ([["eq", "$key", "k"]], {}, 204),
+        ([["starts-with", "$key", ""]], {"key": "anything"}, 204),
+        ([["starts-with", "$key", "up/"]], {"key": "up/a"}, 204),
+        ([["starts-with", "$key", "up/"]], {"key": "us/a"}, (403, "AccessDenied")),
+        ([["eq", "$key", "k"]], {"key": "kk"}, (403, "AccessDenied")),
+        (
+            [{"key": "k"}, ["starts-with", "$Content-Type", "image/"]],
+            {"Content-Type": "image/png"},
+            204,
+        ),
+        (
+            [{"key": "k"}, ["starts-with", "$Content-Type", "image/"]],
+            {"Content-Type": "text/html"},
+            (403, "AccessDenied"),
+        ),
+        # A condition on a field that does not come is not met.
+        ([{"key": "k"}, {"Content-Type": "image/png"}], {}, (403, "AccessDenied")),
+        ([{"key": "k"}, {"bucket": "another"}], {}, (403, "AccessDenied")),
+        ([["starts-with", "$bucket", ""], {"key": "k"}], {}, 204),
+        # Nobody has said that this may come.
+        ([], {}, (403, "AccessDenied")),
+        ([{"key": "k"}], {"Content-Type": "a/b"}, (403, "AccessDenied")),
+        ([{"key": "k"}], {"x-ignore-me": "a"}, 204),
+        ([{"key": "k"}, ["content-length-range", 4, 4]], {}, 204),
+        ([{"key": "k"}, ["content-length-range", 0, 3]], {}, (400, "EntityTooLarge")),
+        ([{"key": "k"}, ["content-length-range", 5, 9]], {}, (400, "EntityTooSmall")),
+        # Of two the narrower holds.
+        (
+            [{"key": "k"}, ["content-length-range", 0, 9], ["content-length-range", 0, 3]],
+            {},
+            (400, "EntityTooLarge"),
+        ),
+        ([{"key": "k"}, {"success_action_status": "200"}], {"success_action_status": "200"}, 200),
+        ([{"key": "k"}, {"success_action_status": "201"}], {"success_action_status": "201"}, 201),
+        ([{"key": "k"}, {"success_action_status": "500"}], {"success_action_status": "500"}, 204),
+        ([{"key": "k"}], {"success_action_status": "201"}, (403, "AccessDenied")),
+        ([["matches", "$key", "k"]], {}, (400, "InvalidPolicyDocument")),
+        ([["eq", "key", "k"]], {}, (400, "InvalidPolicyDocument")),
+        ([["content-length-range", -1, 3]], {}, (400, "InvalidPolicyDocument")),
+        ([{"key": "k", "bucket": "b"}], {}, (400, "InvalidPolicyDocument")),
+        (["key"], {}, (400, "InvalidPolicyDocument")),
+    ],
+)
+def test_a_form_is_held_to_each_condition(endpoint, s3, bucket, conditions, fields, verdict):
+    answer = post_form(endpoint, own_form(s3, bucket, conditions, fields), b"1234")
+    assert (answer.status if isinstance(verdict, int) else answer.verdict) == verdict
+    if verdict == (403, "AccessDenied"):
+        assert b"Invalid according to Policy: " in answer.body
+
+
+def test_a_form_that_somebody_has_changed_or_that_is_over(endpoint, s3, bucket):
+    def verdict(expires_in=60, **changed):
+        form = own_form(s3, bucket, [{"key": "k"}], expires_in=expires_in)
+        return post_form(endpoint, form, b"1", changed)
+
+    wider = base64.b64encode(b'{"expiration": "2099-01-01T00:00:00Z", "conditions": []}').decode()
+    over = verdict(expires_in=-1)
+    assert over.verdict == (403, "AccessDenied")
+    assert b"Invalid according to Policy: Policy expired." in over.body
+    for changed, expected in [
+        ({"policy": wider}, (403, "SignatureDoesNotMatch")),
+        ({"policy": ""}, (403, "AccessDenied")),
+        ({"x-amz-signature": ""}, (403, "SignatureDoesNotMatch")),
+        ({"x-amz-algorithm": "AWS"}, (400, "InvalidArgument")),
+        ({"x-amz-credential": "x"}, (400, "AuthorizationHeaderMalformed")),
+        (
+            {"x-amz-credential": "AK/20260101/us-east-1/s3/aws4_request"},
+            (403, "InvalidAccessKeyId"),
+        ),
+    ]:
+        assert verdict(**changed).verdict == expected, changed
+
+
 def test_a_form_that_is_no_form(endpoint, bucket):
     for headers, body in [
         ({"Content-Type": "multipart/form-data"}, b""),

@@ -161,22 +161,6 @@ def board_files(url: str) -> set[str]:
     return {sha256(http.request("GET", one.headers["Location"]).data) for one in led}
 
 
-@pytest.mark.parametrize("size", [1, CHUNK, 2 * CHUNK + 1])
-def test_the_documents_walk_by_curl(
-    stack: LoggedStack, key: str, tmp_path: Path, size: int
-) -> None:
-    by_hand = Path("docs/api.md").read_text().partition("### By hand")[2]
-    walk = by_hand.partition("```sh\n")[2].partition("```")[0]
-    path = tmp_path / "from the shell.bin"
-    path.write_bytes(os.urandom(size))
-    given = os.environ | {"BASE": stack.url, "KEY": key, "FILE": str(path)}
-    done = subprocess.run(
-        ["bash", "-euc", walk], env=given, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr + done.stdout
-    assert fetched(done.stdout.strip()) == [(path.name, sha256(path.read_bytes()))]
-
-
 def test_a_client_with_a_revoked_key_gives_up_at_once(
     app: Flask, stack: LoggedStack, key: str, tmp_path: Path
 ) -> None:

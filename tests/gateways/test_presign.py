@@ -165,3 +165,39 @@ def test_addresses_are_where_boto3_would_send_them(in_path: bool) -> None:
     theirs = make("get_object", Params={"Bucket": "bucket", "Key": "a/b c"}, ExpiresIn=60)
     ours = like(client, in_path=in_path)
     assert ours.url("GET", "a/b c", expires_in=60).split("?")[0] == theirs.split("?")[0]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_any_form_is_signed_as_botocore_signs_it(seed: int, monkeypatch: Any) -> None:
+    rng = random.Random(seed)
+    in_path = seed % 2 == 0
+    given = Credentials(f"AK{seed}", f"s/e+c{seed}", rng.choice([None, "tok/en+=="]))
+    session = botocore.session.Session()
+    session.set_credentials(given.access_key, given.secret_key, given.token)
+    region = rng.choice(["us-east-1", "eu-central-1"])
+    style = {"addressing_style": "path" if in_path else "virtual"}
+    config = botocore.config.Config(signature_version="s3v4", s3=style)
+    client = session.create_client("s3", region_name=region, config=config)
+    ours = Presigner(
+        client.meta.endpoint_url,
+        "bucket",
+        region,
+        in_path=in_path,
+        credentials=lambda: given,
+        now=lambda: NOW,
+    )
+    for module in ("botocore.auth", "botocore.signers"):
+        monkeypatch.setattr(f"{module}.get_current_datetime", lambda: NOW.replace(tzinfo=None))
+    key = "".join(rng.choice(ALPHABET) for _ in range(rng.randrange(1, 40)))
+    content_type = rng.choice(["image/png", 'text/plain; charset="utf-8"', "x/ü"])
+    max_size, lifetime = rng.randrange(5 * 2**30), rng.randrange(1, 86400)
+    form = ours.presigned_post(key, content_type, max_size, lifetime)
+    fields = {"Content-Type": content_type, "success_action_status": "201"}
+    theirs = client.generate_presigned_post(
+        "bucket",
+        key,
+        fields,
+        [["content-length-range", 0, max_size], *({name: fields[name]} for name in fields)],
+        lifetime,
+    )
+    assert (form.url, form.fields) == (theirs["url"], theirs["fields"])

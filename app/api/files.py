@@ -1,0 +1,111 @@
+"""/files: small files by a form that goes straight to storage, for programs with a key."""
+
+import re
+import uuid
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+
+from app.api.auth import key
+from app.api.bodies import json_body
+from app.config import S3_MAX_PART_SIZE, settings
+from app.inputs import LONGEST_NAME_BYTES, Inputs
+from app.models import Scope, SmallFile
+from app.services import small_files
+from app.services.accounts import Caller
+
+bp = Blueprint("files", __name__, url_prefix="/files")
+
+MOST_AT_ONCE = 100
+USUAL_AT_ONCE = 50
+MOST_DETAILS = 20
+LONGEST_DETAIL = 500
+
+
+@bp.post("/upload-url")
+@key(Scope.WRITE)
+def offer_form(caller: Caller) -> Response:
+    """A form that brings one file to storage, and only such a one as is asked for here."""
+    with Inputs(json_body()) as given:
+        name = given.name("filename", longest_bytes=LONGEST_NAME_BYTES)
+        content_type = given.text("content_type", longest=255).strip() or None
+        size = given.optional_whole("size", least=0, most=S3_MAX_PART_SIZE)
+        details = given.pairs("metadata", longest=LONGEST_DETAIL, most=MOST_DETAILS)
+    offered = small_files.offer(caller, name, content_type, size, details)
+    return jsonify(
+        {
+            "url": offered.form.url,
+            "key": _shown_key(offered.file),
+            "fields": offered.form.fields,
+            "expires_in": offered.expires_in,
+            "max_size": offered.file.max_size,
+        }
+    )
+
+
+@bp.post("/confirm/<path:file_key>")
+@key(Scope.WRITE)
+def confirm_file(caller: Caller, file_key: str) -> Response:
+    """The file has arrived: it is kept, and has an id from now on; repeatable."""
+    return jsonify(_file_json(small_files.confirm(caller, _whole_key(file_key))))
+
+
+@bp.get("")
+@key(Scope.READ)
+def list_files(caller: Caller) -> Response:
+    """The workspace's files, the newest first."""
+    with Inputs(_page_asked()) as given:
+        limit = given.whole("limit", least=1, most=MOST_AT_ONCE, default=USUAL_AT_ONCE)
+        offset = given.whole("offset", least=0, most=2**31 - 1, default=0)
+    page = small_files.page(caller, limit, offset)
+    items = [_file_json(file) for file in page.files]
+    return jsonify(
+        {"items": items, "limit": limit, "offset": offset, "total_count": page.total_count}
+    )
+
+
+@bp.get("/download/<uuid:file_id>")
+@key(Scope.READ)
+def show_download_url(caller: Caller, file_id: uuid.UUID) -> Response:
+    """Where the file can be fetched for some minutes, under the name that it was given."""
+    url = small_files.address(caller, file_id)
+    return jsonify({"download_url": url, "expires_in": settings.download_url_ttl_in_seconds})
+
+
+@bp.delete("/<uuid:file_id>")
+@key(Scope.WRITE)
+def delete_file(caller: Caller, file_id: uuid.UUID) -> tuple[str, int]:
+    """End the file; its bytes follow."""
+    small_files.remove(caller, file_id)
+    return "", 204
+
+
+def _file_json(file: SmallFile) -> dict[str, Any]:
+    return {
+        "file_id": str(file.id),
+        "key": _shown_key(file),
+        "filename": file.name,
+        "size": file.kept.size,
+        "content_type": file.content_type,
+        "metadata": file.details,
+        "confirmed_at": file.confirmed_at and file.confirmed_at.isoformat(),
+    }
+
+
+def _shown_key(file: SmallFile) -> str:
+    """Without our prefix in the bucket, which is nobody's business; the form's fields have it."""
+    return file.key.removeprefix(settings.s3_prefix)
+
+
+def _whole_key(given: str) -> str:
+    """As it was shown, or as the form's fields have it."""
+    return settings.s3_prefix + given.removeprefix(settings.s3_prefix)
+
+
+def _page_asked() -> dict[str, Any]:
+    """`limit` and `offset` of the query; other names there are nobody's business."""
+    asked = {name: request.args[name] for name in ("limit", "offset") if name in request.args}
+    return {
+        name: int(value) if re.fullmatch(r"-?[0-9]{1,12}", value) else value
+        for name, value in asked.items()
+    }

@@ -1,0 +1,360 @@
+"""Small files: each comes by a form that a program hands to whoever has the file.
+
+The form goes straight to storage, which holds it to a signed policy (key, type, size, end). What
+has come is believed from storage once the program asks, and is then copied to a key for which there
+is no form, since the form can bring other bytes until it ends.
+"""
+
+import mimetypes
+import re
+import secrets
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, CompoundSelect, and_, delete, func, select, update
+from sqlalchemy.orm import joinedload
+
+from app import clock, crash, jobs
+from app.clock import db_now
+from app.config import S3_MAX_PART_SIZE, settings
+from app.db import db, release, transaction
+from app.dispositions import attachment
+from app.errors import Invalid, NotFound, SizeMismatch, Unavailable, WrongState
+from app.extensions import storage
+from app.gateways.presign import PostForm
+from app.gateways.storage import CannotCopy, Source, SourceLost, Stored
+from app.models import Method, SmallFile, Upload, UploadState
+from app.services import audit, uploads
+from app.services.accounts import Caller
+from app.services.heartbeats import noted
+from app.services.upkeep import BATCH, LATE_BYTES, Tell, in_batches, untold
+from app.words import filesize
+
+UNKNOWN_TYPE = "application/octet-stream"
+# RFC 9110: a type, and parameters of it, in letters that a header can carry.
+_TYPE = re.compile(r"([a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+)( *; *[\x20-\x7e]*)?", re.IGNORECASE)
+_ENDING = re.compile(r"[a-z0-9]{1,10}")
+
+
+@dataclass(frozen=True)
+class Offered:
+    """A form for one file, which may be sent for so many seconds."""
+
+    file: SmallFile
+    form: PostForm
+    expires_in: int
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some of a workspace's files, and how many there are in all."""
+
+    files: Sequence[SmallFile]
+    total_count: int
+
+
+# -- a form and what it brings -------------------------------------------------------------------
+
+
+def offer(
+    caller: Caller,
+    name: str,
+    content_type: str | None,
+    size: int | None = None,
+    details: dict[str, str] | None = None,
+) -> Offered:
+    """A form for a file of this name; each call makes another. Raises Invalid.
+
+    Without a type it is the one that the name's ending stands for. With a size no more than that.
+    """
+    content_type = content_type or mimetypes.guess_type(name)[0] or UNKNOWN_TYPE
+    _check(content_type, size)
+    posted, kept = _plan(name, Method.POST), _plan(name, Method.SINGLE)
+    expires_in = settings.part_url_ttl_in_seconds
+    posted.urls_until = clock.now() + timedelta(seconds=expires_in)
+    file = SmallFile(
+        id=uuid.uuid4(),
+        workspace_id=caller.workspace_id,
+        key=posted.key,
+        posted_id=posted.id,
+        kept_id=kept.id,
+        name=name,
+        content_type=content_type,
+        max_size=settings.max_small_file_size if size is None else size,
+        details=details or {},
+    )
+    with transaction():
+        db.session.add_all([posted, kept])
+        # Nothing tells SQLAlchemy of the order but a relationship, and `posted` has none.
+        db.session.flush()
+        db.session.add(file)
+    form = storage.presigned_post(posted.key, content_type, file.max_size, expires_in)
+    return Offered(file, form, expires_in)
+
+
+def _plan(name: str, method: Method) -> Upload:
+    """A new upload of one part, whose size is known only once it is there."""
+    return Upload(
+        id=uuid.uuid4(),
+        key=_new_key(name),
+        token=secrets.token_hex(16),
+        method=method,
+        size=0,
+        part_size=S3_MAX_PART_SIZE,
+        state=UploadState.OPEN,
+    )
+
+
+def _new_key(name: str) -> str:
+    """Of the name only its ending is told, and only one that is nothing but letters and figures."""
+    stem, _, ending = name.rpartition(".")
+    ending = f".{ending.lower()}" if stem and _ENDING.fullmatch(ending.lower()) else ""
+    return f"{settings.s3_prefix}uploads/{clock.now():%Y/%m/%d}/{uuid.uuid4()}{ending}"
+
+
+def _check(content_type: str, size: int | None) -> None:
+    complaints = {}
+    if size is not None and size > settings.max_small_file_size:
+        shown = filesize(settings.max_small_file_size)
+        complaints["size"] = f"must be at most {settings.max_small_file_size} bytes ({shown})"
+    parsed = _TYPE.fullmatch(content_type)
+    if not parsed:
+        complaints["content_type"] = "must be a type such as image/png"
+    elif not _is_allowed(parsed[1].lower()):
+        allowed = ", ".join(settings.small_file_types)
+        complaints["content_type"] = f"must be one of {allowed}"
+    if complaints:
+        raise Invalid(complaints)
+
+
+def _is_allowed(content_type: str) -> bool:
+    """An asterisk ends each allowed type that has one, so what is before it decides."""
+    return any(
+        one == "*/*"
+        or content_type == one
+        or (one.endswith("*") and content_type.startswith(one.removesuffix("*")))
+        for one in settings.small_file_types
+    )
+
+
+def confirm(caller: Caller, key: str) -> SmallFile:
+    """The file that came by the form for this key, for good; repeatable.
+
+    Raises NotFound for a key that is not the caller's and for one where nothing has come;
+    SizeMismatch, and WrongState where other bytes have come since it was first asked about.
+    """
+    file = _found(SmallFile.key == key, caller)
+    if file.confirmed_at is None:
+        _keep(file)
+        # Somebody may have deleted it meanwhile.
+        file = _found(SmallFile.key == key, caller)
+    if file.confirmed_at is None:
+        raise Unavailable("Storage does not show what it has just copied. Please ask again.")
+    return file
+
+
+def _keep(file: SmallFile) -> None:
+    release()
+    stored = storage.head(file.key)
+    if stored is None:
+        if _is_confirmed(file.id):
+            return
+        raise NotFound("Nothing has arrived at this key yet.")
+    if stored.size > file.max_size:  # of a store that does not hold a form to its policy
+        raise SizeMismatch(
+            "What arrived is larger than the form allowed.",
+            expected=file.max_size,
+            found=stored.size,
+        )
+    source = Source(file.key, _pin(file, stored.etag))
+    crash.point("confirm.1")
+    kept = _copied(file, source)
+    crash.point("confirm.2")
+    if kept is not None:
+        _settle(file, kept)
+
+
+def _pin(file: SmallFile, etag: str) -> str:
+    """Whoever asks first decides which bytes the file has; all others copy the same."""
+    with transaction():
+        pinned = db.session.scalar(
+            update(SmallFile)
+            .where(SmallFile.id == file.id)
+            .values(etag=func.coalesce(SmallFile.etag, etag))
+            .returning(SmallFile.etag)
+            .execution_options(synchronize_session=False)
+        )
+        if pinned is None:
+            raise NotFound("There is no such file.")
+        # Should it be deleted while the copy is on its way, that is removed once more later.
+        db.session.execute(
+            update(Upload)
+            .where(Upload.id == file.kept_id, Upload.state == UploadState.OPEN)
+            .values(urls_until=db_now() + uploads.OUR_OWN_WITHIN)
+            .execution_options(synchronize_session=False)
+        )
+    return pinned
+
+
+def _copied(file: SmallFile, source: Source) -> Stored | None:
+    """What lies at the kept key after the copy; None if somebody else has settled it meanwhile."""
+    kept = file.kept
+    try:
+        storage.copy_whole(source, kept.key, kept.token)
+    except CannotCopy as error:
+        raise Unavailable("This storage does not know CopyObject.") from error
+    except SourceLost as error:
+        if _is_confirmed(file.id):
+            return None
+        raise WrongState(
+            "Other bytes have come since this was first confirmed. Ask for another form."
+        ) from error
+    stored = storage.head(kept.key)
+    return stored if stored and stored.token == kept.token else None
+
+
+def _settle(file: SmallFile, stored: Stored) -> None:
+    with transaction():
+        if not _mark_confirmed(file.id):
+            return
+        for upload_id, values in (
+            (file.kept_id, {"state": UploadState.COMPLETE, "etag": stored.etag}),
+            (file.posted_id, {}),
+        ):
+            db.session.execute(
+                update(Upload)
+                .where(Upload.id == upload_id)
+                .values(size=stored.size, **values)
+                .execution_options(synchronize_session=False)
+            )
+        uploads.abandon([file.posted_id] if file.posted_id else [])
+        audit.note("confirm file", subject_id=file.id)
+        jobs.REMOVE_BYTES.later()
+
+
+def _mark_confirmed(file_id: uuid.UUID) -> bool:
+    """True for the one of all that ask who did it; False too if it was deleted."""
+    marked: Any = db.session.execute(
+        update(SmallFile)
+        .where(SmallFile.id == file_id, SmallFile.confirmed_at.is_(None))
+        .values(confirmed_at=db_now())
+        .execution_options(synchronize_session=False)
+    )
+    return marked.rowcount == 1
+
+
+def _is_confirmed(file_id: uuid.UUID) -> bool:
+    found = db.session.scalar(select(SmallFile.confirmed_at).where(SmallFile.id == file_id))
+    release()
+    return found is not None
+
+
+# -- what there is -------------------------------------------------------------------------------
+
+
+def page(caller: Caller, limit: int, offset: int) -> Page:
+    """Confirmed files of the caller's workspace, the newest first."""
+    files = db.session.scalars(
+        select(SmallFile)
+        .where(_is_listed(caller))
+        .order_by(SmallFile.confirmed_at.desc(), SmallFile.id.desc())
+        .limit(limit)
+        .offset(offset)
+        .options(joinedload(SmallFile.kept, innerjoin=True))
+        .execution_options(populate_existing=True)
+    ).all()
+    count = select(func.count()).select_from(SmallFile).where(_is_listed(caller))
+    return Page(files, db.session.scalar(count) or 0)
+
+
+def address(caller: Caller, file_id: uuid.UUID) -> str:
+    """Where the file can be fetched under its own name, for DOWNLOAD_URL_TTL; raises NotFound."""
+    file = _found(and_(SmallFile.id == file_id, SmallFile.confirmed_at.is_not(None)), caller)
+    return storage.get_url(
+        file.kept.key, attachment(file.name), settings.download_url_ttl_in_seconds
+    )
+
+
+def remove(caller: Caller, file_id: uuid.UUID) -> None:
+    """End the file, confirmed or not; its bytes follow. Raises NotFound, also the second time."""
+    with transaction():
+        if not _drop(and_(SmallFile.id == file_id, _is_of(caller))):
+            raise NotFound("There is no such file.")
+        audit.note("delete file", subject_id=file_id)
+
+
+def _found(condition: ColumnElement[bool], caller: Caller) -> SmallFile:
+    file = db.session.scalar(
+        select(SmallFile)
+        .where(condition, _is_of(caller))
+        .options(joinedload(SmallFile.kept, innerjoin=True))
+        .execution_options(populate_existing=True)
+    )
+    if file is None:
+        raise NotFound("There is no such file.")
+    return file
+
+
+def _is_of(caller: Caller) -> ColumnElement[bool]:
+    """Files are the workspace's: its keys are servers', whose users never ask here themselves."""
+    return SmallFile.workspace_id == caller.workspace_id
+
+
+def _is_listed(caller: Caller) -> ColumnElement[bool]:
+    return and_(_is_of(caller), SmallFile.confirmed_at.is_not(None))
+
+
+# -- what never came -----------------------------------------------------------------------------
+
+
+@noted
+def delete_unconfirmed(tell: Tell = untold) -> int:
+    """Job: forms that nobody confirmed within the upload window go, with what they brought."""
+    return in_batches(_delete_given_up, BATCH, tell)
+
+
+def is_given_up() -> ColumnElement[bool]:
+    """The condition that a form has ended, and that nobody has confirmed what it brought."""
+    window = timedelta(hours=settings.upload_window_in_hours)
+    form = timedelta(seconds=settings.part_url_ttl_in_seconds) + LATE_BYTES
+    return and_(
+        SmallFile.confirmed_at.is_(None), SmallFile.created_at <= db_now() - max(window, form)
+    )
+
+
+def uploads_of(condition: ColumnElement[bool]) -> CompoundSelect:
+    """The ids of all that lies, or will lie, in the bucket for the files of this condition."""
+    return (
+        select(SmallFile.kept_id)
+        .where(condition)
+        .union_all(select(SmallFile.posted_id).where(condition, SmallFile.posted_id.is_not(None)))
+    )
+
+
+def _delete_given_up() -> int:
+    found = (
+        select(SmallFile.id)
+        .where(is_given_up())
+        .limit(BATCH)
+        .with_for_update(skip_locked=True)
+        # A CTE is evaluated once; a plain subquery may be run again and lock more than the limit.
+        .cte("found")
+    )
+    return _drop(SmallFile.id.in_(select(found.c.id)))
+
+
+def _drop(condition: ColumnElement[bool]) -> int:
+    """The rows of this condition go, and what lies in the bucket for them; how many."""
+    gone = db.session.execute(
+        delete(SmallFile)
+        .where(condition)
+        .returning(SmallFile.kept_id, SmallFile.posted_id)
+        .execution_options(synchronize_session=False)
+    ).all()
+    if gone:
+        uploads.abandon([one for row in gone for one in row if one is not None])
+        jobs.REMOVE_BYTES.later()
+    return len(gone)

@@ -13,7 +13,7 @@ from werkzeug.routing import BaseConverter
 from app import browsers, cli, config, doors, logs, models, patience, problems
 from app.api import downloads, senders, status, transfers, wetransfer
 from app.db import db, end_session
-from app.extensions import csrf, mailer, migrate, queue, storage
+from app.extensions import csrf, events, mailer, migrate, queue, storage
 from app.pages import (
     board,
     command_line,
@@ -57,6 +57,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     storage.bind(settings)
     queue.bind(settings)
     mailer.bind(settings)
+    events.bind(settings)
 
     app.register_blueprint(status.bp)
     app.register_blueprint(transfers.bp)

@@ -62,6 +62,8 @@ ABORT_UNKNOWN = Job("app.services.upkeep.abort_unknown_uploads", queue="removal"
 # Reads the listing of the whole bucket, which may take minutes.
 REMOVE_ORPHANS = Job("app.services.upkeep.remove_orphans", queue="removal", timeout_seconds=3600)
 SEND_MAIL = Job("app.services.outbox.send_due", queue="mail", timeout_seconds=300)
+# Tells a topic of mails that go by way of it; nothing without one.
+PUBLISH_SHARES = Job("app.services.sharing.publish_due", queue="mail", timeout_seconds=300)
 QUEUE_NEWS = Job("app.services.news.queue_news", queue="sweep")
 
 # Works in turns of a minute, but reads a file without a CRC32 to its end.
@@ -81,6 +83,7 @@ SCHEDULE: list[tuple[int, Job]] = [
     (5, REQUEUE_STUCK),
     (30, EXPIRE_DUE),
     (30, SEND_MAIL),
+    (30, PUBLISH_SHARES),
     (60, REMOVE_BYTES),
     (300, QUEUE_NEWS),
     (300, DELETE_EXPIRED),

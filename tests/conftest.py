@@ -6,6 +6,7 @@ after it. Where TEST_S3_ENDPOINT_URL is set with its keys and bucket, storage te
 that endpoint instead of the embedded one.
 """
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -22,13 +23,14 @@ from sqlalchemy.orm import scoped_session, sessionmaker
 
 from app import config, create_app, jobs
 from app.db import db
-from app.extensions import queue, storage
+from app.extensions import events, queue, storage
 from app.gateways.storage import Checksums
 from embedded import services
 from embedded.s3.server import Server
 from embedded.s3.sigv4 import Credentials
 from embedded.s3.store import Store
 from tests.factories import Machine, Sender
+from tests.lab.cloud import KEYS, Cloud
 from tests.lab.mailserver import MailServer
 from tests.mail import forget_limits, turn_off, turn_on
 
@@ -210,3 +212,28 @@ def mail(configure: Callable[..., None], environ: dict[str, str]) -> Iterator[Ma
         turn_on(configure, server.url)
         yield server
     turn_off()
+
+
+@pytest.fixture(scope="session")
+def _cloud(app: Flask) -> Iterator[Cloud]:
+    made = Cloud()
+    # It writes a line for each request.
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def cloud(
+    _cloud: Cloud, mail: MailServer, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Cloud]:
+    """Shares go by a topic, a queue hears it; mail goes to `mail` all the same."""
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    before = config.current()
+    _cloud.begin()
+    monkeypatch.setattr("app.services.listening.WAIT_SECONDS", 0)
+    configure(sns_topic_arn=_cloud.topic, sqs_queue_url=_cloud.queue, aws_endpoint_url=_cloud.url)
+    events.bind(config.current())
+    yield _cloud
+    events.bind(before)

@@ -93,6 +93,14 @@ class MailState(enum.StrEnum):
     DROPPED = "DROPPED"
 
 
+class NoMail(enum.StrEnum):
+    """Why an address gets no mail from here: its owner said so, or its server did."""
+
+    ASKED = "asked"
+    BOUNCED = "bounced"
+    COMPLAINED = "complained"
+
+
 class Scope(enum.StrEnum):
     """What an API key may do; each may do what those before it may."""
 

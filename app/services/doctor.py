@@ -14,6 +14,9 @@ TURNS_MISSED = 3
 LATE_SECONDS = 60
 # A maker takes a zip within seconds, and another one after a minute.
 NO_MAKER_SECONDS = 300
+# One of `worker.py sqs` comes to the end of a turn every few seconds, and after minutes at worst.
+LISTENER = "take_messages"
+NO_LISTENER_SECONDS = 300
 
 
 def connections() -> tuple[int, int]:
@@ -38,6 +41,12 @@ def late_sweeps() -> list[str]:
 def is_late(run: heartbeats.Run) -> bool:
     """Whether a sweep has missed too many of its turns."""
     return run.age_seconds > TURNS_MISSED * run.interval_seconds + LATE_SECONDS
+
+
+def has_no_listener() -> bool:
+    """Whether there is an event queue, and nobody has come to it for long."""
+    is_late = heartbeats.age_of(LISTENER) > NO_LISTENER_SECONDS
+    return bool(settings.sqs_queue_url) and is_late
 
 
 def has_no_maker(zips: archives.Waiting) -> bool:

@@ -47,7 +47,7 @@ def _in_batches(news: Callable[[], Any]) -> int:
         with transaction():
             put = delivery.put(news())
             if put:
-                jobs.SEND_MAIL.later()
+                delivery.remind()
         count += put
         if put < BATCH:
             break

@@ -27,8 +27,9 @@ from app.services.notices import CameBack, Complained, Other, Shared, Unreadable
 
 log = logging.getLogger(__name__)
 
-# So long is waited for something to arrive, and so long a stop may take.
-WAIT_SECONDS = 10
+# So long is waited for something to arrive, and so long a stop may take. Shorter than a turn that
+# did nothing may take before heartbeats.py finds it worth a line in the log.
+WAIT_SECONDS = 8
 # What was received is ours so long, and again, as long as it is worked on.
 HIDDEN_SECONDS = 60
 # A mail that is due and could not be had: somebody has had a share of mail that is used up.

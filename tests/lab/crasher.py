@@ -49,7 +49,9 @@ def _verbs() -> dict[str, Callable[..., Any]]:
     from app.services import (
         archives,
         checking,
+        listening,
         outbox,
+        sharing,
         tombstones,
         transfers,
         unlocking,
@@ -83,6 +85,8 @@ def _verbs() -> dict[str, Callable[..., Any]]:
         "drop_tombstones": tombstones.drop_tombstones,
         "remove_bytes": upkeep.remove_bytes,
         "send_mail": outbox.send_due,
+        "publish_shares": sharing.publish_due,
+        "take_messages": listening.take_messages,
     }
 
 

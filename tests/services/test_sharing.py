@@ -1,6 +1,7 @@
 """From the outbox to a topic, and from a queue to the mail server: each recipient once."""
 
 import json
+import threading
 from collections import Counter
 from datetime import timedelta
 from typing import Any
@@ -10,6 +11,7 @@ from flask import Flask
 from moto.sqs.models import sqs_backends
 from sqlalchemy import select, update
 
+import worker
 from app import clock, config, jobs
 from app.db import db, transaction
 from app.extensions import events, mailer
@@ -408,3 +410,16 @@ def test_a_listener_that_is_not_there_is_seen(app: Flask, client: Any, cloud: Cl
 
 def test_without_a_queue_nobody_misses_a_listener(client: Any) -> None:
     assert "listener" not in client.get("/ready").json["checks"]
+
+
+def test_a_listener_without_a_queue_waits_to_be_told_to_stop(app: Flask, monkeypatch: Any) -> None:
+    """Whatever starts each line of the Procfile would else start it again and again."""
+    monkeypatch.setattr(listening, "take_messages", lambda: pytest.fail("there is no queue"))
+    stop = threading.Event()
+    waiting = threading.Thread(target=worker.listen, args=(app, stop))
+    waiting.start()
+    waiting.join(0.1)
+    assert waiting.is_alive()
+    stop.set()
+    waiting.join(5)
+    assert not waiting.is_alive()

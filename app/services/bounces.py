@@ -12,7 +12,7 @@ from datetime import timedelta
 from sqlalchemy import ColumnElement, and_, func, select, update
 
 from app.clock import db_now
-from app.db import db, transaction
+from app.db import db, release, transaction
 from app.models import MailKind, NoMail, OutboxMail, Recipient, State, Transfer
 from app.services import audit, delivery, suppression
 
@@ -96,6 +96,7 @@ def _concerned(
             *conditions,
         )
     ).all()
+    release()
     return [(recipient_id, transfer_id) for recipient_id, transfer_id in found]
 
 

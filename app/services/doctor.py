@@ -44,9 +44,8 @@ def is_late(run: heartbeats.Run) -> bool:
 
 
 def has_no_listener() -> bool:
-    """Whether there is an event queue, and nobody has come to it for long."""
-    is_late = heartbeats.age_of(LISTENER) > NO_LISTENER_SECONDS
-    return bool(settings.sqs_queue_url) and is_late
+    """Whether nobody has come to the event queue for long."""
+    return heartbeats.age_of(LISTENER) > NO_LISTENER_SECONDS
 
 
 def has_no_maker(zips: archives.Waiting) -> bool:

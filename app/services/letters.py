@@ -256,22 +256,16 @@ def _gather(mail: OutboxMail, told_in: Any, condition: Any) -> list[Recipient]:
 
 
 def _contents(transfer: Transfer, pictures: Mapping[str, Thumbnail]) -> Contents:
-    of_it = File.transfer_id == transfer.id
     rows = db.session.execute(
-        select(File.path, Upload.size)
+        # How many there are, and their bytes, are of all of them and not of the first ones.
+        select(File.path, Upload.size, func.count().over(), func.sum(Upload.size).over())
         .join(Upload, File.upload_id == Upload.id)
-        .where(of_it)
+        .where(File.transfer_id == transfer.id)
         .order_by(File.position)
         .limit(MOST_ROWS)
     ).all()
-    count, size = db.session.execute(
-        select(func.count(), func.coalesce(func.sum(Upload.size), 0))
-        .select_from(File)
-        .join(Upload, File.upload_id == Upload.id)
-        .where(of_it)
-    ).one()
-    listed = [Row(path, size, pictures.get(path)) for path, size in rows]
-    return Contents(listed, count, int(size))
+    count, size = (rows[0][2], int(rows[0][3])) if rows else (0, 0)
+    return Contents([Row(path, one, pictures.get(path)) for path, one, _, _ in rows], count, size)
 
 
 def _left(transfer: Transfer) -> int | None:

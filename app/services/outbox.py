@@ -237,10 +237,14 @@ def _settle_taken(mail: OutboxMail, outcome: Outcome) -> None:
     if _change(mail, state=MailState.SENT, sent_at=db_now(), words="", failure=None, **named):
         sent = func.coalesce(Recipient.sent_at, db_now())
         if mail.kind is MailKind.FILES_FOR_YOU:
-            _change_recipient(mail, sent_at=sent)
-            # Word that it has come back may be quicker than we are.
-            is_old = Recipient.failed_at <= mail.handed_at
-            _change_recipient(mail, is_old, failed_at=None, failure=None)
+            # Word that it has come back may be quicker than we are, and stays.
+            is_newer = Recipient.failed_at > mail.handed_at
+            _change_recipient(
+                mail,
+                sent_at=sent,
+                failed_at=case((is_newer, Recipient.failed_at)),
+                failure=case((is_newer, Recipient.failure)),
+            )
 
 
 def _settle_failed(mail: OutboxMail, reason: str) -> None:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from flask import Flask
@@ -30,9 +30,11 @@ from embedded.s3.server import Server
 from embedded.s3.sigv4 import Credentials
 from embedded.s3.store import Store
 from tests.factories import Machine, Sender
-from tests.lab.cloud import KEYS, Cloud
 from tests.lab.mailserver import MailServer
 from tests.mail import forget_limits, turn_off, turn_on
+
+if TYPE_CHECKING:
+    from tests.lab.cloud import Cloud
 
 SECRET = "a-secret-for-tests-only-0123456789abcdef"
 S3_NAMES = ("ENDPOINT_URL", "BUCKET", "REGION", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
@@ -215,7 +217,10 @@ def mail(configure: Callable[..., None], environ: dict[str, str]) -> Iterator[Ma
 
 
 @pytest.fixture(scope="session")
-def _cloud(app: Flask) -> Iterator[Cloud]:
+def _cloud(app: Flask) -> Iterator["Cloud"]:
+    # Here, because loading all that it imitates takes seconds.
+    from tests.lab.cloud import Cloud
+
     made = Cloud()
     # It writes a line for each request.
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
@@ -225,10 +230,13 @@ def _cloud(app: Flask) -> Iterator[Cloud]:
 
 @pytest.fixture
 def cloud(
-    _cloud: Cloud, mail: MailServer, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Cloud]:
+    _cloud: "Cloud",
+    mail: MailServer,
+    configure: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator["Cloud"]:
     """Shares go by a topic, a queue hears it; mail goes to `mail` all the same."""
-    for name, value in KEYS.items():
+    for name, value in _cloud.keys.items():
         monkeypatch.setenv(name, value)
     before = config.current()
     _cloud.begin()

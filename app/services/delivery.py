@@ -227,7 +227,7 @@ def _take_up_dropped(recipients: Sequence[Recipient]) -> None:
             OutboxMail.kind == MailKind.FILES_FOR_YOU,
             OutboxMail.state == MailState.DROPPED,
         )
-        .values(state=MailState.WAITING, due_at=db_now(), attempt_count=0)
+        .values(state=MailState.WAITING, due_at=db_now(), publish_after=None, attempt_count=0)
         .execution_options(synchronize_session=False)
     )
     if taken_up.rowcount:

@@ -91,7 +91,10 @@ def _message(mail: OutboxMail) -> str | None:
         outbox.drop(mail)
         return None
     contents = told["contents"]
-    name = contents.rows[0].path.rpartition("/")[2] if contents.count == 1 else told["title"]
+    # The title without its quotation marks; "12 files" where it could be taken for a link.
+    name = told["name"].strip("“”")
+    if contents.count == 1:
+        name = contents.rows[0].path.rpartition("/")[2]
     ends = told["expires_at"].astimezone(UTC)
     return json.dumps(
         {
@@ -101,10 +104,9 @@ def _message(mail: OutboxMail) -> str | None:
             # The recipient's own link. It needs no signature, so it is good until the end.
             "download_url": told["link"],
             "expires_at": ends.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "filename": name or contents.words,
+            "filename": name,
             "file_size": contents.size,
-        },
-        ensure_ascii=False,
+        }
     )
 
 

@@ -16,7 +16,7 @@ from app.extensions import mailer, storage
 from app.services import previewing
 from tests.factories import Sender
 from tests.faults.test_crashes import STEPS
-from tests.lab.cloud import KEYS, REGION, Cloud
+from tests.lab.cloud import REGION, Cloud
 from tests.lab.crasher import DIED, Crasher
 from tests.lab.mailserver import MailServer
 from tests.lab.stack import begin, kill_family
@@ -38,7 +38,7 @@ def settings(cloud: Cloud, mail: MailServer, environ: dict[str, str]) -> dict[st
         "SNS_TOPIC_ARN": cloud.topic,
         "SQS_QUEUE_URL": cloud.queue,
         "AWS_ENDPOINT_URL": cloud.url,
-        **KEYS,
+        **cloud.keys,
     }
 
 

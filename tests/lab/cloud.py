@@ -1,6 +1,8 @@
 """SNS, SQS and SES over HTTP, as moto's server imitates them, in this process."""
 
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import boto3
@@ -9,17 +11,21 @@ from moto.ses.models import ses_backends
 
 REGION = "us-east-1"
 ACCOUNT = "123456789012"
-KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
 
 
 class Cloud:
     """One topic that a queue is subscribed to, with a queue for dead letters behind it."""
 
+    # Anybody's, as the environment names them.
+    keys: Mapping[str, str] = MappingProxyType(
+        {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
+    )
+
     def __init__(self) -> None:
         self._server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
         self._server.start()
         self.url = f"http://127.0.0.1:{self._server.get_host_and_port()[1]}"
-        keys = {name.lower(): value for name, value in KEYS.items()}
+        keys = {name.lower(): value for name, value in self.keys.items()}
         made = {"endpoint_url": self.url, "region_name": REGION, **keys}
         self.sns = boto3.client("sns", **made)
         self.sqs = boto3.client("sqs", **made)

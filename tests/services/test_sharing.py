@@ -111,6 +111,17 @@ def test_the_message_is_the_documented_one_with_the_recipients_own_link(
         }
 
 
+def test_of_several_files_the_message_has_the_title_or_their_number(
+    app: Flask, sender: Sender, cloud: Cloud
+) -> None:
+    for title in ("Rushes \u2603\uffff", "see evil.example.org", ""):
+        addressed(sender.ready({"a": b"1", "b": b"22"}, title=title), PEOPLE[0])
+    publish(app)
+    told = [json.loads(json.loads(body)["Message"]) for body in cloud.bodies()]
+    assert Counter(one["filename"] for one in told) == {"Rushes \u2603\uffff": 1, "2 files": 2}
+    assert {one["file_size"] for one in told} == {3}
+
+
 def test_all_of_it_by_ses(
     app: Flask, sender: Sender, cloud: Cloud, configure: Any, mail: MailServer
 ) -> None:
@@ -257,6 +268,18 @@ def test_what_is_no_longer_true_is_neither_published_nor_sent(
     assert listen(app) == 1
     assert mail.caught == []
     assert {one.state for one in shares(app)} == {MailState.DROPPED}
+
+
+def test_who_is_taken_out_and_put_in_again_is_told_of_at_once(
+    app: Flask, sent: Sent, cloud: Cloud, mail: MailServer
+) -> None:
+    publish(app)
+    addressed(sent, PEOPLE[0])
+    assert listen(app) == 3
+    assert got(mail) == {PEOPLE[0]: 1}
+    addressed(sent, *PEOPLE)
+    assert (publish(app), listen(app)) == (2, 2)
+    assert got(mail) == Counter(PEOPLE)
 
 
 def test_without_a_queue_what_the_topic_takes_is_sent_by_somebody_else(

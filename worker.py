@@ -1,7 +1,8 @@
-"""`python worker.py [queue ...]` runs jobs; `python worker.py clock` queues them by schedule.
+"""`python worker.py [queue ...]` runs jobs; `python worker.py clock` queues them by schedule;
+`python worker.py sqs` does what arrives in the event queue.
 
-Any number of either may run: jobs are claimed in the database, and of several clocks one puts
-each tick.
+Any number of each may run: jobs and mails are claimed in the database, and of several clocks one
+puts each tick.
 """
 
 import logging
@@ -10,10 +11,15 @@ import sys
 import threading
 import time
 
+from flask import Flask
+
 from app import create_app, jobs
-from app.extensions import queue
+from app.extensions import events, queue
+from app.services import listening
 
 log = logging.getLogger("beeline.worker")
+# After a failure of the event queue or the database.
+REST_SECONDS = 3
 
 
 def clock(stop: threading.Event) -> None:
@@ -33,14 +39,39 @@ def clock(stop: threading.Event) -> None:
         stop.wait(1)
 
 
+def listen(app: Flask, stop: threading.Event) -> None:
+    """Work on the event queue until told to stop; survives queue and database."""
+    if not events.listens:
+        # It stays, so that whatever runs every line of the Procfile does not start it again and
+        # again, or end with it.
+        log.info("SQS_QUEUE_URL is not set: there is nothing to listen to")
+        stop.wait()
+        return
+    listening.check_queue()
+    while not stop.is_set():
+        try:
+            with app.app_context():
+                listening.take_messages()
+        except Exception as error:
+            log.warning("could not work on the event queue: %s", error)
+            stop.wait(REST_SECONDS)
+
+
+def _stop_by_signal(stop: threading.Event) -> None:
+    for known in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(known, lambda signum, frame: stop.set())
+
+
 def main(words: list[str]) -> None:
-    """Run the clock, or a worker on the named queues (all of them when none is named)."""
+    """Run the clock, the listener, or a worker on the named queues (all when none is named)."""
     app = create_app()
     if words == ["clock"]:
         stop = threading.Event()
-        for known in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(known, lambda signum, frame: stop.set())
+        _stop_by_signal(stop)
         clock(stop)
+    elif words == ["sqs"]:
+        _stop_by_signal(jobs.stopping)
+        listen(app, jobs.stopping)
     else:
         queue.run_worker(app, words or jobs.QUEUES, jobs.stopping)
 

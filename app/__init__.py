@@ -22,7 +22,7 @@ from app.api import (
     wetransfer,
 )
 from app.db import db, end_session
-from app.extensions import csrf, mailer, migrate, queue, storage
+from app.extensions import csrf, events, mailer, migrate, queue, storage
 from app.pages import (
     board,
     command_line,
@@ -68,6 +68,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     storage.bind(settings)
     queue.bind(settings)
     mailer.bind(settings)
+    events.bind(settings)
 
     app.register_blueprint(status.bp)
     app.register_blueprint(transfers.bp)

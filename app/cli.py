@@ -1,6 +1,6 @@
 """`flask storage ...` and `flask sweep`: what an operator runs by hand or at release.
 
-What is done about a reported link is in abuse_cli.py.
+What is done about a reported link is in abuse_cli.py, about mail that came back in mail_cli.py.
 """
 
 import sys
@@ -11,7 +11,7 @@ import click
 from flask import Flask
 from flask.cli import AppGroup, with_appcontext
 
-from app import abuse_cli
+from app import abuse_cli, mail_cli
 from app.config import settings
 from app.errors import Invalid, NotFound, Unavailable
 from app.extensions import storage
@@ -34,6 +34,7 @@ def init_app(app: Flask) -> None:
     app.cli.add_command(key_commands)
     app.cli.add_command(sweep)
     abuse_cli.init_app(app)
+    mail_cli.init_app(app)
 
 
 @key_commands.command("issue")

@@ -169,6 +169,22 @@ def _mail_url(value: str) -> str:
     return value.strip()
 
 
+def _topic(value: str) -> str:
+    arn = value.strip()
+    if arn and not re.fullmatch(r"arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}", arn):
+        raise ValueError("must be the ARN of a standard topic: arn:aws:sns:region:account:name")
+    return arn
+
+
+def _queue(value: str) -> str:
+    if not value.strip():
+        return ""
+    url = _origin(value)
+    if not re.fullmatch(r"/[\w/-]+", urlsplit(url).path):
+        raise ValueError("must be the address of a standard queue: https://sqs.region...")
+    return url
+
+
 def _mail_from(value: str) -> str:
     _, address = parseaddr(value.strip())
     if not re.fullmatch(r"[\w.+-]+@[A-Za-z0-9.-]+", address, re.ASCII) or not value.isprintable():
@@ -374,6 +390,17 @@ class Settings:
     mail_require_tls: bool = setting(
         _switch, "refuse to hand mail over where the server offers no STARTTLS", False
     )
+    sns_topic_arn: str = setting(
+        _topic, "the SNS topic that is told who a transfer is shared with; empty: none", ""
+    )
+    sqs_queue_url: str = setting(
+        _queue, "the SQS queue that `worker.py sqs` listens to; empty: none", ""
+    )
+    aws_endpoint_url: str = setting(
+        lambda v: _origin(v) if v.strip() else "",
+        "what stands in for AWS's own SES and SNS, for tests; empty means AWS",
+        "",
+    )
     max_recipients: int = setting(_whole(1, 500), "people one transfer may be mailed to", 20)
     max_recipients_per_day: int = setting(
         _whole(1, 1_000_000), "mails one sender's address may ask for in a day", 100
@@ -418,6 +445,11 @@ class Settings:
     def sends_mail(self) -> bool:
         """Whether pages and the API offer to send mail."""
         return bool(self.mail_url)
+
+    @property
+    def publishes_shares(self) -> bool:
+        """Whether recipients are told by way of a topic, and not straight from the outbox."""
+        return bool(self.sns_topic_arn)
 
     @property
     def mail_sender(self) -> str:
@@ -475,6 +507,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     if not complaints and values["webhook_allow_loopback"] and not is_here:
         # Where strangers can come they would reach with it what only this machine can.
         complaints.append("WEBHOOK_ALLOW_LOOPBACK is only for a BASE_URL on this machine")
+    if not complaints and values["sns_topic_arn"] and not values["mail_url"]:
+        complaints.append("SNS_TOPIC_ARN needs MAIL_URL: codes and what senders hear go by it")
     if complaints:
         raise ConfigError("Beeline cannot start:\n  " + "\n  ".join(complaints))
     return Settings(**values)

@@ -4,14 +4,16 @@ from flask_migrate import Migrate
 
 from app.db import db
 from app.forms import FormGuard
+from app.gateways.events import Events
 from app.gateways.mailer import Mailer
 from app.gateways.queue import JobQueue
 from app.gateways.storage import Storage
 
-__all__ = ["csrf", "db", "mailer", "migrate", "queue", "storage"]
+__all__ = ["csrf", "db", "events", "mailer", "migrate", "queue", "storage"]
 
 migrate = Migrate()
 csrf = FormGuard()
 storage = Storage()
 queue = JobQueue()
 mailer = Mailer()
+events = Events()

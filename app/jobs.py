@@ -68,6 +68,8 @@ SEND_WEBHOOKS = Job(
     "app.services.webhook_outbox.send_webhooks", queue="webhooks", timeout_seconds=300
 )
 DROP_WEBHOOK_LOG = Job("app.services.webhook_outbox.drop_webhook_log", queue="sweep")
+# Tells a topic of mails that go by way of it; nothing without one.
+PUBLISH_SHARES = Job("app.services.sharing.publish_due", queue="mail", timeout_seconds=300)
 QUEUE_NEWS = Job("app.services.news.queue_news", queue="sweep")
 
 # Works in turns of a minute, but reads a file without a CRC32 to its end.
@@ -88,6 +90,7 @@ SCHEDULE: list[tuple[int, Job]] = [
     (30, EXPIRE_DUE),
     (30, SEND_MAIL),
     (15, SEND_WEBHOOKS),
+    (30, PUBLISH_SHARES),
     (60, REMOVE_BYTES),
     (300, QUEUE_NEWS),
     (300, DELETE_EXPIRED),

@@ -13,6 +13,7 @@ ALL = {
     "requests": "control requests for 10 GiB",
     "memory": "the tab's memory for 512 MiB and 4 GiB",
     "zip": "one zip inside the bucket: bytes through the maker, and many small files",
+    "mail": "mail for 1,000 recipients in one job, and in a job for each",
     "upkeep": "a million transfers that expire at once, and objects that are deleted",
     "upload": "uploads against curl, s3transfer and Uppy, on loopback and on a paced line",
 }

@@ -6,13 +6,14 @@ after it. Where TEST_S3_ENDPOINT_URL is set with its keys and bucket, storage te
 that endpoint instead of the embedded one.
 """
 
+import logging
 import os
 import secrets
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from flask import Flask
@@ -23,7 +24,7 @@ from sqlalchemy.orm import scoped_session, sessionmaker
 
 from app import config, create_app, jobs
 from app.db import db
-from app.extensions import queue, storage
+from app.extensions import events, queue, storage
 from app.gateways.storage import Checksums
 from embedded import services
 from embedded.s3.server import Server
@@ -33,6 +34,9 @@ from tests.described import DescribedClient
 from tests.factories import Machine, Program, Sender
 from tests.lab.mailserver import MailServer
 from tests.mail import forget_limits, turn_off, turn_on
+
+if TYPE_CHECKING:
+    from tests.lab.cloud import Cloud
 
 SECRET = "a-secret-for-tests-only-0123456789abcdef"
 S3_NAMES = ("ENDPOINT_URL", "BUCKET", "REGION", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
@@ -229,3 +233,34 @@ def mail(configure: Callable[..., None], environ: dict[str, str]) -> Iterator[Ma
         turn_on(configure, server.url)
         yield server
     turn_off()
+
+
+@pytest.fixture(scope="session")
+def _cloud(app: Flask) -> Iterator["Cloud"]:
+    # Here, because loading all that it imitates takes seconds.
+    from tests.lab.cloud import Cloud
+
+    made = Cloud()
+    # It writes a line for each request.
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def cloud(
+    _cloud: "Cloud",
+    mail: MailServer,
+    configure: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator["Cloud"]:
+    """Shares go by a topic, a queue hears it; mail goes to `mail` all the same."""
+    for name, value in _cloud.keys.items():
+        monkeypatch.setenv(name, value)
+    before = config.current()
+    _cloud.begin()
+    monkeypatch.setattr("app.services.listening.WAIT_SECONDS", 0)
+    configure(sns_topic_arn=_cloud.topic, sqs_queue_url=_cloud.queue, aws_endpoint_url=_cloud.url)
+    events.bind(config.current())
+    yield _cloud
+    events.bind(before)

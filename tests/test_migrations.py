@@ -480,6 +480,21 @@ def test_0018_takes_small_files_and_gives_their_bytes_up_again(old: Old) -> None
     old.migrate("upgrade", "0018")
 
 
+def test_0014_keeps_opt_outs_and_going_back_forgets_only_what_bounced(old: Old) -> None:
+    old.migrate("upgrade", "0011")
+    added = "INSERT INTO opt_outs (email_hash{}) VALUES (sha256('{}'){})"
+    old.run(added.format("", "asked", ""))
+    old.migrate("upgrade")
+    old.run(added.format("", "older code", ""))
+    for reason in ("bounced", "complained"):
+        old.run(added.format(", reason", reason, f", '{reason}'"))
+    told = "SELECT reason::text FROM opt_outs ORDER BY reason"
+    assert old.run(told) == [("asked",), ("asked",), ("bounced",), ("complained",)]
+    old.migrate("downgrade", "0011")
+    assert old.run("SELECT count(*) FROM opt_outs") == [(3,)]
+    old.migrate("upgrade")
+
+
 def _new_code(old: Old) -> None:
     """A checksum is four bytes, of an upload that has them planned and is complete."""
     change = "UPDATE uploads SET checksum_algorithm = 'CRC32', crc32 = :crc32 WHERE key = :key"

@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from app import description
 from app.api.auth import anyone
+from app.config import settings
 from app.db import db, discard, release
 from app.errors import Unavailable
 from app.extensions import queue, storage
@@ -73,6 +74,8 @@ def _behind(shown: dict[str, str]) -> dict[str, Any]:
     shown["sweeps"] = "late" if any(doctor.is_late(run) for run in runs) else "OK"
     shown["zips"] = "late" if doctor.has_no_maker(zips) else "OK"
     shown["objects"] = "missing" if lost_count else "OK"
+    if settings.sqs_queue_url:
+        shown["listener"] = "late" if doctor.has_no_listener() else "OK"
     return {
         "sweeps": {run.name: _run_json(run) for run in runs},
         "zips": {

@@ -22,11 +22,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from app.config import Settings
+from app.gateways import aws
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +52,8 @@ class Outcome:
     reason: str = ""
     # Whether it is known that no server has it.
     is_certain: bool = True
+    # What the server calls it from now on, where it says so.
+    server_id: str | None = None
 
 
 class _Form(EmailPolicy):
@@ -292,28 +293,21 @@ class _Folder(_Post):
 
 
 class _Ses(_Post):
-    """Amazon's own API; credentials are found as boto3 finds them, or are those of storage."""
+    """Amazon's own API."""
 
     def __init__(self, region: str, settings: Settings) -> None:
-        own = {}
-        if settings.s3_access_key_id and not settings.s3_endpoint_url:
-            own["aws_access_key_id"] = settings.s3_access_key_id
-            own["aws_secret_access_key"] = settings.s3_secret_access_key
-        self.client = boto3.client(
+        self.client = aws.client(
             "sesv2",
-            region_name=region,
-            config=Config(
-                connect_timeout=TIMEOUT_SECONDS,
-                read_timeout=TIMEOUT_SECONDS,
-                retries={"total_max_attempts": 1},
-            ),
-            **own,
+            region,
+            settings,
+            endpoint_url=settings.aws_endpoint_url,
+            read_seconds=TIMEOUT_SECONDS,
         )
 
     def send(self, letter: EmailMessage, envelope: str, to: str) -> Outcome:
         """The raw letter; SES gives it a Message-ID of its own."""
         try:
-            self.client.send_email(
+            answer = self.client.send_email(
                 FromEmailAddress=envelope,
                 Destination={"ToAddresses": [to]},
                 Content={"Raw": {"Data": letter.as_bytes(policy=_PLAIN)}},
@@ -324,4 +318,4 @@ class _Ses(_Post):
             return Outcome(Fate.REFUSED if code in _REFUSED_BY_SES else Fate.LATER, said)
         except BotoCoreError as error:
             return Outcome(Fate.LATER, _told(error))
-        return Outcome(Fate.TAKEN)
+        return Outcome(Fate.TAKEN, server_id=answer.get("MessageId"))

@@ -390,7 +390,7 @@ class Storage:
 
     # -- one object made of others ------------------------------------------------------------
 
-    def read(self, source: Source, start: int, size: int) -> bytes:
+    def read(self, source: Source, start: int, size: int, *, tries: int = len(READ_WAITS)) -> bytes:
         """Exactly `size` bytes of an object, from byte `start` on; raises SourceLost, Unavailable.
 
         They are held in memory: it is for edges and beginnings, and for small files. A store that
@@ -400,7 +400,7 @@ class Storage:
             return b""
         headers = {"Range": f"bytes={start}-{start + size - 1}", "If-Match": source.etag}
         with self._circuit.guard((_Away,), _Away()):
-            for wait in READ_WAITS:
+            for wait in READ_WAITS[-tries:]:
                 # Signed anew: whoever waits for storage for long must not come too late.
                 url = self._reads.url("GET", source.key, expires_in=300)
                 status, body = self._get(url, headers)

@@ -119,6 +119,14 @@ class SwitchedOff(enum.StrEnum):
     FAILING = "failing"
 
 
+class NoMail(enum.StrEnum):
+    """Why an address gets no mail from here: its owner said so, or its server did."""
+
+    ASKED = "asked"
+    BOUNCED = "bounced"
+    COMPLAINED = "complained"
+
+
 class Scope(enum.StrEnum):
     """What an API key may do; each may do what those before it may."""
 

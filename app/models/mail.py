@@ -8,7 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base
 from app.models.columns import Instant, enum_of
-from app.models.kinds import MailKind, MailState
+from app.models.kinds import MailKind, MailState, NoMail
 
 
 class Recipient(Base):
@@ -80,6 +80,10 @@ class OutboxMail(Base):
     handed_at: Mapped[datetime | None] = mapped_column(Instant)
     sent_at: Mapped[datetime | None] = mapped_column(Instant)
     failure: Mapped[str | None] = mapped_column(Text)
+    # What goes by way of a topic is not published again before: somebody is expected to hear it.
+    publish_after: Mapped[datetime | None] = mapped_column(Instant)
+    # What the server that took it calls it, where it says so: by this a bounce names it.
+    server_id: Mapped[str | None] = mapped_column(Text)
 
     __table_args__ = (
         CheckConstraint("attempt_count >= 0", name="attempt_count_not_negative"),
@@ -90,15 +94,23 @@ class OutboxMail(Base):
         Index("ix_outbox_mails_handed_at", "handed_at"),
         Index("ix_outbox_mails_transfer_id", "transfer_id"),
         Index("ix_outbox_mails_recipient_id", "recipient_id"),
+        Index(
+            "ix_outbox_mails_server_id",
+            "server_id",
+            postgresql_where=text("server_id IS NOT NULL"),
+        ),
     )
 
 
 class OptOut(Base):
-    """Somebody who wants no mail from here any more: a keyed hash of the address, for good."""
+    """An address that gets no mail from here any more, and why: a keyed hash of it, for good."""
 
     __tablename__ = "opt_outs"
 
     email_hash: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
+    reason: Mapped[NoMail] = mapped_column(
+        enum_of(NoMail, "no_mail"), default=NoMail.ASKED, server_default="asked"
+    )
     created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
 
     __table_args__ = (CheckConstraint("octet_length(email_hash) = 32", name="email_is_hash"),)

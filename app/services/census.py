@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, and_, func, or_, select
 
 from app import lifecycle
-from app.db import db, release
-from app.models import SmallFile, Transfer, Upload, UploadState
-from app.services import previews, small_files, tombstones, upkeep
+from app.config import settings
+from app.db import Base, db, release
+from app.models import OutboxMail, SmallFile, Transfer, Upload, UploadState
+from app.services import news, outbox, previews, sharing, small_files, tombstones, upkeep
 from app.services.transfers import uploads_of
 from app.services.upkeep import Tell
 
@@ -80,6 +81,24 @@ def _to_remove(tell: Tell) -> Figure:
     return Figure(count, int(size))
 
 
+def _news(tell: Tell) -> Figure:
+    return Figure(news.count_due())
+
+
+def _mails_to_send(tell: Tell) -> Figure:
+    """Those that the sweep before will have queued, too."""
+    waiting = _count(outbox.is_to_send(), OutboxMail) if settings.sends_mail else 0
+    return Figure(waiting + news.count_due())
+
+
+def _mails_to_publish(tell: Tell) -> Figure:
+    return Figure(_count(sharing.is_to_publish(), OutboxMail))
+
+
+def _to_unname(tell: Tell) -> Figure:
+    return Figure(_count(news.is_to_unname()))
+
+
 def _unknown_uploads(tell: Tell) -> Figure:
     found = upkeep.find_unknown_uploads(tell)
     is_refused = upkeep.is_unreasonable(len(found.strangers), found.listed_count)
@@ -98,7 +117,7 @@ def _is_ending() -> ColumnElement[bool]:
     return or_(lifecycle.is_past_grace(), upkeep.is_abandoned())
 
 
-def _count(condition: ColumnElement[bool], of: type[Transfer] | type[SmallFile] = Transfer) -> int:
+def _count(condition: ColumnElement[bool], of: type[Base] = Transfer) -> int:
     count = db.session.scalar(select(func.count()).select_from(of).where(condition))
     release()
     return count or 0
@@ -114,6 +133,10 @@ SWEEPS = (
     Sweep("deleted transfers to forget", tombstones.forget_deleted, _to_forget),
     Sweep("tombstones to drop", tombstones.drop_tombstones, _to_drop),
     Sweep("stuck transfers to queue again", upkeep.requeue_stuck, _stuck),
+    Sweep("deleted transfers whose people to forget", news.forget, _to_unname),
+    Sweep("reminders and warnings to queue", news.queue_news, _news),
+    Sweep("mails to hand over", outbox.send_due, _mails_to_send),
+    Sweep("mails to tell the topic of", sharing.publish_due, _mails_to_publish),
     Sweep(
         "multipart uploads that no row knows", upkeep.abort_unknown_uploads, _unknown_uploads, True
     ),

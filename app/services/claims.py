@@ -28,22 +28,34 @@ def is_due(row: Any) -> ColumnElement[bool]:
     return and_(row.state == "WAITING", row.due_at <= db_now())
 
 
-def take(kind: type[Row], chosen: Collection[uuid.UUID], **values: Any) -> Sequence[Row]:
+def take(kind: type[Row], chosen: Collection[uuid.UUID]) -> Sequence[Row]:
     """Those of the chosen that are due and that nobody else takes just now. In transaction()."""
+    return write(kind, chosen, **for_a_while(kind))
+
+
+def for_a_while(kind: type[Row]) -> dict[str, Any]:
+    """What is written to a row that is taken for one attempt."""
+    return {
+        "attempt_count": kind.attempt_count + 1,
+        "due_at": db_now() + timedelta(seconds=CLAIM_SECONDS),
+    }
+
+
+def write(
+    kind: type[Row], chosen: Collection[uuid.UUID], *which: ColumnElement[bool], **values: Any
+) -> Sequence[Row]:
+    """Write to those of the chosen that are due, that `which` holds for, and that nobody else takes
+    just now; the rows. In transaction()."""
     free = (
         select(kind.id)
-        .where(kind.id.in_(chosen), is_due(kind))
+        .where(kind.id.in_(chosen), is_due(kind), *which)
         .with_for_update(skip_locked=True)
         .cte("free")
     )
     return db.session.scalars(
         update(kind)
         .where(kind.id.in_(select(free.c.id)))
-        .values(
-            attempt_count=kind.attempt_count + 1,
-            due_at=db_now() + timedelta(seconds=CLAIM_SECONDS),
-            **values,
-        )
+        .values(**values)
         .returning(kind)
         .execution_options(synchronize_session=False, populate_existing=True)
     ).all()

@@ -231,11 +231,11 @@ def _take_up_dropped(recipients: Sequence[Recipient]) -> None:
             OutboxMail.kind == MailKind.FILES_FOR_YOU,
             OutboxMail.state == MailState.DROPPED,
         )
-        .values(state=MailState.WAITING, due_at=db_now(), attempt_count=0)
+        .values(state=MailState.WAITING, due_at=db_now(), publish_after=None, attempt_count=0)
         .execution_options(synchronize_session=False)
     )
     if taken_up.rowcount:
-        jobs.SEND_MAIL.later()
+        remind()
 
 
 def _ask(row: Transfer) -> None:
@@ -270,7 +270,14 @@ def announce(transfer_id: uuid.UUID) -> None:
         return
     count = put(announcement().where(Recipient.transfer_id == transfer_id))
     if tell_sender(transfer_id, MailKind.SENT, n=1) or count:
-        jobs.SEND_MAIL.later()
+        remind()
+
+
+def remind() -> None:
+    """Whoever sends, or publishes, is told after the commit. Call in transaction()."""
+    jobs.SEND_MAIL.later()
+    if settings.publishes_shares:
+        jobs.PUBLISH_SHARES.later()
 
 
 def announcement() -> Any:

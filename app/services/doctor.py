@@ -14,6 +14,9 @@ TURNS_MISSED = 3
 LATE_SECONDS = 60
 # A maker takes a zip within seconds, and another one after a minute.
 NO_MAKER_SECONDS = 300
+# One of `worker.py sqs` comes to the end of a turn every few seconds, and after minutes at worst.
+LISTENER = "take_messages"
+NO_LISTENER_SECONDS = 300
 
 
 def connections() -> tuple[int, int]:
@@ -38,6 +41,11 @@ def late_sweeps() -> list[str]:
 def is_late(run: heartbeats.Run) -> bool:
     """Whether a sweep has missed too many of its turns."""
     return run.age_seconds > TURNS_MISSED * run.interval_seconds + LATE_SECONDS
+
+
+def has_no_listener() -> bool:
+    """Whether nobody has come to the event queue for long."""
+    return heartbeats.age_of(LISTENER) > NO_LISTENER_SECONDS
 
 
 def has_no_maker(zips: archives.Waiting) -> bool:

@@ -84,6 +84,14 @@ def count_of(name: str) -> int | None:
     return count
 
 
+def age_of(name: str) -> float:
+    """How many seconds ago a run of this name came to its end; endless if there was none."""
+    age = func.extract("epoch", db_now() - Heartbeat.at)
+    found = db.session.scalar(select(age).where(Heartbeat.name == name))
+    release()
+    return inf if found is None else float(found)
+
+
 def runs() -> list[Run]:
     """Each sweep of the schedule, in its order."""
     age = func.extract("epoch", db_now() - Heartbeat.at)

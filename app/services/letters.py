@@ -5,7 +5,7 @@ nobody can use our name to lead others somewhere. Signed addresses of storage ar
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from email import policy
@@ -13,7 +13,7 @@ from email.message import EmailMessage
 from email.utils import format_datetime, parseaddr
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from sqlalchemy import func, select, update
@@ -27,6 +27,7 @@ from app.models import (
     AbuseReport,
     File,
     MailKind,
+    NoMail,
     OutboxMail,
     Recipient,
     SenderCode,
@@ -34,27 +35,44 @@ from app.models import (
     Transfer,
     Upload,
 )
-from app.services import delivery, mail_links, senders
+from app.services import delivery, mail_links, senders, suppression
+from app.services.looking import PICTURE_TYPE
+from app.services.thumbnails import Thumbnail
 from app.words import counted, filesize, plain_date
 
 TEMPLATES = Path(__file__).parents[2] / "templates" / "mail"
 MOST_ROWS = 20
-WANTS_NONE = "This person wants no mail from here."
 # With a scheme or a www it was meant as a link; a bare name only becomes one in some programs.
 _LINK = re.compile(r"(?:[a-z][a-z0-9+.-]{0,30}://|www\.)\S+", re.IGNORECASE)
 _BARE = re.compile(r"(?<=\w)[.](?=[^\W\d_]{2})")
 # Marks that turn the direction of what follows: a subject must read as it is.
 _TURNS = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+# Who opts out of others' mail still hears of what they send; a mailbox that is not there does not.
+_NOT_EVEN_NEWS = (NoMail.BOUNCED, NoMail.COMPLAINED)
+NO_PICTURES: Mapping[str, Thumbnail] = {}
 _FOR_READY = {*delivery.TO_RECIPIENT, MailKind.NOBODY_DOWNLOADED, MailKind.EXPIRES_SOON}
+
+
+class Row(NamedTuple):
+    """A file as a mail lists it."""
+
+    path: str
+    size: int
+    picture: Thumbnail | None
 
 
 @dataclass(frozen=True)
 class Contents:
     """The first files of a transfer, and what they are all together."""
 
-    rows: Sequence[tuple[str, int]]
+    rows: Sequence[Row]
     count: int
     size: int
+
+    @property
+    def pictures(self) -> list[Thumbnail]:
+        """Those that go along."""
+        return [row.picture for row in self.rows if row.picture]
 
     @property
     def more(self) -> int:
@@ -67,12 +85,15 @@ class Contents:
         return counted(self.count, "file", "files")
 
 
-def compose(mail: OutboxMail) -> EmailMessage | None:
+def compose(
+    mail: OutboxMail, pictures: Mapping[str, Thumbnail] = NO_PICTURES
+) -> EmailMessage | None:
     """The letter, or None where it is no longer true or not wanted. Asks the database only.
 
-    The same row becomes the same letter, however often it has to be sent.
+    The same row becomes the same letter, however often it has to be sent, but for the pictures of
+    files by their paths.
     """
-    told = _code(mail) if mail.kind is MailKind.CODE else _news(mail)
+    told = facts(mail, pictures)
     if told is None:
         return None
     subject = _one_line(_render(mail.kind, "subject.txt", told))
@@ -92,7 +113,24 @@ def compose(mail: OutboxMail) -> EmailMessage | None:
     letter.set_content(_render(mail.kind, "body.txt", told), cte="quoted-printable")
     page = _render(mail.kind, "body.html", told)
     letter.add_alternative(page, subtype="html", cte="quoted-printable")
+    if mail.kind in delivery.TO_RECIPIENT:
+        _add_pictures(letter, told["contents"].pictures)
     return letter
+
+
+def facts(
+    mail: OutboxMail, pictures: Mapping[str, Thumbnail] = NO_PICTURES
+) -> dict[str, Any] | None:
+    """What the mail tells; None where it is no longer true or not wanted."""
+    return _code(mail) if mail.kind is MailKind.CODE else _news(mail, pictures)
+
+
+def _add_pictures(letter: EmailMessage, pictures: Sequence[Thumbnail]) -> None:
+    """Beside the page and in the letter itself: nothing of it is fetched from anywhere."""
+    (page,) = (part for part in letter.iter_parts() if part.get_content_subtype() == "html")
+    for one in pictures:
+        kind, _, subtype = PICTURE_TYPE.partition("/")
+        page.add_related(one.body, kind, subtype, cid=f"<{one.cid}>", disposition="inline")
 
 
 # -- what is told --------------------------------------------------------------------------------
@@ -108,7 +146,7 @@ def _code(mail: OutboxMail) -> dict[str, Any] | None:
     return {"code": senders.code_of(mail.about_id), "minutes": senders.CODE_MINUTES}
 
 
-def _news(mail: OutboxMail) -> dict[str, Any] | None:
+def _news(mail: OutboxMail, pictures: Mapping[str, Thumbnail]) -> dict[str, Any] | None:
     transfer, is_due = db.session.execute(
         select(Transfer, Transfer.expires_at <= db_now())
         .where(Transfer.id == mail.transfer_id)
@@ -117,10 +155,12 @@ def _news(mail: OutboxMail) -> dict[str, Any] | None:
     is_ready = transfer.state is State.READY and not is_due
     if transfer.state is State.DELETED or (mail.kind in _FOR_READY and not is_ready):
         return None
+    if mail.kind in delivery.TO_SENDER and suppression.reason_of(mail.email) in _NOT_EVEN_NEWS:
+        return None
     more = _MORE[mail.kind](mail, transfer)
     if more is None:
         return None
-    contents = _contents(transfer)
+    contents = _contents(transfer, pictures)
     return {
         "title": transfer.title,
         "name": _name(transfer, contents),
@@ -139,7 +179,7 @@ def _news(mail: OutboxMail) -> dict[str, Any] | None:
 
 def _to_recipient(mail: OutboxMail, transfer: Transfer) -> dict[str, Any] | None:
     one = db.session.get(Recipient, mail.recipient_id, populate_existing=True)
-    if one is None or one.revoked_at is not None or mail_links.has_opted_out(mail.email):
+    if one is None or one.revoked_at is not None or suppression.reason_of(mail.email):
         return None
     if mail.kind is MailKind.REMINDER and one.downloaded_at is not None:
         return None
@@ -215,22 +255,17 @@ def _gather(mail: OutboxMail, told_in: Any, condition: Any) -> list[Recipient]:
     return list(found)
 
 
-def _contents(transfer: Transfer) -> Contents:
-    of_it = File.transfer_id == transfer.id
+def _contents(transfer: Transfer, pictures: Mapping[str, Thumbnail]) -> Contents:
     rows = db.session.execute(
-        select(File.path, Upload.size)
+        # How many there are, and their bytes, are of all of them and not of the first ones.
+        select(File.path, Upload.size, func.count().over(), func.sum(Upload.size).over())
         .join(Upload, File.upload_id == Upload.id)
-        .where(of_it)
+        .where(File.transfer_id == transfer.id)
         .order_by(File.position)
         .limit(MOST_ROWS)
     ).all()
-    count, size = db.session.execute(
-        select(func.count(), func.coalesce(func.sum(Upload.size), 0))
-        .select_from(File)
-        .join(Upload, File.upload_id == Upload.id)
-        .where(of_it)
-    ).one()
-    return Contents([(path, size) for path, size in rows], count, int(size))
+    count, size = (rows[0][2], int(rows[0][3])) if rows else (0, 0)
+    return Contents([Row(path, one, pictures.get(path)) for path, one, _, _ in rows], count, size)
 
 
 def _left(transfer: Transfer) -> int | None:

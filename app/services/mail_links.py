@@ -7,18 +7,16 @@ import uuid
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Integer, cast, func, or_, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Integer, cast, func, update
 
 from app import lifecycle
-from app.addresses import hashes
 from app.clock import db_now
 from app.config import settings
 from app.db import db, transaction
 from app.errors import Gone, NotFound, WrongState
-from app.models import OptOut, State, Transfer
+from app.models import NoMail, State, Transfer
 from app.seals import Seal
-from app.services import audit
+from app.services import audit, suppression
 from app.services.transfers import of_id, refuse_blocked
 
 # A limit that is used up is raised by so many when its sender gives more time.
@@ -116,13 +114,10 @@ def opting_out(seal: str) -> str:
 def opt_out(email: str) -> None:
     """No mail to this address any more, whoever sends; repeatable."""
     with transaction():
-        db.session.execute(
-            insert(OptOut).values(email_hash=hashes(email)[0]).on_conflict_do_nothing()
-        )
+        suppression.suppress(email, NoMail.ASKED)
         audit.note("opt out")
 
 
 def has_opted_out(email: str) -> bool:
     """Whether this address wants no mail from here."""
-    found = select(OptOut.email_hash).where(or_(*(OptOut.email_hash == h for h in hashes(email))))
-    return db.session.scalar(found) is not None
+    return suppression.reason_of(email) is NoMail.ASKED

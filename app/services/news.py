@@ -3,16 +3,28 @@
 Set by set, in batches that may run at any time and twice: the outbox takes each mail once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import and_, cast, delete, exists, func, literal, null, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    and_,
+    cast,
+    delete,
+    exists,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+    update,
+)
 
 from app import jobs
 from app.clock import db_now
 from app.config import settings
-from app.db import db, transaction
+from app.db import db, release, transaction
 from app.models import (
     MailKind,
     MailState,
@@ -24,6 +36,7 @@ from app.models import (
 )
 from app.services import delivery
 from app.services.heartbeats import noted
+from app.services.upkeep import Tell, untold
 
 BATCH = 1000
 # What is kept of mails, and of the addresses of a transfer that was deleted.
@@ -31,14 +44,29 @@ FORGOTTEN_AFTER = timedelta(days=30)
 
 
 @noted
-def queue_news() -> int:
+def queue_news(tell: Tell = untold) -> int:
     """Job: queue reminders and warnings that are due, and forget what is old; how many mails."""
     count = 0
     if settings.sends_mail:
-        for news in (_unannounced, _unsent, _reminders, _nobody_downloaded, _expires_soon):
+        for news in _all_news():
             count += _in_batches(news)
-    _forget()
+            tell("queued", count)
+    forget()
     return count
+
+
+def count_due() -> int:
+    """How many mails queue_news() would queue. Changes nothing."""
+    if not settings.sends_mail:
+        return 0
+    counts = [select(func.count()).select_from(one().limit(None).subquery()) for one in _all_news()]
+    found = sum(db.session.scalar(one) or 0 for one in counts)
+    release()
+    return found
+
+
+def _all_news() -> Sequence[Callable[[], Any]]:
+    return (_unannounced, _unsent, _reminders, _nobody_downloaded, _expires_soon)
 
 
 def _in_batches(news: Callable[[], Any]) -> int:
@@ -47,7 +75,7 @@ def _in_batches(news: Callable[[], Any]) -> int:
         with transaction():
             put = delivery.put(news())
             if put:
-                jobs.SEND_MAIL.later()
+                delivery.remind()
         count += put
         if put < BATCH:
             break
@@ -164,15 +192,23 @@ def _is_new(kind: MailKind, about: Any, n: Any) -> Any:
     return ~exists().where(OutboxMail.about_id == about, OutboxMail.kind == kind, OutboxMail.n == n)
 
 
-def _forget() -> None:
-    """Addresses are nobody's business any more once what they were for is gone."""
-    old = db_now() - FORGOTTEN_AFTER
-    gone = select(Transfer.id).where(
+def is_to_unname() -> ColumnElement[bool]:
+    """The condition that a transfer was deleted long ago, and knows of people still."""
+    return and_(
         Transfer.state == State.DELETED,
-        Transfer.deleted_at < old,
+        Transfer.deleted_at < db_now() - FORGOTTEN_AFTER,
         Transfer.sender_email.is_not(None),
     )
+
+
+def forget(tell: Tell = untold) -> int:
+    """Addresses are nobody's business any more once what they were for is gone; of how many
+    transfers they were forgotten. Repeatable.
+    """
+    old = db_now() - FORGOTTEN_AFTER
+    gone = select(Transfer.id).where(is_to_unname())
     settled = and_(OutboxMail.state != MailState.WAITING, OutboxMail.created_at < old)
+    count = 0
     for statement in (
         delete(SenderCode).where(SenderCode.created_at < db_now() - timedelta(days=1)),
         delete(OutboxMail).where(OutboxMail.transfer_id.is_(None), settled),
@@ -183,4 +219,8 @@ def _forget() -> None:
         .values(sender_email=None, sender_confirmed_at=None),
     ):
         with transaction():
-            db.session.execute(statement.execution_options(synchronize_session=False))
+            done = db.session.execute(statement.execution_options(synchronize_session=False))
+        count = done.rowcount
+        tell("forgotten", count)
+    # Of the last one: the others are what hangs on it.
+    return count

@@ -9,9 +9,10 @@ import logging
 import time
 import uuid
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import case, func, select, update
+from sqlalchemy import ColumnElement, and_, case, false, func, select, update
 from sqlalchemy.orm import aliased
 
 from app import addresses, crash, jobs
@@ -20,10 +21,12 @@ from app.config import settings
 from app.db import db, discard, release, transaction
 from app.extensions import mailer
 from app.gateways.mailer import Fate, Line, Outcome
-from app.models import MailKind, MailState, OutboxMail, Recipient
-from app.services import claims, delivery, letters, mail_links, shares
+from app.models import MailKind, MailState, NoMail, OutboxMail, Recipient
+from app.services import claims, delivery, letters, shares, suppression
 from app.services.claims import BACKOFF_SECONDS, is_due
 from app.services.heartbeats import noted
+from app.services.thumbnails import Album
+from app.services.upkeep import Tell, untold
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +34,8 @@ log = logging.getLogger(__name__)
 BATCH = 50
 # After so long it is another job's turn.
 TURN_SECONDS = 100
+# What was published is expected to be heard within this time of being due.
+PUBLISHED_FOR = timedelta(hours=1)
 # A mail that was claimed so often without a word on what became of it.
 SUSPECT = 3
 # Whoever gets these has not asked for them.
@@ -38,35 +43,59 @@ _UNASKED = [*delivery.TO_RECIPIENT, MailKind.CODE]
 
 
 @noted
-def send_due() -> int:
+def send_due(tell: Tell = untold) -> int:
     """Job: hand over every mail that is due; how many were taken. Repeatable at any time.
 
-    After TURN_SECONDS it is somebody else's turn, and the rest is queued again.
+    After TURN_SECONDS it is somebody else's turn, and the rest is queued again. What goes by way of
+    a topic is left to services/sharing.py.
     """
     ends = time.monotonic() + TURN_SECONDS
     count = 0
-    while mailer.is_on and settings.sends_mail and (batch := _claim()):
-        release()
+    while mailer.is_on and settings.sends_mail and (batch := _claim_to_send(~goes_by_topic())):
         taken, is_done = _send(batch, ends)
         count += taken
+        tell("handed over", count)
         if not is_done:
             jobs.SEND_MAIL.later()
             break
     return count
 
 
+def send_these(mail_ids: Sequence[uuid.UUID]) -> int:
+    """Hand over those of these mails that are due and nobody is at; how many were taken."""
+    if not (mailer.is_on and mail_ids):
+        return 0
+    batch = _claim_to_send(OutboxMail.id.in_(mail_ids))
+    return _send(batch, time.monotonic() + TURN_SECONDS)[0]
+
+
+def goes_by_topic() -> ColumnElement[bool]:
+    """The condition that a mail is told to a topic, and sent by whoever hears of it there."""
+    return OutboxMail.kind == MailKind.FILES_FOR_YOU if settings.publishes_shares else false()
+
+
+def is_to_send() -> ColumnElement[bool]:
+    """The condition that send_due() would hand it over, were it not for anybody's share."""
+    return and_(is_due(OutboxMail), ~goes_by_topic())
+
+
 # -- claiming ------------------------------------------------------------------------------------
 
 
-def _claim() -> list[OutboxMail]:
+def _claim_to_send(which: ColumnElement[bool]) -> list[OutboxMail]:
     """The next mails, for this process alone until their claim has lapsed."""
+    claimed = claim(which, handed_at=db_now(), **claims.for_a_while(OutboxMail))
+    # Of one transfer together, and codes, for which somebody waits, before all others.
+    return sorted(claimed, key=lambda m: (m.kind is not MailKind.CODE, str(m.transfer_id), m.kind))
+
+
+def claim(which: ColumnElement[bool], **values: Any) -> Sequence[OutboxMail]:
+    """The next mails that are due and that `which` is true of; these values are written to them."""
     with transaction():
         # One at a time: what each address gets in an hour is counted before anything is taken.
         shares.hold()
-        chosen = _without_suspects(_next(min(BATCH, shares.left_to_hand_over())))
-        claimed = claims.take(OutboxMail, chosen, handed_at=db_now())
-    # Of one transfer together, and codes, for which somebody waits, before all others.
-    return sorted(claimed, key=lambda m: (m.kind is not MailKind.CODE, str(m.transfer_id), m.kind))
+        chosen = _without_suspects(_next(min(BATCH, shares.left_to_hand_over()), which))
+        return claims.write(OutboxMail, chosen, which, **values)
 
 
 def _without_suspects(chosen: Any) -> Sequence[uuid.UUID]:
@@ -81,7 +110,7 @@ def _without_suspects(chosen: Any) -> Sequence[uuid.UUID]:
     return [one for one, _, _ in rows if one not in suspects] or suspects[:1]
 
 
-def _next(limit: int) -> Any:
+def _next(limit: int, which: ColumnElement[bool]) -> Any:
     """What is due, the longest first, without what would be too much for somebody in one hour."""
     earlier = aliased(OutboxMail)
     had = (
@@ -104,7 +133,7 @@ def _next(limit: int) -> Any:
             case((OutboxMail.kind == MailKind.CODE, 0), else_=1).label("rank"),
             case((is_unasked, had + turn), else_=0).label("would_have_had"),
         )
-        .where(is_due(OutboxMail))
+        .where(is_due(OutboxMail), which)
         .subquery()
     )
     return (
@@ -120,36 +149,36 @@ def _next(limit: int) -> Any:
 
 def _send(batch: Sequence[OutboxMail], ends: float) -> tuple[int, bool]:
     """Hand over a batch; how many were taken, and whether there was time for all of it."""
-    taken = 0
+    taken, album = 0, Album()
     with mailer.line() as line:
         for at, mail in enumerate(batch):
             if jobs.stopping.is_set() or time.monotonic() > ends:
                 _give_back(batch[at:])
                 return taken, False
-            taken += _send_one(line, mail)
+            taken += _send_one(line, mail, album)
     return taken, True
 
 
-def _send_one(line: Line, mail: OutboxMail) -> bool:
+def _send_one(line: Line, mail: OutboxMail, album: Album) -> bool:
     if mail.attempt_count > len(BACKOFF_SECONDS) + 1:
-        _settle(mail, Outcome(Fate.LATER, "Every attempt ended before its end."))
+        settle(mail, Outcome(Fate.LATER, "Every attempt ended before its end."))
         return False
     try:
-        letter = letters.compose(mail)
+        letter = letters.compose(mail, album.of(mail))
         release()
     except Exception:
         # A mail that cannot be written must keep nobody else's.
         log.exception("a mail could not be written")
         discard()
-        _settle(mail, Outcome(Fate.LATER, "It could not be written."))
+        settle(mail, Outcome(Fate.LATER, "It could not be written."))
         return False
     if letter is None:
-        _drop(mail)
+        drop(mail)
         return False
     crash.point("mail.1")
     outcome = line.send(letter, addresses.on_the_wire(mail.email))
     crash.point("mail.2")
-    _settle(mail, outcome)
+    settle(mail, outcome)
     crash.point("mail.3")
     return outcome.fate is Fate.TAKEN
 
@@ -163,23 +192,31 @@ def _give_back(mails: Sequence[OutboxMail]) -> None:
 # -- settling ------------------------------------------------------------------------------------
 
 
-def _settle(mail: OutboxMail, outcome: Outcome) -> None:
+def settle(mail: OutboxMail, outcome: Outcome) -> None:
     """Record what became of it. That it was taken is true whoever says so, and however late."""
     is_over = mail.attempt_count > len(BACKOFF_SECONDS)
     with transaction():
         if outcome.fate is Fate.TAKEN:
-            _settle_taken(mail)
+            _settle_taken(mail, outcome)
         elif outcome.fate is Fate.REFUSED or is_over:
             _settle_failed(mail, outcome.reason)
         else:
             _settle_later(mail, outcome)
 
 
-def _settle_taken(mail: OutboxMail) -> None:
-    if _change(mail, state=MailState.SENT, sent_at=db_now(), words="", failure=None):
+def _settle_taken(mail: OutboxMail, outcome: Outcome) -> None:
+    named = {"server_id": outcome.server_id}
+    if _change(mail, state=MailState.SENT, sent_at=db_now(), words="", failure=None, **named):
         sent = func.coalesce(Recipient.sent_at, db_now())
         if mail.kind is MailKind.FILES_FOR_YOU:
-            _change_recipient(mail, sent_at=sent, failed_at=None, failure=None)
+            # Word that it has come back may be quicker than we are, and stays.
+            is_newer = Recipient.failed_at > mail.handed_at
+            _change_recipient(
+                mail,
+                sent_at=sent,
+                failed_at=case((is_newer, Recipient.failed_at)),
+                failure=case((is_newer, Recipient.failure)),
+            )
 
 
 def _settle_failed(mail: OutboxMail, reason: str) -> None:
@@ -197,18 +234,46 @@ def _settle_later(mail: OutboxMail, outcome: Outcome) -> None:
         "due_at": db_now() + claims.backoff(mail.attempt_count),
         "failure": outcome.reason,
     }
+    if mail.publish_after is not None:
+        # The event is still in the queue, and comes again by then.
+        values["publish_after"] = values["due_at"] + PUBLISHED_FOR
     if outcome.is_certain:
         # Nobody got anything, so it counts as nothing.
         values["handed_at"] = None
     _change(mail, OutboxMail.attempt_count == mail.attempt_count, **values)
 
 
-def _drop(mail: OutboxMail) -> None:
+def put_off(mail: OutboxMail, reason: str) -> None:
+    """It has not even left here, which is certain: that was one more attempt."""
+    with transaction():
+        counted = db.session.scalar(
+            update(OutboxMail)
+            .where(OutboxMail.id == mail.id, _is_waiting())
+            .values(attempt_count=OutboxMail.attempt_count + 1, publish_after=None)
+            .returning(OutboxMail)
+            .execution_options(synchronize_session=False, populate_existing=True)
+        )
+        if counted is not None:
+            settle(counted, Outcome(Fate.LATER, reason))
+
+
+def drop(mail: OutboxMail) -> None:
     """It is no longer true, or not wanted: whoever reads the rows sees that it was not sent."""
     with transaction():
-        _change(mail, state=MailState.DROPPED, words="", handed_at=None)
-        if mail.kind is MailKind.FILES_FOR_YOU and mail_links.has_opted_out(mail.email):
-            _change_recipient(mail, failed_at=db_now(), failure=letters.WANTS_NONE)
+        if not _change(mail, state=MailState.DROPPED, words="", handed_at=None):
+            return
+        why = suppression.reason_of(mail.email)
+        if mail.kind is MailKind.FILES_FOR_YOU and why is not None:
+            if why is NoMail.BOUNCED and mail.transfer_id is not None:
+                delivery.tell_sender(mail.transfer_id, MailKind.UNDELIVERABLE)
+            is_new = Recipient.failed_at.is_(None)
+            _change_recipient(
+                mail,
+                is_new,
+                failed_at=db_now(),
+                failure=suppression.WORDS[why],
+                failure_told_in=None,
+            )
 
 
 def _change(mail: OutboxMail, *conditions: Any, **values: Any) -> bool:
@@ -221,10 +286,10 @@ def _change(mail: OutboxMail, *conditions: Any, **values: Any) -> bool:
     return changed.rowcount == 1
 
 
-def _change_recipient(mail: OutboxMail, **values: Any) -> None:
+def _change_recipient(mail: OutboxMail, *conditions: Any, **values: Any) -> None:
     db.session.execute(
         update(Recipient)
-        .where(Recipient.id == mail.recipient_id)
+        .where(Recipient.id == mail.recipient_id, *conditions)
         .values(**values)
         .execution_options(synchronize_session=False)
     )

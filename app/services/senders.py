@@ -16,9 +16,9 @@ from app.clock import db_now
 from app.config import settings
 from app.db import db, transaction
 from app.errors import Invalid
-from app.models import MailKind, OutboxMail, SenderCode
+from app.models import MailKind, NoMail, OutboxMail, SenderCode
 from app.seals import Seal
-from app.services import audit, shares
+from app.services import audit, shares, suppression
 
 CODE_MINUTES = 15
 MOST_TRIES = 5
@@ -66,6 +66,8 @@ def confirm(given: str, figures: str) -> str:
         db.session.execute(
             update(SenderCode).where(SenderCode.id.in_(right)).values(used_at=db_now())
         )
+        # Whoever has read the code has a mailbox, whatever its server said once.
+        suppression.lift(email, NoMail.BOUNCED)
         audit.note("confirm address")
     until = clock.now() + timedelta(days=REMEMBERED_DAYS)
     return _seal.of(f"{int(until.timestamp())}:{email}")

@@ -1,5 +1,6 @@
 """Every mail as a mail program shows it: light, dark, wide, on a phone; it asks nobody for anything."""
 
+import base64
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -10,11 +11,12 @@ from playwright.sync_api import Browser
 
 from app import clock
 from app.models import Harm
-from app.services import abuse, delivery, news, transfers
+from app.services import abuse, delivery, news, previewing, transfers
 from tests.browser.steps import AXE, SCREENSHOTS, SIZES
 from tests.factories import Sender
 from tests.lab.mailserver import Caught, MailServer
 from tests.mail import ADA, addressed, pass_time, send_mail
+from tests.pictures import drawn, encoded
 from tests.services.test_delivery import download, slug_of
 from tests.services.test_news import sent_days_ago
 
@@ -44,7 +46,10 @@ def caught(
     with app.app_context():
         abuse.report(sent.slug, Harm.PHISHING, "It asks for my bank's password.", "eve@example.org")
     send_mail(app)
-    quiet = addressed(sender.ready({"one.pdf": b"x" * 999}), BO)
+    photos = {f"Lake/IMG_{n}.jpg": encoded(drawn(seed=n), "JPEG") for n in range(3)}
+    quiet = addressed(sender.ready(photos | {"one.pdf": b"x" * 999}), BO)
+    with app.app_context():
+        previewing.make(str(quiet.id))
     with app.app_context():
         delivery.pass_on_question(transfers.of_id(sent.id), "Could I have another day, please?")
     for one, days, hours in ((sent, 5, 20), (quiet, 5, 100)):
@@ -62,6 +67,7 @@ def caught(
     send_mail(app)
     heads = {
         "files_for_you": (BO, f"{ADA} sends you “Rushes"),
+        "pictures": (BO, f"{ADA} sends you 4 files"),
         "reminder": (BO, "Expires soon"),
         "sent": (ADA, "Sent: “Rushes"),
         "downloaded": (ADA, "2 people have downloaded"),
@@ -78,7 +84,20 @@ def caught(
     return found | {"code": mail.to("eve@example.org")[0]}
 
 
+def shown(one: Caught) -> str:
+    """Its page, with the pictures that it holds where a mail program puts them."""
+    page = one.body("html")
+    for part in one.message.walk():
+        if part.get_content_maintype() == "image":
+            there = f"cid:{part['Content-ID'].strip('<>')}"
+            assert there in page
+            body = base64.b64encode(part.get_content()).decode()
+            page = page.replace(there, f"data:{part.get_content_type()};base64,{body}")
+    return page
+
+
 def test_every_mail(chromium: Browser, caught: dict[str, Caught]) -> None:
+    assert "data:image/webp" in shown(caught["pictures"])
     assert "for notes.<br><br>Ada" in caught["files_for_you"].body("html")
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     asked: list[str] = []
@@ -89,7 +108,7 @@ def test_every_mail(chromium: Browser, caught: dict[str, Caught]) -> None:
             page = context.new_page()
             page.on("request", lambda request: asked.append(request.url))
             for name, one in caught.items():
-                page.set_content(one.body("html"))
+                page.set_content(shown(one))
                 page.screenshot(
                     path=SCREENSHOTS / f"mail-{name}-{width}-{scheme}.png", full_page=True
                 )

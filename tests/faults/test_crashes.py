@@ -248,6 +248,7 @@ def test_every_step_is_covered() -> None:
     known = (
         "process", "archive", "unlock", "begin", "delete", "remove", "revive", "sweep", "forget",
         "drop", "mail", "webhook", "stage", "preview",  # the last by tests/services/test_previewing.py
+        "publish", "listen",  # by tests/faults/test_sharing.py
     )  # fmt: skip
     assert {step.split(".")[0] for step in STEPS} == set(known)
     for name in known:

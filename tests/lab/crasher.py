@@ -53,7 +53,9 @@ def _verbs() -> dict[str, Callable[..., Any]]:
     from app.services import (
         archives,
         checking,
+        listening,
         outbox,
+        sharing,
         staging,
         tombstones,
         transfers,
@@ -98,6 +100,8 @@ def _verbs() -> dict[str, Callable[..., Any]]:
         "upgrade": lambda to: flask_migrate.upgrade("migrations", revision=to),
         "downgrade": lambda to: flask_migrate.downgrade("migrations", revision=to),
         "send_webhooks": webhook_outbox.send_webhooks,
+        "publish_shares": sharing.publish_due,
+        "take_messages": listening.take_messages,
     }
 
 

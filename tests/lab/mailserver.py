@@ -52,6 +52,7 @@ class MailServer:
         self.delay_seconds = 0.0
         self.was_tls = False
         self.attempts: Counter[str] = Counter()
+        self._asked = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -65,6 +66,10 @@ class MailServer:
     def to(self, address: str) -> list[Caught]:
         """What has come for one address."""
         return [one for one in self.caught if one.to == address]
+
+    def wait_for_attempt(self, seconds: float) -> None:
+        """Until somebody wants to hand over a mail."""
+        assert self._asked.wait(seconds)
 
     def __enter__(self) -> "MailServer":
         return self
@@ -86,6 +91,7 @@ class MailServer:
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: Any
     ) -> str:
         self.attempts[address] += 1
+        self._asked.set()
         self.was_tls = session.ssl is not None
         if self.delay_seconds:
             await asyncio.sleep(self.delay_seconds)

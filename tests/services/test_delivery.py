@@ -293,8 +293,8 @@ def test_a_download_while_the_last_one_is_being_told_is_told_in_the_next(
     pass_time(app, minutes=6)
     compose = letters.compose
 
-    def downloads_meanwhile(row: OutboxMail) -> Any:
-        letter = compose(row)
+    def downloads_meanwhile(row: OutboxMail, *more: Any) -> Any:
+        letter = compose(row, *more)
         monkeypatch.setattr(letters, "compose", compose)
         download(app, sent, slug_of(app, sent, CY))
         return letter

@@ -1,5 +1,6 @@
 """What time makes news: reminders and warnings, each once, in sets; and what is forgotten."""
 
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 
@@ -191,3 +192,28 @@ def test_a_question_reaches_a_sender_whose_transfer_has_expired(
     assert "Me too" not in told
     pass_time(app, minutes=1)
     assert send_mail(app) == 0
+
+
+def test_a_sweep_by_hand_tells_and_does_it(app: Flask, sender: Sender, mail: MailServer) -> None:
+    """Two mails wait, one reminder is due, and one transfer's people are to be forgotten."""
+    sent = addressed(sender.ready(), BO, notifications=[])
+    send_mail(app)
+    sent_days_ago(app, sent, 5, 20)
+    addressed(sender.ready(), CY)
+    gone = addressed(sender.ready(), CY, notifications=[])
+    gone.call("DELETE")
+    gone.set(deleted_at=clock.now() - timedelta(days=31))
+
+    def figures(*words: str) -> list[str]:
+        done = app.test_cli_runner().invoke(args=["sweep", *words])
+        assert done.exit_code == 0, done.output
+        abouts = ("reminders", "mails to hand", "mails to tell", "deleted transfers whose")
+        lines = [line for line in done.output.splitlines() if line.startswith(abouts)]
+        return [line.split()[-1] for line in lines]
+
+    # The two that wait, the reminder, and one for the deleted one, which is forgotten with it.
+    assert figures("--dry-run") == ["1", "1", "4", "0"]
+    assert len(mail.caught) == 1
+    assert figures() == ["1", "1", "3", "0"]
+    assert Counter(one.to for one in mail.caught) == {BO: 2, CY: 1, ADA: 1}
+    assert figures("--dry-run") == ["0", "0", "0", "0"]

@@ -173,10 +173,10 @@ def test_a_mail_that_cannot_be_written_keeps_no_other(
 ) -> None:
     compose = letters.compose
 
-    def fail_for_one(row: OutboxMail) -> Any:
+    def fail_for_one(row: OutboxMail, *more: Any) -> Any:
         if row.email == PEOPLE[0]:
             raise ZeroDivisionError
-        return compose(row)
+        return compose(row, *more)
 
     monkeypatch.setattr(letters, "compose", fail_for_one)
     sent = addressed(sender.ready(), *PEOPLE)

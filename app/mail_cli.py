@@ -1,0 +1,39 @@
+"""`flask mail ...`: what an operator says of mail that came back to the mailbox of MAIL_FROM."""
+
+import click
+from flask import Flask
+from flask.cli import AppGroup
+
+from app.errors import Invalid
+from app.services import bounces, senders
+
+mail_commands = AppGroup("mail", help="Mail that came back.")
+
+
+def init_app(app: Flask) -> None:
+    """Add the commands."""
+    app.cli.add_command(mail_commands)
+
+
+@mail_commands.command("bounced")
+@click.argument("address")
+@click.option("--reason", default="", help="What the other server said; senders read it.")
+def note_bounce(address: str, reason: str) -> None:
+    """Mail to ADDRESS came back for good: it gets no more, and its senders are told. Repeatable."""
+    count = bounces.came_back(_checked(address), reason)
+    click.echo(f"It gets no mail any more; {count} recipients were marked.")
+
+
+@mail_commands.command("allow")
+@click.argument("address")
+def allow_mail(address: str) -> None:
+    """Mail goes to ADDRESS again, unless its owner has opted out. Repeatable."""
+    lifted = bounces.allow(_checked(address))
+    click.echo("It gets mail again." if lifted else "Nothing but its owner kept mail from it.")
+
+
+def _checked(address: str) -> str:
+    try:
+        return senders.checked(address, "address")
+    except Invalid as error:
+        raise click.ClickException(f"{address} is no e-mail address.") from error

@@ -1,0 +1,52 @@
+"""Addresses that get no mail from here: their owners want none, it came back, or they complained.
+
+Kept as keyed hashes, so nobody can read from the rows who they are.
+"""
+
+from sqlalchemy import ColumnElement, delete, or_, select
+from sqlalchemy.dialects.postgresql import insert
+
+from app.addresses import hashes
+from app.db import db
+from app.models import NoMail, OptOut
+
+# What a sender reads of each. Who reports our mail as spam is not told on.
+WORDS = {
+    NoMail.ASKED: "This person wants no mail from here.",
+    NoMail.BOUNCED: "Mail to this address has come back.",
+    NoMail.COMPLAINED: "This person wants no mail from here.",
+}
+
+
+def suppress(email: str, reason: NoMail) -> None:
+    """No mail to this address any more. Call in transaction(); repeatable.
+
+    What a person has said stays, whatever their mail server says later.
+    """
+    added = insert(OptOut).values(email_hash=hashes(email)[0], reason=reason)
+    db.session.execute(
+        added.on_conflict_do_nothing()
+        if reason is NoMail.BOUNCED
+        else added.on_conflict_do_update(
+            index_elements=["email_hash"],
+            set_={"reason": reason},
+            where=OptOut.reason != NoMail.ASKED,
+        )
+    )
+
+
+def reason_of(email: str) -> NoMail | None:
+    """Why this address gets no mail; None if it gets what there is."""
+    # An own wish first, where former keys have left more than one row.
+    found = select(OptOut.reason).where(_is_of(email)).order_by(OptOut.reason).limit(1)
+    return db.session.scalar(found)
+
+
+def lift(email: str, *reasons: NoMail) -> bool:
+    """Mail goes there again, if it was for one of these that it did not. Call in transaction()."""
+    lifted = delete(OptOut).where(_is_of(email), OptOut.reason.in_(reasons))
+    return db.session.execute(lifted.execution_options(synchronize_session=False)).rowcount > 0
+
+
+def _is_of(email: str) -> ColumnElement[bool]:
+    return or_(*(OptOut.email_hash == one for one in hashes(email)))

@@ -1,0 +1,42 @@
+"""mail events: what was published, what a server calls a mail, why an address gets none
+
+Numbered, never edited after it has landed. Only expands: old and new code run on it alike.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0014"
+down_revision = "0013"
+branch_labels = None
+depends_on = None
+
+REASON = sa.Enum("asked", "bounced", "complained", name="no_mail")
+
+
+def upgrade():
+    op.add_column(
+        "outbox_mails", sa.Column("publish_after", sa.DateTime(timezone=True), nullable=True)
+    )
+    op.add_column("outbox_mails", sa.Column("server_id", sa.Text(), nullable=True))
+    op.create_index(
+        "ix_outbox_mails_server_id",
+        "outbox_mails",
+        ["server_id"],
+        postgresql_where=sa.text("server_id IS NOT NULL"),
+    )
+    REASON.create(op.get_bind())
+    op.add_column(
+        "opt_outs", sa.Column("reason", REASON, server_default="asked", nullable=False)
+    )
+
+
+def downgrade():
+    # Code from before takes every row for somebody's own wish: an address that only bounced would
+    # get nothing for good, so those rows go.
+    op.execute("DELETE FROM opt_outs WHERE reason = 'bounced'")
+    op.drop_column("opt_outs", "reason")
+    REASON.drop(op.get_bind())
+    op.drop_index("ix_outbox_mails_server_id", table_name="outbox_mails")
+    op.drop_column("outbox_mails", "server_id")
+    op.drop_column("outbox_mails", "publish_after")

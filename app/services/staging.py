@@ -40,19 +40,14 @@ IN_PARTS = "name the file in POST /transfers and send it in parts, by POST /tran
 
 
 def awaits_file(transfer: Transfer) -> bool:
-    """Whether the transfer is in INIT, was made without files, and still has none."""
-    if transfer.state is not State.INIT:
-        return False
-    is_one = select(Staging.transfer_id).where(Staging.transfer_id == transfer.id)
-    return db.session.scalar(is_one) is not None and not _has_files(transfer.id)
+    """Whether the transfer was made without files, and its one file has not come yet."""
+    return transfer.state is State.INIT and is_by_one_put(transfer)
 
 
 def is_by_one_put(transfer: Transfer) -> bool:
-    """Whether its file comes, or came, by one PUT."""
-    staging = db.session.get(Staging, transfer.id, populate_existing=True)
-    if staging is None:
-        return False
-    return transfer.state is not State.INIT or not _has_files(transfer.id)
+    """Whether its one file comes, or came, by one PUT; not once others were added in parts."""
+    found = select(Staging.transfer_id).where(Staging.transfer_id == transfer.id)
+    return db.session.scalar(found) is not None
 
 
 def upload_url(

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, CompoundSelect, Select, func, or_, select, update
+from sqlalchemy import delete as delete_rows
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import joinedload
 
@@ -115,7 +116,7 @@ def create(
     if caller and idempotency_key:
         # What somebody else has made by the same words is not theirs.
         idempotency_key = f"{caller.workspace_id}:{caller.user_identifier}:{idempotency_key}"
-    said = _password_said(password, idempotency_key)
+    said = (*_password_said(password, idempotency_key), *(["by one PUT"] if by_one_put else []))
     request_hash = _fingerprint(specs, title, message, expires_at, max_downloads, *said)
     if idempotency_key and (before := _created_before(idempotency_key, request_hash)):
         return before
@@ -234,10 +235,24 @@ def add_files(
         already = files_of(transfer.id)
         _check_files(specs, already)
         first = max((file.position for file in already), default=-1) + 1
+        _end_staging(transfer.id)
         audit.note("add files", transfer.id)
         files = _add(transfer, specs, agreed, first)
         repeats.note(once, [file.id for file in files])
         return files
+
+
+def _end_staging(transfer_id: uuid.UUID) -> None:
+    """Its files come in parts after all: what came by one PUT goes. Call in transaction()."""
+    ended = db.session.execute(
+        delete_rows(Staging)
+        .where(Staging.transfer_id == transfer_id)
+        .returning(Staging.upload_id, Staging.copy_id)
+        .execution_options(synchronize_session=False)
+    ).first()
+    if ended is not None and any(ended):
+        uploads.abandon([one for one in ended if one is not None])
+        jobs.REMOVE_BYTES.later()
 
 
 def _agree_on_checksums(specs: Sequence[FileSpec]) -> Checksum | None:

@@ -213,6 +213,13 @@ def test_where_no_mail_goes_out_nothing_else_is_looked_at(machine: Machine) -> N
     assert "Retry-After" not in answer.headers
 
 
+@pytest.mark.parametrize("stage", ["over", "expired"])
+def test_past_its_date_it_has_expired_whether_or_not_it_was_swept(
+    machine: Machine, stage: str
+) -> None:
+    assert machine.native("GET", f"/{of(machine, stage)}").json["status"] == "EXPIRED"
+
+
 # -- PATCH ---------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter
 
 from app import browsers, cli, config, doors, logs, models, patience, problems
-from app.api import downloads, senders, status, transfers, wetransfer
+from app.api import assets, downloads, senders, status, transfers, wetransfer
 from app.db import db, end_session
 from app.extensions import csrf, mailer, migrate, queue, storage
 from app.pages import (
@@ -72,10 +72,14 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     app.register_blueprint(manage.bp)
     app.register_blueprint(board.bp)
     app.register_blueprint(wetransfer.bp)
+    app.register_blueprint(assets.bp)
+    app.register_blueprint(assets.form_bp)
     # The API takes no cookies, only its own keys, so there is nothing for another site to abuse.
     csrf.exempt(transfers.bp)
     csrf.exempt(senders.bp)
     csrf.exempt(wetransfer.bp)
+    csrf.exempt(assets.bp)
+    csrf.exempt(assets.form_bp)
 
     problems.init_app(app)
     doors.init_app(app)

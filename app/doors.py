@@ -36,7 +36,7 @@ DRAIN_SECONDS = 1.0
 # Probes ask by address and without TLS, from inside.
 _PROBES = {"/health", "/ready"}
 # What is asked here comes with a key.
-_API = ("/transfers", "/senders", "/v2")
+_API = ("/transfers", "/senders", "/v2", "/s3/", "/api/")
 
 
 def _address() -> str:

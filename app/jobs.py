@@ -62,6 +62,9 @@ ABORT_UNKNOWN = Job("app.services.upkeep.abort_unknown_uploads", queue="removal"
 # Reads the listing of the whole bucket, which may take minutes.
 REMOVE_ORPHANS = Job("app.services.upkeep.remove_orphans", queue="removal", timeout_seconds=3600)
 SEND_MAIL = Job("app.services.outbox.send_due", queue="mail", timeout_seconds=300)
+MAKE_THUMBNAIL = Job("app.services.thumbnails.make", queue="previews")
+CONFIRM_POSTED = Job("app.services.asset_upkeep.confirm_posted", queue="removal")
+ABANDON_ASSETS = Job("app.services.asset_upkeep.abandon_stale", queue="sweep")
 QUEUE_NEWS = Job("app.services.news.queue_news", queue="sweep")
 
 # Works in turns of a minute, but reads a file without a CRC32 to its end.
@@ -81,10 +84,12 @@ SCHEDULE: list[tuple[int, Job]] = [
     (5, REQUEUE_STUCK),
     (30, EXPIRE_DUE),
     (30, SEND_MAIL),
+    (30, CONFIRM_POSTED),
     (60, REMOVE_BYTES),
     (300, QUEUE_NEWS),
     (300, DELETE_EXPIRED),
     (300, DELETE_ABANDONED),
+    (300, ABANDON_ASSETS),
     (300, FORGET_DELETED),
     (3600, DROP_TOMBSTONES),
     (3600, ABORT_UNKNOWN),

@@ -7,8 +7,8 @@ from sqlalchemy import ColumnElement, and_, func, or_, select
 
 from app import lifecycle
 from app.db import db, release
-from app.models import Transfer, Upload, UploadState
-from app.services import previews, tombstones, upkeep
+from app.models import AssetVersion, Transfer, Upload, UploadState
+from app.services import asset_upkeep, previews, tombstones, upkeep
 from app.services.transfers import uploads_of
 from app.services.upkeep import Tell
 
@@ -44,6 +44,13 @@ def _to_delete(tell: Tell) -> Figure:
 
 def _abandoned(tell: Tell) -> Figure:
     return Figure(_count(upkeep.is_abandoned()))
+
+
+def _stale(tell: Tell) -> Figure:
+    stale = select(func.count()).select_from(AssetVersion).where(asset_upkeep.is_stale())
+    count = db.session.scalar(stale)
+    release()
+    return Figure(count or 0)
 
 
 def _to_forget(tell: Tell) -> Figure:
@@ -104,6 +111,9 @@ SWEEPS = (
     Sweep("transfers past their date to expire", upkeep.expire_due, _to_expire),
     Sweep("expired transfers past their grace to delete", upkeep.delete_expired, _to_delete),
     Sweep("abandoned transfers to delete", upkeep.delete_abandoned, _abandoned),
+    Sweep(
+        "uploads of assets that nobody goes on with to give up", asset_upkeep.abandon_stale, _stale
+    ),
     Sweep("uploads whose bytes are to be removed", upkeep.remove_bytes, _to_remove),
     Sweep("deleted transfers to forget", tombstones.forget_deleted, _to_forget),
     Sweep("tombstones to drop", tombstones.drop_tombstones, _to_drop),

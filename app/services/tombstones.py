@@ -16,6 +16,7 @@ from app.db import db
 from app.models import (
     AbuseReport,
     Archive,
+    AssetVersion,
     Download,
     File,
     Preview,
@@ -86,6 +87,9 @@ def _is_nobodys() -> ColumnElement[bool]:
         ~select(Archive.transfer_id).where(Archive.upload_id == Upload.id).exists(),
         ~select(Preview.file_id)
         .where(or_(Preview.thumbnail_id == Upload.id, Preview.picture_id == Upload.id))
+        .exists(),
+        ~select(AssetVersion.id)
+        .where(or_(AssetVersion.upload_id == Upload.id, AssetVersion.thumbnail_id == Upload.id))
         .exists(),
     )
 

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, seed, settings
 from schemathesis import GenerationMode
 
 from tests.factories import Machine, Sender, Sent
+from tests.keeper import Keeper
 
 # One transaction for thousands of requests would end with the first query that is late.
 pytestmark = pytest.mark.real_commits
@@ -68,7 +69,11 @@ def test_every_answer_is_as_described(
     Or, below /v2, for a program's own things with its key.
     """
     needed = case.operation.definition.raw.get("security")
-    if not needed or not case.meta.generation.mode.is_positive:
+    is_positive = case.meta.generation.mode.is_positive
+    if is_positive and case.operation.path.startswith(("/s3/", "/api/assets")):
+        _ask_of_assets(Keeper(machine.client), case)
+        return
+    if not needed or not is_positive:
         case.call_and_validate()
         return
     if "api_key" in needed[0]:
@@ -102,6 +107,29 @@ def _ask_as(machine: Machine, case: schemathesis.Case) -> None:
         for name in case.path_parameters:
             case.path_parameters[name] = right[name]
         case.call_and_validate()
+
+
+def _ask_of_assets(keeper: Keeper, case: schemathesis.Case) -> None:
+    """With a key, or below a session's address, for an upload and for an asset that are there."""
+    kept, started = keeper.keep(), keeper.start()
+    session = keeper.call("POST", "/s3/sessions").json["url"].rpartition("/")[2]
+    right = {
+        "workspaceId": keeper.workspace,
+        "session": session,
+        "upload_id": started["uploadId"],
+        "uploadId": started["uploadId"],
+        "UploadId": started["uploadId"],
+        "asset_id": kept["assetId"],
+        "key": started["key"],
+    }
+    is_of_upload = "uploadId" in str(case.body) or "UploadId" in (case.query or {})
+    right["assetId"] = (started if is_of_upload else kept)["assetId"]
+    for place in (case.path_parameters, case.query, case.body):
+        if isinstance(place, dict):
+            place.update({name: value for name, value in right.items() if name in place})
+    if "session" not in (case.path_parameters or {}):
+        case.headers["x-api-key"] = keeper.key
+    case.call_and_validate()
 
 
 def _processing(sender: Sender) -> Sent:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, Route, expect
+from playwright.sync_api import Browser, Page, Response, Route, expect
 
 from app.config import MIB
 from tests.factories import http
@@ -182,7 +182,7 @@ def test_the_documents_page_sends_and_it_arrives(
 
 
 def driven(page: Page) -> Page:
-    page.wait_for_function("window.uppy && window.add")
+    page.wait_for_function("!!window.add")
     return page
 
 
@@ -222,10 +222,10 @@ def is_list(line: str) -> bool:
 def test_given_up_nothing_of_it_stays(site: Site, visit: Callable[[str], Page]) -> None:
     page = driven(visit(DRIVEN))
 
-    def is_abort(one: Request) -> bool:
-        return one.method == "DELETE" and "/s3/multipart/" in one.url
+    def is_abort(one: Response) -> bool:
+        return one.request.method == "DELETE" and "/s3/multipart/" in one.url
 
-    with page.expect_request_finished(is_abort) as given_up:
+    with page.expect_response(is_abort) as given_up:
         page.evaluate(
             """() => {
               uppy.once("s3-multipart:part-uploaded", () => uppy.cancelAll());
@@ -233,7 +233,7 @@ def test_given_up_nothing_of_it_stays(site: Site, visit: Callable[[str], Page]) 
               uppy.upload();
             }"""
         )
-    assert given_up.value.response().status == 200
+    assert given_up.value.status == 200
     at = given_up.value.url
     assert http.request("GET", at).json()["code"] == "INVALID_UPLOAD_ID"
     assert site.ask("/s3/assets", q="given").json()["items"] == []

@@ -12,6 +12,7 @@ from werkzeug.routing import BaseConverter
 
 from app import browsers, cli, config, doors, logs, models, patience, problems
 from app.api import (
+    assets,
     downloads,
     files,
     programs,
@@ -89,6 +90,8 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     app.register_blueprint(webhooks.bp)
     app.register_blueprint(webhook_pages.bp)
     app.register_blueprint(files.bp)
+    app.register_blueprint(assets.bp)
+    app.register_blueprint(assets.form_bp)
     # The API takes no cookies, only its own keys, so there is nothing for another site to abuse.
     csrf.exempt(transfers.bp)
     csrf.exempt(programs.bp)
@@ -96,6 +99,8 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     csrf.exempt(wetransfer.bp)
     csrf.exempt(webhooks.bp)
     csrf.exempt(files.bp)
+    csrf.exempt(assets.bp)
+    csrf.exempt(assets.form_bp)
 
     problems.init_app(app)
     doors.init_app(app)

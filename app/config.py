@@ -322,6 +322,9 @@ class Settings:
     max_calls_per_key_and_day: int = setting(
         _whole(1, 1_000_000_000), "most requests of one API key in a day", 500_000
     )
+    max_asset_form_size: int = setting(
+        _whole(0, 16 * MIB), "largest file that POST /api/assets/upload takes; 0: none", 0
+    )
     jwt_secret: str = setting(
         lambda v: _secret(v) if v else "",
         "signs the tokens of POST /v2/authorize; empty: derived from SECRET_KEY",

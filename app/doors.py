@@ -36,7 +36,9 @@ DRAIN_SECONDS = 1.0
 # Probes ask by address and without TLS, from inside.
 _PROBES = {"/health", "/ready"}
 # What is asked here comes with a key.
-_API = ("/transfers", "/trigger-delete", "/senders", "/webhooks", "/v2", "/files")
+_API = (
+    "/transfers", "/trigger-delete", "/senders", "/webhooks", "/v2", "/files", "/s3/", "/api/",
+)  # fmt: skip
 
 
 def _address() -> str:

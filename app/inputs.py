@@ -74,6 +74,20 @@ class Inputs:
             return self._complain(name, f"must be at most {longest} characters", default)
         return value
 
+    def needed(self, name: str) -> bool:
+        """Whether the field was sent and says anything; a complaint if not."""
+        if self._take(name) not in (None, ""):
+            return True
+        return self._complain(name, "is required", False)
+
+    def needed_text(self, name: str, *, longest: int) -> str:
+        """As `text`, and it must not be empty."""
+        return self.text(name, longest=longest) if self.needed(name) else ""
+
+    def complain(self, name: str, reason: str) -> None:
+        """Note what whoever reads has found wrong itself."""
+        self._complain(name, reason, None)
+
     def whole(self, name: str, *, least: int, most: int, default: int | None = None) -> int:
         """A whole number from `least` to `most`; required when there is no default."""
         value = self._take(name)

@@ -70,6 +70,9 @@ SEND_WEBHOOKS = Job(
 DROP_WEBHOOK_LOG = Job("app.services.webhook_outbox.drop_webhook_log", queue="sweep")
 # Tells a topic of mails that go by way of it; nothing without one.
 PUBLISH_SHARES = Job("app.services.sharing.publish_due", queue="mail", timeout_seconds=300)
+MAKE_THUMBNAIL = Job("app.services.thumbnails.make", queue="previews")
+CONFIRM_POSTED = Job("app.services.asset_upkeep.confirm_posted", queue="removal")
+ABANDON_ASSETS = Job("app.services.asset_upkeep.abandon_stale", queue="sweep")
 QUEUE_NEWS = Job("app.services.news.queue_news", queue="sweep")
 
 # Works in turns of a minute, but reads a file without a CRC32 to its end.
@@ -91,11 +94,13 @@ SCHEDULE: list[tuple[int, Job]] = [
     (30, SEND_MAIL),
     (15, SEND_WEBHOOKS),
     (30, PUBLISH_SHARES),
+    (30, CONFIRM_POSTED),
     (60, REMOVE_BYTES),
     (300, QUEUE_NEWS),
     (300, DELETE_EXPIRED),
     (300, DELETE_ABANDONED),
     (300, DELETE_UNCONFIRMED),
+    (300, ABANDON_ASSETS),
     (300, FORGET_DELETED),
     (3600, DROP_TOMBSTONES),
     (3600, DROP_WEBHOOK_LOG),

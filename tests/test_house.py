@@ -30,6 +30,7 @@ IDLE = text(
 ALL_JOBS = [job for job in vars(jobs).values() if isinstance(job, jobs.Job)]
 GUARDS = {
     "anyone",
+    "uploader",
     *(f"{kind}:{scope}" for kind in ("anyone-or-key", "owner", "key", "member") for scope in Scope),
 }
 DESCRIPTION = yaml.safe_load(Path("app/api/openapi.yaml").read_text())

@@ -495,6 +495,42 @@ def test_0014_keeps_opt_outs_and_going_back_forgets_only_what_bounced(old: Old) 
     old.migrate("upgrade")
 
 
+def test_0017_sorts_keys_by_bytes_and_leaves_no_object_behind(old: Old) -> None:
+    old.migrate("upgrade", "0011")
+    add = (
+        "INSERT INTO uploads (id, key, token, method, size, part_size, state, etag)"
+        " VALUES (gen_random_uuid(), :key, 't', 'single', 1, 1, 'COMPLETE', 'e') RETURNING id"
+    )
+    keys = ["p/b-1", "p/B.1", "p/b/2", "p/b.3"]
+    for key in keys[:2]:
+        old.run(add, key=key)
+    old.migrate("upgrade", "0017")
+    ids = [old.run(add, key=key)[0][0] for key in keys[2:]]
+    assert [row[0] for row in old.run(UPLOADS)] == sorted(keys)
+    workspace, asset = uuid.uuid4(), uuid.uuid4()
+    old.run("INSERT INTO workspaces (id, name) VALUES (:id, 'Acme')", id=workspace)
+    old.run(
+        "INSERT INTO assets (id, workspace_id, name, content_type, last_number, search)"
+        " VALUES (:id, :workspace, 'a', 'a/b', 1, array_to_tsvector('{a}'))",
+        id=asset,
+        workspace=workspace,
+    )
+    version = (
+        "INSERT INTO asset_versions (id, asset_id, number, upload_id, name, content_type)"
+        " VALUES (gen_random_uuid(), :asset, :number, :upload, 'a', 'a/b')"
+    )
+    old.run(version, asset=asset, number=1, upload=ids[0])
+    for number, upload in ((0, ids[1]), (1, ids[1]), (2, ids[0]), (2, asset)):
+        with pytest.raises(IntegrityError):
+            old.run(version, asset=asset, number=number, upload=upload)
+    with pytest.raises(IntegrityError):
+        old.run("UPDATE assets SET shown_number = 2")
+    old.migrate("downgrade", "0011")
+    states = "SELECT key, state::text FROM uploads WHERE state = 'ABORTED'"
+    assert old.run(states) == [("p/b/2", "ABORTED")]
+    old.migrate("upgrade", "0017")
+
+
 def _new_code(old: Old) -> None:
     """A checksum is four bytes, of an upload that has them planned and is complete."""
     change = "UPDATE uploads SET checksum_algorithm = 'CRC32', crc32 = :crc32 WHERE key = :key"

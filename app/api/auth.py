@@ -11,7 +11,7 @@ from flask import request
 from app.doors import count_call
 from app.errors import AppError, Gone, Unauthorized
 from app.models import Scope, Transfer
-from app.services import accounts, audit, transfers
+from app.services import accounts, audit, transfers, upload_sessions
 from app.services.accounts import Caller
 
 Route = Callable[..., Any]
@@ -127,6 +127,30 @@ def member(scope: Scope) -> Callable[[Route], Route]:
         return guarded
 
     return guard
+
+
+def uploader(route: Route) -> Route:
+    """The route needs an API key that may write, or a session in its path; it is given the Caller.
+
+    A session may do nothing else than what wears this.
+    """
+
+    @wraps(route)
+    def guarded(session: str | None = None, **rest: Any) -> Any:
+        if session is not None:
+            return route(_in_session(session), **rest)
+        return route(_caller(_key(), Scope.WRITE), **rest)
+
+    guarded.guard = "uploader"  # type: ignore[attr-defined]
+    return guarded
+
+
+def _in_session(word: str) -> Caller:
+    found = upload_sessions.read_session(word)
+    audit.acting_key.set(found.caller.key_id)
+    # By the session: whoever has a page must not use up what its program may ask in a day.
+    count_call(found.id)
+    return found.caller
 
 
 def sends_key() -> bool:

@@ -52,7 +52,10 @@ class _Refused(Exception):
 
 @dataclass(frozen=True)
 class Developed:
-    """Two pictures of one file as WebP, and the size of the large one in pixels."""
+    """Two pictures of one file, and the size of the large one in pixels.
+
+    The large one is WebP; so is the small one, or a JPEG where that was asked for.
+    """
 
     thumbnail: bytes
     picture: bytes
@@ -61,18 +64,24 @@ class Developed:
 
 
 def develop(
-    sight: str, size: int, read: Read, *, memory_in_mib: int, is_over: Callable[[], bool]
+    sight: str,
+    size: int,
+    read: Read,
+    *,
+    memory_in_mib: int,
+    is_over: Callable[[], bool],
+    small_as: str = "webp",
 ) -> Developed | None:
     """Pictures of a file of `size` bytes, of which `read(start, size)` gives any piece.
 
-    None when there are none to be had of it, for whatever reason. Raises Interrupted, and what
-    `read` raises. Repeatable.
+    `small_as` is "webp" or "jpeg". None when there are none to be had of it, for whatever
+    reason. Raises Interrupted, and what `read` raises. Repeatable.
     """
     ours, theirs = socket.socketpair()
     with ours:
-        child = _start(theirs, sight, size, memory_in_mib)
+        child = _start(theirs, sight, size, memory_in_mib, small_as)
         try:
-            return _Conversation(ours, read, BUDGETS[sight], is_over).hold()
+            return _Conversation(ours, read, BUDGETS[sight], is_over, small_as).hold()
         except _Refused as error:
             log.info("there is no picture of a file", extra={"sight": sight, "why": str(error)})
             return None
@@ -80,11 +89,13 @@ def develop(
             _end(child)
 
 
-def _start(theirs: socket.socket, sight: str, size: int, memory_in_mib: int) -> "subprocess.Popen":
+def _start(
+    theirs: socket.socket, sight: str, size: int, memory_in_mib: int, small_as: str
+) -> "subprocess.Popen":
     # Python itself may need to be told where its own libraries are; nothing else is anybody's.
     kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
     number = theirs.fileno()
-    words = [str(number), sight, str(size), str(memory_in_mib * MIB)]
+    words = [str(number), sight, str(size), str(memory_in_mib * MIB), small_as]
     with theirs:
         return subprocess.Popen(
             [sys.executable, "-I", "-B", str(CHILD), *words],
@@ -109,9 +120,15 @@ class _Conversation:
     """What is said on the socket: see darkroom_child.py for the other side."""
 
     def __init__(
-        self, line: socket.socket, read: Read, budget: int, is_over: Callable[[], bool]
+        self,
+        line: socket.socket,
+        read: Read,
+        budget: int,
+        is_over: Callable[[], bool],
+        small_as: str,
     ) -> None:
         self._line, self._read, self._budget, self._is_over = line, read, budget, is_over
+        self._is_small = _MARKS[small_as]
         self._work_left = WORK_SECONDS
         self._ends = time.monotonic() + WHOLE_SECONDS
 
@@ -155,7 +172,7 @@ class _Conversation:
         except (ValueError, KeyError, TypeError) as error:
             raise _Refused("it answers in riddles") from error
         is_right_size = 0 < width <= MOST_PIXELS_A_SIDE and 0 < height <= MOST_PIXELS_A_SIDE
-        if not is_right_size or not all(map(_is_webp, (thumbnail, picture))):
+        if not is_right_size or not (self._is_small(thumbnail) and _is_webp(picture)):
             raise _Refused("what it made is no picture")
         return Developed(thumbnail, picture, width, height)
 
@@ -190,3 +207,10 @@ def _length(raw: bytes, most: int) -> int:
 
 def _is_webp(picture: bytes) -> bool:
     return picture[:4] == b"RIFF" and picture[8:12] == b"WEBP"
+
+
+def _is_jpeg(picture: bytes) -> bool:
+    return picture[:3] == b"\xff\xd8\xff"
+
+
+_MARKS = {"webp": _is_webp, "jpeg": _is_jpeg}

@@ -5,7 +5,7 @@ at a single byte: memory, processor time, and once the libraries are there no fu
 can be opened. Then it says, on the one socket it has:
 
     R <offset> <length>      give me these bytes of the file; answered with <length> <bytes>
-    M <json> <webp> <webp>   width and height of the large picture, the small one, the large one
+    M <json> <small> <large> width and height of the large picture, the small one, the large one
     N <words>                there is no picture, and why
 
 A library that is not installed is such a reason, and no more.
@@ -25,6 +25,8 @@ from typing import Any
 KIB, MIB = 1024, 1024**2
 MOST_PIXELS = 50_000_000
 THUMBNAIL = (96, 96)
+# The small one as a JPEG, of whole pictures, for whoever keeps them under such names.
+JPEG_THUMBNAIL = (400, 400)
 PICTURE = (1600, 1600)
 FORMATS = ["PNG", "JPEG", "WEBP", "GIF", "AVIF", "HEIF"]
 # The first bytes of what FFmpeg may read, and the one demuxer for it: left to guess it also knows
@@ -225,7 +227,13 @@ def load(sight: str) -> dict[str, Any]:
         except ImportError as error:
             if name not in [*LATER.get(sight, []), "pillow_heif"]:
                 raise NoPicture(f"{name} is not installed") from error
-    for name in ("PIL.ImageOps", "PIL.ImageStat", "PIL.ImageCms", "PIL.WebPImagePlugin"):
+    for name in (
+        "PIL.ImageOps",
+        "PIL.ImageStat",
+        "PIL.ImageCms",
+        "PIL.WebPImagePlugin",
+        "PIL.JpegImagePlugin",
+    ):
         known[name] = importlib.import_module(name)
     known["PIL.Image"].init()
     known["PIL.Image"].MAX_IMAGE_PIXELS = MOST_PIXELS
@@ -247,6 +255,13 @@ def as_webp(picture: Any) -> bytes:
     return made.getvalue()
 
 
+def as_jpeg(picture: Any) -> bytes:
+    """The same, for programs that know nothing newer."""
+    made = io.BytesIO()
+    picture.save(made, "JPEG", quality=80)
+    return made.getvalue()
+
+
 def on_white(picture: Any, known: dict[str, Any]) -> Any:
     """Without transparency: what is drawn in black must show on a dark page too."""
     if picture.mode != "RGBA":
@@ -263,7 +278,7 @@ def packed(piece: bytes) -> bytes:
 
 def main() -> None:
     """One file, one answer."""
-    number, sight, size, memory = sys.argv[1:]
+    number, sight, size, memory, small_as = sys.argv[1:]
     line = socket.socket(fileno=int(number))
     limit(int(memory))
     try:
@@ -271,9 +286,12 @@ def main() -> None:
         draw, block_size = KINDS[sight]
         picture = on_white(draw(Source(line, int(size), block_size), known), known)
         picture.thumbnail(PICTURE)
-        small = known["PIL.ImageOps"].fit(picture, THUMBNAIL)
+        if small_as == "jpeg":
+            small = as_jpeg(known["PIL.ImageOps"].contain(picture, JPEG_THUMBNAIL))
+        else:
+            small = as_webp(known["PIL.ImageOps"].fit(picture, THUMBNAIL))
         said = json.dumps({"width": picture.width, "height": picture.height}).encode()
-        answer = b"M" + packed(said) + packed(as_webp(small)) + packed(as_webp(picture))
+        answer = b"M" + packed(said) + packed(small) + packed(as_webp(picture))
     except Exception as error:
         answer = b"N" + packed(f"{type(error).__name__}: {error}".encode()[:500])
     line.sendall(answer)

@@ -2,8 +2,8 @@
 
 What the access key needs on `arn:aws:s3:::BUCKET/PREFIX*`: s3:PutObject, s3:GetObject,
 s3:DeleteObject, s3:AbortMultipartUpload, s3:ListMultipartUploadParts; on the bucket:
-s3:ListBucket and s3:ListBucketMultipartUploads (and, for `flask storage setup` only,
-s3:PutBucketCORS and s3:PutLifecycleConfiguration).
+s3:ListBucket and s3:ListBucketMultipartUploads (and, for `flask storage setup` and /s3's
+bucket configuration only, s3:GetBucketCORS, s3:PutBucketCORS and s3:PutLifecycleConfiguration).
 
 Nothing here may run while a transaction is open (tests/test_house.py looks for it).
 """
@@ -47,13 +47,14 @@ PAGE_SIZE: int | None = None
 # What may be shown or played in a page: nothing that a browser could take for a page itself.
 INLINE_TYPES = frozenset(
     {
-        "image/webp",
+        "image/webp", "image/jpeg",
         "video/mp4", "video/webm",
         "audio/mpeg", "audio/mp4", "audio/ogg", "audio/wav", "audio/flac", "audio/aac",
     }
 )  # fmt: skip
 DELETE_BATCH = 1000  # https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
-_NOT_THERE = {"404", "NoSuchKey", "NotFound"}
+CORS_ID = "beeline"
+_NOT_THERE = {"404", "NoSuchKey", "NotFound", "NoSuchCORSConfiguration"}
 # Storage answers, and will not serve us until an operator has done something.
 _REFUSED = {
     "403",
@@ -286,6 +287,10 @@ class Storage:
         Storage itself holds it to this type, `max_size` bytes and `lifetime` seconds.
         """
         return self._presigner.presigned_post(key, content_type, max_size, lifetime)
+
+    def object_url(self, key: str) -> str:
+        """Where an object lies, as S3 names it; whoever has no signature is refused there."""
+        return self._presigner.plain_url(key)
 
     def get_url(self, key: str, disposition: str, expires_in: int) -> str:
         """An address to GET an object from, always as a neutral attachment."""
@@ -541,17 +546,40 @@ class Storage:
         with self._asking():
             self._client.head_bucket(Bucket=self._bucket)
 
+    @property
+    def bucket(self) -> str:
+        """Its name."""
+        return self._bucket
+
+    def cors_rules(self) -> list[dict[str, Any]]:
+        """The bucket's CORS rules, in S3's words; none where there are none."""
+        try:
+            with self._asking():
+                return list(self._client.get_bucket_cors(Bucket=self._bucket)["CORSRules"])
+        except _NotThere:
+            return []
+
+    def set_cors_rules(self, rules: Sequence[Mapping[str, Any]], origins: list[str]) -> None:
+        """Make these the bucket's CORS rules, after the one that our own pages need."""
+        others = [rule for rule in rules if rule.get("ID") != CORS_ID]
+        with self._asking():
+            self._client.put_bucket_cors(
+                Bucket=self._bucket,
+                CORSConfiguration={"CORSRules": [_cors_rule(origins), *others]},
+            )
+
     def setup(self, origins: list[str], abort_after_days: int) -> None:
         """Create the bucket if missing and set its CORS and lifecycle rules; repeatable.
+
+        CORS rules that are not ours stay: other people's pages send here by them.
 
         The lifecycle rule is the backstop for multiparts that our own sweep never saw; it counts
         from the beginning of an upload, so it must be longer than any upload may take.
         """
         with self._asking():
             self._create_bucket()
-            self._client.put_bucket_cors(
-                Bucket=self._bucket, CORSConfiguration={"CORSRules": [_cors_rule(origins)]}
-            )
+        self.set_cors_rules(self._rules_that_stay(), origins)
+        with self._asking():
             self._client.put_bucket_lifecycle_configuration(
                 Bucket=self._bucket,
                 LifecycleConfiguration={
@@ -567,6 +595,16 @@ class Storage:
                     ]
                 },
             )
+
+    def _rules_that_stay(self) -> list[dict[str, Any]]:
+        try:
+            return self.cors_rules()
+        except Outage:
+            raise
+        except (Unavailable, CannotCopy):
+            # No right to read them, or a store that cannot tell: as it was before we asked.
+            log.warning("the bucket's CORS rules cannot be read: only ours will be there")
+            return []
 
     def _create_bucket(self) -> None:
         try:
@@ -688,11 +726,12 @@ class Storage:
 
 def _cors_rule(origins: list[str]) -> Mapping[str, Any]:
     return {
-        "ID": "beeline",
+        "ID": CORS_ID,
         "AllowedOrigins": origins,
         "AllowedMethods": ["PUT", "POST", "GET", "HEAD"],
         "AllowedHeaders": ["*"],
-        "ExposeHeaders": ["ETag"],
+        # Uppy 5 waits for ever for an ETag that it may not read.
+        "ExposeHeaders": ["ETag", "Location"],
         "MaxAgeSeconds": 3600,
     }
 

@@ -5,6 +5,7 @@ An Upload that nobody wants any more is ABORTED, and the upkeep removes its byte
 """
 
 from app.models.accounts import ApiKey, Board, BoardItem, SmallFile, Workspace
+from app.models.assets import Asset, AssetVersion
 from app.models.columns import Leased
 from app.models.kinds import (
     Checksum,
@@ -42,6 +43,8 @@ __all__ = [
     "AbuseReport",
     "ApiKey",
     "Archive",
+    "Asset",
+    "AssetVersion",
     "AuditEvent",
     "Board",
     "BoardItem",

@@ -158,15 +158,16 @@ class Transfer(Leased, Base):
 class Upload(Base):
     """One object on its way to the bucket, whoever wants it.
 
-    `key` is opaque, never reused and holds nothing a person typed, but for the ending of a small
-    file's name. `token` lies in the object's
-    metadata and proves that what lies at the key is this upload's.
+    `key` is opaque, never reused and holds nothing a person typed (but for the ending of an asset's
+    or a small file's name). `token` lies in the object's metadata and proves that what lies at the
+    key is this upload's.
     """
 
     __tablename__ = "uploads"
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
-    key: Mapped[str] = mapped_column(Text, unique=True)
+    # In the order in which storage lists: reconciling.py goes through both at once.
+    key: Mapped[str] = mapped_column(Text(collation="C"), unique=True)
     token: Mapped[str] = mapped_column(Text)
     method: Mapped[Method] = mapped_column(enum_of(Method, "upload_method"))
     s3_upload_id: Mapped[str | None] = mapped_column(Text)

@@ -8,8 +8,17 @@ from sqlalchemy import ColumnElement, and_, func, or_, select
 from app import lifecycle
 from app.config import settings
 from app.db import Base, db, release
-from app.models import OutboxMail, SmallFile, Transfer, Upload, UploadState
-from app.services import news, outbox, previews, sharing, small_files, tombstones, upkeep
+from app.models import AssetVersion, OutboxMail, SmallFile, Transfer, Upload, UploadState
+from app.services import (
+    asset_upkeep,
+    news,
+    outbox,
+    previews,
+    sharing,
+    small_files,
+    tombstones,
+    upkeep,
+)
 from app.services.transfers import uploads_of
 from app.services.upkeep import Tell
 
@@ -49,6 +58,10 @@ def _abandoned(tell: Tell) -> Figure:
 
 def _unconfirmed(tell: Tell) -> Figure:
     return Figure(_count(small_files.is_given_up(), SmallFile))
+
+
+def _stale(tell: Tell) -> Figure:
+    return Figure(_count(asset_upkeep.is_stale(), AssetVersion))
 
 
 def _to_forget(tell: Tell) -> Figure:
@@ -129,6 +142,9 @@ SWEEPS = (
     Sweep("expired transfers past their grace to delete", upkeep.delete_expired, _to_delete),
     Sweep("abandoned transfers to delete", upkeep.delete_abandoned, _abandoned),
     Sweep("small files that never came to delete", small_files.delete_unconfirmed, _unconfirmed),
+    Sweep(
+        "uploads of assets that nobody goes on with to give up", asset_upkeep.abandon_stale, _stale
+    ),
     Sweep("uploads whose bytes are to be removed", upkeep.remove_bytes, _to_remove),
     Sweep("deleted transfers to forget", tombstones.forget_deleted, _to_forget),
     Sweep("tombstones to drop", tombstones.drop_tombstones, _to_drop),

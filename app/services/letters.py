@@ -37,7 +37,7 @@ from app.models import (
 )
 from app.services import delivery, mail_links, senders, suppression
 from app.services.looking import PICTURE_TYPE
-from app.services.thumbnails import Thumbnail
+from app.services.mail_pictures import Thumbnail
 from app.words import counted, filesize, plain_date
 
 TEMPLATES = Path(__file__).parents[2] / "templates" / "mail"

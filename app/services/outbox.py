@@ -25,7 +25,7 @@ from app.models import MailKind, MailState, NoMail, OutboxMail, Recipient
 from app.services import claims, delivery, letters, shares, suppression
 from app.services.claims import BACKOFF_SECONDS, is_due
 from app.services.heartbeats import noted
-from app.services.thumbnails import Album
+from app.services.mail_pictures import Album
 from app.services.upkeep import Tell, untold
 
 log = logging.getLogger(__name__)

@@ -91,9 +91,8 @@ class _Row(NamedTuple):
 class _Expected:
     """The complete uploads, of which the objects are struck off as they are listed.
 
-    Both come in the order of their keys, so neither is held in memory. A key of ours is the prefix
-    and hexadecimal figures, or a day and a UUID below `uploads/`, whose signs all stand at the same
-    places: every collation of a database sorts them like S3.
+    Both come in the order of their keys, so neither is held in memory: the column's collation is
+    that of bytes, as is S3's.
     """
 
     def __init__(self) -> None:

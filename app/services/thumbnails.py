@@ -1,98 +1,251 @@
-"""Small pictures of files that go along in a mail: those that are there when it is sent.
+"""The small picture of an asset's version: expected when it has arrived, made by a worker.
 
-A mail holds no address that dies, so it holds the pictures themselves. They are read once for all
-mails of a transfer that go together, and whatever keeps us from one keeps no mail.
+As a transfer's previews, and by the same darkroom: claimed by token, settled under it, a row before
+its object. A version has at most one picture, at a key of its own, so an attempt after one that
+died puts the same one there again.
 """
 
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy.orm import joinedload
 
-from app.db import db, release
-from app.errors import Unavailable
+from app import clock, crash, jobs, leases
+from app.clock import db_now
+from app.config import settings
+from app.db import db, discard, release, transaction
 from app.extensions import storage
-from app.gateways.storage import Source, SourceLost
-from app.models import File, OutboxMail, Preview, PreviewState, Transfer, Upload, UploadState
-from app.services import delivery
+from app.gateways import darkroom
+from app.gateways.storage import Source
+from app.models import Asset, AssetVersion, Method, PreviewState, Sight, Upload, UploadState
+from app.services import sights, uploads
 
 log = logging.getLogger(__name__)
 
-MOST_PICTURES = 6
-MOST_BYTES = 200_000
+PICTURE_TYPE = "image/jpeg"
+# Of texts and sounds there is no picture.
+_SEEN = (Sight.IMAGE, Sight.PDF, Sight.VIDEO)
+MOST_ATTEMPTS = 3
+# Longer than making one may take: its bytes come from storage and its decoding is timed.
+CLAIM_SECONDS = 180
+# How long to leave one alone after an attempt that failed, or when storage was away.
+RETRY_SECONDS = 60
 
 
-@dataclass(frozen=True)
-class Thumbnail:
-    """A picture, and what its mail calls it."""
-
-    cid: str
-    body: bytes
-
-
-class Album:
-    """The pictures of one transfer after the other; used for one batch of mails."""
-
-    def __init__(self) -> None:
-        self._transfer_id: uuid.UUID | None = None
-        self._pictures: dict[str, Thumbnail] = {}
-        self._is_away = False
-
-    def of(self, mail: OutboxMail) -> Mapping[str, Thumbnail]:
-        """By the paths of their files: those of this mail's transfer, if it shows any.
-
-        Ends the reading transaction before storage is asked, and raises nothing for its sake.
-        """
-        if mail.kind not in delivery.TO_RECIPIENT or mail.transfer_id is None:
-            return {}
-        if mail.transfer_id != self._transfer_id:
-            self._transfer_id = mail.transfer_id
-            chosen = _chosen(mail.transfer_id)
-            release()
-            self._pictures = self._read(chosen)
-        return self._pictures
-
-    def _read(self, chosen: Sequence[Any]) -> dict[str, Thumbnail]:
-        found = {}
-        for one in chosen:
-            if self._is_away:
-                break
-            try:
-                # Once: people wait for the mail, and not for its pictures.
-                body = storage.read(Source(one.key, one.etag or ""), 0, one.size, tries=1)
-            except SourceLost:
-                continue
-            except Unavailable as error:
-                log.info("mail goes without pictures: %s", error)
-                self._is_away = True
-                break
-            found[one.path] = Thumbnail(f"{one.id}@thumbnails", body)
-        return found
+def expected(version: AssetVersion, size: int) -> dict[str, Any]:
+    """What to note of a version that has arrived, about the picture it is to have."""
+    sight = sights.expected(version.name, version.content_type, size)
+    if not settings.previews or sight not in _SEEN:
+        return {}
+    return {"sight": sight, "picture_state": PreviewState.WAITING}
 
 
-def _chosen(transfer_id: uuid.UUID) -> list[Any]:
-    """The first that there is room for. A password is there so that nobody sees without it."""
-    rows = db.session.execute(
-        select(File.id, File.path, Upload.key, Upload.etag, Upload.size)
-        .join(Preview, Preview.file_id == File.id)
-        .join(Upload, Upload.id == Preview.thumbnail_id)
-        .join(Transfer, Transfer.id == File.transfer_id)
-        .where(
-            File.transfer_id == transfer_id,
-            Transfer.password_hash.is_(None),
-            Transfer.quarantined_at.is_(None),
-            Preview.state == PreviewState.MADE,
-            Upload.state == UploadState.COMPLETE,
-        )
-        .order_by(File.position)
-        .limit(MOST_PICTURES)
+def is_claimable() -> ColumnElement[bool]:
+    """The condition that a picture waits and nobody is making it."""
+    return and_(
+        AssetVersion.picture_state == PreviewState.WAITING,
+        or_(AssetVersion.claimed_until.is_(None), AssetVersion.claimed_until < db_now()),
+    )
+
+
+def remind(*conditions: ColumnElement[bool]) -> int:
+    """Queue the pictures that wait, of versions for which these hold. Call in transaction()."""
+    noted = db.session.execute(
+        update(AssetVersion)
+        .where(is_claimable(), *conditions)
+        .values(queued_at=db_now(), queue_count=AssetVersion.queue_count + 1)
+        .returning(AssetVersion.id, AssetVersion.queue_count)
+        .execution_options(synchronize_session=False)
     ).all()
-    chosen, left = [], MOST_BYTES
-    for one in rows:
-        if one.size <= left:
-            chosen.append(one)
-            left -= one.size
-    return chosen
+    if noted:
+        jobs.MAKE_THUMBNAIL.again((version_id, count) for version_id, count in noted)
+    return len(noted)
+
+
+def remind_lost(queued_before: ColumnElement[Any]) -> int:
+    """Queue again those that nobody makes or was told of since; how many.
+
+    With previews switched off nobody is told.
+    """
+    if not settings.previews:
+        return 0
+    lost = (
+        select(AssetVersion.id)
+        .where(
+            is_claimable(),
+            or_(AssetVersion.queued_at.is_(None), AssetVersion.queued_at <= queued_before),
+        )
+        .with_for_update(skip_locked=True)
+        .cte("lost")
+    )
+    with transaction():
+        return remind(AssetVersion.id.in_(select(lost.c.id)))
+
+
+def make(version_id: str) -> None:
+    """Job: make the picture of one version, or settle that there is none. Repeatable."""
+    token = uuid.uuid4()
+    version = _claim(uuid.UUID(version_id), token)
+    if version is None:
+        return
+    try:
+        _make(version, token)
+    except BaseException as error:
+        is_excused = isinstance(error, darkroom.Interrupted) or leases.is_outage(error)
+        is_ours = _give_back(version, token, is_counted=not is_excused)
+        # Deleted meanwhile, its bytes too: then there is nothing to be told of.
+        is_nothing = isinstance(error, darkroom.Interrupted) or not is_ours
+        if isinstance(error, Exception) and is_nothing:
+            return
+        raise
+
+
+def _claim(version_id: uuid.UUID, token: uuid.UUID) -> AssetVersion | None:
+    with transaction():
+        _give_up(version_id)
+        claimed = _update(
+            and_(AssetVersion.id == version_id, is_claimable()),
+            claim_token=token,
+            claimed_until=db_now() + timedelta(seconds=CLAIM_SECONDS),
+            attempt_count=AssetVersion.attempt_count + 1,
+        )
+    if not claimed:
+        return None
+    return db.session.scalar(
+        select(AssetVersion)
+        .where(AssetVersion.id == version_id, AssetVersion.claim_token == token)
+        .options(joinedload(AssetVersion.upload), joinedload(AssetVersion.asset))
+        .execution_options(populate_existing=True)
+    )
+
+
+def _give_up(version_id: uuid.UUID) -> None:
+    """What has failed too often has no picture."""
+    hopeless = and_(
+        AssetVersion.id == version_id,
+        is_claimable(),
+        AssetVersion.attempt_count >= MOST_ATTEMPTS,
+    )
+    uploads.abandon(
+        select(AssetVersion.thumbnail_id).where(hopeless, AssetVersion.thumbnail_id.is_not(None))
+    )
+    _update(hopeless, picture_state=PreviewState.NONE, thumbnail_id=None)
+
+
+def _make(version: AssetVersion, token: uuid.UUID) -> None:
+    release()
+    crash.point("thumbnail.1")
+    picture = _look_at(version)
+    if picture is None:
+        _settle(version, token, None)
+        return
+    upload = _link(version, token, len(picture))
+    if upload is None:
+        return
+    crash.point("thumbnail.2")
+    etag = storage.put_object(upload.key, upload.token, picture, PICTURE_TYPE)
+    crash.point("thumbnail.3")
+    _settle(version, token, upload.id, etag=etag, size=len(picture))
+
+
+def _look_at(version: AssetVersion) -> bytes | None:
+    upload = version.upload
+    source = Source(upload.key, upload.etag or "")
+    developed = darkroom.develop(
+        version.sight or "",
+        upload.size,
+        lambda start, size: storage.read(source, start, min(size, upload.size - start)),
+        memory_in_mib=settings.preview_memory_in_mib,
+        is_over=jobs.stopping.is_set,
+        small_as="jpeg",
+    )
+    return developed.thumbnail if developed else None
+
+
+def _link(version: AssetVersion, token: uuid.UUID, size: int) -> Upload | None:
+    """The picture's upload, made if there is none yet; None if nobody wants it any more."""
+    with transaction():
+        held = _lock(version, token)
+        if held is None:
+            return None
+        upload = db.session.get(Upload, held.thumbnail_id) if held.thumbnail_id else None
+        if upload is None:
+            upload = uploads.plan_at(_key(version), Method.SINGLE, size)
+            db.session.add(upload)
+            # flush(): the row must be there before the version refers to it.
+            db.session.flush()
+            _update(_is_ours(version, token), thumbnail_id=upload.id)
+        # Should it be deleted while it is on its way, it is removed again after that.
+        upload.urls_until = clock.now() + uploads.OUR_OWN_WITHIN
+    release()
+    return upload
+
+
+def _key(version: AssetVersion) -> str:
+    at = f"{version.asset.workspace_id}/thumbnails/{version.asset_id}"
+    return f"{at}.jpg" if version.number == 1 else f"{at}/v{version.number}.jpg"
+
+
+def _settle(
+    version: AssetVersion, token: uuid.UUID, upload_id: uuid.UUID | None, **values: Any
+) -> None:
+    """Record what was made, unless the asset has gone or another has the picture now."""
+    with transaction():
+        held = _lock(version, token)
+        if held is None:
+            return
+        if upload_id is not None:
+            db.session.execute(
+                update(Upload)
+                .where(Upload.id == upload_id, Upload.state == UploadState.OPEN)
+                .values(state=UploadState.COMPLETE, **values)
+                .execution_options(synchronize_session=False)
+            )
+        elif held.thumbnail_id is not None:
+            uploads.abandon([held.thumbnail_id])
+            jobs.REMOVE_BYTES.later()
+        state = PreviewState.MADE if upload_id else PreviewState.NONE
+        _update(
+            _is_ours(version, token), claim_token=None, picture_state=state, thumbnail_id=upload_id
+        )
+    crash.point("thumbnail.4")
+
+
+def _give_back(version: AssetVersion, token: uuid.UUID, *, is_counted: bool) -> bool:
+    """Leave it to another, in a moment; False if it was not ours any more."""
+    discard()
+    count = AssetVersion.attempt_count if is_counted else AssetVersion.attempt_count - 1
+    with transaction():
+        return _update(
+            _is_ours(version, token),
+            claim_token=None,
+            claimed_until=db_now() + timedelta(seconds=RETRY_SECONDS),
+            attempt_count=count,
+        )
+
+
+def _lock(version: AssetVersion, token: uuid.UUID) -> Any:
+    """Keep the asset from going until this transaction ends: its picture; None if it has gone."""
+    return db.session.execute(
+        select(AssetVersion.thumbnail_id)
+        .join(AssetVersion.asset)
+        .where(_is_ours(version, token))
+        .with_for_update(read=True, of=Asset)
+    ).first()
+
+
+def _is_ours(version: AssetVersion, token: uuid.UUID) -> ColumnElement[bool]:
+    return and_(AssetVersion.id == version.id, AssetVersion.claim_token == token)
+
+
+def _update(condition: ColumnElement[bool], **values: Any) -> bool:
+    done: Any = db.session.execute(
+        update(AssetVersion)
+        .where(condition)
+        .values(**values)
+        .execution_options(synchronize_session=False)
+    )
+    return done.rowcount == 1

@@ -16,6 +16,7 @@ from app.db import db
 from app.models import (
     AbuseReport,
     Archive,
+    AssetVersion,
     Download,
     File,
     IdempotencyKey,
@@ -96,6 +97,9 @@ def _is_nobodys() -> ColumnElement[bool]:
         .where(or_(Staging.upload_id == Upload.id, Staging.copy_id == Upload.id))
         .exists(),
         ~select(SmallFile.id).where(SmallFile.kept_id == Upload.id).exists(),
+        ~select(AssetVersion.id)
+        .where(or_(AssetVersion.upload_id == Upload.id, AssetVersion.thumbnail_id == Upload.id))
+        .exists(),
     )
 
 

@@ -29,6 +29,7 @@ from app.services import (
     locks,
     previews,
     reconciling,
+    thumbnails,
     uploads,
     webhook_news,
 )
@@ -120,6 +121,7 @@ def requeue_stuck(tell: Tell = untold) -> int:
     _requeue_overdue()
     # Last: whatever may be wrong with previews, the checks have been reminded.
     previews.remind_lost(queued_before=db_now() - REQUEUE_PREVIEWS_AFTER)
+    thumbnails.remind_lost(queued_before=db_now() - REQUEUE_PREVIEWS_AFTER)
     return count
 
 

@@ -180,6 +180,23 @@ def plan_ours(size: int) -> Upload:
     return upload
 
 
+def plan_at(key: str, method: Method, size: int = 0) -> Upload:
+    """A new upload at a key of the caller's, not added to the session.
+
+    How long it is, and in which parts it comes, is its sender's to choose; `size` is true once it
+    is complete. The key must be one that was never used.
+    """
+    return Upload(
+        id=uuid.uuid4(),
+        key=f"{settings.s3_prefix}{key}",
+        token=secrets.token_hex(16),
+        method=method,
+        size=size,
+        part_size=S3_MAX_PART_SIZE,
+        state=UploadState.OPEN,
+    )
+
+
 def plan_again(upload: Upload) -> Upload:
     """A new upload for the same file, when its bytes have to be sent once more.
 

@@ -22,6 +22,7 @@ from schemathesis import GenerationMode
 from app.models import Scope
 from tests.factories import Machine, Program, Sender, Sent, put
 from tests.hooks import Admin
+from tests.keeper import Keeper
 
 # One transaction for thousands of requests would end with the first query that is late.
 pytestmark = pytest.mark.real_commits
@@ -85,7 +86,11 @@ def _ask(case: schemathesis.Case, sender: Sender, machine: Machine, program: Pro
     Or, where a key is wanted, for a program's own things.
     """
     needed = {name for one in case.operation.definition.raw.get("security", []) for name in one}
-    if not needed or not case.meta.generation.mode.is_positive:
+    is_positive = case.meta.generation.mode.is_positive
+    if is_positive and case.operation.path.startswith(("/s3/", "/api/assets")):
+        _ask_of_assets(Keeper(machine.client), case)
+        return
+    if not needed or not is_positive:
         case.call_and_validate()
         return
     if case.path.startswith("/files"):
@@ -187,3 +192,26 @@ def _ask_of_files(program: Program, case: schemathesis.Case) -> None:
         right = {"file_key": made["key"], "file_id": made.get("file_id", str(uuid.uuid4()))}
         case.path_parameters.update({name: right[name] for name in case.path_parameters})
         case.call_and_validate()
+
+
+def _ask_of_assets(keeper: Keeper, case: schemathesis.Case) -> None:
+    """With a key, or below a session's address, for an upload and for an asset that are there."""
+    kept, started = keeper.keep(), keeper.start()
+    session = keeper.call("POST", "/s3/sessions").json["url"].rpartition("/")[2]
+    right = {
+        "workspaceId": keeper.workspace,
+        "session": session,
+        "upload_id": started["uploadId"],
+        "uploadId": started["uploadId"],
+        "UploadId": started["uploadId"],
+        "asset_id": kept["assetId"],
+        "key": started["key"],
+    }
+    is_of_upload = "uploadId" in str(case.body) or "UploadId" in (case.query or {})
+    right["assetId"] = (started if is_of_upload else kept)["assetId"]
+    for place in (case.path_parameters, case.query, case.body):
+        if isinstance(place, dict):
+            place.update({name: value for name, value in right.items() if name in place})
+    if "session" not in (case.path_parameters or {}):
+        case.headers["x-api-key"] = keeper.key
+    case.call_and_validate()

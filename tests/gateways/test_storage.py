@@ -407,6 +407,19 @@ def test_setup_is_repeatable_and_the_backstop_outlasts_any_upload(app: Flask) ->
     assert "Expiration" not in rule
 
 
+@pytest.mark.parametrize("code", ["AccessDenied", "NotImplemented", "NoSuchCORSConfiguration"])
+def test_setup_sets_our_rule_where_others_cannot_be_read(stubbed: Any, code: str) -> None:
+    gateway, stub = stubbed
+    stub.add_response("head_bucket", {}, BUCKET)
+    stub.add_client_error("get_bucket_cors", code, http_status_code=403)
+    stub.add_response("put_bucket_cors", {}, BUCKET | {"CORSConfiguration": ANY})
+    stub.add_response(
+        "put_bucket_lifecycle_configuration", {}, BUCKET | {"LifecycleConfiguration": ANY}
+    )
+    gateway.setup(["https://send.example"], abort_after_days=9)
+    stub.assert_no_pending_responses()
+
+
 @pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
 @pytest.mark.parametrize("region", ["us-east-1", "eu-west-1"])
 def test_a_bucket_on_aws_is_made_in_its_region(region: str, monkeypatch) -> None:

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 import redis
 from botocore.client import BaseClient
+from flask.testing import FlaskClient
 from rq.utils import import_attribute
 from sqlalchemy import insert, select, text, update
 
@@ -18,6 +19,7 @@ from app.gateways.storage import NoSuchUpload
 from app.models import Heartbeat, State, Transfer, Upload
 from app.services import heartbeats, transfers, upkeep
 from tests.factories import Sender, put
+from tests.keeper import Keeper
 
 pytestmark = pytest.mark.usefixtures("inside")
 PART = 8 * MIB
@@ -129,10 +131,11 @@ def test_what_storage_refuses_to_delete_is_kept_for_later(sender: Sender, monkey
 
 @pytest.mark.parametrize("job", [job for _, job in jobs.SCHEDULE], ids=lambda job: job.name)
 def test_only_sweeps_that_never_ask_storage_come_before_checks(
-    sender: Sender, monkeypatch, job: jobs.Job
+    sender: Sender, client: FlaskClient, monkeypatch, job: jobs.Job
 ) -> None:
     """One that waits for a storage that hangs would keep the only worker from them."""
     asked: list[str] = []
+    Keeper(client).params()
     sender.ready().set(expires_at=ago(days=9))
     sender.ready().set(expires_at=ago(days=9), state=State.EXPIRED, expired_at=ago(days=8))
     sender.create({"a": b"1"}).upload().set(last_activity_at=ago(days=9))

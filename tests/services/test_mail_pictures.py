@@ -10,7 +10,7 @@ from flask import Flask
 from app.errors import Outage
 from app.extensions import storage
 from app.gateways.storage import SourceLost
-from app.services import previewing, thumbnails
+from app.services import mail_pictures, previewing
 from tests.factories import Sender, Sent
 from tests.lab.mailserver import Caught, MailServer
 from tests.mail import ADA, addressed, send_mail
@@ -75,7 +75,7 @@ def test_pictures_lie_in_the_mail_and_are_read_once_for_all(
         assert list(shown) == [f"{n}.\u200bjpg" for n in range(6)]
         assert all(body[:4] + body[8:12] == b"RIFFWEBP" for body in shown.values())
         assert len(set(shown.values())) > 1
-        assert sum(map(len, shown.values())) < thumbnails.MOST_BYTES
+        assert sum(map(len, shown.values())) < mail_pictures.MOST_BYTES
         assert "X-Amz" not in str(one.message)
         assert not re.search(r'src="(?!cid:)', one.body("html"))
     assert pictures_in(mail.to(ADA)[0]) == {}
@@ -108,7 +108,7 @@ def test_whatever_keeps_us_from_pictures_keeps_no_mail(
             lambda *given, **more: (read if tries else fail)(*given, **more),
         )
     if why == "large":
-        monkeypatch.setattr(thumbnails, "MOST_BYTES", 0)
+        monkeypatch.setattr(mail_pictures, "MOST_BYTES", 0)
     addressed(sent, *PEOPLE)
     assert send_mail(app) == 3
     counts = [len(pictures_in(mail.to(person)[0])) for person in PEOPLE]

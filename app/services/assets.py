@@ -1,0 +1,582 @@
+"""What a workspace keeps: assets, their versions, and how each of these gets there and goes.
+
+A row is found by what identifies it and by the caller's workspace, in one query; whatever else the
+caller says of it (a key, an asset) is only compared. Storage is believed: a version is there when
+its own list of parts, its sizes and its token say so. The bytes of every version lie at a key that
+was never used before, so nothing that anybody holds an address for can change what is there.
+"""
+
+import mimetypes
+import re
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, delete, func, or_, select, update
+from sqlalchemy.orm import contains_eager, joinedload
+
+from app import crash, jobs
+from app.clock import db_now
+from app.config import S3_MAX_PART_SIZE, S3_MAX_PARTS, S3_MIN_PART_SIZE, settings
+from app.db import db, release, transaction
+from app.dispositions import attachment
+from app.errors import Invalid, NotFound, PartsMissing, SizeMismatch, Unavailable, WrongState
+from app.extensions import storage
+from app.gateways.presign import PostForm
+from app.gateways.storage import CannotCopy, NoSuchUpload, Part, Source, SourceLost, Stored
+from app.models import Asset, AssetVersion, Method, Upload, UploadState
+from app.services import asset_words, audit, thumbnails, uploads
+from app.services.accounts import Caller
+
+NO_UPLOAD = "There is no such upload."
+NO_ASSET = "There is no such asset."
+UNTYPED = "application/octet-stream"
+# What may be called an ending; anything else is no part of a key.
+_ENDING = re.compile(r"[a-z0-9]{1,16}")
+# The largest object that storage copies, or takes, in one request.
+MOST_POSTED = S3_MAX_PART_SIZE
+
+
+@dataclass(frozen=True)
+class AssetSpec:
+    """A version that is announced: of an asset that is there, or of a new one."""
+
+    content_type: str
+    name: str = ""
+    size: int | None = None
+    tags: tuple[str, ...] = ()
+    asset_id: uuid.UUID | None = None
+
+
+@dataclass(frozen=True)
+class NamedPart:
+    """A part as a client names it: the number, and the ETag that storage answered."""
+
+    number: int
+    etag: str
+
+
+# -- announcing --------------------------------------------------------------------------------
+
+
+def begin(caller: Caller, spec: AssetSpec) -> AssetVersion:
+    """A new version and its multipart upload, which takes parts of any size at once.
+
+    Raises Invalid, NotFound for an asset that is not the caller's. Each call makes another.
+    """
+    version = _announce(caller, spec, Method.MULTIPART)
+    uploads.begin([version.upload])
+    return version
+
+
+def begin_posted(caller: Caller, spec: AssetSpec) -> tuple[AssetVersion, PostForm]:
+    """A new version, and a form by which it comes in one POST; raises as begin().
+
+    Nobody tells us when that has happened: whoever asks for it looks, and so does a sweep.
+    """
+    version = _announce(caller, spec, Method.SINGLE)
+    sizes = (settings.max_file_size, MOST_POSTED, spec.size)
+    most = min(size for size in sizes if size is not None)
+    ttl = settings.part_url_ttl_in_seconds
+    posted = version.posted_key or ""
+    return version, storage.presigned_post(posted, spec.content_type, most, ttl)
+
+
+def take(caller: Caller, spec: AssetSpec, body: bytes) -> AssetVersion:
+    """A new version of a few bytes that we put into the bucket ourselves; raises as begin()."""
+    version = _announce(caller, spec, Method.SINGLE, is_ours=True)
+    upload = version.upload
+    release()
+    etag = storage.put_object(upload.key, upload.token, body, UNTYPED)
+    settle(version, Stored(len(body), etag, upload.token))
+    return version
+
+
+def _announce(
+    caller: Caller, spec: AssetSpec, method: Method, *, is_ours: bool = False
+) -> AssetVersion:
+    if spec.size is not None and spec.size > settings.max_file_size:
+        raise Invalid({"size": f"must be at most {settings.max_file_size}"})
+    ending = _ending(spec)
+    with transaction():
+        asset = _numbered(caller, spec, ending)
+        own = f"{asset.workspace_id}/digital_assets/{asset.id}.{ending}"
+        later = f"{asset.workspace_id}/versions/{asset.id}/v{asset.last_number}.{ending}"
+        upload = uploads.plan_at(own if asset.last_number == 1 else later, method)
+        version = AssetVersion(
+            id=uuid.uuid4(),
+            asset_id=asset.id,
+            asset=asset,
+            number=asset.last_number,
+            upload_id=upload.id,
+            upload=upload,
+            name=spec.name or asset.name,
+            content_type=spec.content_type,
+            declared_size=spec.size,
+        )
+        db.session.add_all([upload, version])
+        if is_ours:
+            upload.urls_until = db_now() + uploads.OUR_OWN_WITHIN
+        elif method is Method.SINGLE:
+            db.session.add(_posted(version, ending))
+        audit.note("announce asset", subject_id=asset.id)
+    return version
+
+
+def _posted(version: AssetVersion, ending: str) -> Upload:
+    """Where its form brings it to; this is removed once it was copied, or has not come."""
+    key = f"{version.asset.workspace_id}/incoming/{version.asset_id}-{version.number}.{ending}"
+    posted = uploads.plan_at(key, Method.SINGLE)
+    posted.urls_until = db_now() + timedelta(seconds=settings.part_url_ttl_in_seconds)
+    version.posted_key = posted.key
+    return posted
+
+
+def _numbered(caller: Caller, spec: AssetSpec, ending: str) -> Asset:
+    """The asset with its next number, of which each is given once."""
+    if spec.asset_id is not None:
+        found = db.session.scalar(
+            update(Asset)
+            .where(Asset.id == spec.asset_id, Asset.workspace_id == caller.workspace_id)
+            .values(last_number=Asset.last_number + 1)
+            .returning(Asset)
+            .execution_options(populate_existing=True)
+        )
+        if found is None:
+            raise NotFound(NO_ASSET)
+        return found
+    made = uuid.uuid4()
+    asset = Asset(
+        id=made,
+        workspace_id=caller.workspace_id,
+        name=spec.name or f"{made}.{ending}",
+        content_type=spec.content_type,
+        tags=list(spec.tags),
+        last_number=1,
+    )
+    asset.search = asset_words.vector(asset.name, asset.content_type, asset.tags)
+    db.session.add(asset)
+    return asset
+
+
+def _ending(spec: AssetSpec) -> str:
+    """Of the name, or else the usual one of its type."""
+    _, dot, ending = spec.name.rpartition(".")
+    guessed = mimetypes.guess_extension(spec.content_type.partition(";")[0].strip()) or ""
+    for one in (ending.lower() if dot else "", guessed.removeprefix(".")):
+        if _ENDING.fullmatch(one):
+            return one
+    return "bin"
+
+
+# -- finding -----------------------------------------------------------------------------------
+
+
+def upload_of(
+    caller: Caller,
+    s3_upload_id: str,
+    *,
+    key: str | None = None,
+    asset_id: uuid.UUID | None = None,
+) -> AssetVersion:
+    """The caller's version by its multipart upload; raises NotFound.
+
+    `key` and `asset_id`, where they are given, must be its own.
+    """
+    version = _one_of(caller, Upload.s3_upload_id == s3_upload_id)
+    is_same = version is not None and key in (None, version.upload.key)
+    if version is None or not is_same or asset_id not in (None, version.asset_id):
+        raise NotFound(NO_UPLOAD)
+    return version
+
+
+def by_key(caller: Caller, key: str) -> AssetVersion:
+    """The caller's version that lies at this key, or was posted to it; raises NotFound."""
+    version = _one_of(caller, or_(Upload.key == key, AssetVersion.posted_key == key))
+    if version is None:
+        raise NotFound(NO_ASSET)
+    return version
+
+
+def by_id(caller: Caller, asset_id: uuid.UUID, number: int | None = None) -> AssetVersion:
+    """The caller's asset as it is shown, or one version of it; raises NotFound.
+
+    Of one that has not arrived yet, what is announced: it may have come this moment.
+    """
+    if number is not None:
+        is_wanted = AssetVersion.number == number
+    else:
+        shown = func.coalesce(func.nullif(Asset.shown_number, 0), Asset.last_number)
+        is_wanted = AssetVersion.number == shown
+    version = _one_of(caller, Asset.id == asset_id, is_wanted)
+    if version is None:
+        raise NotFound(NO_ASSET)
+    return version
+
+
+def _one_of(caller: Caller, *conditions: ColumnElement[bool]) -> AssetVersion | None:
+    return db.session.scalars(
+        whole(select(AssetVersion)).where(Asset.workspace_id == caller.workspace_id, *conditions)
+    ).first()
+
+
+def whole(statement: Select[Any]) -> Select[Any]:
+    """The statement for versions, with all that is shown of each."""
+    return (
+        statement.join(AssetVersion.asset)
+        .join(AssetVersion.upload)
+        .options(
+            contains_eager(AssetVersion.asset),
+            contains_eager(AssetVersion.upload),
+            joinedload(AssetVersion.thumbnail),
+        )
+        .execution_options(populate_existing=True)
+    )
+
+
+def versions_of(asset_id: uuid.UUID) -> list[AssetVersion]:
+    """Those that have arrived, the newest first."""
+    found = whole(select(AssetVersion)).where(
+        AssetVersion.asset_id == asset_id, AssetVersion.ready_at.is_not(None)
+    )
+    return list(db.session.scalars(found.order_by(AssetVersion.number.desc())))
+
+
+# -- sending -----------------------------------------------------------------------------------
+
+
+def sign_parts(version: AssetVersion, numbers: Sequence[int]) -> dict[int, str]:
+    """An address to PUT each of these parts at, with whatever headers and length.
+
+    Raises WrongState when it takes no more, Invalid for a number that storage has not.
+    """
+    upload = version.upload
+    for number in numbers:
+        if not 1 <= number <= S3_MAX_PARTS:
+            raise Invalid({"partNumber": f"must be from 1 to {S3_MAX_PARTS}"})
+    with transaction():
+        uploads.note_signing([upload])
+        _touch(version)
+    return {number: uploads.sign_plain(upload, number) for number in numbers}
+
+
+def held_parts(version: AssetVersion) -> list[Part]:
+    """Every part that storage holds. Asks storage; raises WrongState, NotFound."""
+    if version.upload.state is not UploadState.OPEN:
+        raise WrongState("This upload is complete, or was aborted.")
+    release()
+    try:
+        parts = storage.list_parts(*_address(version.upload))
+    except NoSuchUpload as error:
+        raise NotFound(NO_UPLOAD) from error
+    with transaction():
+        _touch(version)
+    return parts
+
+
+def _touch(version: AssetVersion) -> None:
+    db.session.execute(
+        update(AssetVersion)
+        .where(AssetVersion.id == version.id)
+        .values(last_activity_at=db_now())
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _address(upload: Upload) -> tuple[str, str]:
+    return upload.key, upload.s3_upload_id or ""
+
+
+# -- arriving ----------------------------------------------------------------------------------
+
+
+def complete(version: AssetVersion, named: Sequence[NamedPart]) -> None:
+    """Make the version's object of these parts, and show it. Repeatable.
+
+    Raises PartsMissing, SizeMismatch, Invalid, NotFound: then nothing is lost, and what is wrong
+    can be sent again.
+    """
+    upload = version.upload
+    if upload.state is UploadState.COMPLETE:
+        return
+    if upload.state is UploadState.ABORTED:
+        raise NotFound(NO_UPLOAD)
+    release()
+    try:
+        parts = storage.list_parts(*_address(upload))
+        size = _agreed(version, named, parts)
+        storage.finish_upload(*_address(upload), parts)
+        crash.point("asset.1")
+    except NoSuchUpload:
+        # Completed before, and only the answer was lost? What lies there must prove itself.
+        size = None
+    stored = storage.head(upload.key)
+    if stored is None or stored.token != upload.token or size not in (None, stored.size):
+        raise NotFound(NO_UPLOAD)
+    _check_size(version, stored.size)
+    settle(version, stored)
+
+
+def _agreed(version: AssetVersion, named: Sequence[NamedPart], parts: Sequence[Part]) -> int:
+    """The bytes of all parts, where storage's list is what the client says and was announced."""
+    held = {part.number: part for part in parts}
+    missing = sorted({one.number for one in named} - set(held))
+    missing += [
+        one.number
+        for one in named
+        if one.number in held and held[one.number].etag.strip('"') != one.etag.strip('"')
+    ]
+    if missing:
+        raise PartsMissing(f"Storage does not hold part {missing[0]} as named.", missing=missing)
+    if len(named) != len(held):
+        raise Invalid({"parts": "must name every part that storage holds, and each once"})
+    if gap := sorted(set(range(1, len(held) + 1)) - set(held)):
+        raise PartsMissing(f"Part {gap[0]} is missing.", missing=gap)
+    if small := [part for part in parts[:-1] if part.size < S3_MIN_PART_SIZE]:
+        raise SizeMismatch(
+            f"Part {small[0].number} is too small: only the last may be below 5 MiB.",
+            expected=S3_MIN_PART_SIZE,
+            found=small[0].size,
+        )
+    size = sum(part.size for part in parts)
+    _check_size(version, size)
+    return size
+
+
+def _check_size(version: AssetVersion, size: int) -> None:
+    if version.declared_size not in (None, size):
+        raise SizeMismatch(
+            f"Expected {version.declared_size} bytes, and found {size}.",
+            expected=version.declared_size,
+            found=size,
+        )
+    if size > settings.max_file_size:
+        raise Invalid({"size": f"must be at most {settings.max_file_size}"})
+
+
+def confirm(version: AssetVersion) -> bool:
+    """Whether the version is there; what has come by its form is kept first. Repeatable.
+
+    Of what comes later by the same form nothing is ever kept: the first ETag that was seen is the
+    only one that is copied. Raises SizeMismatch, NotFound.
+    """
+    if version.upload.state is UploadState.COMPLETE:
+        return True
+    if version.posted_key is None or version.upload.state is UploadState.ABORTED:
+        return False
+    release()
+    stored = storage.head(version.posted_key)
+    if stored is None:
+        return False
+    try:
+        _check_size(version, stored.size)
+        etag = _pinned(version.posted_key, stored.etag)
+        storage.copy_whole(
+            Source(version.posted_key, etag), version.upload.key, version.upload.token
+        )
+    except CannotCopy as error:
+        raise Unavailable("This storage cannot copy what a form brought.") from error
+    except (SourceLost, Invalid, SizeMismatch) as error:
+        abandon([version.id])
+        if isinstance(error, SourceLost):
+            raise NotFound("Something else was sent to the same form meanwhile.") from error
+        raise
+    crash.point("asset.2")
+    kept = storage.head(version.upload.key)
+    if kept is None or kept.token != version.upload.token:
+        return False
+    settle(version, kept)
+    return True
+
+
+def _pinned(key: str, etag: str) -> str:
+    """The ETag of what came first; noted before it is copied."""
+    with transaction():
+        db.session.execute(
+            update(Upload)
+            .where(Upload.key == key, Upload.etag.is_(None))
+            .values(etag=etag)
+            .execution_options(synchronize_session=False)
+        )
+        pinned = db.session.scalar(select(Upload.etag).where(Upload.key == key))
+    release()
+    return pinned or etag
+
+
+def settle(version: AssetVersion, stored: Stored) -> None:
+    """Record that all of it is there, and show it unless a newer one is. Raises NotFound."""
+    with transaction():
+        # The asset first, as everybody takes them, so that nobody waits for another in a circle.
+        asset = db.session.scalar(
+            select(Asset)
+            .where(Asset.id == version.asset_id)
+            .with_for_update()
+            .execution_options(populate_existing=True)
+        )
+        done: Any = db.session.execute(
+            update(Upload)
+            .where(Upload.id == version.upload_id, Upload.state == UploadState.OPEN)
+            .values(state=UploadState.COMPLETE, etag=stored.etag, size=stored.size)
+            .execution_options(synchronize_session=False)
+        )
+        if done.rowcount == 0:
+            _check_settled(version)
+        elif asset is not None:
+            _show(asset, version, stored.size)
+    db.session.refresh(version.upload)
+
+
+def _check_settled(version: AssetVersion) -> None:
+    """Two may have come to the same end; but nobody shows what was aborted or deleted."""
+    state = db.session.scalar(select(Upload.state).where(Upload.id == version.upload_id))
+    if state is not UploadState.COMPLETE:
+        raise NotFound(NO_UPLOAD)
+
+
+def _show(asset: Asset, version: AssetVersion, size: int) -> None:
+    if version.posted_key is not None:
+        uploads.abandon(select(Upload.id).where(Upload.key == version.posted_key))
+        jobs.REMOVE_BYTES.later()
+    values: dict[str, Any] = {"ready_at": db_now()}
+    db.session.execute(
+        update(AssetVersion)
+        .where(AssetVersion.id == version.id)
+        .values(values | thumbnails.expected(version, size))
+        .execution_options(synchronize_session=False)
+    )
+    thumbnails.remind(AssetVersion.id == version.id)
+    audit.note("complete asset", subject_id=asset.id)
+    if version.number < asset.shown_number:
+        return
+    asset.shown_number = version.number
+    asset.name, asset.content_type = version.name, version.content_type
+    asset.search = asset_words.vector(asset.name, asset.content_type, asset.tags)
+    asset.updated_at = db_now()
+
+
+# -- changing and going ------------------------------------------------------------------------
+
+
+def edit(
+    caller: Caller,
+    asset_id: uuid.UUID,
+    *,
+    name: str | None = None,
+    tags: Sequence[str] | None = None,
+) -> AssetVersion:
+    """Another name, other tags; None leaves them. Repeatable; raises NotFound."""
+    with transaction():
+        asset = _locked(caller, asset_id)
+        if asset.shown_number == 0:
+            raise NotFound(NO_ASSET)
+        asset.name = asset.name if name is None else name
+        asset.tags = asset.tags if tags is None else list(tags)
+        asset.search = asset_words.vector(asset.name, asset.content_type, asset.tags)
+        asset.updated_at = db_now()
+        audit.note("edit asset", subject_id=asset.id)
+    return by_id(caller, asset_id)
+
+
+def _locked(caller: Caller, asset_id: uuid.UUID) -> Asset:
+    asset = db.session.scalar(
+        select(Asset)
+        .where(Asset.id == asset_id, Asset.workspace_id == caller.workspace_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    if asset is None:
+        raise NotFound(NO_ASSET)
+    return asset
+
+
+def remove(caller: Caller, asset_id: uuid.UUID) -> None:
+    """The asset with all its versions and their pictures goes, at once and for good.
+
+    Raises NotFound, also when it is gone already.
+    """
+    with transaction():
+        asset = _locked(caller, asset_id)
+        mine = AssetVersion.asset_id == asset.id
+        uploads.abandon(_objects(mine))
+        db.session.execute(
+            delete(Asset).where(Asset.id == asset.id).execution_options(synchronize_session=False)
+        )
+        audit.note("delete asset", subject_id=asset_id)
+        jobs.REMOVE_BYTES.later()
+
+
+def _objects(condition: ColumnElement[bool]) -> Select[tuple[uuid.UUID]]:
+    """Every upload of these versions: their own, their pictures', and what a form brings."""
+    return select(Upload.id).where(
+        or_(
+            Upload.id.in_(select(AssetVersion.upload_id).where(condition)),
+            Upload.id.in_(select(AssetVersion.thumbnail_id).where(condition)),
+            Upload.key.in_(select(AssetVersion.posted_key).where(condition)),
+        )
+    )
+
+
+def abort(version: AssetVersion) -> None:
+    """Nobody wants this upload any more; raises WrongState for one that is complete."""
+    if version.upload.state is UploadState.COMPLETE or not abandon([version.id]):
+        raise WrongState("This upload is complete.")
+
+
+def abandon(version_ids: Sequence[uuid.UUID]) -> int:
+    """Versions that have not arrived go, and assets of which nothing else is there; how many."""
+    with transaction():
+        # Their assets first, as settle() takes them.
+        asset_ids = db.session.scalars(
+            select(Asset.id)
+            .where(Asset.id.in_(select(AssetVersion.asset_id).where(_are(version_ids))))
+            .order_by(Asset.id)
+            .with_for_update()
+        ).all()
+        open_ids = db.session.scalars(
+            select(AssetVersion.id)
+            .join(AssetVersion.upload)
+            .where(_are(version_ids), Upload.state == UploadState.OPEN)
+        ).all()
+        uploads.abandon(_objects(AssetVersion.id.in_(open_ids)))
+        db.session.execute(
+            delete(AssetVersion)
+            .where(AssetVersion.id.in_(open_ids))
+            .execution_options(synchronize_session=False)
+        )
+        is_empty = ~select(AssetVersion.id).where(AssetVersion.asset_id == Asset.id).exists()
+        db.session.execute(
+            delete(Asset)
+            .where(Asset.id.in_(asset_ids), is_empty)
+            .execution_options(synchronize_session=False)
+        )
+        for asset_id in asset_ids if open_ids else ():
+            audit.note("abandon asset", subject_id=asset_id)
+        if open_ids:
+            jobs.REMOVE_BYTES.later()
+    return len(open_ids)
+
+
+def _are(version_ids: Sequence[uuid.UUID]) -> ColumnElement[bool]:
+    return AssetVersion.id.in_(version_ids)
+
+
+# -- fetching ----------------------------------------------------------------------------------
+
+
+def download_url(version: AssetVersion, expires_in: int) -> str:
+    """A signed address of the version, under its name. Raises NotFound while it is not there."""
+    if not confirm(version):
+        raise NotFound(NO_ASSET)
+    is_shown = version.number == version.asset.shown_number
+    name = version.asset.name if is_shown else version.name
+    return storage.get_url(version.upload.key, attachment(name), expires_in)
+
+
+def thumbnail_url(version: AssetVersion) -> str | None:
+    """A signed address of its small picture; None where there is none (yet)."""
+    if version.thumbnail is None or version.thumbnail.state is not UploadState.COMPLETE:
+        return None
+    ttl = settings.download_url_ttl_in_seconds
+    return storage.inline_url(version.thumbnail.key, thumbnails.PICTURE_TYPE, ttl)

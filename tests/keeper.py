@@ -1,0 +1,100 @@
+"""A program that keeps assets in a workspace: by the API, and by real requests to storage."""
+
+import uuid
+from typing import Any
+
+from flask.testing import FlaskClient
+
+from app.models import Scope
+from app.services import accounts, thumbnails
+from tests.factories import http, put
+
+
+class Keeper:
+    """One key of one workspace, and what is asked with it."""
+
+    def __init__(
+        self, client: FlaskClient, workspace: str = "Acme", scope: Scope = Scope.ADMIN
+    ) -> None:
+        self.client = client
+        with client.application.app_context():
+            issued = accounts.issue_key(workspace, "a test's", scope)
+            self.key, self.prefix = issued.text, issued.row.prefix
+            self.workspace = str(issued.row.workspace_id)
+
+    def call(self, method: str, path: str, **given: Any) -> Any:
+        """One request with the key."""
+        headers = {"x-api-key": self.key} | given.pop("headers", {})
+        return self.client.open(path, method=method, headers=headers, **given)
+
+    def get(self, path: str, **query: Any) -> Any:
+        """A GET of the asset service, in this workspace."""
+        return self.call("GET", f"/s3{path}", query_string={"workspaceId": self.workspace} | query)
+
+    def post(self, path: str, **body: Any) -> Any:
+        """A POST of the asset service, in this workspace."""
+        return self.call("POST", f"/s3{path}", json={"workspaceId": self.workspace} | body)
+
+    def start(self, **query: Any) -> dict[str, Any]:
+        """An upload that is announced, as it was answered."""
+        answer = self.get("/start-upload", **{"fileType": "text/plain"} | query)
+        assert answer.status_code == 200, answer.text
+        return answer.json
+
+    def send(self, started: dict[str, Any], *bodies: bytes) -> list[dict[str, Any]]:
+        """PUT these as parts; how a client names them."""
+        parts = []
+        for number, body in enumerate(bodies, start=1):
+            asked = {"PartNumber": number, "UploadId": started["uploadId"]}
+            url = self.get("/get-upload-url", assetId=started["assetId"], **asked).json["url"]
+            answer = put(url, body)
+            assert answer.status == 200, answer.data
+            parts.append({"PartNumber": number, "ETag": answer.headers["ETag"]})
+        return parts
+
+    def complete(self, started: dict[str, Any], parts: list[dict[str, Any]]) -> Any:
+        """Say that all of them were sent."""
+        names = {name: started[name] for name in ("uploadId", "assetId")}
+        return self.post("/complete-upload", **names, parts=parts)
+
+    def keep(self, body: bytes = b"hello", **query: Any) -> dict[str, Any]:
+        """An asset that has arrived, as it is shown."""
+        started = self.start(**query)
+        done = self.complete(started, self.send(started, body))
+        assert done.status_code == 200, done.text
+        return self.show(started["assetId"])
+
+    def show(self, asset_id: str) -> dict[str, Any]:
+        """The asset as it is shown now."""
+        answer = self.get(f"/assets/{asset_id}")
+        assert answer.status_code == 200, answer.text
+        return answer.json
+
+    def names(self, **query: Any) -> list[str]:
+        """What a search finds."""
+        answer = self.get("/assets", **query)
+        assert answer.status_code == 200, answer.text
+        assert answer.json["total_count"] == len(answer.json["items"])
+        return [item["name"] for item in answer.json["items"]]
+
+    def fetch(self, asset_id: str, **query: Any) -> bytes:
+        """The bytes behind download-url."""
+        answer = self.get("/download-url", assetId=asset_id, **query)
+        assert answer.status_code == 200, answer.text
+        return http.request("GET", answer.json["url"]).data
+
+    def params(self, path: str = "/s3", **query: Any) -> Any:
+        """The form for a small file, as Uppy asks for it."""
+        given = {"filename": "small.txt", "type": "text/plain"} | query
+        return self.call("GET", f"{path}/params", query_string=given)
+
+    def picture(self, version_id: uuid.UUID) -> None:
+        """Do what the maker would do."""
+        with self.client.application.app_context():
+            thumbnails.make(str(version_id))
+
+
+def post_form(form: dict[str, Any], body: bytes, **changed: str) -> Any:
+    """POST a form to storage as a browser does."""
+    fields = {**form["fields"], **changed, "file": ("blob", body, "application/octet-stream")}
+    return http.request("POST", form["url"], fields=fields)

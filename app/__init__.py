@@ -11,7 +11,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter
 
 from app import browsers, cli, config, doors, logs, models, patience, problems
-from app.api import downloads, senders, status, transfers, wetransfer
+from app.api import downloads, program, senders, status, transfers, wetransfer
 from app.db import db, end_session
 from app.extensions import csrf, mailer, migrate, queue, storage
 from app.pages import (
@@ -62,6 +62,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     app.register_blueprint(transfers.bp)
     app.register_blueprint(senders.bp)
     app.register_blueprint(downloads.bp)
+    app.register_blueprint(program.bp)
     app.register_blueprint(home.bp)
     app.register_blueprint(transfer.bp)
     app.register_blueprint(preview.bp)

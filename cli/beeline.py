@@ -21,6 +21,7 @@ import hashlib
 import http.client
 import itertools
 import json
+import mimetypes
 import os
 import random
 import re
@@ -40,6 +41,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta, timezone
+from email.message import Message
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlencode, urljoin, urlsplit
@@ -473,9 +475,9 @@ class Lines:
         return known[place]
 
     def _connections(self) -> dict[tuple[str, str, int], http.client.HTTPConnection]:
-        if not hasattr(self._own, "known"):
-            self._own.known = {}
-        return self._own.known
+        known: dict[tuple[str, str, int], http.client.HTTPConnection]
+        known = self._own.__dict__.setdefault("known", {})
+        return known
 
     def _context(self) -> ssl.SSLContext:
         with self._lock:
@@ -495,7 +497,7 @@ def _away(host: str, error: Exception) -> Exception:
     return Away(f"{host} cannot be reached: {error or type(error).__name__}.")
 
 
-def _retry_after(headers: Mapping[str, str]) -> float:
+def _retry_after(headers: Message) -> float:
     given = headers.get("Retry-After") or ""
     return float(given) if re.fullmatch(r"\d{1,6}", given) else 0.0
 
@@ -683,7 +685,7 @@ class Owned:
             after = f"?after={page['next']}"
 
 
-def _told(status: int, headers: Mapping[str, str], content: bytes) -> Json:
+def _told(status: int, headers: Message, content: bytes) -> Json:
     """The answer's JSON; raises what it says when it is a refusal."""
     try:
         told = json.loads(content) if content else None
@@ -1478,7 +1480,7 @@ def _cookies(answer: http.client.HTTPResponse) -> dict[str, str]:
     return found
 
 
-def _link_refusal(status: int, headers: Mapping[str, str], content: bytes) -> Exception:
+def _link_refusal(status: int, headers: Message, content: bytes) -> Exception:
     """A link tells programs its reason in a line."""
     message = plain(content.decode("utf-8", "replace").strip())[:300] or f"Status {status}."
     if status >= 500 or status in (408, 429):
@@ -1722,7 +1724,11 @@ def resume(run: Run, given: argparse.Namespace) -> Json:
     memory = Memory()
     record = _one_unfinished(memory, given.id)
     _name_record(run, record)
-    transfer = run.insist(lambda: Owned.of(run, record).ask("GET"), FIRST_CONTACT)
+    try:
+        transfer = run.insist(lambda: Owned.of(run, record).ask("GET"), FIRST_CONTACT)
+    except NotThere:
+        memory.forget(record)
+        raise
     run.voice.result(record.link)
     transfer = Delivery(run, memory, record, given.parallel).go(transfer, is_new=False)
     return _sent(run, record, transfer)
@@ -1772,7 +1778,10 @@ def list_sent(run: Run, given: argparse.Namespace) -> Json:
     if records:
         crew.watch()
     items = [found[index] for index in range(len(records))]
-    for one in items:
+    for record, one in zip(records, items):
+        if one["status"] == "DELETED":
+            # Told once.
+            memory.forget(record)
         size = size_in_words(one["total_size"])
         words = (one["id"][:8], one["status"].lower(), size, one["title"], one["link"])
         run.voice.result("  ".join(word for word in words if word))
@@ -1878,6 +1887,7 @@ def _spec(file: LocalFile) -> Json:
     return {
         "path": file.path,
         "size": file.size,
+        "content_type": mimetypes.guess_type(file.path)[0] or "",
         "checksum_algorithm": "CRC32",
         "modified_at": modified.isoformat().replace("+00:00", "Z"),
     }
@@ -2203,8 +2213,8 @@ def main(words: list[str] | None = None) -> int:
     except Stop as stop:
         return _tell(run, told, stop, stop.exit_code)
     except OSError as error:
-        stop = HereWrong(f"{error.filename or 'This computer'}: {error.strerror or error}.")
-        return _tell(run, told, stop, stop.exit_code)
+        wrong = HereWrong(f"{error.filename or 'This computer'}: {error.strerror or error}.")
+        return _tell(run, told, wrong, LOCAL)
     voice.answer(told)
     return OK
 

@@ -16,7 +16,7 @@ from tests.pages.test_pages import token_in
 CURL = {"User-Agent": "curl/8.5.0", "Accept": "*/*"}
 PROGRAMS = [
     "curl/7.88.1", "curl/8.11.0-DEV", "Wget/1.21.3", "Wget/1.21.3 (linux-gnu)", "aria2/1.36.0",
-    "HTTPie/3.2.1", "xh/0.18.0",
+    "HTTPie/3.2.1", "xh/0.18.0", "beeline/0.1.0",
 ]  # fmt: skip
 SCANNERS = [
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/120.0 Safari/537.36",

@@ -52,6 +52,9 @@ DEFAULT_SERVER = ""
 
 MIB = 1024 * 1024
 BLOCK = 256 * 1024
+# As much as the slowest line in use can take before it is held for dead: Python counts STALLED for
+# a whole block.
+SEND_BLOCK = 64 * 1024
 LANES = 6
 MOST_LANES = 16
 # What the API takes in one request.
@@ -348,7 +351,7 @@ class Piece:
         self._open = file.open()
         self._open.seek(start)
 
-    def read(self, size: int = BLOCK) -> bytes:
+    def read(self, size: int = SEND_BLOCK) -> bytes:
         """The next block; raises HereWrong when the file has become shorter."""
         self._run.check()
         try:
@@ -466,11 +469,11 @@ class Lines:
             scheme, host, port = place
             if scheme == "https":
                 known[place] = http.client.HTTPSConnection(
-                    host, port, timeout=STALLED, context=self._context(), blocksize=BLOCK
+                    host, port, timeout=STALLED, context=self._context(), blocksize=SEND_BLOCK
                 )
             else:
                 known[place] = http.client.HTTPConnection(
-                    host, port, timeout=STALLED, blocksize=BLOCK
+                    host, port, timeout=STALLED, blocksize=SEND_BLOCK
                 )
         return known[place]
 

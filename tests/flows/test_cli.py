@@ -237,11 +237,17 @@ def test_after_ctrl_c_only_what_is_missing_is_sent(shell: Shell, storage: S3Faul
     assert sums(shell.home / "got") == sums(shell.home / "src")
 
 
+def lie(request: Request, forward: Forward) -> Answer:
+    """It is said to be there, and is not."""
+    return Answer(200, (), b"")
+
+
 FAULTS: dict[str, tuple[Fault, int]] = {
     "busy": (SLOW_DOWN, 2),
     "an address too old": (FORBIDDEN, 2),
     "the answer is lost": (lose_answer, 1),
     "damaged on the way": (error(400, "BadDigest"), 1),
+    "it was not there when it was checked": (lie, 1),
 }
 
 
@@ -266,6 +272,9 @@ def test_nobody_is_waited_for_for_ever_and_nothing_is_lost(shell: Shell, storage
     storage.heal()
     storage.plan("PutObject", FORBIDDEN)
     assert shell.ask("resume", code=1)["error"]["code"] == "storage_refused"
+    storage.heal()
+    storage.plan("PutObject", lie, 4)
+    assert "has not arrived" in shell.ask("resume", code=1)["error"]["message"]
     storage.heal()
     again = shell.ask("resume", told["link"])
     assert [(one["path"], one["size"]) for one in again["files"]] == [("a", 1), ("b", 1)]
@@ -385,6 +394,23 @@ def test_a_password_is_never_typed_where_others_see_it(shell: Shell) -> None:
     assert told["error"]["code"] == "password_wrong"
     (shell.home / "secret").write_text("red fox ☕\n")
     assert shell.ask("get", link, "--password-file", "secret")["files"][0]["state"] == "saved"
+
+
+def test_a_password_is_asked_for_in_a_terminal(shell: Shell) -> None:
+    """And a program that waits for it ends when it is told to."""
+    sending = Typing(shell, "send", *shell.write({"a": b"1"}), "--password")
+    for prompt in ("gets the link: ", "Once more: "):
+        sending.wait_for(prompt)
+        sending.type("red fox")
+    assert sending.end() == 0
+    assert "red fox" not in sending.seen
+    getting = Typing(shell, "get", shell.ask("list")["items"][0]["link"])
+    getting.wait_for("Password: ")
+    getting.type("blue fox")
+    getting.wait_for("That password is not right.")
+    getting.wait_for("Password: ")
+    getting.process.send_signal(signal.SIGTERM)
+    assert getting.end() == 130
 
 
 def test_files_that_are_still_on_their_way(shell: Shell, sender: Sender) -> None:
@@ -513,7 +539,7 @@ class Typing:
 
     def __init__(self, shell: Shell, *words: str) -> None:
         self._ours, theirs = pty.openpty()
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-I", "-S", str(shell.program), *words],
             cwd=shell.home,
             env=shell.environ | {"TERM": "xterm"},
@@ -524,10 +550,13 @@ class Typing:
         )
         os.close(theirs)
         self.seen = ""
+        self._read = 0
 
     def wait_for(self, words: str) -> None:
-        while words not in self.seen:
+        """Until it has said so, after whatever was waited for before."""
+        while words not in self.seen[self._read :]:
             self.seen += os.read(self._ours, 4096).decode(errors="replace")
+        self._read = self.seen.index(words, self._read) + len(words)
 
     def type(self, line: str) -> None:
         os.write(self._ours, f"{line}\n".encode())
@@ -537,7 +566,7 @@ class Typing:
             while read := os.read(self._ours, 4096):
                 self.seen += read.decode(errors="replace")
         os.close(self._ours)
-        return self._process.wait(timeout=20)
+        return self.process.wait(timeout=20)
 
 
 def test_a_terminal_sees_how_far_it_is(shell: Shell) -> None:

@@ -412,7 +412,8 @@ class Lines:
         try:
             return answer.read(most)
         except (OSError, http.client.HTTPException) as error:
-            answer.close()
+            # What is left of it must not be taken for the next answer.
+            self.close()
             raise Away("The connection was lost.") from error
 
     def close(self) -> None:
@@ -1065,11 +1066,12 @@ class Sending:
         asked = {"wanted": wanted, "sent_size": self._progress.safe, "sent": whole}
         asked_at = time.monotonic()
         told = self._owned.insist("POST", "/parts", asked)
+        lifetime = max(told["expires_in"] - ADDRESS_MARGIN, told["expires_in"] / 2)
         known = {(part.file.id, part.number): part for part in batch}
         for one in told["parts"]:
             part = known[one["file"], one["number"]]
             part.url, part.headers = one["url"], one["headers"]
-            part.dies_at = asked_at + told["expires_in"] - ADDRESS_MARGIN
+            part.dies_at = asked_at + lifetime
         with self._changed:
             del self._whole[: len(whole)]
             self._ready.extend(batch)
@@ -1562,8 +1564,9 @@ class Fetching:
             wanted.etag = answer.headers.get("ETag", "")
             self._write(answer, wanted, has)
         finally:
-            # Not read to its end, it cannot be used again.
-            answer.close()
+            if not answer.isclosed():
+                # What is left of it must not be taken for the next answer.
+                self._run.lines.close()
 
     def _check(self, answer: http.client.HTTPResponse, wanted: Wanted, has: int) -> None:
         status = answer.status

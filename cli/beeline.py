@@ -2221,6 +2221,9 @@ def main(words: list[str] | None = None) -> int:
     except OSError as error:
         wrong = HereWrong(f"{error.filename or 'This computer'}: {error.strerror or error}.")
         return _tell(run, told, wrong, LOCAL)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        odd = Stop(f"What answers there is not as expected ({error!r}).", "unexpected")
+        return _tell(run, told, odd, FAILED)
     voice.answer(told)
     return OK
 

@@ -507,6 +507,15 @@ def test_exit_codes(shell: Shell, words: list[str], code: int) -> None:
     assert ("130  interrupted" in said) is (words == ["--help"])
 
 
+@pytest.mark.parametrize("body", [b"{}", b"[]", b"<p>Welcome to our hotel"])
+def test_what_is_no_beeline_is_told_as_json_too(shell: Shell, body: bytes) -> None:
+    with S3Faults(shell.url) as before:
+        before.plan("POST ", lambda request, forward: Answer(200, (), body))
+        given = ("--server", before.url, "--patience", "1s")
+        told = shell.ask("send", "beeline", *given, code=1 if body[0] != ord("<") else 4)
+    assert "not" in told["error"]["message"]
+
+
 def test_a_certificate_that_nobody_vouches_for_is_refused(shell: Shell, tmp_path: Path) -> None:
     with self_signed(tmp_path) as port:
         told = shell.ask("send", "beeline", "--server", f"https://localhost:{port}", code=4)

@@ -13,6 +13,7 @@ from werkzeug.routing import BaseConverter
 from app import browsers, cli, config, doors, logs, models, patience, problems
 from app.api import (
     assets,
+    cli_download,
     downloads,
     files,
     programs,
@@ -76,6 +77,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     app.register_blueprint(programs.bp)
     app.register_blueprint(senders.bp)
     app.register_blueprint(downloads.bp)
+    app.register_blueprint(cli_download.bp)
     app.register_blueprint(home.bp)
     app.register_blueprint(docs.bp)
     app.register_blueprint(transfer.bp)

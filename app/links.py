@@ -11,6 +11,11 @@ def transfer_url(slug: str) -> str:
     return f"{settings.base_url}/d/{slug}"
 
 
+def program_url() -> str:
+    """Where the command line's program is downloaded."""
+    return f"{settings.base_url}/cli"
+
+
 def board_url(slug: str) -> str:
     """The address of a board, for whoever is shown it."""
     return f"{settings.base_url}/b/{slug}"

@@ -26,7 +26,8 @@ limit_unknown(bp)
 
 # The whole of what they say of themselves: "curl/8.5.0", "Wget/1.21.3 (linux-gnu)". Whatever says
 # more, such as "curl/7.64 (compatible; LinkChecker/2; +https://...)", was not started by hand.
-_PROGRAM = re.compile(r"(curl|wget|aria2|httpie|xh)/[\w.+-]+( \([\w .-]+\))?", re.IGNORECASE)
+_NAMES = "curl|wget|aria2|httpie|xh|beeline"
+_PROGRAM = re.compile(rf"({_NAMES})/[\w.+-]+( \([\w .-]+\))?", re.IGNORECASE)
 # How long one request for a zip waits for it, how often (wget follows 20 times), and how many of
 # each process' threads may do so at once.
 WAIT_SECONDS = 5.0

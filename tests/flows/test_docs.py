@@ -78,7 +78,8 @@ def test_every_example_of_a_section_runs_and_none_is_missing(
         (method, path)
         for path, item in description.document()["paths"].items()
         for method, told in item.items()
-        if method != "parameters" and f"{path}/".startswith(f"{section}/")
+        if method != "parameters"
+        and f"{path}/".startswith(f"{section}/")
         # Those are docs/uppy.md's, and Uppy asks them: tests/browser/test_uppy.py.
         and told.get("tags") != ["uppy"]
     }

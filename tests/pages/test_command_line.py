@@ -16,7 +16,7 @@ from tests.pages.test_pages import token_in
 CURL = {"User-Agent": "curl/8.5.0", "Accept": "*/*"}
 PROGRAMS = [
     "curl/7.88.1", "curl/8.11.0-DEV", "Wget/1.21.3", "Wget/1.21.3 (linux-gnu)", "aria2/1.36.0",
-    "HTTPie/3.2.1", "xh/0.18.0",
+    "HTTPie/3.2.1", "xh/0.18.0", "beeline/0.1.0",
 ]  # fmt: skip
 SCANNERS = [
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/120.0 Safari/537.36",
@@ -279,13 +279,15 @@ def test_the_page_says_how(sender: Sender) -> None:
     one = sender.ready({"a.txt": b"1"}, verified=True)
     page = sender.client.get(f"/d/{one.slug}").text
     assert f"curl -OJL &#34;{link}{one.slug}&#34;" in page
+    own = "curl -o beeline &#34;http://localhost/cli&#34; &amp;&amp; python3 beeline get"
+    assert f"{own} &#34;{link}{one.slug}&#34;" in page
     assert f"{link}{one.slug}.sfv&#34; &amp;&amp; cksfv -f checksums.sfv" in page
     many = sender.ready({'b/c "$(id)`.txt': b"1", "much longer than the other.txt": b"2"})
     page = sender.client.get(f"/d/{many.slug}").text
     assert f"{link}{many.slug}/files/[1-2]&#34;" in page
     assert f"{link}{many.slug}/b/c%20%22%24%28id%29%60.txt&#34;" in page
     assert "cksfv" not in page  # none was verified
-    assert "Folders are not kept." in page
+    assert "Folders are kept by the zip and by our own program." in page
     moving = sender.create()
     assert "curl" not in sender.client.get(f"/d/{moving.slug}").text
     odd = sender.ready({"files/1": b"1", "files/2": b"2"})

@@ -1,0 +1,2252 @@
+#!/usr/bin/env python3
+"""beeline: send big files from a terminal, and fetch them again.
+
+    curl -o beeline https://send.example.org/cli
+    chmod +x beeline
+    ./beeline send film.mov photos/
+
+One file, Python 3.9 or later, nothing else. `beeline --help` tells the commands and what the exit
+codes mean; docs/cli.md tells the rest. Files go straight to storage, piece by piece, each with its
+checksum; what storage has is safe, and `beeline resume` sends only what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import fnmatch
+import getpass
+import hashlib
+import http.client
+import itertools
+import json
+import mimetypes
+import os
+import random
+import re
+import secrets
+import shlex
+import shutil
+import signal
+import socket
+import ssl
+import stat
+import sys
+import threading
+import time
+import unicodedata
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta, timezone
+from email.message import Message
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+from urllib.parse import urlencode, urljoin, urlsplit
+
+VERSION = "0.1.0"
+# Filled in by the installation that this was downloaded from.
+DEFAULT_SERVER = ""
+
+MIB = 1024 * 1024
+BLOCK = 256 * 1024
+# As much as the slowest line in use can take before it is held for dead: Python counts STALLED for
+# a whole block.
+SEND_BLOCK = 64 * 1024
+LANES = 6
+MOST_LANES = 16
+# What the API takes in one request.
+MOST_PARTS_AT_ONCE = 100
+MOST_SENT_AT_ONCE = 500
+FILES_AT_ONCE = 1000
+CREATE_SIZE = MIB
+# Bytes that are prepared (read for their checksum, and addressed) ahead of each lane.
+AHEAD = 8 * MIB
+# Seconds after which a line without a byte is taken for dead, and with every byte gone: storage may
+# have to think.
+STALLED = 30.0
+ANSWER = 90.0
+# The first word with a server: a name that was mistyped is told soon.
+FIRST_CONTACT = 30.0
+LONGEST_PAUSE = 30.0
+LONGEST_PAUSE_UNANSWERED = 10.0
+# An address that is about to die is not used any more.
+ADDRESS_MARGIN = 60.0
+MOST_REFUSALS = 3
+# The last second that a date can have.
+LATEST = 253_402_300_799
+POLLS = (0.2, 0.3, 0.5, 1.0, 1.0, 2.0)
+
+OK, FAILED, USAGE, LOCAL, UNREACHABLE, GONE, LOCKED, DAMAGED, NOT_YET, INTERRUPTED = (
+    0, 1, 2, 3, 4, 5, 6, 7, 8, 130,
+)  # fmt: skip
+
+EPILOG = """\
+exit codes:
+  0    done
+  1    refused by the server or by storage, or another failure
+  2    wrong usage
+  3    a file here: missing, unreadable, changed meanwhile, in the way
+  4    nobody answered for too long; what is safe stays safe: beeline resume
+  5    there is no such transfer, or not any more
+  6    a password is needed, or it is not right
+  7    what was fetched is not what was sent
+  8    not everything has arrived or been checked yet
+  130  interrupted; what is safe stays safe: beeline resume, or the same get again
+
+environment: BEELINE_SERVER, BEELINE_FROM, BEELINE_PASSWORD
+"""
+
+# S3's 400s that mean "the line broke", not "you are wrong".
+_BROKEN_LINE = {"RequestTimeout", "IncompleteBody", "XAmzContentSHA256Mismatch"}
+_OTHER_BYTES = {"BadDigest", "XAmzContentChecksumMismatch"}
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+# Marks that reorder what is shown, so that "gpj.exe" can look like "exe.jpg".
+_BIDI = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_WINDOWS_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+_SLUG = re.compile(r"[A-Za-z0-9_-]{20,64}")
+
+T = TypeVar("T")
+Json = Any
+
+
+# -- what ends a command -----------------------------------------------------------------------
+
+
+class Stop(Exception):
+    """What ends a command: a sentence, an exit code, a word for scripts and more for `--json`."""
+
+    exit_code = FAILED
+    code = "failed"
+
+    def __init__(self, message: str, code: str | None = None, **details: Json) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or type(self).code
+        self.details = details
+
+
+class Usage(Stop):
+    """What was typed cannot be meant."""
+
+    exit_code, code = USAGE, "usage"
+
+
+class HereWrong(Stop):
+    """Something about a file on this computer."""
+
+    exit_code, code = LOCAL, "local_file"
+
+
+class Unreachable(Stop):
+    """Nobody answered for as long as was to be waited."""
+
+    exit_code, code = UNREACHABLE, "unreachable"
+
+
+class NotThere(Stop):
+    """No such transfer, or not any more."""
+
+    exit_code, code = GONE, "gone"
+
+
+class Locked(Stop):
+    """It needs a password, or another one."""
+
+    exit_code, code = LOCKED, "password_needed"
+
+
+class Damaged(Stop):
+    """What arrived is not what was sent."""
+
+    exit_code, code = DAMAGED, "damaged"
+
+
+class NotYet(Stop):
+    """It has not arrived, or is still being checked."""
+
+    exit_code, code = NOT_YET, "not_yet"
+
+
+class Away(Exception):
+    """It did not work this time, and may the next: after `retry_after` seconds, if told."""
+
+    def __init__(self, why: str, *, status: int = 0, retry_after: float = 0.0) -> None:
+        super().__init__(why)
+        self.why, self.status, self.retry_after = why, status, retry_after
+
+
+class Stopped(Exception):
+    """Another thread has failed, or Ctrl-C was pressed: this one leaves quietly."""
+
+
+# -- what is said ------------------------------------------------------------------------------
+
+
+def plain(text: str) -> str:
+    """The text without what a terminal would obey, and without marks that reorder what is shown."""
+    return "".join(
+        char
+        for char in text
+        if char not in _BIDI and unicodedata.category(char) not in ("Cc", "Cs", "Zl", "Zp")
+    )
+
+
+def size_in_words(size: float) -> str:
+    """Decimal units, as people's file managers show them."""
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if size < 1000 or unit == "TB":
+            break
+        size /= 1000
+    if unit == "bytes":
+        return "1 byte" if size == 1 else f"{size:.0f} bytes"
+    return f"{size:.1f} {unit}" if size < 100 else f"{size:.0f} {unit}"
+
+
+def count_in_words(count: int) -> str:
+    """So many files."""
+    return "1 file" if count == 1 else f"{count} files"
+
+
+def time_in_words(seconds: float) -> str:
+    """A time that is left, as short as a progress bar needs it."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+class Voice:
+    """All that is printed: results to stdout, the rest to stderr; with `--json` one object."""
+
+    def __init__(self, *, is_json: bool, is_quiet: bool) -> None:
+        self.is_json, self.is_quiet = is_json, is_quiet or is_json
+        self.has_bar = not self.is_quiet and sys.stderr.isatty()
+        self._lock = threading.Lock()
+        self._bar = ""
+
+    def say(self, line: str) -> None:
+        """A line for whoever watches."""
+        if not self.is_quiet:
+            self._write(plain(line))
+
+    def complain(self, line: str) -> None:
+        """A line that is said even to those who want quiet."""
+        if not self.is_json:
+            for one in line.splitlines():
+                self._write(plain(one))
+
+    def result(self, line: str) -> None:
+        """What the command is for: the only thing on stdout."""
+        if not self.is_json:
+            print(plain(line), flush=True)
+
+    def answer(self, told: Mapping[str, Json]) -> None:
+        """The one object that a script reads."""
+        if self.is_json:
+            print(json.dumps(told, ensure_ascii=True), flush=True)
+
+    def bar(self, line: str) -> None:
+        """Draw the progress over what was drawn before; nothing to end it."""
+        if not self.has_bar:
+            return
+        with self._lock:
+            width = shutil.get_terminal_size().columns - 1
+            self._bar = line[:width]
+            sys.stderr.write(f"\r{self._bar}\x1b[K")
+            sys.stderr.flush()
+
+    def end_bar(self) -> None:
+        """What was drawn last stays."""
+        with self._lock:
+            if self._bar:
+                sys.stderr.write("\n")
+                sys.stderr.flush()
+            self._bar = ""
+
+    def _write(self, line: str) -> None:
+        with self._lock:
+            over = "\r\x1b[K" if self._bar else ""
+            again = self._bar if self._bar else ""
+            sys.stderr.write(f"{over}{line}\n{again}")
+            sys.stderr.flush()
+
+
+class Progress:
+    """How many bytes are safe, how many are on their way, how fast, and how long it will take."""
+
+    def __init__(self, voice: Voice, total: int, safe: int = 0, *, verb: str = "safe") -> None:
+        self.total, self.safe = total, safe
+        self._verb = verb
+        self._moving = 0
+        self._voice = voice
+        self._lock = threading.Lock()
+        self._seen: deque[tuple[float, int]] = deque()
+        self._told = self.percent // 10
+
+    @property
+    def percent(self) -> int:
+        """Of what is safe."""
+        return 100 * self.safe // self.total if self.total else 100
+
+    def move(self, size: int) -> None:
+        """So many bytes have left (or, below zero, have to leave again)."""
+        with self._lock:
+            self._moving += size
+
+    def settle(self, size: int, moved: int) -> None:
+        """So many bytes are safe, of which so many were counted as moving."""
+        with self._lock:
+            self.safe += size
+            self._moving -= moved
+
+    def show(self) -> None:
+        """Draw it, or where nobody watches say every tenth."""
+        if self._voice.has_bar:
+            self._voice.bar(self._line())
+        elif self.percent // 10 > self._told:
+            self._told = self.percent // 10
+            self._voice.say(f"{self.percent} % {self._verb}")
+
+    def _line(self) -> str:
+        done = min(self.total, self.safe + max(0, self._moving))
+        speed = self._speed(done)
+        share = done / self.total if self.total else 1.0
+        left = f", {time_in_words((self.total - done) / speed)} left" if speed else ""
+        told = f"{size_in_words(done)} of {size_in_words(self.total)}"
+        return f"{_drawn(share)} {share:4.0%}  {told}  {size_in_words(speed)}/s{left}"
+
+    def _speed(self, done: int) -> float:
+        """Bytes a second over the last few."""
+        now = time.monotonic()
+        self._seen.append((now, done))
+        while now - self._seen[0][0] > 8:
+            self._seen.popleft()
+        since, before = self._seen[0]
+        return max(0.0, (done - before) / (now - since)) if now - since > 0.5 else 0.0
+
+
+def _drawn(share: float, width: int = 24) -> str:
+    """The line from sender to recipient; its dot is now."""
+    at = int(share * (width - 1))
+    encoding = sys.stderr.encoding or "ascii"
+    line, dot = ("─", "●") if encoding.lower().startswith("utf") else ("-", "o")
+    return line * at + dot + " " * (width - 1 - at)
+
+
+# -- lines to servers --------------------------------------------------------------------------
+
+
+class Piece:
+    """A range of a file as a request's body, read block by block; the file must stay as it was."""
+
+    def __init__(
+        self, file: LocalFile, start: int, size: int, run: Run, on_read: Callable[[int], None]
+    ) -> None:
+        self._file, self._left, self._run, self._on_read = file, size, run, on_read
+        self._open = file.open()
+        self._open.seek(start)
+
+    def read(self, size: int = SEND_BLOCK) -> bytes:
+        """The next block; raises HereWrong when the file has become shorter."""
+        self._run.check()
+        try:
+            block = self._open.read(min(size, self._left)) if self._left else b""
+        except OSError as error:
+            raise HereWrong(f"{self._file.local}: {error.strerror}.") from error
+        if self._left and not block:
+            raise self._file.changed()
+        self._left -= len(block)
+        self._on_read(len(block))
+        return block
+
+    def close(self) -> None:
+        """Nothing more is read."""
+        self._open.close()
+
+
+class Lines:
+    """Every request goes through here; each thread keeps its connections open.
+
+    TLS is always verified. Without TLS only this computer itself is spoken to, unless allowed.
+    """
+
+    def __init__(self, *, allow_http: bool) -> None:
+        self._allow_http = allow_http
+        self._own = threading.local()
+        self._tls: ssl.SSLContext | None = None
+        self._lock = threading.Lock()
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | Callable[[], Piece] | None = None,
+    ) -> http.client.HTTPResponse:
+        """An answer whose body has not been read yet. Raises Away, and Usage for a bad address."""
+        place = self._place(url)
+        for is_again in (False, True):
+            connection = self._connection(place)
+            was_open = connection.sock is not None
+            try:
+                return self._exchange(connection, method, url, headers, body)
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                # A connection that was kept may have been hung up meanwhile: not an outage yet.
+                is_stale = was_open and not isinstance(error, socket.timeout)
+                if not is_stale or is_again:
+                    raise _away(place[1], error) from error
+            except BaseException:
+                # In the middle of a request it is good for nothing else.
+                connection.close()
+                raise
+        raise AssertionError("unreachable")
+
+    def read(self, answer: http.client.HTTPResponse, most: int = 64 * MIB) -> bytes:
+        """All of an answer's body; raises Away."""
+        try:
+            return answer.read(most)
+        except (OSError, http.client.HTTPException) as error:
+            # What is left of it must not be taken for the next answer.
+            self.close()
+            raise Away("The connection was lost.") from error
+
+    def close(self) -> None:
+        """Hang up whatever this thread has open."""
+        for connection in self._connections().values():
+            connection.close()
+
+    def _exchange(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | Callable[[], Piece] | None,
+    ) -> http.client.HTTPResponse:
+        parts = urlsplit(url)
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        given = {"User-Agent": f"beeline/{VERSION}", "Accept": "application/json", **headers}
+        if connection.sock is not None:
+            connection.sock.settimeout(STALLED)
+        sent = body() if callable(body) else body
+        try:
+            connection.request(method, path, body=sent, headers=given)
+        except (BrokenPipeError, ConnectionResetError):
+            if connection.sock is None:
+                raise
+            # It may have been answered before all of it had come.
+        finally:
+            if isinstance(sent, Piece):
+                sent.close()
+        if connection.sock is not None:
+            connection.sock.settimeout(ANSWER if sent is not None else STALLED)
+        answer = connection.getresponse()
+        if connection.sock is not None:
+            connection.sock.settimeout(STALLED)
+        return answer
+
+    def _place(self, url: str) -> tuple[str, str, int]:
+        """Scheme, host and port of an address that may be asked; raises Usage."""
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname or "", parts.port
+        except ValueError:
+            raise Usage(f"This is no address: {url}") from None
+        if parts.scheme not in ("http", "https") or not host:
+            raise Usage(f"This is no address: {url}")
+        if parts.scheme == "http" and host not in _LOOPBACK and not self._allow_http:
+            raise Usage(f"{host} would be asked without TLS. If that is meant: --allow-http")
+        return parts.scheme, host, port or (443 if parts.scheme == "https" else 80)
+
+    def _connection(self, place: tuple[str, str, int]) -> http.client.HTTPConnection:
+        known = self._connections()
+        if place not in known:
+            scheme, host, port = place
+            if scheme == "https":
+                known[place] = http.client.HTTPSConnection(
+                    host, port, timeout=STALLED, context=self._context(), blocksize=SEND_BLOCK
+                )
+            else:
+                known[place] = http.client.HTTPConnection(
+                    host, port, timeout=STALLED, blocksize=SEND_BLOCK
+                )
+        return known[place]
+
+    def _connections(self) -> dict[tuple[str, str, int], http.client.HTTPConnection]:
+        known: dict[tuple[str, str, int], http.client.HTTPConnection]
+        known = self._own.__dict__.setdefault("known", {})
+        return known
+
+    def _context(self) -> ssl.SSLContext:
+        with self._lock:
+            if self._tls is None:
+                self._tls = ssl.create_default_context()
+            return self._tls
+
+
+def _away(host: str, error: Exception) -> Exception:
+    """What a failed connection means; a certificate that is not right stays so."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Unreachable(f"The certificate of {host} is not right: {error.verify_message}")
+    if isinstance(error, socket.gaierror):
+        return Away(f"{host} is not known here, or this computer is offline.")
+    if isinstance(error, socket.timeout):
+        return Away(f"{host} does not answer.")
+    return Away(f"{host} cannot be reached: {error or type(error).__name__}.")
+
+
+def _retry_after(headers: Message) -> float:
+    given = headers.get("Retry-After") or ""
+    return float(given) if re.fullmatch(r"\d{1,6}", given) else 0.0
+
+
+class Run:
+    """One command on its way: its voice, its lines, how patient it is, and whether to stop."""
+
+    def __init__(self, voice: Voice) -> None:
+        self.voice = voice
+        self.lines = Lines(allow_http=False)
+        self.patience = 600.0
+        self.stop = threading.Event()
+        # What is told of it should it fail: for scripts, and for whoever wants to go on.
+        self.details: dict[str, Json] = {}
+        self.resume = ""
+        self.resumable = {FAILED, LOCAL, UNREACHABLE, NOT_YET, INTERRUPTED}
+        self.progress: Progress | None = None
+        self._moved_at = time.monotonic()
+        self._is_waiting = False
+
+    def set_up(self, *, patience: float, allow_http: bool) -> None:
+        """As was typed."""
+        self.patience, self.lines = patience, Lines(allow_http=allow_http)
+
+    def check(self) -> None:
+        """Raise Stopped when this command is to end."""
+        if self.stop.is_set():
+            raise Stopped
+
+    def moved(self) -> None:
+        """Something was achieved: patience begins anew."""
+        self._moved_at = time.monotonic()
+        if self._is_waiting:
+            self._is_waiting = False
+            self.voice.say("It goes on.")
+
+    def rest(self, tried: int, away: Away, since: float, patience: float | None = None) -> None:
+        """Wait before the next try, the longer the more there were, with jitter.
+
+        Raises Unreachable when nothing has been achieved for too long, Stopped.
+        """
+        patience = self.patience if patience is None else min(patience, self.patience)
+        began = max(since, self._moved_at)
+        longest = LONGEST_PAUSE if away.status else LONGEST_PAUSE_UNANSWERED
+        pause = max(away.retry_after, random.random() * min(longest, 0.5 * 2 ** min(tried, 10)))  # noqa: S311
+        if time.monotonic() + min(pause, away.retry_after) - began > patience:
+            raise Unreachable(away.why)
+        if not self._is_waiting:
+            self._is_waiting = True
+            safe = f" {self.progress.percent} % is safe." if self.progress else ""
+            self.voice.say(f"{away.why}{safe} It continues by itself; Ctrl-C ends it.")
+        self.stop.wait(pause)
+        self.check()
+
+    def insist(self, work: Callable[[], T], patience: float | None = None) -> T:
+        """Do the work until it succeeds; raises Unreachable, and what is not worth another try."""
+        since = time.monotonic()
+        for tried in itertools.count():
+            self.check()
+            try:
+                done = work()
+            except Away as away:
+                self.rest(tried, away, since, patience)
+            else:
+                if tried:
+                    self.moved()
+                return done
+        raise AssertionError("unreachable")
+
+
+class Crew:
+    """Threads that work together: the first failure stops all, and so does Ctrl-C."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._threads: list[threading.Thread] = []
+        self._failure: BaseException | None = None
+        self._lock = threading.Lock()
+
+    def add(self, work: Callable[[], None]) -> None:
+        """One more, once watch() is called."""
+        self._threads.append(threading.Thread(target=self._guarded, args=(work,), daemon=True))
+
+    def watch(self) -> None:
+        """Let them work, drawing the progress; raises the first failure, KeyboardInterrupt."""
+        try:
+            for thread in self._threads:
+                thread.start()
+            for thread in self._threads:
+                while thread.is_alive() and not self._run.stop.is_set():
+                    thread.join(0.1)
+                    self._show()
+        except KeyboardInterrupt:
+            self._run.stop.set()
+            raise
+        finally:
+            self._leave()
+            self._run.voice.end_bar()
+        if self._failure is not None:
+            raise self._failure
+
+    def _show(self) -> None:
+        if self._run.progress:
+            self._run.progress.show()
+
+    def _leave(self) -> None:
+        """Whoever waits for an answer that nobody wants any more ends with the program."""
+        deadline = time.monotonic() + 2
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(max(0, deadline - time.monotonic()))
+        self._show()
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Stopped:
+            pass
+        except BaseException as error:
+            with self._lock:
+                self._failure = self._failure or error
+            self._run.stop.set()
+        finally:
+            self._run.lines.close()
+
+
+# -- the server --------------------------------------------------------------------------------
+
+
+class Server:
+    """The only place that knows the API's addresses and the shapes that come back from them."""
+
+    def __init__(self, run: Run, url: str) -> None:
+        self._run = run
+        self.url = url.rstrip("/")
+
+    def ask(
+        self, method: str, path: str, body: Json = None, token: str = "", **headers: str
+    ) -> Json:
+        """One try. Raises Away when another may work, else Stop."""
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        if token:
+            given["Authorization"] = f"Bearer {token}"
+        data = None
+        if body is not None:
+            given["Content-Type"] = "application/json"
+            data = json.dumps(body).encode()
+        answer = self._run.lines.request(method, self.url + path, given, data)
+        content = self._run.lines.read(answer)
+        if 300 <= answer.status < 400:
+            there = plain(answer.headers.get("Location", ""))
+            raise Usage(f"{self.url} is not where it is; it says to ask {there}")
+        return _told(answer.status, answer.headers, content)
+
+
+class Owned:
+    """One transfer, for whoever has its owner token."""
+
+    def __init__(self, run: Run, server: Server, transfer_id: str, token: str) -> None:
+        self._run, self._server, self._token = run, server, token
+        self._path = f"/transfers/{transfer_id}"
+
+    @classmethod
+    def of(cls, run: Run, record: Record) -> Owned:
+        """The one that a record is of."""
+        return cls(run, Server(run, record.server), record.id, record.owner_token)
+
+    def ask(self, method: str, path: str = "", body: Json = None) -> Json:
+        """One try, as Server.ask()."""
+        return self._server.ask(method, self._path + path, body, self._token)
+
+    def insist(self, method: str, path: str = "", body: Json = None) -> Json:
+        """Until it is answered."""
+        return self._run.insist(lambda: self.ask(method, path, body))
+
+    def held(self) -> dict[str, set[int]]:
+        """The parts of each file that storage holds."""
+        found: dict[str, set[int]] = {}
+        after = ""
+        while True:
+            page = self.insist("GET", f"/parts{after}")
+            found.update({file["id"]: set(file["held"]) for file in page["files"]})
+            if page["next"] is None:
+                return found
+            after = f"?after={page['next']}"
+
+
+def _told(status: int, headers: Message, content: bytes) -> Json:
+    """The answer's JSON; raises what it says when it is a refusal."""
+    try:
+        told = json.loads(content) if content else None
+    except ValueError:
+        told = None
+        if status < 400:
+            raise Away("What answers there is not Beeline.", status=status) from None
+    if status < 400:
+        return told
+    error = told.get("error", {}) if isinstance(told, dict) else {}
+    error = error if isinstance(error, dict) else {}
+    message = plain(str(error.get("message") or f"It was answered by status {status}."))
+    code = str(error.get("code") or f"http_{status}")
+    if (status == 429 and code != "too_much_mail") or status in (408, 425) or status >= 500:
+        raise Away(message, status=status, retry_after=_retry_after(headers))
+    if status in (404, 410):
+        raise NotThere(message, code)
+    if status == 401 and code.startswith("password"):
+        raise Locked(message, code)
+    raise Stop(message, code, status=status, fields=error.get("fields") or [])
+
+
+# -- what is remembered ------------------------------------------------------------------------
+
+
+@dataclass
+class LocalFile:
+    """A file that is sent: what it is called there, where it is here, and how it is to be cut."""
+
+    path: str
+    local: str
+    size: int
+    mtime_ns: int
+    id: str = ""
+    part_size: int = 0
+    part_count: int = 0
+    has_checksums: bool = False
+
+    def open(self) -> BinaryIO:
+        """Opened for reading; raises HereWrong when it is not what it was."""
+        try:
+            opened = open(self.local, "rb", buffering=0)  # noqa: SIM115
+        except OSError as error:
+            raise HereWrong(f"{self.local}: {error.strerror}.", path=self.path) from error
+        now = os.fstat(opened.fileno())
+        if (now.st_size, now.st_mtime_ns) != (self.size, self.mtime_ns):
+            opened.close()
+            raise self.changed()
+        return opened
+
+    def changed(self) -> HereWrong:
+        """What is raised when pieces of two versions would come together."""
+        return HereWrong(
+            f"{self.local} has changed since sending began. Send it anew.",
+            "changed",
+            path=self.path,
+        )
+
+    def part(self, number: int) -> tuple[int, int]:
+        """Where part `number` begins, and how many bytes it has."""
+        start = (number - 1) * self.part_size
+        return start, min(self.part_size, self.size - start)
+
+    def adopt(self, plan: Json) -> None:
+        """Take over how the server wants it cut."""
+        self.id = plan["id"]
+        self.part_size, self.part_count = plan["part_size"], plan["part_count"]
+        self.has_checksums = plan["checksum_algorithm"] is not None
+
+
+@dataclass
+class Record:
+    """A transfer that this computer has sent, or is sending: one file, readable to nobody else."""
+
+    server: str
+    id: str
+    link: str
+    owner_token: str
+    title: str
+    created_at: str
+    expires_at: str
+    total_size: int
+    file_count: int
+    is_done: bool = False
+    files: list[LocalFile] = field(default_factory=list)
+
+
+class Memory:
+    """What is kept between two runs, in one folder that nobody else can read."""
+
+    def __init__(self) -> None:
+        self._folder = _state_folder()
+
+    def save(self, record: Record) -> None:
+        """Keep it, whole or not at all."""
+        self._write(self._file(record.id), asdict(record))
+
+    def records(self) -> list[Record]:
+        """All, the newest first; what cannot be read is passed over."""
+        found = [self._load(path) for path in self._folder.glob("transfers/*.json")]
+        return sorted(filter(None, found), key=lambda one: one.created_at, reverse=True)
+
+    def find(self, word: str) -> list[Record]:
+        """Those that an id, its beginning, or a link can mean."""
+        slug = word.rstrip("/").rpartition("/")[2]
+        return [
+            one
+            for one in self.records()
+            if (len(word) >= 4 and one.id.startswith(word.lower()))
+            or one.link.rpartition("/")[2] == slug
+        ]
+
+    def forget(self, record: Record) -> None:
+        """It is over: its line goes, and what was read from stdin for it."""
+        self.drop_spooled(record.files)
+        for place in (self._file(record.id), self._file(record.id).with_suffix(".lock")):
+            with contextlib.suppress(FileNotFoundError):
+                place.unlink()
+
+    def drop_spooled(self, files: Iterable[LocalFile]) -> None:
+        """What was read from stdin is not needed any more."""
+        for file in files:
+            if Path(file.local).parent == self._folder / "spool":
+                with contextlib.suppress(FileNotFoundError):
+                    Path(file.local).unlink()
+
+    def spool(self, source: BinaryIO) -> Path:
+        """All of a stream as a file, so that its size is known and any part can be sent again."""
+        place = self._sub("spool") / secrets.token_hex(8)
+        try:
+            with _private(place) as file:
+                shutil.copyfileobj(source, file, BLOCK)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                place.unlink()
+            raise
+        return place
+
+    def read(self, name: str) -> dict[str, Json]:
+        """A small table of ours; empty when there is none."""
+        try:
+            told = json.loads((self._folder / name).read_text())
+        except (OSError, ValueError):
+            return {}
+        return told if isinstance(told, dict) else {}
+
+    def write(self, name: str, table: Mapping[str, Json]) -> None:
+        """Keep a small table."""
+        self._write(self._sub("") / name, table)
+
+    @contextlib.contextmanager
+    def alone(self, record: Record) -> Iterator[None]:
+        """Keep a second run from sending the same; it ends with the process, however that ends."""
+        if os.name != "posix":
+            yield
+            return
+        import fcntl
+
+        with _private(self._sub("transfers") / f"{record.id}.lock") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise Stop("Another beeline is sending this just now.", "busy") from None
+            yield
+
+    def _load(self, path: Path) -> Record | None:
+        try:
+            told = json.loads(path.read_text())
+            files = [LocalFile(**one) for one in told.pop("files")]
+            return Record(**told, files=files)
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def _file(self, transfer_id: str) -> Path:
+        return self._sub("transfers") / f"{transfer_id}.json"
+
+    def _write(self, place: Path, told: Mapping[str, Json]) -> None:
+        beside = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
+        with _private(beside) as file:
+            file.write(json.dumps(told).encode())
+        os.replace(beside, place)
+
+    def _sub(self, name: str) -> Path:
+        folder = self._folder / name
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.chmod(self._folder, 0o700)
+        return folder
+
+
+def _state_folder() -> Path:
+    if os.name == "nt":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home()) / "beeline"
+    given = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(given) if given.startswith("/") else Path.home() / ".local/state") / "beeline"
+
+
+def _private(place: Path) -> BinaryIO:
+    """A new file that only its owner may read, from the moment that it is there."""
+    return open(place, "w+b", opener=lambda path, flags: os.open(path, flags, 0o600))
+
+
+# -- sending -----------------------------------------------------------------------------------
+
+
+def gather(
+    words: list[str], name: str, memory: Memory, tell: Callable[[str], None]
+) -> list[LocalFile]:
+    """The files that are meant, folders with all that is in them. Raises HereWrong, Usage."""
+    if words.count("-") > 1 or ("-" in words) != bool(name):
+        raise Usage("What comes from stdin (-) needs a --name, and only that.")
+    found: dict[str, LocalFile] = {}
+    for word in words:
+        for path, local in _named(word, tell) if word != "-" else [(name, "")]:
+            if path in found:
+                raise Usage(f"Two files would both be called {path}. Send them apart.")
+            found[path] = _local_file(path, local or os.devnull, is_stdin=not local)
+    if name:
+        # Last, when nothing else is wrong.
+        found[name] = _local_file(name, str(memory.spool(sys.stdin.buffer)))
+    return list(found.values())
+
+
+def _named(word: str, tell: Callable[[str], None]) -> Iterator[tuple[str, str]]:
+    """(what it is called there, where it is) of a file, or of each file in a folder."""
+    whole = os.path.abspath(word)
+    if not os.path.isdir(whole):
+        yield os.path.basename(whole), whole
+        return
+    above = os.path.dirname(whole)
+    is_empty = True
+    for folder, folders, names in os.walk(whole, onerror=_unreadable):
+        folders.sort()
+        for one in folders:
+            if os.path.islink(os.path.join(folder, one)):
+                tell(f"Left out: {os.path.join(folder, one)} is a link to another folder.")
+        for name in sorted(names):
+            local = os.path.join(folder, name)
+            is_empty = False
+            yield os.path.relpath(local, above).replace(os.sep, "/"), local
+    if is_empty:
+        raise HereWrong(f"{word} holds no files.", path=word)
+
+
+def _unreadable(error: OSError) -> None:
+    raise HereWrong(f"{error.filename}: {error.strerror}.", path=str(error.filename))
+
+
+def _local_file(path: str, local: str, *, is_stdin: bool = False) -> LocalFile:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode("utf-8", "replace")
+        raise HereWrong(f"The name {shown} is no UTF-8. Rename the file.", path=shown) from None
+    try:
+        # Opened, and not only looked at: what cannot be read is told before anything is sent.
+        with open(local, "rb", opener=_without_waiting) as file:
+            found = os.fstat(file.fileno())
+    except OSError as error:
+        raise HereWrong(f"{local}: {error.strerror}.", path=path) from error
+    if not stat.S_ISREG(found.st_mode) and not is_stdin:
+        raise HereWrong(f"{local} is not a file that can be sent.", path=path)
+    return LocalFile(path, local, found.st_size, found.st_mtime_ns)
+
+
+def _without_waiting(place: str, flags: int) -> int:
+    """A named pipe would keep whoever opens it waiting."""
+    return os.open(place, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+@dataclass
+class Part:
+    """One piece of a file, with its address once it has one."""
+
+    file: LocalFile
+    number: int
+    start: int
+    size: int
+    crc32: int | None = None
+    url: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    dies_at: float = 0.0
+    refused_count: int = 0
+
+
+class Sending:
+    """The missing parts of all files: one thread reads and addresses ahead, the others send."""
+
+    def __init__(
+        self,
+        run: Run,
+        owned: Owned,
+        files: list[LocalFile],
+        held: Mapping[str, set[int]],
+        lanes: int,
+    ) -> None:
+        self._run, self._owned, self._lanes = run, owned, lanes
+        self._pending: deque[Part] = deque()
+        self._ready: deque[Part] = deque()
+        # Files all of whose parts storage has taken; a lone file is never named: it is the last.
+        self._whole: list[str] = []
+        self._names_whole = len(files) > 1
+        self._left_of: dict[str, int] = {}
+        self._changed = threading.Condition()
+        safe = 0
+        for file in files:
+            has = held.get(file.id, set())
+            safe += sum(file.part(number)[1] for number in has)
+            missing = [n for n in range(1, file.part_count + 1) if n not in has]
+            self._left_of[file.id] = len(missing)
+            self._pending.extend(Part(file, number, *file.part(number)) for number in missing)
+        self._left = len(self._pending)
+        self._progress = Progress(run.voice, sum(file.size for file in files), safe)
+        run.progress = self._progress
+
+    def go(self) -> None:
+        """Send them all; raises the first failure, and KeyboardInterrupt."""
+        crew = Crew(self._run)
+        crew.add(self._prepare)
+        for _ in range(min(self._lanes, self._left)):
+            crew.add(self._lane)
+        crew.watch()
+
+    # Reading and addressing ahead.
+
+    def _prepare(self) -> None:
+        while batch := self._next_batch():
+            for part in batch:
+                if part.file.has_checksums:
+                    part.crc32 = self._crc32(part)
+            self._address(batch)
+
+    def _next_batch(self) -> list[Part]:
+        """Parts for one request: few while lanes are idle, more when there is time."""
+        with self._changed:
+            while not (self._pending and self._is_short()):
+                if not self._left:
+                    return []
+                self._wait()
+            idle = len(self._ready) < self._lanes
+            enough = AHEAD if idle else AHEAD * self._lanes
+            batch: list[Part] = []
+            while self._pending and len(batch) < MOST_PARTS_AT_ONCE:
+                if sum(part.size for part in batch) >= enough:
+                    break
+                batch.append(self._pending.popleft())
+            return batch
+
+    def _is_short(self) -> bool:
+        size = sum(part.size for part in self._ready)
+        return size < AHEAD * self._lanes and len(self._ready) < MOST_PARTS_AT_ONCE
+
+    def _crc32(self, part: Part) -> int:
+        crc32 = 0
+        piece = Piece(part.file, part.start, part.size, self._run, lambda size: None)
+        try:
+            while block := piece.read(MIB):
+                crc32 = zlib.crc32(block, crc32)
+        finally:
+            piece.close()
+        return crc32
+
+    def _address(self, batch: list[Part]) -> None:
+        of_file: dict[str, list[Part]] = {}
+        for part in batch:
+            of_file.setdefault(part.file.id, []).append(part)
+        wanted = []
+        for file_id, parts in of_file.items():
+            one: dict[str, Json] = {"file": file_id, "numbers": [part.number for part in parts]}
+            if parts[0].crc32 is not None:
+                one["crc32"] = [_in_base64(part.crc32 or 0) for part in parts]
+            wanted.append(one)
+        with self._changed:
+            whole = self._whole[:MOST_SENT_AT_ONCE] if self._names_whole else []
+        asked = {"wanted": wanted, "sent_size": self._progress.safe, "sent": whole}
+        asked_at = time.monotonic()
+        told = self._owned.insist("POST", "/parts", asked)
+        lifetime = max(told["expires_in"] - ADDRESS_MARGIN, told["expires_in"] / 2)
+        known = {(part.file.id, part.number): part for part in batch}
+        for one in told["parts"]:
+            part = known[one["file"], one["number"]]
+            part.url, part.headers = one["url"], one["headers"]
+            part.dies_at = asked_at + lifetime
+        with self._changed:
+            del self._whole[: len(whole)]
+            self._ready.extend(batch)
+            self._changed.notify_all()
+
+    # Sending.
+
+    def _lane(self) -> None:
+        while part := self._take():
+            self._send(part)
+
+    def _take(self) -> Part | None:
+        with self._changed:
+            while not self._ready:
+                if not self._left:
+                    return None
+                self._wait()
+            self._changed.notify_all()
+            return self._ready.popleft()
+
+    def _wait(self) -> None:
+        self._run.check()
+        self._changed.wait(0.2)
+        self._run.check()
+
+    def _send(self, part: Part) -> None:
+        """Until storage has it, or it needs another address."""
+        since = time.monotonic()
+        for tried in itertools.count():
+            if time.monotonic() > part.dies_at:
+                return self._put_back(part)
+            moved = _Moved(self._progress)
+            try:
+                is_there = self._put(part, moved)
+            except Away as away:
+                moved.undo()
+                self._run.rest(tried, away, since)
+                continue
+            except BaseException:
+                moved.undo()
+                raise
+            if is_there:
+                return self._finish(part, moved)
+            moved.undo()
+            self._run.stop.wait(0.1 * part.refused_count)
+            return self._put_back(part)
+        raise AssertionError("unreachable")
+
+    def _put(self, part: Part, moved: _Moved) -> bool:
+        """Whether storage has it; False when it wants another address. Raises Away, Stop."""
+
+        def body() -> Piece:
+            moved.undo()
+            return Piece(part.file, part.start, part.size, self._run, moved.add)
+
+        headers = {**part.headers, "Content-Length": str(part.size)}
+        answer = self._run.lines.request("PUT", part.url, headers, body)
+        content = self._run.lines.read(answer).decode("utf-8", "replace")
+        if answer.status < 300 or (answer.status == 412 and "If-None-Match" in part.headers):
+            return True
+        code, message = _storage_said(content, answer.status)
+        if code in _OTHER_BYTES and part.crc32 is not None and self._crc32(part) != part.crc32:
+            raise part.file.changed()
+        if (
+            answer.status >= 500
+            or answer.status in (408, 429)
+            or code in _BROKEN_LINE | _OTHER_BYTES
+        ):
+            why = f"Storage is busy ({code})."
+            raise Away(why, status=answer.status, retry_after=_retry_after(answer.headers))
+        part.refused_count += 1
+        if part.refused_count > MOST_REFUSALS:
+            raise Stop(f"Storage refused {part.file.path}: {message} ({code})", "storage_refused")
+        return False
+
+    def _put_back(self, part: Part) -> None:
+        with self._changed:
+            self._pending.appendleft(part)
+            self._changed.notify_all()
+
+    def _finish(self, part: Part, moved: _Moved) -> None:
+        self._progress.settle(part.size, moved.size)
+        self._run.moved()
+        with self._changed:
+            self._left -= 1
+            self._left_of[part.file.id] -= 1
+            if not self._left_of[part.file.id]:
+                self._whole.append(part.file.id)
+            self._changed.notify_all()
+
+
+class _Moved:
+    """The bytes of one try, so that they can be taken back."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self.size = progress, 0
+
+    def add(self, size: int) -> None:
+        self.size += size
+        self._progress.move(size)
+
+    def undo(self) -> None:
+        self._progress.move(-self.size)
+        self.size = 0
+
+
+def _in_base64(crc32: int) -> str:
+    return base64.b64encode(crc32.to_bytes(4, "big")).decode()
+
+
+def _storage_said(content: str, status: int) -> tuple[str, str]:
+    """S3's code and sentence."""
+    code = re.search(r"<Code>([^<]+)", content)
+    message = re.search(r"<Message>([^<]+)", content)
+    return (
+        plain(code[1]) if code else f"status {status}",
+        plain(message[1]) if message else "without a word",
+    )
+
+
+class Delivery:
+    """A transfer from wherever it is to READY: what is missing is sent, then it is checked."""
+
+    def __init__(self, run: Run, memory: Memory, record: Record, lanes: int) -> None:
+        self._run, self._memory, self._record, self._lanes = run, memory, record, lanes
+        self._owned = Owned.of(run, record)
+        self._sent_again: set[str] = set()
+
+    def go(self, transfer: Json, *, is_new: bool) -> Json:
+        """Until it is READY, and what it is then."""
+        with self._memory.alone(self._record):
+            while transfer["status"] != "READY":
+                if transfer["status"] == "INIT":
+                    self._send(transfer, is_new=is_new)
+                    is_new = False
+                    transfer = self._owned.insist("POST", "/complete", {})
+                transfer = self._settled(transfer)
+                self._look_at(transfer)
+            self._remember_done(transfer)
+        return transfer
+
+    def _send(self, transfer: Json, *, is_new: bool) -> None:
+        plans = {plan["id"]: plan for plan in transfer["files"]}
+        files = [file for file in self._record.files if file.id in plans]
+        for file in files:
+            file.adopt(plans[file.id])
+        held = {} if is_new else self._owned.held()
+        for file in files:
+            if len(held.get(file.id, ())) < file.part_count:
+                file.open().close()
+        sending = Sending(self._run, self._owned, files, held, self._lanes)
+        sending.go()
+
+    def _settled(self, transfer: Json) -> Json:
+        """The transfer once it is no longer being checked; raises NotYet if that takes too long."""
+        self._run.progress = None
+        seen, since = -1, time.monotonic()
+        for delay in itertools.chain(POLLS, itertools.repeat(POLLS[-1])):
+            if transfer["status"] != "PROCESSING":
+                return transfer
+            count = sum(file["state"] == "COMPLETE" for file in transfer["files"])
+            if count > seen:
+                seen, since = count, time.monotonic()
+            if time.monotonic() - since > self._run.patience:
+                raise NotYet("Everything has arrived, but it is not checked yet.", "checking")
+            self._run.voice.bar(f"Checking: {seen} of {count_in_words(len(transfer['files']))}")
+            time.sleep(delay)
+            transfer = self._owned.insist("GET")
+        raise AssertionError("unreachable")
+
+    def _look_at(self, transfer: Json) -> None:
+        """Raise Stop unless it is READY, or something is to be sent once more."""
+        self._run.voice.end_bar()
+        if transfer["status"] == "READY":
+            return
+        if transfer["status"] != "INIT":
+            raise NotThere("This transfer has ended.", transfer["status"].lower())
+        if transfer["problem"]:
+            raise Stop(transfer["problem"]["message"], transfer["problem"]["code"])
+        wrong = {file["id"]: file for file in transfer["files"] if file["problem"]}
+        known = {file.id for file in self._record.files}
+        hopeless = [wrong[one] for one in wrong if one in self._sent_again or one not in known]
+        if hopeless or not wrong:
+            told = [f"{file['path']}: {file['problem']['message']}" for file in hopeless[:3]]
+            raise Stop(" ".join(told) or "It could not be checked.", "not_checked")
+        self._sent_again |= set(wrong)
+        self._run.voice.say(f"{count_in_words(len(wrong))} must be sent again.")
+
+    def _remember_done(self, transfer: Json) -> None:
+        self._memory.drop_spooled(self._record.files)
+        self._record.is_done, self._record.files = True, []
+        self._record.expires_at = transfer["expires_at"]
+        self._memory.save(self._record)
+
+
+# -- the sender's address ----------------------------------------------------------------------
+
+
+class Senders:
+    """Whose address mail goes out for: proved once by a code that is mailed, then remembered."""
+
+    NAME = "senders.json"
+
+    def __init__(self, run: Run, memory: Memory, server: Server) -> None:
+        self._run, self._memory, self._server = run, memory, server
+
+    def address(self, given: str | None) -> str:
+        """The address that is meant: given, named by the environment, or the last one used here."""
+        known = self._memory.read(self.NAME).get(self._server.url, {})
+        found = given or os.environ.get("BEELINE_FROM") or known.get("last")
+        if not found:
+            raise Usage("Mail needs your own address: --from you@example.org")
+        return str(found)
+
+    def token(self, email: str, *, is_new: bool = False) -> str:
+        """What proves the address; asks for the code when there is none yet, or `is_new`."""
+        table = self._memory.read(self.NAME)
+        known = table.setdefault(self._server.url, {})
+        proof = known.get("tokens", {}).get(email)
+        if proof is None or is_new:
+            proof = self._confirmed(email)
+        known.setdefault("tokens", {})[email] = proof
+        known["last"] = email
+        self._memory.write(self.NAME, table)
+        return str(proof)
+
+    def _confirmed(self, email: str) -> str:
+        if not _has_terminal():
+            raise Usage(f"{email} has to be confirmed once, in a terminal.", "not_confirmed")
+        self._ask("/senders/code", {"email": email})
+        self._run.voice.say(f"A code was mailed to {email}.")
+        for tries_left in (2, 1, 0):
+            code = ask_aloud("The code: ")
+            try:
+                return str(
+                    self._ask("/senders/confirm", {"email": email, "code": code})["sender_token"]
+                )
+            except Stop as refusal:
+                if not tries_left:
+                    raise
+                self._run.voice.complain(refusal.message)
+        raise AssertionError("unreachable")
+
+    def _ask(self, path: str, body: Json) -> Json:
+        return self._run.insist(lambda: self._server.ask("POST", path, body), FIRST_CONTACT)
+
+
+# -- asking the person -------------------------------------------------------------------------
+
+
+def _has_terminal() -> bool:
+    """Whether there is somebody to ask: stdin may be a file that is being sent."""
+    try:
+        with open("/dev/tty" if os.name == "posix" else "CONIN$", "rb"):
+            return True
+    except OSError:
+        return sys.stdin is not None and sys.stdin.isatty()
+
+
+def ask_aloud(prompt: str) -> str:
+    """A line from the terminal, whatever stdin is."""
+    try:
+        with open("/dev/tty", "r+b", buffering=0) as terminal:
+            terminal.write(prompt.encode())
+            line = b""
+            while not line.endswith(b"\n") and (read := terminal.read(1)):
+                line += read
+    except OSError:
+        sys.stderr.write(prompt)
+        sys.stderr.flush()
+        line = sys.stdin.readline().encode()
+    if not line:
+        raise Usage("Nothing was typed.")
+    return line.decode("utf-8", "replace").strip()
+
+
+def password_from(given: argparse.Namespace) -> str | None:
+    """The password from a file or the environment, where nobody else sees it; else None."""
+    if given.password_file:
+        try:
+            read = Path(given.password_file).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise HereWrong(f"{given.password_file} cannot be read: {error}") from error
+        return read.rstrip("\r\n")
+    return os.environ.get("BEELINE_PASSWORD") or None
+
+
+def new_password() -> str:
+    """A password that is typed twice the same."""
+    if not _has_terminal():
+        raise Usage("There is no terminal to ask for a password: BEELINE_PASSWORD, --password-file")
+    typed = getpass.getpass("Password for whoever gets the link: ")
+    if typed != getpass.getpass("Once more: "):
+        raise Usage("The two are not the same.")
+    if not typed:
+        raise Usage("A password must not be empty.")
+    return typed
+
+
+# -- fetching ----------------------------------------------------------------------------------
+
+
+@dataclass
+class Wanted:
+    """A file of a link, and where it is to be."""
+
+    id: str
+    path: str
+    size: int
+    crc32: int | None
+    place: Path
+    part: Path
+    state: str = "waiting"
+    etag: str = ""
+    # The CRC32 of so many bytes from the beginning.
+    seen_crc32: int = 0
+    seen_size: int = 0
+    refused_count: int = 0
+    was_damaged: bool = False
+
+
+class Link:
+    """A link as its recipient has it; all that is fetched by one of these is one download."""
+
+    VISITS = "visits.json"
+
+    def __init__(self, run: Run, memory: Memory, url: str) -> None:
+        self._run, self._memory, self.url = run, memory, url
+        self._open = threading.Lock()
+        self._visitor: dict[str, str] = {}
+        self._proof: dict[str, str] = {}
+        kept = memory.read(self.VISITS).get(url, {})
+        if kept.get("at", 0) > time.time() - 3600:
+            self._visitor = dict(kept.get("cookies", {}))
+
+    def show(self, patience: float | None = None) -> Json:
+        """What it holds; raises Locked when it needs a password."""
+        return self._run.insist(self._show, patience)
+
+    def unlock(self, password: str) -> None:
+        """Try a password; raises Locked."""
+        self._run.insist(lambda: self._unlock(password))
+
+    def address(self, file_id: str) -> str:
+        """Where a file can be fetched for some minutes. One try. Counts, the first time."""
+        with self._open if not self._visitor else contextlib.nullcontext():
+            url = f"{self.url}/files/{file_id}"
+            answer = self._ask("GET", url, {"Accept": "*/*"})
+            content = self._run.lines.read(answer)
+            if answer.status == 303:
+                self._keep(answer)
+                there = urljoin(url, answer.headers.get("Location", ""))
+                if there.startswith(self.url):
+                    raise Stop("This Beeline does not know the command line yet.", "too_old")
+                return there
+        raise _link_refusal(answer.status, answer.headers, content)
+
+    def _show(self) -> Json:
+        answer = self._ask("GET", f"{self.url}.json")
+        content = self._run.lines.read(answer)
+        if 300 <= answer.status < 400:
+            there = plain(answer.headers.get("Location", ""))
+            raise Usage(f"This link is somewhere else: {there}")
+        return _told(answer.status, answer.headers, content)
+
+    def _unlock(self, password: str) -> None:
+        # Without cookies: with them it would have to be a form of the page's.
+        body = urlencode({"password": password}).encode()
+        given = {"Content-Type": "application/x-www-form-urlencoded"}
+        answer = self._run.lines.request("POST", self.url, given, body)
+        self._run.lines.read(answer)
+        if answer.status == 303:
+            self._proof = {n: v for n, v in _cookies(answer).items() if "beeline-open-" in n}
+            return
+        if answer.status == 429:
+            wait = time_in_words(_retry_after(answer.headers))
+            raise Locked(f"Too many tries. Try again in {wait}.", "too_many_tries")
+        if answer.status == 401:
+            raise Locked("That password is not right.", "password_wrong")
+        if answer.status >= 500:
+            raise Away("The server is busy.", status=answer.status)
+        raise Stop(f"The password was answered by status {answer.status}.")
+
+    def _ask(
+        self, method: str, url: str, more: Mapping[str, str] | None = None
+    ) -> http.client.HTTPResponse:
+        cookies = {**self._visitor, **self._proof}
+        given = dict(more or {})
+        if cookies:
+            given["Cookie"] = "; ".join(f"{name}={value}" for name, value in cookies.items())
+        return self._run.lines.request(method, url, given)
+
+    def _keep(self, answer: http.client.HTTPResponse) -> None:
+        """Remember who was counted, for the next run too: what is fetched again is no other."""
+        new = {n: v for n, v in _cookies(answer).items() if "beeline-open-" not in n}
+        if not new:
+            return
+        self._visitor.update(new)
+        now = time.time()
+        table = self._memory.read(self.VISITS)
+        table = {url: one for url, one in table.items() if one.get("at", 0) > now - 3600}
+        table[self.url] = {"at": now, "cookies": self._visitor}
+        self._memory.write(self.VISITS, table)
+
+
+def _cookies(answer: http.client.HTTPResponse) -> dict[str, str]:
+    found = {}
+    for given in answer.headers.get_all("Set-Cookie") or []:
+        name, _, value = given.partition(";")[0].partition("=")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def _link_refusal(status: int, headers: Message, content: bytes) -> Exception:
+    """A link tells programs its reason in a line."""
+    message = plain(content.decode("utf-8", "replace").strip())[:300] or f"Status {status}."
+    if status >= 500 or status in (408, 429):
+        return Away(message, status=status, retry_after=_retry_after(headers))
+    kinds: dict[int, type[Stop]] = {401: Locked, 404: NotThere, 409: NotYet, 410: NotThere}
+    return kinds.get(status, Stop)(message)
+
+
+class Fetching:
+    """The files of a link into a folder: several at once, each from where it was interrupted."""
+
+    def __init__(
+        self, run: Run, link: Link, wanted: list[Wanted], *, lanes: int, force: bool
+    ) -> None:
+        self._run, self._link, self._force = run, link, force
+        self._left = deque(one for one in wanted if one.state == "waiting")
+        self._lanes = lanes
+        safe = sum(min(one.size, _size_of(one.part)) for one in self._left)
+        total = sum(one.size for one in self._left)
+        run.progress = self._progress = Progress(run.voice, total, safe, verb="here")
+
+    def go(self) -> None:
+        """Fetch them all; raises the first failure, and KeyboardInterrupt."""
+        crew = Crew(self._run)
+        for _ in range(min(self._lanes, len(self._left))):
+            crew.add(self._lane)
+        if self._left:
+            crew.watch()
+
+    def _lane(self) -> None:
+        while True:
+            try:
+                wanted = self._left.popleft()
+            except IndexError:
+                return
+            self._fetch(wanted)
+
+    def _fetch(self, wanted: Wanted) -> None:
+        try:
+            wanted.part.parent.mkdir(parents=True, exist_ok=True)
+            since = time.monotonic()
+            for tried in itertools.count():
+                self._run.check()
+                try:
+                    self._download(wanted)
+                except Away as away:
+                    self._run.rest(tried, away, since)
+                    continue
+                if self._is_right(wanted):
+                    break
+            self._put_in_place(wanted)
+        except OSError as error:
+            where = error.filename or wanted.place
+            raise HereWrong(f"{where}: {error.strerror}.", path=wanted.path) from error
+
+    def _download(self, wanted: Wanted) -> None:
+        """What is missing of it, in one try."""
+        has = _size_of(wanted.part)
+        if has > wanted.size:
+            wanted.part.unlink()
+            self._progress.settle(-min(has, wanted.size), 0)
+            has = 0
+        if has == wanted.size and has:
+            return
+        headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
+        if has:
+            headers["Range"] = f"bytes={has}-"
+        if has and wanted.etag:
+            headers["If-Range"] = wanted.etag
+        answer = self._run.lines.request("GET", self._link.address(wanted.id), headers)
+        try:
+            self._check(answer, wanted, has)
+            if answer.status == 200 and has:
+                self._progress.settle(-has, 0)
+                has = 0
+            wanted.etag = answer.headers.get("ETag", "")
+            self._write(answer, wanted, has)
+        finally:
+            if not answer.isclosed():
+                # What is left of it must not be taken for the next answer.
+                self._run.lines.close()
+
+    def _check(self, answer: http.client.HTTPResponse, wanted: Wanted, has: int) -> None:
+        status = answer.status
+        if status in (200, 206):
+            whole = f"bytes {has}-{wanted.size - 1}/{wanted.size}"
+            expected = {200: ("Content-Length", str(wanted.size)), 206: ("Content-Range", whole)}
+            name, value = expected[status]
+            if answer.headers.get(name) != value:
+                raise Damaged(f"{wanted.path} is not as long as what was sent.", path=wanted.path)
+            return
+        code, message = _storage_said(
+            self._run.lines.read(answer).decode("utf-8", "replace"), status
+        )
+        wanted.refused_count += 1
+        if status >= 500 or status in (408, 429) or wanted.refused_count <= MOST_REFUSALS:
+            after = _retry_after(answer.headers)
+            raise Away(f"Storage is busy ({code}).", status=status, retry_after=after)
+        raise Stop(f"Storage refused {wanted.path}: {message} ({code})", "storage_refused")
+
+    def _write(self, answer: http.client.HTTPResponse, wanted: Wanted, has: int) -> None:
+        self._see(wanted, has)
+        with open(wanted.part, "r+b" if has else "wb") as file:
+            file.seek(has)
+            while has < wanted.size:
+                self._run.check()
+                try:
+                    block = answer.read(min(BLOCK, wanted.size - has))
+                except (OSError, http.client.HTTPException) as error:
+                    raise Away("The connection was lost.") from error
+                if not block:
+                    break
+                file.write(block)
+                has += len(block)
+                wanted.seen_crc32 = zlib.crc32(block, wanted.seen_crc32)
+                wanted.seen_size = has
+                self._progress.settle(len(block), 0)
+                self._run.moved()
+        if has < wanted.size:
+            raise Away("The connection was lost.")
+
+    def _see(self, wanted: Wanted, size: int) -> None:
+        """Know the CRC32 of the `size` bytes that are here."""
+        if wanted.seen_size == size and size:
+            return
+        wanted.seen_crc32 = wanted.seen_size = 0
+        if not size:
+            return
+        with open(wanted.part, "rb") as file:
+            while wanted.seen_size < size:
+                self._run.check()
+                block = file.read(min(MIB, size - wanted.seen_size))
+                if not block:
+                    break
+                wanted.seen_crc32 = zlib.crc32(block, wanted.seen_crc32)
+                wanted.seen_size += len(block)
+
+    def _is_right(self, wanted: Wanted) -> bool:
+        """Whether it is what was sent; False once, for another try. Raises Damaged."""
+        self._see(wanted, wanted.size)
+        if _size_of(wanted.part) == wanted.size and wanted.crc32 in (None, wanted.seen_crc32):
+            return True
+        wanted.part.unlink()
+        wanted.seen_crc32 = wanted.seen_size = 0
+        self._progress.settle(-wanted.size, 0)
+        if wanted.was_damaged:
+            raise Damaged(f"{wanted.path} is not what was sent.", path=wanted.path)
+        wanted.was_damaged = True
+        return False
+
+    def _put_in_place(self, wanted: Wanted) -> None:
+        """Under its own name, over nothing that is there."""
+        if self._force:
+            os.replace(wanted.part, wanted.place)
+        else:
+            _rename_over_nothing(wanted.part, wanted.place)
+        wanted.state = "saved"
+
+
+def _rename_over_nothing(part: Path, place: Path) -> None:
+    try:
+        os.link(part, place)
+    except FileExistsError:
+        raise _in_the_way(place) from None
+    except OSError:  # A file system without hard links.
+        if place.exists():
+            raise _in_the_way(place) from None
+        os.rename(part, place)
+        return
+    part.unlink()
+
+
+def _in_the_way(place: Path) -> HereWrong:
+    return HereWrong(f"{place} is there already. Over it: --force", "exists", path=str(place))
+
+
+def _size_of(place: Path) -> int:
+    try:
+        return place.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _crc32_of(place: Path) -> int:
+    crc32 = 0
+    with place.open("rb") as file:
+        while block := file.read(MIB):
+            crc32 = zlib.crc32(block, crc32)
+    return crc32
+
+
+def safe_path(path: str) -> str:
+    """A relative path that leads nowhere but down, whatever a stranger called the file.
+
+    At its top nothing is hidden: in a home folder that would be somebody's settings.
+    """
+    pieces = [_safe_piece(piece) for piece in re.split(r"[/\\]", path) if piece.strip(". ")]
+    if not pieces:
+        return "file"
+    if pieces[0].startswith("."):
+        pieces[0] = f"_{pieces[0]}"
+    return "/".join(pieces)
+
+
+def _safe_piece(piece: str) -> str:
+    kept = plain(piece).strip()
+    if os.name == "nt":
+        kept = re.sub(r'[<>:"|?*]', "_", kept).rstrip(". ")
+        if _WINDOWS_NAMES.match(kept):
+            kept = f"_{kept}"
+    return kept if kept.strip(".") else "file"
+
+
+# -- the commands ------------------------------------------------------------------------------
+
+
+def send(run: Run, given: argparse.Namespace) -> Json:
+    """`beeline send`: the link is printed at once, and good; then everything goes."""
+    memory = Memory()
+    server = Server(run, _server_url(given))
+    options = _options(given)
+    mail = _mail(run, memory, server, given)
+    files = gather(given.files, given.name, memory, run.voice.complain)
+    try:
+        created = _create(run, server, files, options)
+        record = _record(server, created, files)
+        memory.save(record)
+    except BaseException:
+        memory.drop_spooled(files)
+        raise
+    _address_mail(run, memory, record, server, mail)
+    _name_record(run, record)
+    run.voice.result(record.link)
+    told = f"{count_in_words(len(files))}, {size_in_words(record.total_size)}"
+    run.voice.say(f"{told}. The link is good already.")
+    transfer = Delivery(run, memory, record, given.parallel).go(created, is_new=True)
+    return _sent(run, record, transfer)
+
+
+def resume(run: Run, given: argparse.Namespace) -> Json:
+    """`beeline resume`: what storage has is asked, and only what is missing is sent."""
+    memory = Memory()
+    record = _one_unfinished(memory, given.id)
+    _name_record(run, record)
+    try:
+        transfer = run.insist(lambda: Owned.of(run, record).ask("GET"), FIRST_CONTACT)
+    except NotThere:
+        memory.forget(record)
+        raise
+    run.voice.result(record.link)
+    transfer = Delivery(run, memory, record, given.parallel).go(transfer, is_new=False)
+    return _sent(run, record, transfer)
+
+
+def get(run: Run, given: argparse.Namespace) -> Json:
+    """`beeline get`: all of a link's files, or those that are named; one download."""
+    memory = Memory()
+    link = Link(run, memory, _link_url(given))
+    run.details["link"] = link.url
+    shown = _opened(run, link, given)
+    wanted = _wanted(shown, Path(given.output), given)
+    missing = [one for one in wanted if one.state == "not_yet"]
+    words = ["beeline", "get", link.url, *given.files, "-o", given.output]
+    run.resume, run.resumable = shlex.join(words), {UNREACHABLE, NOT_YET, INTERRUPTED}
+    Fetching(run, link, wanted, lanes=given.parallel, force=given.force).go()
+    files = [_fetched(one) for one in wanted]
+    run.details["files"] = files
+    for one in wanted:
+        if one.state != "not_yet":
+            run.voice.result(str(one.place))
+    if missing:
+        raise NotYet(f"{missing[0].path} has not arrived yet. Try again later.", "not_yet")
+    run.voice.say(f"{count_in_words(len(wanted))}, all as they were sent.")
+    return {"link": link.url, "title": shown["title"], "files": files}
+
+
+def list_sent(run: Run, given: argparse.Namespace) -> Json:
+    """`beeline list`: what this computer has sent, and how each is now."""
+    memory = Memory()
+    records = memory.records()
+    records = records if given.all else records[: given.limit]
+    waiting = deque(enumerate(records))
+    found: dict[int, Json] = {}
+
+    def ask() -> None:
+        while True:
+            try:
+                index, record = waiting.popleft()
+            except IndexError:
+                return
+            found[index] = _listed(run, record)
+
+    crew = Crew(run)
+    for _ in range(min(LANES, len(records))):
+        crew.add(ask)
+    if records:
+        crew.watch()
+    items = [found[index] for index in range(len(records))]
+    for record, one in zip(records, items):
+        if one["status"] == "DELETED":
+            # Told once.
+            memory.forget(record)
+        size = size_in_words(one["total_size"])
+        words = (one["id"][:8], one["status"].lower(), size, one["title"], one["link"])
+        run.voice.result("  ".join(word for word in words if word))
+    if not items:
+        run.voice.say("Nothing was sent from here yet.")
+    return {"items": items}
+
+
+def remove(run: Run, given: argparse.Namespace) -> Json:
+    """`beeline rm`: the link is dead at once, its bytes follow."""
+    memory = Memory()
+    record = _one_of(memory.find(given.what), given.what)
+    with contextlib.suppress(NotThere):
+        run.insist(lambda: Owned.of(run, record).ask("DELETE"), FIRST_CONTACT)
+    memory.forget(record)
+    run.voice.say(f"{record.link} is no more.")
+    return {"id": record.id, "link": record.link}
+
+
+# What they are made of.
+
+
+def _record(server: Server, created: Json, files: list[LocalFile]) -> Record:
+    return Record(
+        server=server.url,
+        id=created["id"],
+        link=created["link"],
+        owner_token=created["owner_token"],
+        title=created["title"],
+        created_at=created["created_at"],
+        expires_at=created["expires_at"],
+        total_size=sum(file.size for file in files),
+        file_count=len(files),
+        files=files,
+    )
+
+
+def _options(given: argparse.Namespace) -> dict[str, Json]:
+    options: dict[str, Json] = {"title": given.title or "", "message": given.message or ""}
+    if given.expires:
+        until = datetime.now(timezone.utc) + given.expires
+        options["expires_at"] = until.isoformat(timespec="seconds").replace("+00:00", "Z")
+    if given.max_downloads:
+        options["max_downloads"] = given.max_downloads
+    if given.password or given.password_file:
+        options["password"] = password_from(given) or new_password()
+    return options
+
+
+def _mail(run: Run, memory: Memory, server: Server, given: argparse.Namespace) -> dict[str, Json]:
+    """What mail needs, proved before anything is begun; empty where none is to be sent."""
+    recipients = [one.strip() for word in given.to or [] for one in word.split(",") if one.strip()]
+    if not recipients:
+        return {}
+    senders = Senders(run, memory, server)
+    email = senders.address(given.sender)
+    return {
+        "recipients": recipients,
+        "sender_email": email,
+        "sender_token": senders.token(email),
+    }
+
+
+def _create(run: Run, server: Server, files: list[LocalFile], options: Mapping[str, Json]) -> Json:
+    """The transfer with all its files, in as many requests as their names need."""
+    batches = _batches([_spec(file) for file in files])
+    key = secrets.token_hex(24)
+    body = {**options, "files": batches[0]}
+    try:
+        created = run.insist(
+            lambda: server.ask("POST", "/transfers", body, Idempotency_Key=key), FIRST_CONTACT
+        )
+    except Stop as refusal:
+        raise _in_words(refusal, batches[0]) from None
+    owned = Owned(run, server, created["id"], created["owner_token"])
+    for batch in batches[1:]:
+        _add(run, owned, batch)
+    if batches[1:]:
+        created = {**owned.insist("GET"), "owner_token": created["owner_token"]}
+    plans = {plan["path"]: plan for plan in created["files"]}
+    for file in files:
+        file.adopt(plans[file.path])
+    return created
+
+
+def _add(run: Run, owned: Owned, batch: list[Json]) -> None:
+    """Announce more files; when only the answer was lost they are there already."""
+
+    def add() -> None:
+        try:
+            owned.ask("POST", "/files", {"files": batch})
+        except Stop as refusal:
+            there = {plan["path"] for plan in owned.ask("GET")["files"]}
+            if not there.issuperset(one["path"] for one in batch):
+                raise _in_words(refusal, batch) from None
+
+    run.insist(add)
+
+
+def _spec(file: LocalFile) -> Json:
+    seconds = min(max(0, file.mtime_ns // 10**9), LATEST)
+    modified = datetime.fromtimestamp(seconds, timezone.utc)
+    return {
+        "path": file.path,
+        "size": file.size,
+        "content_type": mimetypes.guess_type(file.path)[0] or "",
+        "checksum_algorithm": "CRC32",
+        "modified_at": modified.isoformat().replace("+00:00", "Z"),
+    }
+
+
+def _batches(specs: list[Json]) -> list[list[Json]]:
+    batches: list[list[Json]] = [[]]
+    size = 0
+    for spec in specs:
+        own = len(json.dumps(spec))
+        if size + own > CREATE_SIZE or len(batches[-1]) == FILES_AT_ONCE:
+            batches.append([])
+            size = 0
+        batches[-1].append(spec)
+        size += own
+    return batches
+
+
+def _in_words(refusal: Stop, specs: list[Json]) -> Stop:
+    """The same, with the files' names instead of their numbers."""
+    for complaint in refusal.details.get("fields") or []:
+        at = re.fullmatch(r"files\.(\d+)\.(\w+)", complaint["field"])
+        if at and int(at[1]) < len(specs):
+            refusal.message = f"{specs[int(at[1])]['path']}: {at[2]} {complaint['message']}"
+            break
+    return refusal
+
+
+def _address_mail(
+    run: Run, memory: Memory, record: Record, server: Server, mail: dict[str, Json]
+) -> None:
+    """Name the recipients; where that is refused nothing of the transfer stays."""
+    if not mail:
+        return
+    owned = Owned.of(run, record)
+    try:
+        try:
+            owned.insist("PATCH", "", mail)
+        except Stop as refusal:
+            fields = {one["field"] for one in refusal.details.get("fields") or []}
+            if fields != {"sender_token"}:
+                raise
+            # What was remembered is too old, or of another installation.
+            email = mail["sender_email"]
+            again = Senders(run, memory, server).token(email, is_new=True)
+            owned.insist("PATCH", "", {**mail, "sender_token": again})
+    except (Stop, KeyboardInterrupt):
+        with contextlib.suppress(Stop, Away):
+            owned.ask("DELETE")
+        memory.forget(record)
+        raise
+
+
+def _name_record(run: Run, record: Record) -> None:
+    """Whatever happens from here on, it is told how to go on."""
+    run.details.update({"id": record.id, "link": record.link})
+    run.resume = f"beeline resume {record.id[:8]}"
+
+
+def _sent(run: Run, record: Record, transfer: Json) -> Json:
+    expires_at = transfer["expires_at"]
+    run.voice.say(f"Done. The link is good until {expires_at[:16].replace('T', ' ')} UTC.")
+    names = ("id", "path", "size", "crc32")
+    return {
+        "id": record.id,
+        "link": record.link,
+        "owner_token": record.owner_token,
+        "manage_link": f"{record.server}/m/{record.id}.{record.owner_token}",
+        "status": transfer["status"],
+        "title": transfer["title"],
+        "expires_at": expires_at,
+        "total_size": transfer["total_size"],
+        "files": [{name: file[name] for name in names} for file in transfer["files"]],
+    }
+
+
+def _one_unfinished(memory: Memory, word: str | None) -> Record:
+    if word:
+        return _one_of(memory.find(word), word)
+    open_ones = [one for one in memory.records() if not one.is_done]
+    if not open_ones:
+        raise NotThere("Nothing is unfinished here.", "nothing")
+    return _one_of(open_ones, None)
+
+
+def _one_of(found: list[Record], word: str | None) -> Record:
+    if not found:
+        raise NotThere(f"Nothing that was sent from here is called {word}.", "unknown")
+    if len(found) > 1:
+        ids = ", ".join(one.id[:8] for one in found[:5])
+        raise Usage(f"Which one? {ids}")
+    return found[0]
+
+
+def _listed(run: Run, record: Record) -> Json:
+    told = {
+        "id": record.id,
+        "link": record.link,
+        "status": "READY" if record.is_done else "INIT",
+        "title": record.title,
+        "created_at": record.created_at,
+        "expires_at": record.expires_at,
+        "total_size": record.total_size,
+        "file_count": record.file_count,
+        "download_count": None,
+        "is_finished": record.is_done,
+    }
+    try:
+        now = run.insist(lambda: Owned.of(run, record).ask("GET"), FIRST_CONTACT)
+    except NotThere:
+        return {**told, "status": "DELETED"}
+    except (Stop, Unreachable):
+        return {**told, "status": "UNKNOWN"}
+    same = ("status", "title", "expires_at", "download_count", "total_size")
+    return {**told, **{name: now[name] for name in same}, "file_count": len(now["files"])}
+
+
+def _link_url(given: argparse.Namespace) -> str:
+    """The link as everything is asked below it; a bare word is one of the server's own."""
+    word = given.link.strip()
+    if _SLUG.fullmatch(word):
+        word = f"{_server_url(given)}/d/{word}"
+    parts = urlsplit(word)
+    found = re.match(r"(.*/d/[A-Za-z0-9_-]{20,64})([/.].*)?$", parts.path)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not found:
+        raise Usage(f"This is no link to files: {given.link}")
+    return f"{parts.scheme}://{parts.netloc}{found[1]}"
+
+
+def _server_url(given: argparse.Namespace) -> str:
+    url = given.server or os.environ.get("BEELINE_SERVER") or DEFAULT_SERVER
+    if not url:
+        raise Usage("Which server? --server https://send.example.org, or BEELINE_SERVER")
+    return str(url if "://" in url else f"https://{url}").rstrip("/")
+
+
+def _opened(run: Run, link: Link, given: argparse.Namespace) -> Json:
+    """What the link holds, with the password if it needs one."""
+    try:
+        return link.show(FIRST_CONTACT)
+    except Locked:
+        password = password_from(given)
+        if password is not None:
+            link.unlock(password)
+            return link.show()
+        if not _has_terminal():
+            raise
+    for tries_left in (2, 1, 0):
+        try:
+            link.unlock(getpass.getpass("Password: "))
+            break
+        except Locked as refusal:
+            if not tries_left or refusal.code != "password_wrong":
+                raise
+            run.voice.complain(refusal.message)
+    return link.show()
+
+
+def _wanted(shown: Json, folder: Path, given: argparse.Namespace) -> list[Wanted]:
+    """Where each file is to be; one that is here already, to the byte, is not fetched again."""
+    files = shown["files"]
+    for word in given.files:
+        if not any(_is_named(file, word) for file in files):
+            raise NotThere(f"The link holds no file called {word}.", "no_such_file")
+    wanted: list[Wanted] = []
+    taken: set[str] = set()
+    for file in files:
+        path = _free(safe_path(str(file["path"])), taken)
+        if given.files and not any(_is_named(file, word) for word in given.files):
+            continue
+        wanted.append(_planned(file, folder / path, force=given.force))
+        if file["state"] != "COMPLETE":
+            wanted[-1].state = "not_yet"
+    return wanted
+
+
+def _is_named(file: Json, word: str) -> bool:
+    return word in (file["path"], file["id"]) or fnmatch.fnmatchcase(file["path"], word)
+
+
+def _free(path: str, taken: set[str]) -> str:
+    """The path, or with a number when another of this link has it."""
+    stem, ending = os.path.splitext(path)
+    numbered = (f"{stem} ({number}){ending}" for number in itertools.count(2))
+    found = path if path not in taken else next(one for one in numbered if one not in taken)
+    taken.add(found)
+    return found
+
+
+def _planned(file: Json, place: Path, *, force: bool) -> Wanted:
+    crc32 = int(file["crc32"], 16) if file["crc32"] else None
+    known = hashlib.sha256(str(file["id"]).encode()).hexdigest()[:16]
+    part = place.with_name(f".beeline-{known}.part")
+    wanted = Wanted(str(file["id"]), str(file["path"]), int(file["size"]), crc32, place, part)
+    if place.is_symlink() or place.exists():
+        is_same = place.is_file() and _size_of(place) == wanted.size and crc32 is not None
+        if is_same and _crc32_of(place) == crc32:
+            wanted.state = "already_here"
+        elif not force or place.is_dir():
+            raise _in_the_way(place)
+    return wanted
+
+
+def _fetched(one: Wanted) -> Json:
+    return {
+        "path": one.path,
+        "saved_as": None if one.state == "not_yet" else str(one.place),
+        "size": one.size,
+        "crc32": None if one.crc32 is None else f"{one.crc32:08x}",
+        "state": one.state,
+    }
+
+
+# -- the words that are typed ------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        raise Usage(f"{message}. See: {self.prog} --help")
+
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def _duration(text: str) -> timedelta:
+    found = re.fullmatch(r"(\d{1,5})([smhdw])", text)
+    if not found or not int(found[1]):
+        raise argparse.ArgumentTypeError("must be a time such as 90s, 30m, 12h, 7d or 2w")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def _number(most: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not re.fullmatch(r"\d{1,10}", text) or not 1 <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"must be a number from 1 to {most}")
+        return int(text)
+
+    return read
+
+
+def _parser() -> argparse.ArgumentParser:
+    shape = argparse.RawDescriptionHelpFormatter
+    about = (__doc__ or "").partition("\n")[0]
+    parser = _Parser("beeline", description=about, epilog=EPILOG, formatter_class=shape)
+    parser.add_argument("--version", action="version", version=f"beeline {VERSION}")
+    every = _Parser(add_help=False)
+    every.add_argument("--json", action="store_true", help="print one JSON object, errors too")
+    every.add_argument("-q", "--quiet", action="store_true", help="print results and errors only")
+    every.add_argument("--server", metavar="URL", help=f"default: {DEFAULT_SERVER or 'none'}")
+    every.add_argument(
+        "--patience", type=_duration, default=timedelta(minutes=10), metavar="TIME",
+        help="give up when nothing was achieved for so long (10m)",
+    )  # fmt: skip
+    every.add_argument("--allow-http", action="store_true", help="speak without TLS, too")
+    lanes = _Parser(add_help=False)
+    lanes.add_argument(
+        "--parallel",
+        type=_number(MOST_LANES),
+        default=LANES,
+        metavar="N",
+        help=f"pieces at once ({LANES})",
+    )
+    secret = _Parser(add_help=False)
+    secret.add_argument("--password-file", metavar="FILE", help="the password is in this file")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_send(commands, [every, lanes, secret], shape)
+    one = commands.add_parser(
+        "resume", parents=[every, lanes], help="go on with what was interrupted"
+    )
+    one.add_argument("id", nargs="?", metavar="ID", help="an id, its beginning, or the link")
+    one.set_defaults(act=resume)
+    one = commands.add_parser("get", parents=[every, lanes, secret], help="fetch what a link holds")
+    one.add_argument("link", metavar="LINK")
+    one.add_argument("files", nargs="*", metavar="FILE", help="only these: paths, * is known")
+    one.add_argument("-o", "--output", default=".", metavar="DIR", help="where to (here)")
+    one.add_argument("--force", action="store_true", help="write over files that are there")
+    one.set_defaults(act=get)
+    one = commands.add_parser("list", parents=[every], help="what was sent from here")
+    one.add_argument("--limit", type=_number(1000), default=20, metavar="N", help="the latest (20)")
+    one.add_argument("--all", action="store_true", help="all of them")
+    one.set_defaults(act=list_sent)
+    one = commands.add_parser("rm", parents=[every], help="end a transfer that was sent from here")
+    one.add_argument("what", metavar="LINK|ID")
+    one.set_defaults(act=remove)
+    return parser
+
+
+def _add_send(commands: Any, parents: list[argparse.ArgumentParser], shape: Any) -> None:
+    one = commands.add_parser("send", parents=parents, help="send files and folders")
+    one.add_argument("files", nargs="+", metavar="FILE", help="a file, a folder, or - for stdin")
+    one.add_argument("--name", default="", help="what that from stdin is called")
+    one.add_argument("--title")
+    one.add_argument("--message")
+    one.add_argument(
+        "--to", action="append", metavar="A@B.C", help="mail the link; may be repeated"
+    )
+    one.add_argument("--from", dest="sender", metavar="A@B.C", help="your own address, for mail")
+    one.add_argument("--expires", type=_duration, metavar="7d", help="how long the link is good")
+    one.add_argument("--max-downloads", type=_number(2**31 - 1), metavar="N")
+    one.add_argument(
+        "--password", action="store_true", help="ask for a password (or BEELINE_PASSWORD)"
+    )
+    one.set_defaults(act=send)
+
+
+def main(words: list[str] | None = None) -> int:
+    """The program: parses, does, tells; its exit code."""
+    words = sys.argv[1:] if words is None else words
+    voice = Voice(is_json="--json" in words, is_quiet=bool({"-q", "--quiet"} & set(words)))
+    run = Run(voice)
+    signal.signal(signal.SIGTERM, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    told: dict[str, Json] = {}
+    try:
+        given = _parser().parse_args(words)
+        told["command"] = given.command
+        run.set_up(patience=given.patience.total_seconds(), allow_http=given.allow_http)
+        told = {"ok": True, **told, **given.act(run, given)}
+    except KeyboardInterrupt:
+        return _tell(run, told, Stop("Interrupted.", "interrupted"), INTERRUPTED)
+    except Stop as stop:
+        return _tell(run, told, stop, stop.exit_code)
+    except OSError as error:
+        wrong = HereWrong(f"{error.filename or 'This computer'}: {error.strerror or error}.")
+        return _tell(run, told, wrong, LOCAL)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        odd = Stop(f"What answers there is not as expected ({error!r}).", "unexpected")
+        return _tell(run, told, odd, FAILED)
+    voice.answer(told)
+    return OK
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _tell(run: Run, told: dict[str, Json], stop: Stop, exit_code: int) -> int:
+    """What went wrong, what is safe, and how to go on."""
+    run.voice.end_bar()
+    run.voice.complain(f"beeline: {stop.message}")
+    error = {"code": stop.code, "message": stop.message, **stop.details}
+    told = {"ok": False, **told, "exit_code": exit_code, "error": error, **run.details}
+    if run.progress:
+        told["safe_size"] = run.progress.safe
+    if run.resume and exit_code in run.resumable and stop.code != "changed":
+        safe = f"{run.progress.percent} % is safe. " if run.progress else ""
+        run.voice.complain(f"{safe}Go on with: {run.resume}")
+        told["resume"] = run.resume
+    run.voice.answer(told)
+    return exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,480 @@
+"""`beeline`, downloaded from /cli and run as it is, against a real server, worker and storage."""
+
+import json
+import os
+import signal
+import threading
+import time
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+from app.config import MIB
+from embedded.ports import free_port
+from tests.factories import Sender, http
+from tests.flows.shell import Shell, Typing, code_mailed, self_signed, sums
+from tests.lab.s3faults import (
+    FORBIDDEN,
+    SLOW_DOWN,
+    Answer,
+    Fault,
+    Forward,
+    Request,
+    S3Faults,
+    error,
+    lose_answer,
+    truncate,
+)
+from tests.lab.truth import Truth
+from tests.threats.conftest import LoggedStack
+
+pytestmark = pytest.mark.real_commits
+NFD = unicodedata.normalize("NFD", "Zoë é.txt")
+SENDINGS: dict[str, dict[str, bytes]] = {
+    "nothing at all": {"empty": b""},
+    "one byte": {"a": b"1"},
+    "200 KB": {"photo.jpg": os.urandom(200_000)},
+    "12 MiB": {"film.mov": os.urandom(12 * MIB)},
+    "two files": {"b.txt": b"second", "a.bin": os.urandom(8 * MIB + 7)},
+    "unicode": {"Füße 日本語 — ñ.txt": b"u", NFD: b"nfd", "q\"u'o t&e.txt": b"q"},
+    "a folder": {"Photos/a.txt": b"1", "Photos/2026/ü ☕.bin": b"2" * 5000, "Photos/empty": b""},
+}
+
+
+@pytest.fixture(scope="module")
+def storage(environ: dict[str, str]) -> Iterator[S3Faults]:
+    """What stands before storage for everybody but our own server."""
+    with S3Faults(environ["S3_ENDPOINT_URL"]) as faults:
+        yield faults
+
+
+@pytest.fixture(scope="module")
+def web(
+    app: Flask,
+    environ: dict[str, str],
+    storage: S3Faults,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[LoggedStack]:
+    """A web process and a worker."""
+    folder = tmp_path_factory.mktemp("web")
+    (folder / "mail").mkdir()
+    settings = {
+        "WEB_CONCURRENCY": "1",
+        "S3_PUBLIC_ENDPOINT_URL": storage.url,
+        "MAIL_URL": f"file://{folder / 'mail'}",
+    }
+    stack = LoggedStack(environ | settings, folder / "output")
+    stack.start("web")
+    stack.start("worker")
+    yield stack
+    stack.stop()
+
+
+@pytest.fixture
+def shell(web: LoggedStack, storage: S3Faults, tmp_path: Path) -> Iterator[Shell]:
+    yield Shell(web.url, tmp_path)
+    storage.heal()
+    assert "Traceback" not in web.said()
+
+
+# -- there and back ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sending", SENDINGS)
+def test_what_is_sent_is_fetched_to_the_byte(
+    shell: Shell, environ: dict[str, str], sending: str
+) -> None:
+    contents = SENDINGS[sending]
+    link, told = shell.run("send", *shell.write(contents), "--max-downloads", "1")
+    assert link.startswith(f"{shell.url}/d/")
+    assert "Done." in told
+    said, _ = shell.run("get", link.strip(), "-o", "got")
+    assert said.splitlines() == [f"got/{path}" for path in sorted(contents, key=said.index)]
+    assert sums(shell.home / "got") == sums(shell.home / "src")
+    count = Truth(environ).rows("SELECT download_count FROM transfers")
+    assert count == [(1,)]
+
+
+def test_one_file_of_many_by_its_name_and_by_a_pattern(shell: Shell) -> None:
+    link = shell.ask("send", *shell.write({"a.txt": b"1", "b.txt": b"2", "d/c.bin": b"3"}))["link"]
+    shell.run("get", link, "d/c.bin", "-o", "one")
+    shell.run("get", link, "*.txt", "-o", "some")
+    assert list(sums(shell.home / "one")) == ["d/c.bin"]
+    assert sorted(sums(shell.home / "some")) == ["a.txt", "b.txt"]
+    told = shell.ask("get", link, "z", code=5)
+    assert told["error"]["code"] == "no_such_file"
+
+
+def test_stdin_is_sent_under_a_name_and_leaves_nothing_behind(shell: Shell) -> None:
+    link, _ = shell.run("send", "-", "--name", "dump.sql", stdin="SELECT 1;")
+    shell.run("get", link.strip(), "-o", "got")
+    assert (shell.home / "got/dump.sql").read_text() == "SELECT 1;"
+    assert not list((shell.home / ".local/state/beeline/spool").iterdir())
+    shell.run("send", "-", code=2)
+
+
+# -- what goes wrong on the way ----------------------------------------------------------------
+
+
+class Cut:
+    """Lets so many parts through and keeps all others waiting, until it is opened."""
+
+    def __init__(self, storage: S3Faults, through: int) -> None:
+        self._open = threading.Event()
+        storage.plan("UploadPart", lambda request, forward: forward(), through)
+        storage.plan("UploadPart", self._keep)
+        self._storage, self._before = storage, storage.seen("UploadPart")
+
+    def _keep(self, request: Request, forward: Forward) -> Answer | None:
+        self._open.wait(60)
+        return None
+
+    def wait_until_seen(self, count: int) -> None:
+        deadline = time.monotonic() + 60
+        while self._storage.seen("UploadPart") - self._before < count:
+            assert time.monotonic() < deadline, "the parts did not come"
+            time.sleep(0.02)
+
+    def open(self) -> None:
+        self._open.set()
+        self._storage.heal()
+
+
+def test_after_ctrl_c_only_what_is_missing_is_sent(shell: Shell, storage: S3Faults) -> None:
+    words = shell.write({"film.mov": os.urandom(4 * 8 * MIB)})
+    cut = Cut(storage, through=2)
+    running = shell.begin("send", *words, "--parallel", "2")
+    cut.wait_until_seen(4)
+    assert shell.ask("resume", code=1)["error"]["code"] == "busy"
+    running.send_signal(signal.SIGINT)
+    link, told = running.communicate(timeout=20)
+    cut.open()
+    assert running.returncode == 130
+    assert "50 % is safe. Go on with: beeline resume " in told
+    (record,) = (shell.home / ".local/state/beeline/transfers").glob("*.json")
+    assert record.stat().st_mode & 0o777 == 0o600
+    assert record.parent.parent.stat().st_mode & 0o777 == 0o700
+    assert json.loads(record.read_text())["owner_token"] not in link + told
+    assert shell.ask("list")["items"][0]["status"] == "INIT"
+    before = storage.seen("UploadPart")
+    again = shell.ask("resume", told.rsplit(maxsplit=1)[1])
+    assert storage.seen("UploadPart") - before == 2
+    assert again["link"] == link.strip()
+    shell.run("get", link.strip(), "-o", "got")
+    assert sums(shell.home / "got") == sums(shell.home / "src")
+
+
+def lie(request: Request, forward: Forward) -> Answer:
+    """It is said to be there, and is not."""
+    return Answer(200, (), b"")
+
+
+FAULTS: dict[str, tuple[Fault, int]] = {
+    "busy": (SLOW_DOWN, 2),
+    "an address too old": (FORBIDDEN, 2),
+    "the answer is lost": (lose_answer, 1),
+    "damaged on the way": (error(400, "BadDigest"), 1),
+    "it was not there when it was checked": (lie, 1),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_passes_is_sent_again(shell: Shell, storage: S3Faults, fault: str) -> None:
+    words = shell.write({"a.bin": os.urandom(100_000)})
+    storage.plan("PutObject", *FAULTS[fault])
+    link, _ = shell.run("send", *words)
+    assert storage.left("PutObject") == 0
+    shell.run("get", link.strip(), "-o", "got")
+    assert sums(shell.home / "got") == sums(shell.home / "src")
+
+
+def test_nobody_is_waited_for_for_ever_and_nothing_is_lost(shell: Shell, storage: S3Faults) -> None:
+    """What came from stdin is kept, too."""
+    words = [*shell.write({"a": b"1"}), "-", "--name", "b"]
+    storage.plan("PutObject", SLOW_DOWN)
+    told = shell.ask("send", *words, "--patience", "1s", code=4, stdin="2")
+    assert told["error"]["code"] == "unreachable"
+    assert told["resume"] == f"beeline resume {told['id'][:8]}"
+    assert told["safe_size"] == 0
+    storage.heal()
+    storage.plan("PutObject", FORBIDDEN)
+    assert shell.ask("resume", code=1)["error"]["code"] == "storage_refused"
+    storage.heal()
+    storage.plan("PutObject", lie, 4)
+    assert "has not arrived" in shell.ask("resume", code=1)["error"]["message"]
+    storage.heal()
+    again = shell.ask("resume", told["link"])
+    assert [(one["path"], one["size"]) for one in again["files"]] == [("a", 1), ("b", 1)]
+    assert not list((shell.home / ".local/state/beeline/spool").iterdir())
+    assert shell.ask("resume", code=5)["error"]["code"] == "nothing"
+
+
+def test_a_file_that_changes_meanwhile_is_refused_by_name(shell: Shell, storage: S3Faults) -> None:
+    words = shell.write({"a.bin": b"before"})
+
+    def change(request: Request, forward: Forward) -> Answer | None:
+        shell.write({"a.bin": b"another"})
+        return SLOW_DOWN(request, forward)
+
+    storage.plan("PutObject", change, 1)
+    told = shell.ask("send", *words, code=3)
+    assert (told["error"]["code"], told["error"]["path"]) == ("changed", "a.bin")
+    assert shell.ask("resume", code=3)["error"]["code"] == "changed"
+
+
+def test_a_server_that_is_busy_says_when_to_come_again(shell: Shell) -> None:
+    busy = Answer(503, (("Retry-After", "2"), ("Content-Type", "text/html")), b"<p>Busy")
+    asked: list[float] = []
+
+    def note(request: Request, forward: Forward) -> Answer:
+        asked.append(time.monotonic())
+        return forward() if len(asked) > 1 else busy
+
+    with S3Faults(shell.url) as before:
+        before.plan("POST ", note, 2)
+        link, told = shell.run("send", *shell.write({"a": b"1"}), "--server", before.url)
+    assert asked[1] - asked[0] >= 2
+    assert "It continues by itself" in told
+    assert link.startswith(f"{shell.url}/d/")
+
+
+def test_more_files_than_one_request_takes(shell: Shell) -> None:
+    """And the answer to one of them is lost."""
+    text = shell.program.read_text()
+    shell.program.write_text(text.replace("\nFILES_AT_ONCE = 1000\n", "\nFILES_AT_ONCE = 2\n"))
+    words = shell.write({f"Many/{n}": f"{n}".encode() for n in range(7)})
+    with S3Faults(shell.url) as before:
+        before.plan("POST ", lose_answer, 1, key="/files")
+        sent = shell.ask("send", *words, "--server", before.url)
+        assert before.seen("POST ", "/files") == 4
+    assert [one["path"] for one in sent["files"]] == [f"Many/{n}" for n in range(7)]
+    shell.run("get", sent["link"], "-o", "got")
+    assert sums(shell.home / "got") == sums(shell.home / "src")
+
+
+# -- fetching ----------------------------------------------------------------------------------
+
+
+def test_a_download_goes_on_where_it_was_cut_and_is_the_same_download(
+    shell: Shell, storage: S3Faults, environ: dict[str, str]
+) -> None:
+    words = shell.write({"a.bin": os.urandom(3_000_000)})
+    link = shell.ask("send", *words, "--max-downloads", "1")["link"]
+    ranges: list[str | None] = []
+
+    def note(request: Request, forward: Forward) -> Answer:
+        ranges.append(dict(request.headers).get("Range"))
+        return forward()
+
+    storage.plan("GetObject", truncate, 1)
+    storage.plan("GetObject", SLOW_DOWN)
+    told = shell.ask("get", link, "--patience", "1s", code=4)
+    assert told["resume"] == f"beeline get {link} -o ."
+    storage.heal()
+    (part,) = shell.home.glob(".beeline-*.part")
+    has = part.stat().st_size
+    assert 0 < has < 3_000_000
+    storage.plan("GetObject", note)
+    (got,) = shell.ask("get", link)["files"]
+    assert ranges == [f"bytes={has}-"]
+    assert (got["state"], got["saved_as"]) == ("saved", "a.bin")
+    assert sums(shell.home / "src") == {"a.bin": sums(shell.home)["a.bin"]}
+    assert Truth(environ).rows("SELECT download_count FROM transfers") == [(1,)]
+
+
+def test_what_is_damaged_is_fetched_once_more_and_then_refused(
+    shell: Shell, storage: S3Faults
+) -> None:
+    link = shell.ask("send", *shell.write({"a.bin": b"a" * 5000}))["link"]
+
+    def flip(request: Request, forward: Forward) -> Answer:
+        right = forward()
+        return Answer(right.status, right.headers, b"b" + right.body[1:])
+
+    storage.plan("GetObject", flip)
+    assert shell.ask("get", link, "-o", "got", code=7)["error"]["path"] == "a.bin"
+    assert sums(shell.home / "got") == {}
+    storage.heal()
+    storage.plan("GetObject", flip, 1)
+    shell.run("get", link, "-o", "got")
+    assert sums(shell.home / "got") == sums(shell.home / "src")
+
+
+def test_nothing_that_is_there_is_written_over_unless_forced(shell: Shell) -> None:
+    link = shell.ask("send", *shell.write({"a": b"new", "b": b"same"}))["link"]
+    (shell.home / "b").write_bytes(b"same")
+    (shell.home / "a").write_bytes(b"old")
+    told = shell.ask("get", link, code=3)
+    assert (told["error"]["code"], told["error"]["path"]) == ("exists", "a")
+    assert (shell.home / "a").read_bytes() == b"old"
+    files = shell.ask("get", link, "--force")["files"]
+    assert [one["state"] for one in files] == ["saved", "already_here"]
+    assert (shell.home / "a").read_bytes() == b"new"
+
+
+def test_a_password_is_never_typed_where_others_see_it(shell: Shell) -> None:
+    words = shell.write({"a": b"1"})
+    shell.run("send", *words, "--password", code=2)
+    link = shell.ask("send", *words, "--password", BEELINE_PASSWORD="red fox ☕")["link"]
+    assert shell.ask("get", link, code=6)["error"]["code"] == "password_needed"
+    told = shell.ask("get", link, code=6, BEELINE_PASSWORD="blue fox")
+    assert told["error"]["code"] == "password_wrong"
+    (shell.home / "secret").write_text("red fox ☕\n")
+    assert shell.ask("get", link, "--password-file", "secret")["files"][0]["state"] == "saved"
+
+
+def test_a_password_is_asked_for_in_a_terminal(shell: Shell) -> None:
+    """And a program that waits for it ends when it is told to."""
+    sending = Typing(shell, "send", *shell.write({"a": b"1"}), "--password")
+    for prompt in ("gets the link: ", "Once more: "):
+        sending.wait_for(prompt)
+        sending.type("red fox")
+    assert sending.end() == 0
+    assert "red fox" not in sending.seen
+    getting = Typing(shell, "get", shell.ask("list")["items"][0]["link"])
+    getting.wait_for("Password: ")
+    getting.type("blue fox")
+    getting.wait_for("That password is not right.")
+    getting.wait_for("Password: ")
+    getting.process.send_signal(signal.SIGTERM)
+    assert getting.end() == 130
+
+
+def test_files_that_are_still_on_their_way(shell: Shell, sender: Sender) -> None:
+    """And a link that is over, and one that never was."""
+    sent = sender.create({"a": b"1", "b": b"2"})
+    sent.upload(without=(("b", 1),)).name("a").unlock()
+    link = f"{shell.url}/d/{sent.slug}"
+    told = shell.ask("get", link, code=8)
+    assert [one["state"] for one in told["files"]] == ["saved", "not_yet"]
+    assert (shell.home / "a").read_bytes() == b"1"
+    sent.call("DELETE")
+    assert shell.ask("get", link, code=5)["error"]["code"] == "gone"
+    assert shell.ask("get", f"{shell.url}/d/{'x' * 32}", code=5)["error"]["code"] == "not_found"
+
+
+HOSTILE = [
+    "../../above", "/etc/root", "a/../../b", "..\\..\\c", ".bashrc", ".ssh/authorized_keys", "..", "",
+    "\x1b]0;title\x07name", "gpj.\u202eexe", "d/./e", "same", "same", "~/home", "-rf",
+]  # fmt: skip
+
+
+def test_no_name_leads_out_of_the_folder_or_into_the_terminal(shell: Shell, sender: Sender) -> None:
+    """As a server would say it that is not ours, or not ours any more."""
+    sent = sender.ready({f"{n}": f"{n}".encode() for n in range(len(HOSTILE))})
+    link = f"/d/{sent.slug}"
+
+    def rename(request: Request, forward: Forward) -> Answer:
+        right = forward()
+        if not request.path.endswith(".json"):
+            return right
+        told = json.loads(right.body)
+        for number, file in enumerate(told["files"]):
+            file["path"] = HOSTILE[number]
+        return Answer(200, (("Content-Type", "application/json"),), json.dumps(told).encode())
+
+    with S3Faults(shell.url) as before:
+        before.plan("GET ", rename)
+        before.plan("GetObject", rename)
+        said, told = shell.run("get", before.url + link, "-o", "deep/er/got")
+    got = shell.home / "deep/er/got"
+    saved = {str(path.relative_to(got)) for path in got.rglob("*") if path.is_file()}
+    assert saved == {
+        "above", "etc/root", "a/b", "c", "_.bashrc", "_.ssh/authorized_keys", "file", "file (2)",
+        "]0;titlename", "gpj.exe", "d/e", "same", "same (2)", "~/home", "-rf",
+    }  # fmt: skip
+    assert {path.name for path in shell.home.iterdir()} <= {"beeline", "deep", ".local"}
+    assert not {"\x1b", "\x07", "\u202e"} & set(said + told)
+    assert (got / "_.bashrc").stat().st_mode & 0o111 == 0
+
+
+# -- the rest of it ----------------------------------------------------------------------------
+
+
+def test_what_scripts_read(shell: Shell) -> None:
+    words = shell.write({"a.txt": b"hello"})
+    sent = shell.ask("send", *words, "--title", "Rushes", "--expires", "2d")
+    manage, token = sent["manage_link"], sent["owner_token"]
+    assert http.request("GET", manage).status == 200
+    assert manage == f"{shell.url}/m/{sent['id']}.{token}"
+    (file,) = sent.pop("files")
+    assert set(sent) == {
+        "ok", "command", "id", "link", "owner_token", "manage_link", "status", "title",
+        "expires_at", "total_size",
+    }  # fmt: skip
+    assert (file["path"], file["size"], file["crc32"]) == ("a.txt", 5, "3610a686")
+    (item,) = shell.ask("list")["items"]
+    assert (item["status"], item["title"], item["file_count"]) == ("READY", "Rushes", 1)
+    assert item["link"] in shell.run("list")[0]
+    assert shell.ask("rm", sent["id"][:8])["link"] == sent["link"]
+    assert http.request("GET", f"{sent['link']}.json").status == 410
+    assert shell.ask("list")["items"] == []
+    assert shell.ask("rm", sent["link"], code=5)["error"]["code"] == "unknown"
+    assert shell.ask("send", "nothing", code=3)["error"]["path"] == "nothing"
+    refused = shell.ask("send", *words, "--expires", "9999d", code=1)
+    assert refused["error"]["fields"][0]["field"] == "expires_at"
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["get", "http://send.example.org/d/" + "x" * 32], 2),
+        (["send", "beeline", "--server", "http://send.example.org"], 2),
+        (["get", "https://send.example.org/about"], 2),
+        (["send", "beeline", "--expires", "soon"], 2),
+        (["send", "beeline", "beeline"], 2),
+        (["send", "beeline", "--to", "a@example.org"], 2),
+        (["send", "beeline", "--server", f"http://127.0.0.1:{free_port()}", "--patience", "1s"], 4),
+        ([], 2),
+        (["--help"], 0),
+    ],
+)
+def test_exit_codes(shell: Shell, words: list[str], code: int) -> None:
+    said, _ = shell.run(*words, code=code)
+    assert ("130  interrupted" in said) is (words == ["--help"])
+
+
+@pytest.mark.parametrize("body", [b"{}", b"[]", b"<p>Welcome to our hotel"])
+def test_what_is_no_beeline_is_told_as_json_too(shell: Shell, body: bytes) -> None:
+    with S3Faults(shell.url) as before:
+        before.plan("POST ", lambda request, forward: Answer(200, (), body))
+        given = ("--server", before.url, "--patience", "1s")
+        told = shell.ask("send", "beeline", *given, code=1 if body[0] != ord("<") else 4)
+    assert "not" in told["error"]["message"]
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(shell: Shell, tmp_path: Path) -> None:
+    with self_signed(tmp_path) as port:
+        told = shell.ask("send", "beeline", "--server", f"https://localhost:{port}", code=4)
+    assert "certificate" in told["error"]["message"]
+
+
+def test_mail_by_a_code_that_is_asked_for_once(shell: Shell, web: LoggedStack) -> None:
+    words = shell.write({"a": b"1"})
+    mail = ["--to", "bob@example.org, eve@example.org", "--from", "ada@example.org"]
+    running = Typing(shell, "send", *words, *mail)
+    running.wait_for("The code: ")
+    running.type(code_mailed(web, "ada@example.org"))
+    assert running.end() == 0
+    sent = shell.ask("send", *words, "--to", "bob@example.org")
+    shown = http.request(
+        "GET",
+        f"{shell.url}/transfers/{sent['id']}",
+        headers={"Authorization": f"Bearer {sent['owner_token']}"},
+    ).json()
+    assert (shown["sender_email"], shown["sender_confirmed"]) == ("ada@example.org", True)
+    assert [one["email"] for one in shown["recipients"]] == ["bob@example.org"]
+    before = len(shell.ask("list")["items"])
+    refused = shell.ask("send", *words, "--to", "nobody", code=1)
+    assert refused["error"]["fields"][0]["field"] == "recipients.0"
+    assert len(shell.ask("list")["items"]) == before
+
+
+def test_a_terminal_sees_how_far_it_is(shell: Shell) -> None:
+    running = Typing(shell, "send", *shell.write({"a.bin": os.urandom(9 * MIB)}))
+    assert running.end() == 0, running.seen
+    assert "●" in running.seen
+    assert "100%  9.4 MB of 9.4 MB" in running.seen

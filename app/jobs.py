@@ -86,7 +86,7 @@ SCHEDULE: list[tuple[int, Job]] = [
     (5, REQUEUE_STUCK),
     (30, EXPIRE_DUE),
     (30, SEND_MAIL),
-    (15, SEND_WEBHOOKS),
+    (30, SEND_WEBHOOKS),
     (60, REMOVE_BYTES),
     (300, QUEUE_NEWS),
     (300, DELETE_EXPIRED),

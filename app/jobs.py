@@ -92,7 +92,7 @@ SCHEDULE: list[tuple[int, Job]] = [
     (5, REQUEUE_STUCK),
     (30, EXPIRE_DUE),
     (30, SEND_MAIL),
-    (15, SEND_WEBHOOKS),
+    (30, SEND_WEBHOOKS),
     (30, PUBLISH_SHARES),
     (30, CONFIRM_POSTED),
     (60, REMOVE_BYTES),

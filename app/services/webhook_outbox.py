@@ -41,6 +41,7 @@ TURN_SECONDS = 20
 REST_SECONDS = (15, 30, 60, 120, 300)
 # One that has taken nothing for so long, while something was given up, is told nothing any more.
 SWITCHED_OFF_AFTER = timedelta(days=3)
+# Dropped, and given up, in one statement.
 BATCH = 1000
 GIVE_UP_BATCH = 10_000
 
@@ -256,7 +257,8 @@ def _settle_taken(parcel: Parcel, answer: Answer) -> None:
 def _settle_failed(parcel: Parcel, answer: Answer) -> None:
     if answer.is_gone:
         webhooks.switch_off(parcel.webhook_id, SwitchedOff.GONE)
-        _change(parcel, answer, state=DeliveryState.FAILED)
+        is_not_sent = WebhookDelivery.state != DeliveryState.SENT
+        _change(parcel, answer, is_not_sent, state=DeliveryState.FAILED)
         return
     nth = func.least(Webhook.failure_count, len(REST_SECONDS) - 1)
     rest = case(dict(enumerate(REST_SECONDS)), value=nth)

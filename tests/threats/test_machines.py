@@ -22,6 +22,7 @@ from app.models import Scope
 from app.redaction import redacted
 from app.services import accounts
 from tests.factories import Machine, Program, Sender, http, right_body
+from tests.hooks import Admin
 from tests.threats.conftest import LoggedStack
 from tests.threats.test_owners import owner_routes
 
@@ -54,6 +55,9 @@ def test_s07_no_stranger_gets_at_anything_by_any_route(
     at = f"/boards/{board['id']}"
     file = mine.call("POST", f"{at}/files", json=[{"name": "secret name", "size": 1}]).json[0]
     mine.call("POST", f"{at}/links", json=[{"url": "https://secret.example/"}])
+    admin = Admin(machine.client)
+    hook = admin.add("https://secret.example/")
+    sent = admin.call("POST", f"/{hook['id']}/test").json
     before = mine.call("GET", f"/transfers/{shown['id']}").json, mine.call("GET", at).json
     stranger = {
         "another workspace": lambda: Machine(machine.client, "Other", "somebody"),
@@ -75,6 +79,7 @@ def test_s07_no_stranger_gets_at_anything_by_any_route(
         url = rule.replace("<transfer_id>", shown["id"]).replace("<board_id>", board["id"])
         url = url.replace("<file_id>", file_id).replace("<part>", "1")
         url = url.replace("<multipart_id>", file["multipart"]["id"])
+        url = url.replace("<uuid:webhook_id>", hook["id"]).replace("<uuid:delivery_id>", sent["id"])
         assert "<" not in url, "tell this test how to fill it in"
         answer = machine.client.open(url, method=method, headers=stranger.headers, json={})
         assert answer.status_code in (403, 404), (method, rule, answer.text)
@@ -82,6 +87,8 @@ def test_s07_no_stranger_gets_at_anything_by_any_route(
         if "board_id" in rule:
             assert answer.json["message"] == f"You're not a member of this board ({board['id']})"
     assert (mine.call("GET", f"/transfers/{shown['id']}").json, mine.call("GET", at).json) == before
+    assert admin.show(hook)["enabled"]
+    assert len(admin.log(hook)) == 1
 
 
 def test_s07_a_strangers_and_an_unknown_transfer_are_told_alike(machine: Machine) -> None:

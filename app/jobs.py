@@ -64,6 +64,8 @@ REMOVE_ORPHANS = Job("app.services.upkeep.remove_orphans", queue="removal", time
 SEND_MAIL = Job("app.services.outbox.send_due", queue="mail", timeout_seconds=300)
 QUEUE_NEWS = Job("app.services.news.queue_news", queue="sweep")
 
+# Reads one file to its end, and a transfer's READY waits for it.
+INSPECT_FILE = Job("app.services.inspecting.inspect", queue="inspections", timeout_seconds=86400)
 # Works in turns of a minute, but reads a file without a CRC32 to its end.
 BUILD_ARCHIVE = Job("app.services.archives.build", queue="archives", timeout_seconds=86400)
 
@@ -74,7 +76,7 @@ BUILD_ARCHIVE = Job("app.services.archives.build", queue="archives", timeout_sec
 # for them.
 QUICK_QUEUES = ["sweep", "default", "early", "mail", "removal"]
 # What may take long comes after all of these, and the Procfile gives it workers of its own (F35).
-SLOW_QUEUES = ["archives", "previews"]
+SLOW_QUEUES = ["inspections", "archives", "previews"]
 QUEUES = QUICK_QUEUES + SLOW_QUEUES
 
 SCHEDULE: list[tuple[int, Job]] = [

@@ -5,6 +5,7 @@ An Upload that nobody wants any more is ABORTED, and the upkeep removes its byte
 """
 
 from app.models.accounts import ApiKey, Board, BoardItem, Workspace
+from app.models.blocks import BlockedFile, Inspection
 from app.models.columns import Leased
 from app.models.kinds import (
     Checksum,
@@ -31,6 +32,7 @@ __all__ = [
     "ApiKey",
     "Archive",
     "AuditEvent",
+    "BlockedFile",
     "Board",
     "BoardItem",
     "Checksum",
@@ -41,6 +43,7 @@ __all__ = [
     "File",
     "Harm",
     "Heartbeat",
+    "Inspection",
     "Leased",
     "MailKind",
     "MailState",

@@ -22,7 +22,7 @@ from app.models import (
     State,
     Transfer,
 )
-from app.services import delivery
+from app.services import delivery, tombstones
 from app.services.heartbeats import noted
 
 BATCH = 1000
@@ -179,7 +179,7 @@ def _forget() -> None:
         delete(Recipient).where(Recipient.transfer_id.in_(gone)),
         delete(OutboxMail).where(OutboxMail.transfer_id.in_(gone)),
         update(Transfer)
-        .where(Transfer.id.in_(gone))
+        .where(Transfer.id.in_(gone), ~tombstones.is_evidence())
         .values(sender_email=None, sender_confirmed_at=None),
     ):
         with transaction():

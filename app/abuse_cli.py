@@ -1,31 +1,51 @@
-"""`flask reports ...` and `flask transfers ...`: what an operator does about a reported link."""
+"""`flask reports|transfers|blocklist ...`: what an operator does about a reported link."""
 
+import hashlib
+import time
+import zlib
+from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 
 import click
 from flask import Flask
 from flask.cli import AppGroup
 
 from app import links
+from app.crc32 import SIZE as CRC32_SIZE
 from app.dispositions import without_marks
-from app.errors import NotFound
-from app.models import Transfer
-from app.services import abuse
+from app.errors import AppError, Gone, NotFound
+from app.models import Harm, Transfer
+from app.services import abuse, blocklist
 from app.services.transfers import files_of
+from app.words import counted
 
 report_commands = AppGroup("reports", help="What people have reported about links.")
 transfer_commands = AppGroup("transfers", help="Transfers, as their links name them.")
+block_commands = AppGroup("blocklist", help="Files that nobody may send from here.")
 
 # A link's last piece may begin with a hyphen, and is no option.
 _ANY_WORD = {"ignore_unknown_options": True}
 # So many file names are told of a transfer.
 MOST_NAMES = 50
+# How often it is asked how far a worker has come.
+LOOK_SECONDS = 0.5
+PIECE = 1024 * 1024
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_reason = click.option(
+    "--reason",
+    type=click.Choice([harm.value for harm in Harm]),
+    default=Harm.OTHER.value,
+    show_default=True,
+)
 
 
 def init_app(app: Flask) -> None:
     """Add the commands."""
     app.cli.add_command(report_commands)
     app.cli.add_command(transfer_commands)
+    app.cli.add_command(block_commands)
 
 
 @report_commands.command("list")
@@ -54,9 +74,13 @@ def show_report(number: int) -> None:
     files = files_of(transfer.id)
     _tell("report", f"{report.id}, {report.reason}, {_time(report.created_at)}")
     _tell("closed", _time(report.handled_at) if report.handled_at else "no")
-    _tell("from", report.contact or "somebody who left no address")
-    for line in report.message.split("\n"):
-        _tell("says", line)
+    if report.file_sha256:
+        _tell("from", f"the block list, {report.file_sha256.hex()}")
+        _tell("found", report.message)
+    else:
+        _tell("from", report.contact or "somebody who left no address")
+        for line in report.message.split("\n"):
+            _tell("says", line)
     _tell("link", links.transfer_url(transfer.slug))
     _tell("state", f"{_standing(transfer)}, {transfer.download_count:,} downloads")
     _tell("reports", f"{abuse.open_count(transfer.id):,} open about this link")
@@ -98,6 +122,109 @@ def release_transfer(link: str) -> None:
     transfer = _found(link)
     is_new = abuse.lift_quarantine(transfer.id)
     _say(transfer, "is released" if is_new else "was not quarantined")
+
+
+@transfer_commands.command("block-files", context_settings=_ANY_WORD)
+@click.argument("link")
+@click.argument("paths", metavar="[FILE]...", nargs=-1)
+@_reason
+def block_files(link: str, paths: tuple[str, ...], reason: str) -> None:
+    """Put a quarantined transfer's files on the block list; repeatable.
+
+    All of them, or those that are named as `flask reports show` does. A `maker` reads each once;
+    it goes on when this is interrupted.
+    """
+    transfer = _found(link)
+    try:
+        count = blocklist.block_files(transfer.id, Harm(reason), paths)
+        failed_count = _watch_reading(transfer)
+    except Gone as error:
+        raise click.ClickException("It was deleted.") from error
+    except AppError as error:
+        raise click.ClickException(error.title) from error
+    if failed_count:
+        raise click.ClickException(f"{_files(failed_count)} of it could not be read.")
+    click.echo(f"{_files(count)} of it {'is' if count == 1 else 'are'} on the block list.")
+
+
+def _watch_reading(transfer: Transfer) -> int:
+    """Tell how far it is until all is read; how many files could not be."""
+    whole_size = told = None
+    with suppress(KeyboardInterrupt):
+        while (now := blocklist.reading(transfer.id)).waiting_count:
+            whole_size = max(whole_size or 0, now.left_size, 1)
+            percent = 100 * (whole_size - now.left_size) // whole_size
+            if percent != told:
+                click.echo(f"{percent:>3} % read, {_files(now.waiting_count)} to go", err=True)
+                told = percent
+            time.sleep(LOOK_SECONDS)
+        return now.failed_count
+    raise click.ClickException("A maker reads on; ask again by the same command.")
+
+
+@block_commands.command("add")
+@click.argument("file", type=_FILE, required=False)
+@click.option("--sha256", help="Of a file that is not at hand, in hexadecimal; with --size.")
+@click.option("--size", type=click.IntRange(1, 2**63 - 1), help="Its bytes.")
+@click.option("--crc32", help="If it is known: fewer files have to be read for it.")
+@_reason
+def add_to_list(
+    file: Path | None, sha256: str | None, size: int | None, crc32: str | None, reason: str
+) -> None:
+    """Nobody may send this file from now on; repeatable. FILE lies here, or give --sha256."""
+    if (file is None) == (sha256 is None) or (file is None) == (size is None):
+        raise click.UsageError("Give a FILE, or --sha256 and --size.")
+    if file is not None:
+        known, size, sums = _sums_of(file)
+    else:
+        known = _hexadecimal(sha256 or "", 32)
+        sums = _hexadecimal(crc32, CRC32_SIZE) if crc32 else None
+    if not size:
+        raise click.ClickException("An empty file cannot be blocked: very many are the same.")
+    is_new = blocklist.add(known, size, Harm(reason), sums)
+    click.echo(f"{known.hex()} {'is on the list' if is_new else 'was on the list before'}.")
+
+
+@block_commands.command("list")
+def show_list() -> None:
+    """A line for each file: SHA-256, bytes, CRC32, when and why it was put there."""
+    found = blocklist.entries()
+    for one in found:
+        crc32 = one.crc32.hex() if one.crc32 else "-" * 2 * CRC32_SIZE
+        click.echo(
+            f"{one.sha256.hex()}  {one.size:>15,}  {crc32}  {_time(one.created_at)}  {one.reason}"
+        )
+    if not found:
+        click.echo("The block list is empty.")
+
+
+@block_commands.command("remove")
+@click.argument("sha256")
+def remove_from_list(sha256: str) -> None:
+    """It may be sent again; repeatable. What it has blocked stays blocked until you release it."""
+    was_there = blocklist.remove(_hexadecimal(sha256, 32))
+    click.echo(f"{sha256.lower()} {'is off the list' if was_there else 'was not on the list'}.")
+
+
+def _hexadecimal(said: str, size: int) -> bytes:
+    with suppress(ValueError):
+        if len(given := bytes.fromhex(said)) == size:
+            return given
+    raise click.UsageError(f"{said!r} is not {2 * size} hexadecimal figures.")
+
+
+def _sums_of(file: Path) -> tuple[bytes, int, bytes]:
+    """SHA-256, size and CRC32 of a file of this machine, however large it is."""
+    sha256, crc32, size = hashlib.sha256(), 0, 0
+    with file.open("rb") as opened:
+        while piece := opened.read(PIECE):
+            sha256.update(piece)
+            crc32, size = zlib.crc32(piece, crc32), size + len(piece)
+    return sha256.digest(), size, crc32.to_bytes(CRC32_SIZE, "big")
+
+
+def _files(count: int) -> str:
+    return counted(count, "file", "files")
 
 
 def _found(link: str) -> Transfer:

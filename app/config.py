@@ -355,6 +355,11 @@ class Settings:
     tombstones_in_days: int = setting(
         _whole(1, 3650), "how long the link of a deleted transfer still says so", 90
     )
+    report_retention_in_days: int = setting(
+        _whole(1, 3650),
+        "how long reports are kept, and who sent what was reported or blocked",
+        90,
+    )
     upload_window_in_hours: int = setting(
         _whole(1, 24 * 30), "an unfinished upload without progress for so long is removed", 24
     )

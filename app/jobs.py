@@ -75,6 +75,8 @@ CONFIRM_POSTED = Job("app.services.asset_upkeep.confirm_posted", queue="removal"
 ABANDON_ASSETS = Job("app.services.asset_upkeep.abandon_stale", queue="sweep")
 QUEUE_NEWS = Job("app.services.news.queue_news", queue="sweep")
 
+# Reads one file to its end, and a transfer's READY waits for it.
+INSPECT_FILE = Job("app.services.inspecting.inspect", queue="inspections", timeout_seconds=86400)
 # Works in turns of a minute, but reads a file without a CRC32 to its end.
 BUILD_ARCHIVE = Job("app.services.archives.build", queue="archives", timeout_seconds=86400)
 
@@ -85,7 +87,7 @@ BUILD_ARCHIVE = Job("app.services.archives.build", queue="archives", timeout_sec
 # for them.
 QUICK_QUEUES = ["sweep", "default", "early", "mail", "removal"]
 # What may take long comes after all of these, and the Procfile gives it workers of its own (F35).
-SLOW_QUEUES = ["webhooks", "archives", "previews"]
+SLOW_QUEUES = ["inspections", "webhooks", "archives", "previews"]
 QUEUES = QUICK_QUEUES + SLOW_QUEUES
 
 SCHEDULE: list[tuple[int, Job]] = [

@@ -1,5 +1,5 @@
-"""Who is working on a transfer, or on its zip: a lease in the row, with a token that fences out
-the late.
+"""Who is working on a transfer, on its zip, or on one upload: a lease in the row, with a token that
+fences out the late.
 
 Queues deliver twice, at once, or not at all; a worker may be killed at any instruction. So the
 work on a transfer starts by claiming its lease, a heartbeat renews it, and every write of the
@@ -19,12 +19,12 @@ from sqlalchemy import ColumnElement, Engine, Update, or_, update
 from app.clock import db_now
 from app.db import db, discard, is_away, transaction
 from app.errors import Outage
-from app.models import Archive, Transfer
+from app.models import Archive, Inspection, Transfer
 
 log = logging.getLogger(__name__)
 
-# What is worked on, and the column that says of which transfer.
-Row = type[Transfer] | type[Archive]
+# What is worked on; each row is one transfer's, but for an inspection's, which is one upload's.
+Row = type[Transfer] | type[Archive] | type[Inspection]
 LEASE_SECONDS = 25
 HEARTBEAT_SECONDS = 8
 # How long to leave a transfer alone after its n-th failed attempt.
@@ -35,14 +35,19 @@ OUTAGE_SECONDS = 4
 
 
 class Lease:
-    """One claim of one transfer's row; `lost` is set when somebody else may be at it."""
+    """One claim of one row; `lost` is set when somebody else may be at it."""
 
-    def __init__(self, row: Row, transfer_id: uuid.UUID, attempt: int) -> None:
+    def __init__(self, row: Row, row_id: uuid.UUID, attempt: int) -> None:
         self.row = row
-        self.transfer_id = transfer_id
+        self.row_id = row_id
         self.token = uuid.uuid4()
         self.attempt = attempt
         self.lost = threading.Event()
+
+    @property
+    def transfer_id(self) -> uuid.UUID:
+        """Whose row it is, where it is a transfer's."""
+        return self.row_id
 
     @property
     def is_mine(self) -> ColumnElement[bool]:
@@ -54,7 +59,7 @@ class Lease:
         """An UPDATE of the row if it is still this claim's; give it its values and run it."""
         return (
             update(self.row)
-            .where(_is_of(self.row, self.transfer_id), self.is_mine)
+            .where(_is_of(self.row, self.row_id), self.is_mine)
             .execution_options(synchronize_session=False)
         )
 
@@ -64,16 +69,14 @@ class Lease:
 
 
 @contextmanager
-def hold(
-    row: Row, transfer_id: uuid.UUID, is_wanted: ColumnElement[bool]
-) -> Iterator[Lease | None]:
-    """Work on a transfer, or on its zip, alone; None if another does, or it is not wanted (now).
+def hold(row: Row, row_id: uuid.UUID, is_wanted: ColumnElement[bool]) -> Iterator[Lease | None]:
+    """Work on a row alone; None if another does, or it is not wanted (now).
 
     Leaving the block gives the lease back; leaving it by an exception keeps others away for a
     backoff that grows with each attempt, or a moment when something was merely away
     (`is_outage`). Dying in it costs others LEASE_SECONDS.
     """
-    lease = _claim(row, transfer_id, is_wanted)
+    lease = _claim(row, row_id, is_wanted)
     if lease is None:
         yield None
         return
@@ -101,9 +104,9 @@ def is_free(row: Row = Transfer) -> ColumnElement[bool]:
     return or_(row.lease_until.is_(None), row.lease_until < db_now())
 
 
-def _is_of(row: Row, transfer_id: uuid.UUID) -> ColumnElement[bool]:
-    key = Transfer.id if row is Transfer else Archive.transfer_id
-    return key == transfer_id
+def _is_of(row: Row, row_id: uuid.UUID) -> ColumnElement[bool]:
+    keys = {Transfer: Transfer.id, Archive: Archive.transfer_id, Inspection: Inspection.upload_id}
+    return keys[row] == row_id
 
 
 def is_outage(error: BaseException) -> bool:
@@ -111,12 +114,12 @@ def is_outage(error: BaseException) -> bool:
     return isinstance(error, Outage) or is_away(error)
 
 
-def _claim(row: Row, transfer_id: uuid.UUID, is_wanted: ColumnElement[bool]) -> Lease | None:
-    lease = Lease(row, transfer_id, attempt=0)
+def _claim(row: Row, row_id: uuid.UUID, is_wanted: ColumnElement[bool]) -> Lease | None:
+    lease = Lease(row, row_id, attempt=0)
     with transaction():
         attempt = db.session.scalar(
             update(row)
-            .where(_is_of(row, transfer_id), is_wanted, is_free(row))
+            .where(_is_of(row, row_id), is_wanted, is_free(row))
             .values(
                 lease_token=lease.token,
                 lease_until=db_now() + timedelta(seconds=LEASE_SECONDS),

@@ -1,12 +1,19 @@
-"""`flask reports` and `flask transfers`, as an operator types them."""
+"""`flask reports`, `transfers` and `blocklist`, as an operator types them."""
 
+import hashlib
+import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from flask import Flask
+from sqlalchemy import select
 
-from app.models import Harm
-from app.services import abuse
+from app import abuse_cli
+from app.db import db, release
+from app.extensions import storage
+from app.models import Harm, Inspection
+from app.services import abuse, inspecting, transfers
 from tests.factories import Sender, Sent
 
 Run = Callable[..., str]
@@ -92,3 +99,98 @@ def test_a_slug_may_begin_with_a_hyphen(run: Run, sender: Sender) -> None:
 def test_many_files_are_not_all_listed(run: Run, sender: Sender) -> None:
     sent = sender.create({f"{n:03}": b"1" for n in range(52)})
     assert "file     and 2 more" in run("reports", "show", report(sent))
+
+
+@pytest.fixture
+def maker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever the command waits, a maker reads the next file."""
+
+    def work(seconds: float) -> None:
+        wanted = db.session.scalar(select(Inspection.upload_id).limit(1))
+        release()
+        inspecting.inspect(str(wanted))
+
+    monkeypatch.setattr(abuse_cli.time, "sleep", work)
+
+
+@pytest.mark.usefixtures("maker")
+def test_what_is_quarantined_is_put_on_the_block_list(run: Run, sender: Sender) -> None:
+    contents = {"invoice.html": b"evil", "b/c.txt": b"22", "empty": b""}
+    sent = sender.ready(contents)
+    assert "Do that first." in run("transfers", "block-files", sent.slug, code=1)
+    run("transfers", "quarantine", sent.slug)
+    said = run("transfers", "block-files", sent.slug, "no.html", code=1)
+    assert "There is no file no.html to be read in it." in said
+    words = ("transfers", "block-files", sent.slug, "invoice.html", "--reason", "phishing")
+    assert run(*words).splitlines() == [
+        "  0 % read, 1 file to go",
+        "1 file of it is on the block list.",
+    ]
+    (line,) = run("blocklist", "list").splitlines()
+    evil = hashlib.sha256(b"evil").hexdigest()
+    assert line.split()[:3] == [evil, "4", f"{zlib.crc32(b'evil'):08x}"]
+    assert line.split()[-1] == "phishing"
+    said = run("transfers", "block-files", sent.slug)
+    assert said.splitlines()[-1] == "2 files of it are on the block list."
+    assert len(run("blocklist", "list").splitlines()) == 2
+
+
+@pytest.mark.usefixtures("maker")
+def test_what_could_not_be_read_fails_the_command(run: Run, sender: Sender) -> None:
+    sent = sender.ready({"a": b"1"})
+    run("transfers", "quarantine", sent.slug)
+    with sent.client.application.app_context():
+        (file,) = transfers.files_of(sent.id)
+        storage.delete([file.upload.key])
+    assert "1 file of it could not be read." in run("transfers", "block-files", sent.slug, code=1)
+    sent.call("DELETE")
+    assert "It was deleted." in run("transfers", "block-files", sent.slug, code=1)
+
+
+def test_a_command_that_is_interrupted_says_that_it_goes_on(
+    run: Run, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(abuse_cli.time, "sleep", interrupted)
+    sent = sender.ready({"a": b"1"})
+    run("transfers", "quarantine", sent.slug)
+    assert "A maker reads on" in run("transfers", "block-files", sent.slug, code=1)
+
+
+def test_the_block_list_by_hand(run: Run, sender: Sender, tmp_path: Path) -> None:
+    assert run("blocklist", "list") == "The block list is empty.\n"
+    (tmp_path / "evil").write_bytes(b"evil")
+    evil = hashlib.sha256(b"evil").hexdigest()
+    assert run("blocklist", "add", str(tmp_path / "evil")) == f"{evil} is on the list.\n"
+    by_sums = ("blocklist", "add", "--sha256", evil.upper(), "--size", "4")
+    assert run(*by_sums) == f"{evil} was on the list before.\n"
+    sent = sender.create({"a": b"evil"}).upload().complete().process()
+    assert sent.show()["status"] == "PROCESSING"
+    assert run("blocklist", "remove", evil) == f"{evil} is off the list.\n"
+    assert run("blocklist", "remove", evil) == f"{evil} was not on the list.\n"
+    (tmp_path / "empty").touch()
+    assert "An empty file cannot be blocked" in run(
+        "blocklist", "add", str(tmp_path / "empty"), code=1
+    )
+    for wrong in (
+        (), (str(tmp_path / "evil"), "--size", "4"), ("--sha256", evil), ("--size", "4"),
+        ("--sha256", "12", "--size", "4"), ("--sha256", "x" * 64, "--size", "4"),
+        ("--sha256", evil, "--size", "0"), ("--sha256", evil, "--size", "4", "--crc32", "1"),
+    ):  # fmt: skip
+        run("blocklist", "add", *wrong, code=2)
+    run("blocklist", "remove", "12", code=2)
+
+
+def test_a_report_of_our_own_says_so(run: Run, sender: Sender, tmp_path: Path) -> None:
+    (tmp_path / "evil").write_bytes(b"evil")
+    run("blocklist", "add", str(tmp_path / "evil"), "--reason", "malware")
+    sent = sender.create({"b/a.exe": b"evil"}).upload().complete().process()
+    with sent.client.application.app_context():
+        inspecting.inspect(str(db.session.scalar(select(Inspection.upload_id))))
+    (line,) = run("reports", "list").splitlines()
+    assert "malware    quarantined" in line
+    shown = run("reports", "show", line.split()[0])
+    assert f"from     the block list, {hashlib.sha256(b'evil').hexdigest()}\n" in shown
+    assert "found    b/a.exe\n" in shown

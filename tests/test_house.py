@@ -17,8 +17,8 @@ from sqlalchemy import create_engine, text
 from app import browsers, errors, jobs
 from app.config import MIB, settings
 from app.extensions import storage
-from app.models import Scope
-from app.services import archives, previewing, transfers, upkeep
+from app.models import File, Harm, Scope
+from app.services import abuse, archives, blocklist, inspecting, previewing, transfers, upkeep
 from tests.described import path_of
 from tests.factories import Machine, Program, Sender
 from tests.pictures import drawn, encoded
@@ -173,6 +173,10 @@ def test_no_transaction_is_open_while_storage_is_asked(
         previewing.make(str(sent.id))
         archives.request(sent.id)
         archives.build(str(sent.id))
+        abuse.quarantine(sent.id)
+        blocklist.block_files(sent.id, Harm.OTHER, ["big"])
+        (file,) = transfers.files_of(sent.id, File.path == "big")
+        inspecting.inspect(str(file.upload_id))
         transfers.delete(sent.id)
         upkeep.remove_bytes()
         upkeep.abort_unknown_uploads()

@@ -345,6 +345,29 @@ def test_0011_keeps_heartbeats_and_forgets_what_was_deleted_before(old: Old) -> 
     old.migrate("upgrade")
 
 
+def test_0012_adds_a_block_list_and_can_be_taken_back(old: Old) -> None:
+    old.migrate("upgrade", "0011")
+    old.run(
+        "INSERT INTO transfers (id, slug, owner_token_hash, state, expires_at)"
+        " VALUES (gen_random_uuid(), 's', sha256('s'), 'PROCESSING', now())"
+    )
+    report = "INSERT INTO abuse_reports (transfer_id, reason) SELECT id, 'malware' FROM transfers"
+    old.run(report)
+    old.migrate("upgrade", "0012")
+    old.run(report)  # as older code still writes it
+    assert old.run("SELECT DISTINCT file_sha256 FROM abuse_reports") == [(None,)]
+    add = "INSERT INTO blocked_files (sha256, size, crc32, reason) VALUES (%s, %s, %s, 'malware')"
+    good = ("sha256('x')", "1", "NULL")
+    old.run(add % good)
+    for wrong in (good, ("'short'", "1", "NULL"), ("sha256('y')", "0", "NULL"),
+                  ("sha256('y')", "1", "'123'")):  # fmt: skip
+        with pytest.raises(IntegrityError):
+            old.run(add % wrong)
+    old.migrate("downgrade", "0011")
+    assert old.run("SELECT count(*) FROM abuse_reports") == [(2,)]
+    old.migrate("upgrade")
+
+
 def test_0013_adds_webhooks_which_go_with_their_workspaces_transfers(old: Old) -> None:
     old.migrate("upgrade", "0011")
     workspace, transfer, hook = uuid.uuid4(), uuid.uuid4(), uuid.uuid4()

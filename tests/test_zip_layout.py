@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.crc32 import combine
@@ -50,6 +50,8 @@ names = st.text(
 )
 
 
+# A machine that is busy is not a fault.
+@settings(deadline=None)
 @given(
     st.dictionaries(names, st.binary(max_size=300), max_size=8),
     st.integers(min_value=1, max_value=97),
@@ -117,6 +119,8 @@ def test_other_programs_read_it(read: Callable[[Path], list[str]], tmp_path: Pat
     for name, body in files.items():
         assert (tmp_path / name).read_bytes() == body
         assert (tmp_path / name).stat().st_mtime == THEN.timestamp()
+        # Root may read whatever it likes; others must be able to.
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.parametrize("count", [65_534, 65_535, 66_000])
@@ -153,3 +157,57 @@ def test_more_than_4_gib_in_one_file_before_one_and_in_all(tmp_path: Path) -> No
     for read in (unzip, bsdtar):
         done = subprocess.run(read(path), capture_output=True, text=True)
         assert done.returncode == 0, (read.__name__, done.stdout[-500:] + done.stderr[-500:])
+
+
+EDGE = 2**32 - 1
+
+
+def headers(layout: Layout) -> list[bytes]:
+    """All that is no file's data: a header before each, and the directory with what follows it."""
+    return [piece for piece in layout.pieces(0, layout.size) if isinstance(piece, bytes)]
+
+
+def extra_of(header: bytes, at: int) -> set[int]:
+    """The ids in the extra field of a header, whose name's and extra's lengths stand at `at`."""
+    name, extra = struct.unpack_from("<2H", header, at)
+    start = {26: 30, 28: 46}[at] + name
+    found, place = set(), start
+    while place < start + extra:
+        field, size = struct.unpack_from("<2H", header, place)
+        found.add(field)
+        place += 4 + size
+    return found
+
+
+@pytest.mark.parametrize("size", [EDGE - 1, EDGE, EDGE + 1])
+def test_a_size_of_all_ones_is_told_by_zip64(size: int) -> None:
+    """All ones means "look there": so the very last size below 4 GiB needs it, and none before."""
+    local, rest = headers(Layout([Member("a", size, THEN, b"1234")]))
+    is_large = size >= EDGE
+    assert struct.unpack_from("<2L", local, 18) == (min(size, EDGE),) * 2
+    assert (1 in extra_of(local, 26)) == (1 in extra_of(rest, 28)) == is_large
+    needed = 45 if is_large else 20
+    assert (local[4], rest[6]) == (needed, needed)
+
+
+@pytest.mark.parametrize("count", [65_534, 65_535, 65_536])
+def test_a_count_of_all_ones_is_told_by_zip64(count: int) -> None:
+    """Lenient programs read it without; the format does not allow it."""
+    ending = headers(Layout([Member("a", 0, THEN, b"1234")] * count))[-1]
+    assert struct.unpack_from("<2H", ending, len(ending) - 14) == (min(count, 65_535),) * 2
+    assert (b"PK\6\6" in ending) == (b"PK\6\7" in ending) == (count >= 65_535)
+
+
+@pytest.mark.parametrize("start", [EDGE - 1, EDGE, EDGE + 1])
+def test_a_place_of_all_ones_is_told_by_zip64(start: int) -> None:
+    """Of a file that lies there, and of the directory itself."""
+    before = Layout([Member("a", 0, THEN, b"1234")])
+    room = len(headers(before)[0])
+    first = Member("a", start - room, THEN, b"1234")
+    rest = headers(Layout([first, Member("b", 0, THEN, b"1234")]))[-1]
+    second = rest.index(b"PK\1\2", 4)
+    assert struct.unpack_from("<L", rest, second + 42) == (min(start, EDGE),)
+    assert (1 in extra_of(rest[second:], 28)) == (start >= EDGE)
+    ending = headers(Layout([first]))[-1]
+    assert struct.unpack_from("<L", ending, len(ending) - 6) == (min(start, EDGE),)
+    assert (b"PK\6\6" in ending) == (b"PK\6\7" in ending) == (start >= EDGE)

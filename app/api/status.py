@@ -14,7 +14,7 @@ from app.config import settings
 from app.db import db, discard, release
 from app.errors import Unavailable
 from app.extensions import queue, storage
-from app.services import archives, doctor, heartbeats, upkeep
+from app.services import archives, blocklist, doctor, heartbeats, upkeep
 
 bp = Blueprint("status", __name__)
 
@@ -31,8 +31,9 @@ def health() -> Response:
 def ready() -> tuple[Response, int, dict[str, str]]:
     """Database, queue and storage each answer, or 503 with which one does not.
 
-    What goes on behind it is told too: sweeps that are late (F52), zips that nobody makes, objects
-    that are lost, and whether storage verifies checksums. This process can serve without them.
+    What goes on behind it is told too: sweeps that are late (F52), zips that nobody makes, files
+    that nobody reads for the block list, objects that are lost, and whether storage verifies
+    checksums. This process can serve without them.
     """
     # All at once: one after the other they could take longer than whoever probes will wait.
     with ThreadPoolExecutor(2) as pool:
@@ -69,21 +70,27 @@ def openapi() -> Response:
 
 def _behind(shown: dict[str, str]) -> dict[str, Any]:
     """What sweeps and makers have done and have before them; adds what is not well to `shown`."""
-    runs, zips = heartbeats.runs(), archives.waiting()
+    runs, zips, inspections = heartbeats.runs(), archives.waiting(), blocklist.waiting()
     lost_count = heartbeats.count_of(upkeep.LOST_OBJECTS)
     shown["sweeps"] = "late" if any(doctor.is_late(run) for run in runs) else "OK"
     shown["zips"] = "late" if doctor.has_no_maker(zips) else "OK"
+    shown["inspections"] = "late" if doctor.has_no_maker(inspections) else "OK"
     shown["objects"] = "missing" if lost_count else "OK"
     if settings.sqs_queue_url:
         shown["listener"] = "late" if doctor.has_no_listener() else "OK"
     return {
         "sweeps": {run.name: _run_json(run) for run in runs},
-        "zips": {
-            "waiting_count": zips.count,
-            "oldest_seconds": zips.oldest_seconds and round(zips.oldest_seconds),
-            "being_made_count": zips.being_made_count,
-        },
+        "zips": _waiting_json(zips),
+        "inspections": _waiting_json(inspections),
         "lost_object_count": lost_count,
+    }
+
+
+def _waiting_json(waiting: archives.Waiting) -> dict[str, Any]:
+    return {
+        "waiting_count": waiting.count,
+        "oldest_seconds": waiting.oldest_seconds and round(waiting.oldest_seconds),
+        "being_made_count": waiting.being_made_count,
     }
 
 

@@ -6,6 +6,7 @@ An Upload that nobody wants any more is ABORTED, and the upkeep removes its byte
 
 from app.models.accounts import ApiKey, Board, BoardItem, SmallFile, Workspace
 from app.models.assets import Asset, AssetVersion
+from app.models.blocks import BlockedFile, Inspection
 from app.models.columns import Leased
 from app.models.kinds import (
     Checksum,
@@ -46,6 +47,7 @@ __all__ = [
     "Asset",
     "AssetVersion",
     "AuditEvent",
+    "BlockedFile",
     "Board",
     "BoardItem",
     "Checksum",
@@ -58,6 +60,7 @@ __all__ = [
     "Harm",
     "Heartbeat",
     "IdempotencyKey",
+    "Inspection",
     "Leased",
     "MailKind",
     "MailState",

@@ -78,7 +78,10 @@ class ExtensionRequest(Base):
 
 
 class AbuseReport(Base):
-    """What somebody told the operator about a link; open until `handled_at`."""
+    """What somebody told the operator about a link; open until `handled_at`.
+
+    With a `file_sha256` it is our own: a file of it was found to be that of the block list.
+    """
 
     __tablename__ = "abuse_reports"
 
@@ -89,6 +92,7 @@ class AbuseReport(Base):
     message: Mapped[str] = mapped_column(Text, default="", server_default="")
     contact: Mapped[str] = mapped_column(Text, default="", server_default="")
     address_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+    file_sha256: Mapped[bytes | None] = mapped_column(LargeBinary(32))
     created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
     handled_at: Mapped[datetime | None] = mapped_column(Instant)
 
@@ -97,6 +101,11 @@ class AbuseReport(Base):
         CheckConstraint("char_length(contact) <= 254", name="contact_is_short"),
         Index("ix_abuse_reports_transfer_id", "transfer_id"),
         Index("ix_abuse_reports_open", "id", postgresql_where=text("handled_at IS NULL")),
+        Index(
+            "ix_abuse_reports_closed",
+            "created_at",
+            postgresql_where=text("handled_at IS NOT NULL"),
+        ),
     )
 
 

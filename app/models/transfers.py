@@ -134,6 +134,12 @@ class Transfer(Leased, Base):
             postgresql_where=text("state = 'DELETED' AND forgotten_at IS NULL"),
         ),
         Index("ix_transfers_deleted", "deleted_at", postgresql_where=text("state = 'DELETED'")),
+        # Whose words are forgotten, and whose sender's address is kept for what was reported.
+        Index(
+            "ix_transfers_evidence",
+            "forgotten_at",
+            postgresql_where=text("forgotten_at IS NOT NULL AND address_hash IS NOT NULL"),
+        ),
         Index("ix_transfers_address", "address_hash", postgresql_where=text("state = 'INIT'")),
         Index("ix_transfers_idle", "last_activity_at", postgresql_where=text("state = 'INIT'")),
         Index(

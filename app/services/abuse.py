@@ -1,4 +1,5 @@
-"""What somebody reports about a link, and what the operator does about it: quarantine.
+"""What somebody reports about a link, and what is done about it: quarantine, by the operator or
+because of the block list.
 
 A quarantined transfer keeps its state and its place in every sweep, but nobody is given anything
 of it: each look and each counted download asks the row.
@@ -14,7 +15,7 @@ from sqlalchemy import ColumnElement, func, select, update
 from app.clock import db_now
 from app.db import db, transaction
 from app.errors import Gone, NotFound
-from app.models import AbuseReport, Harm, State, Transfer
+from app.models import AbuseReport, BlockedFile, Harm, State, Transfer
 from app.services import audit, delivery
 from app.services.transfers import is_at
 
@@ -134,6 +135,27 @@ def quarantine(transfer_id: uuid.UUID) -> bool:
 def lift_quarantine(transfer_id: uuid.UUID) -> bool:
     """Its link works again, for as long as its state lets it. True if it did not. Repeatable."""
     return _set_quarantine(transfer_id, Transfer.quarantined_at.is_not(None), None, "release")
+
+
+def quarantine_blocked(transfer_id: uuid.UUID, entry: BlockedFile, path: str) -> None:
+    """A file of it is on the block list: as quarantine(), and a report to the operator of our own.
+
+    Nothing new where it is quarantined already. Call in transaction().
+    """
+    audit.note("blocked file", transfer_id)
+    if not quarantine(transfer_id):
+        return
+    made = AbuseReport(
+        transfer_id=transfer_id,
+        reason=entry.reason,
+        message=path[:LONGEST_MESSAGE],
+        file_sha256=entry.sha256,
+    )
+    db.session.add(made)
+    # flush(): the mail names the report's number.
+    db.session.flush()
+    delivery.tell_operator(transfer_id, made.id)
+    log.warning("a file of the block list was sent: %s, report %d", entry.reason.value, made.id)
 
 
 def _set_quarantine(

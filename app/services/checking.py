@@ -19,7 +19,7 @@ from app.config import settings
 from app.db import db, discard, release, transaction
 from app.errors import Gone, Invalid, PartsMissing, SizeMismatch, Unavailable
 from app.models import Failure, File, Method, Problem, State, Transfer, Upload, UploadState
-from app.services import archives, audit, delivery, previews, uploads, webhook_news
+from app.services import archives, audit, blocklist, delivery, previews, uploads, webhook_news
 from app.services.transfers import files_of, of_id, refuse_blocked
 from app.services.uploads import Outcome
 
@@ -116,7 +116,7 @@ def process(transfer_id: str) -> None:
 def _complete_files(lease: leases.Lease) -> bool:
     """Work through the files that are still open; False when it is somebody else's turn."""
     turn_ends = time.monotonic() + TURN_SECONDS
-    waiting = files_of(lease.transfer_id, Upload.state == UploadState.OPEN)
+    waiting = files_of(lease.transfer_id, _is_open())
     failed: dict[uuid.UUID, Outcome] = {}
     while waiting:
         if jobs.stopping.is_set() or time.monotonic() > turn_ends:
@@ -137,6 +137,17 @@ def _complete_files(lease: leases.Lease) -> bool:
     return True
 
 
+def go_on(transfer_id: uuid.UUID) -> None:
+    """One of its files is held back no more: look again whether that was the last. Call in
+    transaction(); nothing unless the transfer is being checked."""
+    _remind(transfer_id)
+
+
+def _is_open() -> ColumnElement[bool]:
+    """The condition that an upload is to be completed: not there yet, or not held back."""
+    return and_(Upload.state == UploadState.OPEN, ~blocklist.is_held())
+
+
 def _remind(transfer_id: uuid.UUID) -> None:
     """Put the transfer's job into the queue after the commit. Call in transaction()."""
     count = db.session.scalar(
@@ -151,11 +162,21 @@ def _remind(transfer_id: uuid.UUID) -> None:
 
 
 def is_stuck(queued_before: ColumnElement[Any]) -> ColumnElement[bool]:
-    """The condition that nobody works on a transfer and nobody was told of it since."""
+    """The condition that nobody works on a transfer and nobody was told of it since.
+
+    One that only waits for files that are held back is not stuck: whoever reads them says when.
+    """
+    has_open = (
+        select(File.id)
+        .join(Upload, File.upload_id == Upload.id)
+        .where(File.transfer_id == Transfer.id, _is_open())
+        .exists()
+    )
     return and_(
         Transfer.state == State.PROCESSING,
         leases.is_free(),
         or_(Transfer.queued_at.is_(None), Transfer.queued_at <= queued_before),
+        or_(~blocklist.has_held(), has_open),
     )
 
 
@@ -212,7 +233,8 @@ def _give_up(lease: leases.Lease) -> None:
 def settle_batch(lease: leases.Lease, outcomes: Sequence[Outcome]) -> bool:
     """Record completed uploads in one statement, unless somebody else has the transfer now.
 
-    Whether it is still the lease's.
+    Those that could be on the block list stay OPEN until they have been read. Whether it is still
+    the lease's.
     """
     etags = {outcome.upload_id: outcome.etag for outcome in outcomes}
     crc32s = {outcome.upload_id: outcome.crc32 for outcome in outcomes}
@@ -223,11 +245,15 @@ def settle_batch(lease: leases.Lease, outcomes: Sequence[Outcome]) -> bool:
             return False
         if not outcomes:
             return True
+        held = blocklist.hold_back(lease.transfer_id, outcomes)
         db.session.execute(
             update(Upload)
             .where(Upload.id.in_(etags), Upload.state == UploadState.OPEN)
             .values(
-                state=UploadState.COMPLETE,
+                state=case(
+                    (Upload.id.in_(held), Upload.state),
+                    else_=literal(UploadState.COMPLETE, Upload.state.type),
+                ),
                 etag=case(etags, value=Upload.id),
                 # Where none has one, PostgreSQL would take them for text.
                 crc32=cast(case(crc32s, value=Upload.id), Upload.crc32.type),
@@ -242,8 +268,9 @@ def _settle(lease: leases.Lease, failed: dict[uuid.UUID, Outcome]) -> None:
         if failed:
             if lifecycle.move(lease.transfer_id, State.INIT, lease.is_mine):
                 _name_problems(lease.transfer_id, failed)
-        else:
-            become_ready(lease.transfer_id, lease.is_mine)
+        elif not become_ready(lease.transfer_id, lease.is_mine):
+            # Files are held back, and nothing has failed here: whoever reads them says when.
+            lease.forgive()
         crash.point("process.5")
 
 

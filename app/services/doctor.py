@@ -48,6 +48,7 @@ def has_no_listener() -> bool:
     return heartbeats.age_of(LISTENER) > NO_LISTENER_SECONDS
 
 
-def has_no_maker(zips: archives.Waiting) -> bool:
-    """Whether zips wait so long, and none is being made, that there is nobody who makes them."""
-    return (zips.oldest_seconds or 0) > NO_MAKER_SECONDS and not zips.being_made_count
+def has_no_maker(waiting: archives.Waiting) -> bool:
+    """Whether zips (or files to be read) wait so long, and nobody is at one, that there is nobody
+    for them."""
+    return (waiting.oldest_seconds or 0) > NO_MAKER_SECONDS and not waiting.being_made_count

@@ -152,6 +152,9 @@ def _news(mail: OutboxMail, pictures: Mapping[str, Thumbnail]) -> dict[str, Any]
         .where(Transfer.id == mail.transfer_id)
         .execution_options(populate_existing=True)
     ).one()
+    # A blocked link is nobody's to go to: only the operator hears of it.
+    if transfer.quarantined_at is not None and mail.kind is not MailKind.REPORTED:
+        return None
     is_ready = transfer.state is State.READY and not is_due
     if transfer.state is State.DELETED or (mail.kind in _FOR_READY and not is_ready):
         return None

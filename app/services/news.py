@@ -34,7 +34,7 @@ from app.models import (
     State,
     Transfer,
 )
-from app.services import delivery
+from app.services import delivery, tombstones
 from app.services.heartbeats import noted
 from app.services.upkeep import Tell, untold
 
@@ -215,7 +215,7 @@ def forget(tell: Tell = untold) -> int:
         delete(Recipient).where(Recipient.transfer_id.in_(gone)),
         delete(OutboxMail).where(OutboxMail.transfer_id.in_(gone)),
         update(Transfer)
-        .where(Transfer.id.in_(gone))
+        .where(Transfer.id.in_(gone), ~tombstones.is_evidence())
         .values(sender_email=None, sender_confirmed_at=None),
     ):
         with transaction():

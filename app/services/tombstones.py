@@ -2,17 +2,30 @@
 
 Its row stays as a tombstone, so that its link can say "deleted" and figures stay true. What people
 wrote goes within minutes; the row, and those of its uploads, when it is old and no byte is left.
+Of what was reported or blocked more is kept, for REPORT_RETENTION_IN_DAYS.
 """
 
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, and_, cast, delete, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Text,
+    and_,
+    case,
+    cast,
+    delete,
+    false,
+    func,
+    or_,
+    select,
+    update,
+)
 
 from app import crash
 from app.clock import db_now
 from app.config import settings
-from app.db import db
+from app.db import db, transaction
 from app.models import (
     AbuseReport,
     Archive,
@@ -36,8 +49,8 @@ from app.services.upkeep import BATCH, DELETE_BATCH, Tell, in_batches, untold
 def forget_deleted(tell: Tell = untold) -> int:
     """Job: of DELETED transfers nothing stays that a person wrote, or could be known by.
 
-    What is quarantined or has an open report keeps it until that is over: it is all the operator
-    has to judge by.
+    What was quarantined of late or has an open report keeps it until that is over: it is all the
+    operator has to judge by. A sender's address is kept as long as any report is.
     """
     return in_batches(_forget, DELETE_BATCH, tell)
 
@@ -46,9 +59,13 @@ def forget_deleted(tell: Tell = untold) -> int:
 def drop_tombstones(tell: Tell = untold) -> int:
     """Job: rows of transfers that were deleted long ago go, and of uploads that nobody has.
 
-    Never while bytes may still be there, nor while a report of the transfer is open. And what is
-    remembered of requests that nobody sends again any more.
+    Never while bytes may still be there, nor while there is a report of the transfer; those go
+    first, when they are closed and old. And what is remembered of requests that nobody sends again
+    any more.
     """
+    with transaction():
+        _drop_reports()
+    crash.point("drop.2")
     count = in_batches(_drop_transfers, DELETE_BATCH, tell)
     crash.point("drop.1")
     in_batches(_drop_uploads, BATCH, untold)
@@ -68,8 +85,8 @@ def is_not_needed() -> ColumnElement[bool]:
     """The condition that what a transfer holds may be forgotten as soon as it is deleted."""
     return and_(
         Transfer.forgotten_at.is_(None),
-        Transfer.quarantined_at.is_(None),
-        ~_has_open_report(),
+        ~_was_blocked_lately(),
+        ~_has_report(AbuseReport.handled_at.is_(None)),
     )
 
 
@@ -80,8 +97,13 @@ def is_over() -> ColumnElement[bool]:
         Transfer.deleted_at <= _long_ago(),
         ~_has_bytes(File),
         ~_has_bytes(Archive),
-        ~_has_open_report(),
+        ~is_evidence(),
     )
+
+
+def is_evidence() -> ColumnElement[bool]:
+    """The condition that it must still be known who has sent a transfer, and when."""
+    return or_(_was_blocked_lately(), _has_report(~_is_report_over()))
 
 
 def _is_nobodys() -> ColumnElement[bool]:
@@ -115,12 +137,24 @@ def _has_bytes(owner: type[File] | type[Archive]) -> ColumnElement[bool]:
     )
 
 
-def _has_open_report() -> ColumnElement[bool]:
-    return (
-        select(AbuseReport.id)
-        .where(AbuseReport.transfer_id == Transfer.id, AbuseReport.handled_at.is_(None))
-        .exists()
-    )
+def _was_blocked_lately() -> ColumnElement[bool]:
+    # coalesce(): of one that was never blocked it is known, too.
+    return func.coalesce(Transfer.quarantined_at > _kept_since(), false())
+
+
+def _has_report(condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    about_it = AbuseReport.transfer_id == Transfer.id
+    return select(AbuseReport.id).where(about_it, condition).exists()
+
+
+def _is_report_over() -> ColumnElement[bool]:
+    """The condition that a report is closed and old: an open one waits for the operator."""
+    is_closed = AbuseReport.handled_at.is_not(None)
+    return and_(is_closed, AbuseReport.created_at <= _kept_since())
+
+
+def _kept_since() -> ColumnElement[Any]:
+    return db_now() - timedelta(days=settings.report_retention_in_days)
 
 
 def _long_ago() -> ColumnElement[Any]:
@@ -146,7 +180,7 @@ def _forget() -> int:
             title="",
             message="",
             password_hash=None,
-            address_hash=None,
+            address_hash=case((is_evidence(), Transfer.address_hash)),
             forgotten_at=db_now(),
         )
         .returning(Transfer.id)
@@ -172,6 +206,23 @@ def _forget() -> int:
     )
     audit.note_all("forget", forgotten)
     return len(forgotten)
+
+
+def _drop_reports() -> None:
+    """Reports that are over, and whom they had kept known, in one statement."""
+    gone = delete(AbuseReport).where(_is_report_over()).cte("gone")
+    db.session.execute(
+        update(Transfer)
+        .where(
+            Transfer.forgotten_at.is_not(None),
+            Transfer.address_hash.is_not(None),
+            # It sees the reports as they were, and so asks for those that stay.
+            ~is_evidence(),
+        )
+        .values(address_hash=None)
+        .add_cte(gone)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def _drop_transfers() -> int:

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, and_, update
 from app import crash, jobs, leases
 from app.db import db, release, transaction
 from app.models import File, State, Transfer, Upload, UploadState
-from app.services import uploads
+from app.services import blocklist, uploads
 from app.services.checking import PROCESS_BATCH, TURN_SECONDS, settle_batch
 from app.services.transfers import files_of, remind_of_sent
 from app.services.uploads import Outcome
@@ -57,8 +57,9 @@ def _complete_sent(lease: leases.Lease) -> None:
 
 
 def _is_sent() -> ColumnElement[bool]:
-    """The condition that an upload is open and its sender says that all of it was sent."""
-    return and_(Upload.state == UploadState.OPEN, Upload.sent_at.is_not(None))
+    """The condition that an upload is open, not held back, and its sender says that it was sent."""
+    is_open = and_(Upload.state == UploadState.OPEN, ~blocklist.is_held())
+    return and_(is_open, Upload.sent_at.is_not(None))
 
 
 def _is_waiting(transfer_id: uuid.UUID) -> bool:

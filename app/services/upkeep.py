@@ -23,6 +23,7 @@ from app.models import State, Transfer, Upload, UploadState
 from app.services import (
     archives,
     audit,
+    blocklist,
     checking,
     extension_requests,
     heartbeats,
@@ -110,14 +111,15 @@ def delete_abandoned(tell: Tell = untold) -> int:
 
 @noted
 def requeue_stuck(tell: Tell = untold) -> int:
-    """Job: queue every transfer and every zip that is to be worked on and is not, whatever the
-    queue believes.
+    """Job: queue every transfer, zip and file to be read that is to be worked on and is not,
+    whatever the queue believes.
 
     And every sweep that is overdue: one that failed, or was lost with the queue, would else wait
     for its next turn, which may be tomorrow. And previews whose reminder was lost.
     """
     before = db_now() - REQUEUE_AFTER
     count = checking.remind_stuck(before) + archives.remind_stuck(before)
+    count += blocklist.remind_stuck(before)
     _requeue_overdue()
     # Last: whatever may be wrong with previews, the checks have been reminded.
     previews.remind_lost(queued_before=db_now() - REQUEUE_PREVIEWS_AFTER)

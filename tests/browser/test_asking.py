@@ -164,3 +164,22 @@ def test_s31_a_sender_at_work_is_told_that_it_was_blocked(
     expect_state(page, "failed")
     expect(page.locator("#trouble-title")).to_have_text("This transfer was blocked.")
     expect(page.locator("#retry")).to_be_hidden()
+
+
+def test_s31_a_sender_of_a_blocked_file_is_told_no_more_than_that(
+    open_page: OpenPage, live: Stack, tmp_path: Any
+) -> None:
+    """By real workers: it is never given out, and what the sender reads names no file."""
+    make_files(tmp_path, {"holiday.jpg": 4711, "harmless.txt": 10})
+    flask(live, "blocklist", "add", str(tmp_path / "holiday.jpg"), "--reason", "malware")
+    page = open_page()
+    choose(page, tmp_path / "holiday.jpg", tmp_path / "harmless.txt")
+    expect_state(page, "failed", 60)
+    trouble = page.locator("#trouble")
+    expect(trouble).to_contain_text("This transfer was blocked.")
+    expect(trouble).not_to_contain_text("holiday.jpg")
+    link = link_of(page)
+    look(page, "sender-blocked")
+    reader = open_page(link)
+    expect(reader.get_by_role("heading", level=1)).to_have_text("This is not available")
+    assert link in flask(live, "reports", "list")

@@ -6,6 +6,7 @@ The process dies as by SIGKILL; what its lease or claim keeps from others is the
 the rows' clocks, and the operation is simply run again, as the sweeps do.
 """
 
+import hashlib
 import io
 import os
 import re
@@ -20,10 +21,10 @@ from sqlalchemy import func, select, update
 
 from app import clock
 from app.config import MIB
-from app.db import db, transaction
+from app.db import db, release, transaction
 from app.extensions import storage
-from app.models import Archive, State, Transfer, Upload, UploadState
-from app.services import archives, downloads, transfers, upkeep
+from app.models import Archive, Harm, Inspection, State, Transfer, Upload, UploadState
+from app.services import abuse, archives, blocklist, downloads, transfers, upkeep
 from tests.factories import Machine, Sender, Sent, http, put
 from tests.lab.crasher import DIED, Crasher
 
@@ -51,7 +52,7 @@ def let_lapse() -> None:
     """As if half a minute had passed since whoever worked here died."""
     past = clock.now() - timedelta(seconds=1)
     with transaction():
-        for row in (Transfer, Archive):
+        for row in (Transfer, Archive, Inspection):
             db.session.execute(update(row).values(lease_until=past, queued_at=None))
         db.session.execute(
             update(Upload).where(Upload.removed_at.is_(None)).values(remove_after=past)
@@ -126,6 +127,27 @@ def test_zip(step: str, crasher: Crasher, sender: Sender, inside: None) -> None:
             assert {name: opened.read(name) for name in opened.namelist()} == CONTENTS
         keys = {one.key for page in storage.open_uploads() for one in page}
         assert found.upload.key not in keys
+
+
+@pytest.mark.parametrize("step", [s for s in STEPS if s.startswith("inspect.")])
+def test_a_file_of_the_block_list(
+    step: str, crasher: Crasher, sender: Sender, inside: None
+) -> None:
+    """Whenever its reader dies: stopped before READY, reported once, and read no more."""
+    blocklist.add(hashlib.sha256(CONTENTS["big"]).digest(), len(CONTENTS["big"]), Harm.MALWARE)
+    for _ in range(ROUNDS):
+        sent = sender.create(CONTENTS).upload().complete().process()
+        assert sent.row().state is State.PROCESSING
+        (held,) = db.session.scalars(select(Inspection.upload_id)).all()
+        release()
+        assert crasher.run("inspect", str(held), dies_at=step) == DIED
+        let_lapse()
+        assert crasher.run("inspect", str(held)) == 0
+        assert sent.process().row().state is State.READY
+        assert sent.row().quarantined_at is not None
+        assert abuse.open_count(sent.id) == 1
+        assert db.session.scalar(select(func.count()).select_from(Inspection)) == 0
+        release()
 
 
 # The second step of a check lies between Complete and HEAD, and an early one passes it as well.

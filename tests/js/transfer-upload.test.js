@@ -261,6 +261,13 @@ test('a check that was given up is told, nothing is sent again, and Retry asks o
   assert.equal(world.puts.length, 1);
 });
 
+test('what was blocked while it was checked is not called sent', async () => {
+  const { one, world } = await upload({ 'a': 8 });
+  world.isBlocked = true;
+  await assert.rejects(one.run(), (error) => error.why === 'blocked');
+  assert.notEqual(one.state, 'done');
+});
+
 test('what comes back with a problem is sent again once, and only what the storage lacks', async () => {
   const { one, world } = await upload({ 'a': 8 * 3, 'b': 8 });
   world.polls = ['PROCESSING', 'INIT', 'PROCESSING', 'READY'];

@@ -39,6 +39,7 @@ export class FakeWorld {
   problems = new Map();
   keys = [];
   problem = null;
+  isBlocked = false;
   changes = 0;
 
   constructor({ partSize = 8, expiresIn = 3600, sums = false } = {}) {
@@ -104,7 +105,7 @@ export class FakeWorld {
   }
 
   transfer(status) {
-    return { id: 't', slug: 's', link: 'https://example.test/d/s', status, title: '', expires_at: '', max_downloads: null, total_size: 0, problem: status === 'INIT' ? this.problem : null,
+    return { id: 't', slug: 's', link: 'https://example.test/d/s', status, title: '', expires_at: '', max_downloads: null, total_size: 0, is_blocked: this.isBlocked, problem: status === 'INIT' ? this.problem : null,
       files: this.files.map((file) => ({ ...file, problem: status === 'INIT' ? this.problems.get(file.id) ?? null : null })) };
   }
 

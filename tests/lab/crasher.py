@@ -53,6 +53,7 @@ def _verbs() -> dict[str, Callable[..., Any]]:
     from app.services import (
         archives,
         checking,
+        inspecting,
         listening,
         outbox,
         sharing,
@@ -88,6 +89,7 @@ def _verbs() -> dict[str, Callable[..., Any]]:
         "process": checking.process,
         "build": archives.build,
         "unlock": unlocking.unlock,
+        "inspect": inspecting.inspect,
         "delete": lambda transfer_id: transfers.delete(uuid.UUID(transfer_id)),
         "expire_due": upkeep.expire_due,
         "delete_expired": upkeep.delete_expired,

@@ -199,6 +199,7 @@ def test_ready_names_what_does_not_answer(client: FlaskClient, monkeypatch) -> N
         "storage": "not answering",
         "sweeps": "late",
         "zips": "OK",
+        "inspections": "OK",
         "objects": "OK",
         "checksums": "not asked yet",
     }

@@ -16,7 +16,7 @@ from sqlalchemy import update
 from app import clock, jobs
 from app.config import MIB
 from app.db import db, transaction
-from app.errors import Gone, NotFound, Outage
+from app.errors import Gone, NotFound, Outage, WrongState
 from app.extensions import storage
 from app.gateways.storage import Source, SourceLost
 from app.models import Archive, Upload, UploadState, ZipFailure
@@ -335,6 +335,79 @@ def test_a_lost_reminder_is_missed_by_the_sweep(sender: Sender, inside: None, qu
     assert ("archives.build", str(sent.id)) in queued
 
 
+def test_what_was_read_for_its_crc32_is_kept_whatever_comes_then(
+    sender: Sender, inside: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = sender.ready(SMALL)
+    archives.request(sent.id)
+    read, lost = storage.read, transfers.files_of(sent.id)[2].upload.key
+
+    def breaking(source: Source, start: int, size: int) -> bytes:
+        if source.key == lost:
+            raise Outage
+        return read(source, start, size)
+
+    monkeypatch.setattr(storage, "read", breaking)
+    with pytest.raises(Outage):
+        archives.build(str(sent.id))
+    known = [file.upload.crc32 is not None for file in transfers.files_of(sent.id)]
+    assert known == [True, True, False]
+
+
+def test_more_than_one_object_can_hold_is_refused_before_anything_is_made(
+    sender: Sender, inside: None, monkeypatch: pytest.MonkeyPatch, configure
+) -> None:
+    configure(zip_at_once=True)
+    monkeypatch.setattr(archives, "S3_MAX_OBJECT_SIZE", 100)
+    sent = sender.ready(SMALL)
+    with pytest.raises(WrongState):
+        archives.request(sent.id)
+    assert archives.find(sent.id) is None
+
+
+def test_zips_have_a_queue_that_delays_no_check() -> None:
+    assert jobs.BUILD_ARCHIVE.queue not in jobs.QUICK_QUEUES
+
+
+# -- how far it is ---------------------------------------------------------------------------
+
+
+def test_progress_is_what_storage_holds_and_never_whole_too_soon(
+    sender: Sender, inside: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = sender.ready(large(), verified=True)
+    archives.request(sent.id)
+    monkeypatch.setattr(archives, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(composing, "BATCH", 1)
+    told: list[int] = []
+    complete = uploads.complete
+
+    def completing(upload: Upload) -> Any:
+        told.append(archives.progress(sent.id).percent)
+        return complete(upload)
+
+    tell = archives._Turn.tell
+
+    def telling(turn: Any, done_size: int) -> None:
+        tell(turn, done_size)
+        told.append(archives.progress(sent.id).percent)
+        if len(told) == 2:
+            jobs.stopping.set()
+
+    monkeypatch.setattr(archives._Turn, "tell", telling)
+    monkeypatch.setattr(uploads, "complete", completing)
+    archives.build(str(sent.id))
+    jobs.stopping.clear()
+    size = archive(sent).upload.size
+    assert told == [100 * PART // size, 100 * 2 * PART // size]
+    archives.build(str(sent.id))
+    # It goes on from where it was, and is whole only when it can be had.
+    assert told == sorted(told)
+    assert told[2] == 100 * 3 * PART // size
+    assert told[-1] == 99
+    assert archives.progress(sent.id).percent == 100
+
+
 # -- the transfer's end ----------------------------------------------------------------------
 
 
@@ -372,6 +445,53 @@ def test_a_transfer_that_ends_in_the_middle_ends_the_build(
         )
     upkeep.remove_bytes()
     assert storage.head(upload.key) is None
+
+
+def test_a_transfer_that_ends_among_the_parts_has_no_more_of_them_made(
+    sender: Sender, inside: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = sender.ready(large(), verified=True)
+    archives.request(sent.id)
+    monkeypatch.setattr(archives, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(composing, "BATCH", 1)
+    calls = Calls(monkeypatch)
+    tell = archives._Turn.tell
+
+    def telling(turn: Any, done_size: int) -> None:
+        transfers.delete(sent.id)
+        tell(turn, done_size)
+
+    monkeypatch.setattr(archives._Turn, "tell", telling)
+    archives.build(str(sent.id))
+    assert len(calls.copied) + len(calls.put) == 1
+    assert archive(sent).ready_at is None
+
+
+def test_who_has_lost_the_lease_settles_nothing(
+    sender: Sender, inside: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another is at it by now, and says when it is made."""
+    sent = sender.ready(SMALL, verified=True)
+    archives.request(sent.id)
+    complete = uploads.complete
+
+    def taken_away(upload: Upload) -> Any:
+        with transaction():
+            db.session.execute(update(Archive).values(lease_token=uuid.uuid4()))
+        return complete(upload)
+
+    with monkeypatch.context() as late:
+        late.setattr(uploads, "complete", taken_away)
+        archives.build(str(sent.id))
+    assert archive(sent).ready_at is None
+    with transaction():
+        db.session.execute(update(Archive).values(lease_token=None, lease_until=None))
+    archives.build(str(sent.id))
+    assert contents(sent) == SMALL
+
+
+def test_parts_that_come_late_are_expected_when_it_is_removed(sender: Sender, inside: None) -> None:
+    assert archive(sender.ready(SMALL).zip()).upload.urls_until is not None
 
 
 def test_an_expired_transfer_waits_with_its_zip(sender: Sender, inside: None) -> None:

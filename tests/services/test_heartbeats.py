@@ -13,8 +13,8 @@ from app.api import status
 from app.db import db, transaction
 from app.errors import Unavailable
 from app.extensions import storage
-from app.models import Archive, Heartbeat
-from app.services import archives, doctor, heartbeats, upkeep
+from app.models import Archive, Heartbeat, Inspection
+from app.services import archives, doctor, heartbeats, transfers, upkeep
 from tests.factories import Sender
 
 pytestmark = pytest.mark.usefixtures("inside")
@@ -130,6 +130,17 @@ def test_whether_there_is_a_maker_is_told(client: FlaskClient, sender: Sender) -
         {"waiting_count": 0, "oldest_seconds": None, "being_made_count": 0},
         "OK",
     )
+
+
+def test_files_that_nobody_reads_are_told_too(client: FlaskClient, sender: Sender) -> None:
+    sent = sender.ready()
+    (file,) = transfers.files_of(sent.id)
+    with transaction():
+        wish = Inspection(upload_id=file.upload_id, transfer_id=sent.id, created_at=ago(minutes=9))
+        db.session.add(wish)
+    answer = client.get("/ready").json
+    assert answer["checks"]["inspections"] == "late"
+    assert answer["inspections"]["waiting_count"] == 1
 
 
 def change(sent: Any, **values: Any) -> None:

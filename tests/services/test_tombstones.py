@@ -21,7 +21,7 @@ from app.models import (
     Transfer,
     Upload,
 )
-from app.services import abuse, archives, checking, downloads, tombstones, transfers, upkeep
+from app.services import abuse, archives, checking, downloads, news, tombstones, transfers, upkeep
 from tests.factories import Sender, Sent
 
 pytestmark = pytest.mark.usefixtures("inside")
@@ -58,6 +58,12 @@ def age(sent: Sent, *, days: float) -> None:
         db.session.execute(
             update(Transfer).where(Transfer.id == sent.id).values(deleted_at=ago(days=days))
         )
+
+
+def age_report(number: int, *, days: float) -> None:
+    with transaction():
+        made = {"created_at": ago(days=days)}
+        db.session.execute(update(AbuseReport).where(AbuseReport.id == number).values(**made))
 
 
 def count(table: Any) -> int:
@@ -121,14 +127,65 @@ def test_what_is_reported_or_quarantined_is_kept_for_the_operator(sender: Sender
             assert tombstones.drop_tombstones() == 0
         finish()
     assert tombstones.forget_deleted() == 1
+    # Closed, it is still kept, and so is the row that it is about.
+    assert tombstones.drop_tombstones() == 0
+    age_report(number, days=90.1)
     assert tombstones.drop_tombstones() == 1
     assert count(AbuseReport) == 0
+
+
+def test_s31_who_sent_what_was_reported_is_known_as_long_as_the_report(sender: Sender) -> None:
+    sent, alive = sender.ready(CONTENTS, **WORDS), sender.ready(CONTENTS, **WORDS)
+    sent.set(address_hash=b"a" * 32, sender_email="eve@example.org")
+    numbers = [abuse.report(one.slug, Harm.MALWARE) for one in (sent, sent, alive)]
+    transfers.delete(sent.id)
+    age(sent, days=89)
+    for number in numbers:
+        abuse.close(number)
+    # What was written is forgotten, as of any other; not where it came from, nor when.
+    assert tombstones.forget_deleted() == 1
+    assert (sent.row().title, sent.row().address_hash) == ("", b"a" * 32)
+    age_report(numbers[0], days=90.1)
+    age_report(numbers[1], days=89.9)
+    tombstones.drop_tombstones()
+    news.queue_news()
+    assert (sent.row().address_hash, sent.row().sender_email) == (b"a" * 32, "eve@example.org")
+    assert count(AbuseReport) == 2
+    age_report(numbers[1], days=90.1)
+    age_report(numbers[2], days=90.1)
+    tombstones.drop_tombstones()
+    news.queue_news()
+    assert (sent.row().address_hash, sent.row().sender_email) == (None, None)
+    assert count(AbuseReport) == 0
+    # Of what is alive nothing is forgotten for that.
+    assert alive.row().title == WORDS["title"]
+
+
+def test_s31_who_sent_what_was_blocked_is_known_as_long(sender: Sender, configure) -> None:
+    sent = sender.ready(CONTENTS, **WORDS).set(address_hash=b"a" * 32)
+    abuse.quarantine(sent.id)
+    transfers.delete(sent.id)
+    configure(tombstones_in_days=1, report_retention_in_days=30)
+    age(sent, days=29)
+    assert (tombstones.forget_deleted(), tombstones.drop_tombstones()) == (0, 0)
+    sent.set(quarantined_at=ago(days=30.1))
+    assert tombstones.forget_deleted() == 1
+    assert (sent.row().title, sent.row().address_hash) == ("", None)
+    assert tombstones.drop_tombstones() == 1
+
+
+def test_an_open_report_is_never_dropped(sender: Sender) -> None:
+    sent = sender.ready(CONTENTS)
+    age_report(abuse.report(sent.slug, Harm.OTHER), days=1000)
+    tombstones.drop_tombstones()
+    assert count(AbuseReport) == 1
 
 
 def test_a_quarantine_outlives_no_tombstone(sender: Sender) -> None:
     sent = sender.ready(CONTENTS, **WORDS)
     abuse.quarantine(sent.id)
     transfers.delete(sent.id)
+    sent.set(quarantined_at=ago(days=91))
     age(sent, days=91)
     assert tombstones.drop_tombstones() == 1
 

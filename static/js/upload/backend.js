@@ -24,6 +24,7 @@ import { Failure } from './failure.js';
  * @property {string} link
  * @property {'INIT' | 'PROCESSING' | 'READY' | 'EXPIRED' | 'DELETED'} status
  * @property {{code: string, message: string} | null} [problem] why checking it was given up
+ * @property {boolean} [is_blocked] whoever runs this site has stopped it
  * @property {string} [title]
  * @property {string} [message]
  * @property {string} created_at

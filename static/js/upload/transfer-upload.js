@@ -181,6 +181,7 @@ export class TransferUpload {
       this.checkedCount = transfer.files.filter((plan) => plan.state === 'COMPLETE').length;
       this.#changed();
     }
+    if (transfer.is_blocked) throw new Failure('blocked');
     if (transfer.status === 'READY') return true;
     if (transfer.status !== 'INIT') throw new Failure('gone', { code: transfer.status });
     if (transfer.problem) throw new Failure('not-checked', transfer.problem);

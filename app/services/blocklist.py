@@ -1,0 +1,262 @@
+"""The block list: files that nobody may send from here, and which files have to be read for it.
+
+What makes a file complete asks here, by size and CRC32, which cost nothing. Only one that could be
+on the list is held back, and read by a worker for its SHA-256 (inspecting.py).
+"""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, case, cast, delete, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import joinedload
+
+from app import jobs, leases
+from app.clock import db_now
+from app.db import db, release, transaction
+from app.errors import Gone, NotFound, WrongState
+from app.models import BlockedFile, File, Harm, Inspection, State, Transfer, Upload, UploadState
+from app.services import archives, audit
+from app.services.transfers import of_id
+from app.services.uploads import Outcome
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How far the files of a transfer have been read that are to be put on the list."""
+
+    waiting_count: int
+    left_size: int
+    failed_count: int
+
+
+# -- the list ----------------------------------------------------------------------------------
+
+
+def add(sha256: bytes, size: int, reason: Harm, crc32: bytes | None = None) -> bool:
+    """Nobody may send this file from now on; True if it was not on the list. Repeatable.
+
+    It is looked for in what is sent later, not in what is there already.
+    """
+    with transaction():
+        added = db.session.execute(
+            insert(BlockedFile)
+            .values(sha256=sha256, size=size, crc32=crc32, reason=reason)
+            .on_conflict_do_nothing()
+        )
+        if added.rowcount:
+            audit.note("block file")
+    return added.rowcount == 1
+
+
+def remove(sha256: bytes) -> bool:
+    """It may be sent again; True if it was on the list. What it has blocked stays blocked."""
+    with transaction():
+        removed = db.session.execute(delete(BlockedFile).where(BlockedFile.sha256 == sha256))
+        if removed.rowcount:
+            audit.note("unblock file")
+    return removed.rowcount == 1
+
+
+def entries() -> Sequence[BlockedFile]:
+    """All of it, the oldest first."""
+    return db.session.scalars(
+        select(BlockedFile).order_by(BlockedFile.created_at, BlockedFile.sha256)
+    ).all()
+
+
+def find(sha256: bytes) -> BlockedFile | None:
+    """The entry that this is, if it is on the list now."""
+    return db.session.get(BlockedFile, sha256, populate_existing=True)
+
+
+# -- what is held back -------------------------------------------------------------------------
+
+
+def hold_back(transfer_id: uuid.UUID, outcomes: Sequence[Outcome]) -> set[uuid.UUID]:
+    """Of uploads that storage confirms, those that could be on the list: they are to be read.
+
+    One indexed query, and nothing else where none could. Call in transaction(), with the
+    transfer's row locked; repeatable.
+    """
+    crc32s = {outcome.upload_id: outcome.crc32 for outcome in outcomes}
+    # Where none has one, PostgreSQL would take them for text.
+    crc32 = cast(case(crc32s, value=Upload.id), BlockedFile.crc32.type)
+    could_be = select(BlockedFile.sha256).where(
+        BlockedFile.size == Upload.size,
+        or_(BlockedFile.crc32.is_(None), crc32.is_(None), BlockedFile.crc32 == crc32),
+    )
+    held = set(
+        db.session.scalars(
+            select(Upload.id).where(
+                Upload.id.in_(crc32s), Upload.state == UploadState.OPEN, could_be.exists()
+            )
+        )
+    )
+    if held:
+        _want([{"upload_id": one, "transfer_id": transfer_id, "block_as": None} for one in held])
+    return held
+
+
+def is_held() -> ColumnElement[bool]:
+    """The condition that an upload has arrived, and waits for its comparison with the list."""
+    return (
+        select(Inspection.upload_id)
+        .where(Inspection.upload_id == Upload.id, Inspection.block_as.is_(None))
+        .exists()
+    )
+
+
+def has_held() -> ColumnElement[bool]:
+    """The condition that files of a transfer are held back; those that were removed are not."""
+    return (
+        select(Inspection.upload_id)
+        .join(File, File.upload_id == Inspection.upload_id)
+        .where(File.transfer_id == Transfer.id, Inspection.block_as.is_(None))
+        .exists()
+    )
+
+
+# -- what is to be put on the list -------------------------------------------------------------
+
+
+def block_files(transfer_id: uuid.UUID, reason: Harm, paths: Sequence[str] = ()) -> int:
+    """Have a quarantined transfer's files read, and put on the list; how many. Repeatable.
+
+    All of them, or those of these paths; empty files, and those that have not arrived, are left
+    out. Raises WrongState unless it is quarantined, Gone where it was deleted, NotFound.
+    """
+    with transaction():
+        transfer = db.session.scalar(
+            select(Transfer)
+            .where(Transfer.id == transfer_id)
+            # Locked, so that its end cannot come between.
+            .with_for_update()
+            .execution_options(populate_existing=True)
+        )
+        if transfer is None or transfer.state is State.DELETED:
+            raise Gone(reason="deleted")
+        if transfer.quarantined_at is None:
+            raise WrongState("It is not quarantined. Do that first.")
+        files = db.session.execute(
+            select(File.path, Upload.id)
+            .join(File.upload)
+            .where(
+                File.transfer_id == transfer_id,
+                Upload.state == UploadState.COMPLETE,
+                Upload.size > 0,
+                *([File.path.in_(paths)] if paths else []),
+            )
+        ).all()
+        if unknown := sorted(set(paths) - {path for path, _ in files}):
+            raise NotFound(f"There is no file {unknown[0]} to be read in it.")
+        if files:
+            _want(
+                [
+                    {"upload_id": upload_id, "transfer_id": transfer_id, "block_as": reason}
+                    for _, upload_id in files
+                ]
+            )
+        audit.note("block files", transfer_id)
+    return len(files)
+
+
+def reading(transfer_id: uuid.UUID) -> Reading:
+    """How far what block_files() wanted has come; raises Gone when the transfer has ended."""
+    if of_id(transfer_id).state is State.DELETED:
+        raise Gone(reason="deleted")
+    is_failed = Inspection.failed_at.is_not(None)
+    left = func.sum(Upload.size - Inspection.done_size).filter(~is_failed)
+    row = db.session.execute(
+        select(
+            func.count().filter(~is_failed), func.coalesce(left, 0), func.count().filter(is_failed)
+        )
+        .select_from(Inspection)
+        .join(Upload, Upload.id == Inspection.upload_id)
+        .where(Inspection.transfer_id == transfer_id, Inspection.block_as.is_not(None))
+    ).one()
+    release()
+    return Reading(row[0], int(row[1]), row[2])
+
+
+# -- whoever reads -----------------------------------------------------------------------------
+
+
+def inspection_of(upload_id: uuid.UUID) -> Inspection | None:
+    """What is to be done with one upload, as its row says now."""
+    return db.session.scalar(
+        select(Inspection)
+        .where(Inspection.upload_id == upload_id)
+        .options(joinedload(Inspection.upload, innerjoin=True))
+        .execution_options(populate_existing=True)
+    )
+
+
+def is_wanted() -> ColumnElement[bool]:
+    """The condition that an upload is to be read, and that its bytes are there to be read."""
+    return and_(
+        Inspection.failed_at.is_(None),
+        select(Upload.id)
+        .where(Upload.id == Inspection.upload_id, Upload.state != UploadState.ABORTED)
+        .exists(),
+    )
+
+
+def waiting() -> archives.Waiting:
+    """How many files are to be read, how old the oldest wish is, and how many are being read."""
+    is_leased = and_(Inspection.lease_token.is_not(None), Inspection.lease_until >= db_now())
+    waits_for = func.extract("epoch", db_now() - func.min(Inspection.created_at).filter(~is_leased))
+    row = db.session.execute(
+        select(func.count().filter(~is_leased), waits_for, func.count().filter(is_leased))
+        .select_from(Inspection)
+        .where(is_wanted())
+    ).one()
+    release()
+    return archives.Waiting(row[0], None if row[1] is None else float(row[1]), row[2])
+
+
+def remind_stuck(queued_before: ColumnElement[Any]) -> int:
+    """Queue every file that is to be read and is not, whatever the queue believes; how many."""
+    found = (
+        select(Inspection.upload_id)
+        .where(
+            is_wanted(),
+            leases.is_free(Inspection),
+            or_(Inspection.queued_at.is_(None), Inspection.queued_at <= queued_before),
+        )
+        .with_for_update(skip_locked=True)
+        # A CTE is evaluated once; a plain subquery may be run again and lock more.
+        .cte("stuck")
+    )
+    with transaction():
+        return remind(Inspection.upload_id.in_(select(found.c.upload_id)))
+
+
+def remind(condition: ColumnElement[bool]) -> int:
+    """Put these files into the queue after the commit; how many. Call in transaction()."""
+    told = db.session.execute(
+        update(Inspection)
+        .where(condition, is_wanted())
+        .values(queued_at=db_now(), queue_count=Inspection.queue_count + 1)
+        .returning(Inspection.upload_id, Inspection.queue_count)
+        .execution_options(synchronize_session=False)
+    ).all()
+    if told:
+        jobs.INSPECT_FILE.again((upload_id, count) for upload_id, count in told)
+    return len(told)
+
+
+def _want(rows: Sequence[dict[str, Any]]) -> None:
+    """One row for each file; one that was given up is begun anew, one that is read is not."""
+    wanted = insert(Inspection)
+    db.session.execute(
+        wanted.on_conflict_do_update(
+            index_elements=["upload_id"],
+            set_={"block_as": wanted.excluded.block_as, "failed_at": None, "attempt_count": 0},
+            where=Inspection.failed_at.is_not(None),
+        ),
+        rows,
+    )
+    remind(Inspection.upload_id.in_([row["upload_id"] for row in rows]))

@@ -1,5 +1,5 @@
-"""Who is working on a transfer, or on its zip: a lease in the row, with a token that fences out
-the late.
+"""Who is working on a transfer, on its zip or on its next files: a lease in the row, with a token
+that fences out the late.
 
 Queues deliver twice, at once, or not at all; a worker may be killed at any instruction. So the
 work on a transfer starts by claiming its lease, a heartbeat renews it, and every write of the
@@ -13,18 +13,19 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Update, or_, update
+from sqlalchemy import ColumnElement, Engine, Select, Update, or_, select, update
 
 from app.clock import db_now
 from app.db import db, discard, is_away, transaction
 from app.errors import Outage
-from app.models import Archive, Transfer
+from app.models import Archive, Batch, Transfer
 
 log = logging.getLogger(__name__)
 
-# What is worked on, and the column that says of which transfer.
-Row = type[Transfer] | type[Archive]
+# What is worked on; _key_of() is the column that says of which transfer.
+Row = type[Transfer] | type[Archive] | type[Batch]
 LEASE_SECONDS = 25
 HEARTBEAT_SECONDS = 8
 # How long to leave a transfer alone after its n-th failed attempt.
@@ -58,6 +59,12 @@ class Lease:
             .execution_options(synchronize_session=False)
         )
 
+    @property
+    def still_mine(self) -> Select[tuple[uuid.UUID]]:
+        """A SELECT that locks the row if it is still this claim's, and finds nothing else."""
+        found = select(_key_of(self.row)).where(_is_of(self.row, self.transfer_id), self.is_mine)
+        return found.with_for_update()
+
     def forgive(self) -> None:
         """Nothing has failed here: this attempt is none of those that are counted."""
         self.attempt -= 1
@@ -67,7 +74,7 @@ class Lease:
 def hold(
     row: Row, transfer_id: uuid.UUID, is_wanted: ColumnElement[bool]
 ) -> Iterator[Lease | None]:
-    """Work on a transfer, or on its zip, alone; None if another does, or it is not wanted (now).
+    """Work on such a row alone; None if another does, or it is not wanted (now).
 
     Leaving the block gives the lease back; leaving it by an exception keeps others away for a
     backoff that grows with each attempt, or a moment when something was merely away
@@ -102,8 +109,11 @@ def is_free(row: Row = Transfer) -> ColumnElement[bool]:
 
 
 def _is_of(row: Row, transfer_id: uuid.UUID) -> ColumnElement[bool]:
-    key = Transfer.id if row is Transfer else Archive.transfer_id
-    return key == transfer_id
+    return _key_of(row) == transfer_id
+
+
+def _key_of(row: Row) -> Any:
+    return Transfer.id if row is Transfer else row.transfer_id  # type: ignore[union-attr]
 
 
 def is_outage(error: BaseException) -> bool:

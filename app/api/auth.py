@@ -9,7 +9,7 @@ from flask import request
 
 from app.doors import count_call
 from app.models import Scope
-from app.services import accounts, audit, transfers
+from app.services import accounts, audit, managing
 from app.services.accounts import Caller
 
 Route = Callable[..., Any]
@@ -24,12 +24,13 @@ def anyone(route: Route) -> Route:
 def owner(route: Route) -> Route:
     """The route needs `Authorization: Bearer <owner token>`, and is given that Transfer.
 
+    The word of its manage link does as well: who has that link may do all of this there.
     No cookie is ever looked at, so no other site can act for its visitor here.
     """
 
     @wraps(route)
     def guarded(transfer_id: uuid.UUID, **rest: Any) -> Any:
-        return route(transfers.owned(transfer_id, _bearer()), **rest)
+        return route(managing.owned(transfer_id, _bearer()), **rest)
 
     guarded.guard = "owner"  # type: ignore[attr-defined]
     return guarded

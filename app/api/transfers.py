@@ -7,7 +7,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from app import addresses, links, passwords
 from app.api.auth import anyone, owner
-from app.api.bodies import idempotency_key, json_body
+from app.api.bodies import idempotency_key, json_body, json_or_nothing
 from app.config import S3_MAX_OBJECT_SIZE, S3_MAX_PARTS, settings
 from app.crc32 import SIZE as CRC32_SIZE
 from app.doors import creates_limit, limiter
@@ -23,7 +23,7 @@ from app.models import (
     State,
     Transfer,
 )
-from app.services import checking, delivery, extension_requests, transfers, uploads
+from app.services import batches, delivery, extension_requests, transfers, uploads
 from app.services.transfers import FileSpec, Wanted
 
 bp = Blueprint("transfers", __name__, url_prefix="/transfers")
@@ -55,7 +55,8 @@ def create_transfer() -> tuple[Response, int]:
     with Inputs(json_body()) as given:
         files = _read_files(given, least=0)
         options = _read_options(given)
-    created = transfers.create(files, **options, idempotency_key=idempotency_key())
+        mail = {name: v for name, v in _read_mail(given).items() if given.has(name)}
+    created = delivery.create(files, mail, **options, idempotency_key=idempotency_key())
     body = transfer_json(created.transfer) | {"owner_token": created.owner_token}
     return jsonify(body), 201
 
@@ -106,18 +107,26 @@ def mail_recipient(transfer: Transfer, recipient_id: Any) -> tuple[Response, int
 @bp.post("/<uuid:transfer_id>/files")
 @owner
 def add_files(transfer: Transfer) -> tuple[Response, int]:
-    """Add files while the transfer still takes them."""
+    """Add files while the transfer still takes them, or once it is READY: as a batch."""
     with Inputs(json_body()) as given:
         files = _read_files(given, least=1)
-    added = transfers.add_files(transfer, files)
+    added = batches.add_files(transfer, files)
     return jsonify({"files": [file_json(file) for file in added]}), 201
 
 
 @bp.delete("/<uuid:transfer_id>/files/<uuid:file_id>")
 @owner
 def remove_file(transfer: Transfer, file_id: Any) -> tuple[str, int]:
-    """Take one file out while the transfer still takes files."""
-    transfers.remove_file(transfer, file_id)
+    """Take one file out while it is still on its way."""
+    batches.remove_file(transfer, file_id)
+    return "", 204
+
+
+@bp.delete("/<uuid:transfer_id>/batch")
+@owner
+def drop_batch(transfer: Transfer) -> tuple[str, int]:
+    """Give up the files that are on their way to a READY transfer; what was there stays."""
+    batches.drop(transfer)
     return "", 204
 
 
@@ -166,7 +175,10 @@ def show_held_parts(transfer: Transfer) -> Response:
 @owner
 def complete_transfer(transfer: Transfer) -> tuple[Response, int]:
     """ "That is all": check and complete every file in the background."""
-    return jsonify(transfer_json(checking.finalize(transfer))), 202
+    body = json_or_nothing()
+    with Inputs({} if body is None else body) as given:
+        tells = given.flag("tell_recipients")
+    return jsonify(transfer_json(batches.finalize(transfer, tells_recipients=tells))), 202
 
 
 @bp.get("/<uuid:transfer_id>/requests")
@@ -179,13 +191,14 @@ def show_requests(transfer: Transfer) -> Response:
 
 def transfer_json(transfer: Transfer) -> dict[str, Any]:
     """A transfer as this dialect shows it to its owner."""
-    files = transfers.files_of(transfer.id)
+    files = transfers.files_of(transfer.id, with_coming=True)
     return {
         "id": str(transfer.id),
         "slug": transfer.slug,
         "link": links.transfer_url(transfer.slug),
         "status": transfer.state,
-        "problem": _problem_json(transfer),
+        "problem": _problem_json(transfer.failure) if transfer.state is State.INIT else None,
+        "batch": _batch_json(transfer),
         "title": transfer.title,
         "message": transfer.message,
         "expires_at": transfer.expires_at.isoformat(),
@@ -199,7 +212,7 @@ def transfer_json(transfer: Transfer) -> dict[str, Any]:
         "notifications": [kind for kind in delivery.TO_SENDER if kind not in transfer.muted],
         "recipients": [recipient_json(one) for one in _recipients(transfer)],
         "created_at": transfer.created_at.isoformat(),
-        "total_size": sum(file.size for file in files),
+        "total_size": sum(file.size for file in files if not file.is_coming),
         "files": [file_json(file) for file in files],
     }
 
@@ -221,11 +234,22 @@ def _recipients(transfer: Transfer) -> list[Recipient]:
     return delivery.recipients_of(transfer.id) if transfer.sender_email else []
 
 
-def _problem_json(transfer: Transfer) -> dict[str, str] | None:
-    """Why checking was given up; while it is still being tried there is nothing to tell."""
-    if transfer.state is not State.INIT or transfer.failure is None:
+def _batch_json(transfer: Transfer) -> dict[str, Any] | None:
+    """What is on its way to a READY transfer, in the words that a transfer has before that."""
+    batch = batches.find(transfer.id) if transfer.state is State.READY else None
+    if batch is None:
         return None
-    return {"code": transfer.failure, "message": _FAILURES[transfer.failure]}
+    is_open = batch.closed_at is None
+    return {
+        "status": State.INIT if is_open else State.PROCESSING,
+        "problem": _problem_json(batch.failure) if is_open else None,
+        "created_at": batch.created_at.isoformat(),
+    }
+
+
+def _problem_json(failure: Failure | None) -> dict[str, str] | None:
+    """Why checking was given up; while it is still being tried there is nothing to tell."""
+    return failure and {"code": failure, "message": _FAILURES[failure]}
 
 
 def _request_json(asked: ExtensionRequest) -> dict[str, Any]:
@@ -235,6 +259,7 @@ def _request_json(asked: ExtensionRequest) -> dict[str, Any]:
         "message": asked.message,
         "contact": asked.contact,
         "created_at": asked.created_at.isoformat(),
+        "settled_at": asked.settled_at and asked.settled_at.isoformat(),
     }
 
 
@@ -251,6 +276,7 @@ def file_json(file: File) -> dict[str, Any]:
         "checksum_algorithm": file.upload.checksum_algorithm,
         "crc32": file.upload.crc32 and file.upload.crc32.hex(),
         "state": file.upload.state,
+        "is_coming": file.is_coming,
         "problem": file.problem and {"code": file.problem, "message": _PROBLEMS[file.problem]},
     }
 

@@ -24,13 +24,14 @@ from app.models.kinds import (
 )
 from app.models.mail import OptOut, OutboxMail, Recipient, SenderCode
 from app.models.records import AbuseReport, AuditEvent, ExtensionRequest, Heartbeat, UnlockTries
-from app.models.transfers import Archive, Download, File, Preview, Transfer, Upload
+from app.models.transfers import Archive, Batch, Download, File, Preview, Transfer, Upload
 
 __all__ = [
     "AbuseReport",
     "ApiKey",
     "Archive",
     "AuditEvent",
+    "Batch",
     "Board",
     "BoardItem",
     "Checksum",

@@ -7,8 +7,8 @@ from sqlalchemy import ColumnElement, and_, func, or_, select
 
 from app import lifecycle
 from app.db import db, release
-from app.models import Transfer, Upload, UploadState
-from app.services import previews, tombstones, upkeep
+from app.models import Batch, Transfer, Upload, UploadState
+from app.services import batches, previews, tombstones, upkeep
 from app.services.transfers import uploads_of
 from app.services.upkeep import Tell
 
@@ -43,7 +43,8 @@ def _to_delete(tell: Tell) -> Figure:
 
 
 def _abandoned(tell: Tell) -> Figure:
-    return Figure(_count(upkeep.is_abandoned()))
+    dropped = select(func.count()).select_from(Batch).where(batches.is_abandoned())
+    return Figure(_count(upkeep.is_abandoned()) + (db.session.scalar(dropped) or 0))
 
 
 def _to_forget(tell: Tell) -> Figure:
@@ -103,7 +104,7 @@ def _count(condition: ColumnElement[bool]) -> int:
 SWEEPS = (
     Sweep("transfers past their date to expire", upkeep.expire_due, _to_expire),
     Sweep("expired transfers past their grace to delete", upkeep.delete_expired, _to_delete),
-    Sweep("abandoned transfers to delete", upkeep.delete_abandoned, _abandoned),
+    Sweep("abandoned transfers and batches to delete", upkeep.delete_abandoned, _abandoned),
     Sweep("uploads whose bytes are to be removed", upkeep.remove_bytes, _to_remove),
     Sweep("deleted transfers to forget", tombstones.forget_deleted, _to_forget),
     Sweep("tombstones to drop", tombstones.drop_tombstones, _to_drop),

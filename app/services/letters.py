@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, and_, func, select, update
 
 from app import clock, links
 from app.clock import db_now
@@ -120,7 +120,8 @@ def _news(mail: OutboxMail) -> dict[str, Any] | None:
     more = _MORE[mail.kind](mail, transfer)
     if more is None:
         return None
-    contents = _contents(transfer)
+    is_told = File.batch == mail.n if mail.kind is MailKind.NEW_FILES else File.batch.is_not(None)
+    contents = _contents(transfer, is_told)
     return {
         "title": transfer.title,
         "name": _name(transfer, contents),
@@ -186,6 +187,7 @@ def _report(mail: OutboxMail, transfer: Transfer) -> dict[str, Any] | None:
 _MORE: dict[MailKind, Any] = {
     MailKind.FILES_FOR_YOU: _to_recipient,
     MailKind.REMINDER: _to_recipient,
+    MailKind.NEW_FILES: _to_recipient,
     MailKind.SENT: _to_all,
     MailKind.DOWNLOADED: _downloads,
     MailKind.NOBODY_DOWNLOADED: _unfetched,
@@ -215,8 +217,8 @@ def _gather(mail: OutboxMail, told_in: Any, condition: Any) -> list[Recipient]:
     return list(found)
 
 
-def _contents(transfer: Transfer) -> Contents:
-    of_it = File.transfer_id == transfer.id
+def _contents(transfer: Transfer, is_told: ColumnElement[bool]) -> Contents:
+    of_it = and_(File.transfer_id == transfer.id, is_told)
     rows = db.session.execute(
         select(File.path, Upload.size)
         .join(Upload, File.upload_id == Upload.id)

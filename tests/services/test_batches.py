@@ -490,3 +490,10 @@ def test_without_mail_nobody_can_be_told(sender: Sender) -> None:
     assert [one["field"] for one in answer.json["error"]["fields"]] == ["tell_recipients"]
     answer = batch.call("POST", "/complete", json={"tell_recipients": "yes"})
     assert [one["field"] for one in answer.json["error"]["fields"]] == ["tell_recipients"]
+
+
+def test_what_storage_holds_of_a_batch_is_told(sender: Sender, inside: None) -> None:
+    sent = sender.ready({"a": b"1"})
+    batch = added(sent).upload(without=(("folder/d", 2), ("c", 1)))
+    held = {one["id"]: one["held"] for one in sent.call("GET", "/parts").json["files"]}
+    assert [held[file["id"]] for file in sent.files + batch.files] == [[1], [], [1], [1]]

@@ -19,7 +19,7 @@ from app import clock
 from app.config import MIB
 from app.db import db, transaction
 from app.extensions import storage
-from app.models import Archive, State, Transfer, Upload, UploadState
+from app.models import Archive, Batch, State, Transfer, Upload, UploadState
 from app.services import archives, downloads, transfers, upkeep
 from tests.factories import Sender, Sent, http, put
 from tests.lab.crasher import DIED, Crasher
@@ -48,7 +48,7 @@ def let_lapse() -> None:
     """As if half a minute had passed since whoever worked here died."""
     past = clock.now() - timedelta(seconds=1)
     with transaction():
-        for row in (Transfer, Archive):
+        for row in (Transfer, Archive, Batch):
             db.session.execute(update(row).values(lease_until=past, queued_at=None))
         db.session.execute(
             update(Upload).where(Upload.removed_at.is_(None)).values(remove_after=past)
@@ -83,6 +83,30 @@ def test_process(step: str, crasher: Crasher, sender: Sender, inside: None) -> N
         assert crasher.run("process", str(sent.id)) == 0
         assert sent.row().state is State.READY
         assert stored(sent) == [True] * len(CONTENTS)
+        assert open_multiparts(sent) == 0
+
+
+# A check of more files goes by the steps of a check, and has an end of its own.
+@pytest.mark.parametrize("step", [*(f"process.{n}" for n in (1, 2, 3, 4)), "batch.1", "batch.2"])
+def test_a_batch(step: str, crasher: Crasher, sender: Sender, inside: None) -> None:
+    """Whenever it dies, recipients have what was there, and then all of it, once."""
+    for _ in range(ROUNDS // 5):
+        sent = sender.ready({"there": b"0"})
+        answer = sent.call(
+            "POST",
+            "/files",
+            json={"files": [{"path": p, "size": len(CONTENTS[p])} for p in CONTENTS]},
+        )
+        batch = Sent(sent.client, sent.json | {"files": answer.json["files"]}, CONTENTS)
+        batch.upload().complete()
+        assert crasher.run("process_batch", str(sent.id), dies_at=step) == DIED
+        seen = [file.path for file in downloads.view(sent.slug).files]
+        assert seen == (["there", *CONTENTS] if step == "batch.2" else ["there"])
+        let_lapse()
+        assert crasher.run("process_batch", str(sent.id)) == 0
+        assert [file.path for file in downloads.view(sent.slug).files] == ["there", *CONTENTS]
+        assert (sent.row().batch_count, sent.show()["batch"]) == (1, None)
+        assert stored(sent) == [True] * (1 + len(CONTENTS))
         assert open_multiparts(sent) == 0
 
 

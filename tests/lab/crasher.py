@@ -48,6 +48,7 @@ def _verbs() -> dict[str, Callable[..., Any]]:
     from app import clock
     from app.services import (
         archives,
+        batches,
         checking,
         outbox,
         tombstones,
@@ -73,6 +74,7 @@ def _verbs() -> dict[str, Callable[..., Any]]:
         "begin": begin,
         "process": checking.process,
         "build": archives.build,
+        "process_batch": batches.process,
         "unlock": unlocking.unlock,
         "delete": lambda transfer_id: transfers.delete(uuid.UUID(transfer_id)),
         "expire_due": upkeep.expire_due,

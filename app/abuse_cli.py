@@ -71,7 +71,7 @@ def show_report(number: int) -> None:
         report, transfer = abuse.report_of(number)
     except NotFound as error:
         raise click.ClickException(error.title) from error
-    files = files_of(transfer.id)
+    files = files_of(transfer.id, with_coming=True)
     _tell("report", f"{report.id}, {report.reason}, {_time(report.created_at)}")
     _tell("closed", _time(report.handled_at) if report.handled_at else "no")
     if report.file_sha256:

@@ -168,6 +168,13 @@ class Inputs:
             return self._complain(name, f"must be the base64 of {size} bytes", bytes(size))
         return raw
 
+    def flag(self, name: str) -> bool:
+        """True or false; false when absent or null."""
+        value = self._take(name)
+        if value is None or isinstance(value, bool):
+            return bool(value)
+        return self._complain(name, "must be true or false", False)
+
     def one_of(self, name: str, kind: Iterable[E]) -> E | None:
         """A member of an enumeration, or one of these, by its value; None when absent or null."""
         value = self._take(name)

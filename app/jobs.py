@@ -48,6 +48,7 @@ class Job:
 
 
 PROCESS_TRANSFER = Job("app.services.checking.process")
+PROCESS_BATCH = Job("app.services.batches.process")
 # Completes files of which the sender said that they were sent, while others are still on their way.
 UNLOCK_FILES = Job("app.services.unlocking.unlock", queue="early")
 MAKE_PREVIEWS = Job("app.services.previewing.make", queue="previews")

@@ -1,5 +1,5 @@
-"""Who is working on a transfer, on its zip, or on one upload: a lease in the row, with a token that
-fences out the late.
+"""Who is working on a transfer, its zip, its next files, or one upload: a lease in the row, with a
+token that fences out the late.
 
 Queues deliver twice, at once, or not at all; a worker may be killed at any instruction. So the
 work on a transfer starts by claiming its lease, a heartbeat renews it, and every write of the
@@ -14,17 +14,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, Engine, Update, or_, update
+from sqlalchemy import ColumnElement, Engine, Select, Update, or_, select, update
 
 from app.clock import db_now
 from app.db import db, discard, is_away, transaction
 from app.errors import Outage
-from app.models import Archive, Inspection, Transfer
+from app.models import Archive, Batch, Inspection, Transfer
 
 log = logging.getLogger(__name__)
 
 # What is worked on; each row is one transfer's, but for an inspection's, which is one upload's.
-Row = type[Transfer] | type[Archive] | type[Inspection]
+Row = type[Transfer] | type[Archive] | type[Batch] | type[Inspection]
 LEASE_SECONDS = 25
 HEARTBEAT_SECONDS = 8
 # How long to leave a transfer alone after its n-th failed attempt.
@@ -62,6 +62,12 @@ class Lease:
             .where(_is_of(self.row, self.row_id), self.is_mine)
             .execution_options(synchronize_session=False)
         )
+
+    @property
+    def still_mine(self) -> Select[tuple[uuid.UUID]]:
+        """A SELECT that locks the row if it is still this claim's, and finds nothing else."""
+        found = select(_key_of(self.row)).where(_is_of(self.row, self.row_id), self.is_mine)
+        return found.with_for_update()
 
     def forgive(self) -> None:
         """Nothing has failed here: this attempt is none of those that are counted."""
@@ -105,8 +111,17 @@ def is_free(row: Row = Transfer) -> ColumnElement[bool]:
 
 
 def _is_of(row: Row, row_id: uuid.UUID) -> ColumnElement[bool]:
-    keys = {Transfer: Transfer.id, Archive: Archive.transfer_id, Inspection: Inspection.upload_id}
-    return keys[row] == row_id
+    return _key_of(row) == row_id
+
+
+def _key_of(row: Row) -> Any:
+    keys = {
+        Transfer: Transfer.id,
+        Archive: Archive.transfer_id,
+        Batch: Batch.transfer_id,
+        Inspection: Inspection.upload_id,
+    }
+    return keys[row]
 
 
 def is_outage(error: BaseException) -> bool:

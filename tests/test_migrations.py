@@ -554,6 +554,57 @@ def test_0017_sorts_keys_by_bytes_and_leaves_no_object_behind(old: Old) -> None:
     old.migrate("upgrade", "0017")
 
 
+def test_0015_keeps_files_and_going_back_leaves_only_what_is_there(old: Old) -> None:
+    old.migrate("upgrade", "0011")
+    sent, uploads = uuid.uuid4(), {name: uuid.uuid4() for name in ("there", "coming")}
+    old.run(
+        "INSERT INTO transfers (id, slug, owner_token_hash, state, expires_at, ready_at)"
+        " VALUES (:id, 's', sha256('s'), 'READY', now(), now())",
+        id=sent,
+    )
+
+    def add(name: str) -> None:
+        old.run(
+            "INSERT INTO uploads (id, key, token, method, size, part_size, state)"
+            " VALUES (:id, :name, 't', 'single', 1, 8388608, 'OPEN')",
+            id=uploads[name],
+            name=name,
+        )
+        old.run(
+            "INSERT INTO files (id, transfer_id, upload_id, position, path)"
+            " VALUES (gen_random_uuid(), :sent, :upload, 0, :name)",
+            sent=sent,
+            upload=uploads[name],
+            name=name,
+        )
+
+    add("there")
+    old.migrate("upgrade", "0015")
+    add("coming")  # as older code still writes it
+    shown = "SELECT path, batch FROM files ORDER BY path"
+    assert old.run(shown) == [("coming", 0), ("there", 0)]
+    old.run("INSERT INTO batches (transfer_id) VALUES (:id)", id=sent)
+    old.run("UPDATE files SET batch = NULL WHERE path = 'coming'")
+    for wrong in (
+        "UPDATE files SET batch = -1",
+        "UPDATE transfers SET batch_count = -1",
+        "UPDATE batches SET lease_token = gen_random_uuid()",
+        "INSERT INTO batches (transfer_id) SELECT transfer_id FROM batches",
+    ):
+        with pytest.raises(IntegrityError):
+            old.run(wrong)
+    old.run(
+        "INSERT INTO outbox_mails (id, kind, email, about_id)"
+        " VALUES (gen_random_uuid(), 'new_files', 'a@example.org', gen_random_uuid())"
+    )
+    old.migrate("downgrade", "0011")
+    assert old.run("SELECT path FROM files") == [("there",)]
+    assert old.run(UPLOADS) == [("coming", "ABORTED", None), ("there", "OPEN", None)]
+    assert old.run("SELECT count(*) FROM outbox_mails") == [(0,)]
+    old.migrate("upgrade", "0015")
+    assert old.run(shown) == [("there", 0)]
+
+
 def _new_code(old: Old) -> None:
     """A checksum is four bytes, of an upload that has them planned and is complete."""
     change = "UPDATE uploads SET checksum_algorithm = 'CRC32', crc32 = :crc32 WHERE key = :key"

@@ -11,7 +11,7 @@ from flask import request
 from app.doors import count_call
 from app.errors import AppError, Gone, Unauthorized
 from app.models import Scope, Transfer
-from app.services import accounts, audit, transfers, upload_sessions
+from app.services import accounts, audit, managing, transfers, upload_sessions
 from app.services.accounts import Caller
 
 Route = Callable[..., Any]
@@ -26,10 +26,10 @@ class Asking:
     owner_token: str | None
 
     def transfer(self) -> Transfer:
-        """The transfer, if it is theirs; raises as transfers.owned() does."""
+        """The transfer, if it is theirs; raises as managing.owned() does."""
         if self.caller is not None:
             return transfers.of_workspace(self.transfer_id, self.caller)
-        return transfers.owned(self.transfer_id, self.owner_token)
+        return managing.owned(self.transfer_id, self.owner_token)
 
 
 def anyone(route: Route) -> Route:
@@ -56,8 +56,9 @@ def owner(scope: Scope, *, deleted: type[AppError] | None = None) -> Callable[[R
     """The route needs `Authorization: Bearer <owner token>`, or a key of the transfer's workspace
     that may do `scope`, and is given that Transfer.
 
-    One that was deleted is Gone, or `deleted`. No cookie is ever looked at, so no other site can
-    act for its visitor here.
+    The word of its manage link does as well as the token: who has that link may do all of this
+    there. One that was deleted is Gone, or `deleted`. No cookie is ever looked at, so no other
+    site can act for its visitor here.
     """
 
     def guard(route: Route) -> Route:

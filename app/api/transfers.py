@@ -10,7 +10,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from app import addresses, clock, links, passwords
 from app.api.auth import anyone_or_key, owner, sends_key
-from app.api.bodies import idempotency_key, json_body, once
+from app.api.bodies import idempotency_key, json_body, json_or_nothing, once
 from app.config import S3_MAX_OBJECT_SIZE, S3_MAX_PARTS, settings
 from app.crc32 import SIZE as CRC32_SIZE
 from app.doors import creates_limit, limiter
@@ -28,7 +28,7 @@ from app.models import (
     Transfer,
 )
 from app.services import (
-    checking,
+    batches,
     delivery,
     editing,
     extension_requests,
@@ -73,10 +73,12 @@ def create_transfer(caller: Caller | None) -> tuple[Response, int]:
         by_one_put = not given.has("files")
         files = _read_files(given, least=0)
         options = _read_options(given)
+        mail = {name: v for name, v in _read_mail(given).items() if given.has(name)}
         if by_one_put and not given.has("max_downloads"):
             options["max_downloads"] = 1
-    created = transfers.create(
+    created = delivery.create(
         files,
+        mail,
         **options,
         idempotency_key=idempotency_key(),
         caller=caller,
@@ -136,18 +138,26 @@ def mail_recipient(transfer: Transfer, recipient_id: Any) -> tuple[Response, int
 @bp.post("/<uuid:transfer_id>/files")
 @owner(Scope.WRITE)
 def add_files(transfer: Transfer) -> tuple[Response, int]:
-    """Add files while the transfer still takes them."""
+    """Add files while the transfer still takes them, or once it is READY: as a batch."""
     with Inputs(json_body()) as given:
         files = _read_files(given, least=1)
-    added = transfers.add_files(transfer, files, once(transfer.id))
+    added = batches.add_files(transfer, files, once(transfer.id))
     return jsonify({"files": [file_json(file) for file in added]}), 201
 
 
 @bp.delete("/<uuid:transfer_id>/files/<uuid:file_id>")
 @owner(Scope.WRITE)
 def remove_file(transfer: Transfer, file_id: Any) -> tuple[str, int]:
-    """Take one file out while the transfer still takes files."""
-    transfers.remove_file(transfer, file_id)
+    """Take one file out while it is still on its way."""
+    batches.remove_file(transfer, file_id)
+    return "", 204
+
+
+@bp.delete("/<uuid:transfer_id>/batch")
+@owner(Scope.WRITE)
+def drop_batch(transfer: Transfer) -> tuple[str, int]:
+    """Give up the files that are on their way to a READY transfer; what was there stays."""
+    batches.drop(transfer)
     return "", 204
 
 
@@ -196,9 +206,12 @@ def show_held_parts(transfer: Transfer) -> Response:
 @owner(Scope.WRITE)
 def complete_transfer(transfer: Transfer) -> tuple[Response, int]:
     """ "That is all": check and complete every file in the background; what came by one PUT now."""
+    body = json_or_nothing()
+    with Inputs({} if body is None else body) as given:
+        tells = given.flag("tell_recipients")
     if staging.is_by_one_put(transfer):
         return shown(staging.complete(transfer)), 200
-    return shown(checking.finalize(transfer)), 202
+    return shown(batches.finalize(transfer, tells_recipients=tells)), 202
 
 
 @bp.get("/<uuid:transfer_id>/requests")
@@ -218,14 +231,16 @@ def shown(transfer: Transfer, **more: Any) -> Response:
 
 def transfer_json(transfer: Transfer) -> dict[str, Any]:
     """A transfer as this dialect shows it to its owner."""
-    files = transfers.files_of(transfer.id)
-    first = files[0] if files else None
+    files = transfers.files_of(transfer.id, with_coming=True)
+    there = [file for file in files if not file.is_coming]
+    first = there[0] if there else None
     return {
         "id": str(transfer.id),
         "slug": transfer.slug,
         "link": links.transfer_url(transfer.slug),
         "status": _status(transfer),
-        "problem": _problem_json(transfer),
+        "problem": _problem_json(transfer.failure) if transfer.state is State.INIT else None,
+        "batch": _batch_json(transfer),
         "title": transfer.title,
         "message": transfer.message,
         "expires_at": transfer.expires_at.isoformat(),
@@ -242,8 +257,8 @@ def transfer_json(transfer: Transfer) -> dict[str, Any]:
         "uploaded_at": transfer.ready_at and transfer.ready_at.isoformat(),
         "filename": first and first.path,
         "file_type": first and first.content_type,
-        "file_size": sum(file.size for file in files) if first else None,
-        "total_size": sum(file.size for file in files),
+        "file_size": sum(file.size for file in there) if first else None,
+        "total_size": sum(file.size for file in there),
         "files": [file_json(file) for file in files],
     }
 
@@ -271,11 +286,22 @@ def _recipients(transfer: Transfer) -> list[Recipient]:
     return delivery.recipients_of(transfer.id) if transfer.sender_email else []
 
 
-def _problem_json(transfer: Transfer) -> dict[str, str] | None:
-    """Why checking was given up; while it is still being tried there is nothing to tell."""
-    if transfer.state is not State.INIT or transfer.failure is None:
+def _batch_json(transfer: Transfer) -> dict[str, Any] | None:
+    """What is on its way to a READY transfer, in the words that a transfer has before that."""
+    batch = batches.find(transfer.id) if transfer.state is State.READY else None
+    if batch is None:
         return None
-    return {"code": transfer.failure, "message": _FAILURES[transfer.failure]}
+    is_open = batch.closed_at is None
+    return {
+        "status": State.INIT if is_open else State.PROCESSING,
+        "problem": _problem_json(batch.failure) if is_open else None,
+        "created_at": batch.created_at.isoformat(),
+    }
+
+
+def _problem_json(failure: Failure | None) -> dict[str, str] | None:
+    """Why checking was given up; while it is still being tried there is nothing to tell."""
+    return failure and {"code": failure, "message": _FAILURES[failure]}
 
 
 def _request_json(asked: ExtensionRequest) -> dict[str, Any]:
@@ -285,6 +311,7 @@ def _request_json(asked: ExtensionRequest) -> dict[str, Any]:
         "message": asked.message,
         "contact": asked.contact,
         "created_at": asked.created_at.isoformat(),
+        "settled_at": asked.settled_at and asked.settled_at.isoformat(),
     }
 
 
@@ -301,6 +328,7 @@ def file_json(file: File) -> dict[str, Any]:
         "checksum_algorithm": file.upload.checksum_algorithm,
         "crc32": file.upload.crc32 and file.upload.crc32.hex(),
         "state": file.upload.state,
+        "is_coming": file.is_coming,
         "problem": file.problem and {"code": file.problem, "message": _PROBLEMS[file.problem]},
     }
 

@@ -37,7 +37,7 @@ from app.models.records import (
     IdempotencyKey,
     UnlockTries,
 )
-from app.models.transfers import Archive, Download, File, Preview, Staging, Transfer, Upload
+from app.models.transfers import Archive, Batch, Download, File, Preview, Staging, Transfer, Upload
 from app.models.webhooks import Webhook, WebhookDelivery
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "Asset",
     "AssetVersion",
     "AuditEvent",
+    "Batch",
     "BlockedFile",
     "Board",
     "BoardItem",

@@ -83,6 +83,7 @@ class MailKind(enum.StrEnum):
     UNDELIVERABLE = "undeliverable"
     CODE = "code"
     REPORTED = "reported"
+    NEW_FILES = "new_files"
 
 
 class MailState(enum.StrEnum):

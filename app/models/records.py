@@ -63,6 +63,8 @@ class ExtensionRequest(Base):
     created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
     # When the sender was told of it; null until a job has done so.
     announced_at: Mapped[datetime | None] = mapped_column(Instant)
+    # When its sender gave what was asked for; null while the question is open.
+    settled_at: Mapped[datetime | None] = mapped_column(Instant)
 
     __table_args__ = (
         UniqueConstraint("transfer_id", "asker_hash", "day"),

@@ -9,6 +9,7 @@ from sqlalchemy import (
     CheckConstraint,
     ForeignKey,
     Index,
+    Integer,
     LargeBinary,
     Text,
     func,
@@ -83,6 +84,8 @@ class Transfer(Leased, Base):
 
     # Why the last attempt at checking failed; shown once it has been given up.
     failure: Mapped[Failure | None] = mapped_column(enum_of(Failure, "transfer_failure"))
+    # How many batches of more files it has taken since it was READY (services/batches.py).
+    batch_count: Mapped[int] = mapped_column(default=0, server_default="0")
 
     # Who sends it, in lower case; mail goes out only once that address is known to be the sender's.
     sender_email: Mapped[str | None] = mapped_column(Text)
@@ -102,6 +105,7 @@ class Transfer(Leased, Base):
         CheckConstraint("download_count <= max_downloads", name="downloads_within_limit"),
         CheckConstraint("sent_size >= 0", name="sent_size_not_negative"),
         CheckConstraint("attempt_count >= 0", name="attempt_count_not_negative"),
+        CheckConstraint("batch_count >= 0", name="batch_count_not_negative"),
         CheckConstraint(
             "(idempotency_hash IS NULL) = (request_hash IS NULL)", name="idempotency_is_whole"
         ),
@@ -251,6 +255,11 @@ class File(Base):
     # When its sender last changed it, as their computer says; null where that was not told.
     modified_at: Mapped[datetime | None] = mapped_column(Instant)
     problem: Mapped[Problem | None] = mapped_column(enum_of(Problem, "file_problem"))
+    # With which batch it became its transfer's, 0 for those it began with; null for one that is on
+    # its way to a READY transfer, and none of its files yet. (A None that is said is meant.)
+    batch: Mapped[int | None] = mapped_column(
+        Integer().evaluates_none(), default=0, server_default="0"
+    )
 
     transfer: Mapped[Transfer] = relationship(back_populates="files", lazy="raise")
     upload: Mapped[Upload] = relationship(lazy="raise")
@@ -258,10 +267,16 @@ class File(Base):
 
     __table_args__ = (
         CheckConstraint("position >= 0", name="position_not_negative"),
+        CheckConstraint("batch >= 0", name="batch_not_negative"),
         CheckConstraint("path <> ''", name="path_not_empty"),
         Index("uq_files_transfer_id_path", "transfer_id", "path", unique=True),
         Index("ix_files_transfer_id_position", "transfer_id", "position"),
     )
+
+    @property
+    def is_coming(self) -> bool:
+        """Whether it is on its way to a READY transfer, and none of its files yet."""
+        return self.batch is None
 
     @property
     def size(self) -> int:
@@ -301,6 +316,35 @@ class Staging(Base):
 
     __table_args__ = (
         CheckConstraint("upload_id IS NULL OR filename <> ''", name="upload_has_name"),
+    )
+
+
+class Batch(Leased, Base):
+    """More files on their way to a READY transfer: one batch at a time, gone when it is through.
+
+    Its files are those of the transfer whose `batch` is null.
+    """
+
+    __tablename__ = "batches"
+
+    transfer_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("transfers.id", ondelete="CASCADE"), primary_key=True
+    )
+    created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
+    last_activity_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
+    # The sender's own word on how much is safe, believed by nobody.
+    sent_size: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    # When its sender said "that is all": from then on it is checked, and takes nothing more.
+    closed_at: Mapped[datetime | None] = mapped_column(Instant)
+    # Whether the recipients are mailed when the files are there.
+    tells_recipients: Mapped[bool] = mapped_column(default=False, server_default="false")
+    # Why the last attempt at checking failed; shown once it has been given up.
+    failure: Mapped[Failure | None] = mapped_column(enum_of(Failure, "transfer_failure"))
+
+    __table_args__ = (
+        CheckConstraint("sent_size >= 0", name="sent_size_not_negative"),
+        CheckConstraint("attempt_count >= 0", name="attempt_count_not_negative"),
+        CheckConstraint("lease_token IS NULL OR lease_until IS NOT NULL", name="lease_ends"),
     )
 
 

@@ -1,5 +1,7 @@
 """/: where a sender drops files. Everything after the drop is the uploader's work."""
 
+from typing import Any
+
 from flask import Blueprint, Response, make_response, render_template
 
 from app.config import settings
@@ -10,6 +12,11 @@ bp = Blueprint("home", __name__)
 @bp.get("/")
 def show_home() -> Response:
     """The drop area, with the limits in one plain line."""
+    return uploader()
+
+
+def uploader(**adds_to: Any) -> Response:
+    """The page of the uploader: for a new transfer, or for more files of the one that is told."""
     limits = {
         "max_file_size": settings.max_file_size,
         "max_transfer_size": settings.max_transfer_size,
@@ -18,5 +25,7 @@ def show_home() -> Response:
         "max_expires_in_days": settings.max_expires_in_days,
         "max_recipients": settings.max_recipients,
     }
-    page = render_template("pages/home.html", limits=limits, sends_mail=settings.sends_mail)
+    page = render_template(
+        "pages/home.html", limits=limits, sends_mail=settings.sends_mail, **adds_to
+    )
     return make_response(page)

@@ -19,6 +19,7 @@ from app.doors import codes_limit, limit_unknown, limiter
 from app.errors import AppError, Gone, Invalid, NotFound
 from app.inputs import Inputs
 from app.models import MailKind, Transfer
+from app.pages.home import uploader
 from app.pages.view import is_htmx, typed
 from app.services import delivery, mail_links, managing, transfers
 
@@ -27,6 +28,8 @@ limit_unknown(bp)
 
 MOST_DOWNLOADS = 2**31 - 1
 _SEPARATORS = re.compile(r"[\s,;]+")
+# What is there again, or shows more, when it can be downloaded again.
+_AFTER_THE_END = ("send", "news", "people", "files")
 # What is told beside a form of what a service refuses in words for programs.
 _REFUSED = {
     "expired": "It has expired meanwhile. Give it more time first.",
@@ -65,6 +68,7 @@ def show_region(word: str, region: str) -> AnyResponse:
 def edit_details(word: str) -> AnyResponse:
     """Change title, message, expiry, limit and password; only what was touched."""
     transfer = managing.opened(word)
+    had_ended = managing.view(transfer).has_ended
     given_marks = typed(*(f"was_{name}" for name in managing.FIELDS))
     marks = {name.removeprefix("was_"): mark for name, mark in given_marks.items()}
     said = typed("title", "message", "expires_in_days", "max_downloads", "remove_password")
@@ -77,6 +81,8 @@ def edit_details(word: str) -> AnyResponse:
         hidden = {*kept, "expires_at", "password_hash"} - {managing.column(one) for one in changed}
         marks = {name: mark for name, mark in marks.items() if name in hidden}
         return _refused(word, transfer, "details", error, said=kept, marks=marks, changed=changed)
+    if had_ended and not managing.view(transfer).has_ended:
+        return _done(word, transfer, "It is available again.", "details", "now", *_AFTER_THE_END)
     return _done(word, transfer, "Saved.", "details", "now")
 
 
@@ -138,7 +144,7 @@ def extend_transfer(word: str) -> AnyResponse:
     except AppError as error:
         return _refused(word, transfer, "now", error)
     # Where the other forms were there before, what is being typed in them stays.
-    others = ["details", "send", "news", "people"] if had_ended else []
+    others = ["details", *_AFTER_THE_END] if had_ended else []
     return _done(word, transfer, "There is more now.", "now", *others)
 
 
@@ -227,13 +233,33 @@ def choose_news(word: str) -> AnyResponse:
 
 @bp.post("/files/<uuid:file_id>/remove")
 def remove_file(word: str, file_id: uuid.UUID) -> AnyResponse:
-    """Take one file out while the transfer still takes files."""
+    """Take one file out while it is still on its way."""
     transfer = managing.opened(word)
     try:
         managing.remove_file(transfer, file_id)
     except AppError as error:
         return _refused(word, transfer, "files", error)
     return _done(word, transfer, "Removed.", "files", "now")
+
+
+@bp.get("/add")
+def show_uploader(word: str) -> AnyResponse:
+    """The uploader for more files, as the first page has it; else back, where it says why not."""
+    shown = managing.adds_to(managing.opened(word))
+    if shown is None:
+        return redirect(url_for(".show_transfer", word=word), 303)
+    return uploader(adds_to=shown, word=word)
+
+
+@bp.post("/batch/drop")
+def drop_batch(word: str) -> AnyResponse:
+    """Give up what is on its way; what was there stays."""
+    transfer = managing.opened(word)
+    try:
+        managing.drop_batch(transfer)
+    except AppError as error:
+        return _refused(word, transfer, "files", error)
+    return _done(word, transfer, "What was on its way is removed.", "files", "now")
 
 
 @bp.post("/delete")

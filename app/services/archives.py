@@ -20,7 +20,7 @@ from sqlalchemy.orm import joinedload
 
 from app import crash, jobs, leases
 from app.clock import db_now
-from app.config import S3_MAX_OBJECT_SIZE
+from app.config import S3_MAX_OBJECT_SIZE, settings
 from app.crc32 import SIZE as CRC32_SIZE
 from app.db import db, discard, release, transaction
 from app.errors import Gone, NotFound, WrongState
@@ -136,7 +136,7 @@ def request(transfer_id: uuid.UUID) -> None:
 
 
 def request_at_once(transfer_id: uuid.UUID) -> None:
-    """As request(), for a transfer that has just become READY; nothing where no zip can be made.
+    """As request(), for one that has just become READY, or larger; nothing where no zip can be.
 
     Call in the transaction that made it so.
     """
@@ -156,12 +156,30 @@ def _plan(transfer_id: uuid.UUID, size: int) -> None:
     _remind(Archive.transfer_id == transfer_id)
 
 
-def forget(*transfer_ids: uuid.UUID) -> None:
-    """The files have changed: their zip goes, and may be asked for anew. Call in transaction()."""
-    mine = Archive.transfer_id.in_(transfer_ids)
-    uploads.abandon(select(Archive.upload_id).where(mine))
-    db.session.execute(delete(Archive).where(mine).execution_options(synchronize_session=False))
+def forget(*transfer_ids: uuid.UUID) -> bool:
+    """The files have changed: their zip goes, and may be asked for anew. Whether there was one.
+
+    Its object stays as long as the addresses that were handed out for it. Call in transaction().
+    """
+    # Its row first, as whoever makes it does: so nobody waits for each other.
+    gone = db.session.scalars(
+        delete(Archive)
+        .where(Archive.transfer_id.in_(transfer_ids))
+        .returning(Archive.upload_id)
+        .execution_options(synchronize_session=False)
+    ).all()
+    uploads.abandon(gone, later=timedelta(seconds=settings.download_url_ttl_in_seconds))
     jobs.REMOVE_BYTES.later()
+    return bool(gone)
+
+
+def renew(transfer_id: uuid.UUID) -> None:
+    """More files are there: whoever wanted the zip of those before wants that of all.
+
+    Call in transaction(), under the transfer's lock.
+    """
+    if forget(transfer_id) or settings.zip_at_once:
+        request_at_once(transfer_id)
 
 
 def _may_be_renewed(archive: Archive) -> bool:

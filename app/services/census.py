@@ -8,9 +8,10 @@ from sqlalchemy import ColumnElement, and_, func, or_, select
 from app import lifecycle
 from app.config import settings
 from app.db import Base, db, release
-from app.models import AssetVersion, OutboxMail, SmallFile, Transfer, Upload, UploadState
+from app.models import AssetVersion, Batch, OutboxMail, SmallFile, Transfer, Upload, UploadState
 from app.services import (
     asset_upkeep,
+    batches,
     news,
     outbox,
     previews,
@@ -53,7 +54,8 @@ def _to_delete(tell: Tell) -> Figure:
 
 
 def _abandoned(tell: Tell) -> Figure:
-    return Figure(_count(upkeep.is_abandoned()))
+    dropped = select(func.count()).select_from(Batch).where(batches.is_abandoned())
+    return Figure(_count(upkeep.is_abandoned()) + (db.session.scalar(dropped) or 0))
 
 
 def _unconfirmed(tell: Tell) -> Figure:
@@ -140,7 +142,7 @@ def _count(condition: ColumnElement[bool], of: type[Base] = Transfer) -> int:
 SWEEPS = (
     Sweep("transfers past their date to expire", upkeep.expire_due, _to_expire),
     Sweep("expired transfers past their grace to delete", upkeep.delete_expired, _to_delete),
-    Sweep("abandoned transfers to delete", upkeep.delete_abandoned, _abandoned),
+    Sweep("abandoned transfers and batches to delete", upkeep.delete_abandoned, _abandoned),
     Sweep("small files that never came to delete", small_files.delete_unconfirmed, _unconfirmed),
     Sweep(
         "uploads of assets that nobody goes on with to give up", asset_upkeep.abandon_stale, _stale

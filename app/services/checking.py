@@ -7,7 +7,7 @@ and sent again, and nothing that is safe is lost.
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -103,8 +103,8 @@ def process(transfer_id: str) -> None:
         if lease.attempt > MOST_ATTEMPTS:
             _give_up(lease)
             return
-        with _noting_failure(lease):
-            is_done = _complete_files(lease)
+        with noting_failure(lease):
+            is_done = complete_files(lease, _settle)
         if not is_done:
             lease.forgive()
     if not is_done:
@@ -113,10 +113,15 @@ def process(transfer_id: str) -> None:
             _remind(lease.transfer_id)
 
 
-def _complete_files(lease: leases.Lease) -> bool:
-    """Work through the files that are still open; False when it is somebody else's turn."""
+def complete_files(
+    lease: leases.Lease, settle: Callable[[leases.Lease, dict[uuid.UUID, Outcome]], None]
+) -> bool:
+    """Work through the files that are still open, and settle it with those that failed.
+
+    False when it is somebody else's turn.
+    """
     turn_ends = time.monotonic() + TURN_SECONDS
-    waiting = files_of(lease.transfer_id, _is_open())
+    waiting = files_of(lease.transfer_id, _is_open(), with_coming=True)
     failed: dict[uuid.UUID, Outcome] = {}
     while waiting:
         if jobs.stopping.is_set() or time.monotonic() > turn_ends:
@@ -132,7 +137,7 @@ def _complete_files(lease: leases.Lease) -> bool:
         crash.point("process.4")
         pairs = zip(batch, outcomes, strict=True)
         failed |= {file.id: outcome for file, outcome in pairs if outcome.problem}
-    _settle(lease, failed)
+    settle(lease, failed)
     crash.point("process.6")
     return True
 
@@ -207,7 +212,7 @@ def remind_stuck(queued_before: ColumnElement[Any]) -> int:
 
 
 @contextmanager
-def _noting_failure(lease: leases.Lease) -> Iterator[None]:
+def noting_failure(lease: leases.Lease) -> Iterator[None]:
     """Keep why an attempt failed, for whoever waits for it when there are no more attempts."""
     try:
         yield
@@ -238,10 +243,9 @@ def settle_batch(lease: leases.Lease, outcomes: Sequence[Outcome]) -> bool:
     """
     etags = {outcome.upload_id: outcome.etag for outcome in outcomes}
     crc32s = {outcome.upload_id: outcome.crc32 for outcome in outcomes}
-    still_mine = select(Transfer.id).where(Transfer.id == lease.transfer_id, lease.is_mine)
     with transaction():
         # Its row first, as everybody does who writes both: so nobody waits for each other.
-        if db.session.scalar(still_mine.with_for_update()) is None:
+        if db.session.scalar(lease.still_mine) is None:
             return False
         if not outcomes:
             return True
@@ -267,7 +271,7 @@ def _settle(lease: leases.Lease, failed: dict[uuid.UUID, Outcome]) -> None:
     with transaction():
         if failed:
             if lifecycle.move(lease.transfer_id, State.INIT, lease.is_mine):
-                _name_problems(lease.transfer_id, failed)
+                name_problems(lease.transfer_id, failed)
         elif not become_ready(lease.transfer_id, lease.is_mine):
             # Files are held back, and nothing has failed here: whoever reads them says when.
             lease.forgive()
@@ -300,10 +304,13 @@ def _all_complete(transfer_id: uuid.UUID) -> ColumnElement[bool]:
     )
 
 
-def _name_problems(transfer_id: uuid.UUID, failed: dict[uuid.UUID, Outcome]) -> None:
-    """Mark the failed files; those whose bytes cannot be completed start over afresh."""
+def name_problems(transfer_id: uuid.UUID, failed: dict[uuid.UUID, Outcome]) -> None:
+    """Mark the failed files; those whose bytes cannot be completed start over afresh.
+
+    Call in transaction().
+    """
     _forget_problems(transfer_id)
-    for file in files_of(transfer_id, File.id.in_(failed)):
+    for file in files_of(transfer_id, File.id.in_(failed), with_coming=True):
         file.problem = failed[file.id].problem
         if file.problem is not Problem.MISSING:
             uploads.abandon([file.upload_id])

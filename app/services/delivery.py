@@ -11,18 +11,19 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import all_, cast, func, literal, null, select, update
+from sqlalchemy import all_, cast, exists, func, literal, null, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import aliased
 
 from app import jobs
 from app.clock import db_now
 from app.config import settings
 from app.db import db, transaction
-from app.errors import Gone, Invalid, NotFound, WrongState
+from app.errors import Invalid, NotFound, WrongState
 from app.models import MailKind, MailState, OutboxMail, Recipient, State, Transfer
-from app.services import audit, repeats, senders, shares
+from app.services import audit, repeats, senders, shares, transfers
 from app.services.repeats import Once
-from app.services.transfers import of_id, refuse_blocked
+from app.services.transfers import Also, Created, FileSpec, held, of_id
 
 # Those a sender gets; each can be switched off.
 TO_SENDER = (
@@ -34,7 +35,7 @@ TO_SENDER = (
     MailKind.UNDELIVERABLE,
 )
 # Those go to people who never asked for any: they can refuse all of them for good.
-TO_RECIPIENT = (MailKind.FILES_FOR_YOU, MailKind.REMINDER)
+TO_RECIPIENT = (MailKind.FILES_FOR_YOU, MailKind.REMINDER, MailKind.NEW_FILES)
 # What happens within this time of the first of its kind is told in the same mail.
 TOGETHER = {
     MailKind.DOWNLOADED: timedelta(minutes=5),
@@ -58,7 +59,7 @@ def address(transfer: Transfer, changes: dict[str, Any]) -> Transfer:
         return transfer
     wanted = _checked(transfer, changes)
     with transaction():
-        row = _locked(transfer.id)
+        row = held(transfer.id)
         _set_sender(row, changes)
         if "notifications" in changes:
             kinds = TO_SENDER if changes["notifications"] is None else changes["notifications"]
@@ -71,6 +72,18 @@ def address(transfer: Transfer, changes: dict[str, Any]) -> Transfer:
         _ask(row)
         audit.note("address", row.id)
     return of_id(transfer.id)
+
+
+def create(specs: Sequence[FileSpec], mail: dict[str, Any], **options: Any) -> Created:
+    """As transfers.create(), for the people that `mail` names as address() takes it, or not at all.
+
+    Raises what both raise.
+    """
+    if not mail:
+        return transfers.create(specs, **options)
+    said = tuple(f"{name}={mail[name]}" for name in sorted(mail) if name != "sender_token")
+    also = Also(lambda transfer: address(transfer, mail), said)
+    return transfers.create(specs, **options, also=also)
 
 
 def recipients_of(transfer_id: uuid.UUID) -> list[Recipient]:
@@ -119,7 +132,7 @@ def send_again(transfer: Transfer, recipient_id: uuid.UUID, once: Once | None = 
     with transaction():
         if repeats.made(once) is not None:
             return
-        row = _locked(transfer.id)
+        row = held(transfer.id)
         shares.hold()
         one = db.session.scalar(
             select(Recipient)
@@ -172,24 +185,6 @@ def _checked(transfer: Transfer, changes: dict[str, Any]) -> list[str] | None:
     if complaints:
         raise Invalid(complaints)
     return list(emails) if "recipients" in changes else None
-
-
-def _locked(transfer_id: uuid.UUID) -> Transfer:
-    """The row, which nobody else changes until this transaction ends; raises Gone, Blocked."""
-    row = db.session.execute(
-        select(Transfer, Transfer.expires_at <= db_now())
-        .where(Transfer.id == transfer_id)
-        # Not FOR UPDATE: rows that only name the transfer may be added meanwhile.
-        .with_for_update(key_share=True)
-        .execution_options(populate_existing=True)
-    ).first()
-    if row is None or row[0].state is State.DELETED:
-        raise Gone(reason="deleted")
-    if row[0].state is State.EXPIRED or (row[0].state is State.READY and row[1]):
-        raise Gone(reason="expired")
-    transfer: Transfer = row[0]
-    refuse_blocked(transfer)
-    return transfer
 
 
 def _set_sender(row: Transfer, changes: dict[str, Any]) -> None:
@@ -280,9 +275,52 @@ def remind() -> None:
         jobs.PUBLISH_SHARES.later()
 
 
+def check_news(row: Transfer) -> None:
+    """Whether all its recipients may be mailed once more, which counts as asked for from now on.
+
+    Raises Invalid where no mail is sent at all, and TooMuchMail. Call after held().
+    """
+    if not settings.sends_mail:
+        raise Invalid({"tell_recipients": "cannot be used: no mail is sent from here"})
+    shares.hold()
+    wanted = [one for one in recipients_of(row.id) if one.asked_at and not one.revoked_at]
+    if row.sender_confirmed_at is None or not wanted:
+        return
+    shares.check(row, wanted)
+    for one in wanted:
+        one.asked_at = db.session.scalar(select(db_now()))
+        one.address_hash = audit.actor.get()
+
+
+def announce_more(transfer_id: uuid.UUID, number: int) -> None:
+    """More files are there, as batch `number`: each recipient is told, but not twice in an hour.
+
+    Call in transaction(). Repeating it adds nothing.
+    """
+    if not settings.sends_mail:
+        return
+    recent = aliased(OutboxMail)
+    is_told = exists().where(
+        recent.about_id == Recipient.id,
+        recent.kind == MailKind.NEW_FILES,
+        recent.created_at > db_now() - shares.HOUR,
+    )
+    news = select(
+        func.gen_random_uuid(),
+        kind_of(MailKind.NEW_FILES),
+        Recipient.email,
+        Recipient.transfer_id,
+        Recipient.id,
+        Recipient.id,
+        literal(number),
+    )
+    if put(_to_those_asked(news).where(Recipient.transfer_id == transfer_id, ~is_told)):
+        jobs.SEND_MAIL.later()
+
+
 def announcement() -> Any:
     """The query for "files for you" to all who are to get it, as put() takes it."""
-    return (
+    return _to_those_asked(
         select(
             func.gen_random_uuid(),
             kind_of(MailKind.FILES_FOR_YOU),
@@ -292,12 +330,15 @@ def announcement() -> Any:
             Recipient.id,
             Recipient.ask_count,
         )
-        .join(Transfer, Transfer.id == Recipient.transfer_id)
-        .where(
-            Recipient.asked_at.is_not(None),
-            Recipient.revoked_at.is_(None),
-            Transfer.sender_confirmed_at.is_not(None),
-        )
+    )
+
+
+def _to_those_asked(news: Any) -> Any:
+    """Of recipients those that are to be mailed at all."""
+    return news.join(Transfer, Transfer.id == Recipient.transfer_id).where(
+        Recipient.asked_at.is_not(None),
+        Recipient.revoked_at.is_(None),
+        Transfer.sender_confirmed_at.is_not(None),
     )
 
 

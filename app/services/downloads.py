@@ -194,7 +194,7 @@ def version(slug: str, visitor: str | None = None, proof: str | None = None) -> 
         )
         .select_from(File)
         .join(Upload, File.upload_id == Upload.id)
-        .where(File.transfer_id == transfer.id)
+        .where(File.transfer_id == transfer.id, File.batch.is_not(None))
     ).one()
     shown = _open_view(
         transfer,
@@ -274,7 +274,8 @@ def find_file(
         return _file_of(transfer, at)
     if isinstance(at, str):
         return _file_at_path(transfer, at)
-    in_order = select(File.id).where(File.transfer_id == transfer.id).order_by(File.position)
+    is_there = (File.transfer_id == transfer.id) & File.batch.is_not(None)
+    in_order = select(File.id).where(is_there).order_by(File.position)
     return _file_where(transfer, File.id == in_order.offset(at - 1).limit(1).scalar_subquery())
 
 
@@ -413,6 +414,7 @@ def _is_safe(transfer_id: uuid.UUID, file_id: uuid.UUID | None) -> ColumnElement
     return exists().where(
         File.id == file_id,
         File.transfer_id == transfer_id,
+        File.batch.is_not(None),
         File.upload_id == Upload.id,
         Upload.state == UploadState.COMPLETE,
     )

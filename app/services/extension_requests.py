@@ -1,14 +1,16 @@
-"""What recipients have asked of a transfer's sender, as rows: read, counted, forgotten.
+"""What recipients have asked of a transfer's sender, as rows: read, counted, settled, forgotten.
 
 How one is made is services/asking.py. A job may announce those whose `announced_at` is null.
 """
 
 import uuid
+from collections.abc import Iterable
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
 
+from app.clock import db_now
 from app.db import db
-from app.models import ExtensionRequest
+from app.models import Ending, ExtensionRequest
 
 # Whoever lists them is shown so many.
 MOST_SHOWN = 500
@@ -26,13 +28,27 @@ def of_transfer(transfer_id: uuid.UUID) -> list[ExtensionRequest]:
 
 
 def count(transfer_id: uuid.UUID) -> int:
-    """How many there are."""
+    """How many nobody has answered."""
     found = db.session.scalar(
         select(func.count())
         .select_from(ExtensionRequest)
-        .where(ExtensionRequest.transfer_id == transfer_id)
+        .where(ExtensionRequest.transfer_id == transfer_id, ExtensionRequest.settled_at.is_(None))
     )
     return found or 0
+
+
+def settle(transfer_id: uuid.UUID, reasons: Iterable[Ending] = tuple(Ending)) -> None:
+    """Its sender gave what was asked for, for these reasons. Call in transaction(); repeatable."""
+    db.session.execute(
+        update(ExtensionRequest)
+        .where(
+            ExtensionRequest.transfer_id == transfer_id,
+            ExtensionRequest.reason.in_(reasons),
+            ExtensionRequest.settled_at.is_(None),
+        )
+        .values(settled_at=db_now())
+        .execution_options(synchronize_session=False)
+    )
 
 
 def forget(*transfer_ids: uuid.UUID) -> None:

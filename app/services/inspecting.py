@@ -20,7 +20,7 @@ from app.crc32 import SIZE as CRC32_SIZE
 from app.db import db, discard, release, transaction
 from app.gateways.storage import Source, SourceLost
 from app.models import Failure, File, Inspection, State, Transfer, Upload, UploadState
-from app.services import abuse, audit, blocklist, checking
+from app.services import abuse, audit, batches, blocklist, checking
 from app.services.composing import Composer, Stopped
 from app.zip_layout import Data, Layout
 
@@ -124,7 +124,7 @@ def _settle(lease: leases.Lease, inspection: Inspection, sums: _Sums) -> None:
         )
         for statement in completed:
             db.session.execute(statement.execution_options(synchronize_session=False))
-        checking.go_on(inspection.transfer_id)
+        _go_on(inspection.transfer_id)
         crash.point("inspect.3")
 
 
@@ -152,9 +152,17 @@ def _give_up(lease: leases.Lease, *, is_lost: bool = False) -> None:
                 .values(etag=None, crc32=None)
                 .execution_options(synchronize_session=False)
             )
-            checking.go_on(transfer_id)
-        elif lifecycle.move(transfer_id, State.INIT, failure=Failure.INTERNAL):
+            _go_on(transfer_id)
+        elif batches.give_up(transfer_id) or lifecycle.move(
+            transfer_id, State.INIT, failure=Failure.INTERNAL
+        ):
             audit.note("give up", transfer_id)
+
+
+def _go_on(transfer_id: uuid.UUID) -> None:
+    """Whoever checks its files, the first ones or a batch, looks again."""
+    checking.go_on(transfer_id)
+    batches.go_on(transfer_id)
 
 
 def _take(lease: leases.Lease, inspection: Inspection) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, select, update
 
 from app import clock, links
 from app.clock import db_now
@@ -163,7 +163,8 @@ def _news(mail: OutboxMail, pictures: Mapping[str, Thumbnail]) -> dict[str, Any]
     more = _MORE[mail.kind](mail, transfer)
     if more is None:
         return None
-    contents = _contents(transfer, pictures)
+    is_told = File.batch == mail.n if mail.kind is MailKind.NEW_FILES else File.batch.is_not(None)
+    contents = _contents(transfer, is_told, pictures)
     return {
         "title": transfer.title,
         "name": _name(transfer, contents),
@@ -229,6 +230,7 @@ def _report(mail: OutboxMail, transfer: Transfer) -> dict[str, Any] | None:
 _MORE: dict[MailKind, Any] = {
     MailKind.FILES_FOR_YOU: _to_recipient,
     MailKind.REMINDER: _to_recipient,
+    MailKind.NEW_FILES: _to_recipient,
     MailKind.SENT: _to_all,
     MailKind.DOWNLOADED: _downloads,
     MailKind.NOBODY_DOWNLOADED: _unfetched,
@@ -258,12 +260,14 @@ def _gather(mail: OutboxMail, told_in: Any, condition: Any) -> list[Recipient]:
     return list(found)
 
 
-def _contents(transfer: Transfer, pictures: Mapping[str, Thumbnail]) -> Contents:
+def _contents(
+    transfer: Transfer, is_told: ColumnElement[bool], pictures: Mapping[str, Thumbnail]
+) -> Contents:
     rows = db.session.execute(
         # How many there are, and their bytes, are of all of them and not of the first ones.
         select(File.path, Upload.size, func.count().over(), func.sum(Upload.size).over())
         .join(Upload, File.upload_id == Upload.id)
-        .where(File.transfer_id == transfer.id)
+        .where(File.transfer_id == transfer.id, is_told)
         .order_by(File.position)
         .limit(MOST_ROWS)
     ).all()

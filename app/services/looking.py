@@ -93,7 +93,7 @@ def _seen(
     transfer, may_have_all = downloads.looked_into(slug, visitor, proof)
     file = db.session.scalar(
         select(File)
-        .where(File.id == file_id, File.transfer_id == transfer.id)
+        .where(File.id == file_id, File.transfer_id == transfer.id, File.batch.is_not(None))
         .options(
             joinedload(File.upload, innerjoin=True),
             joinedload(File.preview).options(

@@ -16,7 +16,7 @@ from app.db import db, transaction
 from app.errors import Gone, NotFound, WrongState
 from app.models import NoMail, State, Transfer
 from app.seals import Seal
-from app.services import audit, suppression
+from app.services import audit, extension_requests, suppression
 from app.services.transfers import of_id, refuse_blocked
 
 # A limit that is used up is raised by so many when its sender gives more time.
@@ -82,6 +82,7 @@ def extend(transfer: Transfer) -> Transfer:
         ).rowcount or lifecycle.move(transfer.id, State.READY, _is_kept(), is_free, **values)
         if done:
             audit.note("extend", transfer.id)
+            extension_requests.settle(transfer.id)
     fresh = of_id(transfer.id)
     if not done:
         refuse_blocked(fresh)

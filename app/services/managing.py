@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Date, cast, func, select
+from sqlalchemy import ColumnElement, Date, cast, func, select
 
 from app import links
 from app.clock import db_now
@@ -19,6 +19,7 @@ from app.config import settings
 from app.db import db, transaction
 from app.errors import ChangedMeanwhile, Gone, Invalid, NotFound, Unauthorized, WrongState
 from app.models import (
+    Batch,
     Download,
     ExtensionRequest,
     File,
@@ -31,6 +32,7 @@ from app.models import (
 )
 from app.services import (
     archives,
+    batches,
     delivery,
     extension_requests,
     mail_links,
@@ -52,6 +54,15 @@ _STATES = {
     State.EXPIRED: "expired",
 }
 _WORD_LENGTH = 36
+
+
+@dataclass(frozen=True)
+class Sums:
+    """How many files, how many bytes, and how many of the files are safe."""
+
+    count: int
+    size: int
+    complete_count: int
 
 
 @dataclass(frozen=True)
@@ -84,8 +95,11 @@ class Managed:
     days: Sequence[tuple[date, int]]
     questions: Sequence[ExtensionRequest]
     zip: archives.Progress | None
-    # When its bytes go, once it has expired.
+    # When its bytes go, once it has expired; None when that has passed.
     kept_until: datetime | None
+    # What is on its way to it beside the files that are there, and how much of it is safe.
+    batch: Batch | None
+    coming: "Sums"
     gives_days: bool
     gives_downloads: bool
 
@@ -103,7 +117,18 @@ class Managed:
     def is_live(self) -> bool:
         """Whether the page will change by itself: files come, or their zip is being made."""
         is_zipping = self.zip is not None and self.zip.state == "building"
-        return self.is_moving or (is_zipping and not self.is_blocked)
+        return self.is_moving or ((is_zipping or self.takes_batch) and not self.is_blocked)
+
+    @property
+    def takes_batch(self) -> bool:
+        """Whether more files are on their way, and would be taken once they are there."""
+        return self.batch is not None and self.state in ("ready", "limit_reached")
+
+    @property
+    def may_add(self) -> bool:
+        """Whether it takes more files now."""
+        is_free = self.batch is None or self.batch.closed_at is None
+        return is_free and not self.is_blocked and self.state in ("ready", "limit_reached")
 
     @property
     def has_ended(self) -> bool:
@@ -112,8 +137,8 @@ class Managed:
 
     @property
     def is_editable(self) -> bool:
-        """Whether what its sender has said of it can be changed."""
-        return not self.is_blocked and self.state != "expired"
+        """Whether what its sender has said of it can be changed, which revives an expired one."""
+        return not self.is_blocked and (self.state != "expired" or self.kept_until is not None)
 
     @property
     def may_extend(self) -> bool:
@@ -122,12 +147,23 @@ class Managed:
         return is_there and not self.is_blocked and (self.gives_days or self.gives_downloads)
 
     @property
+    def may_tell(self) -> bool:
+        """Whether there is anybody who was mailed, and so can be told of more files."""
+        return any(one.state not in ("revoked", "unconfirmed") for one in self.people)
+
+    @property
     def percent(self) -> int:
         """How far it is: bytes by the sender's own count, then files that were checked."""
-        done, all_of_it = self.transfer.sent_size, self.total_size
         if self.state == "processing":
-            done, all_of_it = self.checked_count, self.file_count
-        return min(100, 100 * done // all_of_it) if all_of_it else 0
+            return _percent(self.checked_count, self.file_count)
+        return _percent(self.transfer.sent_size, self.total_size)
+
+    @property
+    def batch_percent(self) -> int:
+        """The same of what is on its way beside the files that are there."""
+        if self.batch is None or self.batch.closed_at is not None:
+            return _percent(self.coming.complete_count, self.coming.count)
+        return _percent(self.batch.sent_size, self.coming.size)
 
     @property
     def has_pictures(self) -> bool:
@@ -140,6 +176,10 @@ class Managed:
     def slug(self) -> str:
         """The link's own word."""
         return self.transfer.slug
+
+
+def _percent(done: int, all_of_it: int) -> int:
+    return min(100, 100 * done // all_of_it) if all_of_it else 0
 
 
 # -- whose it is ---------------------------------------------------------------------------------
@@ -168,6 +208,20 @@ def opened(word: str) -> Transfer:
         raise NotFound from None
 
 
+def owned(transfer_id: uuid.UUID, secret: str | None) -> Transfer:
+    """As transfers.owned(), but its manage word, as opened() takes it, is as good as the token."""
+    try:
+        return transfers.owned(transfer_id, secret)
+    except NotFound as unknown:
+        try:
+            transfer = opened(secret or "")
+        except NotFound:
+            raise unknown from None
+        if transfer.id != transfer_id:
+            raise unknown from None
+        return transfer
+
+
 # -- what is seen --------------------------------------------------------------------------------
 
 
@@ -180,30 +234,32 @@ def view(transfer: Transfer) -> Managed:
     ).one()
     if row.state is State.DELETED:
         raise Gone("This transfer was deleted.", reason="deleted")
-    file_count, total_size, checked_count = _sums(row.id)
+    there = _sums(row.id, File.batch.is_not(None))
+    batch = batches.find(row.id)
     state = _state_of(row, now)
     later = now + timedelta(days=settings.default_expires_in_days)
     return Managed(
         transfer=row,
         state=state,
         link=links.transfer_url(row.slug),
-        files=files_of(row.id, limit=MOST_FILES_SHOWN, with_previews=True),
-        file_count=file_count,
-        total_size=total_size,
-        checked_count=checked_count,
+        files=files_of(row.id, limit=MOST_FILES_SHOWN, with_previews=True, with_coming=True),
+        file_count=there.count,
+        total_size=there.size,
+        checked_count=there.complete_count,
         people=_people(row.id, now),
         days=_days(row.id),
-        questions=extension_requests.of_transfer(row.id),
-        zip=archives.progress(row.id) if state == "ready" and file_count > 1 else None,
-        kept_until=_kept_until(row) if state == "expired" else None,
+        questions=[one for one in extension_requests.of_transfer(row.id) if not one.settled_at],
+        zip=archives.progress(row.id) if state == "ready" and there.count > 1 else None,
+        kept_until=_kept_until(row, now) if state == "expired" else None,
+        batch=batch,
+        coming=_sums(row.id, File.batch.is_(None)) if batch else Sums(0, 0, 0),
         # Less than an hour more is nothing that anybody would press a button for.
         gives_days=row.expires_at < later - timedelta(hours=1),
         gives_downloads=_is_used_up(row),
     )
 
 
-def _sums(transfer_id: uuid.UUID) -> tuple[int, int, int]:
-    """How many files, how many bytes, and how many of the files are safe."""
+def _sums(transfer_id: uuid.UUID, condition: ColumnElement[bool]) -> Sums:
     count, size, complete_count = db.session.execute(
         select(
             func.count(),
@@ -212,9 +268,9 @@ def _sums(transfer_id: uuid.UUID) -> tuple[int, int, int]:
         )
         .select_from(File)
         .join(Upload, File.upload_id == Upload.id)
-        .where(File.transfer_id == transfer_id)
+        .where(File.transfer_id == transfer_id, condition)
     ).one()
-    return count, int(size), complete_count
+    return Sums(count, int(size), complete_count)
 
 
 def _state_of(row: Transfer, now: datetime) -> str:
@@ -229,8 +285,9 @@ def _is_used_up(row: Transfer) -> bool:
     return row.max_downloads is not None and row.download_count >= row.max_downloads
 
 
-def _kept_until(row: Transfer) -> datetime:
-    return (row.expired_at or row.expires_at) + timedelta(days=settings.grace_in_days)
+def _kept_until(row: Transfer, now: datetime) -> datetime | None:
+    until = (row.expired_at or row.expires_at) + timedelta(days=settings.grace_in_days)
+    return until if until > now else None
 
 
 def _people(transfer_id: uuid.UUID, now: datetime) -> list[Person]:
@@ -340,9 +397,20 @@ def extend(transfer: Transfer) -> Transfer:
 
 
 def remove_file(transfer: Transfer, file_id: uuid.UUID) -> None:
-    """As transfers.remove_file()."""
+    """As batches.remove_file()."""
+    batches.remove_file(transfer, file_id)
+
+
+def drop_batch(transfer: Transfer) -> None:
+    """As batches.drop(), and Blocked."""
     refuse_blocked(of_id(transfer.id))
-    transfers.remove_file(transfer, file_id)
+    batches.drop(transfer)
+
+
+def adds_to(transfer: Transfer) -> Managed | None:
+    """What more files would come to, as view() tells it; None where none can be added now."""
+    shown = view(transfer)
+    return shown if shown.may_add else None
 
 
 # -- who gets it, and what its sender hears --------------------------------------------------------

@@ -9,7 +9,7 @@ import hmac
 import logging
 import secrets
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -33,7 +33,19 @@ from app.errors import (
     Unauthorized,
     WrongState,
 )
-from app.models import Archive, Checksum, File, Method, Recipient, Staging, State, Transfer, Upload
+from app.models import (
+    Archive,
+    Batch,
+    Checksum,
+    Ending,
+    File,
+    Method,
+    Recipient,
+    Staging,
+    State,
+    Transfer,
+    Upload,
+)
 from app.services import audit, extension_requests, locks, previews, repeats, uploads
 from app.services.accounts import Caller
 from app.services.repeats import Once
@@ -64,6 +76,17 @@ class Created:
 
     transfer: Transfer
     owner_token: str
+
+
+@dataclass(frozen=True)
+class Also:
+    """What else is made true with a new transfer, in the same transaction.
+
+    `said` is what it was asked for by: the same request says the same.
+    """
+
+    do: Callable[[Transfer], object]
+    said: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -105,26 +128,29 @@ def create(
     idempotency_key: str | None = None,
     caller: Caller | None = None,
     by_one_put: bool = False,
+    also: Also | None = None,
 ) -> Created:
     """A new transfer in INIT, its link valid at once. Raises Invalid, TooMany, KeyReused.
 
     Each call makes another; but with the same `idempotency_key` (a secret of the sender's) and
     the same request it is the same transfer with the same owner token, because only the answer
     was lost. With a `caller` it is that caller's too, and no network address's. `by_one_put` says
-    that its only file is announced later (services/staging.py).
+    that its only file is announced later (services/staging.py). What `also` does is done with it
+    or not at all, and what it raises is raised.
     """
     if caller and idempotency_key:
         # What somebody else has made by the same words is not theirs.
         idempotency_key = f"{caller.workspace_id}:{caller.user_identifier}:{idempotency_key}"
     said = (*_password_said(password, idempotency_key), *(["by one PUT"] if by_one_put else []))
+    said += also.said if also else ()
     request_hash = _fingerprint(specs, title, message, expires_at, max_downloads, *said)
     if idempotency_key and (before := _created_before(idempotency_key, request_hash)):
         return before
     expires_at = _checked_expiry(expires_at) or _default_expiry()
-    _check_files(specs, already=[])
+    check_files(specs, already=[])
     address_hash = None if caller else audit.actor.get()
     _check_share(address_hash)
-    agreed = _agree_on_checksums(specs)
+    agreed = agree_on_checksums(specs)
     owner_token = _owner_token(idempotency_key)
     transfer = Transfer(
         id=uuid.uuid4(),
@@ -144,10 +170,12 @@ def create(
     try:
         with transaction():
             db.session.add(transfer)
-            _add(transfer, specs, agreed, first_position=0)
+            put_files(transfer.id, specs, agreed, first_position=0)
             if by_one_put:
                 db.session.add(Staging(transfer_id=transfer.id))
             audit.note("create", transfer.id)
+            if also:
+                also.do(transfer)
     except IntegrityError:
         # The same request at the same time: the database's unique key let one of them win.
         if idempotency_key and (before := _created_before(idempotency_key, request_hash)):
@@ -224,20 +252,25 @@ def _check_share(address_hash: bytes | None) -> None:
 def add_files(
     transfer: Transfer, specs: Sequence[FileSpec], once: Once | None = None
 ) -> list[File]:
-    """Add files to a transfer in INIT; the new ones. Raises Invalid, WrongState, KeyReused."""
+    """Add files to a transfer in INIT; the new ones.
+
+    Raises Invalid, WrongState, Gone, Blocked, KeyReused. What a READY one takes is
+    services/batches.py's.
+    """
     if (ids := repeats.made(once)) is not None:
         return files_of(transfer.id, File.id.in_(ids))
-    agreed = _agree_on_checksums(specs)
+    agreed = agree_on_checksums(specs)
     with transaction():
         if (ids := repeats.made(once)) is not None:
             return files_of(transfer.id, File.id.in_(ids))
-        _lock_in_init(transfer.id)
+        if _hold_open(transfer.id).state is not State.INIT:
+            raise WrongState("This transfer does not take files any more.")
         already = files_of(transfer.id)
-        _check_files(specs, already)
+        check_files(specs, already)
         first = max((file.position for file in already), default=-1) + 1
         _end_staging(transfer.id)
         audit.note("add files", transfer.id)
-        files = _add(transfer, specs, agreed, first)
+        files = put_files(transfer.id, specs, agreed, first)
         repeats.note(once, [file.id for file in files])
         return files
 
@@ -255,21 +288,25 @@ def _end_staging(transfer_id: uuid.UUID) -> None:
         jobs.REMOVE_BYTES.later()
 
 
-def _agree_on_checksums(specs: Sequence[FileSpec]) -> Checksum | None:
+def agree_on_checksums(specs: Sequence[FileSpec]) -> Checksum | None:
+    """As uploads.agree_on_checksums(), if any of these wants them."""
     is_wanted = any(spec.checksum_algorithm for spec in specs)
     return uploads.agree_on_checksums(is_wanted=is_wanted)
 
 
-def _add(
-    transfer: Transfer,
+def put_files(
+    transfer_id: uuid.UUID,
     specs: Sequence[FileSpec],
     agreed: Checksum | None,
     first_position: int,
+    *,
+    are_coming: bool = False,
 ) -> list[File]:
+    """Rows and plans for these, which check_files() has passed. Call in transaction()."""
     files = [
         File(
             id=uuid.uuid4(),
-            transfer_id=transfer.id,
+            transfer_id=transfer_id,
             upload=uploads.plan(
                 spec.size, agreed if spec.checksum_algorithm else None, spec.part_size
             ),
@@ -277,22 +314,23 @@ def _add(
             path=spec.path,
             content_type=spec.content_type,
             modified_at=spec.modified_at,
+            batch=None if are_coming else 0,
         )
         for index, spec in enumerate(specs)
     ]
     db.session.add_all(files)
     # flush(): whoever asked is told the rows' ids and plans, which the commit then only keeps.
     db.session.flush()
-    note_size(transfer.id)
+    note_size(transfer_id)
     return files
 
 
 def note_size(transfer_id: uuid.UUID) -> None:
-    """Keep in the row what its files come to. Call in transaction() when they have changed."""
+    """Keep in the row what its files come to, but for those that are coming. Call in transaction()."""
     size = (
         select(func.coalesce(func.sum(Upload.size), 0))
         .join(File, File.upload_id == Upload.id)
-        .where(File.transfer_id == transfer_id)
+        .where(File.transfer_id == transfer_id, File.batch.is_not(None))
     )
     db.session.execute(
         update(Transfer)
@@ -302,7 +340,8 @@ def note_size(transfer_id: uuid.UUID) -> None:
     )
 
 
-def _check_files(specs: Sequence[FileSpec], already: Sequence[File]) -> None:
+def check_files(specs: Sequence[FileSpec], already: Sequence[File]) -> None:
+    """Raise Invalid unless these may be in one transfer with those it has."""
     complaints: dict[str, str] = {}
     if len(specs) + len(already) > settings.max_files:
         complaints["files"] = f"a transfer holds at most {settings.max_files} files"
@@ -418,8 +457,14 @@ def files_of(
     *conditions: ColumnElement[bool],
     limit: int | None = None,
     with_previews: bool = False,
+    with_coming: bool = False,
 ) -> list[File]:
-    """The transfer's files with their uploads, in its sender's order, in one query."""
+    """The transfer's files with their uploads, in its sender's order, in one query.
+
+    Those on their way to a READY transfer are its sender's business alone: `with_coming`.
+    """
+    if not with_coming:
+        conditions = (*conditions, File.batch.is_not(None))
     seen = [joinedload(File.preview)] if with_previews else []
     found = db.session.scalars(
         select(File)
@@ -513,7 +558,7 @@ def _prepare(
 
 def _files_wanted(transfer: Transfer, wanted: Sequence[Wanted]) -> list[File]:
     ids = [one.file_id for one in wanted]
-    found = {file.id: file for file in files_of(transfer.id, File.id.in_(ids))}
+    found = {file.id: file for file in files_of(transfer.id, File.id.in_(ids), with_coming=True)}
     if unknown := [one for one in ids if one not in found]:
         raise NotFound(f"This transfer has no file {unknown[0]}.")
     return [found[one] for one in ids]
@@ -556,25 +601,61 @@ def remind_of_sent(transfer_id: uuid.UUID) -> None:
 
 
 def _touch(transfer_id: uuid.UUID, sent_size: int) -> None:
-    """Note that its sender is at work. Call in transaction(). Raises Blocked, WrongState."""
-    done = db.session.execute(
-        update(Transfer)
-        .where(
-            Transfer.id == transfer_id,
-            Transfer.state == State.INIT,
-            Transfer.quarantined_at.is_(None),
+    """Note that its sender is at work, on it or on its batch; it stays open until this ends.
+
+    Call in transaction(). Raises Blocked, Gone, WrongState.
+    """
+    is_mine = (Transfer.id == transfer_id) & Transfer.quarantined_at.is_(None)
+    is_alive = (Transfer.state == State.READY) & (Transfer.expires_at > db_now())
+    takes_more = select(Transfer.id).where(is_mine, is_alive).exists()
+    for row, *is_open in (
+        (Transfer, is_mine, Transfer.state == State.INIT),
+        (Batch, Batch.transfer_id == transfer_id, Batch.closed_at.is_(None), takes_more),
+    ):
+        done = db.session.execute(
+            update(row)
+            .where(*is_open)
+            .values(last_activity_at=db_now(), sent_size=func.greatest(row.sent_size, sent_size))
+            .execution_options(synchronize_session=False)
         )
-        .values(last_activity_at=db_now(), sent_size=func.greatest(Transfer.sent_size, sent_size))
-        .execution_options(synchronize_session=False)
-    )
-    if done.rowcount == 0:
-        refuse_blocked(of_id(transfer_id))
-        raise WrongState("This transfer does not take files any more.")
+        if done.rowcount:
+            return
+    refuse_ended(transfer_id)
+    raise WrongState("This transfer does not take files any more.")
 
 
-def _lock_in_init(transfer_id: uuid.UUID) -> None:
+def _hold_open(transfer_id: uuid.UUID) -> Transfer:
     """Keep others from changing the transfer until this transaction ends; raises as _touch()."""
+    row = held(transfer_id)
     _touch(transfer_id, 0)
+    return row
+
+
+def held(transfer_id: uuid.UUID) -> Transfer:
+    """The row, which nobody else changes until this transaction ends. Raises Gone, Blocked.
+
+    Rows that only name the transfer may be added meanwhile.
+    """
+    db.session.execute(
+        select(Transfer.id).where(Transfer.id == transfer_id).with_for_update(key_share=True)
+    )
+    return refuse_ended(transfer_id)
+
+
+def refuse_ended(transfer_id: uuid.UUID) -> Transfer:
+    """The row; raises Gone after its end, whether or not the sweep has come by, and Blocked."""
+    row = db.session.execute(
+        select(Transfer, Transfer.expires_at <= db_now())
+        .where(Transfer.id == transfer_id)
+        .execution_options(populate_existing=True)
+    ).first()
+    if row is None or row[0].state is State.DELETED:
+        raise Gone(reason="deleted")
+    if row[0].state is State.EXPIRED or (row[0].state is State.READY and row[1]):
+        raise Gone(reason="expired")
+    transfer: Transfer = row[0]
+    refuse_blocked(transfer)
+    return transfer
 
 
 def held_parts(transfer: Transfer, after: uuid.UUID | None, limit: int) -> HeldPage:
@@ -585,7 +666,7 @@ def held_parts(transfer: Transfer, after: uuid.UUID | None, limit: int) -> HeldP
     """
     conditions = [] if after is None else [File.position > _position_of(transfer, after)]
     # One more than asked for, only to know whether there is more.
-    files = files_of(transfer.id, *conditions, limit=limit + 1)
+    files = files_of(transfer.id, *conditions, limit=limit + 1, with_coming=True)
     page = files[:limit]
     numbers = uploads.held([file.upload for file in page])
     held = [Held(file, numbers) for file, numbers in zip(page, numbers, strict=True)]
@@ -602,14 +683,19 @@ def _position_of(transfer: Transfer, file_id: uuid.UUID) -> int:
 
 
 def remove_file(transfer: Transfer, file_id: uuid.UUID) -> None:
-    """Take one file out of a transfer in INIT. Raises NotFound, WrongState."""
+    """Take one file out of a transfer in INIT, or out of a batch that is still coming.
+
+    Raises NotFound, WrongState, and Gone and Blocked after the end.
+    """
     with transaction():
-        _lock_in_init(transfer.id)
+        row = _hold_open(transfer.id)
         file = db.session.scalar(
             select(File).where(File.id == file_id, File.transfer_id == transfer.id)
         )
         if file is None:
             raise NotFound("This transfer has no such file.")
+        if row.state is State.READY and not file.is_coming:
+            raise WrongState("This file is there to be downloaded: only what comes can be removed.")
         uploads.abandon([file.upload_id])
         db.session.delete(file)
         # flush(): its size is counted without it.
@@ -644,6 +730,7 @@ def edit(transfer: Transfer, changes: dict[str, Any], *conditions: ColumnElement
         change = _edit(transfer.id, changes, required)
         if change:
             audit.note(change, transfer.id)
+            extension_requests.settle(transfer.id, _answered(changes))
         if change and is_new_lock:
             locks.forget_tries(transfer.id)
     fresh = of_id(transfer.id)
@@ -655,6 +742,12 @@ def edit(transfer: Transfer, changes: dict[str, Any], *conditions: ColumnElement
             {"max_downloads": f"must be at least {fresh.download_count}: so many happened"}
         )
     raise Gone(reason="deleted" if fresh.state is State.DELETED else "expired")
+
+
+def _answered(changes: dict[str, Any]) -> list[Ending]:
+    """Which of the questions of recipients an edit answers."""
+    answers = {"expires_at": Ending.EXPIRED, "max_downloads": Ending.LIMIT_REACHED}
+    return [answer for name, answer in answers.items() if name in changes]
 
 
 def _edit(

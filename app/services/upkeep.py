@@ -23,6 +23,7 @@ from app.models import State, Transfer, Upload, UploadState
 from app.services import (
     archives,
     audit,
+    batches,
     blocklist,
     checking,
     extension_requests,
@@ -105,21 +106,24 @@ def delete_expired(tell: Tell = untold) -> int:
 
 @noted
 def delete_abandoned(tell: Tell = untold) -> int:
-    """Job: INIT transfers without progress for the upload window become DELETED."""
-    return in_batches(lambda: _delete(is_abandoned()), DELETE_BATCH, tell)
+    """Job: INIT transfers without progress for the upload window become DELETED.
+
+    Of READY ones only what was to be added goes: what is there stays.
+    """
+    count = in_batches(lambda: _delete(is_abandoned()), DELETE_BATCH, tell)
+    return count + in_batches(lambda: batches.drop_abandoned(DELETE_BATCH), DELETE_BATCH, tell)
 
 
 @noted
 def requeue_stuck(tell: Tell = untold) -> int:
-    """Job: queue every transfer, zip and file to be read that is to be worked on and is not,
+    """Job: queue every transfer, batch, zip and file to be read that is to be worked on and is not,
     whatever the queue believes.
 
     And every sweep that is overdue: one that failed, or was lost with the queue, would else wait
     for its next turn, which may be tomorrow. And previews whose reminder was lost.
     """
     before = db_now() - REQUEUE_AFTER
-    count = checking.remind_stuck(before) + archives.remind_stuck(before)
-    count += blocklist.remind_stuck(before)
+    count = sum(one.remind_stuck(before) for one in (checking, batches, archives, blocklist))
     _requeue_overdue()
     # Last: whatever may be wrong with previews, the checks have been reminded.
     previews.remind_lost(queued_before=db_now() - REQUEUE_PREVIEWS_AFTER)

@@ -573,15 +573,17 @@ def _address(upload: Upload) -> tuple[str, str]:
 
 def abandon(
     upload_ids: Sequence[uuid.UUID] | Select[tuple[uuid.UUID]] | CompoundSelect,
+    later: timedelta = timedelta(0),
 ) -> None:
     """Mark uploads whose bytes nobody wants any more. Call in transaction(); repeatable.
 
-    The upkeep removes the bytes: at once, and again when the last signed address has died.
+    The upkeep removes the bytes: at once, or so much `later`, and again when the last signed
+    address has died.
     """
     db.session.execute(
         update(Upload)
         .where(Upload.id.in_(upload_ids), Upload.state != UploadState.ABORTED)
-        .values(state=UploadState.ABORTED, remove_after=db_now())
+        .values(state=UploadState.ABORTED, remove_after=db_now() + later)
         .execution_options(synchronize_session=False)
     )
 

@@ -95,12 +95,14 @@ async function remembersSomething() {
 remembersSomething().then(async (something) => {
   if (!something) return;
   const { Offers } = await import('./upload/offers.js');
-  await new Offers(element('offers'), { choose, start: async (resumed) => (await view()).resume(resumed) }).show();
+  const { addsTo } = element('sender').dataset;
+  const only = addsTo && JSON.parse(addsTo).id;
+  await new Offers(element('offers'), { choose, start: async (resumed) => (await view()).resume(resumed), only }).show();
 }).catch(() => { /* Without a memory there is nothing to offer. */ });
 
 // So is what was sent from here before: no request but for the script that shows it.
 async function showSent() {
-  const card = element('mine');
-  if (Object.keys(localStorage).some((key) => key.startsWith('beeline-sent:'))) (await import('./upload/mine-list.js')).showMine(card);
+  const card = document.getElementById('mine');
+  if (card && Object.keys(localStorage).some((key) => key.startsWith('beeline-sent:'))) (await import('./upload/mine-list.js')).showMine(card);
 }
 showSent().catch(() => { /* Nothing is kept here. */ });

@@ -23,7 +23,7 @@ from app import clock
 from app.config import MIB
 from app.db import db, release, transaction
 from app.extensions import storage
-from app.models import Archive, Harm, Inspection, State, Transfer, Upload, UploadState
+from app.models import Archive, Batch, Harm, Inspection, State, Transfer, Upload, UploadState
 from app.services import abuse, archives, blocklist, downloads, transfers, upkeep
 from tests.factories import Machine, Sender, Sent, http, put
 from tests.lab.crasher import DIED, Crasher
@@ -52,7 +52,7 @@ def let_lapse() -> None:
     """As if half a minute had passed since whoever worked here died."""
     past = clock.now() - timedelta(seconds=1)
     with transaction():
-        for row in (Transfer, Archive, Inspection):
+        for row in (Transfer, Archive, Batch, Inspection):
             db.session.execute(update(row).values(lease_until=past, queued_at=None))
         db.session.execute(
             update(Upload).where(Upload.removed_at.is_(None)).values(remove_after=past)
@@ -108,6 +108,30 @@ def test_a_file_by_one_put(step: str, crasher: Crasher, machine: Machine, inside
         assert storage.head(told.json["object_key"]) is None
         left = select(Upload.state).where(Upload.removed_at.is_(None))
         assert db.session.scalars(left).all() == [UploadState.COMPLETE] * done
+
+
+# A check of more files goes by the steps of a check, and has an end of its own.
+@pytest.mark.parametrize("step", [*(f"process.{n}" for n in (1, 2, 3, 4)), "batch.1", "batch.2"])
+def test_a_batch(step: str, crasher: Crasher, sender: Sender, inside: None) -> None:
+    """Whenever it dies, recipients have what was there, and then all of it, once."""
+    for _ in range(ROUNDS):
+        sent = sender.ready({"there": b"0"})
+        answer = sent.call(
+            "POST",
+            "/files",
+            json={"files": [{"path": p, "size": len(CONTENTS[p])} for p in CONTENTS]},
+        )
+        batch = Sent(sent.client, sent.json | {"files": answer.json["files"]}, CONTENTS)
+        batch.upload().complete()
+        assert crasher.run("process_batch", str(sent.id), dies_at=step) == DIED
+        seen = [file.path for file in downloads.view(sent.slug).files]
+        assert seen == (["there", *CONTENTS] if step == "batch.2" else ["there"])
+        let_lapse()
+        assert crasher.run("process_batch", str(sent.id)) == 0
+        assert [file.path for file in downloads.view(sent.slug).files] == ["there", *CONTENTS]
+        assert (sent.row().batch_count, sent.show()["batch"]) == (1, None)
+        assert stored(sent) == [True] * (1 + len(CONTENTS))
+        assert open_multiparts(sent) == 0
 
 
 @pytest.mark.parametrize("step", [s for s in STEPS if s.startswith("archive.")])

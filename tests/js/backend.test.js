@@ -100,3 +100,35 @@ test('an abort is passed on and comes out as itself', async () => {
   })]);
   await assert.rejects(backend.of('t', 'k').read(stop.signal), reason);
 });
+
+// --- What is added to a transfer that is ready ---------------------------------------------------
+
+const there = { id: 'a', size: 5, is_coming: false };
+const coming = { id: 'b', size: 7, is_coming: true };
+const whole = { id: 't', status: 'READY', batch: null, created_at: 'then', total_size: 5, files: [there] };
+
+for (const [name, told, expected] of [
+  ['files come', { ...whole, batch: { status: 'INIT', problem: { code: 'storage' }, created_at: 'now' }, files: [there, coming] }, { status: 'INIT', created_at: 'now', total_size: 7, files: ['b'], problem: { code: 'storage' } }],
+  ['they are checked', { ...whole, batch: { status: 'PROCESSING', problem: null, created_at: 'now' }, files: [there, coming] }, { status: 'PROCESSING', created_at: 'now', total_size: 7, files: ['b'], problem: null }],
+  ['they are there', { ...whole, files: [there, { ...coming, is_coming: false }] }, { status: 'READY', created_at: 'then', total_size: 0, files: [], problem: null }],
+  ['they were given up', whole, { status: 'DELETED', created_at: 'then', total_size: 0, files: [], problem: null }],
+  ['all of it has expired', { ...whole, status: 'EXPIRED', files: [there, coming] }, { status: 'EXPIRED', created_at: 'then', total_size: 7, files: ['b'], problem: null }],
+]) {
+  test(`a batch looks like a transfer of its own: ${name}`, async () => {
+    const { backend } = backendThat([answer(200, told)]);
+    const { adds, status, created_at, total_size, files, problem } = await backend.batchOf('t', 'k', () => ['b']).read();
+    assert.deepEqual({ status, created_at, total_size, files: files.map(({ id }) => id), problem }, expected);
+    assert.equal(adds, true);
+  });
+}
+
+test('who gives a batch up removes nothing else, and recipients are told only if that is wanted', async () => {
+  const { asked, backend } = backendThat([answer(204), answer(202, whole), answer(202, whole)]);
+  const batch = backend.batchOf('t', 'k', () => []);
+  await batch.remove();
+  await batch.complete();
+  await batch.complete(undefined, true);
+  assert.deepEqual(asked.map(({ method, url, body }) => [method, url, body]), [
+    ['DELETE', '/transfers/t/batch', undefined], ['POST', '/transfers/t/complete', {}], ['POST', '/transfers/t/complete', { tell_recipients: true }],
+  ]);
+});

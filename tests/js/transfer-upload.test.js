@@ -427,6 +427,42 @@ test('files added on the way go the same way', async () => {
   assert.equal(one.totalSize, 64);
 });
 
+// --- More for what is there ----------------------------------------------------------------------
+
+/** A transfer of one file that is there; what is added to it is told by batchOf(). */
+function readyBefore() {
+  const world = new FakeWorld();
+  world.plan({ path: 'a.txt', size: 8 });
+  world.files[0].state = 'COMPLETE';
+  world.held.set('f1', new Set([1]));
+  const ready = world.backend.of();
+  world.backend.batchOf = () => ({ ...ready, complete: async (signal, tells) => { world.calls.push(`tells ${tells}`); return ready.complete(signal); } });
+  world.backend.of = () => ({ ...ready, read: async () => world.transfer('READY') });
+  return world;
+}
+
+test('what is added takes another name than what is there, and only it is sent', async () => {
+  const world = readyBefore();
+  const one = await TransferUpload.addTo({ id: 't', token: 'word' }, picked({ 'a.txt': 8, 'b': 16 }), world);
+  assert.deepEqual([...one.files.values()].map(({ plan }) => plan.path), ['a (2).txt', 'b']);
+  one.tellsRecipients = true;
+  await one.run();
+  assert.deepEqual([...world.puts].sort(), ['f2/1 from 0 for 8', 'f3/1 from 0 for 8', 'f3/2 from 8 for 8']);
+  assert.equal(one.state, 'done');
+  assert.ok(world.calls.includes('tells true'));
+});
+
+test('while others are still adding it says so, and nothing of it is lost', async () => {
+  const world = readyBefore();
+  world.plan({ path: 'from another tab', size: 8 });
+  const one = await TransferUpload.addTo({ id: 't', token: 'word' }, picked({ 'b': 8 }), world);
+  world.polls = ['INIT', 'READY'];
+  await assert.rejects(one.run(), (error) => error.why === 'others-coming');
+  await one.run();
+  assert.equal(one.state, 'done');
+  assert.equal(world.puts.length, 1);
+});
+
 // --- In another life of the page ---------------------------------------------------------------
 
 /** A transfer that was begun before: storage holds 1 and 4 of the first file, all of the second. */

@@ -52,6 +52,7 @@ def _verbs() -> dict[str, Callable[..., Any]]:
     from app.errors import NotNow
     from app.services import (
         archives,
+        batches,
         checking,
         inspecting,
         listening,
@@ -88,6 +89,7 @@ def _verbs() -> dict[str, Callable[..., Any]]:
         "stage": stage,
         "process": checking.process,
         "build": archives.build,
+        "process_batch": batches.process,
         "unlock": unlocking.unlock,
         "inspect": inspecting.inspect,
         "delete": lambda transfer_id: transfers.delete(uuid.UUID(transfer_id)),

@@ -8,7 +8,15 @@ from app import clock
 from app.db import db, transaction
 from app.errors import Gone, NotFound, PasswordNeeded, WrongState
 from app.models import Ending, ExtensionRequest, State
-from app.services import abuse, asking, downloads, extension_requests, transfers, upkeep
+from app.services import (
+    abuse,
+    asking,
+    downloads,
+    extension_requests,
+    mail_links,
+    transfers,
+    upkeep,
+)
 from tests.factories import Sender, Sent
 from tests.services.test_audit import actions
 
@@ -148,3 +156,51 @@ def test_a_listing_has_the_newest_first_and_an_end(
         )
     assert [asked.message for asked in rows(sent)] == ["4", "3", "2"]
     assert extension_requests.count(sent.id) == 5
+
+
+@pytest.mark.parametrize("is_swept", [False, True])
+def test_a_new_date_answers_who_asked_for_time(sender: Sender, is_swept: bool) -> None:
+    sent = expired(sender)
+    asking.ask(sent.slug, "ada", None)
+    if is_swept:
+        upkeep.expire_due()
+    assert sent.show()["request_count"] == 1
+    sent.call("PATCH", json={"max_downloads": 3})
+    sent.call("PATCH", json={"expires_at": (clock.now() + timedelta(days=1)).isoformat()})
+    assert sent.show()["request_count"] == 0
+    (told,) = sent.call("GET", "/requests").json["requests"]
+    assert told["settled_at"] >= told["created_at"]
+    # Once a day is once a day, whatever was answered.
+    sent.set(expires_at=clock.now() - PAST)
+    assert not asking.ask(sent.slug, "ada", None)
+    assert asking.ask(sent.slug, "bob", None)
+    assert sent.show()["request_count"] == 1
+
+
+def test_a_higher_limit_answers_who_asked_for_downloads_and_more_of_both_answers_all(
+    sender: Sender,
+) -> None:
+    sent = used_up(sender)
+    asking.ask(sent.slug, "ada", None)
+    sent.call("PATCH", json={"title": "x", "expires_at": None})
+    assert extension_requests.count(sent.id) == 1
+    sent.call("PATCH", json={"max_downloads": 5})
+    assert extension_requests.count(sent.id) == 0
+    sent.set(download_count=5)
+    asking.ask(sent.slug, "bob", None)
+    sent.set(expires_at=clock.now() - PAST)
+    asking.ask(sent.slug, "cy", None)
+    assert extension_requests.count(sent.id) == 2
+    mail_links.extend(sent.row())
+    assert extension_requests.count(sent.id) == 0
+
+
+def test_what_could_not_be_given_leaves_the_question_open(sender: Sender) -> None:
+    sent = expired(sender)
+    asking.ask(sent.slug, "ada", None)
+    upkeep.expire_due()
+    sent.set(expired_at=clock.now() - timedelta(days=4))
+    assert sent.call("PATCH", json={"expires_at": None}).status_code == 410
+    with pytest.raises(Gone):
+        mail_links.extend(sent.row())
+    assert extension_requests.count(sent.id) == 1

@@ -16,13 +16,15 @@ import { Failure } from './failure.js';
  * @property {'CRC32' | null} [checksum_algorithm] what each piece has to come with
  * @property {'OPEN' | 'COMPLETE' | 'ABORTED'} state
  * @property {{code: string, message: string} | null} problem
+ * @property {boolean} [is_coming] of a batch, on its way to what is there already
  */
+/** @typedef {'INIT' | 'PROCESSING' | 'READY' | 'EXPIRED' | 'DELETED'} Status */
 /**
  * @typedef {object} Transfer
  * @property {string} id
  * @property {string} slug
  * @property {string} link
- * @property {'INIT' | 'PROCESSING' | 'READY' | 'EXPIRED' | 'DELETED'} status
+ * @property {Status} status
  * @property {{code: string, message: string} | null} [problem] why checking it was given up
  * @property {boolean} [is_blocked] whoever runs this site has stopped it
  * @property {string} [title]
@@ -36,6 +38,8 @@ import { Failure } from './failure.js';
  * @property {Recipient[]} [recipients]
  * @property {number} total_size
  * @property {FilePlan[]} files
+ * @property {{status: Status, problem: {code: string, message: string} | null, created_at: string} | null} [batch] more files on their way
+ * @property {boolean} [adds] it is told as if it were its batch alone: see batchOf()
  */
 /** @typedef {{file: string, numbers: number[], crc32?: string[]}} Wanted crc32: beside each number, in base64 */
 /** @typedef {{file: string, number: number, url: string, size: number, headers: Record<string, string>}} SignedPart */
@@ -99,8 +103,25 @@ export class Backend {
         } while (next);
         return { files };
       },
-      /** @param {AbortSignal} [signal] @returns {Promise<Transfer>} */
-      complete: (signal) => ask('POST', '/complete', {}, signal),
+      /** @param {AbortSignal} [signal] @param {boolean} [tells] whether recipients are mailed of a batch @returns {Promise<Transfer>} */
+      complete: (signal, tells) => ask('POST', '/complete', tells ? { tell_recipients: true } : {}, signal),
+      /** @param {AbortSignal} [signal] @returns {Promise<void>} */
+      dropBatch: (signal) => ask('DELETE', '/batch', undefined, signal),
+    };
+  }
+
+  /**
+   * The same for files that are added to a transfer which is ready: as if it were a transfer of these alone.
+   * @param {string} id @param {string} token @param {() => Iterable<string>} ours the ids of the files that were sent from here
+   * @returns {Owned}
+   */
+  batchOf(id, token, ours) {
+    const whole = this.of(id, token);
+    return {
+      ...whole,
+      read: async (signal) => batchIn(await whole.read(signal), ours()),
+      complete: async (signal, tells) => batchIn(await whole.complete(signal, tells), ours()),
+      remove: whole.dropBatch,
     };
   }
 
@@ -132,6 +153,19 @@ export class Backend {
       signal?.removeEventListener('abort', stop);
     }
   }
+}
+
+// Without a batch our files are the transfer's, or they were given up meanwhile.
+/** @param {Transfer} transfer @param {Iterable<string>} ours @returns {Transfer} */
+function batchIn(transfer, ours) {
+  const { batch } = transfer;
+  const there = new Set(transfer.files.map(({ id }) => id));
+  const files = transfer.files.filter((file) => file.is_coming);
+  const over = [...ours].every((id) => there.has(id)) ? 'READY' : 'DELETED';
+  return {
+    ...transfer, adds: true, files, problem: batch?.problem ?? null, created_at: batch?.created_at ?? transfer.created_at,
+    status: transfer.status === 'READY' ? batch?.status ?? over : transfer.status, total_size: files.reduce((sum, file) => sum + file.size, 0),
+  };
 }
 
 /** @param {Response} answer @param {string} text */

@@ -3,7 +3,7 @@
 /**
  * @typedef {'offline' | 'server-unreachable' | 'server-busy' | 'storage-unreachable' | 'storage-blocked' | 'storage-busy'
  *   | 'storage-full' | 'clock' | 'refused' | 'gone' | 'blocked' | 'too-large' | 'too-many' | 'invalid' | 'conflict'
- *   | 'file-changed' | 'incomplete' | 'not-checked' | 'unexpected'} Cause
+ *   | 'file-changed' | 'incomplete' | 'others-coming' | 'elsewhere' | 'not-checked' | 'unexpected'} Cause
  * @typedef {{field: string, message: string}} FieldComplaint
  * @typedef {object} Facts
  * @property {string} [message] what the other side said, for people
@@ -55,6 +55,8 @@ const WORDS = {
   'conflict': ['This transfer can no longer be changed.', 'Start again with the same files.'],
   'file-changed': ['A file can no longer be read.', 'It was changed, moved or removed after you chose it. Remove it from the list and add it again.'],
   'incomplete': ['A file did not arrive whole.', 'Try again to send it once more.'],
+  'others-coming': ['Other files are still on their way to this.', 'They were begun somewhere else. Finish them there or remove them from its page, and try again.'],
+  'elsewhere': ['This is being added to in another tab of this browser.', 'Go on there, or close it and try again.'],
   'not-checked': ['The files could not be checked.', 'Everything that was sent is kept. Try again in a while.'],
   'unexpected': ['Something went wrong.', 'The details below help to find out what.'],
 };

@@ -5,7 +5,7 @@ import { fingerprint } from './fingerprint.js';
 
 /** @typedef {import('./backend.js').Transfer} Transfer */
 /** @typedef {import('./pick-files.js').Picked} Picked */
-/** @typedef {{id: string, token: string, link: string, name: string, count: number, size: number, created_at: string, expires_at: string}} Row */
+/** @typedef {{id: string, token: string, link: string, name: string, count: number, size: number, created_at: string, expires_at: string, adds?: boolean}} Row adds: these come to what is there already */
 /**
  * @typedef {object} Known
  * @property {string} id the server's, of the file
@@ -117,8 +117,8 @@ function known(id, { path, from, file, handle }) {
 
 /** @param {Transfer} transfer @param {string} token @returns {Row} */
 function rowOf(transfer, token) {
-  const { id, link, files, created_at, expires_at } = transfer;
-  return { id, token, link, name: nameOf(transfer), count: files.length, size: files.reduce((sum, file) => sum + file.size, 0), created_at, expires_at };
+  const { id, link, files, created_at, expires_at, adds } = transfer;
+  return { ...(adds && { adds }), id, token, link, name: nameOf(transfer), count: files.length, size: files.reduce((sum, file) => sum + file.size, 0), created_at, expires_at };
 }
 
 /** What a person would call it: its title, its only file, its only folder. @param {{title?: string, files: {path: string}[]}} transfer */

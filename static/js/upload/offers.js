@@ -17,6 +17,7 @@ import { claim, isTaken, onTold, whenFree } from './tabs.js';
  * @typedef {object} Ways
  * @property {(kind: 'files' | 'folder', take: (picking: Promise<Picked[]>) => void) => void} choose
  * @property {(resumed: Resumed) => Promise<void>} start
+ * @property {string} [only] the one transfer that the page is about
  */
 
 const DISCARD_TRIES = 2; // Somebody waits for it.
@@ -38,7 +39,7 @@ export class Offers {
   async show() {
     // Once something is on its way in this tab, that is what the page is about.
     if (document.getElementById('sender')?.dataset.state !== 'ready') return;
-    const rows = await memory.all();
+    const rows = (await memory.all()).filter(({ id, adds }) => !this.#ways.only || (adds && id === this.#ways.only));
     for (const [id, offer] of this.#offers) if (offer.state !== 'over' && !rows.some((row) => row.id === id)) this.#drop(offer);
     for (const row of rows) {
       const known = this.#offers.get(row.id);
@@ -80,12 +81,13 @@ export class Offers {
         await this.show();
         return this.#offers.has(id) ? await this.#ask(offer) : undefined;
       }
-      const owned = this.#world.backend.of(id, token);
+      const known = await memory.filesOf(id);
+      const owned = this.#owned(offer, known);
       const wait = (/** @type {import('./failure.js').Failure} */ why) => this.#turn(offer, 'waiting', `${explain(why).title} What was sent is safe; we ask again by ourselves.`);
       const { signal } = offer.ended;
       const transfer = await insist(() => owned.read(signal), this.#world, signal, wait);
       const { files } = await insist(() => owned.held(signal), this.#world, signal, wait);
-      offer.learn(transfer, new Map(files.map((file) => [file.id, file.held])), await memory.filesOf(id));
+      offer.learn(transfer, new Map(files.map((file) => [file.id, file.held])), known);
     } catch (error) {
       if (offer.ended.signal.aborted) return undefined;
       const failure = asFailure(error);
@@ -109,6 +111,12 @@ export class Offers {
     void memory.forget(offer.row.id);
     offer.linked = linked;
     this.#turn(offer, 'over', words);
+  }
+
+  // What was to be added to a transfer is a matter of its own.
+  /** @param {Offer} offer @param {Map<string, Known>} [known] */
+  #owned({ row: { id, token, adds }, known: learned }, known = learned) {
+    return adds ? this.#world.backend.batchOf(id, token, () => known.keys()) : this.#world.backend.of(id, token);
   }
 
   // --- Going on --------------------------------------------------------------------------------------
@@ -182,7 +190,7 @@ export class Offers {
     let isThere = false;
     try {
       // It may be long since it was asked.
-      const transfer = await this.#world.backend.of(id, token).read();
+      const transfer = await this.#owned(offer).read();
       isThere = transfer.status === 'INIT' || transfer.status === 'PROCESSING';
       if (isThere) {
         await this.#ways.start({ transfer, token, release, blobs: offer.found, held: offer.held, hasHandles: offer.hasHandles });
@@ -206,7 +214,7 @@ export class Offers {
     const before = offer.words;
     this.#turn(offer, 'busy', 'Deleting what was sent.');
     try {
-      await insist(() => this.#world.backend.of(id, token).remove(), this.#world, undefined, undefined, DISCARD_TRIES);
+      await insist(() => this.#owned(offer).remove(), this.#world, undefined, undefined, DISCARD_TRIES);
     } catch (error) {
       const failure = asFailure(error);
       if (failure.why !== 'gone') {

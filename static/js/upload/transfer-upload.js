@@ -5,6 +5,7 @@ import { newKey } from './backend.js';
 import { Failure, asFailure } from './failure.js';
 import { FileUpload } from './file-upload.js';
 import { PartSender } from './part-sender.js';
+import { withUniquePaths } from './pick-files.js';
 import { insist } from './retry.js';
 
 /** @typedef {import('./backend.js').Backend} Backend */
@@ -40,6 +41,7 @@ export class TransferUpload {
   /** Files that the server has found whole. */ checkedCount = 0;
   /** Why nothing moves just now, while it is being tried again. @type {Failure | null} */ waiting = null;
   /** Why it stopped. @type {Failure | null} */ failure = null;
+  /** Whether recipients are mailed once files that were added are there. */ tellsRecipients = false;
 
   /** Creates the transfer. @param {Picked[]} picked @param {World} world @param {AbortSignal} [signal] @param {(failure: Failure) => void} [onWait] */
   static async create(picked, world, signal, onWait) {
@@ -47,6 +49,19 @@ export class TransferUpload {
     const key = newKey();
     const created = await insist(() => world.backend.create({ files: specs(picked, world) }, key, signal), world, signal, onWait);
     return new TransferUpload(created, created.owner_token, new Map(created.files.map(({ id }, index) => [id, picked[index].file])), world);
+  }
+
+  /**
+   * Adds to a transfer that is ready: what is there stays as it is until all of these have arrived.
+   * @param {{id: string, token: string}} whole @param {import('./pick-files.js').Picked[]} picked @param {World} world @param {AbortSignal} [signal] @param {(failure: Failure) => void} [onWait]
+   */
+  static async addTo({ id, token }, picked, world, signal, onWait) {
+    const owned = world.backend.of(id, token);
+    const transfer = await insist(() => owned.read(signal), world, signal, onWait);
+    const unique = withUniquePaths(picked, transfer.files.map(({ path }) => path));
+    // Asked again, because only the answer was lost, it is answered with the same files.
+    const { files } = await insist(() => owned.addFiles(specs(unique, world), signal), world, signal, onWait);
+    return new TransferUpload({ ...transfer, adds: true, files }, token, new Map(files.map(({ id: file }, index) => [file, picked[index].file])), world);
   }
 
   /**
@@ -65,7 +80,7 @@ export class TransferUpload {
     this.transfer = transfer;
     this.token = token;
     this.#world = world;
-    this.#owned = world.backend.of(transfer.id, token);
+    this.#owned = transfer.adds ? world.backend.batchOf(transfer.id, token, () => this.files.keys()) : world.backend.of(transfer.id, token);
     this.#sender = new PartSender(this.files, this.#owned, world, (why) => { this.waiting = why; this.#changed(); });
     this.#admit(transfer.files, blobs);
   }
@@ -193,7 +208,7 @@ export class TransferUpload {
   /** @param {AbortSignal} signal @returns {Promise<Transfer>} */
   async #settle(signal) {
     try {
-      return await this.#insist(() => this.#owned.complete(signal), signal);
+      return await this.#insist(() => this.#owned.complete(signal, this.tellsRecipients), signal);
     } catch (error) {
       if (!(error instanceof Failure) || error.why !== 'conflict') throw error;
       return this.#insist(() => this.#owned.read(signal), signal);
@@ -207,8 +222,10 @@ export class TransferUpload {
     const problems = new Map(transfer.files.map((plan) => [plan.id, plan.problem]));
     /** @type {Failure | null} */ let repeated = null;
     let missing = 0;
+    let others = false;
     for (const { id, state, held: numbers } of held.files) {
       const file = this.files.get(id);
+      if (!file && state !== 'COMPLETE') others = true;
       if (!file) continue;
       const problem = problems.get(id);
       if (state !== 'COMPLETE') file.keep(problem && numbers.length === file.plan.part_count ? [] : numbers);
@@ -217,6 +234,7 @@ export class TransferUpload {
       if (this.#sentAgain.has(id)) repeated = new Failure('incomplete', { path: file.plan.path, ...problem });
       this.#sentAgain.add(id);
     }
+    if (!missing && others) throw new Failure('others-coming');
     if (repeated || !missing) throw repeated ?? new Failure('incomplete', { code: 'nothing_missing' });
   }
 

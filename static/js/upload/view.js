@@ -1,7 +1,7 @@
 // What the sender sees. The DOM of the first page is touched here, in file-list.js and in options-form.js,
 // and nowhere in the engine.
 import { browserWorld } from './browser-world.js';
-import { asFailure, details, explain } from './failure.js';
+import { Failure, asFailure, details, explain } from './failure.js';
 import { FileList } from './file-list.js';
 import { drawLine } from './line.js';
 import { memory, nameOf } from './memory.js';
@@ -14,17 +14,19 @@ import { claim } from './tabs.js';
 import { TransferUpload } from './transfer-upload.js';
 
 /** @typedef {import('./pick-files.js').Picked} Picked */
-/** @typedef {import('./failure.js').Failure} Failure */
 /** @typedef {'ready' | 'uploading' | 'paused' | 'checking' | 'done' | 'failed'} Shown */
 
 const TICK = 250; // milliseconds
 const NAME = 'Beeline';
+// What is said of a new transfer with its first files, and of no other.
+const OF_A_NEW_ONE = ['options', 'mail'];
 
 export class SenderView {
   #root;
   #limits;
   #files;
   #options;
+  /** The transfer that more files are for, with what it has. @type {{id: string, word: string, count: number, size: number} | null} */ #addsTo;
   #world = browserWorld((file) => { if (file) this.#files.touch(file); });
   #awake = new StayAwake();
   /** What lets other tabs have it again. @type {Promise<(() => void) | null> | undefined} */ #claimed;
@@ -48,14 +50,17 @@ export class SenderView {
       remove: (file) => this.#remove(file),
       setAside: (file, aside) => (aside ? this.#upload?.setAside(file) : this.#upload?.bringBack(file)),
     });
-    this.#options = new OptionsForm(this.#form('options'));
+    this.#addsTo = root.dataset.addsTo ? JSON.parse(root.dataset.addsTo) : null;
+    // What is added to has its options on its own page.
+    this.#options = document.getElementById('options') ? new OptionsForm(this.#form('options')) : null;
+    document.getElementById('tell-recipients')?.addEventListener('change', () => this.#choosesToTell());
     this.#on('cancel', () => this.#askCancel(true));
     this.#on('cancel-no', () => this.#askCancel(false));
     this.#on('cancel-yes', () => this.#cancel());
     this.#on('retry', () => this.#start());
     this.#on('pause', () => (this.#shown === 'paused' ? this.#start() : this.#upload?.pause()));
     this.#on('try-now', () => this.#world.wake());
-    this.#on('share', () => navigator.share?.({ url: this.#link().href, title: this.#options.title || 'Files for you' }).catch(() => {}));
+    this.#on('share', () => navigator.share?.({ url: this.#link().href, title: this.#options?.title || 'Files for you' }).catch(() => {}));
     this.#get('cancel-ask').addEventListener('keydown', ({ key }) => { if (key === 'Escape') this.#askCancel(false); });
     // Only what is in flight this moment would be lost, so only then is it asked.
     addEventListener('beforeunload', (event) => { if (this.#shown === 'uploading' && !this.#waiting) event.preventDefault(); });
@@ -68,7 +73,8 @@ export class SenderView {
     }
     const upload = this.#upload;
     const already = upload ? [...upload.files.values()] : this.#picked.map(({ path, file }) => ({ plan: { path, size: file.size } }));
-    const excess = tooMuch(picked, this.#limits, size, { count: already.length, size: already.reduce((sum, { plan }) => sum + plan.size, 0) });
+    const there = this.#addsTo ?? { count: 0, size: 0 };
+    const excess = tooMuch(picked, this.#limits, size, { count: there.count + already.length, size: already.reduce((sum, { plan }) => sum + plan.size, there.size) });
     if (excess) return this.notice(excess);
     const unique = withUniquePaths(picked, already.map(({ plan }) => plan.path));
     if (upload) return this.#add(upload, unique);
@@ -131,14 +137,33 @@ export class SenderView {
     this.#text('heading', `Preparing ${plural(this.#picked.length, 'file')}`);
     this.#text('bytes', size(total));
     const picked = this.#picked;
-    const upload = await TransferUpload.create(picked, this.#world, this.#creating.signal, (why) => { this.#waiting = why; });
+    const upload = await this.#begin(picked, (why) => { this.#waiting = why; });
     this.#waiting = null;
     this.#picked = [];
     this.#hasHandles = picked.every(({ handle }) => handle);
-    this.#claimed = claim(upload.transfer.id);
+    this.#claimed ??= claim(upload.transfer.id);
+    this.#choosesToTell(upload);
     void memory.remember(upload.transfer, upload.token, picked).then(() => this.#hint());
     this.#take(upload);
     return upload;
+  }
+
+  /** @param {Picked[]} picked @param {(why: Failure) => void} onWait */
+  async #begin(picked, onWait) {
+    const { signal } = this.#creating;
+    if (!this.#addsTo) return TransferUpload.create(picked, this.#world, signal, onWait);
+    const { id, word } = this.#addsTo;
+    this.#claimed ??= claim(id);
+    if (!await this.#claimed) {
+      this.#claimed = undefined;
+      throw new Failure('elsewhere');
+    }
+    return TransferUpload.addTo({ id, token: word }, picked, this.#world, signal, onWait);
+  }
+
+  #choosesToTell(upload = this.#upload) {
+    const box = document.getElementById('tell-recipients');
+    if (upload) upload.tellsRecipients = box instanceof HTMLInputElement && box.checked;
   }
 
   /** From now on the page is about this one. @param {TransferUpload} upload */
@@ -149,8 +174,10 @@ export class SenderView {
     link.title = upload.transfer.link;
     link.textContent = upload.transfer.link.replace(/^https?:\/\//, '');
     this.#get('share').hidden = !navigator.share;
-    this.#options.serve(upload);
-    void this.#offerMail(upload);
+    if (!upload.transfer.adds) {
+      this.#options?.serve(upload);
+      void this.#offerMail(upload);
+    }
     this.#files.show([...upload.files.values()]);
   }
 
@@ -206,7 +233,7 @@ export class SenderView {
     this.#show('ready');
     void this.#letGo(upload);
     document.title = this.#titled;
-    this.notice('Cancelled. Nothing was kept.');
+    this.notice(upload?.transfer.adds ? 'Cancelled. What was there before stays.' : 'Cancelled. Nothing was kept.');
     this.#get('choose-files').focus();
     try {
       await upload?.cancel();
@@ -246,7 +273,8 @@ export class SenderView {
     this.#show('done');
     drawLine(this.#get('line'), 100);
     const count = this.#upload?.files.size ?? 0;
-    this.#text('heading', count === 1 ? 'Your file is ready to download' : `Your ${plural(count, 'file')} are ready to download`);
+    const added = count === 1 ? 'The file was added' : `${plural(count, 'file')} were added`;
+    this.#text('heading', this.#upload?.transfer.adds ? added : count === 1 ? 'Your file is ready to download' : `Your ${plural(count, 'file')} are ready to download`);
     this.#text('bytes', size(this.#upload?.totalSize ?? 0));
     document.title = `Sent · ${NAME}`;
     this.#say('Sent. The files are ready to download.');
@@ -254,10 +282,11 @@ export class SenderView {
 
   // Its manage page is found again from the first page of this browser, as long as nobody lets it forget.
   #rememberSent() {
-    if (!this.#upload) return;
+    if (!this.#upload) return undefined;
     const { transfer, token } = this.#upload;
+    if (transfer.adds) return this.#get('manage').setAttribute('href', `/m/${token}`);
     keep({ id: transfer.id, token, title: nameOf(this.#now(this.#upload)), link: transfer.link, at: transfer.created_at });
-    this.#get('manage').setAttribute('href', manageUrl(transfer.id, token));
+    return this.#get('manage').setAttribute('href', manageUrl(transfer.id, token));
   }
 
   /** @param {Failure} failure */
@@ -286,7 +315,8 @@ export class SenderView {
       one.toggleAttribute('hidden', !when.includes(shown));
     }
     const linked = Boolean(this.#upload);
-    for (const id of ['share-block', 'options', 'mail', 'pause']) if (!linked) document.getElementById(id)?.setAttribute('hidden', '');
+    const adds = this.#upload?.transfer.adds;
+    for (const id of ['share-block', 'options', 'mail', 'pause']) if (!linked || (adds && OF_A_NEW_ONE.includes(id))) document.getElementById(id)?.setAttribute('hidden', '');
     this.#choosePrimary();
     this.#get('pause').classList.toggle('button-primary', shown === 'paused');
     this.#text('pause', shown === 'paused' ? 'Continue' : 'Pause');
@@ -306,13 +336,14 @@ export class SenderView {
 
   // What the link does already, and whether this tab is still needed.
   #hint() {
+    const adds = this.#upload?.transfer.adds;
     const stay = !memory.works ? 'Keep this tab open until everything is sent.'
       : this.#hasHandles ? 'You can close this tab: it can be continued here later.'
       : 'You can close this tab: it can be continued here later, by choosing the same files again.';
     this.#text('link-hint', {
       ready: '', failed: '',
-      uploading: `It works already: whoever opens it sees the upload coming. ${stay}`,
-      paused: `It works already, and waits for the rest. ${stay}`,
+      uploading: adds ? `Whoever has it downloads what is there; these appear once all have arrived. ${stay}` : `It works already: whoever opens it sees the upload coming. ${stay}`,
+      paused: adds ? `Whoever has it downloads what is there; these wait for the rest. ${stay}` : `It works already, and waits for the rest. ${stay}`,
       checking: memory.works ? 'Everything has left this computer. You can close this tab: if something has to be sent again, it can be continued here.'
         : 'Everything has left this computer. Keep this tab open a moment longer, in case something has to be sent again.',
       done: 'Whoever has this link, and the password if you set one, can download. You can close this tab.',

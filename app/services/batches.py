@@ -1,0 +1,372 @@
+"""More files for a transfer that is READY: they come beside it, and become its own all at once.
+
+Until the last of them is checked nothing of the transfer changes: its recipients download what was
+there, and a batch that fails, is given up or is forgotten takes none of that along. A batch is sent
+by the same requests as the first files, and checked by the same steps (checking.py), under a lease
+of its own row.
+"""
+
+import logging
+import uuid
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, delete, exists, func, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from app import crash, jobs, leases
+from app.clock import db_now
+from app.config import settings
+from app.db import db, transaction
+from app.errors import WrongState
+from app.models import Batch, Failure, File, State, Transfer, Upload, UploadState
+from app.services import (
+    archives,
+    audit,
+    checking,
+    delivery,
+    previews,
+    repeats,
+    transfers,
+    uploads,
+)
+from app.services.checking import MOST_ATTEMPTS
+from app.services.repeats import Once
+from app.services.transfers import FileSpec, files_of, held, of_id
+from app.services.uploads import Outcome
+
+log = logging.getLogger(__name__)
+
+
+def find(transfer_id: uuid.UUID) -> Batch | None:
+    """What is on its way to the transfer, as its row says now."""
+    return db.session.scalar(
+        select(Batch)
+        .where(Batch.transfer_id == transfer_id)
+        .execution_options(populate_existing=True)
+    )
+
+
+# -- sending -------------------------------------------------------------------------------------
+
+
+def add_files(
+    transfer: Transfer, specs: Sequence[FileSpec], once: Once | None = None
+) -> list[File]:
+    """Add files to a transfer in INIT, or to the batch of a READY one; the new ones.
+
+    The same request again adds nothing to a batch: its answer was lost. All limits hold for what
+    was there and what comes together. Raises Invalid, WrongState, Gone after the end, Blocked,
+    KeyReused.
+    """
+    if of_id(transfer.id).state is State.INIT:
+        return transfers.add_files(transfer, specs, once)
+    if (ids := repeats.made(once)) is not None:
+        return files_of(transfer.id, File.id.in_(ids), with_coming=True)
+    agreed = transfers.agree_on_checksums(specs)
+    with transaction():
+        if held(transfer.id).state is not State.READY:
+            raise WrongState("This transfer is being checked. It takes more once it is ready.")
+        already = files_of(transfer.id, with_coming=True)
+        if again := _as_before(specs, already):
+            return again
+        transfers.check_files(specs, already)
+        _begin(transfer.id)
+        audit.note("add files", transfer.id)
+        first = max(file.position for file in already) + 1
+        files = transfers.put_files(transfer.id, specs, agreed, first, are_coming=True)
+        repeats.note(once, [file.id for file in files])
+        return files
+
+
+def _as_before(specs: Sequence[FileSpec], already: Sequence[File]) -> list[File]:
+    """The files that this very request has made; none where it is another."""
+    coming = {file.path: file for file in already if file.is_coming}
+    found = [coming.get(spec.path) for spec in specs]
+    same = [
+        file
+        for file, spec in zip(found, specs, strict=True)
+        if file and (file.size, file.modified_at) == (spec.size, spec.modified_at)
+    ]
+    return same if len(same) == len(specs) else []
+
+
+def _begin(transfer_id: uuid.UUID) -> None:
+    """The batch's row, which is open; raises WrongState for one that is being checked."""
+    begun = db.session.execute(
+        insert(Batch)
+        .values(transfer_id=transfer_id)
+        .on_conflict_do_update(
+            index_elements=["transfer_id"],
+            set_={"last_activity_at": db_now()},
+            where=Batch.closed_at.is_(None),
+        )
+    )
+    if begun.rowcount == 0:
+        raise WrongState("The files that came last are being checked. Add more in a moment.")
+
+
+def remove_file(transfer: Transfer, file_id: uuid.UUID) -> None:
+    """As transfers.remove_file(); a batch without files is none."""
+    with transaction():
+        transfers.remove_file(transfer, file_id)
+        db.session.execute(
+            delete(Batch)
+            .where(Batch.transfer_id == transfer.id, ~_has_files())
+            .execution_options(synchronize_session=False)
+        )
+
+
+def finalize(transfer: Transfer, *, tells_recipients: bool = False) -> Transfer:
+    """Its sender said "that is all": of the first files, or of the batch that is coming.
+
+    With `tells_recipients` those who were mailed are told of a batch once it is there. Repeating
+    it is success and queues nothing more. Raises as checking.finalize() and delivery.check_news().
+    """
+    with transaction():
+        if find(transfer.id) is not None and _close(transfer.id, tells_recipients):
+            if tells_recipients:
+                delivery.check_news(of_id(transfer.id))
+            _remind(Batch.transfer_id == transfer.id)
+            audit.note("complete batch", transfer.id)
+    return checking.finalize(transfer)
+
+
+def _close(transfer_id: uuid.UUID, tells_recipients: bool) -> bool:
+    held(transfer_id)
+    closed = db.session.execute(
+        update(Batch)
+        .where(Batch.transfer_id == transfer_id, Batch.closed_at.is_(None), _has_files())
+        .values(
+            closed_at=db_now(),
+            last_activity_at=db_now(),
+            tells_recipients=tells_recipients,
+            failure=None,
+            attempt_count=0,
+        )
+        .execution_options(synchronize_session=False)
+    )
+    return closed.rowcount == 1
+
+
+# -- checking ------------------------------------------------------------------------------------
+
+
+def process(transfer_id: str) -> None:
+    """Job: complete and verify every file of a batch, which then are the transfer's.
+
+    As checking.process(): one that is short or lost opens the batch again, with that file named.
+    Runs twice, at once and after a death anywhere to the same end.
+    """
+    with leases.hold(Batch, uuid.UUID(transfer_id), _is_wanted()) as lease:
+        if lease is None:
+            return
+        if lease.attempt > MOST_ATTEMPTS:
+            _give_up(lease)
+            return
+        with checking.noting_failure(lease):
+            is_done = checking.complete_files(lease, _settle)
+        if not is_done:
+            lease.forgive()
+    if not is_done:
+        with transaction():
+            _remind(Batch.transfer_id == lease.transfer_id)
+
+
+def _settle(lease: leases.Lease, failed: dict[uuid.UUID, Outcome]) -> None:
+    with transaction():
+        if not failed:
+            if not _admit(lease):
+                # Files are held back, and nothing has failed here: whoever reads them says when.
+                lease.forgive()
+        elif _reopen(lease):
+            checking.name_problems(lease.transfer_id, failed)
+        crash.point("batch.1")
+    crash.point("batch.2")
+
+
+def _admit(lease: leases.Lease) -> bool:
+    """All of it is the transfer's from here, or nothing: not once the transfer has ended. Whether
+    it is."""
+    # The transfer's row first, as everybody does who has both: whoever ends it is before or after.
+    is_ready = (Transfer.id == lease.transfer_id) & (Transfer.state == State.READY)
+    if db.session.scalar(select(Transfer.id).where(is_ready).with_for_update()) is None:
+        return False
+    tells_recipients = db.session.scalar(
+        delete(Batch)
+        .where(Batch.transfer_id == lease.transfer_id, lease.is_mine, _is_whole())
+        .returning(Batch.tells_recipients)
+        .execution_options(synchronize_session=False)
+    )
+    if tells_recipients is None:
+        return False
+    number = db.session.scalar(
+        update(Transfer)
+        .where(is_ready)
+        .values(batch_count=Transfer.batch_count + 1)
+        .returning(Transfer.batch_count)
+        .execution_options(synchronize_session=False)
+    )
+    db.session.execute(
+        update(File)
+        .where(File.transfer_id == lease.transfer_id, File.batch.is_(None))
+        .values(batch=number, problem=None)
+        .execution_options(synchronize_session=False)
+    )
+    transfers.note_size(lease.transfer_id)
+    previews.expect(lease.transfer_id)
+    archives.renew(lease.transfer_id)
+    if tells_recipients:
+        delivery.announce_more(lease.transfer_id, number)
+    audit.note("add batch", lease.transfer_id)
+    return True
+
+
+def go_on(transfer_id: uuid.UUID) -> None:
+    """One of its files is held back no more: as checking.go_on(). Call in transaction()."""
+    _remind(Batch.transfer_id == transfer_id)
+
+
+def give_up(transfer_id: uuid.UUID) -> bool:
+    """One of its files could not be read for the block list: its sender may finish it again.
+
+    Whether there is such a batch. Call in transaction().
+    """
+    reopened = db.session.execute(
+        update(Batch)
+        .where(Batch.transfer_id == transfer_id, Batch.closed_at.is_not(None))
+        .values(closed_at=None, last_activity_at=db_now(), failure=Failure.INTERNAL)
+        .execution_options(synchronize_session=False)
+    )
+    return reopened.rowcount == 1
+
+
+def _reopen(lease: leases.Lease, **values: Any) -> bool:
+    """Its sender may send again, and say "that is all" again; whether it is still the lease's."""
+    reopened = db.session.execute(
+        lease.mine.values(closed_at=None, last_activity_at=db_now(), **values)
+    )
+    return reopened.rowcount == 1
+
+
+def _give_up(lease: leases.Lease) -> None:
+    """After too many attempts its sender is told why; all that is safe stays safe."""
+    log.error("checking a batch was given up", extra={"transfer": str(lease.transfer_id)})
+    unknown = func.coalesce(Batch.failure, literal(Failure.INTERNAL, Batch.failure.type))
+    with transaction():
+        if _reopen(lease, failure=unknown):
+            audit.note("give up", lease.transfer_id)
+
+
+def _is_wanted() -> ColumnElement[bool]:
+    """The condition that a batch waits to be checked, and its transfer to take it."""
+    is_there = exists().where(Transfer.id == Batch.transfer_id, Transfer.state == State.READY)
+    return and_(Batch.closed_at.is_not(None), is_there)
+
+
+def _has_files() -> ColumnElement[bool]:
+    return exists().where(File.transfer_id == Batch.transfer_id, File.batch.is_(None))
+
+
+def _is_whole() -> ColumnElement[bool]:
+    """The last guard: the rows themselves say that nothing of it is open, or was removed."""
+    is_open = exists().where(
+        File.transfer_id == Batch.transfer_id,
+        File.batch.is_(None),
+        File.upload_id == Upload.id,
+        Upload.state != UploadState.COMPLETE,
+    )
+    return and_(Batch.closed_at.is_not(None), ~is_open)
+
+
+# -- reminders -----------------------------------------------------------------------------------
+
+
+def is_stuck(queued_before: ColumnElement[Any]) -> ColumnElement[bool]:
+    """The condition that a batch waits, nobody works on it, and nobody was told of it since."""
+    return and_(
+        _is_wanted(),
+        leases.is_free(Batch),
+        or_(Batch.queued_at.is_(None), Batch.queued_at <= queued_before),
+    )
+
+
+def remind_stuck(queued_before: ColumnElement[Any]) -> int:
+    """Queue every batch that is stuck, whatever the queue believes; how many. One statement."""
+    found = (
+        select(Batch.transfer_id)
+        .where(is_stuck(queued_before))
+        .with_for_update(skip_locked=True)
+        # A CTE is evaluated once; a plain subquery may be run again and lock more.
+        .cte("stuck")
+    )
+    with transaction():
+        return _remind(Batch.transfer_id.in_(select(found.c.transfer_id)))
+
+
+def _remind(condition: ColumnElement[bool]) -> int:
+    """Put these into the queue after the commit; how many. Call in transaction()."""
+    told = db.session.execute(
+        update(Batch)
+        .where(condition, _is_wanted())
+        .values(queued_at=db_now(), queue_count=Batch.queue_count + 1)
+        .returning(Batch.transfer_id, Batch.queue_count)
+        .execution_options(synchronize_session=False)
+    ).all()
+    if told:
+        jobs.PROCESS_BATCH.again((transfer_id, count) for transfer_id, count in told)
+    return len(told)
+
+
+# -- giving up -----------------------------------------------------------------------------------
+
+
+def drop(transfer: Transfer) -> None:
+    """Nothing of what is coming is wanted; what was there stays as it is. Repeatable."""
+    with transaction():
+        db.session.execute(
+            select(Transfer.id).where(Transfer.id == transfer.id).with_for_update(key_share=True)
+        )
+        if _drop(Batch.transfer_id == transfer.id):
+            audit.note("drop batch", transfer.id)
+
+
+def is_abandoned() -> ColumnElement[bool]:
+    """The condition that nobody has sent anything of a batch for the upload window."""
+    until = db_now() - timedelta(hours=settings.upload_window_in_hours)
+    return and_(Batch.closed_at.is_(None), Batch.last_activity_at <= until)
+
+
+def drop_abandoned(limit: int) -> int:
+    """Drop up to `limit` batches that were abandoned; how many. Call in transaction()."""
+    due = (
+        select(Batch.transfer_id)
+        .where(is_abandoned())
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        # A CTE is evaluated once; a plain subquery may be run again and lock more than the limit.
+        .cte("due")
+    )
+    dropped = _drop(Batch.transfer_id.in_(select(due.c.transfer_id)))
+    if dropped:
+        audit.note_all("drop batch", dropped)
+    return len(dropped)
+
+
+def _drop(condition: ColumnElement[bool]) -> list[uuid.UUID]:
+    # Its row first, as whoever takes or checks files has it: so nobody waits for each other.
+    dropped = list(
+        db.session.scalars(
+            delete(Batch)
+            .where(condition)
+            .returning(Batch.transfer_id)
+            .execution_options(synchronize_session=False)
+        )
+    )
+    if dropped:
+        of_it = (File.transfer_id.in_(dropped), File.batch.is_(None))
+        uploads.abandon(select(File.upload_id).where(*of_it))
+        db.session.execute(delete(File).where(*of_it).execution_options(synchronize_session=False))
+        jobs.REMOVE_BYTES.later()
+    return dropped

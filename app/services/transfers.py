@@ -326,7 +326,7 @@ def put_files(
 
 
 def note_size(transfer_id: uuid.UUID) -> None:
-    """Keep in the row what its files come to, but for those that are coming. Call in transaction()."""
+    """Keep in the row what its files come to, without what is coming. Call in transaction()."""
     size = (
         select(func.coalesce(func.sum(Upload.size), 0))
         .join(File, File.upload_id == Upload.id)

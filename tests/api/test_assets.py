@@ -534,7 +534,6 @@ def test_uppys_abort(keeper: Keeper) -> None:
     [
         ("GET", "{at}/0", {}),
         ("GET", "{at}/10001", {}),
-        ("GET", "{at}/x", {}),
         ("GET", "{at}/1000000000000000000000", {}),
         ("GET", "{at}/batch", {"query": {"partNumbers": "1,,2"}}),
         ("GET", "{at}/batch", {}),

@@ -306,12 +306,11 @@ def create_multipart(caller: Caller) -> Response:
     return jsonify({**shown, "bucket": storage.bucket})
 
 
-@_companion("GET", "/multipart/<upload_id>/<number>")
+@_companion("GET", "/multipart/<upload_id>/<int:number>")
 @uploader
-def sign_part(caller: Caller, upload_id: str, number: str) -> Response:
+def sign_part(caller: Caller, upload_id: str, number: int) -> Response:
     """Where to PUT one part."""
-    version, (wanted,) = _with_key(caller, upload_id), _numbers(number)
-    url = assets.sign_parts(version, [wanted])[wanted]
+    url = assets.sign_parts(_with_key(caller, upload_id), [number])[number]
     return jsonify({"url": url, "expires": settings.part_url_ttl_in_seconds})
 
 

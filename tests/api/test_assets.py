@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import urllib3
+from botocore.client import BaseClient
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import event, select, update
+from sqlalchemy import create_engine, event, select, update
 
 from app import clock
 from app.config import MIB, settings
@@ -22,10 +23,12 @@ from app.db import db, transaction
 from app.errors import Outage
 from app.extensions import storage
 from app.models import Asset, AssetVersion, Scope, Upload, UploadState
-from app.services import accounts, asset_upkeep, assets, upkeep
+from app.redaction import redacted
+from app.services import accounts, asset_upkeep, assets, thumbnails, upkeep
 from tests.factories import http, put
 from tests.keeper import Keeper, post_form
 from tests.pictures import drawn, encoded
+from tests.test_house import IDLE
 
 Configure = Callable[..., None]
 PART = 5 * MIB
@@ -531,7 +534,6 @@ def test_uppys_abort(keeper: Keeper) -> None:
     [
         ("GET", "{at}/0", {}),
         ("GET", "{at}/10001", {}),
-        ("GET", "{at}/x", {}),
         ("GET", "{at}/1000000000000000000000", {}),
         ("GET", "{at}/batch", {"query": {"partNumbers": "1,,2"}}),
         ("GET", "{at}/batch", {}),
@@ -881,9 +883,39 @@ def test_deleted_while_it_is_completed_it_does_not_come_back(
     assert keeper.names() == []
 
 
-def test_what_is_in_a_session_is_cut_from_logs(keeper: Keeper) -> None:
-    from app.redaction import redacted
+@pytest.mark.real_commits
+def test_no_transaction_is_open_while_storage_is_asked(keeper: Keeper, monkeypatch: Any) -> None:
+    watcher = create_engine(settings.database_url, isolation_level="AUTOCOMMIT")
+    asked: list[str] = []
+    idle: list[str] = []
+    send = BaseClient._make_api_call
 
+    def watching(client: Any, operation: str, given: dict[str, Any]) -> Any:
+        with watcher.connect() as connection:
+            idle.extend(f"{operation}: {query}" for query in connection.scalars(IDLE))
+        asked.append(operation)
+        return send(client, operation, given)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", watching)
+    photo = encoded(drawn(), "PNG")
+    kept = keeper.keep(photo, fileName="a.png", fileType="image/png")
+    begun = keeper.start()
+    keeper.call("GET", f"/s3/multipart/{begun['uploadId']}", query_string={"key": begun["key"]})
+    form = keeper.params().json
+    post_form(form, b"1")
+    assert keeper.get("/download", key=form["fields"]["key"]).status_code == 302
+    post_form(keeper.params().json, b"2")
+    keeper.get("/getBucketConfig")
+    with keeper.client.application.app_context():
+        thumbnails.make(str(version_of(kept["key"]).id))
+        assert asset_upkeep.confirm_posted() == 1
+        upkeep.remove_bytes()
+    watcher.dispose()
+    assert {"CopyObject", "PutObject", "HeadObject", "ListParts", "GetBucketCors"} <= set(asked)
+    assert idle == []
+
+
+def test_what_is_in_a_session_is_cut_from_logs(keeper: Keeper) -> None:
     path = opened(keeper)
     assert redacted(f"GET {path}/s3/params") == "GET /s3/as/.../s3/params"
     assert re.search(r"/s3/as/[\w.-]{60,}", path)

@@ -592,3 +592,16 @@ def test_what_is_lost_is_said(inside: None) -> None:
     with pytest.raises(SourceLost):
         storage.read(Source("beeline/none", '"e"'), 0, 1)
     assert storage.read(Source("beeline/none", '"e"'), 0, 0) == b""
+
+
+def test_a_copy_names_the_object_that_it_must_still_be(inside: None) -> None:
+    """Whatever was put in its place meanwhile must not become a part of anything."""
+    source = uploads.plan_ours(6 * MIB)
+    etag = storage.put_object(source.key, source.token, bytes(6 * MIB), "text/plain")
+    made = uploads.plan_whole(PART)
+    s3_id = storage.begin_upload(made.key, made.token)
+    with pytest.raises(SourceLost):
+        storage.copy_part(made.key, s3_id, 1, Source(source.key, '"another"'), 0, PART)
+    storage.copy_part(made.key, s3_id, 1, Source(source.key, etag), 0, PART)
+    assert [part.number for part in storage.list_parts(made.key, s3_id)] == [1]
+    storage.abort_upload(made.key, s3_id)

@@ -17,6 +17,7 @@ from tests.factories import Sender
 from tests.lab.mailserver import Caught, MailServer
 from tests.mail import ADA, addressed, pass_time, send_mail
 from tests.pictures import drawn, encoded
+from tests.services.test_batches import through
 from tests.services.test_delivery import download, slug_of
 from tests.services.test_news import sent_days_ago
 
@@ -65,10 +66,14 @@ def caught(
     download(app, sent, sent.slug)
     pass_time(app, minutes=6)
     send_mail(app)
+    pass_time(app, hours=2)
+    through(quiet, {"two.pdf": b"x" * 9}, tell_recipients=True)
+    send_mail(app)
     heads = {
         "files_for_you": (BO, f"{ADA} sends you “Rushes"),
         "pictures": (BO, f"{ADA} sends you 4 files"),
         "reminder": (BO, "Expires soon"),
+        "new_files": (BO, f"{ADA} sends you 1 file more"),
         "sent": (ADA, "Sent: “Rushes"),
         "downloaded": (ADA, "2 people have downloaded"),
         "nobody_downloaded": (ADA, "Nobody has downloaded"),

@@ -19,7 +19,7 @@ from app.config import MIB, settings
 from app.extensions import storage
 from app.models import File, Harm, Scope
 from app.services import abuse, archives, blocklist, inspecting, previewing, transfers, upkeep
-from tests.described import path_of
+from tests.described import parameter, path_of
 from tests.factories import Machine, Program, Sender
 from tests.pictures import drawn, encoded
 
@@ -72,6 +72,15 @@ def test_every_api_route_declares_its_guard_and_is_described(app: Flask) -> None
     validate(DESCRIPTION)
 
 
+KEYS = {"api_key", "workspace_key", "admin_key"}
+OPENED_BY = {
+    "anyone": set(),
+    "anyone-or-key": {"workspace_key"},
+    "owner": {"owner_token", "workspace_key"},
+    "member": {"api_key", "user_token"},
+}
+
+
 def test_every_parameter_and_key_is_described(app: Flask) -> None:
     """The pieces of each address, and that it wants a key where its guard does."""
     for rule in app.url_map.iter_rules():
@@ -82,27 +91,19 @@ def test_every_parameter_and_key_is_described(app: Flask) -> None:
         for method in rule.methods - {"HEAD", "OPTIONS"}:
             said = item[method.lower()]
             given = [
-                resolved(one) for one in item.get("parameters", []) + said.get("parameters", [])
+                parameter(one) for one in item.get("parameters", []) + said.get("parameters", [])
             ]
             pieces = {one["name"] for one in given if one["in"] == "path"}
             assert pieces == rule.arguments, rule
             opened_by = {name for one in said.get("security", []) for name in one}
-            kind = view.guard.partition(":")[0]
-            if kind in ("anyone", "owner"):
-                assert opened_by == ({"owner_token"} if kind == "owner" else set()), rule
+            kind = "anyone" if "session" in pieces else view.guard.partition(":")[0]
+            if kind in OPENED_BY:
+                assert opened_by == OPENED_BY[kind], rule
             else:
-                assert "api_key" in opened_by, rule
+                assert opened_by, rule
+                assert opened_by <= KEYS, rule
             assert said.get("operationId")
             assert said.get("summary")
-
-
-def resolved(said: Any) -> Any:
-    """A parameter, also where only its name is given."""
-    return (
-        DESCRIPTION["components"]["parameters"][said["$ref"].rpartition("/")[2]]
-        if "$ref" in said
-        else said
-    )
 
 
 def test_every_error_code_is_in_the_catalogue_and_described() -> None:

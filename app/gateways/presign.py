@@ -139,7 +139,7 @@ class Presigner:
         may be sent more than once until then: whoever wants the bytes for good must copy them.
         """
         moment = self._moment()
-        fields = {"Content-Type": content_type, "success_action_status": "201", "key": key}
+        given = {"Content-Type": content_type, "success_action_status": "201"}
         signed = {
             "x-amz-algorithm": "AWS4-HMAC-SHA256",
             "x-amz-credential": moment.credential,
@@ -147,7 +147,7 @@ class Presigner:
         }
         if moment.token:
             signed["x-amz-security-token"] = moment.token
-        exact = {**fields, "bucket": self._bucket, **signed}
+        exact = {**given, "bucket": self._bucket, "key": key, **signed}
         policy = {
             "expiration": f"{moment.at + timedelta(seconds=lifetime):%Y-%m-%dT%H:%M:%SZ}",
             "conditions": [
@@ -159,7 +159,7 @@ class Presigner:
         signature = hmac.digest(moment.signing_key, encoded.encode(), "sha256").hex()
         return PostForm(
             f"{self.origin}{self._base or '/'}",
-            {**fields, **signed, "policy": encoded, "x-amz-signature": signature},
+            {**given, "key": key, **signed, "policy": encoded, "x-amz-signature": signature},
         )
 
     def plain_url(self, key: str) -> str:

@@ -94,6 +94,6 @@ def test_the_same_request_again_is_the_same_transfer_and_another_is_refused(
     again = create(sender, key, **MAIL, sender_token=word_of())
     assert (again.status_code, again.json["id"]) == (201, first.json["id"])
     assert again.json["owner_token"] == first.json["owner_token"]
-    assert create(sender, key, **MAIL | {"recipients": [BO]}).status_code == 409
-    assert create(sender, key).status_code == 409
+    assert create(sender, key, **MAIL | {"recipients": [BO]}).status_code == 422
+    assert create(sender, key).status_code == 422
     assert count_of(app, Recipient) == 2

@@ -7,6 +7,8 @@ from pathlib import Path
 import yaml
 from flask.testing import FlaskClient
 
+from tests.described import parameter
+
 DESCRIPTION = yaml.safe_load(Path("app/api/openapi.yaml").read_text())
 
 
@@ -26,7 +28,7 @@ def test_every_operation_status_parameter_and_schema_is_on_the_page(client: Flas
             for status in said["responses"]:
                 assert f'<b class="tabular">{status}</b>' in shown, (method, path, status)
             for given in said.get("parameters", []):
-                name = given.get("name") or given["$ref"].rpartition("/")[2]
+                name = parameter(given)["name"]
                 assert f">{name}</code>" in shown, (method, path, name)
     assert calls == {}
     for name in DESCRIPTION["components"]["schemas"]:

@@ -32,12 +32,14 @@ from app.services import (
     delivery,
     editing,
     extension_requests,
+    sending,
     staging,
     transfers,
     uploads,
 )
 from app.services.accounts import Caller
-from app.services.transfers import FileSpec, Wanted
+from app.services.sending import Wanted
+from app.services.transfers import FileSpec
 
 bp = Blueprint("transfers", __name__, url_prefix="/transfers")
 
@@ -173,7 +175,7 @@ def sign_parts(transfer: Transfer) -> Response:
         wanted = given.each("wanted", _read_wanted, least=0 if sent else 1, most=MOST_PARTS_AT_ONCE)
         sent_size = given.whole("sent_size", least=0, most=2**62, default=0)
     _check_wanted(wanted)
-    signed = transfers.sign_parts(transfer, wanted, sent_size, sent)
+    signed = sending.sign_parts(transfer, wanted, sent_size, sent)
     parts = [
         {
             "file": str(file.id),
@@ -194,7 +196,7 @@ def show_held_parts(transfer: Transfer) -> Response:
     with Inputs(_page_asked()) as given:
         after = given.uuid("after") if given.has("after") else None
         limit = given.whole("limit", least=1, most=MOST_FILES_AT_ONCE, default=MOST_FILES_AT_ONCE)
-    page = transfers.held_parts(transfer, after, limit)
+    page = sending.held_parts(transfer, after, limit)
     files = [
         {"id": str(one.file.id), "state": one.file.upload.state, "held": one.numbers}
         for one in page.held

@@ -32,7 +32,7 @@ from app.errors import (
 from app.inputs import bad_text
 from app.models import Board, BoardItem, File, Scope, State, Transfer
 from app.problems import speaks
-from app.services import accounts, boards, checking, transfers, uploads
+from app.services import accounts, boards, checking, sending, transfers, uploads
 from app.services.accounts import Caller
 from app.services.boards import LinkSpec
 from app.services.repeats import Once
@@ -139,7 +139,7 @@ def show_upload_url(caller: Caller, transfer_id: str, file_id: str, part: str) -
     transfer = _still(_transfer(transfer_id, caller, _NO_FILE))
     file = _file_of(transfer, file_id)
     number = _part_number(part, file, _NO_FILE)
-    return jsonify({"success": True, "url": transfers.sign_part(transfer, file, number)})
+    return jsonify({"success": True, "url": sending.sign_part(transfer, file, number)})
 
 
 @bp.put("/transfers/<transfer_id>/files/<file_id>/upload-complete")

@@ -21,7 +21,7 @@ from app.config import settings
 from app.db import db, transaction
 from app.errors import Invalid, NotAllowed, NotFound
 from app.models import Board, BoardItem, File, State, Transfer
-from app.services import audit, checking, repeats, transfers
+from app.services import audit, checking, repeats, sending, transfers
 from app.services.accounts import Caller
 from app.services.repeats import Once
 from app.services.transfers import FileSpec
@@ -184,8 +184,8 @@ def file_of(board: Board, file_id: uuid.UUID) -> File:
 
 
 def sign_part(file: File, number: int) -> str:
-    """An address to PUT one part of a board's file at; raises as transfers.sign_part() does."""
-    return transfers.sign_part(file.transfer, file, number)
+    """An address to PUT one part of a board's file at; raises as sending.sign_part() does."""
+    return sending.sign_part(file.transfer, file, number)
 
 
 def complete_file(file: File) -> None:

@@ -39,7 +39,6 @@ from app.models import (
     Checksum,
     Ending,
     File,
-    Method,
     Recipient,
     Staging,
     State,
@@ -49,12 +48,8 @@ from app.models import (
 from app.services import audit, extension_requests, locks, previews, repeats, uploads
 from app.services.accounts import Caller
 from app.services.repeats import Once
-from app.services.uploads import SignedPart
 
 log = logging.getLogger(__name__)
-
-# A reminder that files were sent is believed to be lost when nobody has come for so long.
-REMIND_OF_SENT_AFTER = timedelta(seconds=10)
 
 
 @dataclass(frozen=True)
@@ -87,31 +82,6 @@ class Also:
 
     do: Callable[[Transfer], object]
     said: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Part numbers of one file for which addresses are asked, and the CRC32 of each."""
-
-    file_id: uuid.UUID
-    numbers: tuple[int, ...]
-    crc32s: tuple[bytes, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Held:
-    """The part numbers of one file that storage holds."""
-
-    file: File
-    numbers: list[int]
-
-
-@dataclass(frozen=True)
-class HeldPage:
-    """What storage holds of some of a transfer's files; `next` is to be asked after, if any."""
-
-    held: list[Held]
-    next: uuid.UUID | None
 
 
 # -- creating ----------------------------------------------------------------------------------
@@ -495,112 +465,10 @@ def uploads_of(
     )
 
 
-# -- sending -----------------------------------------------------------------------------------
+# -- keeping it as it is -----------------------------------------------------------------------
 
 
-def sign_parts(
-    transfer: Transfer,
-    wanted: Sequence[Wanted],
-    sent_size: int,
-    sent: Sequence[uuid.UUID] = (),
-) -> list[tuple[File, SignedPart]]:
-    """Signed addresses for the wanted parts, in that order, to be used soon.
-
-    Files `sent` whole, by their sender's word, are completed in the background. Raises NotFound
-    for a wanted file that is not the transfer's, Invalid for a sent one or for a number outside its
-    plan, WrongState once the transfer left INIT: no new address after "that is all"; Blocked.
-    """
-    refuse_blocked(transfer)
-    sent_uploads = _sent_uploads(transfer, sent)
-    files = _files_wanted(transfer, wanted)
-    for index, one in enumerate(wanted):
-        uploads.check_numbers(files[index].upload, one.numbers, f"wanted.{index}.numbers")
-        uploads.check_crc32s(files[index].upload, one.crc32s, f"wanted.{index}.crc32")
-    _prepare(transfer, files, sent_size, sent_uploads)
-    return [
-        (file, part)
-        for file, one in zip(files, wanted, strict=True)
-        for part in uploads.sign(file.upload, one.numbers, one.crc32s)
-    ]
-
-
-def sign_part(transfer: Transfer, file: File, number: int) -> str:
-    """An address to PUT one part of the transfer's file at, with whatever headers.
-
-    Raises as sign_parts() does, and WrongState for a file whose plan was not made for it: the
-    address of a single PUT could be used again after the check.
-    """
-    refuse_blocked(transfer)
-    uploads.check_numbers(file.upload, [number], "number")
-    if file.upload.method is not Method.MULTIPART or file.upload.checksum_algorithm is not None:
-        raise WrongState("This file is sent another way.")
-    _prepare(transfer, [file], 0)
-    return uploads.sign_plain(file.upload, number)
-
-
-def _prepare(
-    transfer: Transfer,
-    files: Sequence[File],
-    sent_size: int,
-    sent_uploads: Sequence[uuid.UUID] = (),
-) -> None:
-    """Note, before any address leaves, that its sender is at work and bytes may arrive."""
-    wanted = [file.upload for file in files]
-    uploads.begin(wanted)
-    with transaction():
-        _touch(transfer.id, sent_size)
-        uploads.note_signing(wanted)
-        if uploads.note_sent(sent_uploads):
-            remind_of_sent(transfer.id)
-        crash.point("begin.3")
-    crash.point("begin.4")
-
-
-def _files_wanted(transfer: Transfer, wanted: Sequence[Wanted]) -> list[File]:
-    ids = [one.file_id for one in wanted]
-    found = {file.id: file for file in files_of(transfer.id, File.id.in_(ids), with_coming=True)}
-    if unknown := [one for one in ids if one not in found]:
-        raise NotFound(f"This transfer has no file {unknown[0]}.")
-    return [found[one] for one in ids]
-
-
-def _sent_uploads(transfer: Transfer, sent: Sequence[uuid.UUID]) -> list[uuid.UUID]:
-    if not sent:
-        return []
-    rows = db.session.execute(
-        select(File.id, File.upload_id).where(File.transfer_id == transfer.id, File.id.in_(sent))
-    )
-    found = {row.id: row.upload_id for row in rows}
-    complaints = {
-        f"sent.{index}": "is no file of this transfer"
-        for index, file_id in enumerate(sent)
-        if file_id not in found
-    }
-    if complaints:
-        raise Invalid(complaints)
-    return list(found.values())
-
-
-def remind_of_sent(transfer_id: uuid.UUID) -> None:
-    """Queue the job that completes files named as sent, unless it was just now. In a transaction.
-
-    Whoever works on them clears `queued_at` at the end, and then looks whether more were named.
-    """
-    is_due = or_(
-        Transfer.queued_at.is_(None), Transfer.queued_at <= db_now() - REMIND_OF_SENT_AFTER
-    )
-    count = db.session.scalar(
-        update(Transfer)
-        .where(Transfer.id == transfer_id, Transfer.state == State.INIT, is_due)
-        .values(queued_at=db_now(), queue_count=Transfer.queue_count + 1)
-        .returning(Transfer.queue_count)
-        .execution_options(synchronize_session=False)
-    )
-    if count is not None:
-        jobs.UNLOCK_FILES.later(transfer_id, attempt=count)
-
-
-def _touch(transfer_id: uuid.UUID, sent_size: int) -> None:
+def touch(transfer_id: uuid.UUID, sent_size: int) -> None:
     """Note that its sender is at work, on it or on its batch; it stays open until this ends.
 
     Call in transaction(). Raises Blocked, Gone, WrongState.
@@ -625,9 +493,9 @@ def _touch(transfer_id: uuid.UUID, sent_size: int) -> None:
 
 
 def _hold_open(transfer_id: uuid.UUID) -> Transfer:
-    """Keep others from changing the transfer until this transaction ends; raises as _touch()."""
+    """Keep others from changing the transfer until this transaction ends; raises as touch()."""
     row = held(transfer_id)
-    _touch(transfer_id, 0)
+    touch(transfer_id, 0)
     return row
 
 
@@ -656,30 +524,6 @@ def refuse_ended(transfer_id: uuid.UUID) -> Transfer:
     transfer: Transfer = row[0]
     refuse_blocked(transfer)
     return transfer
-
-
-def held_parts(transfer: Transfer, after: uuid.UUID | None, limit: int) -> HeldPage:
-    """What storage really holds of each file, whatever anybody believes. Asks storage.
-
-    In its sender's order, `limit` files behind the one with the id `after`; raises Invalid when
-    the transfer has no such file (any more).
-    """
-    conditions = [] if after is None else [File.position > _position_of(transfer, after)]
-    # One more than asked for, only to know whether there is more.
-    files = files_of(transfer.id, *conditions, limit=limit + 1, with_coming=True)
-    page = files[:limit]
-    numbers = uploads.held([file.upload for file in page])
-    held = [Held(file, numbers) for file, numbers in zip(page, numbers, strict=True)]
-    return HeldPage(held, next=page[-1].id if len(files) > limit else None)
-
-
-def _position_of(transfer: Transfer, file_id: uuid.UUID) -> int:
-    position = db.session.scalar(
-        select(File.position).where(File.id == file_id, File.transfer_id == transfer.id)
-    )
-    if position is None:
-        raise Invalid({"after": "is no file of this transfer"})
-    return position
 
 
 def remove_file(transfer: Transfer, file_id: uuid.UUID) -> None:

@@ -16,7 +16,8 @@ from app.db import db, release, transaction
 from app.models import File, State, Transfer, Upload, UploadState
 from app.services import blocklist, uploads
 from app.services.checking import PROCESS_BATCH, TURN_SECONDS, settle_batch
-from app.services.transfers import files_of, remind_of_sent
+from app.services.sending import remind_of_sent
+from app.services.transfers import files_of
 from app.services.uploads import Outcome
 
 log = logging.getLogger(__name__)

@@ -57,6 +57,7 @@ def _verbs() -> dict[str, Callable[..., Any]]:
         inspecting,
         listening,
         outbox,
+        sending,
         sharing,
         staging,
         tombstones,
@@ -70,10 +71,10 @@ def _verbs() -> dict[str, Callable[..., Any]]:
     def begin(transfer_id: str) -> None:
         transfer = transfers.of_id(uuid.UUID(transfer_id))
         wanted = [
-            transfers.Wanted(file.id, tuple(range(1, uploads.part_count(file.upload) + 1)))
+            sending.Wanted(file.id, tuple(range(1, uploads.part_count(file.upload) + 1)))
             for file in transfers.files_of(transfer.id)
         ]
-        transfers.sign_parts(transfer, wanted, 0)
+        sending.sign_parts(transfer, wanted, 0)
 
     def revive(transfer_id: str) -> None:
         transfer = transfers.of_id(uuid.UUID(transfer_id))

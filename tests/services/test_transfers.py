@@ -9,7 +9,7 @@ from app.config import MIB
 from app.db import db, transaction
 from app.errors import Invalid, WrongState
 from app.models import Upload, UploadState
-from app.services import transfers, uploads
+from app.services import sending, transfers, uploads
 from app.services.transfers import FileSpec
 from tests.factories import Sender
 
@@ -117,4 +117,4 @@ def test_no_plain_address_is_signed_that_could_be_used_after_the_check(
     ):
         transfer = transfers.of_id(sent.id)
         with pytest.raises(WrongState):
-            transfers.sign_part(transfer, transfers.files_of(sent.id)[0], 1)
+            sending.sign_part(transfer, transfers.files_of(sent.id)[0], 1)

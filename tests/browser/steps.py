@@ -246,9 +246,11 @@ def look(page: Page, name: str, sizes: dict[str, Any] = SIZES) -> None:
             page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
             page.screenshot(path=SCREENSHOTS / f"{name}-{width}-{scheme}.png", full_page=True)
             at = f"{name}, {width} px, {scheme}"
-            assert not page.evaluate("document.documentElement.scrollWidth > innerWidth"), at
+            assert not page.evaluate("document.documentElement.scrollWidth > innerWidth"), (
+                f"{at}: too wide"
+            )
             if (width, scheme) in axed:
-                assert accused(page) == [], at
+                assert (found := accused(page)) == [], (at, found)
     page.emulate_media(color_scheme="null", reduced_motion="null")
     page.set_viewport_size(before)
 

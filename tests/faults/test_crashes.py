@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import re
+import uuid
 import zipfile
 from collections.abc import Iterator
 from datetime import timedelta
@@ -17,16 +18,29 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
+from flask.testing import FlaskClient
 from sqlalchemy import func, select, update
 
-from app import clock
+from app import clock, crash
 from app.config import MIB
 from app.db import db, release, transaction
 from app.extensions import storage
-from app.models import Archive, Batch, Harm, Inspection, State, Transfer, Upload, UploadState
+from app.models import (
+    Archive,
+    AssetVersion,
+    Batch,
+    Harm,
+    Inspection,
+    State,
+    Transfer,
+    Upload,
+    UploadState,
+)
 from app.services import abuse, archives, blocklist, downloads, transfers, upkeep
 from tests.factories import Machine, Sender, Sent, http, put
+from tests.keeper import Keeper, post_form
 from tests.lab.crasher import DIED, Crasher
+from tests.pictures import drawn, encoded
 
 pytestmark = pytest.mark.real_commits
 ROUNDS = int(os.environ.get("ROUNDS", "2"))
@@ -46,6 +60,12 @@ def crasher(app: Flask, environ: dict[str, str]) -> Iterator[Crasher]:
     made = Crasher(environ)
     yield made
     made.close()
+
+
+@pytest.fixture
+def keeper(client: FlaskClient, inside: None) -> Keeper:
+    """A program that keeps assets."""
+    return Keeper(client)
 
 
 def let_lapse() -> None:
@@ -270,6 +290,52 @@ def test_reviving(step: str, crasher: Crasher, sender: Sender, inside: None) -> 
         assert stored(sent) == [True] * len(CONTENTS)
 
 
+@pytest.mark.parametrize("step", [s for s in STEPS if s.startswith("thumbnail.")])
+def test_the_picture_of_an_asset(step: str, crasher: Crasher, keeper: Keeper) -> None:
+    body = encoded(drawn(), "PNG")
+    for _ in range(ROUNDS):
+        kept = keeper.keep(body, fileType="image/png", fileName="a.png")
+        of_it = AssetVersion.asset_id == uuid.UUID(kept["assetId"])
+        version_id = str(db.session.scalar(select(AssetVersion.id).where(of_it)))
+        release()
+        assert crasher.run("thumbnail", version_id, dies_at=step) == DIED
+        with transaction():
+            past = clock.now() - timedelta(seconds=1)
+            db.session.execute(update(AssetVersion).where(of_it).values(claimed_until=past))
+        assert crasher.run("thumbnail", version_id) == 0
+        url = keeper.show(kept["assetId"])["thumbnailUrl"]
+        assert http.request("GET", url).data.startswith(b"\xff\xd8\xff")  # JPEG
+
+
+@pytest.mark.parametrize("step", ["asset.1", "asset.2"])
+def test_an_asset_that_arrives(
+    step: str, crasher: Crasher, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(at: str) -> None:
+        if at == step:
+            raise SystemExit
+
+    for _ in range(ROUNDS):
+        if step == "asset.1":
+            started = keeper.start()
+            parts = keeper.send(started, b"hello")
+            with monkeypatch.context() as patched:
+                patched.setattr(crash, "point", die)
+                with pytest.raises(SystemExit):
+                    keeper.complete(started, parts)
+            assert keeper.complete(started, parts).status_code == 200
+            assert keeper.fetch(started["assetId"]) == b"hello"
+            continue
+        form = keeper.params().json
+        assert post_form(form, b"hello").status == 201
+        assert crasher.run("confirm_posted", dies_at=step) == DIED
+        with transaction():
+            db.session.execute(update(AssetVersion).values(look_after=clock.now()))
+        assert crasher.run("confirm_posted") == 0
+        led = keeper.get("/download", key=form["fields"]["key"])
+        assert http.request("GET", led.headers["Location"]).data == b"hello"
+
+
 @pytest.mark.parametrize("step", ["forget.1", "drop.1", "sweep.1", "sweep.2"])
 def test_forgetting_and_dropping(step: str, crasher: Crasher, sender: Sender, inside: None) -> None:
     verb = "forget_deleted" if step.startswith("forget.") else "drop_tombstones"
@@ -293,8 +359,10 @@ def test_every_step_is_covered() -> None:
     """A new operation's steps need a test here."""
     known = (
         "process", "archive", "unlock", "begin", "delete", "remove", "revive", "sweep", "forget",
-        "drop", "mail", "webhook", "stage", "preview",  # the last by tests/services/test_previewing.py
+        "drop", "mail", "webhook", "stage", "batch", "inspect", "thumbnail", "asset",
+        "preview",  # by tests/services/test_previewing.py
         "publish", "listen",  # by tests/faults/test_sharing.py
+        "confirm",  # by tests/api/test_files.py
     )  # fmt: skip
     assert {step.split(".")[0] for step in STEPS} == set(known)
     for name in known:

@@ -217,7 +217,7 @@ def test_the_same_create_again_plans_nothing_anew(sender: Sender) -> None:
 
     first = create(checksum_algorithm="CRC32")
     assert create(checksum_algorithm="CRC32").json == first.json
-    assert create().status_code == 409
+    assert create().status_code == 422
     assert first.json["files"][0]["checksum_algorithm"] == "CRC32"
 
 

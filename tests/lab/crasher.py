@@ -52,6 +52,7 @@ def _verbs() -> dict[str, Callable[..., Any]]:
     from app.errors import NotNow
     from app.services import (
         archives,
+        asset_upkeep,
         batches,
         checking,
         inspecting,
@@ -60,6 +61,7 @@ def _verbs() -> dict[str, Callable[..., Any]]:
         sending,
         sharing,
         staging,
+        thumbnails,
         tombstones,
         transfers,
         unlocking,
@@ -102,6 +104,8 @@ def _verbs() -> dict[str, Callable[..., Any]]:
         "drop_tombstones": tombstones.drop_tombstones,
         "remove_bytes": upkeep.remove_bytes,
         "send_mail": outbox.send_due,
+        "thumbnail": thumbnails.make,
+        "confirm_posted": asset_upkeep.confirm_posted,
         "upgrade": lambda to: flask_migrate.upgrade("migrations", revision=to),
         "downgrade": lambda to: flask_migrate.downgrade("migrations", revision=to),
         "send_webhooks": webhook_outbox.send_webhooks,

@@ -250,7 +250,9 @@ def passwords_are_tried(world: World) -> None:
     """Set, refused by the database, changed, guessed, and right."""
     secret, guess = world.keep("password"), world.keep("wrong password")
     key = {"Idempotency-Key": secrets.token_urlsafe(24)}
-    sent = world.ask("POST", "/transfers", json={"password": secret}, headers=key).json()
+    sent = world.ask(
+        "POST", "/transfers", json={"password": secret, "files": []}, headers=key
+    ).json()
     mine = {"Authorization": f"Bearer {world.keep('locked owner', sent['owner_token'])}"}
     with world.refusing("transfers", "password_hash IS NULL"):
         change = {"password": world.keep("refused password")}

@@ -5,15 +5,19 @@ workspace's, and with what it is asked.
 """
 
 import json
+import re
 import uuid
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
 from app.models import Scope
-from tests.factories import Machine, Sent
+from tests.factories import Machine, Program, Sent
+from tests.hooks import Admin
+from tests.keeper import Keeper
 from tests.mail import addressed
 
 Route = tuple[str, str]
@@ -23,6 +27,7 @@ OPEN: set[Route] = {
     ("GET", "/health"),
     ("GET", "/ready"),
     ("GET", "/openapi.json"),
+    ("GET", "/cli"),
     ("POST", "/senders/code"),
     ("POST", "/senders/confirm"),
     # Whoever has the link has the link.
@@ -37,6 +42,19 @@ OF_ITS_OWN: dict[Route, int] = {
     ("POST", "/v2/authorize"): 200,
     ("POST", "/v2/transfers"): 201,
     ("POST", "/v2/boards"): 201,
+    ("GET", "/files"): 200,
+    ("POST", "/files/upload-url"): 200,
+    ("GET", "/webhooks"): 200,
+    ("POST", "/webhooks"): 201,
+    ("GET", "/s3/workspace"): 200,
+    ("POST", "/s3/sessions"): 201,
+    ("GET", "/s3/params"): 200,
+    ("POST", "/s3/multipart"): 200,
+    ("GET", "/s3/as/<session>/s3/params"): 200,
+    ("POST", "/s3/as/<session>/s3/multipart"): 200,
+    # The bucket is everybody's, and its rules are the admins'.
+    ("GET", "/s3/getBucketConfig"): 200,
+    ("POST", "/s3/updateBucketConfig"): 200,
 }
 # About one thing: what is sent to it.
 OF_ONE: dict[Route, Any] = {
@@ -63,6 +81,38 @@ OF_ONE: dict[Route, Any] = {
     ("POST", "/v2/boards/<board_id>/files"): [{"name": "x", "size": 1}],
     ("GET", "/v2/boards/<board_id>/files/<file_id>/upload-url/<part>/<multipart_id>"): None,
     ("PUT", "/v2/boards/<board_id>/files/<file_id>/upload-complete"): {"part_numbers": 1},
+    ("DELETE", "/transfers/<uuid:transfer_id>/batch"): None,
+    ("POST", "/files/confirm/<path:file_key>"): None,
+    ("GET", "/files/download/<uuid:file_id>"): None,
+    ("DELETE", "/files/<uuid:file_id>"): None,
+    ("GET", "/webhooks/<uuid:webhook_id>"): None,
+    ("PATCH", "/webhooks/<uuid:webhook_id>"): {"enabled": False},
+    ("DELETE", "/webhooks/<uuid:webhook_id>"): None,
+    ("POST", "/webhooks/<uuid:webhook_id>/test"): None,
+    ("GET", "/webhooks/<uuid:webhook_id>/deliveries"): None,
+    ("POST", "/webhooks/<uuid:webhook_id>/deliveries/<uuid:delivery_id>/retry"): None,
+    ("GET", "/s3/start-upload"): None,
+    ("GET", "/s3/get-upload-url"): None,
+    ("POST", "/s3/complete-upload"): {"parts": [{"PartNumber": 1, "ETag": "x"}]},
+    ("POST", "/s3/abort-upload"): {},
+    ("GET", "/s3/assets"): None,
+    ("GET", "/s3/assets/<asset_id>"): None,
+    ("PATCH", "/s3/assets/<asset_id>"): {"name": "taken"},
+    ("GET", "/s3/download-url"): None,
+    ("GET", "/s3/download"): None,
+    ("DELETE", "/s3/delete"): None,
+    ("POST", "/api/assets/upload"): None,
+    **{
+        (method, f"{before}/s3/multipart/<upload_id>{after}"): body
+        for before in ("", "/s3/as/<session>")
+        for method, after, body in (
+            ("GET", "", None),
+            ("DELETE", "", None),
+            ("GET", "/<int:number>", None),
+            ("GET", "/batch", None),
+            ("POST", "/complete", {"parts": [{"PartNumber": 1, "ETag": "x"}]}),
+        )
+    },
 }
 
 
@@ -89,39 +139,59 @@ def test_every_route_is_known_here(app: Flask) -> None:
 
 @pytest.fixture
 def theirs(machine: Machine, mail: Any) -> dict[str, str]:
-    """What another workspace has: a transfer on its way, one that is there, and a board."""
+    """What another workspace has, by the words that routes have for it."""
     made = machine.make(files=[{"path": "secret name", "size": 1}], title="secret")
     sent = Sent(machine.client, made)
     addressed(sent, "secret@example.org")
     board = machine.board("secret board")
     at = f"/boards/{board['id']}/files"
     (file,) = machine.call("POST", at, json=[{"name": "secret", "size": 1}]).json
+    small = Program(machine.client).file(b"secret", "secret.txt")
+    admin = Admin(machine.client)
+    hook = admin.add("https://secret.example/")
+    keeper = Keeper(machine.client)
+    kept, started = keeper.keep(b"secret", fileName="secret.txt"), keeper.start()
     return {
         "moving": made["id"],
         "ready": machine.put_one(name="secret.txt", title="secret", max_downloads=5)["id"],
-        "file": made["files"][0]["id"],
-        "recipient": sent.show()["recipients"][0]["id"],
-        "board": board["id"],
+        "file_id": made["files"][0]["id"],
+        "recipient_id": sent.show()["recipients"][0]["id"],
+        "board_id": board["id"],
         "board file": file["id"],
-        "multipart": file["multipart"]["id"],
+        "multipart_id": file["multipart"]["id"],
+        "file_key": small["key"],
+        "small file": small["file_id"],
+        "webhook_id": hook["id"],
+        "delivery_id": admin.call("POST", f"/{hook['id']}/test").json["id"],
+        "workspaceId": keeper.workspace,
+        "asset_id": kept["assetId"],
+        "key": kept["key"],
+        "started": started["assetId"],
+        "upload_id": started["uploadId"],
     }
 
 
-def filled(rule: str, theirs: dict[str, str], transfer: str) -> str:
-    file = theirs["board file" if "<board_id>" in rule else "file"]
-    for word, value in (
-        ("<uuid:transfer_id>", theirs[transfer]),
-        ("<transfer_id>", theirs[transfer]),
-        ("<uuid:file_id>", file),
-        ("<file_id>", file),
-        ("<uuid:recipient_id>", theirs["recipient"]),
-        ("<board_id>", theirs["board"]),
-        ("<part>", "1"),
-        ("<multipart_id>", theirs["multipart"]),
-    ):
-        rule = rule.replace(word, value)
-    assert "<" not in rule, "tell this test how to fill it in"
-    return rule
+def filled(rule: str, theirs: dict[str, str], transfer: str, session: str) -> str:
+    kind = rule.split("/")[1] if "<board_id>" not in rule else "boards"
+    words = theirs | {
+        "transfer_id": theirs[transfer],
+        "part": "1",
+        "number": "1",
+        "session": session,
+        "file_id": theirs[{"boards": "board file", "files": "small file"}.get(kind, "file_id")],
+    }
+    return re.sub(r"<(?:\w+:)?(\w+)>", lambda word: words[word[1]], rule)
+
+
+def asked_of(rule: str, theirs: dict[str, str]) -> dict[str, str]:
+    """What the asset service is told besides, in the address and in the body alike."""
+    if not rule.startswith(("/s3", "/api")):
+        return {}
+    upload = {"uploadId": theirs["upload_id"], "UploadId": theirs["upload_id"], "PartNumber": "1"}
+    is_upload = "upload" in rule
+    asset = {"assetId": theirs["started" if is_upload else "asset_id"], "key": theirs["key"]}
+    more = {"fileType": "text/plain", "partNumbers": "1", "workspaceId": theirs["workspaceId"]}
+    return asset | more | (upload if is_upload else {})
 
 
 def ask(
@@ -137,22 +207,32 @@ def test_a_strangers_key_gets_at_nothing_by_any_route(
     machine: Machine, theirs: dict[str, str], scope: Scope
 ) -> None:
     stranger = Machine(machine.client, "Other", scope=scope)
+    session = Keeper(machine.client, "Other").call("POST", "/s3/sessions").json
     before = [machine.native("GET", f"/{theirs[one]}").json for one in ("moving", "ready")]
-    board = machine.call("GET", f"/boards/{theirs['board']}").json
+    board = machine.call("GET", f"/boards/{theirs['board_id']}").json
     for route, body in OF_ONE.items():
-        body = json.loads(json.dumps(body).replace('"ID"', f'"{theirs["file"]}"'))
+        body = json.loads(json.dumps(body).replace('"ID"', f'"{theirs["file_id"]}"'))
+        more = asked_of(route[1], theirs)
+        if route[1] in ("/s3/complete-upload", "/s3/abort-upload"):
+            body |= more
         for transfer in ("moving", "ready"):
-            url = filled(route[1], theirs, transfer)
+            url = filled(route[1], theirs, transfer, session["url"].rpartition("/")[2])
+            url = f"{url}?{urlencode(more)}" if more else url
             status, text = ask(machine.client, route, url, body, stranger.headers)
-            if route[1].startswith("/v2"):
+            if not route[1].startswith("/transfers"):
+                # By its scope a key may be refused before anything is looked for.
                 assert status in (403, 404), (route, text)
             else:
                 assert status == 404, (route, text)
                 by_key = {"Authorization": f"Bearer {stranger.key}"}
                 assert ask(machine.client, route, url, body, by_key)[0] == 404, route
             assert "secret" not in text, route
+    keeper = Keeper(machine.client)
+    assert keeper.fetch(theirs["asset_id"]) == b"secret"
+    assert Admin(machine.client).show({"id": theirs["webhook_id"]})["enabled"]
+    assert Program(machine.client).fetch(theirs["small file"]).data == b"secret"
     after = [machine.native("GET", f"/{theirs[one]}").json for one in ("moving", "ready")]
-    assert (after, machine.call("GET", f"/boards/{theirs['board']}").json) == (before, board)
+    assert (after, machine.call("GET", f"/boards/{theirs['board_id']}").json) == (before, board)
 
 
 def test_what_a_stranger_is_shown_and_makes_is_its_own(
@@ -163,14 +243,23 @@ def test_what_a_stranger_is_shown_and_makes_is_its_own(
         ("POST", "/transfers"): {},
         ("POST", "/v2/transfers"): {"files": [{"name": "x", "size": 1}]},
         ("POST", "/v2/boards"): {"name": "x"},
+        ("POST", "/files/upload-url"): {"filename": "x"},
+        ("POST", "/webhooks"): {"url": "https://other.example/", "events": ["transfer.ready"]},
+        ("POST", "/s3/multipart"): {"filename": "x", "type": "text/plain"},
+        ("POST", "/s3/as/<session>/s3/multipart"): {"filename": "x", "type": "text/plain"},
+        ("POST", "/s3/updateBucketConfig"): {"CORSRules": []},
     }
+    session = Keeper(machine.client, "Other").call("POST", "/s3/sessions").json
     for route, right in OF_ITS_OWN.items():
         headers = stranger.headers
         if not route[1].startswith("/v2"):
             headers = {"Authorization": f"Bearer {stranger.key}"}
-        status, text = ask(machine.client, route, route[1], bodies.get(route), headers)
+        url = route[1].replace("<session>", session["url"].rpartition("/")[2])
+        url += "?filename=x&type=text/plain" if url.endswith("params") else ""
+        status, text = ask(machine.client, route, url, bodies.get(route), headers)
         assert status == right, (route, text)
-        assert "secret" not in text
+        # But for the secret of its own webhook.
+        assert "secret" not in text.replace('"secret":"whsec_', ""), route
         assert not any(one in text for one in theirs.values()), route
     assert stranger.native("GET", "").json["total_count"] == 2
 

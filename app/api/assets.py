@@ -15,7 +15,7 @@ from flask import Blueprint, Response, jsonify, redirect, request
 from werkzeug.wrappers import Response as AnyResponse
 
 from app.api.auth import Route, key, uploader
-from app.api.bodies import json_body, json_or_nothing
+from app.api.bodies import json_body, json_or_nothing, once
 from app.config import KIB, S3_MAX_OBJECT_SIZE, S3_MAX_PARTS, settings
 from app.doors import creates_limit, limiter
 from app.errors import (
@@ -301,7 +301,7 @@ def create_multipart(caller: Caller) -> Response:
     """Announce a file that comes in parts."""
     body = _body(json_body())
     spec = _uppy_spec(body.get("filename"), body.get("type"), body.get("metadata"))
-    upload = assets.begin(caller, spec).upload
+    upload = assets.begin(caller, spec, once(caller.workspace_id)).upload
     shown = {"key": upload.key, "uploadId": upload.s3_upload_id}
     return jsonify({**shown, "bucket": storage.bucket})
 

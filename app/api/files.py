@@ -7,7 +7,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 
 from app.api.auth import key
-from app.api.bodies import json_body
+from app.api.bodies import json_body, once
 from app.config import S3_MAX_PART_SIZE, settings
 from app.inputs import LONGEST_NAME_BYTES, Inputs
 from app.models import Scope, SmallFile
@@ -31,7 +31,9 @@ def offer_form(caller: Caller) -> Response:
         content_type = given.text("content_type", longest=255).strip() or None
         size = given.optional_whole("size", least=0, most=S3_MAX_PART_SIZE)
         details = given.pairs("metadata", longest=LONGEST_DETAIL, most=MOST_DETAILS)
-    offered = small_files.offer(caller, name, content_type, size, details)
+    offered = small_files.offer(
+        caller, name, content_type, size, details, once(caller.workspace_id)
+    )
     return jsonify(
         {
             "url": offered.form.url,

@@ -9,7 +9,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from app import links
 from app.api.auth import key
-from app.api.bodies import json_body
+from app.api.bodies import json_body, once
 from app.errors import Invalid
 from app.gateways.webhook import LONGEST_URL
 from app.inputs import Inputs
@@ -40,7 +40,7 @@ def create_webhook(caller: Caller) -> tuple[Response, int]:
             missing = {"url": "is required"} if not url else {}
             missing |= {"events": "is required"} if events is None else {}
             raise Invalid(missing | given.complaints)
-    made = webhooks.create(caller, url, events)
+    made = webhooks.create(caller, url, events, once(caller.workspace_id))
     return jsonify({**_webhook_json(made.row), "secret": made.secret}), 201
 
 

@@ -27,8 +27,9 @@ from app.extensions import storage
 from app.gateways.presign import PostForm
 from app.gateways.storage import CannotCopy, NoSuchUpload, Part, Source, SourceLost, Stored
 from app.models import Asset, AssetVersion, Method, Upload, UploadState
-from app.services import asset_words, audit, thumbnails, uploads
+from app.services import asset_words, audit, repeats, thumbnails, uploads
 from app.services.accounts import Caller
+from app.services.repeats import Once
 
 NO_UPLOAD = "There is no such upload."
 NO_ASSET = "There is no such asset."
@@ -61,12 +62,13 @@ class NamedPart:
 # -- announcing --------------------------------------------------------------------------------
 
 
-def begin(caller: Caller, spec: AssetSpec) -> AssetVersion:
+def begin(caller: Caller, spec: AssetSpec, once: Once | None = None) -> AssetVersion:
     """A new version and its multipart upload, which takes parts of any size at once.
 
-    Raises Invalid, NotFound for an asset that is not the caller's. Each call makes another.
+    Raises Invalid, KeyReused, NotFound for an asset that is not the caller's. Each call makes
+    another.
     """
-    version = _announce(caller, spec, Method.MULTIPART)
+    version = _announce(caller, spec, Method.MULTIPART, once=once)
     uploads.begin([version.upload])
     return version
 
@@ -95,12 +97,19 @@ def take(caller: Caller, spec: AssetSpec, body: bytes) -> AssetVersion:
 
 
 def _announce(
-    caller: Caller, spec: AssetSpec, method: Method, *, is_ours: bool = False
+    caller: Caller,
+    spec: AssetSpec,
+    method: Method,
+    *,
+    is_ours: bool = False,
+    once: Once | None = None,
 ) -> AssetVersion:
     if spec.size is not None and spec.size > settings.max_file_size:
         raise Invalid({"size": f"must be at most {settings.max_file_size}"})
     ending = _ending(spec)
     with transaction():
+        if (before := repeats.made(once)) is not None:
+            return _again(before[0])
         asset = _numbered(caller, spec, ending)
         own = f"{asset.workspace_id}/digital_assets/{asset.id}.{ending}"
         later = f"{asset.workspace_id}/versions/{asset.id}/v{asset.last_number}.{ending}"
@@ -121,7 +130,16 @@ def _announce(
             upload.urls_until = db_now() + uploads.OUR_OWN_WITHIN
         elif method is Method.SINGLE:
             db.session.add(_posted(version, ending))
+        repeats.note(once, [version.id])
         audit.note("announce asset", subject_id=asset.id)
+    return version
+
+
+def _again(version_id: uuid.UUID) -> AssetVersion:
+    """What the same request has made; raises NotFound once that was given up."""
+    version = db.session.scalar(whole(select(AssetVersion)).where(AssetVersion.id == version_id))
+    if version is None or version.upload.state is UploadState.ABORTED:
+        raise NotFound(NO_UPLOAD)
     return version
 
 

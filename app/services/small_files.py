@@ -11,7 +11,7 @@ import secrets
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, CompoundSelect, and_, delete, func, select, update
@@ -27,9 +27,10 @@ from app.extensions import storage
 from app.gateways.presign import PostForm
 from app.gateways.storage import CannotCopy, Source, SourceLost, Stored
 from app.models import Method, SmallFile, Upload, UploadState
-from app.services import audit, uploads
+from app.services import audit, repeats, uploads
 from app.services.accounts import Caller
 from app.services.heartbeats import noted
+from app.services.repeats import Once
 from app.services.upkeep import BATCH, LATE_BYTES, Tell, in_batches, untold
 from app.words import filesize
 
@@ -65,8 +66,9 @@ def offer(
     content_type: str | None,
     size: int | None = None,
     details: dict[str, str] | None = None,
+    once: Once | None = None,
 ) -> Offered:
-    """A form for a file of this name; each call makes another. Raises Invalid.
+    """A form for a file of this name; each call makes another. Raises Invalid, KeyReused.
 
     Without a type it is the one that the name's ending stands for. With a size no more than that.
     """
@@ -87,12 +89,28 @@ def offer(
         details=details or {},
     )
     with transaction():
-        db.session.add_all([posted, kept])
-        # Nothing tells SQLAlchemy of the order but a relationship, and `posted` has none.
-        db.session.flush()
-        db.session.add(file)
-    form = storage.presigned_post(posted.key, content_type, file.max_size, expires_in)
+        if (before := repeats.made(once)) is not None:
+            file = _offered_again(before[0], posted.urls_until)
+        else:
+            db.session.add_all([posted, kept])
+            # Nothing tells SQLAlchemy of the order but a relationship, and `posted` has none.
+            db.session.flush()
+            db.session.add(file)
+            repeats.note(once, [file.id])
+    form = storage.presigned_post(file.key, file.content_type, file.max_size, expires_in)
     return Offered(file, form, expires_in)
+
+
+def _offered_again(file_id: uuid.UUID, urls_until: datetime) -> SmallFile:
+    """The file that the same request has made, while it takes what a form brings."""
+    waits = (SmallFile.id == file_id, SmallFile.confirmed_at.is_(None))
+    file = db.session.scalar(select(SmallFile).where(*waits).with_for_update())
+    if file is None:
+        raise WrongState("The file of this Idempotency-Key was confirmed or deleted.")
+    db.session.execute(
+        update(Upload).where(Upload.id == file.posted_id).values(urls_until=urls_until)
+    )
+    return file
 
 
 def _plan(name: str, method: Method) -> Upload:

@@ -27,8 +27,9 @@ from app.models import (
     WebhookEvent,
     Workspace,
 )
-from app.services import audit, webhook_news
+from app.services import audit, repeats, webhook_news
 from app.services.accounts import Caller
+from app.services.repeats import Once
 
 # What may be listened to; TEST comes to whoever asks for it.
 EVENTS = (WebhookEvent.READY, WebhookEvent.DOWNLOADED, WebhookEvent.EXPIRED)
@@ -61,8 +62,10 @@ class Log:
 # -- which there are -----------------------------------------------------------------------------
 
 
-def create(caller: Caller, url: str, events: Sequence[WebhookEvent]) -> Made:
-    """Tell this address of the workspace's transfers from now on. Raises Invalid.
+def create(
+    caller: Caller, url: str, events: Sequence[WebhookEvent], once: Once | None = None
+) -> Made:
+    """Tell this address of the workspace's transfers from now on. Raises Invalid, KeyReused.
 
     Each call makes another, up to MOST.
     """
@@ -81,10 +84,17 @@ def create(caller: Caller, url: str, events: Sequence[WebhookEvent]) -> Made:
         db.session.execute(
             select(Workspace.id).where(Workspace.id == caller.workspace_id).with_for_update()
         )
+        if (before := repeats.made(once)) is not None:
+            return _told(of_caller(before[0], caller))
         if len(all_of(caller)) >= MOST:
             raise Invalid({"url": f"cannot be added: a workspace has at most {MOST} webhooks"})
         db.session.add(row)
+        repeats.note(once, [row.id])
         audit.note("create webhook", subject_id=row.id)
+    return _told(row)
+
+
+def _told(row: Webhook) -> Made:
     return Made(row, f"whsec_{base64.b64encode(row.secret).decode()}")
 
 

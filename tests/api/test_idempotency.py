@@ -17,7 +17,9 @@ from app import config
 from app.db import db
 from app.models import Board, BoardItem, File, IdempotencyKey, Recipient, Transfer
 from app.services import tombstones
-from tests.factories import Machine, Sender, Sent
+from tests.factories import Machine, Program, Sender, Sent
+from tests.hooks import Admin
+from tests.keeper import Keeper, post_form
 from tests.lab.mailserver import MailServer
 
 KEY = "k" * 20 + "-unguessable"
@@ -195,3 +197,47 @@ def test_a_transfer_of_one_put_is_made_once_too(machine: Machine) -> None:
     assert made[0] == made[1]
     other = machine.native("POST", "", json={"files": []}, headers=headers)
     assert other.status_code == 422
+
+
+@pytest.mark.parametrize("again", [1, 3])
+def test_what_else_programs_make_is_made_once_too(client: FlaskClient, again: int) -> None:
+    """A form, a webhook with its secret, and an upload by Uppy's routes."""
+    program, admin, keeper = Program(client), Admin(client), Keeper(client)
+    hook = {"url": "https://hooks.example.org/", "events": ["transfer.ready"]}
+    for key, path, body, other in (
+        (program.key, "/files/upload-url", {"filename": "a"}, {"filename": "b"}),
+        (admin.key, "/webhooks", hook, hook | {"events": ["transfer.expired"]}),
+        (keeper.key, "/s3/multipart", {"filename": "a", "type": "x/y"}, {"filename": "b"}),
+    ):
+        ask = {"x-api-key": key}
+        headers = ask | {"Idempotency-Key": KEY + path}
+        first, *rest = (client.post(path, json=body, headers=headers) for _ in range(again))
+        assert first.status_code in (200, 201), first.text
+        named = ("key", "uploadId", "id", "secret")
+        told = {name: first.json[name] for name in named if name in first.json}
+        assert told
+        for one in rest:
+            assert (one.status_code, {name: one.json[name] for name in told}) == (
+                first.status_code,
+                told,
+            )
+        assert client.post(path, json=other, headers=headers).status_code == 422
+        alone = client.post(path, json=body, headers=ask).json
+        assert not told.items() <= alone.items()
+
+
+def test_a_form_is_told_again_until_what_it_brought_is_confirmed(client: FlaskClient) -> None:
+    program = Program(client)
+    ask = {"x-api-key": program.key}
+    headers = ask | {"Idempotency-Key": KEY}
+
+    def offer() -> Any:
+        return client.post("/files/upload-url", json={"filename": "a.txt"}, headers=headers)
+
+    offer()
+    form = offer().json
+    assert post_form(form, b"hello").status == 201
+    confirmed = client.post(f"/files/confirm/{form['key']}", headers=ask)
+    assert confirmed.status_code == 200
+    assert offer().status_code == 409
+    assert program.fetch(confirmed.json["file_id"]).data == b"hello"

@@ -15,6 +15,7 @@ ALL = {
     "zip": "one zip inside the bucket: bytes through the maker, and many small files",
     "mail": "mail for 1,000 recipients in one job, and in a job for each",
     "upkeep": "a million transfers that expire at once, and objects that are deleted",
+    "companion": "creating and signing by one web process, against Uppy Companion",
     "upload": "uploads against curl, s3transfer and Uppy, on loopback and on a paced line",
 }
 # Only when asked for: they answer questions of whoever changes the plan.

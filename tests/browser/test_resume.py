@@ -288,6 +288,8 @@ def test_what_the_server_no_longer_has_is_told_once(
     created = creating.value.json()
     link_of(plain)
     remembered(plain)
+    # Left first: the page that sends would be told of it by its next request, and say so itself.
+    plain.goto("/health")
     call(live, "DELETE", f"/transfers/{created['id']}", created["owner_token"])
     plain.goto("/")
     expect(plain.locator(".offer")).to_contain_text("It can no longer be continued")

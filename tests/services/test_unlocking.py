@@ -14,7 +14,15 @@ from app.db import db
 from app.errors import Gone, NotFound, Outage, WrongState
 from app.extensions import storage
 from app.models import State, Transfer, Upload, UploadState
-from app.services import checking, downloads, transfers, unlocking, upkeep, uploads
+from app.services import (
+    checking,
+    downloads,
+    sending,
+    transfers,
+    unlocking,
+    upkeep,
+    uploads,
+)
 from tests.factories import Sender, Sent, http, put
 from tests.test_races import at_once
 
@@ -103,7 +111,7 @@ def test_naming_what_is_complete_already_queues_nothing(sent: Sent, queued: list
 def test_a_lost_reminder_is_repeated_when_more_is_named(sent: Sent, queued: list) -> None:
     sent.name("a.txt")
     queued.clear()  # with Redis
-    sent.set(queued_at=clock.now() - transfers.REMIND_OF_SENT_AFTER)
+    sent.set(queued_at=clock.now() - sending.REMIND_OF_SENT_AFTER)
     sent.name("big.bin")
     assert queued == [("unlocking.unlock", str(sent.id))]
     sent.unlock()

@@ -33,7 +33,7 @@ from app.services import (
 )
 from app.services.checking import MOST_ATTEMPTS
 from app.services.repeats import Once
-from app.services.transfers import FileSpec, files_of, held, of_id
+from app.services.transfers import FileSpec, files_of, held, hold, of_id
 from app.services.uploads import Outcome
 
 log = logging.getLogger(__name__)
@@ -325,9 +325,7 @@ def _remind(condition: ColumnElement[bool]) -> int:
 def drop(transfer: Transfer) -> None:
     """Nothing of what is coming is wanted; what was there stays as it is. Repeatable."""
     with transaction():
-        db.session.execute(
-            select(Transfer.id).where(Transfer.id == transfer.id).with_for_update(key_share=True)
-        )
+        hold(transfer.id)
         if _drop(Batch.transfer_id == transfer.id):
             audit.note("drop batch", transfer.id)
 

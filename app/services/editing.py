@@ -16,7 +16,7 @@ from app.db import transaction
 from app.errors import Gone, Invalid, PreconditionFailed, WrongState
 from app.models import State, Transfer
 from app.services import audit, delivery, managing, transfers
-from app.services.transfers import of_id
+from app.services.transfers import hold, of_id
 
 # Whether a version is one that whoever asks has seen.
 IsSeen = Callable[[str], bool]
@@ -79,7 +79,7 @@ def _as_read(row: Transfer, is_seen: IsSeen | None) -> list[ColumnElement[bool]]
 def _address(transfer_id: uuid.UUID, mail: dict[str, Any], is_seen: IsSeen | None) -> None:
     with transaction():
         # Held, so that nobody adds a recipient between the look and the change.
-        row = managing.hold(transfer_id)
+        row = hold(transfer_id)
         if is_seen is not None and not is_seen(version_of(row)):
             raise PreconditionFailed
         delivery.address(row, mail)

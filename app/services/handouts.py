@@ -29,7 +29,7 @@ from app.extensions import storage
 from app.models import File, State, Transfer
 from app.services import archives, delivery, downloads, managing, repeats, senders
 from app.services.repeats import Once
-from app.services.transfers import files_of, of_id, refuse_blocked
+from app.services.transfers import files_of, hold, of_id, refuse_blocked
 
 
 def download_url(transfer: Transfer, file_id: uuid.UUID | None, minutes: int) -> str:
@@ -109,7 +109,7 @@ def share(
     with transaction():
         if repeats.made(once) is not None:
             return
-        managing.hold(transfer.id)
+        hold(transfer.id)
         row = _ready(transfer.id)
         if row.sender_email is None and is_vouched:
             _speak_for(row)

@@ -40,7 +40,7 @@ from app.services import (
     shares,
     transfers,
 )
-from app.services.transfers import files_of, of_id, refuse_blocked
+from app.services.transfers import files_of, hold, of_id, refuse_blocked
 
 # What a page lists at most of a transfer's files, and of the days on which it was downloaded.
 MOST_FILES_SHOWN = 500
@@ -474,16 +474,3 @@ def choose_news(transfer: Transfer, kinds: Sequence[MailKind], seen: str) -> Tra
         if seen != mark_of(row.muted) and muted != row.muted:
             raise ChangedMeanwhile(["notifications"])
         return delivery.address(row, {"notifications": list(kinds)})
-
-
-def hold(transfer_id: uuid.UUID) -> Transfer:
-    """The row, which nobody else changes until this transaction ends."""
-    row = db.session.scalar(
-        select(Transfer)
-        .where(Transfer.id == transfer_id)
-        .with_for_update(key_share=True)
-        .execution_options(populate_existing=True)
-    )
-    if row is None:
-        raise NotFound
-    return row

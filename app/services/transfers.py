@@ -499,24 +499,42 @@ def _hold_open(transfer_id: uuid.UUID) -> Transfer:
     return row
 
 
-def held(transfer_id: uuid.UUID) -> Transfer:
-    """The row, which nobody else changes until this transaction ends. Raises Gone, Blocked.
+def hold(transfer_id: uuid.UUID) -> Transfer:
+    """The row, which nobody else changes until this transaction ends. Raises NotFound.
 
     Rows that only name the transfer may be added meanwhile.
     """
-    db.session.execute(
-        select(Transfer.id).where(Transfer.id == transfer_id).with_for_update(key_share=True)
+    row = db.session.scalar(
+        select(Transfer)
+        .where(Transfer.id == transfer_id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
     )
-    return refuse_ended(transfer_id)
+    if row is None:
+        raise NotFound
+    return row
+
+
+def held(transfer_id: uuid.UUID) -> Transfer:
+    """As hold(), of one that has not ended: raises Gone and Blocked as refuse_ended() does."""
+    return _unless_ended(_with_its_end(transfer_id).with_for_update(key_share=True))
 
 
 def refuse_ended(transfer_id: uuid.UUID) -> Transfer:
     """The row; raises Gone after its end, whether or not the sweep has come by, and Blocked."""
-    row = db.session.execute(
+    return _unless_ended(_with_its_end(transfer_id))
+
+
+def _with_its_end(transfer_id: uuid.UUID) -> Select[tuple[Transfer, bool]]:
+    return (
         select(Transfer, Transfer.expires_at <= db_now())
         .where(Transfer.id == transfer_id)
         .execution_options(populate_existing=True)
-    ).first()
+    )
+
+
+def _unless_ended(query: Select[tuple[Transfer, bool]]) -> Transfer:
+    row = db.session.execute(query).first()
     if row is None or row[0].state is State.DELETED:
         raise Gone(reason="deleted")
     if row[0].state is State.EXPIRED or (row[0].state is State.READY and row[1]):

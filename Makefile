@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Node comes with the Python packages, and `flask` is found without activating anything.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Some environments forbid Python to keep what it has compiled: every process we start would then
+# compile all of ours anew, which is half a second each time.
+export PYTHONDONTWRITEBYTECODE :=
 # Many tests wait for processes and clocks: one test process more than there are processors. Each has
 # services of its own, so more than a few would only be in each other's way.
 # A module's tests stay together (worksteal), because many share what takes long to start.

@@ -16,8 +16,7 @@ from typing import Any
 from gunicorn.workers.gthread import ThreadWorker
 
 # gunicorn loads this class before it forks: all of its workers share what this loads.
-from app import static_files
-from app.extensions import storage
+from app import get_ready
 
 # From the first byte of a head to its last.
 HEAD_SECONDS = 8.0
@@ -35,8 +34,7 @@ class Worker(ThreadWorker):
     def load_wsgi(self) -> None:
         """Get all ready that the first request would have to wait for."""
         super().load_wsgi()
-        storage.get_ready()
-        static_files.get_ready()
+        get_ready()
 
     def enqueue_req(self, conn: Any) -> None:
         """Hand a connection to a thread; or wait for the rest of its next request's head."""

@@ -13,8 +13,8 @@ import time
 
 from flask import Flask
 
-from app import create_app, jobs
-from app.extensions import events, queue, storage
+from app import create_app, get_ready, jobs
+from app.extensions import events, queue
 from app.services import listening
 
 log = logging.getLogger("beeline.worker")
@@ -73,8 +73,7 @@ def main(words: list[str]) -> None:
         _stop_by_signal(jobs.stopping)
         listen(app, jobs.stopping)
     else:
-        storage.get_ready()
-        events.get_ready()
+        get_ready()
         queue.run_worker(app, words or jobs.QUEUES, jobs.stopping)
 
 

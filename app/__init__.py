@@ -13,10 +13,22 @@ from collections.abc import Mapping
 gc.disable()
 
 from flask import Flask
+from sqlalchemy.orm import configure_mappers
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter
 
-from app import browsers, cli, config, doors, logs, migrating, models, patience, problems
+from app import (
+    browsers,
+    cli,
+    config,
+    doors,
+    logs,
+    migrating,
+    models,
+    patience,
+    problems,
+    static_files,
+)
 from app.api import (
     assets,
     cli_download,
@@ -49,7 +61,7 @@ from app.pages import (
 gc.freeze()
 gc.enable()
 
-__all__ = ["create_app", "models"]
+__all__ = ["create_app", "get_ready", "models"]
 
 
 class SlugConverter(BaseConverter):
@@ -122,6 +134,18 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
         count = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=0)  # type: ignore[method-assign]
     return app
+
+
+def get_ready() -> None:
+    """Make, without a connection, what would else be made when it is first needed.
+
+    For processes that serve: their first request shall not wait for it. And jobs are done in
+    children, each of which would have to make it anew, which is most of what a small one costs.
+    """
+    configure_mappers()
+    storage.get_ready()
+    events.get_ready()
+    static_files.get_ready()
 
 
 def _flask_config(settings: config.Settings) -> dict[str, object]:

@@ -3,10 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Node comes with the Python packages, and `flask` is found without activating anything.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Some environments forbid Python to keep what it has compiled: every process we start would then
+# compile all of ours anew, which is half a second each time.
+export PYTHONDONTWRITEBYTECODE :=
 # Many tests wait for processes and clocks: one test process more than there are processors. Each has
 # services of its own, so more than a few would only be in each other's way.
 # A module's tests stay together (worksteal), because many share what takes long to start.
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ "$$n" -gt 3 ] && echo 4 || echo $$((n + 1)))
+# What is done side by side tells its lines in one piece, where make knows how.
+TIDY := $(if $(filter output-sync,$(.FEATURES)),--output-sync)
 WITH_DATABASE := $(BIN)/python -m embedded.with_services postgres --
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate $(u)
 
@@ -26,7 +31,7 @@ test: python tools browser ## check, then every test; T=tests/some/test_file.py 
 ifdef T
 	@$(BIN)/python -m pytest $(T)
 else
-	@$(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory -j3 $(TIDY) check
 	@echo "== tests"
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal || { [ $$? -eq 1 ] && $(MAKE) --no-print-directory again; }
 	@$(MAKE) --no-print-directory audit

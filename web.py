@@ -15,6 +15,9 @@ from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
+# gunicorn loads this class before it forks: all of its workers share what this loads.
+from app import get_ready
+
 # From the first byte of a head to its last.
 HEAD_SECONDS = 8.0
 # Routers take no larger head either.
@@ -27,6 +30,11 @@ _TOO_LARGE = (
 
 class Worker(ThreadWorker):
     """Runs in one thread but for the requests themselves, so it needs no locks."""
+
+    def load_wsgi(self) -> None:
+        """Get all ready that the first request would have to wait for."""
+        super().load_wsgi()
+        get_ready()
 
     def enqueue_req(self, conn: Any) -> None:
         """Hand a connection to a thread; or wait for the rest of its next request's head."""

@@ -13,7 +13,7 @@ import time
 
 from flask import Flask
 
-from app import create_app, jobs
+from app import create_app, get_ready, jobs
 from app.extensions import events, queue
 from app.services import listening
 
@@ -73,6 +73,7 @@ def main(words: list[str]) -> None:
         _stop_by_signal(jobs.stopping)
         listen(app, jobs.stopping)
     else:
+        get_ready()
         queue.run_worker(app, words or jobs.QUEUES, jobs.stopping)
 
 

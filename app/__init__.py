@@ -3,14 +3,32 @@
 create_app() is the table of contents: read it from top to bottom.
 """
 
+import gc
 import os
 from collections.abc import Mapping
 
+# What is loaded here stays. Looking for garbage among it, again and again while it grows, would
+# take a third of the time that every process of ours needs to start; and left out of later looks,
+# it also stays in the pages of memory that children share.
+gc.disable()
+
 from flask import Flask
+from sqlalchemy.orm import configure_mappers
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter
 
-from app import browsers, cli, config, doors, logs, models, patience, problems
+from app import (
+    browsers,
+    cli,
+    config,
+    doors,
+    logs,
+    migrating,
+    models,
+    patience,
+    problems,
+    static_files,
+)
 from app.api import (
     assets,
     cli_download,
@@ -24,7 +42,7 @@ from app.api import (
     wetransfer,
 )
 from app.db import db, end_session
-from app.extensions import csrf, events, mailer, migrate, queue, storage
+from app.extensions import csrf, events, mailer, queue, storage
 from app.pages import (
     board,
     command_line,
@@ -40,7 +58,10 @@ from app.pages import (
     webhook_pages,
 )
 
-__all__ = ["create_app", "models"]
+gc.freeze()
+gc.enable()
+
+__all__ = ["create_app", "get_ready", "models"]
 
 
 class SlugConverter(BaseConverter):
@@ -65,7 +86,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     patience.init_app(app)
     db.init_app(app)
     app.teardown_appcontext(end_session)
-    migrate.init_app(app, db)
+    migrating.init_app(app)
     csrf.init_app(app)
     storage.bind(settings)
     queue.bind(settings)
@@ -113,6 +134,18 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
         count = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=0)  # type: ignore[method-assign]
     return app
+
+
+def get_ready() -> None:
+    """Make, without a connection, what would else be made when it is first needed.
+
+    For processes that serve: their first request shall not wait for it. And jobs are done in
+    children, each of which would have to make it anew, which is most of what a small one costs.
+    """
+    configure_mappers()
+    storage.get_ready()
+    events.get_ready()
+    static_files.get_ready()
 
 
 def _flask_config(settings: config.Settings) -> dict[str, object]:

@@ -1,95 +1,17 @@
-"""What every answer tells a browser: security headers, and static files under hashed names."""
-
-import gzip
-import hashlib
-import importlib.util
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from wsgiref.headers import Headers
+"""What every answer tells a browser: the security headers, also those of static files."""
 
 from flask import Flask, Response, request
-from rjsmin import jsmin
-from whitenoise import WhiteNoise
 
+from app import static_files
 from app.config import settings
 from app.extensions import storage
-
-STATIC = Path(__file__).parent.parent / "static"
 
 
 def init_app(app: Flask) -> None:
     """Serve static files and set the headers."""
-    _serve_static(app)
+    app.wsgi_app = static_files.StaticFiles(app.wsgi_app, _ALWAYS)  # type: ignore[method-assign]
+    app.add_template_global(static_files.asset, "asset")
     app.after_request(_set_headers)
-
-
-def htmx() -> Path:
-    """htmx as its package brings it, pinned by requirements.txt and a test on its hash."""
-    found = importlib.util.find_spec("js_lib_htmx")
-    if found is None or not found.submodule_search_locations:
-        raise RuntimeError("django-js-lib-htmx is not installed: pip install -r requirements.txt")
-    folder = Path(found.submodule_search_locations[0])
-    return next(folder.rglob("htmx.min.js"))
-
-
-def _serve_static(app: Flask) -> None:
-    """Every file under one folder named by the hash of all: they may be cached for ever.
-
-    One folder and not one hash for each name, so that ES modules can import each other by
-    relative path.
-    """
-    built = _built()
-    served = WhiteNoise(
-        app.wsgi_app,
-        # Only what lies below the hashed prefix is served, so all of it never changes.
-        immutable_file_test=lambda path, url: True,
-        add_headers_function=_add_headers,
-    )
-    for name in built.names:
-        served.add_file_to_dictionary(built.prefix + name, f"{built.folder.name}/{name}")
-    app.wsgi_app = served  # type: ignore[method-assign]
-    app.add_template_global(built.asset, "asset")
-
-
-@dataclass(frozen=True)
-class _Built:
-    """The static files as they are served: in a folder that goes when the process ends."""
-
-    folder: TemporaryDirectory[str]
-    names: set[str]
-    prefix: str
-
-    def asset(self, name: str) -> str:
-        """The path of a static file for a page; raises LookupError."""
-        if name not in self.names:
-            raise LookupError(f"there is no static file {name}")
-        return self.prefix + name
-
-
-@cache
-def _built() -> _Built:
-    """Our scripts without their comments, and everything compressed once instead of never."""
-    files = {
-        f"{path.relative_to(STATIC)}": path.read_bytes()
-        for path in STATIC.rglob("*")
-        if path.is_file()
-    }
-    files = {
-        name: jsmin(content) if name.endswith(".js") else content for name, content in files.items()
-    }
-    files["vendor/htmx.min.js"] = htmx().read_bytes()
-    folder = TemporaryDirectory(prefix="beeline-static-")
-    digest = hashlib.sha256()
-    for name, content in sorted(files.items()):
-        digest.update(name.encode() + b"\0" + content)
-        place = Path(folder.name, name)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(content)
-        # WhiteNoise finds it by its name, and gives it to whoever accepts gzip.
-        Path(f"{place}.gz").write_bytes(gzip.compress(content, mtime=0))
-    return _Built(folder, set(files), f"/static/{digest.hexdigest()[:16]}/")
 
 
 _ALWAYS = {
@@ -101,11 +23,6 @@ _ALWAYS = {
     "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=()",
     "X-Frame-Options": "DENY",
 }
-
-
-def _add_headers(headers: Headers, path: str, url: str) -> None:
-    for name, value in _ALWAYS.items():
-        headers[name] = value
 
 
 def _content_security_policy() -> str:

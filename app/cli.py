@@ -1,4 +1,4 @@
-"""`flask storage ...` and `flask sweep`: what an operator runs by hand or at release.
+"""`flask release`, `flask storage` and `flask sweep`: what an operator runs, by hand or at release.
 
 What is done about a reported link is in abuse_cli.py, about mail that came back in mail_cli.py.
 """
@@ -33,6 +33,7 @@ def init_app(app: Flask) -> None:
     app.cli.add_command(database_commands)
     app.cli.add_command(key_commands)
     app.cli.add_command(sweep)
+    app.cli.add_command(make_ready)
     abuse_cli.init_app(app)
     mail_cli.init_app(app)
 
@@ -96,6 +97,19 @@ def setup_storage() -> None:
     storage.setup(settings.origins, abort_after_days=days)
     click.echo(f"Bucket {settings.s3_bucket} is ready for {', '.join(settings.origins)}.")
     click.echo(f"Checksums of what is sent: {storage.ask_checksums()}.")
+
+
+@click.command("release")
+@with_appcontext
+@click.pass_context
+def make_ready(context: click.Context) -> None:
+    """Migrate, check the database, set up the bucket: before a new version starts; repeatable."""
+    # In one process, because each takes a second to start. Here, because nobody else needs it.
+    from flask_migrate import upgrade
+
+    upgrade()
+    context.invoke(check_database)
+    context.invoke(setup_storage)
 
 
 @click.command("sweep")

@@ -64,6 +64,8 @@ class _Counters(RedisStorage):
 
     # limits finds a storage by the scheme of its address: this one instead of its own.
     STORAGE_SCHEME = ["redis", "rediss", "unix"]  # noqa: RUF012
+    # It would load valkey's library too, wherever that is installed.
+    DEPENDENCIES = ["redis"]  # noqa: RUF012
 
     def __init__(self, uri: str, **options: Any) -> None:
         """As limits' own; opens no connection."""

@@ -1,7 +1,5 @@
 """The unbound singletons. create_app() binds them; everything else imports them from here."""
 
-from flask_migrate import Migrate
-
 from app.db import db
 from app.forms import FormGuard
 from app.gateways.events import Events
@@ -9,9 +7,8 @@ from app.gateways.mailer import Mailer
 from app.gateways.queue import JobQueue
 from app.gateways.storage import Storage
 
-__all__ = ["csrf", "db", "events", "mailer", "migrate", "queue", "storage"]
+__all__ = ["csrf", "db", "events", "mailer", "queue", "storage"]
 
-migrate = Migrate()
 csrf = FormGuard()
 storage = Storage()
 queue = JobQueue()

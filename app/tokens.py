@@ -11,8 +11,6 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-import jwt
-
 from app import clock
 from app.config import settings
 
@@ -39,6 +37,10 @@ class BadToken(Exception):
 
 def issue(claims: Claims) -> str:
     """A token with these claims, good for JWT_TTL_IN_MINUTES."""
+    # Here and below, because loading its cryptography takes as long as loading half of our routes,
+    # and only programs that act for users of their own need it.
+    import jwt
+
     now = int(clock.now().timestamp())
     said = {
         "iss": settings.base_url,
@@ -54,6 +56,8 @@ def issue(claims: Claims) -> str:
 
 def read(token: str) -> Claims:
     """What a token proves; raises BadToken."""
+    import jwt
+
     for key in _keys():
         try:
             whole = jwt.decode_complete(

@@ -6,6 +6,7 @@ after it. Where TEST_S3_ENDPOINT_URL is set with its keys and bucket, storage te
 that endpoint instead of the embedded one.
 """
 
+import gc
 import logging
 import os
 import secrets
@@ -45,6 +46,14 @@ S3_NAMES = ("ENDPOINT_URL", "BUCKET", "REGION", "ACCESS_KEY_ID", "SECRET_ACCESS_
 def pytest_configure() -> None:
     """One seed for all processes of this run, which inherit it; another one each time."""
     os.environ.setdefault("SEED", str(secrets.randbelow(10**6)))
+    # What is loaded before the first test stays, as in app/__init__.py.
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """From here on garbage is looked for, but not among all that was loaded."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_report_header() -> str:

@@ -14,7 +14,7 @@ from openapi_spec_validator import validate
 from rq.utils import import_attribute
 from sqlalchemy import create_engine, text
 
-from app import browsers, errors, jobs
+from app import errors, jobs, static_files
 from app.config import MIB, settings
 from app.extensions import storage
 from app.models import File, Harm, Scope
@@ -128,7 +128,7 @@ def test_only_db_commits() -> None:
 
 
 def test_htmx_is_the_one_that_was_looked_at() -> None:
-    assert hashlib.sha256(browsers.htmx().read_bytes()).hexdigest() == HTMX_SHA256
+    assert hashlib.sha256(static_files.htmx().read_bytes()).hexdigest() == HTMX_SHA256
 
 
 @pytest.mark.real_commits

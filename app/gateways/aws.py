@@ -5,9 +5,6 @@ Credentials are found as boto3 finds them, or are those of a bucket that is Amaz
 
 from typing import Any
 
-import boto3
-from botocore.config import Config
-
 from app.config import Settings
 
 
@@ -15,6 +12,10 @@ def client(
     service: str, region: str, settings: Settings, *, endpoint_url: str, read_seconds: float
 ) -> Any:
     """One that asks once: whoever uses it tries again by itself, and later."""
+    # Here, because an installation may have neither, and loading them takes as long as Flask.
+    import boto3
+    from botocore.config import Config
+
     own = {}
     if settings.s3_access_key_id and not settings.s3_endpoint_url:
         own["aws_access_key_id"] = settings.s3_access_key_id

@@ -151,6 +151,10 @@ class Events:
         """The topic's, which its name tells."""
         return self._settings.sns_topic_arn.split(":")[3] if self.publishes else ""
 
+    def get_ready(self) -> None:
+        """Make what is otherwise made when there is news to tell; as storage's get_ready()."""
+        assert self._topic if self.publishes else True
+
     @cached_property
     def _topic(self) -> Any:
         return aws.client(

@@ -1,4 +1,4 @@
-"""Object storage in our words. The only file that imports boto3; it knows S3's limits and pages.
+"""Object storage in our words. It knows S3's limits and pages.
 
 What the access key needs on `arn:aws:s3:::BUCKET/PREFIX*`: s3:PutObject, s3:GetObject,
 s3:DeleteObject, s3:AbortMultipartUpload, s3:ListMultipartUploadParts; on the bucket:
@@ -19,13 +19,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any
 
-import boto3
 import urllib3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from botocore.session import Session as BotocoreSession
 
 from app import clock, patience
 from app.circuit import Circuit
@@ -35,9 +33,12 @@ from app.errors import Outage, Unavailable
 from app.gateways.presign import CRC32_HEADER, Credentials, PostForm, Presigner
 
 if TYPE_CHECKING:
+    from botocore.session import Session
+
     from app.gateways.cloudfront import CloudFront
 
 log = logging.getLogger(__name__)
+_making = threading.Lock()
 
 TOKEN_FIELD = "beeline"  # noqa: S105  the name of a metadata field, not a secret
 TOKEN_HEADER = f"x-amz-meta-{TOKEN_FIELD}"
@@ -174,17 +175,14 @@ class Storage:
         """Take the settings; opens no connection."""
         self._settings = settings
         self._bucket = settings.s3_bucket
-        self._session = boto3.session.Session()
+        for made in ("_session", "_quick", "_steady", "_patient", "_lines"):
+            self.__dict__.pop(made, None)
         self._circuit = Circuit(REST_SECONDS)
         self._answered = Checksums.UNKNOWN
         self._ask_after = 0.0
         self._asking_lock = threading.Lock()
-        # In a request two short tries, in a job more and longer ones; and a Complete of many parts
-        # takes its time. Whoever waits that long for anything else waits for a dead connection.
-        self._quick = self._make_client(settings, read_timeout=3, attempts=2)
-        self._steady = self._make_client(settings, read_timeout=15, attempts=5)
-        self._patient = self._make_client(settings, read_timeout=60, attempts=5)
-        public = settings.s3_public_endpoint_url or self._quick.meta.endpoint_url
+        ours = settings.s3_endpoint_url or self._quick.meta.endpoint_url
+        public = settings.s3_public_endpoint_url or ours
         self._presigner = Presigner(
             public,
             settings.s3_bucket,
@@ -196,20 +194,53 @@ class Storage:
         # Reads go to storage as we reach it. Thousands of small ones are an archive's daily bread,
         # and a request of boto3's takes several times the CPU of a signed address and urllib3.
         self._reads = Presigner(
-            self._quick.meta.endpoint_url,
+            ours,
             settings.s3_bucket,
             settings.s3_region,
             in_path=self._is_in_path(settings),
             credentials=self._credentials(settings),
             now=lambda: clock.now(),  # noqa: PLW0108
         )
-        self._lines = urllib3.PoolManager(
+        self._delivery = self._make_delivery(settings)
+
+    def get_ready(self) -> None:
+        """Make what is otherwise made when it is first needed; opens no connection.
+
+        For processes that serve: their first request shall not wait for it, and jobs are done in
+        children, each of which would have to make it anew.
+        """
+        assert all((self._quick, self._steady, self._patient, self._lines))
+
+    # botocore and its clients take half as long to load and make as the rest of us together, and
+    # most commands, and the clock, ask storage nothing.
+    @cached_property
+    def _session(self) -> "Session":
+        from botocore.session import Session
+
+        return Session()
+
+    # In a request two short tries, in a job more and longer ones; and a Complete of many parts
+    # takes its time. Whoever waits that long for anything else waits for a dead connection.
+    @cached_property
+    def _quick(self) -> Any:
+        return self._make_client(self._settings, read_timeout=3, attempts=2)
+
+    @cached_property
+    def _steady(self) -> Any:
+        return self._make_client(self._settings, read_timeout=15, attempts=5)
+
+    @cached_property
+    def _patient(self) -> Any:
+        return self._make_client(self._settings, read_timeout=60, attempts=5)
+
+    @cached_property
+    def _lines(self) -> urllib3.PoolManager:
+        return urllib3.PoolManager(
             maxsize=64,
             retries=False,
             timeout=urllib3.Timeout(connect=2, read=15),
-            ca_certs=BotocoreSession().get_config_variable("ca_bundle"),
+            ca_certs=self._session.get_config_variable("ca_bundle"),
         )
-        self._delivery = self._make_delivery(settings)
 
     @property
     def _client(self) -> Any:
@@ -664,24 +695,29 @@ class Storage:
         return Checksums.YES if echoed == _VERIFIED else Checksums.NO
 
     def _make_client(self, settings: Settings, *, read_timeout: int, attempts: int) -> Any:
-        return self._session.client(
-            "s3",
-            endpoint_url=settings.s3_endpoint_url or None,
-            region_name=settings.s3_region,
-            aws_access_key_id=settings.s3_access_key_id or None,
-            aws_secret_access_key=settings.s3_secret_access_key or None,
-            config=Config(
-                signature_version="s3v4",
-                s3={"addressing_style": "path" if self._is_in_path(settings) else "virtual"},
-                connect_timeout=2,
-                read_timeout=read_timeout,
-                retries={"mode": "standard", "total_max_attempts": attempts},
-                max_pool_connections=32,
-                # Stores that do not know boto3's new default checksums refuse them.
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-            ),
+        from botocore.config import Config
+
+        config = Config(
+            signature_version="s3v4",
+            s3={"addressing_style": "path" if self._is_in_path(settings) else "virtual"},
+            connect_timeout=2,
+            read_timeout=read_timeout,
+            retries={"mode": "standard", "total_max_attempts": attempts},
+            max_pool_connections=32,
+            # Stores that do not know botocore's new default checksums refuse them.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
         )
+        # A session makes one client at a time.
+        with _making:
+            return self._session.create_client(
+                "s3",
+                endpoint_url=settings.s3_endpoint_url or None,
+                region_name=settings.s3_region,
+                aws_access_key_id=settings.s3_access_key_id or None,
+                aws_secret_access_key=settings.s3_secret_access_key or None,
+                config=config,
+            )
 
     @staticmethod
     def _make_delivery(settings: Settings) -> "CloudFront | None":
@@ -716,7 +752,7 @@ class Storage:
         return self._role_credentials
 
     def _role_credentials(self) -> Credentials:
-        """boto3 renews a role's keys; asking each time costs nothing while they are fresh."""
+        """botocore renews a role's keys; asking each time costs nothing while they are fresh."""
         found = self._session.get_credentials()
         if found is None:
             raise Unavailable("No credentials for storage could be found.")

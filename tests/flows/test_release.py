@@ -142,6 +142,20 @@ def test_f44_whatever_else_a_migration_does_is_told(
     assert [one for one in what_breaks(before, after) if one.startswith(told)]
 
 
+def test_f44_one_command_migrates_checks_and_sets_up(app: Flask, configure) -> None:
+    """And it ends where the check does, before the bucket is touched."""
+    runner = app.test_cli_runner()
+    done = runner.invoke(args=["release"])
+    assert done.exit_code == 0, done.output
+    assert "database connections" in done.output
+    assert "is ready for" in done.output
+    configure(web_concurrency=50, database_pool_size=20)
+    refused = runner.invoke(args=["release"])
+    assert refused.exit_code == 1
+    assert "DATABASE_POOL_SIZE" in refused.output
+    assert "is ready for" not in refused.output
+
+
 # -- side by side ------------------------------------------------------------------------------
 
 

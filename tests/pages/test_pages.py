@@ -1,13 +1,17 @@
 """The pages without a browser: status codes, headers, forms, and that looking never counts."""
 
 import gzip
+import os
 import re
+import subprocess
+import sys
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
 
-from app import browsers, clock
+from app import clock, static_files
 from app.extensions import storage
 from tests.factories import Sender, http
 
@@ -169,7 +173,7 @@ def test_scripts_travel_without_comments_and_compressed(client: FlaskClient) -> 
     for name in ("upload.js", "upload/retry.js", "upload/transfer-upload.js"):
         with client.get(url.replace("upload.js", name)) as answer:
             plain = answer.data
-        source = (browsers.STATIC / "js" / name).read_bytes()
+        source = (static_files.STATIC / "js" / name).read_bytes()
         assert b"export" in plain or b"import" in plain
         assert b"@param" not in plain
         assert len(plain) < len(source)
@@ -178,6 +182,30 @@ def test_scripts_travel_without_comments_and_compressed(client: FlaskClient) -> 
             assert answer.headers["Content-Encoding"] == "gzip"
             assert "Accept-Encoding" in answer.headers["Vary"]
             assert gzip.decompress(answer.data) == plain
+
+
+def test_a_static_file_is_only_read_and_only_sent_to_whoever_lacks_it(client: FlaskClient) -> None:
+    url = re.findall(r'href="(/static/[^"]+site.css)"', client.get("/").text)[0]
+    answer = client.get(url)
+    assert answer.content_type == "text/css; charset=utf-8"
+    again = client.get(url, headers={"If-None-Match": answer.headers["ETag"]})
+    assert (again.status_code, again.data) == (304, b"")
+    head = client.head(url)
+    assert (head.status_code, head.data) == (200, b"")
+    assert head.content_length == len(answer.data)
+    assert client.post(url).status_code == 405
+
+
+def test_a_process_that_is_killed_leaves_no_folder_behind(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    """Whatever it serves from memory, it makes no files of."""
+    served = "from app import create_app; create_app().test_client().get('/').get_data()"
+    code = f"import os, signal; {served}; os.kill(os.getpid(), signal.SIGKILL)"
+    subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | environ | {"TMPDIR": f"{tmp_path}"}
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_cookies_are_http_only_and_lax(sender: Sender) -> None:

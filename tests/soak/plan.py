@@ -135,11 +135,14 @@ class Plan:
     def _strikes(self) -> list[Strike]:
         dice = random.Random(f"{self.seed}/strikes")
         strikes, at = [], 3.0
+        # None comes twice before each has come once: a short run sees as many as it can.
+        to_come = dict(STRIKES)
         while at < self.seconds - 2:
-            kind = _pick(dice, STRIKES)
+            kind = _pick(dice, to_come or STRIKES)
+            to_come.pop(kind, None)
             target = dice.choice(("", ".2"))
-            strikes.append(Strike(at, kind, target, dice.uniform(1, 5)))
-            at += dice.uniform(4, 9)
+            strikes.append(Strike(at, kind, target, dice.uniform(1, 4)))
+            at += dice.uniform(4, 7)
         return strikes
 
 

@@ -3,6 +3,9 @@
 import gzip
 import hashlib
 import importlib.util
+import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -10,13 +13,13 @@ from tempfile import TemporaryDirectory
 from wsgiref.headers import Headers
 
 from flask import Flask, Response, request
-from rjsmin import jsmin
 from whitenoise import WhiteNoise
 
 from app.config import settings
 from app.extensions import storage
 
 STATIC = Path(__file__).parent.parent / "static"
+SQUEEZE = Path(__file__).with_name("squeeze_child.py")
 
 
 def init_app(app: Flask) -> None:
@@ -68,17 +71,27 @@ class _Built:
         return self.prefix + name
 
 
-@cache
-def _built() -> _Built:
-    """Our scripts without their comments, and everything compressed once instead of never."""
+def squeezed() -> dict[str, bytes]:
+    """The files of static/ by their names, squeezed one by one: a module stays a module."""
     files = {
-        f"{path.relative_to(STATIC)}": path.read_bytes()
+        f"{path.relative_to(STATIC)}": path.read_text()
         for path in STATIC.rglob("*")
         if path.is_file()
     }
-    files = {
-        name: jsmin(content) if name.endswith(".js") else content for name, content in files.items()
-    }
+    done = subprocess.run(
+        [sys.executable, "-I", str(SQUEEZE)],
+        input=json.dumps(files),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return {name: text.encode() for name, text in json.loads(done.stdout).items()}
+
+
+@cache
+def _built() -> _Built:
+    """What is served: squeezed, and everything compressed once instead of never."""
+    files = squeezed()
     files["vendor/htmx.min.js"] = htmx().read_bytes()
     folder = TemporaryDirectory(prefix="beeline-static-")
     digest = hashlib.sha256()

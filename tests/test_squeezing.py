@@ -1,0 +1,39 @@
+"""What browsers get is not what stands in static/: it was squeezed, and still has to be the same."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from app import browsers
+
+JS_TESTS = Path("tests/js")
+NODE = Path(sys.prefix, "bin", "node")
+
+
+def test_the_squeezed_scripts_pass_the_tests_of_the_browser_s_code(tmp_path: Path) -> None:
+    for name, content in browsers.squeezed().items():
+        place = tmp_path / "static" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+    shutil.copytree(JS_TESTS, tmp_path / JS_TESTS)
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    done = subprocess.run(
+        [NODE, "--test", f"{JS_TESTS}/*.test.js"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert "\nℹ pass 0\n" not in done.stdout
+
+
+def test_the_squeezed_files_are_smaller_and_all_there() -> None:
+    squeezed = browsers.squeezed()
+    here = {f"{path.relative_to(browsers.STATIC)}": path.stat().st_size for path in files()}
+    assert squeezed.keys() == here.keys()
+    for name, content in squeezed.items():
+        if name.endswith((".js", ".css")):
+            assert b"/*" not in content, name
+            assert len(content) < 0.9 * here[name], name
+
+
+def files() -> list[Path]:
+    return [path for path in browsers.STATIC.rglob("*") if path.is_file()]

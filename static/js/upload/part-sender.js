@@ -14,6 +14,8 @@ import { Backoff, insist } from './retry.js';
 
 export const BATCH = 100; // pieces that one request for addresses may ask for
 export const AHEAD = 2 * 1024 * 1024 * 1024; // bytes that are prepared before their turn, at most
+const SOON = 64 * 1024 * 1024; // bytes with addresses that are enough for the time which a request takes
+const MANY = 32; // pieces that a request is worth waiting for, while all lanes are busy
 export const TELL = 5_000; // milliseconds without such a request after which files that are whole get one of their own
 const WHOLE = 500; // files that one request may name
 const READING = 2; // pieces with the checksum worker, so that it never waits for us
@@ -32,6 +34,7 @@ export class PartSender {
   /** @type {Ready[]} */ #ready = [];
   /** Whole, and not named to the server yet. @type {Set<FileUpload>} */ #whole = new Set();
   #askedAt = 0;
+  #asked = 0; // addresses, since send() began
   /** @type {Map<FileUpload, Set<AbortController>>} */ #lines = new Map();
   /** @type {Map<string, Backoff>} */ #backoffs = new Map();
   /** @type {Map<string, number>} */ #refused = new Map();
@@ -66,6 +69,7 @@ export class PartSender {
     this.#backoffs.clear();
     this.#pace.start(this.#world.now());
     this.#askedAt = this.#world.now();
+    this.#asked = 0;
     for (const file of this.#files.values()) {
       this.#queue.add(file);
       this.#note(file);
@@ -133,18 +137,25 @@ export class PartSender {
   #mayPrepare() {
     const count = this.#prepared.length + this.#ready.length + this.#reading;
     if (count < 2 * this.#pace.lanes) return true;
-    let bytes = 0;
+    let bytes = this.#bytesReady();
     for (const { file, number } of this.#prepared) bytes += file.sizeOf(number);
-    for (const { part } of this.#ready) bytes += part.size;
     return count < BATCH && bytes < AHEAD;
   }
 
-  // Early enough that no lane waits for an address, late enough that one request brings many.
+  #bytesReady() {
+    return this.#ready.reduce((sum, { part }) => sum + part.size, 0);
+  }
+
+  // Early enough that no lane waits for an address, late enough that one request brings many: the more were
+  // asked for already, the more it may bring, so that a large file needs few requests and a small one no patience.
   #isTimeToAsk() {
     const { length: count } = this.#prepared;
     const { lanes } = this.#pace;
-    if (!count || this.#ready.length >= Math.max(lanes, count / 4)) return false;
-    return count >= lanes || !this.#reading || this.#ready.length + this.#busy < lanes / 2;
+    const { length: ready } = this.#ready;
+    if (!count || ready >= Math.max(lanes, count / 4) || this.#bytesReady() >= SOON) return false;
+    const left = ready + this.#busy;
+    if (!this.#reading || left < lanes / 2) return true;
+    return count >= (left < lanes ? lanes : Math.max(lanes, Math.min(MANY, this.#asked / 2)));
   }
 
   /** @param {Taken} taken */
@@ -173,6 +184,7 @@ export class PartSender {
     this.#asking = true;
     const { signal } = this.#asker;
     const taken = this.#prepared.splice(0, BATCH);
+    this.#asked += taken.length;
     const [safe, sent] = this.#report();
     try {
       const answer = await this.#insist(() => this.#owned.signParts(wanted(taken), safe, signal, sent), signal);

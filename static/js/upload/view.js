@@ -297,6 +297,10 @@ export class SenderView {
     this.#files.fail(failure.facts.path);
     const { title, text } = explain(failure, { safe: this.#safe() });
     this.#text('heading', 'The upload has stopped');
+    // What has left is not all that counts any more, and nothing is being checked.
+    const percent = this.#upload ? this.#percent(this.#upload) : 0;
+    drawLine(this.#get('line'), percent);
+    this.#text('figure', percent < 100 ? `${percent} %` : 'Stopped');
     this.#trouble(title, text, failure);
     this.#get('retry').hidden = ['gone', 'blocked'].includes(failure.why);
     document.title = `Stopped · ${NAME}`;

@@ -166,7 +166,7 @@ def test_static_files_are_kept_for_ever_under_hashed_names(client: FlaskClient) 
 def test_scripts_travel_without_comments_and_compressed(client: FlaskClient) -> None:
     page = client.get("/").text
     url = re.findall(r'src="(/static/[^"]+/js/upload.js)"', page)[0]
-    for name in ("upload.js", "upload/retry.js", "upload/transfer-upload.js"):
+    for name in ("upload.js", "upload/memory.js", "upload/transfer-upload.js"):
         with client.get(url.replace("upload.js", name)) as answer:
             plain = answer.data
         source = (browsers.STATIC / "js" / name).read_bytes()

@@ -1,10 +1,7 @@
 // The line to the storage: one queue over all files; pieces are read for their checksum, get an address
 // shortly before they leave, and are sent, several at a time, until the storage has them all.
 // No DOM, no URLs; the world is passed in.
-import { Failure, asFailure } from './failure.js';
-import { Pace } from './pace.js';
-import { PartQueue } from './part-queue.js';
-import { Backoff, insist } from './retry.js';
+import { Backoff, Failure, asFailure, insist } from './failure.js';
 
 /** @typedef {import('./backend.js').SignedPart} SignedPart */
 /** @typedef {import('./file-upload.js').FileUpload} FileUpload */
@@ -365,4 +362,104 @@ function wanted(taken) {
     one.crc32?.push(file.knownSum(number));
   }
   return [...asked.values()];
+}
+
+// --- Whose turn, and how many at once ------------------------------------------------------------
+
+/**
+ * Whose turn it is. Files of one piece and pieces of large files take turns, so that the round trips
+ * of the small ones hide behind the bytes of the large ones.
+ */
+class PartQueue {
+  /** @type {Set<FileUpload>} */ #small = new Set();
+  /** @type {Set<FileUpload>} */ #large = new Set();
+  #smallIsNext = true;
+
+  /** A file that has something missing, or has again. @param {FileUpload} file */
+  add(file) {
+    if (file.hasMissing && !file.aside) (file.plan.part_count === 1 ? this.#small : this.#large).add(file);
+  }
+
+  /** @param {FileUpload} file */
+  drop(file) {
+    this.#small.delete(file);
+    this.#large.delete(file);
+  }
+
+  get isEmpty() { return this.#small.size + this.#large.size === 0; }
+
+  /** At most so many pieces, each now spoken for. @param {number} limit @returns {{file: FileUpload, number: number}[]} */
+  take(limit) {
+    const taken = [];
+    while (taken.length < limit && !this.isEmpty) {
+      const [first, second] = this.#smallIsNext ? [this.#small, this.#large] : [this.#large, this.#small];
+      const [file] = first.size ? first : second;
+      const number = file.take();
+      if (number) taken.push({ file, number });
+      if (!file.hasMissing) this.drop(file);
+      this.#smallIsNext = !this.#smallIsNext;
+    }
+    return taken;
+  }
+}
+
+const FEWEST = 2;
+const AT_FIRST = 6;
+const LOOK = 2_000; // milliseconds that a number of lanes is tried for
+const WORTH = 1.05; // one lane more has to bring this much
+const CONTENT = 10; // looks that a number which was found best is kept for before the next is tried
+
+/** How many pieces to keep in flight: more while that makes it faster, fewer at once when it fails. */
+export class Pace {
+  #most;
+  #from = 0; // when this look began
+  #moved = 0; // bytes since
+  #before = 0; // bytes per millisecond, with one lane fewer
+  #rest = 0; // looks still to let pass
+  #failedAt = -Infinity;
+
+  lanes;
+
+  /** @param {number} most pieces that the browser has connections for */
+  constructor(most) {
+    this.#most = Math.max(most, FEWEST);
+    this.lanes = Math.min(AT_FIRST, this.#most);
+  }
+
+  /** Nothing was measured while nothing was sent. @param {number} now milliseconds */
+  start(now) {
+    this.#from = now;
+    this.#moved = 0;
+    this.#before = 0;
+  }
+
+  /** So many bytes crossed the line, all lanes busy. @param {number} bytes @param {number} now */
+  moved(bytes, now) {
+    this.#moved += bytes;
+    const time = now - this.#from;
+    if (time < LOOK) return;
+    const speed = this.#moved / time;
+    this.#from = now;
+    this.#moved = 0;
+    if (this.#rest > 0) {
+      this.#rest -= 1;
+    } else if (speed > this.#before * WORTH && this.lanes < this.#most) {
+      this.#before = speed;
+      this.lanes += 1;
+    } else if (speed <= this.#before * WORTH && this.lanes > FEWEST) {
+      // The last step brought nothing: back, and see again later, for lines change.
+      this.lanes -= 1;
+      this.#before = 0;
+      this.#rest = CONTENT;
+    }
+  }
+
+  /** Something is overloaded, or the line is bad. All lanes may say so at once. @param {number} now */
+  failed(now) {
+    if (now - this.#failedAt < LOOK) return;
+    this.#failedAt = now;
+    this.lanes = Math.max(FEWEST, Math.floor(this.lanes / 2));
+    this.start(now);
+    this.#rest = 1;
+  }
 }

@@ -1,5 +1,8 @@
 """What browsers get is not what stands in static/: it was squeezed, and still has to be the same."""
 
+import gzip
+import posixpath
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +12,8 @@ from app import browsers
 
 JS_TESTS = Path("tests/js")
 NODE = Path(sys.prefix, "bin", "node")
+# What every upload loads, from the entry, the view that it imports at rest, and the worker.
+ORDINARY = ("js/upload.js", "js/upload/view.js", "js/upload/checksum-worker.js")
 
 
 def test_the_squeezed_scripts_pass_the_tests_of_the_browser_s_code(tmp_path: Path) -> None:
@@ -33,6 +38,31 @@ def test_the_squeezed_files_are_smaller_and_all_there() -> None:
         if name.endswith((".js", ".css")):
             assert b"/*" not in content, name
             assert len(content) < 0.9 * here[name], name
+
+
+def test_the_uploader_does_not_grow_unnoticed() -> None:
+    """Who adds to it knows: these are what it has, and docs/speed.md what it should have."""
+    squeezed = browsers.squeezed()
+    ordinary = set(ORDINARY)
+    for _ in squeezed:
+        ordinary |= {other for name in ordinary for other in imported(name, squeezed[name])}
+    every = {name for name in squeezed if name.startswith("js/upload")}
+    assert ordinary < every
+    assert len(ordinary) <= 18
+    assert zipped(squeezed, ordinary) <= 25_600
+    assert zipped(squeezed, every) <= 32_000
+
+
+def imported(name: str, script: bytes) -> set[str]:
+    """What it cannot run without, by the names of files."""
+    folder = posixpath.dirname(name)
+    found = re.findall(r"""(?:from|import) ?["'](\.[^"']+)["']""", script.decode())
+    return {posixpath.normpath(f"{folder}/{path}") for path in found}
+
+
+def zipped(squeezed: dict[str, bytes], names: set[str]) -> int:
+    """Bytes of each by gzip -9, together."""
+    return sum(len(gzip.compress(squeezed[name], 9)) for name in names)
 
 
 def files() -> list[Path]:

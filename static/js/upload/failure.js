@@ -96,8 +96,13 @@ export function details(failure) {
 }
 
 /** @param {string} text */
+export function capital(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+/** @param {string} text */
 function sentence(text) {
-  return text.charAt(0).toUpperCase() + text.slice(1) + (/[.?]$/.test(text) ? '' : '.');
+  return capital(text) + (/[.?]$/.test(text) ? '' : '.');
 }
 
 // --- Trying again --------------------------------------------------------------------------------
@@ -110,16 +115,12 @@ function sentence(text) {
  * @property {() => number} random
  */
 
+/** The same request may succeed later. */
 const PASSING = new Set(['offline', 'server-unreachable', 'server-busy', 'storage-unreachable', 'storage-blocked', 'storage-busy', 'too-many']);
 
 const FIRST = 500; // milliseconds
 const LONGEST = 30_000;
 const UNANSWERED = 10_000; // the same where nobody answered: asking costs nobody anything, and a line comes back unannounced
-
-/** Whether the same request may succeed later. @param {Failure} failure */
-export function isRetryable(failure) {
-  return PASSING.has(failure.why);
-}
 
 /** Exponential backoff with full jitter. There is always another try, unless it is told how many. */
 export class Backoff {
@@ -140,7 +141,7 @@ export class Backoff {
     signal?.throwIfAborted();
     const failure = asFailure(thrown);
     const offline = this.world.isOffline();
-    if (!isRetryable(failure) || (!offline && this.tried >= this.tries)) throw failure;
+    if (!PASSING.has(failure.why) || (!offline && this.tried >= this.tries)) throw failure;
     const longest = failure.facts.status ? LONGEST : UNANSWERED;
     const ceiling = Math.min(longest, FIRST * 2 ** this.tried) * this.world.random();
     if (!offline) this.tried += 1;

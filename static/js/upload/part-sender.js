@@ -124,7 +124,7 @@ export class PartSender {
 
   #prepare() {
     while (this.#reading < READING && !this.#queue.isEmpty && this.#mayPrepare()) {
-      const [taken] = this.#queue.take(1);
+      const taken = this.#queue.take();
       if (!taken) return;
       if (taken.file.needsSum(taken.number)) void this.#read(taken);
       else this.#prepared.push(taken);
@@ -388,18 +388,17 @@ class PartQueue {
 
   get isEmpty() { return this.#small.size + this.#large.size === 0; }
 
-  /** At most so many pieces, each now spoken for. @param {number} limit @returns {{file: FileUpload, number: number}[]} */
-  take(limit) {
-    const taken = [];
-    while (taken.length < limit && !this.isEmpty) {
+  /** The next piece, now spoken for; nothing when there is none. @returns {Taken | undefined} */
+  take() {
+    while (!this.isEmpty) {
       const [first, second] = this.#smallIsNext ? [this.#small, this.#large] : [this.#large, this.#small];
       const [file] = first.size ? first : second;
       const number = file.take();
-      if (number) taken.push({ file, number });
       if (!file.hasMissing) this.drop(file);
       this.#smallIsNext = !this.#smallIsNext;
+      if (number) return { file, number };
     }
-    return taken;
+    return undefined;
   }
 }
 

@@ -123,7 +123,8 @@ export class PartSender {
   // --- Before it leaves --------------------------------------------------------------------------
 
   #prepare() {
-    while (this.#reading < READING && !this.#queue.isEmpty && this.#mayPrepare()) {
+    // Two that are read at once end together, and the lanes wait for the very first one.
+    while (this.#reading < (this.#asked ? READING : 1) && !this.#queue.isEmpty && this.#mayPrepare()) {
       const taken = this.#queue.take();
       if (!taken) return;
       if (taken.file.needsSum(taken.number)) void this.#read(taken);

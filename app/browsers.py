@@ -9,8 +9,7 @@ from app.extensions import storage
 
 def init_app(app: Flask) -> None:
     """Serve static files and set the headers."""
-    app.wsgi_app = static_files.StaticFiles(app.wsgi_app, _ALWAYS)  # type: ignore[method-assign]
-    app.add_template_global(static_files.asset, "asset")
+    static_files.init_app(app, _ALWAYS)
     app.after_request(_set_headers)
 
 

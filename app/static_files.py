@@ -1,30 +1,56 @@
-"""Our scripts, styles and pictures: made ready once, kept in memory, served under hashed names.
-
-Never from the disk: no folder is left behind by a process that is killed, and what is served is
-what was hashed, whatever happens to the files meanwhile.
-"""
+"""Our scripts, styles and pictures: squeezed and compressed once, served under hashed names."""
 
 import gzip
 import hashlib
 import importlib.util
-from collections.abc import Callable, Iterable, Mapping
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from wsgiref.headers import Headers
 
-from rjsmin import jsmin
-from werkzeug.wrappers import Request, Response
+from flask import Flask
+from whitenoise import WhiteNoise
 
 STATIC = Path(__file__).parent.parent / "static"
-BELOW = "/static/"
-# Ten years: a changed file has another name.
-_KEPT = "max-age=315360000, public, immutable"
-_TYPES = {
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-}
+SQUEEZE = Path(__file__).with_name("squeeze_child.py")
+
+
+def init_app(app: Flask, headers: Mapping[str, str]) -> None:
+    """Serve them, each with these headers too; made ready when the first is asked for.
+
+    Only then, because commands, jobs and the clock serve no page.
+    """
+    inner = app.wsgi_app
+
+    @cache
+    def served() -> WhiteNoise:
+        return _whitenoise(inner, headers)
+
+    def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        answered: Iterable[bytes] = served()(environ, start_response)
+        return answered
+
+    app.wsgi_app = answer  # type: ignore[method-assign]
+    app.add_template_global(asset, "asset")
+
+
+def get_ready() -> None:
+    """Make now what the first page would have to wait for."""
+    _built()
+
+
+def asset(name: str) -> str:
+    """The path of a static file for a page; raises LookupError."""
+    built = _built()
+    if name not in built.names:
+        raise LookupError(f"there is no static file {name}")
+    return built.prefix + name
 
 
 def htmx() -> Path:
@@ -36,97 +62,65 @@ def htmx() -> Path:
     return next(folder.rglob("htmx.min.js"))
 
 
-@dataclass(frozen=True)
-class _File:
-    """One file as it travels."""
-
-    content: bytes
-    packed: bytes
-    content_type: str
-
-    def answer(self, request: Request) -> Response:
-        """The whole, a part of it, or that it has not changed."""
-        is_packed = bool(request.accept_encodings["gzip"])
-        answer = Response(self.packed if is_packed else self.content)
-        answer.headers["Content-Type"] = self.content_type
-        answer.headers["Cache-Control"] = _KEPT
-        answer.headers["Vary"] = "Accept-Encoding"
-        if is_packed:
-            answer.headers["Content-Encoding"] = "gzip"
-        answer.add_etag()
-        return answer.make_conditional(request)
+def squeezed() -> dict[str, bytes]:
+    """The files of static/ by their names, squeezed one by one: a module stays a module."""
+    files = {
+        f"{path.relative_to(STATIC)}": path.read_text()
+        for path in STATIC.rglob("*")
+        if path.is_file()
+    }
+    done = subprocess.run(
+        [sys.executable, "-I", str(SQUEEZE)],
+        input=json.dumps(files),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return {name: text.encode() for name, text in json.loads(done.stdout).items()}
 
 
-class StaticFiles:
-    """Answers for everything below `prefix`; whatever else is asked goes to the application."""
+def _whitenoise(inner: Any, headers: Mapping[str, str]) -> WhiteNoise:
+    def add_headers(given: Headers, path: str, url: str) -> None:
+        for name, value in headers.items():
+            given[name] = value
 
-    def __init__(self, app: Callable[..., Iterable[bytes]], headers: Mapping[str, str]) -> None:
-        """`headers`: what every answer of ours says."""
-        self._app = app
-        self._headers = headers
-
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """As WSGI wants it."""
-        path = environ["PATH_INFO"]
-        # Only here, because a process that serves no page needs none of them.
-        if not path.startswith(BELOW) or (file := _built().at(path)) is None:
-            return self._app(environ, start_response)
-        request = Request(environ)
-        if request.method in ("GET", "HEAD"):
-            answer = file.answer(request)
-        else:
-            answer = Response(status=405, headers={"Allow": "GET, HEAD"})
-        answer.headers.extend(self._headers)
-        return answer(environ, start_response)
-
-
-def asset(name: str) -> str:
-    """The path of a static file for a page; raises LookupError."""
     built = _built()
-    if name not in built.files:
-        raise LookupError(f"there is no static file {name}")
-    return built.prefix + name
-
-
-def get_ready() -> None:
-    """Make now what the first page would have to wait for."""
-    _built()
+    served = WhiteNoise(
+        inner,
+        # Only what lies below the hashed prefix is served, so all of it never changes.
+        immutable_file_test=lambda path, url: True,
+        add_headers_function=add_headers,
+    )
+    for name in built.names:
+        served.add_file_to_dictionary(built.prefix + name, f"{built.folder.name}/{name}")
+    return served
 
 
 @dataclass(frozen=True)
 class _Built:
-    """Every file under one folder named by the hash of all.
+    """The files as they are served, in a folder that goes when the process ends.
 
-    One folder and not one hash for each name, so that ES modules can import each other by
-    relative path.
+    All under one folder named by the hash of all, and not one hash for each name, so that ES
+    modules can import each other by relative path, and be cached for ever.
     """
 
-    files: Mapping[str, _File]
+    folder: TemporaryDirectory[str]
+    names: set[str]
     prefix: str
-
-    def at(self, path: str) -> _File | None:
-        """The file with this address."""
-        is_below = path.startswith(self.prefix)
-        return self.files.get(path[len(self.prefix) :]) if is_below else None
 
 
 @cache
 def _built() -> _Built:
-    """Our scripts without their comments, and everything compressed once instead of never."""
-    contents = {
-        f"{path.relative_to(STATIC)}": path.read_bytes()
-        for path in STATIC.rglob("*")
-        if path.is_file()
-    }
-    contents = {
-        name: jsmin(content) if name.endswith(".js") else content
-        for name, content in contents.items()
-    }
-    contents["vendor/htmx.min.js"] = htmx().read_bytes()
+    """What is served: squeezed, and everything compressed once instead of never."""
+    files = squeezed()
+    files["vendor/htmx.min.js"] = htmx().read_bytes()
+    folder = TemporaryDirectory(prefix="beeline-static-")
     digest = hashlib.sha256()
-    files = {}
-    for name, content in sorted(contents.items()):
+    for name, content in sorted(files.items()):
         digest.update(name.encode() + b"\0" + content)
-        packed = gzip.compress(content, mtime=0)
-        files[name] = _File(content, packed, _TYPES[Path(name).suffix])
-    return _Built(files, f"{BELOW}{digest.hexdigest()[:16]}/")
+        place = Path(folder.name, name)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+        # WhiteNoise finds it by its name, and gives it to whoever accepts gzip.
+        Path(f"{place}.gz").write_bytes(gzip.compress(content, mtime=0))
+    return _Built(folder, set(files), f"/static/{digest.hexdigest()[:16]}/")

@@ -1,5 +1,6 @@
 """What goes wrong on the way says its cause, keeps what is safe, and mends itself where it can."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,6 +89,27 @@ def test_a_refusal_for_good_says_so_and_try_again_sends_only_what_is_missing(
     sender.get_by_role("button", name="Try again").click()
     expect_state(sender, "done")
     assert len(storage.puts) == 9 - safe
+
+
+def test_a_check_that_was_given_up_is_no_longer_said_to_go_on(
+    open_page: OpenPage, tmp_path: Path
+) -> None:
+    make_files(tmp_path, {"a.bin": 1 * MIB})
+    sender = open_page()
+
+    def give_up(route: Route) -> None:
+        said = {"code": "gave_up", "message": "Storage did not answer."}
+        transfer = route.fetch().json()
+        route.fulfill(json={**transfer, "status": "INIT", "problem": said})
+
+    sender.route(re.compile(r"/transfers/[^/]+$"), give_up)
+    choose(sender, tmp_path / "a.bin")
+    expect_state(sender, "failed", 60)
+    expect(sender.locator("#trouble-title")).to_have_text("The files could not be checked.")
+    expect(sender.locator("#figure")).to_have_text("Stopped")
+    sender.unroute_all()
+    sender.get_by_role("button", name="Try again").click()
+    expect_state(sender, "done", 60)
 
 
 def test_f04_offline_is_said_and_it_goes_on_by_itself(

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { difference, fingerprint, listed, objections, recognise } from '../../static/js/upload/fingerprint.js';
+import { fingerprint } from '../../static/js/upload/crc32.js';
+import { difference, listed, objections, recognise } from '../../static/js/upload/fingerprint.js';
 
 const KIB = 1024;
 const content = (size, change = -1) => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Pace } from '../../static/js/upload/pace.js';
+import { Pace } from '../../static/js/upload/part-sender.js';
 
 /** Sends for so many seconds over a line whose speed depends on the lanes; the lanes after each second. */
 function drive(pace, seconds, speed, from = 0) {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { StayAwake } from '../../static/js/upload/stay-awake.js';
+import { StayAwake } from '../../static/js/upload/tabs.js';
 import { settle } from './world.js';
 
 function phone() {

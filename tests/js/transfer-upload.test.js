@@ -574,6 +574,18 @@ test('every piece is read once, and leaves with its checksum', async () => {
   assert.equal(world.read.length, 5);
 });
 
+test('the very first piece is read alone: the lanes wait for it', async () => {
+  const { one, world } = await upload({ 'a': 100 }, new FakeWorld({ sums: true }));
+  let reading = 0;
+  const { checksum } = world;
+  world.checksum = async (blob) => {
+    assert.ok((reading += 1) === 1 || world.calls.some((call) => call.startsWith('sign')));
+    try { return await checksum(blob); } finally { reading -= 1; }
+  };
+  await one.run();
+  assert.ok(everythingHeld(world));
+});
+
 test('a store without checksums is sent none, and nothing is read for it', async () => {
   const world = new FakeWorld({ sums: true });
   const { plan } = world;

@@ -1,9 +1,7 @@
 // The browser as the engine sees it: network, time, and what wakes a waiting upload up.
 import { Backend } from './backend.js';
-import { Checksums } from './checksums.js';
-import { Failure } from './failure.js';
+import { Failure, pause } from './failure.js';
 import { DEAD, STALLED, putPart } from './put-part.js';
-import { pause } from './retry.js';
 
 /** @typedef {import('./transfer-upload.js').World} World */
 
@@ -95,4 +93,38 @@ function pauseOrWake(bell, milliseconds, signal) {
     bell.addEventListener('wake', done);
     pause(milliseconds, signal && AbortSignal.any([signal, awake.signal])).then(done, (reason) => { if (!awake.signal.aborted) { bell.removeEventListener('wake', done); reject(reason); } });
   });
+}
+
+// --- Checksums, asked of a worker ----------------------------------------------------------------
+
+/** @typedef {{resolve: (sum: string) => void, reject: (reason: unknown) => void}} Asked */
+
+class Checksums {
+  #worker;
+  /** @type {Map<number, Asked>} */ #asked = new Map();
+  #last = 0;
+
+  /** @param {Worker} worker running checksum-worker.js */
+  constructor(worker) {
+    this.#worker = worker;
+    worker.onmessage = ({ data: { id, sum, error } }) => {
+      const asked = this.#asked.get(id);
+      this.#asked.delete(id);
+      if (error) asked?.reject(new Failure('file-changed', { code: error }));
+      else asked?.resolve(sum);
+    };
+    worker.onerror = (event) => {
+      for (const { reject } of this.#asked.values()) reject(new Failure('unexpected', { code: `checksum worker: ${event.message}` }));
+      this.#asked.clear();
+    };
+  }
+
+  /** The CRC32 of a piece in S3's base64; a Failure when it cannot be read any more. @param {Blob} blob @returns {Promise<string>} */
+  of(blob) {
+    return new Promise((resolve, reject) => {
+      this.#last += 1;
+      this.#asked.set(this.#last, { resolve, reject });
+      this.#worker.postMessage({ id: this.#last, blob });
+    });
+  }
 }

@@ -1,5 +1,5 @@
 // Whether a file that was chosen again is the one that was being sent. No DOM, no URLs.
-import { crc32 } from './crc32.js';
+import { fingerprint } from './crc32.js';
 import { size as inWords } from './progress.js';
 
 /** @typedef {import('./backend.js').FilePlan} FilePlan */
@@ -7,15 +7,8 @@ import { size as inWords } from './progress.js';
 /** @typedef {{path: string, file: File}} Candidate */
 /** @typedef {{path: string, why: string}} Refusal */
 
-const EDGE = 65_536; // bytes looked at, at either end
 const AT_ONCE = 32;
 const FIRST_FEW = 3;
-
-/** A number for its head and its tail: cheap however large it is, and no small change escapes the size. @param {Blob} blob */
-export async function fingerprint(blob) {
-  const head = crc32(new Uint8Array(await blob.slice(0, EDGE).arrayBuffer()));
-  return blob.size > EDGE ? crc32(new Uint8Array(await blob.slice(Math.max(EDGE, blob.size - EDGE)).arrayBuffer()), head) : head;
-}
 
 /**
  * How it differs from the file that was being sent, or nothing. Without a memory of it, its size has to do.

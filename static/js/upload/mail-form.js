@@ -1,6 +1,7 @@
 // "Send to" and "Your e-mail": nothing is mailed before "Send" is pressed, so what is half typed goes nowhere.
 // The address is confirmed once in this browser, by a code that was mailed to it.
-import { asFailure, explain } from './failure.js';
+import { asFailure, capital, explain } from './failure.js';
+import { say } from './options-form.js';
 
 /** @typedef {import('./transfer-upload.js').TransferUpload} TransferUpload */
 /** @typedef {import('./backend.js').Backend} Backend */
@@ -131,12 +132,7 @@ class MailForm {
 
   /** @param {string} id @param {'saved' | 'wrong' | ''} kind @param {string} words */
   #say(id, kind, words) {
-    const field = this.#field(id);
-    const line = this.#get(field.getAttribute('aria-describedby') ?? '');
-    line.dataset.kind = kind;
-    line.textContent = words;
-    if (kind === 'wrong') field.setAttribute('aria-invalid', 'true');
-    else field.removeAttribute('aria-invalid');
+    say(this.#field(id), kind, words);
   }
 
   /** @param {string} id */
@@ -148,11 +144,6 @@ class MailForm {
   #get(id) {
     return /** @type {HTMLElement} */ (document.getElementById(id));
   }
-}
-
-/** @param {string} text */
-function capital(text) {
-  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 // --- What this browser knows of its sender; without storage the code is asked for each time. --------

@@ -1,7 +1,7 @@
 // What this browser remembers of a transfer that is not finished: whose it is, and which file is which.
 // What is safe is not remembered but asked: that only the server and the storage know.
 // Where nothing can be kept (private windows, denied by its owner) all else works, and `works` says so.
-import { fingerprint } from './fingerprint.js';
+import { fingerprint } from './crc32.js';
 
 /** @typedef {import('./backend.js').Transfer} Transfer */
 /** @typedef {import('./pick-files.js').Picked} Picked */

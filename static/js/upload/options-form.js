@@ -1,5 +1,5 @@
 // Title, message, expiry, limit and password: saved as they change, each with its own word beside it.
-import { asFailure, explain } from './failure.js';
+import { asFailure, capital, explain } from './failure.js';
 import { plural } from './progress.js';
 
 /** @typedef {HTMLInputElement | HTMLTextAreaElement | HTMLSelectElement} Field */
@@ -57,7 +57,7 @@ export class OptionsForm {
     for (const field of this.#fields) {
       this.#fill(field, upload.transfer);
       this.#saved.set(field.name, field.value);
-      this.#say(field, '', '');
+      say(field, '', '');
     }
     this.#reveal(false);
     this.#protect(upload.transfer.has_password ?? false);
@@ -80,13 +80,13 @@ export class OptionsForm {
     clearTimeout(this.#timers.get(field.name));
     const { name, value } = field;
     if (!this.#upload || this.#saved.get(name) === value) return;
-    if (name === 'max_downloads' && !/^\s*([1-9]\d*)?\s*$/.test(value)) return this.#say(field, 'wrong', 'Enter a number of at least 1, or nothing.');
+    if (name === 'max_downloads' && !/^\s*([1-9]\d*)?\s*$/.test(value)) return say(field, 'wrong', 'Enter a number of at least 1, or nothing.');
     // An emptied field is one that is being typed anew: nobody's files lie open meanwhile.
     if (field === this.#password && !value) return this.#protect(this.#upload.transfer.has_password ?? false);
     const send = () => this.#send(field, this.#change(name, value));
     if (!await (field === this.#password ? this.#inTurn(send) : send())) return;
     this.#saved.set(name, value);
-    this.#say(field, 'saved', field === this.#password ? 'Saved. A password is set.' : 'Saved');
+    say(field, 'saved', field === this.#password ? 'Saved. A password is set.' : 'Saved');
     if (field === this.#password) this.#remove.hidden = false;
   }
 
@@ -96,7 +96,7 @@ export class OptionsForm {
     this.#password.value = '';
     this.#saved.set('password', '');
     this.#protect(false);
-    this.#say(this.#password, 'saved', 'Removed. The link opens without one.');
+    say(this.#password, 'saved', 'Removed. The link opens without one.');
     this.#password.focus();
   }
 
@@ -110,7 +110,7 @@ export class OptionsForm {
   /** Whether it is now. @param {boolean} isSet */
   #protect(isSet) {
     this.#remove.hidden = !isSet;
-    this.#say(this.#password, '', isSet ? 'A password is set. Type another to change it.' : '');
+    say(this.#password, '', isSet ? 'A password is set. Type another to change it.' : '');
   }
 
   /** @param {boolean} isShown */
@@ -133,7 +133,7 @@ export class OptionsForm {
       if (mine.signal.aborted) return false;
       const failure = asFailure(error);
       const complaint = failure.facts.fields?.find((one) => one.field === name) ?? failure.facts.fields?.[0];
-      this.#say(field, 'wrong', complaint ? capital(complaint.message) : `Not saved. ${explain(failure).title}`);
+      say(field, 'wrong', complaint ? capital(complaint.message) : `Not saved. ${explain(failure).title}`);
       return false;
     }
   }
@@ -144,19 +144,14 @@ export class OptionsForm {
     if (name === 'expires_at') return { expires_at: new Date(this.#createdAt + Number(value) * DAY).toISOString() };
     return { [name]: value };
   }
-
-  /** @param {Field} field @param {'saved' | 'wrong' | ''} kind @param {string} words */
-  #say(field, kind, words) {
-    const line = document.getElementById(field.getAttribute('aria-describedby') ?? '');
-    if (!line) return;
-    line.dataset.kind = kind;
-    line.textContent = words;
-    if (kind === 'wrong') field.setAttribute('aria-invalid', 'true');
-    else field.removeAttribute('aria-invalid');
-  }
 }
 
-/** @param {string} text */
-function capital(text) {
-  return text.charAt(0).toUpperCase() + text.slice(1);
+/** A word beside a field, and whether it is wrong. @param {Field} field @param {'saved' | 'wrong' | ''} kind @param {string} words */
+export function say(field, kind, words) {
+  const line = document.getElementById(field.getAttribute('aria-describedby') ?? '');
+  if (!line) return;
+  line.dataset.kind = kind;
+  line.textContent = words;
+  if (kind === 'wrong') field.setAttribute('aria-invalid', 'true');
+  else field.removeAttribute('aria-invalid');
 }

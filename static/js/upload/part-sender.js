@@ -1,10 +1,7 @@
 // The line to the storage: one queue over all files; pieces are read for their checksum, get an address
 // shortly before they leave, and are sent, several at a time, until the storage has them all.
 // No DOM, no URLs; the world is passed in.
-import { Failure, asFailure } from './failure.js';
-import { Pace } from './pace.js';
-import { PartQueue } from './part-queue.js';
-import { Backoff, insist } from './retry.js';
+import { Backoff, Failure, asFailure, insist } from './failure.js';
 
 /** @typedef {import('./backend.js').SignedPart} SignedPart */
 /** @typedef {import('./file-upload.js').FileUpload} FileUpload */
@@ -14,6 +11,8 @@ import { Backoff, insist } from './retry.js';
 
 export const BATCH = 100; // pieces that one request for addresses may ask for
 export const AHEAD = 2 * 1024 * 1024 * 1024; // bytes that are prepared before their turn, at most
+const SOON = 64 * 1024 * 1024; // bytes with addresses that are enough for the time which a request takes
+const MANY = 32; // pieces that a request is worth waiting for, while all lanes are busy
 export const TELL = 5_000; // milliseconds without such a request after which files that are whole get one of their own
 const WHOLE = 500; // files that one request may name
 const READING = 2; // pieces with the checksum worker, so that it never waits for us
@@ -32,6 +31,7 @@ export class PartSender {
   /** @type {Ready[]} */ #ready = [];
   /** Whole, and not named to the server yet. @type {Set<FileUpload>} */ #whole = new Set();
   #askedAt = 0;
+  #asked = 0; // addresses, since send() began
   /** @type {Map<FileUpload, Set<AbortController>>} */ #lines = new Map();
   /** @type {Map<string, Backoff>} */ #backoffs = new Map();
   /** @type {Map<string, number>} */ #refused = new Map();
@@ -66,6 +66,7 @@ export class PartSender {
     this.#backoffs.clear();
     this.#pace.start(this.#world.now());
     this.#askedAt = this.#world.now();
+    this.#asked = 0;
     for (const file of this.#files.values()) {
       this.#queue.add(file);
       this.#note(file);
@@ -122,8 +123,9 @@ export class PartSender {
   // --- Before it leaves --------------------------------------------------------------------------
 
   #prepare() {
-    while (this.#reading < READING && !this.#queue.isEmpty && this.#mayPrepare()) {
-      const [taken] = this.#queue.take(1);
+    // Two that are read at once end together, and the lanes wait for the very first one.
+    while (this.#reading < (this.#asked ? READING : 1) && !this.#queue.isEmpty && this.#mayPrepare()) {
+      const taken = this.#queue.take();
       if (!taken) return;
       if (taken.file.needsSum(taken.number)) void this.#read(taken);
       else this.#prepared.push(taken);
@@ -133,18 +135,25 @@ export class PartSender {
   #mayPrepare() {
     const count = this.#prepared.length + this.#ready.length + this.#reading;
     if (count < 2 * this.#pace.lanes) return true;
-    let bytes = 0;
+    let bytes = this.#bytesReady();
     for (const { file, number } of this.#prepared) bytes += file.sizeOf(number);
-    for (const { part } of this.#ready) bytes += part.size;
     return count < BATCH && bytes < AHEAD;
   }
 
-  // Early enough that no lane waits for an address, late enough that one request brings many.
+  #bytesReady() {
+    return this.#ready.reduce((sum, { part }) => sum + part.size, 0);
+  }
+
+  // Early enough that no lane waits for an address, late enough that one request brings many: the more were
+  // asked for already, the more it may bring, so that a large file needs few requests and a small one no patience.
   #isTimeToAsk() {
     const { length: count } = this.#prepared;
     const { lanes } = this.#pace;
-    if (!count || this.#ready.length >= Math.max(lanes, count / 4)) return false;
-    return count >= lanes || !this.#reading || this.#ready.length + this.#busy < lanes / 2;
+    const { length: ready } = this.#ready;
+    if (!count || ready >= Math.max(lanes, count / 4) || this.#bytesReady() >= SOON) return false;
+    const left = ready + this.#busy;
+    if (!this.#reading || left < lanes / 2) return true;
+    return count >= (left < lanes ? lanes : Math.max(lanes, Math.min(MANY, this.#asked / 2)));
   }
 
   /** @param {Taken} taken */
@@ -173,6 +182,7 @@ export class PartSender {
     this.#asking = true;
     const { signal } = this.#asker;
     const taken = this.#prepared.splice(0, BATCH);
+    this.#asked += taken.length;
     const [safe, sent] = this.#report();
     try {
       const answer = await this.#insist(() => this.#owned.signParts(wanted(taken), safe, signal, sent), signal);
@@ -353,4 +363,103 @@ function wanted(taken) {
     one.crc32?.push(file.knownSum(number));
   }
   return [...asked.values()];
+}
+
+// --- Whose turn, and how many at once ------------------------------------------------------------
+
+/**
+ * Whose turn it is. Files of one piece and pieces of large files take turns, so that the round trips
+ * of the small ones hide behind the bytes of the large ones.
+ */
+class PartQueue {
+  /** @type {Set<FileUpload>} */ #small = new Set();
+  /** @type {Set<FileUpload>} */ #large = new Set();
+  #smallIsNext = true;
+
+  /** A file that has something missing, or has again. @param {FileUpload} file */
+  add(file) {
+    if (file.hasMissing && !file.aside) (file.plan.part_count === 1 ? this.#small : this.#large).add(file);
+  }
+
+  /** @param {FileUpload} file */
+  drop(file) {
+    this.#small.delete(file);
+    this.#large.delete(file);
+  }
+
+  get isEmpty() { return this.#small.size + this.#large.size === 0; }
+
+  /** The next piece, now spoken for; nothing when there is none. @returns {Taken | undefined} */
+  take() {
+    while (!this.isEmpty) {
+      const [first, second] = this.#smallIsNext ? [this.#small, this.#large] : [this.#large, this.#small];
+      const [file] = first.size ? first : second;
+      const number = file.take();
+      if (!file.hasMissing) this.drop(file);
+      this.#smallIsNext = !this.#smallIsNext;
+      if (number) return { file, number };
+    }
+    return undefined;
+  }
+}
+
+const FEWEST = 2;
+const AT_FIRST = 6;
+const LOOK = 2_000; // milliseconds that a number of lanes is tried for
+const WORTH = 1.05; // one lane more has to bring this much
+const CONTENT = 10; // looks that a number which was found best is kept for before the next is tried
+
+/** How many pieces to keep in flight: more while that makes it faster, fewer at once when it fails. */
+export class Pace {
+  #most;
+  #from = 0; // when this look began
+  #moved = 0; // bytes since
+  #before = 0; // bytes per millisecond, with one lane fewer
+  #rest = 0; // looks still to let pass
+  #failedAt = -Infinity;
+
+  lanes;
+
+  /** @param {number} most pieces that the browser has connections for */
+  constructor(most) {
+    this.#most = Math.max(most, FEWEST);
+    this.lanes = Math.min(AT_FIRST, this.#most);
+  }
+
+  /** Nothing was measured while nothing was sent. @param {number} now milliseconds */
+  start(now) {
+    this.#from = now;
+    this.#moved = 0;
+    this.#before = 0;
+  }
+
+  /** So many bytes crossed the line, all lanes busy. @param {number} bytes @param {number} now */
+  moved(bytes, now) {
+    this.#moved += bytes;
+    const time = now - this.#from;
+    if (time < LOOK) return;
+    const speed = this.#moved / time;
+    this.#from = now;
+    this.#moved = 0;
+    if (this.#rest > 0) {
+      this.#rest -= 1;
+    } else if (speed > this.#before * WORTH && this.lanes < this.#most) {
+      this.#before = speed;
+      this.lanes += 1;
+    } else if (speed <= this.#before * WORTH && this.lanes > FEWEST) {
+      // The last step brought nothing: back, and see again later, for lines change.
+      this.lanes -= 1;
+      this.#before = 0;
+      this.#rest = CONTENT;
+    }
+  }
+
+  /** Something is overloaded, or the line is bad. All lanes may say so at once. @param {number} now */
+  failed(now) {
+    if (now - this.#failedAt < LOOK) return;
+    this.#failedAt = now;
+    this.lanes = Math.max(FEWEST, Math.floor(this.lanes / 2));
+    this.start(now);
+    this.#rest = 1;
+  }
 }

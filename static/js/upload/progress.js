@@ -1,4 +1,4 @@
-// How far, how fast, how long still. No DOM, no clock of its own.
+// How far, how fast, how long still, and the line that shows it. No clock of its own.
 
 const WINDOW = 8_000; // milliseconds that the speed is averaged over
 
@@ -73,4 +73,11 @@ export function timeLeft(seconds) {
 /** @param {number} count @param {string} one @param {string} [many] */
 export function plural(count, one, many = `${one}s`) {
   return `${count.toLocaleString('en')} ${count === 1 ? one : many}`;
+}
+
+/** The beeline as a progress bar; templates/fragments/_look.html has its parts. @param {HTMLElement} line @param {number} percent */
+export function drawLine(line, percent) {
+  line.setAttribute('aria-valuenow', String(percent));
+  line.querySelector('.beeline-drawn')?.setAttribute('stroke-dasharray', `${percent} 200`);
+  line.querySelector('.beeline-now')?.setAttribute('cx', `${percent}%`);
 }

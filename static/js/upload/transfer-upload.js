@@ -2,17 +2,16 @@
 // What is safe is kept whatever fails: only cancel() gives it up, and run() goes on from there, after a
 // pause, a failure, or in another life of the page: see resume().
 import { newKey } from './backend.js';
-import { Failure, asFailure } from './failure.js';
+import { Failure, asFailure, insist } from './failure.js';
 import { FileUpload } from './file-upload.js';
 import { PartSender } from './part-sender.js';
 import { withUniquePaths } from './pick-files.js';
-import { insist } from './retry.js';
 
 /** @typedef {import('./backend.js').Backend} Backend */
 /** @typedef {import('./backend.js').Transfer} Transfer */
 /** @typedef {{path: string, file: Blob}} Picked */
 /**
- * @typedef {import('./retry.js').Patience & import('./file-upload.js').Means & {
+ * @typedef {import('./failure.js').Patience & import('./file-upload.js').Means & {
  *   backend: Backend,
  *   connections?: () => number,
  *   diagnose: (failure: Failure) => Promise<Failure>,

@@ -3,14 +3,12 @@
 import { browserWorld } from './browser-world.js';
 import { Failure, asFailure, details, explain } from './failure.js';
 import { FileList } from './file-list.js';
-import { drawLine } from './line.js';
 import { memory, nameOf } from './memory.js';
 import { keep, manageUrl } from './mine.js';
 import { OptionsForm } from './options-form.js';
 import { tooMuch, withUniquePaths } from './pick-files.js';
-import { Progress, plural, size, timeLeft } from './progress.js';
-import { StayAwake } from './stay-awake.js';
-import { claim } from './tabs.js';
+import { Progress, drawLine, plural, size, timeLeft } from './progress.js';
+import { StayAwake, claim } from './tabs.js';
 import { TransferUpload } from './transfer-upload.js';
 
 /** @typedef {import('./pick-files.js').Picked} Picked */
@@ -297,6 +295,10 @@ export class SenderView {
     this.#files.fail(failure.facts.path);
     const { title, text } = explain(failure, { safe: this.#safe() });
     this.#text('heading', 'The upload has stopped');
+    // What has left is not all that counts any more, and nothing is being checked.
+    const percent = this.#upload ? this.#percent(this.#upload) : 0;
+    drawLine(this.#get('line'), percent);
+    this.#text('figure', percent < 100 ? `${percent} %` : 'Stopped');
     this.#trouble(title, text, failure);
     this.#get('retry').hidden = ['gone', 'blocked'].includes(failure.why);
     document.title = `Stopped · ${NAME}`;

@@ -1,0 +1,69 @@
+"""What browsers get is not what stands in static/: it was squeezed, and still has to be the same."""
+
+import gzip
+import posixpath
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from app import static_files
+
+JS_TESTS = Path("tests/js")
+NODE = Path(sys.prefix, "bin", "node")
+# What every upload loads, from the entry, the view that it imports at rest, and the worker.
+ORDINARY = ("js/upload.js", "js/upload/view.js", "js/upload/checksum-worker.js")
+
+
+def test_the_squeezed_scripts_pass_the_tests_of_the_browser_s_code(tmp_path: Path) -> None:
+    for name, content in static_files.squeezed().items():
+        place = tmp_path / "static" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+    shutil.copytree(JS_TESTS, tmp_path / JS_TESTS)
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    done = subprocess.run(
+        [NODE, "--test", f"{JS_TESTS}/*.test.js"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert "\nℹ pass 0\n" not in done.stdout
+
+
+def test_the_squeezed_files_are_smaller_and_all_there() -> None:
+    squeezed = static_files.squeezed()
+    here = {f"{path.relative_to(static_files.STATIC)}": path.stat().st_size for path in files()}
+    assert squeezed.keys() == here.keys()
+    for name, content in squeezed.items():
+        if name.endswith((".js", ".css")):
+            assert b"/*" not in content, name
+            assert len(content) < 0.9 * here[name], name
+
+
+def test_the_uploader_does_not_grow_unnoticed() -> None:
+    """Who adds to it knows: these are what it has, and docs/speed.md what it should have."""
+    squeezed = static_files.squeezed()
+    ordinary = set(ORDINARY)
+    for _ in squeezed:
+        ordinary |= {other for name in ordinary for other in imported(name, squeezed[name])}
+    every = {name for name in squeezed if name.startswith("js/upload")}
+    assert ordinary < every
+    assert len(ordinary) <= 18
+    assert zipped(squeezed, ordinary) <= 25_600
+    assert zipped(squeezed, every) <= 32_000
+
+
+def imported(name: str, script: bytes) -> set[str]:
+    """What it cannot run without, by the names of files."""
+    folder = posixpath.dirname(name)
+    found = re.findall(r"""(?:from|import) ?["'](\.[^"']+)["']""", script.decode())
+    return {posixpath.normpath(f"{folder}/{path}") for path in found}
+
+
+def zipped(squeezed: dict[str, bytes], names: set[str]) -> int:
+    """Bytes of each by gzip -9, together."""
+    return sum(len(gzip.compress(squeezed[name], 9)) for name in names)
+
+
+def files() -> list[Path]:
+    return [path for path in static_files.STATIC.rglob("*") if path.is_file()]

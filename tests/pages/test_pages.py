@@ -182,13 +182,13 @@ def test_scripts_travel_without_comments_and_compressed(client: FlaskClient) -> 
 
 def test_a_static_file_is_only_read_and_only_sent_to_whoever_lacks_it(client: FlaskClient) -> None:
     url = re.findall(r'href="(/static/[^"]+site.css)"', client.get("/").text)[0]
-    answer = client.get(url)
-    assert answer.mimetype == "text/css"
-    again = client.get(url, headers={"If-None-Match": answer.headers["ETag"]})
-    assert (again.status_code, again.data) == (304, b"")
-    head = client.head(url)
-    assert (head.status_code, head.data) == (200, b"")
-    assert head.content_length == len(answer.data)
+    with client.get(url) as answer:
+        assert answer.mimetype == "text/css"
+        size, seen = len(answer.data), {"If-Modified-Since": answer.headers["Last-Modified"]}
+    with client.get(url, headers=seen) as again:
+        assert (again.status_code, again.data) == (304, b"")
+    with client.head(url) as head:
+        assert (head.status_code, head.data, head.content_length) == (200, b"", size)
     assert client.post(url).status_code == 405
 
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from app import config
+from app import config, zip_parts
 from app.crc32 import combine
 from app.extensions import storage
 from app.gateways.storage import Source
@@ -157,10 +157,9 @@ def _child() -> None:
     layout = Layout(members)
     upload = plan_whole(layout.size)
     upload.s3_upload_id = storage.begin_upload(upload.key, upload.token)
-    numbers = range(1, -(-layout.size // upload.part_size) + 1)
     sources = [Source(key, etag) for key, etag, _, _ in plan]
     with Composer(layout, sources, lambda: False) as composer:
-        made = composer.make_parts(upload.key, upload.s3_upload_id, numbers, upload.part_size)
+        made = composer.make_parts(upload.key, upload.s3_upload_id, zip_parts.cut(layout))
         assert sum(made) == layout.size
     parts = storage.list_parts(upload.key, upload.s3_upload_id)
     storage.finish_upload(upload.key, upload.s3_upload_id, parts)

@@ -6,13 +6,13 @@ one left them.
 
 from collections.abc import Iterator
 
-from app.config import MIB, S3_MIN_PART_SIZE
+from app.config import MIB, S3_MAX_PART_SIZE, S3_MAX_PARTS, S3_MIN_PART_SIZE
 from app.zip_layout import Layout
 
 # Large enough that 10 GiB take few requests, small enough that a copy is soon done and seen.
 COPIED_SIZE = 64 * MIB
-# Below S3's 10,000, as of every other plan.
-MOST_PARTS = 9_900
+# Half of the parts that S3 takes; so as many are left for what is between two files.
+MOST_COPIED = S3_MAX_PARTS // 2
 
 
 def cut(layout: Layout) -> list[int]:
@@ -21,11 +21,16 @@ def cut(layout: Layout) -> list[int]:
     A file's bytes are parts of their own wherever they come to enough; what is between two such
     files is one part, filled up from the second's beginning where it alone would be too small.
     """
-    smallest, copied = S3_MIN_PART_SIZE, max(COPIED_SIZE, _whole_mib(2 * layout.size // MOST_PARTS))
-    # Very many files in between make very many parts: then those have to be larger.
-    while len(sizes := list(_cut(layout, smallest, max(copied, 2 * smallest)))) > MOST_PARTS:
+    smallest, copied = S3_MIN_PART_SIZE, max(COPIED_SIZE, _whole_mib(layout.size // MOST_COPIED))
+    while 2 * smallest <= S3_MAX_PART_SIZE:
+        largest = min(max(copied, 2 * smallest), S3_MAX_PART_SIZE)
+        sizes = list(_cut(layout, smallest, largest))
+        if len(sizes) <= S3_MAX_PARTS:
+            return sizes
+        # Very many files in between, of very many bytes: then those parts have to be larger.
         smallest *= 2
-    return sizes
+    # The largest object of all has no room for any part that is not of 5 GiB.
+    return equal(layout.size, S3_MAX_PART_SIZE)
 
 
 def equal(size: int, part_size: int) -> list[int]:
@@ -34,7 +39,7 @@ def equal(size: int, part_size: int) -> list[int]:
     return [part_size] * whole + [rest] * (rest > 0)
 
 
-def _cut(layout: Layout, smallest: int, copied: int) -> Iterator[int]:
+def _cut(layout: Layout, smallest: int, largest: int) -> Iterator[int]:
     done = 0
     for start, size in layout.data:
         # What is before it is assembled; should that be too little, it gives some of its own.
@@ -42,7 +47,7 @@ def _cut(layout: Layout, smallest: int, copied: int) -> Iterator[int]:
         if start + size - own < smallest:
             continue
         yield from _evenly(own - done, (own - done) // smallest)
-        yield from _evenly(start + size - own, -(-(start + size - own) // copied))
+        yield from _evenly(start + size - own, -(-(start + size - own) // largest))
         done = start + size
     yield from _evenly(layout.size - done, max(1, (layout.size - done) // smallest))
 

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,9 +60,9 @@ def _large(place: Place, size: int) -> None:
     whole = turn.more["size"]
     table(
         f"a zip of {LARGE_COUNT} x {size // MIB} MiB",
-        ["bytes of it", "through the maker", "share", "seconds", "memory"],
-        [[f"{whole:,.0f}", f"{passed:,}", f"{100 * passed / whole:.2f} %",
-          figure(turn.seconds, 1), f"{turn.more['memory'] / MIB:.0f} MiB"]],
+        ["bytes of it", "read and sent by the maker", "share", "seconds", "memory", "before it"],
+        [[f"{whole:,.0f}", f"{passed:,}", f"{100 * passed / whole:.2f} %", figure(turn.seconds, 1),
+          *(f"{turn.more[name] / MIB:.0f} MiB" for name in ("memory", "base"))]],
     )  # fmt: skip
 
 
@@ -102,24 +103,42 @@ def _small(place: Place, count: int) -> None:
             }
         )
     ours, theirs = median(rounds["composed"], "seconds"), median(rounds["one by one"], "seconds")
-    memory = max(turn.more["memory"] for turn in rounds["composed"]) / MIB
     table(
         f"{count} x {SMALL_SIZE // 1024} KiB at {DELAY * 1000:.0f} ms",
-        ["", "seconds", "x as fast", "memory"],
+        ["", "seconds", "x as fast", "CPU s: its own", "endpoint", "line", "memory"],
         [
-            ["boto3, one by one", figure(theirs, 1), "1", ""],
-            ["composed", figure(ours, 1), ratio(theirs, ours), f"{memory:.0f} MiB"],
+            ["boto3, one by one", figure(theirs, 1), "1", *_more(rounds["one by one"])],
+            ["composed", figure(ours, 1), ratio(theirs, ours), *_more(rounds["composed"])],
         ],
     )
 
 
+def _more(turns: list[Turn]) -> list[str]:
+    """Whose CPU it was, and the most memory that was resident."""
+    shares = [figure(median(turns, name), 1) for name in ("own", "endpoint", "line")]
+    memory = [turn.more["memory"] for turn in turns if "memory" in turn.more]
+    return [*shares, f"{max(memory) / MIB:.0f} MiB" if memory else ""]
+
+
 def _serial(place: Place, url: str, plan: list[Any]) -> Turn:
     client = place.client(url)
-    began = time.monotonic()
+    shares = _shares(place)
+    began, own = time.monotonic(), time.process_time()
     for key, _, _, _ in plan[:SERIAL_COUNT]:
         client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
-    seconds = (time.monotonic() - began) / min(SERIAL_COUNT, len(plan)) * len(plan)
-    return Turn(seconds, {"seconds": seconds})
+    times = len(plan) / min(SERIAL_COUNT, len(plan))
+    seconds = (time.monotonic() - began) * times
+    told = {"seconds": seconds, "own": (time.process_time() - own) * times}
+    return Turn(seconds, told | {name: used * times for name, used in shares().items()})
+
+
+def _shares(place: Place) -> Callable[[], dict[str, float]]:
+    """CPU seconds that the endpoint and the line have used since."""
+    endpoint, line = place.endpoint_seconds(), place.line_seconds()
+    return lambda: {
+        "endpoint": place.endpoint_seconds() - endpoint,
+        "line": place.line_seconds() - line,
+    }
 
 
 def _build(place: Place, url: str, plan: list[Any]) -> Turn:
@@ -129,6 +148,7 @@ def _build(place: Place, url: str, plan: list[Any]) -> Turn:
         "S3_SECRET_ACCESS_KEY": place.secret, "SECRET_KEY": "only-for-benchmarks-0123456789abcdef",
         "BASE_URL": "http://localhost", "DATABASE_URL": "postgresql://none", "REDIS_URL": "redis://none",
     }  # fmt: skip
+    shares = _shares(place)
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.zip"],
         env=os.environ | settings,
@@ -139,7 +159,7 @@ def _build(place: Place, url: str, plan: list[Any]) -> Turn:
     )
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
-    told = json.loads(done.stdout)
+    told = json.loads(done.stdout) | shares()
     time.sleep(0.6)  # The line tells what has passed twice a second.
     return Turn(told["seconds"], told)
 
@@ -149,7 +169,7 @@ def _child() -> None:
     config.bind(settings)
     storage.bind(settings)
     plan = json.load(sys.stdin)
-    began = time.monotonic()
+    base, began, own = _peak(), time.monotonic(), time.process_time()
     members = [
         Member(f"{n}.bin", size, THEN, bytes.fromhex(crc32))
         for n, (_, _, size, crc32) in enumerate(plan)
@@ -163,9 +183,10 @@ def _child() -> None:
         assert sum(made) == layout.size
     parts = storage.list_parts(upload.key, upload.s3_upload_id)
     storage.finish_upload(upload.key, upload.s3_upload_id, parts)
-    seconds = time.monotonic() - began
+    seconds, own = time.monotonic() - began, time.process_time() - own
     storage.delete([upload.key])
-    print(json.dumps({"seconds": seconds, "memory": _peak(), "size": layout.size}))
+    told = {"seconds": seconds, "own": own, "memory": _peak(), "base": base, "size": layout.size}
+    print(json.dumps(told))
 
 
 def _peak() -> int:

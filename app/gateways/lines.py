@@ -7,6 +7,7 @@ limit, and a request of urllib3's takes twice as much of it, one of boto3's seve
 import http.client
 import io
 import ssl
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -54,6 +55,7 @@ class Lines:
         if found.scheme == "https":
             self._tls = ssl.create_default_context(cafile=ca_bundle)
         self._idle: deque[http.client.HTTPConnection] = deque()
+        weakref.finalize(self, _close, self._idle)
 
     def get(self, url: str, headers: Mapping[str, str], into: memoryview) -> Answer:
         """Bytes of a range, put into `into`; should there be more, it is told that there are."""
@@ -110,6 +112,11 @@ class Lines:
             http.client.HTTPSConnection(host, port, timeout=CONNECT_SECONDS, context=self._tls),
             False,
         )
+
+
+def _close(lines: deque[http.client.HTTPConnection]) -> None:
+    while lines:
+        lines.pop().close()
 
 
 def _size_of(body: memoryview | IO[bytes]) -> int:

@@ -174,7 +174,7 @@ def plan_whole(size: int) -> Upload:
 
 def equal_part_size_for(size: int) -> int:
     """Bytes of every part but the last of an object that we put together for such a store."""
-    return max(S3_MIN_PART_SIZE, _whole_mib(-(-size // MOST_PARTS)))
+    return min(max(S3_MIN_PART_SIZE, _whole_mib(-(-size // MOST_PARTS))), S3_MAX_PART_SIZE)
 
 
 def plan_ours(size: int) -> Upload:

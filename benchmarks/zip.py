@@ -10,23 +10,15 @@ import time
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from app import config, zip_parts
 from app.crc32 import combine
-from app.extensions import storage
-from app.gateways.storage import Source
-from app.services.composing import Composer
-from app.services.uploads import plan_whole
-from app.zip_layout import Layout, Member
 from benchmarks.knobs import MIB
 from benchmarks.place import Place, delayed, opened
 from benchmarks.turns import Turn, figure, median, ratio, say, table, take_turns
 from embedded.services import BUCKET
 
-THEN = datetime(2024, 1, 1, tzinfo=UTC)
 LARGE_COUNT, SMALL_SIZE, DELAY = 10, 10 * 1024, 0.02
 BLOCK = 64 * MIB
 # One after the other takes minutes: so many are read, and the rest is arithmetic.
@@ -150,7 +142,7 @@ def _build(place: Place, url: str, plan: list[Any]) -> Turn:
     }  # fmt: skip
     shares = _shares(place)
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.zip"],
+        [sys.executable, "-m", "benchmarks.zip_maker"],
         env=os.environ | settings,
         input=json.dumps(plan),
         capture_output=True,
@@ -162,38 +154,3 @@ def _build(place: Place, url: str, plan: list[Any]) -> Turn:
     told = json.loads(done.stdout) | shares()
     time.sleep(0.6)  # The line tells what has passed twice a second.
     return Turn(told["seconds"], told)
-
-
-def _child() -> None:
-    settings = config.load()
-    config.bind(settings)
-    storage.bind(settings)
-    plan = json.load(sys.stdin)
-    base, began, own = _peak(), time.monotonic(), time.process_time()
-    members = [
-        Member(f"{n}.bin", size, THEN, bytes.fromhex(crc32))
-        for n, (_, _, size, crc32) in enumerate(plan)
-    ]
-    layout = Layout(members)
-    upload = plan_whole(layout.size)
-    upload.s3_upload_id = storage.begin_upload(upload.key, upload.token)
-    sources = [Source(key, etag) for key, etag, _, _ in plan]
-    with Composer(layout, sources, lambda: False) as composer:
-        made = composer.make_parts(upload.key, upload.s3_upload_id, zip_parts.cut(layout))
-        assert sum(made) == layout.size
-    parts = storage.list_parts(upload.key, upload.s3_upload_id)
-    storage.finish_upload(upload.key, upload.s3_upload_id, parts)
-    seconds, own = time.monotonic() - began, time.process_time() - own
-    storage.delete([upload.key])
-    told = {"seconds": seconds, "own": own, "memory": _peak(), "base": base, "size": layout.size}
-    print(json.dumps(told))
-
-
-def _peak() -> int:
-    """The most memory that was resident; getrusage() may tell the parent's instead."""
-    told = Path("/proc/self/status").read_text()
-    return int(told.partition("VmHWM:")[2].split()[0]) * 1024
-
-
-if __name__ == "__main__":
-    _child()

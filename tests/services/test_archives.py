@@ -2,8 +2,11 @@
 
 import io
 import threading
+import time
 import uuid
 import zipfile
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
@@ -569,26 +572,75 @@ def test_an_expired_transfer_waits_with_its_zip(sender: Sender, inside: None) ->
 # -- many at once ----------------------------------------------------------------------------
 
 
-@pytest.mark.real_commits
-def test_many_who_ask_at_once_get_one_build(app: Flask, sender: Sender, queued: list) -> None:
-    sent = sender.ready(SMALL)
-    queued.clear()
+def at_once(app: Flask, *acts: Callable[[], None]) -> list[Exception]:
+    """Each in a thread and with a session of its own; what was raised."""
     failures: list[Exception] = []
 
-    def ask() -> None:
+    def run(act: Callable[[], None]) -> None:
         with app.app_context():
             try:
-                archives.request(sent.id)
+                act()
             except Exception as error:
                 failures.append(error)
 
-    threads = [threading.Thread(target=ask) for _ in range(12)]
+    threads = [threading.Thread(target=run, args=(act,)) for act in acts]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    return failures
+
+
+@pytest.mark.real_commits
+def test_many_who_ask_at_once_get_one_build(app: Flask, sender: Sender, queued: list) -> None:
+    sent = sender.ready(SMALL)
+    queued.clear()
+    assert at_once(app, *[lambda: archives.request(sent.id)] * 12) == []
+    assert queued == [("archives.build", str(sent.id))]
+
+
+@pytest.mark.real_commits
+def test_two_who_ask_in_the_same_moment_get_one_build(
+    app: Flask, sender: Sender, queued: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both look whether there is a zip before either has planned one, if nothing keeps them."""
+    sent = sender.ready(SMALL)
+    queued.clear()
+    files_of, both = archives.files_of, threading.Barrier(2)
+
+    def slowly(transfer_id: uuid.UUID) -> Any:
+        with suppress(threading.BrokenBarrierError):
+            both.wait(timeout=0.5)
+        return files_of(transfer_id)
+
+    monkeypatch.setattr(archives, "files_of", slowly)
+    failures = at_once(app, *[lambda: archives.request(sent.id)] * 2)
     assert failures == []
     assert queued == [("archives.build", str(sent.id))]
+
+
+@pytest.mark.real_commits
+def test_a_transfer_that_ends_while_its_zip_is_asked_for_takes_it_along(
+    app: Flask, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = sender.ready(SMALL)
+    files_of, asked = archives.files_of, threading.Event()
+
+    def slowly(transfer_id: uuid.UUID) -> Any:
+        asked.set()
+        # Long enough for the end to come between, if nothing keeps it.
+        time.sleep(0.5)
+        return files_of(transfer_id)
+
+    def end() -> None:
+        asked.wait(timeout=10)
+        monkeypatch.setattr(archives, "files_of", files_of)
+        assert transfers.delete(sent.id)
+
+    monkeypatch.setattr(archives, "files_of", slowly)
+    assert at_once(app, lambda: archives.request(sent.id), end) == []
+    with app.app_context():
+        assert archive(sent).upload.state is UploadState.ABORTED
 
 
 @pytest.mark.real_commits
@@ -597,15 +649,7 @@ def test_several_builders_at_once_make_one_zip(app: Flask, sender: Sender) -> No
     with app.app_context():
         archives.request(sent.id)
 
-    def build() -> None:
-        with app.app_context():
-            archives.build(str(sent.id))
-
-    threads = [threading.Thread(target=build) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    assert at_once(app, *[lambda: archives.build(str(sent.id))] * 4) == []
     with app.app_context():
         assert contents(sent) == large()
         key = archive(sent).upload.key

@@ -269,6 +269,11 @@ class Settings:
         "the store verifies CRC32 of parts and of whole objects; auto: it is asked",
         "auto",
     )
+    s3_equal_parts: str = setting(
+        _choice("auto", "on", "off"),
+        "the store wants all parts but the last to be of one size; auto: Cloudflare R2 does",
+        "auto",
+    )
 
     cloudfront_url: str = setting(
         _cloudfront_url, "a CloudFront distribution before the bucket, for downloads", ""

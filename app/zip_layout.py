@@ -69,6 +69,12 @@ class Layout:
         end = _END.size + (self._is_large and _END_64.size + _END_64_LOCATOR.size)
         self.size = self._central_start + self._central_size + end
 
+    @property
+    def data(self) -> Iterator[tuple[int, int]]:
+        """Where each member's own bytes begin, and how many they are."""
+        for index, member in enumerate(self._members):
+            yield self._starts[index] + self._header_size(index), member.size
+
     def pieces(self, start: int, size: int) -> Iterator[bytes | Data]:
         """What the bytes from `start` on consist of, in order; raises ValueError where a header's
         CRC32 is unknown."""

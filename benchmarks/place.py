@@ -213,9 +213,11 @@ def delayed(place: Place, delay: float) -> Generator[tuple[str, Path]]:
         words += ["--rate", "1e12", "--each", "1e12", "--told", str(told)]
         process = subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True)
         assert process.stdout is not None
+        place._processes.append(process)
         try:
             yield f"http://127.0.0.1:{int(process.stdout.readline())}", told
         finally:
+            place._processes.remove(process)
             kill_family(process)
 
 

@@ -8,24 +8,17 @@ import sys
 import tempfile
 import time
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from app import config
 from app.crc32 import combine
-from app.extensions import storage
-from app.gateways.storage import Source
-from app.services.composing import Composer
-from app.services.uploads import plan_whole
-from app.zip_layout import Layout, Member
 from benchmarks.knobs import MIB
 from benchmarks.place import Place, delayed, opened
 from benchmarks.turns import Turn, figure, median, ratio, say, table, take_turns
 from embedded.services import BUCKET
 
-THEN = datetime(2024, 1, 1, tzinfo=UTC)
 LARGE_COUNT, SMALL_SIZE, DELAY = 10, 10 * 1024, 0.02
 BLOCK = 64 * MIB
 # One after the other takes minutes: so many are read, and the rest is arithmetic.
@@ -59,9 +52,9 @@ def _large(place: Place, size: int) -> None:
     whole = turn.more["size"]
     table(
         f"a zip of {LARGE_COUNT} x {size // MIB} MiB",
-        ["bytes of it", "through the maker", "share", "seconds", "memory"],
-        [[f"{whole:,.0f}", f"{passed:,}", f"{100 * passed / whole:.2f} %",
-          figure(turn.seconds, 1), f"{turn.more['memory'] / MIB:.0f} MiB"]],
+        ["bytes of it", "read and sent by the maker", "share", "seconds", "memory", "before it"],
+        [[f"{whole:,.0f}", f"{passed:,}", f"{100 * passed / whole:.2f} %", figure(turn.seconds, 1),
+          *(f"{turn.more[name] / MIB:.0f} MiB" for name in ("memory", "base"))]],
     )  # fmt: skip
 
 
@@ -102,24 +95,42 @@ def _small(place: Place, count: int) -> None:
             }
         )
     ours, theirs = median(rounds["composed"], "seconds"), median(rounds["one by one"], "seconds")
-    memory = max(turn.more["memory"] for turn in rounds["composed"]) / MIB
     table(
         f"{count} x {SMALL_SIZE // 1024} KiB at {DELAY * 1000:.0f} ms",
-        ["", "seconds", "x as fast", "memory"],
+        ["", "seconds", "x as fast", "CPU s: its own", "endpoint", "line", "memory"],
         [
-            ["boto3, one by one", figure(theirs, 1), "1", ""],
-            ["composed", figure(ours, 1), ratio(theirs, ours), f"{memory:.0f} MiB"],
+            ["boto3, one by one", figure(theirs, 1), "1", *_more(rounds["one by one"])],
+            ["composed", figure(ours, 1), ratio(theirs, ours), *_more(rounds["composed"])],
         ],
     )
 
 
+def _more(turns: list[Turn]) -> list[str]:
+    """Whose CPU it was, and the most memory that was resident."""
+    shares = [figure(median(turns, name), 1) for name in ("own", "endpoint", "line")]
+    memory = [turn.more["memory"] for turn in turns if "memory" in turn.more]
+    return [*shares, f"{max(memory) / MIB:.0f} MiB" if memory else ""]
+
+
 def _serial(place: Place, url: str, plan: list[Any]) -> Turn:
     client = place.client(url)
-    began = time.monotonic()
+    shares = _shares(place)
+    began, own = time.monotonic(), time.process_time()
     for key, _, _, _ in plan[:SERIAL_COUNT]:
         client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
-    seconds = (time.monotonic() - began) / min(SERIAL_COUNT, len(plan)) * len(plan)
-    return Turn(seconds, {"seconds": seconds})
+    times = len(plan) / min(SERIAL_COUNT, len(plan))
+    seconds = (time.monotonic() - began) * times
+    told = {"seconds": seconds, "own": (time.process_time() - own) * times}
+    return Turn(seconds, told | {name: used * times for name, used in shares().items()})
+
+
+def _shares(place: Place) -> Callable[[], dict[str, float]]:
+    """CPU seconds that the endpoint and the line have used since."""
+    endpoint, line = place.endpoint_seconds(), place.line_seconds()
+    return lambda: {
+        "endpoint": place.endpoint_seconds() - endpoint,
+        "line": place.line_seconds() - line,
+    }
 
 
 def _build(place: Place, url: str, plan: list[Any]) -> Turn:
@@ -129,8 +140,9 @@ def _build(place: Place, url: str, plan: list[Any]) -> Turn:
         "S3_SECRET_ACCESS_KEY": place.secret, "SECRET_KEY": "only-for-benchmarks-0123456789abcdef",
         "BASE_URL": "http://localhost", "DATABASE_URL": "postgresql://none", "REDIS_URL": "redis://none",
     }  # fmt: skip
+    shares = _shares(place)
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.zip"],
+        [sys.executable, "-m", "benchmarks.zip_maker"],
         env=os.environ | settings,
         input=json.dumps(plan),
         capture_output=True,
@@ -139,41 +151,6 @@ def _build(place: Place, url: str, plan: list[Any]) -> Turn:
     )
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
-    told = json.loads(done.stdout)
+    told = json.loads(done.stdout) | shares()
     time.sleep(0.6)  # The line tells what has passed twice a second.
     return Turn(told["seconds"], told)
-
-
-def _child() -> None:
-    settings = config.load()
-    config.bind(settings)
-    storage.bind(settings)
-    plan = json.load(sys.stdin)
-    began = time.monotonic()
-    members = [
-        Member(f"{n}.bin", size, THEN, bytes.fromhex(crc32))
-        for n, (_, _, size, crc32) in enumerate(plan)
-    ]
-    layout = Layout(members)
-    upload = plan_whole(layout.size)
-    upload.s3_upload_id = storage.begin_upload(upload.key, upload.token)
-    numbers = range(1, -(-layout.size // upload.part_size) + 1)
-    sources = [Source(key, etag) for key, etag, _, _ in plan]
-    with Composer(layout, sources, lambda: False) as composer:
-        made = composer.make_parts(upload.key, upload.s3_upload_id, numbers, upload.part_size)
-        assert sum(made) == layout.size
-    parts = storage.list_parts(upload.key, upload.s3_upload_id)
-    storage.finish_upload(upload.key, upload.s3_upload_id, parts)
-    seconds = time.monotonic() - began
-    storage.delete([upload.key])
-    print(json.dumps({"seconds": seconds, "memory": _peak(), "size": layout.size}))
-
-
-def _peak() -> int:
-    """The most memory that was resident; getrusage() may tell the parent's instead."""
-    told = Path("/proc/self/status").read_text()
-    return int(told.partition("VmHWM:")[2].split()[0]) * 1024
-
-
-if __name__ == "__main__":
-    _child()

@@ -148,16 +148,20 @@ def test_no_transaction_is_open_while_storage_is_asked(
         idle.extend(f"{operation}: {query}" for query in found)
         return send(client, operation, given)
 
-    read = storage._get
+    get, put = storage._get, storage._put
 
-    def reading(url: str, headers: Any) -> Any:
-        with watcher.connect() as connection:
-            idle.extend(f"GetObject: {query}" for query in connection.scalars(IDLE))
-        asked.append("GetObject")
-        return read(url, headers)
+    def asking(operation: str, ask: Any) -> Any:
+        def watched(*given: Any) -> Any:
+            with watcher.connect() as connection:
+                idle.extend(f"{operation}: {query}" for query in connection.scalars(IDLE))
+            asked.append(operation)
+            return ask(*given)
+
+        return watched
 
     monkeypatch.setattr(BaseClient, "_make_api_call", watching)
-    monkeypatch.setattr(storage, "_get", reading)
+    monkeypatch.setattr(storage, "_get", asking("GetObject", get))
+    monkeypatch.setattr(storage, "_put", asking("UploadPart", put))
     contents = {"a": b"1", "big": b"b" * (8 * MIB + 1), "photo.png": encoded(drawn(), "PNG")}
     sent = sender.create(contents, verified=True)
     assert asked == ["CreateMultipartUpload", "AbortMultipartUpload"]  # what can storage do?

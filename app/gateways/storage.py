@@ -1,4 +1,4 @@
-"""Object storage in our words. It knows S3's limits and pages.
+"""Object storage in our words. The only file that has boto3 ask it; knows S3's limits and pages.
 
 What the access key needs on `arn:aws:s3:::BUCKET/PREFIX*`: s3:PutObject, s3:GetObject,
 s3:DeleteObject, s3:AbortMultipartUpload, s3:ListMultipartUploadParts; on the bucket:
@@ -12,6 +12,7 @@ import base64
 import binascii
 import enum
 import logging
+import re
 import secrets
 import threading
 import time
@@ -21,8 +22,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-import urllib3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from app import clock, patience
@@ -30,10 +31,12 @@ from app.circuit import Circuit
 from app.config import Settings
 from app.crc32 import SIZE as CRC32_SIZE
 from app.errors import Outage, Unavailable
+from app.gateways.lines import BROKEN, Answer, Lines
 from app.gateways.presign import CRC32_HEADER, Credentials, PostForm, Presigner
 
 if TYPE_CHECKING:
-    from botocore.session import Session
+    from boto3.session import Session
+    from botocore.session import Session as BotocoreSession
 
     from app.gateways.cloudfront import CloudFront
 
@@ -70,12 +73,15 @@ _REFUSED = {
 _NOT_ABOUT_IT = {"AuthorizationHeaderMalformed", "InvalidToken", "RequestTimeout", "SlowDown"}
 # What says that the bytes are not those announced, on a part or on the whole.
 _DAMAGED = {"BadDigest", "XAmzContentChecksumMismatch"}
+_CODE = re.compile(rb"<Code>([A-Za-z]{1,64})</Code>")
 FULL_OBJECT = "FULL_OBJECT"
 _VERIFIED = {"ChecksumAlgorithm": "CRC32", "ChecksumType": FULL_OBJECT}
 # After a failure storage is left alone so long.
 REST_SECONDS = 3.0
-# Reading a range is asked for again so often, and so long after each time that it failed.
-READ_WAITS = (0.2, 0.8, 2.0, 4.0, 0.0)
+# How long an address is good that we make for ourselves, and use at once.
+OUR_URL_SECONDS = 300
+# What we read or send ourselves is asked for again so often, and so long after each failure.
+WAITS = (0.2, 0.8, 2.0, 4.0, 0.0)
 
 
 class NoSuchUpload(Exception):
@@ -92,6 +98,10 @@ class SourceLost(Exception):
 
 class CannotCopy(Exception):
     """This storage does not know UploadPartCopy."""
+
+
+class PartsRefused(Unavailable):
+    """Storage makes no object of these parts; some want all but the last to be of one size."""
 
 
 class Checksums(enum.StrEnum):
@@ -175,7 +185,7 @@ class Storage:
         """Take the settings; opens no connection."""
         self._settings = settings
         self._bucket = settings.s3_bucket
-        for made in ("_session", "_quick", "_steady", "_patient", "_lines"):
+        for made in ("_session", "_core", "_quick", "_steady", "_patient", "_lines"):
             self.__dict__.pop(made, None)
         self._circuit = Circuit(REST_SECONDS)
         self._answered = Checksums.UNKNOWN
@@ -191,9 +201,9 @@ class Storage:
             credentials=self._credentials(settings),
             now=lambda: clock.now(),  # noqa: PLW0108  looked up late, so that tests can set it
         )
-        # Reads go to storage as we reach it. Thousands of small ones are an archive's daily bread,
-        # and a request of boto3's takes several times the CPU of a signed address and urllib3.
-        self._reads = Presigner(
+        # Bytes of our own go to storage as we reach it, by signed addresses: thousands of small
+        # reads are an archive's daily bread, and boto3 hashes and copies what it sends.
+        self._ours = Presigner(
             ours,
             settings.s3_bucket,
             settings.s3_region,
@@ -211,13 +221,19 @@ class Storage:
         """
         assert all((self._quick, self._steady, self._patient, self._lines))
 
-    # botocore and its clients take half as long to load and make as the rest of us together, and
+    # boto3 and its clients take half as long to load and make as the rest of us together, and
     # most commands, and the clock, ask storage nothing.
     @cached_property
     def _session(self) -> "Session":
-        from botocore.session import Session
+        from boto3.session import Session
 
-        return Session()
+        return Session(botocore_session=self._core)
+
+    @cached_property
+    def _core(self) -> "BotocoreSession":
+        from botocore.session import Session as BotocoreSession
+
+        return BotocoreSession()
 
     # In a request two short tries, in a job more and longer ones; and a Complete of many parts
     # takes its time. Whoever waits that long for anything else waits for a dead connection.
@@ -234,13 +250,8 @@ class Storage:
         return self._make_client(self._settings, read_timeout=60, attempts=5)
 
     @cached_property
-    def _lines(self) -> urllib3.PoolManager:
-        return urllib3.PoolManager(
-            maxsize=64,
-            retries=False,
-            timeout=urllib3.Timeout(connect=2, read=15),
-            ca_certs=self._session.get_config_variable("ca_bundle"),
-        )
+    def _lines(self) -> Lines:
+        return Lines(self._ours.origin, self._core.get_config_variable("ca_bundle"))
 
     @property
     def _client(self) -> Any:
@@ -380,7 +391,8 @@ class Storage:
     def finish_upload(
         self, key: str, s3_upload_id: str, parts: Iterable[Part], crc32: bytes | None = None
     ) -> None:
-        """Make the object of these parts; raises NoSuchUpload. Repeating it may raise that too.
+        """Make the object of these parts; raises NoSuchUpload, and PartsRefused where it will not.
+        Repeating it may raise NoSuchUpload too.
 
         With `crc32`, what the whole must come to, raises Damaged if it does not. S3 can answer
         200 with an error inside; botocore retries those for us.
@@ -426,44 +438,45 @@ class Storage:
 
     # -- one object made of others ------------------------------------------------------------
 
-    def read(self, source: Source, start: int, size: int, *, tries: int = len(READ_WAITS)) -> bytes:
+    def read(self, source: Source, start: int, size: int, *, tries: int = len(WAITS)) -> bytes:
         """Exactly `size` bytes of an object, from byte `start` on; raises SourceLost, Unavailable.
 
-        They are held in memory: it is for edges and beginnings, and for small files. A store that
-        knows no ranges and would bring all of it is not listened to.
+        They are held in memory: it is for edges and beginnings, and for small files.
         """
-        if size <= 0:
-            return b""
-        headers = {"Range": f"bytes={start}-{start + size - 1}", "If-Match": source.etag}
+        body = bytearray(max(0, size))
+        self.read_into(memoryview(body), source, start, tries=tries)
+        return bytes(body)
+
+    def read_into(
+        self, place: memoryview, source: Source, start: int, *, tries: int = len(WAITS)
+    ) -> None:
+        """Fill `place` with the bytes of an object from byte `start` on; raises as read().
+
+        A store that knows no ranges and would bring all of it is not listened to.
+        """
+        if not place:
+            return
+        wanted = f"bytes={start}-{start + len(place) - 1}"
+        headers = {"Range": wanted, "If-Match": source.etag}
         with self._circuit.guard((_Away,), _Away()):
-            for wait in READ_WAITS[-tries:]:
+            for wait in WAITS[-tries:]:
                 # Signed anew: whoever waits for storage for long must not come too late.
-                url = self._reads.url("GET", source.key, expires_in=300)
-                status, body = self._get(url, headers)
-                if status == 206 and len(body) == size:
-                    return body
-                if status in (404, 412, 416):
+                url = self._ours.url("GET", source.key, expires_in=OUR_URL_SECONDS)
+                answer = self._get(url, headers, place)
+                if answer.status == 206 and answer.size == len(place):
+                    return
+                if answer.status in (404, 412, 416):
                     raise SourceLost(source.key)
-                if status == 403:
+                if answer.status == 403:
                     log.error("storage refuses to let us read")
                     raise StorageRefused
-                if status == 200:
+                if answer.status == 200:
                     raise Unavailable("This storage does not know ranges.")
                 time.sleep(wait)
             raise _Away
 
-    def _get(self, url: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        """The status and, of a range, its bytes; status 0 where the line broke before its end."""
-        try:
-            answer = self._lines.request("GET", url, headers=headers, preload_content=False)
-            if answer.status != 206:
-                answer.close()
-                return answer.status, b""
-            body = answer.read()
-            answer.release_conn()
-        except urllib3.exceptions.HTTPError:
-            return 0, b""
-        return 206, body
+    def _get(self, url: str, headers: Mapping[str, str], place: memoryview) -> Answer:
+        return self._lines.get(url, headers, place)
 
     def copy_part(
         self, key: str, s3_upload_id: str, number: int, source: Source, start: int, size: int
@@ -506,12 +519,25 @@ class Storage:
         except _NotThere as error:
             raise SourceLost(source.key) from error
 
-    def put_part(self, key: str, s3_upload_id: str, number: int, body: IO[bytes]) -> None:
-        """Send one part ourselves; raises NoSuchUpload. Repeatable."""
-        with self._asking():
-            self._patient.upload_part(
-                Bucket=self._bucket, Key=key, UploadId=s3_upload_id, PartNumber=number, Body=body
-            )
+    def put_part(
+        self, key: str, s3_upload_id: str, number: int, body: memoryview | IO[bytes]
+    ) -> None:
+        """Send one part ourselves, a file from its beginning; raises NoSuchUpload. Repeatable."""
+        query = {"partNumber": str(number), "uploadId": s3_upload_id}
+        with self._circuit.guard((_Away,), _Away()):
+            for wait in WAITS:
+                url = self._ours.url("PUT", key, query=query, expires_in=OUR_URL_SECONDS)
+                answer = self._put(url, body)
+                if answer.status == 200:
+                    return
+                failure = _failure(answer)
+                if not isinstance(failure, _Away):
+                    raise failure
+                time.sleep(wait)
+            raise _Away
+
+    def _put(self, url: str, body: memoryview | IO[bytes]) -> Answer:
+        return self._lines.put(url, body)
 
     def put_object(self, key: str, token: str, body: bytes, content_type: str) -> str:
         """Store a small object of our own; its ETag. Repeatable."""
@@ -658,6 +684,13 @@ class Storage:
             self._settings.s3_checksums, self._answered
         )
 
+    @property
+    def wants_equal_parts(self) -> bool:
+        """Whether all parts but the last must be of one size."""
+        host = urlsplit(self._ours.origin).hostname or ""
+        is_known = host.endswith(".r2.cloudflarestorage.com")
+        return {"on": True, "off": False}.get(self._settings.s3_equal_parts, is_known)
+
     def ask_checksums(self) -> Checksums:
         """As `checksums`, and asks storage if nobody in this process has yet.
 
@@ -704,13 +737,13 @@ class Storage:
             read_timeout=read_timeout,
             retries={"mode": "standard", "total_max_attempts": attempts},
             max_pool_connections=32,
-            # Stores that do not know botocore's new default checksums refuse them.
+            # Stores that do not know boto3's new default checksums refuse them.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
         # A session makes one client at a time.
         with _making:
-            return self._session.create_client(
+            return self._session.client(
                 "s3",
                 endpoint_url=settings.s3_endpoint_url or None,
                 region_name=settings.s3_region,
@@ -752,7 +785,7 @@ class Storage:
         return self._role_credentials
 
     def _role_credentials(self) -> Credentials:
-        """botocore renews a role's keys; asking each time costs nothing while they are fresh."""
+        """boto3 renews a role's keys; asking each time costs nothing while they are fresh."""
         found = self._session.get_credentials()
         if found is None:
             raise Unavailable("No credentials for storage could be found.")
@@ -802,17 +835,30 @@ def _means_unknown_to_it(error: ClientError) -> bool:
 
 def _translated(error: ClientError) -> Exception:
     code = error.response["Error"]["Code"]
-    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+    return _meaning(code, error.response["ResponseMetadata"]["HTTPStatusCode"], str(error))
+
+
+def _failure(answer: Answer) -> Exception:
+    """The same of an answer that boto3 has not read."""
+    code = _CODE.search(answer.error)
+    if answer.status == BROKEN or (code and code[1] == b"RequestTimeout"):
+        return _Away()
+    return _meaning(code[1].decode() if code else str(answer.status), answer.status, "")
+
+
+def _meaning(code: str, status: int, words: str) -> Exception:
     if code == "NoSuchUpload":
-        return NoSuchUpload(str(error))
+        return NoSuchUpload(words)
     if code in _DAMAGED:
-        return Damaged(str(error))
+        return Damaged(words)
     if code in _NOT_THERE:
         return _NotThere()
     if code == "PreconditionFailed":
-        return SourceLost(str(error))
+        return SourceLost(words)
+    if code == "InvalidPart":
+        return PartsRefused(f"Storage said {code}.")
     if code == "NotImplemented":
-        return CannotCopy(str(error))
+        return CannotCopy(words)
     if code in _REFUSED:
         log.error("storage refuses us: %s", code)
         return StorageRefused()

@@ -18,13 +18,13 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, case, cast, delete, func, insert, or_, select, update
 from sqlalchemy.orm import joinedload
 
-from app import crash, jobs, leases
+from app import crash, jobs, leases, zip_parts
 from app.clock import db_now
 from app.config import S3_MAX_OBJECT_SIZE, settings
 from app.crc32 import SIZE as CRC32_SIZE
 from app.db import db, discard, release, transaction
 from app.errors import Gone, NotFound, WrongState
-from app.gateways.storage import NoSuchUpload, Source, SourceLost
+from app.gateways.storage import NoSuchUpload, PartsRefused, Source, SourceLost
 from app.models import Archive, File, Problem, State, Transfer, Upload, UploadState, ZipFailure
 from app.services import audit, uploads
 from app.services.composing import Composer, Stopped
@@ -288,17 +288,23 @@ def _build(lease: leases.Lease) -> None:
     upload, turn = archive.upload, _Turn(lease)
     files = files_of(lease.transfer_id)
     _learn_crc32s(files, turn)
+    layout = Layout(_members(files))
+    sizes = _part_sizes(upload, layout)
     try:
         _begin(upload)
         crash.point("archive.1")
-        _make_parts(upload, files, turn)
+        _make_parts(upload, layout, sizes, files, turn)
         crash.point("archive.2")
     except WrongState:
         return  # Its transfer has ended; whoever ended it has seen to the bytes.
     except NoSuchUpload:
         # Completed before, and that was not noted? What lies there must prove itself.
         log.warning("the multipart of a zip is gone", extra={"upload": str(upload.id)})
-    outcome = uploads.complete(upload)
+    try:
+        outcome = uploads.complete(upload, sizes)
+    except PartsRefused:
+        _start_over_with_equal_parts(lease, upload)
+        return
     crash.point("archive.3")
     if outcome.etag is not None:
         _settle(lease, upload, outcome.etag)
@@ -384,17 +390,22 @@ def _begin(upload: Upload) -> None:
         uploads.note_signing([upload])
 
 
-def _make_parts(upload: Upload, files: Sequence[File], turn: _Turn) -> None:
+def _part_sizes(upload: Upload, layout: Layout) -> list[int]:
+    """Of the same row and files always the same: parts that are held must lie where they lay."""
+    if upload.part_size == uploads.ANY_PART_SIZE:
+        return zip_parts.cut(layout)
+    return zip_parts.equal(layout.size, upload.part_size)
+
+
+def _make_parts(
+    upload: Upload, layout: Layout, sizes: Sequence[int], files: Sequence[File], turn: _Turn
+) -> None:
     release()
-    held = {part.number: part.size for part in uploads.held_parts(upload)}
-    numbers = range(1, uploads.part_count(upload) + 1)
-    missing = (number for number in numbers if number not in held)
+    held = {part.number: part.size for part in uploads.held_parts(upload, sizes)}
     done_size = sum(held.values())
-    layout, sources = Layout(_members(files)), [_source(file) for file in files]
+    sources = [_source(file) for file in files]
     with Composer(layout, sources, turn.is_over) as composer:
-        for size in composer.make_parts(
-            upload.key, upload.s3_upload_id or "", missing, upload.part_size
-        ):
+        for size in composer.make_parts(upload.key, upload.s3_upload_id or "", sizes, held):
             done_size += size
             turn.tell(done_size)
 
@@ -419,6 +430,20 @@ def _start_over(lease: leases.Lease, upload: Upload) -> None:
     with transaction():
         uploads.forget_multipart(upload)
         db.session.execute(lease.mine.values(done_size=0))
+
+
+def _start_over_with_equal_parts(lease: leases.Lease, upload: Upload) -> None:
+    """All parts are there and storage will not have them: perhaps it wants them to be equal.
+
+    Raises PartsRefused again if they were: that is an attempt that failed.
+    """
+    if upload.part_size != uploads.ANY_PART_SIZE:
+        raise PartsRefused
+    log.warning("storage wants equal parts: S3_EQUAL_PARTS=on would save making zips twice")
+    with transaction():
+        uploads.forget_multipart(upload, uploads.equal_part_size_for(upload.size))
+        db.session.execute(lease.mine.values(done_size=0))
+    uploads.abort([(upload.key, upload.s3_upload_id or "")])
 
 
 def _give_up(lease: leases.Lease, failure: ZipFailure) -> None:

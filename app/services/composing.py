@@ -1,16 +1,18 @@
 """One object put together from ranges of others, inside the bucket; no database here.
 
 A part that is one range of one object is copied by storage itself. Any other is put together in
-this process: its ranges are read many at a time, a bounded stretch ahead of where they belong.
+this process: in a buffer into which all of its ranges are read, many at a time, each into its
+place. The buffers are few and used again and again, so memory is bounded by their size.
 """
 
 import tempfile
-import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import ExitStack
-from itertools import islice
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import accumulate, chain, islice
+from queue import LifoQueue
+from typing import IO
 
 from app.config import MIB
 from app.extensions import storage
@@ -18,16 +20,20 @@ from app.gateways.storage import CannotCopy, Source
 from app.zip_layout import Data, Layout
 
 # Requests to storage that are under way at once: ranges to read, and parts of either kind.
-READS_AT_ONCE = 32
+READS_AT_ONCE = 48
 PARTS_AT_ONCE = 16
-# Parts that are put together here at once, and how far ahead of its place each may read.
+# Parts that are put together here at once: while one is sent the next is read.
 ASSEMBLED_AT_ONCE = 3
+# How far ahead of its place whoever reads in order may read.
 READ_AHEAD = 8 * MIB
 LARGEST_READ = 4 * MIB
-# Of a part that is larger, what has come waits on the disk.
-IN_MEMORY = 16 * MIB
+# A part that is larger comes by stretches of this size, and what has come waits on the disk.
+IN_MEMORY = 10 * MIB
 # Between two of these nothing is under way, so that stopping need not wait for long.
 BATCH = 64
+
+Read = tuple[Source, int, memoryview]
+Ahead = tuple[Data, bytearray, Future[None]]
 
 
 class Stopped(Exception):
@@ -48,7 +54,10 @@ class Composer:
         self._sources = sources
         self._is_over = is_over
         self._can_copy = True
-        self._assembling = threading.BoundedSemaphore(ASSEMBLED_AT_ONCE)
+        # The one that was used last is taken first: those that are not needed are never made.
+        self._buffers: LifoQueue[bytearray] = LifoQueue()
+        for _ in range(ASSEMBLED_AT_ONCE):
+            self._buffers.put(bytearray())
 
     def __enter__(self) -> "Composer":
         with ExitStack() as pools:
@@ -64,21 +73,22 @@ class Composer:
         self._pools.close()
 
     def make_parts(
-        self, key: str, s3_upload_id: str, numbers: Iterable[int], part_size: int
+        self, key: str, s3_upload_id: str, sizes: Sequence[int], held: Collection[int] = ()
     ) -> Iterator[int]:
-        """Make these parts, many at a time; yields the size of each once storage has it.
+        """Make the parts of these sizes but for the numbers that are `held`, many at a time.
 
-        Repeatable. Raises SourceLost, NoSuchUpload, Stopped, and errors.Unavailable.
+        Yields the size of each once storage has it. Repeatable. Raises SourceLost, NoSuchUpload,
+        Stopped, and errors.Unavailable.
         """
+        starts = list(accumulate(sizes, initial=0))
 
         def make(number: int) -> int:
-            start = (number - 1) * part_size
-            size = min(part_size, self._layout.size - start)
-            self._make_part((key, s3_upload_id, number), start, size)
+            size = sizes[number - 1]
+            self._make_part((key, s3_upload_id, number), starts[number - 1], size)
             return size
 
-        waiting = iter(numbers)
-        while batch := list(islice(waiting, BATCH)):
+        missing = (number for number in range(1, len(sizes) + 1) if number not in held)
+        while batch := list(islice(missing, BATCH)):
             self._go_on()
             running = [self._makers.submit(make, number) for number in batch]
             for future in as_completed(running):
@@ -94,56 +104,107 @@ class Composer:
             except CannotCopy:
                 # Then all of it goes through our hands; it is the same zip.
                 self._can_copy = False
-        with self._assembling, tempfile.SpooledTemporaryFile(IN_MEMORY) as body:
-            for chunk in self._filled(pieces):
-                body.write(chunk)
-            body.seek(0)
-            storage.put_part(*part, body)
+        with self._buffer(min(size, IN_MEMORY)) as buffer:
+            if size <= len(buffer):
+                self._fill(buffer, pieces)
+                storage.put_part(*part, buffer)
+                return
+            with tempfile.TemporaryFile() as file:
+                self._write(file, start, size, buffer)
+                storage.put_part(*part, file)
 
-    def read(self, pieces: Iterable[Data]) -> Iterator[tuple[Data, bytes]]:
+    @contextmanager
+    def _buffer(self, size: int) -> Iterator[memoryview]:
+        """One of the few, for as long as the block takes; waits for one that is free."""
+        buffer = self._buffers.get()
+        try:
+            if len(buffer) < size:
+                buffer = bytearray(size)
+            yield memoryview(buffer)[:size]
+        finally:
+            self._buffers.put(buffer)
+
+    def _write(self, file: IO[bytes], start: int, size: int, buffer: memoryview) -> None:
+        """All of a part that is too large for a buffer, by way of one."""
+        for at in range(start, start + size, len(buffer)):
+            stretch = buffer[: start + size - at]
+            self._fill(stretch, self._layout.pieces(at, len(stretch)))
+            file.write(stretch)
+
+    def _fill(self, buffer: memoryview, pieces: Iterable[bytes | Data]) -> None:
+        """Put all pieces into their places in a row; what has to be read, many at a time."""
+        reads: deque[Read] = deque()
+        at = 0
+        for piece in pieces:
+            if isinstance(piece, Data):
+                for one in _in_reads(piece):
+                    place = buffer[at : at + one.size]
+                    reads.append((self._sources[one.index], one.start, place))
+                    at += one.size
+            else:
+                buffer[at : at + len(piece)] = piece
+                at += len(piece)
+        # A few that take one after the other; a future for each read would cost as much again.
+        running = [
+            self._readers.submit(self._take, reads) for _ in range(min(len(reads), READS_AT_ONCE))
+        ]
+        # All of them, also after a failure: nobody may write into what others use by then.
+        wait(running)
+        for one in running:
+            one.result()
+
+    def _take(self, reads: deque[Read]) -> None:
+        try:
+            for source, start, place in _drained(reads):
+                self._go_on()
+                storage.read_into(place, source, start)
+        except BaseException:
+            reads.clear()
+            raise
+
+    def read(self, pieces: Iterable[Data]) -> Iterator[tuple[Data, bytearray]]:
         """These pieces in order, in reads of at most LARGEST_READ, with their bytes.
 
         Raises SourceLost, Stopped, and errors.Unavailable.
         """
-        reads = list(_in_reads(pieces))
-        yield from zip(reads, self._filled(reads), strict=True)  # type: ignore[misc]
-
-    def _filled(self, pieces: Iterable[bytes | Data]) -> Iterator[bytes]:
-        """The bytes of all pieces, in order, while those to come are being read."""
-        ahead: deque[Future[bytes]] = deque()
+        ahead: deque[Ahead] = deque()
         ahead_size = 0
-        sizes: deque[int] = deque()
-        for piece in _in_reads(pieces):
+        for piece in chain.from_iterable(map(_in_reads, pieces)):
             self._go_on()
-            ahead.append(self._begin_read(piece))
-            sizes.append(piece.size if isinstance(piece, Data) else len(piece))
-            ahead_size += sizes[-1]
-            while len(ahead) >= READS_AT_ONCE or ahead_size > READ_AHEAD:
-                ahead_size -= sizes.popleft()
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-
-    def _begin_read(self, piece: bytes | Data) -> "Future[bytes]":
-        if isinstance(piece, Data):
-            return self._readers.submit(
-                storage.read, self._sources[piece.index], piece.start, piece.size
+            place = bytearray(piece.size)
+            source = self._sources[piece.index]
+            reading = self._readers.submit(
+                storage.read_into, memoryview(place), source, piece.start
             )
-        known: Future[bytes] = Future()
-        known.set_result(piece)
-        return known
+            ahead.append((piece, place, reading))
+            ahead_size += piece.size
+            while len(ahead) >= READS_AT_ONCE or ahead_size > READ_AHEAD:
+                ahead_size -= ahead[0][0].size
+                yield _come(ahead)
+        while ahead:
+            yield _come(ahead)
 
     def _go_on(self) -> None:
         if self._is_over():
             raise Stopped
 
 
-def _in_reads(pieces: Iterable[bytes | Data]) -> Iterator[bytes | Data]:
+def _in_reads(piece: Data) -> Iterator[Data]:
     """The same bytes, in pieces that may be held in memory."""
-    for piece in pieces:
-        if not isinstance(piece, Data):
-            yield piece
-            continue
-        # Nothing at all is one read of nothing: whoever reads a whole object learns of its end.
-        for start in range(0, max(1, piece.size), LARGEST_READ):
-            yield Data(piece.index, piece.start + start, min(LARGEST_READ, piece.size - start))
+    # Nothing at all is one read of nothing: whoever reads a whole object learns of its end.
+    for start in range(0, max(1, piece.size), LARGEST_READ):
+        yield Data(piece.index, piece.start + start, min(LARGEST_READ, piece.size - start))
+
+
+def _drained(reads: deque[Read]) -> Iterator[Read]:
+    """Each of them once, for whichever thread comes first."""
+    with suppress(IndexError):
+        while True:
+            yield reads.popleft()
+
+
+def _come(ahead: deque[Ahead]) -> tuple[Data, bytearray]:
+    """The first of them, once its bytes are there."""
+    piece, place, reading = ahead.popleft()
+    reading.result()
+    return piece, place

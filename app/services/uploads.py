@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import timedelta
-from io import BytesIO
 from typing import Protocol, TypeVar
 
 from sqlalchemy import CompoundSelect, Select, update
@@ -48,6 +47,8 @@ LARGE_PART_SIZE = 32 * MIB
 PARTS_AT_LEAST = 64
 # Below S3's 10,000, so that a plan never stands right at the edge of what S3 allows.
 MOST_PARTS = 9_900
+# What the row of an upload says whose parts may have any sizes: no more than S3 takes.
+ANY_PART_SIZE = S3_MAX_PART_SIZE
 # A worker that puts bytes of our own there is done, or given up on, within so long.
 OUR_OWN_WITHIN = timedelta(minutes=10)
 # Requests to storage that one call keeps in flight; each waits for the network, not for us.
@@ -154,9 +155,12 @@ def plan(
 
 
 def plan_whole(size: int) -> Upload:
-    """A new upload for an object that we put together ourselves, in parts as small as S3 allows:
-    the smaller they are, the less of them has to go through our hands."""
-    part_size = max(S3_MIN_PART_SIZE, _whole_mib(-(-size // MOST_PARTS)))
+    """A new upload for an object that we put together ourselves, in parts of any sizes.
+
+    For a store that wants them to be equal they are as small as S3 allows: the smaller they are,
+    the less of them has to go through our hands.
+    """
+    part_size = equal_part_size_for(size) if storage.wants_equal_parts else ANY_PART_SIZE
     return Upload(
         id=uuid.uuid4(),
         key=_new_key(),
@@ -166,6 +170,11 @@ def plan_whole(size: int) -> Upload:
         part_size=part_size,
         state=UploadState.OPEN,
     )
+
+
+def equal_part_size_for(size: int) -> int:
+    """Bytes of every part but the last of an object that we put together for such a store."""
+    return min(max(S3_MIN_PART_SIZE, _whole_mib(-(-size // MOST_PARTS))), S3_MAX_PART_SIZE)
 
 
 def plan_ours(size: int) -> Upload:
@@ -301,8 +310,11 @@ def _keep_id(upload: Upload, s3_upload_id: str) -> bool:
     return True
 
 
-def forget_multipart(upload: Upload) -> None:
-    """Storage has lost its multipart: the next begin() opens another. Call in transaction()."""
+def forget_multipart(upload: Upload, part_size: int | None = None) -> None:
+    """Storage has lost its multipart: the next begin() opens another. Call in transaction().
+
+    With a `part_size` the next one is of such parts.
+    """
     db.session.execute(
         update(Upload)
         .where(
@@ -310,7 +322,7 @@ def forget_multipart(upload: Upload) -> None:
             Upload.state == UploadState.OPEN,
             Upload.s3_upload_id == upload.s3_upload_id,
         )
-        .values(s3_upload_id=None)
+        .values(s3_upload_id=None, part_size=part_size or upload.part_size)
         .execution_options(synchronize_session=False)
     )
 
@@ -384,7 +396,7 @@ def put_nothing(uploads: Sequence[Upload]) -> None:
         return
     begin(uploads)
     release()
-    _each(uploads, lambda one: storage.put_part(*_address(one), 1, BytesIO()))
+    _each(uploads, lambda one: storage.put_part(*_address(one), 1, memoryview(b"")))
 
 
 def copy_from(upload: Upload, source: Source) -> None:
@@ -430,12 +442,13 @@ def _arrival(upload: Upload) -> Arrival:
     return Arrival(tuple(sorted(missing)), size)
 
 
-def held_parts(upload: Upload) -> list[Part]:
+def held_parts(upload: Upload, sizes: Sequence[int] | None = None) -> list[Part]:
     """The parts of a begun multipart upload that storage holds in full. Asks storage.
 
-    Raises NoSuchUpload: it was completed, or aborted.
+    `sizes` is what each must have, where they are not equal. Raises NoSuchUpload: it was
+    completed, or aborted.
     """
-    return _right_parts(upload, storage.list_parts(*_address(upload)))
+    return _right_parts(upload, storage.list_parts(*_address(upload)), sizes)
 
 
 def held(uploads: Sequence[Upload]) -> list[list[int]]:
@@ -470,22 +483,26 @@ def complete_all(uploads: Sequence[Upload]) -> list[Outcome]:
     return _each(uploads, complete)
 
 
-def complete(upload: Upload) -> Outcome:
-    """Make one upload's object final, and believe only what storage then says of it."""
+def complete(upload: Upload, sizes: Sequence[int] | None = None) -> Outcome:
+    """Make one upload's object final, and believe only what storage then says of it.
+
+    `sizes` is what each part must have, where they are not equal.
+    """
     if upload.method is Method.SINGLE:
         return _verify(upload)
     if upload.s3_upload_id is None:
         return Outcome(upload.id, problem=Problem.MISSING, missing=_numbers(upload))
     try:
-        return _complete_multipart(upload)
+        return _complete_multipart(upload, sizes)
     except NoSuchUpload:
         # Completed before, and only the answer was lost? What lies there must prove itself.
         return _verify(upload)
 
 
-def _complete_multipart(upload: Upload) -> Outcome:
-    parts = held_parts(upload)
-    missing = sorted(set(_numbers(upload)) - {part.number for part in parts})
+def _complete_multipart(upload: Upload, sizes: Sequence[int] | None) -> Outcome:
+    parts = held_parts(upload, sizes)
+    planned = _numbers(upload) if sizes is None else range(1, len(sizes) + 1)
+    missing = sorted(set(planned) - {part.number for part in parts})
     if missing:
         return Outcome(upload.id, problem=Problem.MISSING, missing=tuple(missing))
     crc32 = None
@@ -544,14 +561,16 @@ def _is_verified(upload: Upload) -> bool:
     return upload.checksum_algorithm is not None
 
 
-def _right_parts(upload: Upload, parts: Iterable[Part]) -> list[Part]:
+def _right_parts(
+    upload: Upload, parts: Iterable[Part], sizes: Sequence[int] | None = None
+) -> list[Part]:
     """Those of the plan, of the planned size and verified: any other must be sent again."""
-    last = part_count(upload)
+    last = part_count(upload) if sizes is None else len(sizes)
     return [
         part
         for part in parts
         if 1 <= part.number <= last
-        and part.size == part_size_of(upload, part.number)
+        and part.size == (sizes[part.number - 1] if sizes else part_size_of(upload, part.number))
         and (part.crc32 is not None or not _is_verified(upload))
     ]
 

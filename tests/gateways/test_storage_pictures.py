@@ -51,7 +51,7 @@ def test_a_store_that_knows_no_ranges_brings_nothing(
     """It would bring all of a file, which may be terabytes."""
     source = Source(key, storage.put_object(key, "token", b"x" * MIB, "image/webp"))
     get = storage._get
-    monkeypatch.setattr(storage, "_get", lambda url, headers: get(url, {}))
+    monkeypatch.setattr(storage, "_get", lambda url, headers, place: get(url, {}, place))
     with pytest.raises(Unavailable):
         storage.read(source, 0, 5)
 

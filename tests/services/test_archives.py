@@ -2,9 +2,14 @@
 
 import io
 import threading
+import time
 import uuid
 import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -13,14 +18,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import update
 
-from app import clock, jobs
+from app import clock, jobs, zip_parts
 from app.config import MIB
 from app.db import db, transaction
 from app.errors import Gone, NotFound, Outage, WrongState
 from app.extensions import storage
-from app.gateways.storage import Source, SourceLost
+from app.gateways.lines import Answer
+from app.gateways.storage import Part, PartsRefused, Source, SourceLost
 from app.models import Archive, Upload, UploadState, ZipFailure
 from app.services import archives, composing, downloads, transfers, upkeep, uploads
+from app.zip_layout import Layout
 from tests.factories import Sender, Sent, http
 
 PART = 5 * MIB
@@ -64,6 +71,10 @@ def archive(sent: Sent) -> Archive:
     return found
 
 
+def part_sizes(sent: Sent) -> list[int]:
+    return zip_parts.cut(Layout(archives._members(transfers.files_of(sent.id))))
+
+
 class Calls:
     """What storage was asked for, by the gateway's own words."""
 
@@ -71,7 +82,7 @@ class Calls:
         self.copied: list[tuple[int, int]] = []
         self.put: list[int] = []
         self.read_size = 0
-        copy_part, put_part, read = storage.copy_part, storage.put_part, storage.read
+        copy_part, put_part, read_into = storage.copy_part, storage.put_part, storage.read_into
 
         def copying(key: str, s3_id: str, number: int, source: Source, start: int, size: int):
             self.copied.append((number, size))
@@ -81,13 +92,13 @@ class Calls:
             self.put.append(number)
             return put_part(key, s3_id, number, body)
 
-        def reading(source: Source, start: int, size: int) -> bytes:
-            self.read_size += size
-            return read(source, start, size)
+        def reading(place: memoryview, source: Source, start: int) -> None:
+            self.read_size += len(place)
+            read_into(place, source, start)
 
         monkeypatch.setattr(storage, "copy_part", copying)
         monkeypatch.setattr(storage, "put_part", putting)
-        monkeypatch.setattr(storage, "read", reading)
+        monkeypatch.setattr(storage, "read_into", reading)
 
 
 @pytest.mark.parametrize("verified", [True, False], ids=["with CRC32s", "without"])
@@ -113,12 +124,61 @@ def test_a_part_inside_one_file_is_copied_by_storage_and_edges_are_put_together(
     calls = Calls(monkeypatch)
     sent.zip()
     assert contents(sent) == large()
-    parts = uploads.part_count(archive(sent).upload)
-    assert sorted(number for number, _ in calls.copied) + sorted(calls.put) != []
-    assert {number for number, _ in calls.copied} | set(calls.put) == set(range(1, parts + 1))
-    assert {size for _, size in calls.copied} == {PART}
-    assert len(calls.copied) == 3
+    # What is before "two.bin" is filled up from it, and then storage has all of the rest.
+    assert sorted(calls.put) == [1, 3, 5]
+    assert sorted(number for number, _ in calls.copied) == [2, 4]
     assert calls.read_size < len(calls.put) * PART
+
+
+def test_a_store_that_wants_equal_parts_gets_them(
+    sender: Sender, inside: None, monkeypatch: pytest.MonkeyPatch, configure
+) -> None:
+    monkeypatch.setattr(type(storage), "wants_equal_parts", True)
+    sent = sender.ready(large(), verified=True)
+    calls = Calls(monkeypatch)
+    sent.zip()
+    assert contents(sent) == large()
+    parts = uploads.part_count(archive(sent).upload)
+    assert {number for number, _ in calls.copied} | set(calls.put) == set(range(1, parts + 1))
+    assert [size for _, size in calls.copied] == [PART] * 3
+
+
+def test_a_store_that_turns_out_to_want_them_gets_them_the_second_time(
+    sender: Sender, inside: None, queued: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = sender.ready(large(), verified=True)
+    archives.request(sent.id)
+    finish_upload = storage.finish_upload
+
+    def picky(key: str, s3_id: str, parts: list[Part], crc32: bytes | None = None) -> None:
+        if {part.size for part in parts[:-1]} != {PART}:
+            raise PartsRefused
+        finish_upload(key, s3_id, parts, crc32)
+
+    monkeypatch.setattr(storage, "finish_upload", picky)
+    queued.clear()
+    archives.build(str(sent.id))
+    assert archive(sent).ready_at is None
+    assert queued == [("archives.build", str(sent.id))]
+    archives.build(str(sent.id))
+    assert contents(sent) == large()
+    key = archive(sent).upload.key
+    assert [one for page in storage.open_uploads() for one in page if one.key == key] == []
+
+
+def test_a_store_that_refuses_equal_parts_too_has_failed(
+    sender: Sender, inside: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(*given: Any) -> None:
+        raise PartsRefused
+
+    monkeypatch.setattr(storage, "finish_upload", refusing)
+    sent = sender.ready(SMALL, verified=True)
+    archives.request(sent.id)
+    archives.build(str(sent.id))
+    with pytest.raises(PartsRefused):
+        archives.build(str(sent.id))
+    assert archive(sent).attempt_count > 0
 
 
 def test_a_store_without_part_copies_has_it_streamed(
@@ -129,7 +189,7 @@ def test_a_store_without_part_copies_has_it_streamed(
     calls = Calls(monkeypatch)
     sent.zip()
     assert contents(sent) == large()
-    assert sorted(calls.put) == list(range(1, uploads.part_count(archive(sent).upload) + 1))
+    assert sorted(calls.put) == [1, 2, 3, 4, 5]
 
 
 def test_crc32s_that_nobody_knew_are_read_once_and_kept(
@@ -239,15 +299,16 @@ def test_f58_an_answer_cut_short_is_asked_for_again_and_never_taken(
     sent = sender.ready(SMALL, verified=True)
     get, cut = storage._get, []
 
-    def cutting(url: str, headers: dict) -> Any:
-        status, body = get(url, headers)
+    def cutting(url: str, headers: dict, place: memoryview) -> Answer:
+        answer = get(url, headers, place)
         if len(cut) < 2:
             cut.append(url)
-            return status, body[:-1]
-        return status, body
+            place[-1:] = b"?"
+            return replace(answer, size=answer.size - 1)
+        return answer
 
     monkeypatch.setattr(storage, "_get", cutting)
-    monkeypatch.setattr("app.gateways.storage.READ_WAITS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("app.gateways.storage.WAITS", (0.0, 0.0, 0.0))
     assert contents(sent.zip()) == SMALL
     assert len(cut) == 2
 
@@ -340,14 +401,14 @@ def test_what_was_read_for_its_crc32_is_kept_whatever_comes_then(
 ) -> None:
     sent = sender.ready(SMALL)
     archives.request(sent.id)
-    read, lost = storage.read, transfers.files_of(sent.id)[2].upload.key
+    read_into, lost = storage.read_into, transfers.files_of(sent.id)[2].upload.key
 
-    def breaking(source: Source, start: int, size: int) -> bytes:
+    def breaking(place: memoryview, source: Source, start: int) -> None:
         if source.key == lost:
             raise Outage
-        return read(source, start, size)
+        read_into(place, source, start)
 
-    monkeypatch.setattr(storage, "read", breaking)
+    monkeypatch.setattr(storage, "read_into", breaking)
     with pytest.raises(Outage):
         archives.build(str(sent.id))
     known = [file.upload.crc32 is not None for file in transfers.files_of(sent.id)]
@@ -382,9 +443,9 @@ def test_progress_is_what_storage_holds_and_never_whole_too_soon(
     told: list[int] = []
     complete = uploads.complete
 
-    def completing(upload: Upload) -> Any:
+    def completing(*given: Any) -> Any:
         told.append(archives.progress(sent.id).percent)
-        return complete(upload)
+        return complete(*given)
 
     tell = archives._Turn.tell
 
@@ -398,13 +459,16 @@ def test_progress_is_what_storage_holds_and_never_whole_too_soon(
     monkeypatch.setattr(uploads, "complete", completing)
     archives.build(str(sent.id))
     jobs.stopping.clear()
+    done = list(accumulate(part_sizes(sent)))
     size = archive(sent).upload.size
-    assert told == [100 * PART // size, 100 * 2 * PART // size]
+    assert done[-1] == size
+    assert told == [100 * one // size for one in done[:2]]
     archives.build(str(sent.id))
     # It goes on from where it was, and is whole only when it can be had.
     assert told == sorted(told)
-    assert told[2] == 100 * 3 * PART // size
-    assert told[-1] == 99
+    assert told[2] == 100 * done[2] // size
+    # All parts are there, and it cannot be had yet.
+    assert told[-2:] == [99, 99]
     assert archives.progress(sent.id).percent == 100
 
 
@@ -430,9 +494,9 @@ def test_a_transfer_that_ends_in_the_middle_ends_the_build(
     archives.request(sent.id)
     complete = uploads.complete
 
-    def delete_first(upload: Upload) -> Any:
+    def delete_first(*given: Any) -> Any:
         transfers.delete(sent.id)
-        return complete(upload)
+        return complete(*given)
 
     monkeypatch.setattr(uploads, "complete", delete_first)
     archives.build(str(sent.id))
@@ -475,10 +539,10 @@ def test_who_has_lost_the_lease_settles_nothing(
     archives.request(sent.id)
     complete = uploads.complete
 
-    def taken_away(upload: Upload) -> Any:
+    def taken_away(*given: Any) -> Any:
         with transaction():
             db.session.execute(update(Archive).values(lease_token=uuid.uuid4()))
-        return complete(upload)
+        return complete(*given)
 
     with monkeypatch.context() as late:
         late.setattr(uploads, "complete", taken_away)
@@ -508,26 +572,75 @@ def test_an_expired_transfer_waits_with_its_zip(sender: Sender, inside: None) ->
 # -- many at once ----------------------------------------------------------------------------
 
 
-@pytest.mark.real_commits
-def test_many_who_ask_at_once_get_one_build(app: Flask, sender: Sender, queued: list) -> None:
-    sent = sender.ready(SMALL)
-    queued.clear()
+def at_once(app: Flask, *acts: Callable[[], None]) -> list[Exception]:
+    """Each in a thread and with a session of its own; what was raised."""
     failures: list[Exception] = []
 
-    def ask() -> None:
+    def run(act: Callable[[], None]) -> None:
         with app.app_context():
             try:
-                archives.request(sent.id)
+                act()
             except Exception as error:
                 failures.append(error)
 
-    threads = [threading.Thread(target=ask) for _ in range(12)]
+    threads = [threading.Thread(target=run, args=(act,)) for act in acts]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    return failures
+
+
+@pytest.mark.real_commits
+def test_many_who_ask_at_once_get_one_build(app: Flask, sender: Sender, queued: list) -> None:
+    sent = sender.ready(SMALL)
+    queued.clear()
+    assert at_once(app, *[lambda: archives.request(sent.id)] * 12) == []
+    assert queued == [("archives.build", str(sent.id))]
+
+
+@pytest.mark.real_commits
+def test_two_who_ask_in_the_same_moment_get_one_build(
+    app: Flask, sender: Sender, queued: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both look whether there is a zip before either has planned one, if nothing keeps them."""
+    sent = sender.ready(SMALL)
+    queued.clear()
+    files_of, both = archives.files_of, threading.Barrier(2)
+
+    def slowly(transfer_id: uuid.UUID) -> Any:
+        with suppress(threading.BrokenBarrierError):
+            both.wait(timeout=0.5)
+        return files_of(transfer_id)
+
+    monkeypatch.setattr(archives, "files_of", slowly)
+    failures = at_once(app, *[lambda: archives.request(sent.id)] * 2)
     assert failures == []
     assert queued == [("archives.build", str(sent.id))]
+
+
+@pytest.mark.real_commits
+def test_a_transfer_that_ends_while_its_zip_is_asked_for_takes_it_along(
+    app: Flask, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = sender.ready(SMALL)
+    files_of, asked = archives.files_of, threading.Event()
+
+    def slowly(transfer_id: uuid.UUID) -> Any:
+        asked.set()
+        # Long enough for the end to come between, if nothing keeps it.
+        time.sleep(0.5)
+        return files_of(transfer_id)
+
+    def end() -> None:
+        asked.wait(timeout=10)
+        monkeypatch.setattr(archives, "files_of", files_of)
+        assert transfers.delete(sent.id)
+
+    monkeypatch.setattr(archives, "files_of", slowly)
+    assert at_once(app, lambda: archives.request(sent.id), end) == []
+    with app.app_context():
+        assert archive(sent).upload.state is UploadState.ABORTED
 
 
 @pytest.mark.real_commits
@@ -536,15 +649,7 @@ def test_several_builders_at_once_make_one_zip(app: Flask, sender: Sender) -> No
     with app.app_context():
         archives.request(sent.id)
 
-    def build() -> None:
-        with app.app_context():
-            archives.build(str(sent.id))
-
-    threads = [threading.Thread(target=build) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    assert at_once(app, *[lambda: archives.build(str(sent.id))] * 4) == []
     with app.app_context():
         assert contents(sent) == large()
         key = archive(sent).upload.key

@@ -58,7 +58,7 @@ def asked_of_storage(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     asked: list[str] = []
     read = storage._get
     monkeypatch.setattr(
-        storage, "_get", lambda url, headers: (asked.append(url), read(url, headers))[1]
+        storage, "_get", lambda url, *given: (asked.append(url), read(url, *given))[1]
     )
     return asked
 

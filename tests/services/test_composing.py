@@ -8,7 +8,9 @@ from typing import IO, Any
 
 import pytest
 
+from app import zip_parts
 from app.config import MIB
+from app.errors import Outage
 from app.extensions import storage
 from app.gateways.storage import CannotCopy, Source
 from app.services import composing
@@ -28,21 +30,22 @@ class Bucket:
         self.parts: dict[int, bytes] = {}
         self.copied: list[tuple[int, str]] = []
         self.reads: list[int] = []
+        self.from_disk: list[int] = []
         self.delay_seconds = 0.0
         self.knows_copies = True
         self._lock = threading.Lock()
         self._now, self.most_at_once = 0, 0
         self._putting, self.most_put_at_once = 0, 0
 
-    def read(self, source: Source, start: int, size: int) -> bytes:
+    def read_into(self, place: memoryview, source: Source, start: int) -> None:
         with self._lock:
-            self.reads.append(size)
+            self.reads.append(len(place))
             self._now += 1
             self.most_at_once = max(self.most_at_once, self._now)
         time.sleep(self.delay_seconds)
         with self._lock:
             self._now -= 1
-        return self.bodies[source.key][start : start + size]
+        place[:] = self.bodies[source.key][start : start + len(place)]
 
     def copy_part(
         self, key: str, s3_id: str, number: int, source: Source, start: int, size: int
@@ -52,12 +55,17 @@ class Bucket:
         self.copied.append((number, source.etag))
         self.parts[number] = self.bodies[source.key][start : start + size]
 
-    def put_part(self, key: str, s3_id: str, number: int, body: IO[bytes]) -> None:
+    def put_part(self, key: str, s3_id: str, number: int, body: memoryview | IO[bytes]) -> None:
         with self._lock:
             self._putting += 1
             self.most_put_at_once = max(self.most_put_at_once, self._putting)
         time.sleep(self.delay_seconds)
-        self.parts[number] = body.read()
+        if isinstance(body, memoryview):
+            self.parts[number] = bytes(body)
+        else:
+            body.seek(0)
+            self.parts[number] = body.read()
+            self.from_disk.append(number)
         with self._lock:
             self._putting -= 1
 
@@ -70,7 +78,7 @@ class Bucket:
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     def filled(bodies: list[bytes]) -> Bucket:
         made = Bucket(bodies)
-        for name in ("read", "copy_part", "put_part"):
+        for name in ("read_into", "copy_part", "put_part"):
             monkeypatch.setattr(storage, name, getattr(made, name))
         return made
 
@@ -89,23 +97,38 @@ def expected(layout: Layout, bodies: list[bytes]) -> bytes:
     )
 
 
-def compose(layout: Layout, count: int, is_over: Any = lambda: False) -> list[int]:
+def compose(
+    layout: Layout, count: int, is_over: Any = lambda: False, sizes: list[int] | None = None
+) -> list[int]:
     sources = [Source(f"k{number}", f"e{number}") for number in range(count)]
-    numbers = range(1, -(-layout.size // PART) + 1)
     with Composer(layout, sources, is_over) as composer:
-        return list(composer.make_parts("key", "id", numbers, PART))
+        return list(composer.make_parts("key", "id", sizes or zip_parts.cut(layout)))
 
 
 @pytest.mark.parametrize("knows_copies", [True, False])
-def test_parts_are_equal_and_together_the_whole(bucket: Any, knows_copies: bool) -> None:
+@pytest.mark.parametrize("is_cut", [True, False], ids=["cut along files", "equal"])
+def test_parts_are_together_the_whole(bucket: Any, is_cut: bool, knows_copies: bool) -> None:
     bodies = [pattern(size, n) for n, size in enumerate((3 * PART, 1, 0, PART - 9, 70_000))]
     made, layout = bucket(bodies), layout_of(bodies)
     made.knows_copies = knows_copies
-    compose(layout, len(bodies))
+    sizes = zip_parts.cut(layout) if is_cut else zip_parts.equal(layout.size, PART)
+    assert sorted(compose(layout, len(bodies), sizes=sizes)) == sorted(sizes)
     assert made.whole == expected(layout, bodies)
-    assert {len(made.parts[number]) for number in sorted(made.parts)[:-1]} == {PART}
+    assert [len(made.parts[number]) for number in sorted(made.parts)] == sizes
     # Whoever copies names the object that it must still be.
-    assert sorted(made.copied) == ([(2, "e0"), (3, "e0")] if knows_copies else [])
+    copied = [(2, "e0")] if is_cut else [(2, "e0"), (3, "e0")]
+    assert sorted(made.copied) == (copied if knows_copies else [])
+
+
+def test_parts_that_are_held_are_not_made_again(bucket: Any) -> None:
+    bodies = [pattern(3 * PART), pattern(3 * PART, 1)]
+    made, layout = bucket(bodies), layout_of(bodies)
+    sizes = zip_parts.cut(layout)
+    sources = [Source("k0", "e0"), Source("k1", "e1")]
+    with Composer(layout, sources, lambda: False) as composer:
+        done = list(composer.make_parts("key", "id", sizes, {1, 2, 4}))
+    assert sorted(done) == sorted([sizes[2], sizes[4]])
+    assert sorted(made.parts) == [3, 5]
 
 
 def test_small_files_are_read_many_at_a_time_and_stay_in_order(bucket: Any) -> None:
@@ -137,13 +160,63 @@ def test_only_a_few_parts_are_put_together_at_once(bucket: Any) -> None:
     made.delay_seconds = 0.02
     compose(layout, len(bodies))
     assert made.most_put_at_once <= composing.ASSEMBLED_AT_ONCE
-    assert composing.ASSEMBLED_AT_ONCE * (PART + composing.READ_AHEAD) < 64 * MIB
+    assert composing.ASSEMBLED_AT_ONCE * composing.IN_MEMORY <= 30 * MIB
 
 
-def test_a_part_that_is_large_waits_on_the_disk() -> None:
-    """Zips above 160 GB have such parts; three of them in memory would be too much."""
-    # Nothing would mean that all of it stays in memory.
-    assert 0 < composing.ASSEMBLED_AT_ONCE * composing.IN_MEMORY < 64 * MIB
+def test_buffers_are_used_again_and_are_all_that_is_held(
+    bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = bucket([pattern(2 * MIB)] * 30)
+    layout = layout_of([bytes(2 * MIB)] * 30)
+    used: set[int] = set()
+
+    def putting(key: str, s3_id: str, number: int, body: memoryview) -> None:
+        used.add(id(body.obj))
+        held.append(body.obj)
+        time.sleep(0.01)
+
+    held: list[Any] = []
+    monkeypatch.setattr(storage, "put_part", putting)
+    sizes = zip_parts.cut(layout)
+    compose(layout, 30, sizes=sizes)
+    assert len(sizes) == len(held) > 2 * composing.ASSEMBLED_AT_ONCE
+    assert len(used) <= 2 * composing.ASSEMBLED_AT_ONCE
+    assert made.most_at_once <= composing.READS_AT_ONCE
+
+
+def test_a_part_that_is_large_waits_on_the_disk(bucket: Any) -> None:
+    """Such are those of a store without part copies, and of very many files in many gigabytes."""
+    bodies = [pattern(composing.IN_MEMORY + 3 * MIB), b"small"]
+    made, layout = bucket(bodies), layout_of(bodies)
+    compose(layout, 2, sizes=[composing.IN_MEMORY, layout.size - composing.IN_MEMORY])
+    assert (made.whole, made.from_disk) == (expected(layout, bodies), [])
+    made.parts.clear()
+    compose(layout, 2, sizes=[layout.size])
+    assert (made.whole, made.from_disk) == (expected(layout, bodies), [1])
+
+
+def test_a_read_that_fails_ends_its_part_and_no_other_writes_into_its_place(
+    bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bodies = [b"%04d" % number for number in range(200)]
+    made, layout = bucket(bodies), layout_of(bodies)
+    made.delay_seconds = 0.005
+    read_into, under_way = made.read_into, []
+
+    def breaking(place: memoryview, source: Source, start: int) -> None:
+        if source.key == "k20":
+            raise Outage
+        under_way.append(source.key)
+        read_into(place, source, start)
+        under_way.remove(source.key)
+
+    monkeypatch.setattr(storage, "read_into", breaking)
+    with Composer(layout, [Source(f"k{n}", "e") for n in range(200)], lambda: False) as composer:
+        with pytest.raises(Outage):
+            list(composer.make_parts("key", "id", zip_parts.cut(layout)))
+        assert under_way == []
+    assert made.parts == {}
+    assert len(made.reads) < 150
 
 
 def test_stopping_begins_nothing_new(bucket: Any) -> None:

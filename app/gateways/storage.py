@@ -184,6 +184,9 @@ class Storage:
         self._quick = self._make_client(settings, read_timeout=3, attempts=2)
         self._steady = self._make_client(settings, read_timeout=15, attempts=5)
         self._patient = self._make_client(settings, read_timeout=60, attempts=5)
+        # botocore looks at each of a thousand keys for longer than all the rest takes: of the CPU
+        # of a request to delete them that was two thirds. They are ours, and never empty.
+        self._bulk = self._make_client(settings, read_timeout=15, attempts=5, validates=False)
         public = settings.s3_public_endpoint_url or self._quick.meta.endpoint_url
         self._presigner = Presigner(
             public,
@@ -497,13 +500,13 @@ class Storage:
     # -- many at once -------------------------------------------------------------------------
 
     def delete(self, keys: Iterable[str]) -> list[str]:
-        """Remove objects, missing ones too; the keys that storage would not remove."""
+        """Remove objects, missing ones too; the keys that storage would not remove. In a job."""
         refused: list[str] = []
         remaining = list(keys)
         while remaining:
             batch, remaining = remaining[:DELETE_BATCH], remaining[DELETE_BATCH:]
             with self._asking():
-                answer = self._client.delete_objects(
+                answer = self._bulk.delete_objects(
                     Bucket=self._bucket,
                     Delete={"Objects": [{"Key": key} for key in batch], "Quiet": True},
                 )
@@ -663,7 +666,9 @@ class Storage:
         echoed = {name: answer.get(name) for name in _VERIFIED}
         return Checksums.YES if echoed == _VERIFIED else Checksums.NO
 
-    def _make_client(self, settings: Settings, *, read_timeout: int, attempts: int) -> Any:
+    def _make_client(
+        self, settings: Settings, *, read_timeout: int, attempts: int, validates: bool = True
+    ) -> Any:
         return self._session.client(
             "s3",
             endpoint_url=settings.s3_endpoint_url or None,
@@ -677,6 +682,7 @@ class Storage:
                 read_timeout=read_timeout,
                 retries={"mode": "standard", "total_max_attempts": attempts},
                 max_pool_connections=32,
+                parameter_validation=validates,
                 # Stores that do not know boto3's new default checksums refuse them.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",

@@ -6,6 +6,8 @@ returns how many it dealt with. What they would find is told by census.py.
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
@@ -138,19 +140,24 @@ def remove_bytes(tell: Tell = untold) -> int:
     While a signed address may still bring bytes, removal is repeated after it has died. What
     storage would not remove is tried again in REMOVE_AGAIN_AFTER, and keeps nobody else.
     """
-    count = 0
-    while batch := _claim_removals():
-        crash.point("remove.1")
-        removed = uploads.remove(batch)
-        crash.point("remove.3")
-        _settle_removals(removed)
-        crash.point("remove.4")
-        count += len(removed)
-        tell("removed", count)
-        if len(removed) < len(batch):
-            log.warning("storage kept %d of %d uploads", len(batch) - len(removed), len(batch))
-        if not removed or jobs.stopping.is_set():
-            break
+    count, batch = 0, _claim_removals()
+    with ThreadPoolExecutor(1) as beside:
+        while batch:
+            crash.point("remove.1")
+            asking = beside.submit(copy_context().run, uploads.remove, batch)
+            # The rows of thousands take as long as storage does: while it is asked for these, the
+            # next are claimed. Should it fail, they rest as these do.
+            is_last = len(batch) < REMOVE_BATCH or jobs.stopping.is_set()
+            following = () if is_last else _claim_removals()
+            removed = asking.result()
+            crash.point("remove.3")
+            _settle_removals(removed)
+            crash.point("remove.4")
+            count += len(removed)
+            tell("removed", count)
+            if len(removed) < len(batch):
+                log.warning("storage kept %d of %d uploads", len(batch) - len(removed), len(batch))
+            batch = following if removed else ()
     return count
 
 

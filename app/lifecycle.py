@@ -7,9 +7,10 @@ import uuid
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, select, update
+from sqlalchemy import ColumnElement, and_, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
+from app import rows
 from app.clock import db_now
 from app.config import settings
 from app.db import db
@@ -85,17 +86,10 @@ def move_due(to: State, *conditions: ColumnElement[bool], limit: int) -> list[uu
 
 def moving_due(to: State, *conditions: ColumnElement[bool], limit: int) -> ReturningUpdate[Any]:
     """The statement that move_due() runs, for whoever makes it a part of another."""
-    due = (
-        select(Transfer.id)
-        .where(Transfer.state.in_(_sources(to)), *conditions)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        # A CTE is evaluated once; a plain subquery may be run again and lock more than the limit.
-        .cte("due")
-    )
+    due = rows.take(Transfer, Transfer.state.in_(_sources(to)), *conditions, limit=limit)
     return (
         update(Transfer)
-        .where(Transfer.id.in_(select(due.c.id)))
+        .where(due)
         .values(state=to, **_stamps(to), **_WORK_OVER)
         .returning(Transfer.id)
         .execution_options(synchronize_session=False)

@@ -165,7 +165,7 @@ def _remove(place: Place, count: int) -> None:
 
 
 def _swept(place: Place, count: int) -> Turn:
-    """All that the sweep does: claims, removes, settles; and its requests alone."""
+    """All that the sweep does: claims, removes, settles; and how long requests were under way."""
     _plant(place, count)
     spent, asked, ask = place.endpoint_seconds(), [0.0], upkeep.uploads.remove
 

@@ -48,6 +48,8 @@ def note_each(action: str, changed: CTE, *others: CTE) -> int:
     All in one statement, whatever their number, with what `others` do. Call in transaction().
     """
     added = insert(AuditEvent).from_select(
-        ["action", "transfer_id"], select(literal(action), changed.c.id)
+        ["action", "transfer_id"],
+        # In the order of the index on it: thousands at random go to as many of its pages.
+        select(literal(action), changed.c.id).order_by(changed.c.id),
     )
     return db.session.execute(added.add_cte(*others)).rowcount

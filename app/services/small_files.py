@@ -331,7 +331,7 @@ def _is_listed(caller: Caller) -> ColumnElement[bool]:
 @noted
 def delete_unconfirmed(tell: Tell = untold) -> int:
     """Job: forms that nobody confirmed within the upload window go, with what they brought."""
-    return in_batches(_delete_given_up, BATCH, tell)
+    return in_batches(_delete_given_up, tell)
 
 
 def is_given_up() -> ColumnElement[bool]:

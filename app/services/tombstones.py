@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    Delete,
     Text,
     and_,
     case,
@@ -22,10 +23,10 @@ from sqlalchemy import (
     update,
 )
 
-from app import crash
+from app import crash, rows
 from app.clock import db_now
 from app.config import settings
-from app.db import db, transaction
+from app.db import Base, db, transaction
 from app.models import (
     AbuseReport,
     Archive,
@@ -52,7 +53,7 @@ def forget_deleted(tell: Tell = untold) -> int:
     What was quarantined of late or has an open report keeps it until that is over: it is all the
     operator has to judge by. A sender's address is kept as long as any report is.
     """
-    return in_batches(_forget, DELETE_BATCH, tell)
+    return in_batches(_forget, tell)
 
 
 @noted
@@ -66,10 +67,10 @@ def drop_tombstones(tell: Tell = untold) -> int:
     with transaction():
         _drop_reports()
     crash.point("drop.2")
-    count = in_batches(_drop_transfers, DELETE_BATCH, tell)
+    count = in_batches(_drop_transfers, tell)
     crash.point("drop.1")
-    in_batches(_drop_uploads, BATCH, untold)
-    in_batches(_drop_keys, BATCH, untold)
+    in_batches(_drop_uploads, untold)
+    in_batches(_drop_keys, untold)
     return count
 
 
@@ -165,17 +166,9 @@ def _long_ago() -> ColumnElement[Any]:
 
 
 def _forget() -> int:
-    found = (
-        select(Transfer.id)
-        .where(is_to_forget())
-        .limit(DELETE_BATCH)
-        .with_for_update(skip_locked=True)
-        # A CTE is evaluated once; a plain subquery may be run again and lock more than the limit.
-        .cte("found")
-    )
     forgotten = db.session.scalars(
         update(Transfer)
-        .where(Transfer.id.in_(select(found.c.id)))
+        .where(rows.take(Transfer, is_to_forget(), limit=DELETE_BATCH))
         .values(
             title="",
             message="",
@@ -227,50 +220,21 @@ def _drop_reports() -> None:
 
 def _drop_transfers() -> int:
     """What belongs to them goes along, by the foreign keys; their uploads are nobody's then."""
-    over = (
-        select(Transfer.id)
-        .where(is_over())
-        .limit(DELETE_BATCH)
-        .with_for_update(skip_locked=True)
-        .cte("over")
-    )
-    dropped = db.session.scalars(
-        delete(Transfer)
-        .where(Transfer.id.in_(select(over.c.id)))
-        .returning(Transfer.id)
-        .execution_options(synchronize_session=False)
-    ).all()
-    audit.note_all("drop", dropped)
-    return len(dropped)
+    dropped = _drop(Transfer, is_over(), DELETE_BATCH).returning(Transfer.id).cte("dropped")
+    return audit.note_each("drop", dropped)
 
 
 def _drop_uploads() -> int:
-    over = (
-        select(Upload.id)
-        .where(_is_nobodys())
-        .limit(BATCH)
-        .with_for_update(skip_locked=True)
-        .cte("over")
-    )
-    dropped = db.session.execute(
-        delete(Upload)
-        .where(Upload.id.in_(select(over.c.id)))
-        .execution_options(synchronize_session=False)
-    )
-    return dropped.rowcount
+    return db.session.execute(_drop(Upload, _is_nobodys(), BATCH)).rowcount
 
 
 def _drop_keys() -> int:
-    over = (
-        select(IdempotencyKey.key_hash)
-        .where(repeats.is_over())
-        .limit(BATCH)
-        .with_for_update(skip_locked=True)
-        .cte("over")
-    )
-    dropped = db.session.execute(
-        delete(IdempotencyKey)
-        .where(IdempotencyKey.key_hash.in_(select(over.c.key_hash)))
+    return db.session.execute(_drop(IdempotencyKey, repeats.is_over(), BATCH)).rowcount
+
+
+def _drop(row: type[Base], condition: ColumnElement[bool], limit: int) -> Delete:
+    return (
+        delete(row)
+        .where(rows.take(row, condition, limit=limit))
         .execution_options(synchronize_session=False)
     )
-    return dropped.rowcount

@@ -6,6 +6,8 @@ returns how many it dealt with. What they would find is told by census.py.
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
@@ -13,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import ARRAY, ColumnElement, Uuid, and_, case, cast, func, or_, select, update
 
-from app import clock, crash, jobs, lifecycle
+from app import clock, crash, jobs, lifecycle, rows
 from app.clock import db_now
 from app.config import settings
 from app.db import db, release, transaction
@@ -95,13 +97,13 @@ def untold(what: str, count: int) -> None:
 @noted
 def expire_due(tell: Tell = untold) -> int:
     """Job: READY transfers past `expires_at` become EXPIRED."""
-    return in_batches(_expire, EXPIRE_BATCH, tell)
+    return in_batches(_expire, tell)
 
 
 @noted
 def delete_expired(tell: Tell = untold) -> int:
     """Job: EXPIRED transfers past their grace period become DELETED, and their bytes go."""
-    return in_batches(lambda: _delete(lifecycle.is_past_grace()), DELETE_BATCH, tell)
+    return in_batches(lambda: _delete(lifecycle.is_past_grace()), tell)
 
 
 @noted
@@ -110,8 +112,8 @@ def delete_abandoned(tell: Tell = untold) -> int:
 
     Of READY ones only what was to be added goes: what is there stays.
     """
-    count = in_batches(lambda: _delete(is_abandoned()), DELETE_BATCH, tell)
-    return count + in_batches(lambda: batches.drop_abandoned(DELETE_BATCH), DELETE_BATCH, tell)
+    count = in_batches(lambda: _delete(is_abandoned()), tell)
+    return count + in_batches(lambda: batches.drop_abandoned(DELETE_BATCH), tell)
 
 
 @noted
@@ -138,19 +140,24 @@ def remove_bytes(tell: Tell = untold) -> int:
     While a signed address may still bring bytes, removal is repeated after it has died. What
     storage would not remove is tried again in REMOVE_AGAIN_AFTER, and keeps nobody else.
     """
-    count = 0
-    while batch := _claim_removals():
-        crash.point("remove.1")
-        removed = uploads.remove(batch)
-        crash.point("remove.3")
-        _settle_removals(removed)
-        crash.point("remove.4")
-        count += len(removed)
-        tell("removed", count)
-        if len(removed) < len(batch):
-            log.warning("storage kept %d of %d uploads", len(batch) - len(removed), len(batch))
-        if len(batch) < REMOVE_BATCH or not removed or jobs.stopping.is_set():
-            break
+    count, batch = 0, _claim_removals()
+    with ThreadPoolExecutor(1) as beside:
+        while batch:
+            crash.point("remove.1")
+            asking = beside.submit(copy_context().run, uploads.remove, batch)
+            # The rows of thousands take as long as storage does: while it is asked for these, the
+            # next are claimed. Should it fail, they rest as these do.
+            is_last = len(batch) < REMOVE_BATCH or jobs.stopping.is_set()
+            following = () if is_last else _claim_removals()
+            removed = asking.result()
+            crash.point("remove.3")
+            _settle_removals(removed)
+            crash.point("remove.4")
+            count += len(removed)
+            tell("removed", count)
+            if len(removed) < len(batch):
+                log.warning("storage kept %d of %d uploads", len(batch) - len(removed), len(batch))
+            batch = following if removed else ()
     return count
 
 
@@ -326,18 +333,23 @@ def _tell_lost(found: Differences) -> None:
         )
 
 
-def in_batches(step: Callable[[], int], limit: int, tell: Tell) -> int:
-    """Repeat the step, each time in its own transaction, until it finds fewer than the limit."""
+def in_batches(step: Callable[[], int], tell: Tell) -> int:
+    """Repeat the step, each time in its own transaction, until it finds none to deal with."""
     count = 0
-    while True:
-        with transaction():
-            done = step()
-            crash.point("sweep.1")
-        crash.point("sweep.2")
+    while done := _committed(step):
         count += done
         tell("done", count)
-        if done < limit or jobs.stopping.is_set():
-            return count
+        if jobs.stopping.is_set():
+            break
+    return count
+
+
+def _committed(step: Callable[[], int]) -> int:
+    with transaction():
+        done = step()
+        crash.point("sweep.1")
+    crash.point("sweep.2")
+    return done
 
 
 def _batches(found: Iterable[Any]) -> Iterable[list[Any]]:
@@ -364,19 +376,11 @@ def _delete(condition: ColumnElement[bool]) -> int:
 
 
 def _claim_removals() -> Sequence[Removable]:
-    due = (
-        select(Upload.id)
-        .where(is_removable())
-        .order_by(Upload.remove_after)
-        .limit(REMOVE_BATCH)
-        .with_for_update(skip_locked=True)
-        # A CTE is evaluated once; a plain subquery may be run again and lock more than the limit.
-        .cte("due")
-    )
+    due = rows.take(Upload, is_removable(), limit=REMOVE_BATCH, order_by=Upload.remove_after)
     with transaction():
         return db.session.execute(
             update(Upload)
-            .where(Upload.id.in_(select(due.c.id)))
+            .where(due)
             .values(remove_after=db_now() + REMOVE_AGAIN_AFTER)
             # Columns: of thousands, whole objects take longer than storage does.
             .returning(Upload.id, Upload.key, Upload.s3_upload_id, Upload.etag)

@@ -612,9 +612,8 @@ def remove(uploads: Sequence[Removable]) -> list[Removable]:
 
     The multipart goes first: then a late Complete finds nothing to complete, and one that came
     before has left an object, which goes second. Where we have seen that object there is no
-    multipart any more.
+    multipart any more. It only asks storage, and leaves the session alone.
     """
-    release()
     begun = [upload for upload in uploads if upload.s3_upload_id and upload.etag is None]
     done = abort([(upload.key, upload.s3_upload_id or "") for upload in begun])
     crash.point("remove.2")

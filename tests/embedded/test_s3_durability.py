@@ -216,6 +216,35 @@ def test_memory_does_not_grow_with_what_passes(start):
     s3.close()
 
 
+def test_a_thousand_objects_go_by_as_many_statements_as_one(tmp_path):
+    store = Store(tmp_path / "s3", sync=False)
+    store.create_bucket(BUCKET, "us-east-1")
+    keys = [f"{number} <&> é\U0001f41d'\"" for number in range(1000)]
+    with store.new_blob() as writer:
+        blob = writer.seal(Digests(set()))
+        made = store.put_object(BUCKET, "kept", Draft(blob.md5, {}), writer, blob, Precondition())
+    for key in keys:  # of the same blob, so that it has to be seen that it is still needed
+        draft = Draft(made.etag, {})
+        store.copy_object((BUCKET, "kept"), BUCKET, key, lambda _, it=draft: it, Precondition())
+
+    def statements(wanted):
+        asked = []
+        store._index._writer.set_trace_callback(asked.append)
+        store.delete_objects(BUCKET, wanted)
+        store._index._writer.set_trace_callback(None)
+        return set(asked)  # Each row that goes along with another is told as its statement again.
+
+    one = statements(keys[:1])
+    assert len(statements([*keys, *keys[:5], "never"])) == len(one)
+    page = store.list_objects(BUCKET, "", "", ("", ""), 1000)
+    assert [row["key"] for row in page.rows] == ["kept"]
+    path = store._blobs.path(blob.name)
+    assert path.exists()
+    store.delete_objects(BUCKET, ["kept"])
+    until(lambda: not path.exists(), "its last blob is gone")
+    store.close()
+
+
 def test_bytes_and_names_are_on_disk_before_the_index_knows_them(tmp_path, monkeypatch):
     store = Store(tmp_path / "s3")
     synced = []

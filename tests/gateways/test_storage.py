@@ -51,7 +51,8 @@ def stubbed() -> Any:
             }
         )
     )
-    gateway._patient = gateway._client  # Complete has a client of its own.
+    # Complete and what goes by the thousand have clients of their own.
+    gateway._patient = gateway._bulk = gateway._client
     with Stubber(gateway._client) as stub:
         yield gateway, stub
         stub.assert_no_pending_responses()

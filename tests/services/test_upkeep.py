@@ -1,13 +1,17 @@
 """The sweeps: what time alone brings about, and repair."""
 
+import secrets
+import threading
+from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
 import redis
 from botocore.client import BaseClient
+from flask import Flask
 from flask.testing import FlaskClient
 from rq.utils import import_attribute
-from sqlalchemy import insert, select, text, update
+from sqlalchemy import event, func, insert, select, text, update
 
 from app import clock, jobs
 from app.config import MIB
@@ -16,8 +20,8 @@ from app.errors import Unavailable
 from app.extensions import queue, storage
 from app.gateways.queue import JobQueue
 from app.gateways.storage import NoSuchUpload
-from app.models import Heartbeat, State, Transfer, Upload
-from app.services import heartbeats, transfers, upkeep
+from app.models import AuditEvent, Heartbeat, Method, State, Transfer, Upload, UploadState
+from app.services import heartbeats, transfers, upkeep, uploads
 from tests.factories import Sender, put
 from tests.keeper import Keeper
 
@@ -38,7 +42,21 @@ def test_due_transfers_expire_and_others_do_not(sender: Sender) -> None:
     assert due.row().expired_at is not None
 
 
-def test_many_due_transfers_expire_in_batches(monkeypatch) -> None:
+@pytest.fixture
+def statements(app: Flask) -> Iterator[list[str]]:
+    """What PostgreSQL is told of transfers and uploads."""
+    told: list[str] = []
+
+    def note(connection: object, cursor: object, statement: str, *more: object) -> None:
+        if "transfers" in statement or "uploads" in statement:
+            told.append(statement)
+
+    event.listen(db.engine, "before_cursor_execute", note)
+    yield told
+    event.remove(db.engine, "before_cursor_execute", note)
+
+
+def test_many_due_transfers_expire_in_batches(monkeypatch, statements: list[str]) -> None:
     monkeypatch.setattr(upkeep, "EXPIRE_BATCH", 7)
     with transaction():
         db.session.execute(
@@ -54,9 +72,17 @@ def test_many_due_transfers_expire_in_batches(monkeypatch) -> None:
                 for n in range(25)
             ],
         )
-    upkeep.expire_due()
+    statements.clear()
+    assert upkeep.expire_due() == 25
+    assert len(statements) == 5  # the last finds none
     states = db.session.scalars(select(Transfer.state)).all()
     assert states == [State.EXPIRED] * 25
+    events = select(AuditEvent.transfer_id).where(AuditEvent.action == "expire")
+    recorded = db.session.scalars(events.order_by(AuditEvent.id)).all()
+    assert len(set(recorded)) == 25
+    # Each batch in the order of the record's own index on them.
+    for at in range(0, 25, 7):
+        assert recorded[at : at + 7] == sorted(recorded[at : at + 7], key=str)
 
 
 def test_bytes_go_only_after_the_grace_period(sender: Sender, queued: list) -> None:
@@ -127,6 +153,73 @@ def test_what_storage_refuses_to_delete_is_kept_for_later(sender: Sender, monkey
     upkeep.remove_bytes()
     assert _upload(first).removed_at is None
     assert _upload(second).removed_at is not None
+
+
+def test_bytes_of_many_go_by_few_statements_and_few_requests(
+    monkeypatch, statements: list[str]
+) -> None:
+    """However many: two statements for each batch, and one request for as many as S3 takes."""
+    monkeypatch.setattr(upkeep, "REMOVE_BATCH", 8)
+    monkeypatch.setattr(uploads, "DELETE_BATCH", 3)
+    keys = given_up(20)
+    asked: list[list[str]] = []
+    monkeypatch.setattr(storage, "delete", lambda keys: (asked.append(keys), [])[1])
+    statements.clear()
+    assert upkeep.remove_bytes() == 20
+    assert len(statements) == 6
+    assert sorted(map(len, asked)) == [1, 2, 2, 3, 3, 3, 3, 3]
+    assert sorted(key for page in asked for key in page) == keys
+
+
+def test_the_next_are_claimed_while_storage_is_asked(monkeypatch) -> None:
+    monkeypatch.setattr(upkeep, "REMOVE_BATCH", 2)
+    given_up(3)
+    claimed: list[int] = []
+    two_claims = threading.Event()
+    claim = upkeep._claim_removals
+
+    def told() -> object:
+        batch = claim()
+        claimed.append(len(batch))
+        if len(claimed) == 2:
+            two_claims.set()
+        return batch
+
+    def delete(keys: list[str]) -> list[str]:
+        assert two_claims.wait(10)
+        return []
+
+    monkeypatch.setattr(upkeep, "_claim_removals", told)
+    monkeypatch.setattr(storage, "delete", delete)
+    assert upkeep.remove_bytes() == 3
+    assert claimed == [2, 1]
+
+
+def test_f49_one_request_of_several_that_fails_loses_nothing(monkeypatch) -> None:
+    """The others are done, and are done again: what is gone may be removed twice."""
+    monkeypatch.setattr(upkeep, "REMOVE_BATCH", 4)
+    monkeypatch.setattr(uploads, "DELETE_BATCH", 2)
+    keys = given_up(6)
+    for key in keys:
+        storage.put_object(key, "t", b"1", "text/plain")
+    delete = storage.delete
+
+    def some(page: list[str]) -> list[str]:
+        if keys[0] in page:
+            raise Unavailable
+        return delete(page)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(storage, "delete", some)
+        with pytest.raises(Unavailable):
+            upkeep.remove_bytes()
+    assert storage.head(keys[0]) is not None
+    unsettled = select(func.count()).where(Upload.key.in_(keys), Upload.removed_at.is_(None))
+    assert db.session.scalar(unsettled) == 6
+    with transaction():
+        db.session.execute(update(Upload).values(remove_after=ago(seconds=1)))
+    assert upkeep.remove_bytes() == 6
+    assert uploads.without_object(keys) == keys
 
 
 @pytest.mark.parametrize("job", [job for _, job in jobs.SCHEDULE], ids=lambda job: job.name)
@@ -295,6 +388,16 @@ def test_a_removed_file_leaves_no_bytes(sender: Sender) -> None:
     upkeep.remove_bytes()
     assert storage.head(key) is None
     assert sent.complete().process().show()["status"] == "READY"
+
+
+def given_up(count: int) -> list[str]:
+    """Uploads that nobody wants any more and that are to be removed now; their keys, in order."""
+    keys = sorted(f"beeline/{secrets.token_hex(20)}" for _ in range(count))
+    aborted = {"state": UploadState.ABORTED, "token": "t", "method": Method.SINGLE}
+    aborted |= {"size": 1, "part_size": PART}
+    with transaction():
+        db.session.execute(insert(Upload), [aborted | {"key": key} for key in keys])
+    return keys
 
 
 def _upload(key: str) -> Upload:

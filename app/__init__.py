@@ -10,7 +10,7 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter
 
-from app import browsers, cli, config, doors, logs, models, patience, problems
+from app import browsers, cli, config, connections, doors, logs, models, patience, problems
 from app.api import (
     assets,
     cli_download,
@@ -64,6 +64,8 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     logs.init_app(app, settings.log_level)
     patience.init_app(app)
     db.init_app(app)
+    with app.app_context():
+        connections.watch(db.engine)
     app.teardown_appcontext(end_session)
     migrate.init_app(app, db)
     csrf.init_app(app)
@@ -121,7 +123,6 @@ def _flask_config(settings: config.Settings) -> dict[str, object]:
         "SECRET_KEY_FALLBACKS": list(settings.secret_key_fallbacks),
         "SQLALCHEMY_DATABASE_URI": settings.database_url,
         "SQLALCHEMY_ENGINE_OPTIONS": {
-            "pool_pre_ping": True,
             # An error must not tell titles, links or hashes to whoever reads logs.
             "hide_parameters": True,
             "pool_size": settings.database_pool_size,

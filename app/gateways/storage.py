@@ -248,10 +248,11 @@ class Storage:
         )
         return [(url, {CRC32_HEADER: one}) for url, one in zip(urls, checksums, strict=True)]
 
-    def plain_part_url(self, key: str, s3_upload_id: str, number: int, expires_in: int) -> str:
-        """An address to PUT one part at, with whatever headers and length its sender likes."""
-        query = {"partNumber": str(number), "uploadId": s3_upload_id}
-        return self._presigner.url("PUT", key, query=query, expires_in=expires_in)
+    def plain_part_urls(
+        self, key: str, s3_upload_id: str, numbers: Sequence[int], expires_in: int
+    ) -> list[str]:
+        """Addresses to PUT these parts at, with whatever headers and length their sender likes."""
+        return self._presigner.plain_part_urls(key, s3_upload_id, numbers, expires_in=expires_in)
 
     def put_url(
         self, key: str, token: str, size: int, expires_in: int, crc32: bytes | None = None

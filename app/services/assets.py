@@ -277,7 +277,7 @@ def sign_parts(version: AssetVersion, numbers: Sequence[int]) -> dict[int, str]:
     with transaction():
         uploads.note_signing([upload])
         _touch(version)
-    return {number: uploads.sign_plain(upload, number) for number in numbers}
+    return dict(zip(numbers, uploads.sign_plain(upload, numbers), strict=True))
 
 
 def held_parts(version: AssetVersion) -> list[Part]:

@@ -85,7 +85,7 @@ def sign_part(transfer: Transfer, file: File, number: int) -> str:
     if file.upload.method is not Method.MULTIPART or file.upload.checksum_algorithm is not None:
         raise WrongState("This file is sent another way.")
     _prepare(transfer, [file], 0)
-    return uploads.sign_plain(file.upload, number)
+    return uploads.sign_plain(file.upload, [number])[0]
 
 
 def _prepare(

@@ -367,12 +367,12 @@ def sign(
     ]
 
 
-def sign_plain(upload: Upload, number: int) -> str:
-    """An address for one part of a begun multipart upload that any client can PUT to.
+def sign_plain(upload: Upload, numbers: Sequence[int]) -> list[str]:
+    """Addresses for these parts of a begun multipart upload that any client can PUT to.
 
     Nothing but the host is signed, so storage takes any length: arrivals() looks at what came.
     """
-    return storage.plain_part_url(*_address(upload), number, settings.part_url_ttl_in_seconds)
+    return storage.plain_part_urls(*_address(upload), numbers, settings.part_url_ttl_in_seconds)
 
 
 def put_nothing(uploads: Sequence[Upload]) -> None:

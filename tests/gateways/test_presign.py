@@ -103,6 +103,20 @@ def test_a_batch_of_parts_is_signed_as_one_by_one(seed: int, monkeypatch) -> Non
 
 
 @pytest.mark.parametrize("seed", range(20))
+def test_a_batch_of_plain_parts_is_signed_as_one_by_one(seed: int, monkeypatch) -> None:
+    rng = random.Random(seed)
+    ours, credentials, region = presigner(rng)
+    upload_id = "".join(rng.choice(ALPHABET) for _ in range(20))
+    numbers = (1, 2, 9, 10, 99, 10_000)
+    urls = ours.plain_part_urls("beeline/kéy", upload_id, numbers, expires_in=3600)
+    for url, number in zip(urls, numbers, strict=True):
+        query = {"partNumber": str(number), "uploadId": upload_id}
+        assert url == ours.url("PUT", "beeline/kéy", query=query, expires_in=3600)
+        theirs = botocores("PUT", url, {}, credentials, region, monkeypatch)
+        assert signature(url) == signature(theirs)
+
+
+@pytest.mark.parametrize("seed", range(20))
 def test_a_batch_with_checksums_is_signed_as_one_by_one(seed: int, monkeypatch) -> None:
     """F09: the checksum is a signed header, so other bytes than those it is of are refused."""
     rng = random.Random(seed)

@@ -99,7 +99,7 @@ def _prepare(
     uploads.begin(wanted)
     with transaction():
         transfers.touch(transfer.id, sent_size)
-        uploads.note_signing(wanted)
+        uploads.note_signing(upload.id for upload in wanted)
         if uploads.note_sent(sent_uploads):
             remind_of_sent(transfer.id)
         crash.point("begin.3")

@@ -16,7 +16,7 @@ from datetime import timedelta
 from io import BytesIO
 from typing import Protocol, TypeVar
 
-from sqlalchemy import CompoundSelect, Select, update
+from sqlalchemy import ColumnElement, CompoundSelect, Interval, Select, bindparam, update
 
 from app import clock, crash
 from app.clock import db_now
@@ -50,8 +50,19 @@ PARTS_AT_LEAST = 64
 MOST_PARTS = 9_900
 # A worker that puts bytes of our own there is done, or given up on, within so long.
 OUR_OWN_WITHIN = timedelta(minutes=10)
+# What is noted while an upload is under way holds for so long: until when addresses work is written
+# down as so much later than it is, and sweeps wait so much longer for its sender. So who asks for
+# one address after the other does not write each time.
+NOTED_FOR = timedelta(minutes=1)
 # Requests to storage that one call keeps in flight; each waits for the network, not for us.
 IN_FLIGHT = 16
+
+
+class Begun(Protocol):
+    """What signing needs to know of an upload: a row of these columns will do."""
+
+    key: str
+    s3_upload_id: str | None
 
 
 class Removable(Protocol):
@@ -315,16 +326,30 @@ def forget_multipart(upload: Upload) -> None:
     )
 
 
-def note_signing(uploads: Iterable[Upload]) -> None:
+def lifetime() -> timedelta:
+    """How long an address for a part works."""
+    return timedelta(seconds=settings.part_url_ttl_in_seconds)
+
+
+def is_noted() -> ColumnElement[bool]:
+    """The condition that an address signed now dies before what is noted of its upload does.
+
+    Bind `lifetime` to lifetime(). One that is removed this very moment is noted as well: what comes
+    by the address is removed once that has died.
+    """
+    return Upload.urls_until >= db_now() + bindparam("lifetime", type_=Interval())
+
+
+def note_signing(upload_ids: Iterable[uuid.UUID]) -> None:
     """Record, before any address leaves, until when bytes may arrive. Call in transaction().
 
     Raises WrongState if one of them was removed meanwhile: nothing may arrive for it any more.
     """
-    ids = {upload.id for upload in uploads}
+    ids = set(upload_ids)
     noted = db.session.execute(
         update(Upload)
         .where(Upload.id.in_(ids), Upload.state == UploadState.OPEN)
-        .values(urls_until=db_now() + timedelta(seconds=settings.part_url_ttl_in_seconds))
+        .values(urls_until=db_now() + lifetime() + NOTED_FOR)
         .execution_options(synchronize_session=False)
     )
     if noted.rowcount != len(ids):
@@ -367,7 +392,7 @@ def sign(
     ]
 
 
-def sign_plain(upload: Upload, numbers: Sequence[int]) -> list[str]:
+def sign_plain(upload: Begun, numbers: Sequence[int]) -> list[str]:
     """Addresses for these parts of a begun multipart upload that any client can PUT to.
 
     Nothing but the host is signed, so storage takes any length: arrivals() looks at what came.
@@ -564,7 +589,7 @@ def _numbers(upload: Upload) -> tuple[int, ...]:
     return tuple(range(1, part_count(upload) + 1))
 
 
-def _address(upload: Upload) -> tuple[str, str]:
+def _address(upload: Begun) -> tuple[str, str]:
     return upload.key, upload.s3_upload_id or ""
 
 

@@ -4,7 +4,7 @@ import gzip
 import hashlib
 import importlib.util
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from wsgiref.headers import Headers
@@ -108,12 +108,13 @@ def _add_headers(headers: Headers, path: str, url: str) -> None:
         headers[name] = value
 
 
-def _content_security_policy() -> str:
+@lru_cache(maxsize=8)
+def _content_security_policy(*origins: str) -> str:
     """Scripts and styles from files of ours only; bytes to and from storage, or CloudFront.
 
     Both are in form-action too: Chromium otherwise blocks a form whose 303 leads there.
     """
-    store = " ".join(dict.fromkeys((storage.origin, storage.download_origin)))
+    store = " ".join(dict.fromkeys(origins))
     return "; ".join(
         (
             "default-src 'none'",
@@ -133,7 +134,8 @@ def _content_security_policy() -> str:
 def _set_headers(answer: Response) -> Response:
     for name, value in _ALWAYS.items():
         answer.headers.setdefault(name, value)
-    answer.headers["Content-Security-Policy"] = _content_security_policy()
+    policy = _content_security_policy(storage.origin, storage.download_origin)
+    answer.headers["Content-Security-Policy"] = policy
     if settings.is_https:
         answer.headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
     if request.path != "/":

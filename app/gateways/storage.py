@@ -1,5 +1,7 @@
 """Object storage in our words. The only file that imports boto3; it knows S3's limits and pages.
 
+What is asked most while somebody waits goes without boto3: opening.py and presign.py.
+
 What the access key needs on `arn:aws:s3:::BUCKET/PREFIX*`: s3:PutObject, s3:GetObject,
 s3:DeleteObject, s3:AbortMultipartUpload, s3:ListMultipartUploadParts; on the bucket:
 s3:ListBucket and s3:ListBucketMultipartUploads (and, for `flask storage setup` and /s3's
@@ -32,6 +34,7 @@ from app.circuit import Circuit
 from app.config import Settings
 from app.crc32 import SIZE as CRC32_SIZE
 from app.errors import Outage, Unavailable
+from app.gateways.opening import Opener
 from app.gateways.presign import CRC32_HEADER, Credentials, PostForm, Presigner
 
 if TYPE_CHECKING:
@@ -71,6 +74,9 @@ _NOT_ABOUT_IT = {"AuthorizationHeaderMalformed", "InvalidToken", "RequestTimeout
 _DAMAGED = {"BadDigest", "XAmzContentChecksumMismatch"}
 FULL_OBJECT = "FULL_OBJECT"
 _VERIFIED = {"ChecksumAlgorithm": "CRC32", "ChecksumType": FULL_OBJECT}
+_VERIFIED_HEADERS = {"x-amz-checksum-algorithm": "CRC32", "x-amz-checksum-type": FULL_OBJECT}
+# How many seconds an answer is waited for, and how often storage is asked.
+_QUICK, _STEADY, _PATIENT = (3, 2), (15, 5), (60, 5)
 # After a failure storage is left alone so long.
 REST_SECONDS = 3.0
 # Reading a range is asked for again so often, and so long after each time that it failed.
@@ -181,9 +187,9 @@ class Storage:
         self._asking_lock = threading.Lock()
         # In a request two short tries, in a job more and longer ones; and a Complete of many parts
         # takes its time. Whoever waits that long for anything else waits for a dead connection.
-        self._quick = self._make_client(settings, read_timeout=3, attempts=2)
-        self._steady = self._make_client(settings, read_timeout=15, attempts=5)
-        self._patient = self._make_client(settings, read_timeout=60, attempts=5)
+        self._quick = self._make_client(settings, *_QUICK)
+        self._steady = self._make_client(settings, *_STEADY)
+        self._patient = self._make_client(settings, *_PATIENT)
         public = settings.s3_public_endpoint_url or self._quick.meta.endpoint_url
         self._presigner = Presigner(
             public,
@@ -209,6 +215,8 @@ class Storage:
             timeout=urllib3.Timeout(connect=2, read=15),
             ca_certs=BotocoreSession().get_config_variable("ca_bundle"),
         )
+        ca_bundle = BotocoreSession().get_config_variable("ca_bundle")
+        self._opener = Opener(self._reads, ca_bundle)
         self._delivery = self._make_delivery(settings)
 
     @property
@@ -325,15 +333,11 @@ class Storage:
 
         `with_crc32` has storage verify each part on arrival, and the whole at the end.
         """
+        headers = {"Content-Type": OBJECT_TYPE, TOKEN_HEADER: token}
+        if with_crc32:
+            headers |= _VERIFIED_HEADERS
         with self._asking():
-            answer = self._client.create_multipart_upload(
-                Bucket=self._bucket,
-                Key=key,
-                ContentType=OBJECT_TYPE,
-                Metadata={TOKEN_FIELD: token},
-                **(_VERIFIED if with_crc32 else {}),
-            )
-        return answer["UploadId"]
+            return self._opener.open(key, headers, *(_QUICK if patience.is_short() else _STEADY))
 
     def list_parts(self, key: str, s3_upload_id: str) -> list[Part]:
         """Every part that storage holds, in order; raises NoSuchUpload."""
@@ -664,7 +668,7 @@ class Storage:
         echoed = {name: answer.get(name) for name in _VERIFIED}
         return Checksums.YES if echoed == _VERIFIED else Checksums.NO
 
-    def _make_client(self, settings: Settings, *, read_timeout: int, attempts: int) -> Any:
+    def _make_client(self, settings: Settings, read_timeout: int, attempts: int) -> Any:
         return self._session.client(
             "s3",
             endpoint_url=settings.s3_endpoint_url or None,

@@ -20,7 +20,7 @@ from sqlalchemy.orm import contains_eager, joinedload
 from app import crash, jobs
 from app.clock import db_now
 from app.config import S3_MAX_PART_SIZE, S3_MAX_PARTS, S3_MIN_PART_SIZE, settings
-from app.db import ask, db, release, transaction
+from app.db import ask, db, insert_now, release, transaction
 from app.dispositions import attachment
 from app.errors import Invalid, NotFound, PartsMissing, SizeMismatch, Unavailable, WrongState
 from app.extensions import storage
@@ -125,11 +125,12 @@ def _announce(
             content_type=spec.content_type,
             declared_size=spec.size,
         )
-        db.session.add_all([upload, version])
         if is_ours:
             upload.urls_until = db_now() + uploads.OUR_OWN_WITHIN
         elif method is Method.SINGLE:
-            db.session.add(_posted(version, ending))
+            insert_now(_posted(version, ending))
+        insert_now(upload)
+        insert_now(version)
         repeats.note(once, [version.id])
         audit.note("announce asset", subject_id=asset.id)
     return version
@@ -175,7 +176,7 @@ def _numbered(caller: Caller, spec: AssetSpec, ending: str) -> Asset:
         last_number=1,
     )
     asset.search = asset_words.vector(asset.name, asset.content_type, asset.tags)
-    db.session.add(asset)
+    insert_now(asset)
     return asset
 
 
@@ -370,6 +371,7 @@ def complete(version: AssetVersion, named: Sequence[NamedPart]) -> None:
         raise NotFound(NO_UPLOAD)
     _check_size(version, stored.size)
     settle(version, stored)
+    db.session.refresh(version.upload)
 
 
 def _agreed(version: AssetVersion, named: Sequence[NamedPart], parts: Sequence[Part]) -> int:
@@ -441,6 +443,7 @@ def confirm(version: AssetVersion) -> bool:
     if kept is None or kept.token != version.upload.token:
         return False
     settle(version, kept)
+    db.session.refresh(version.upload)
     return True
 
 
@@ -478,7 +481,6 @@ def settle(version: AssetVersion, stored: Stored) -> None:
             _check_settled(version)
         elif asset is not None:
             _show(asset, version, stored.size)
-    db.session.refresh(version.upload)
 
 
 def _check_settled(version: AssetVersion) -> None:

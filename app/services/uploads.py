@@ -14,15 +14,16 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import timedelta
 from io import BytesIO
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, CompoundSelect, Interval, Select, bindparam, update
+from sqlalchemy import ColumnElement, CompoundSelect, Interval, Select, bindparam, select, update
+from sqlalchemy.orm.attributes import set_committed_value
 
 from app import clock, crash
 from app.clock import db_now
 from app.config import MIB, S3_MAX_PART_SIZE, S3_MIN_PART_SIZE, settings
 from app.crc32 import combine
-from app.db import db, release, transaction
+from app.db import ask, db, release, transaction
 from app.errors import Invalid, Unavailable, WrongState
 from app.extensions import storage
 from app.gateways.storage import (
@@ -59,10 +60,21 @@ IN_FLIGHT = 16
 
 
 class Begun(Protocol):
-    """What signing needs to know of an upload: a row of these columns will do."""
+    """What an address needs to know of an upload: a row of these columns will do."""
 
     key: str
     s3_upload_id: str | None
+
+
+class Plan(Begun, Protocol):
+    """What of an upload was planned, and whether it still takes parts: a row will do as well."""
+
+    token: str
+    method: Method
+    state: UploadState
+    size: int
+    part_size: int
+    checksum_algorithm: Checksum | None
 
 
 class Removable(Protocol):
@@ -74,8 +86,7 @@ class Removable(Protocol):
     etag: str | None
 
 
-@dataclass(frozen=True)
-class SignedPart:
+class SignedPart(NamedTuple):
     """Where to PUT one part, how many bytes it must have, and the headers that must go along."""
 
     number: int
@@ -219,12 +230,12 @@ def plan_again(upload: Upload) -> Upload:
     return plan(upload.size, None if is_off else upload.checksum_algorithm, part_size)
 
 
-def part_count(upload: Upload) -> int:
+def part_count(upload: Plan) -> int:
     """How many parts the upload has: at least one, an empty one for an empty file."""
     return max(1, -(-upload.size // upload.part_size))
 
 
-def part_size_of(upload: Upload, number: int) -> int:
+def part_size_of(upload: Plan, number: int) -> int:
     """Bytes of part `number` (1-based): `part_size`, or what is left for the last."""
     return min(upload.part_size, upload.size - (number - 1) * upload.part_size)
 
@@ -232,7 +243,7 @@ def part_size_of(upload: Upload, number: int) -> int:
 # -- sending -----------------------------------------------------------------------------------
 
 
-def check_numbers(upload: Upload, numbers: Iterable[int], field: str) -> None:
+def check_numbers(upload: Plan, numbers: Iterable[int], field: str) -> None:
     """Raise WrongState unless the upload is open, Invalid for a part number outside its plan."""
     if upload.state is not UploadState.OPEN:
         raise WrongState("This file has arrived already, or was removed.")
@@ -242,12 +253,17 @@ def check_numbers(upload: Upload, numbers: Iterable[int], field: str) -> None:
             raise Invalid({field: f"must be from 1 to {count} for this file"})
 
 
-def check_crc32s(upload: Upload, crc32s: Sequence[bytes] | None, field: str) -> None:
+def check_crc32s(upload: Plan, crc32s: Sequence[bytes] | None, field: str) -> None:
     """Raise Invalid unless checksums are there exactly when the upload's plan wants them."""
     if upload.checksum_algorithm is None and crc32s is not None:
         raise Invalid({field: "must not be given: this file's plan has no checksum_algorithm"})
     if upload.checksum_algorithm is not None and crc32s is None:
         raise Invalid({field: "is required: this file's plan says CRC32"})
+
+
+def must_begin(upload: Plan) -> bool:
+    """Whether it is a multipart upload that storage knows nothing of yet."""
+    return upload.method is Method.MULTIPART and upload.s3_upload_id is None
 
 
 def begin(uploads: Sequence[Upload]) -> None:
@@ -257,7 +273,7 @@ def begin(uploads: Sequence[Upload]) -> None:
     because an orphan costs storage until the bucket's own rule removes it days later. When one
     cannot be opened, those that were are kept for the next try; then raises errors.Unavailable.
     """
-    waiting = [u for u in uploads if u.method is Method.MULTIPART and u.s3_upload_id is None]
+    waiting = [upload for upload in uploads if must_begin(upload)]
     if not waiting:
         return
     release()
@@ -270,9 +286,10 @@ def begin(uploads: Sequence[Upload]) -> None:
     if failure is not None:
         raise failure
     for upload, _ in losers:
-        db.session.refresh(upload)
-        if upload.s3_upload_id is None:
+        kept = db.session.scalar(select(Upload.s3_upload_id).where(Upload.id == upload.id))
+        if kept is None:
             raise WrongState("This file was removed.")
+        set_committed_value(upload, "s3_upload_id", kept)
     if losers:
         release()
 
@@ -295,20 +312,21 @@ def _open(waiting: Sequence[Upload]) -> tuple[list[tuple[Upload, str]], Unavaila
     return opened, failures[0] if failures else None
 
 
-def _keep_id(upload: Upload, s3_upload_id: str) -> bool:
-    statement = (
-        update(Upload)
-        .where(
-            Upload.id == upload.id,
-            Upload.s3_upload_id.is_(None),
-            Upload.state == UploadState.OPEN,
-        )
-        .values(s3_upload_id=s3_upload_id)
-        .execution_options(synchronize_session=False)
+_KEEP_ID = (
+    update(Upload)
+    .where(
+        Upload.id == bindparam("upload"),
+        Upload.s3_upload_id.is_(None),
+        Upload.state == UploadState.OPEN,
     )
-    if db.session.execute(statement).rowcount == 0:
+    .values(s3_upload_id=bindparam("begun"))
+)
+
+
+def _keep_id(upload: Upload, s3_upload_id: str) -> bool:
+    if ask(_KEEP_ID, {"upload": upload.id, "begun": s3_upload_id}).rowcount == 0:
         return False
-    db.session.refresh(upload)
+    set_committed_value(upload, "s3_upload_id", s3_upload_id)
     return True
 
 
@@ -373,7 +391,7 @@ def note_sent(upload_ids: Sequence[uuid.UUID]) -> bool:
 
 
 def sign(
-    upload: Upload, numbers: Sequence[int], crc32s: Sequence[bytes] | None = None
+    upload: Plan, numbers: Sequence[int], crc32s: Sequence[bytes] | None = None
 ) -> list[SignedPart]:
     """Signed addresses for these parts of a begun upload, without the network.
 

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import botocore.session
 import pytest
-from botocore.auth import S3SigV4QueryAuth
+from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as BotoCredentials
 
@@ -161,6 +161,23 @@ def test_botocores_own_presigner_signs_a_checksum_alike(
     theirs = client.generate_presigned_url(operation, Params=given, ExpiresIn=60)
     assert dict(parse_qsl(urlsplit(url).query)) == dict(parse_qsl(urlsplit(theirs).query))
     assert url.split("?")[0] == theirs.split("?")[0]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_request_of_our_own_is_signed_as_botocore_signs_it(seed: int, monkeypatch) -> None:
+    rng = random.Random(seed)
+    ours, credentials, region = presigner(rng)
+    key = "".join(rng.choice(ALPHABET) for _ in range(rng.randrange(1, 40))).lstrip("/") or "k"
+    headers = {"Content-Type": "text/plain"} | ({"x-amz-meta-beeline": "t"} if seed % 2 else {})
+    target, signed = ours.request("POST", key, "uploads=", headers)
+    request = AWSRequest("POST", f"{ours.origin}{target}", headers=headers, data=b"")
+    monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: NOW.replace(tzinfo=None))
+    boto = BotoCredentials(credentials.access_key, credentials.secret_key, credentials.token)
+    request.context["payload_signing_enabled"] = True
+    S3SigV4Auth(boto, "s3", region).add_auth(request)
+    theirs = {name.lower(): value for name, value in request.headers.items()}
+    assert {name: value for name, value in signed.items() if name != "host"} == theirs
+    assert signed["host"] == ours.host
 
 
 @pytest.mark.parametrize("in_path", [True, False])

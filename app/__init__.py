@@ -21,6 +21,7 @@ from app import (
     browsers,
     cli,
     config,
+    connections,
     doors,
     logs,
     migrating,
@@ -85,6 +86,8 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     logs.init_app(app, settings.log_level)
     patience.init_app(app)
     db.init_app(app)
+    with app.app_context():
+        connections.watch(db.engine)
     app.teardown_appcontext(end_session)
     migrating.init_app(app)
     csrf.init_app(app)
@@ -154,7 +157,6 @@ def _flask_config(settings: config.Settings) -> dict[str, object]:
         "SECRET_KEY_FALLBACKS": list(settings.secret_key_fallbacks),
         "SQLALCHEMY_DATABASE_URI": settings.database_url,
         "SQLALCHEMY_ENGINE_OPTIONS": {
-            "pool_pre_ping": True,
             # An error must not tell titles, links or hashes to whoever reads logs.
             "hide_parameters": True,
             "pool_size": settings.database_pool_size,

@@ -1,5 +1,7 @@
 """What every answer tells a browser: the security headers, also those of static files."""
 
+from functools import lru_cache
+
 from flask import Flask, Response, request
 
 from app import static_files
@@ -24,12 +26,13 @@ _ALWAYS = {
 }
 
 
-def _content_security_policy() -> str:
+@lru_cache(maxsize=8)
+def _content_security_policy(*origins: str) -> str:
     """Scripts and styles from files of ours only; bytes to and from storage, or CloudFront.
 
     Both are in form-action too: Chromium otherwise blocks a form whose 303 leads there.
     """
-    store = " ".join(dict.fromkeys((storage.origin, storage.download_origin)))
+    store = " ".join(dict.fromkeys(origins))
     return "; ".join(
         (
             "default-src 'none'",
@@ -49,7 +52,8 @@ def _content_security_policy() -> str:
 def _set_headers(answer: Response) -> Response:
     for name, value in _ALWAYS.items():
         answer.headers.setdefault(name, value)
-    answer.headers["Content-Security-Policy"] = _content_security_policy()
+    policy = _content_security_policy(storage.origin, storage.download_origin)
+    answer.headers["Content-Security-Policy"] = policy
     if settings.is_https:
         answer.headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
     if request.path != "/":

@@ -2,17 +2,22 @@
 
 `transaction()` is re-entrant and the outermost block commits; `after_commit()` runs something
 once that commit is durable; `release()` ends a read before the network is touched; `discard()`
-forgets what a failure left.
+forgets what a failure left. What is read outside transaction() is read statement by statement:
+under READ COMMITTED each sees what is committed by then anyway.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import MetaData
+from sqlalchemy import ClauseElement, Connection, CursorResult, MetaData, event, insert
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import DeclarativeBase, Session, SessionTransaction
+from sqlalchemy.sql import Executable
+
+from app import connections
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +41,34 @@ class Base(DeclarativeBase):
 db = SQLAlchemy(model_class=Base, session_options={"expire_on_commit": False})
 
 
+@event.listens_for(db.session, "after_begin")
+def _begin(session: Session, _: SessionTransaction, connection: Connection) -> None:
+    """The session has taken a connection; is it only to read, that needs no BEGIN and no COMMIT."""
+    if not session.info.get("depth"):
+        connections.read_only_so_far(connection)
+
+
+def ask(statement: Executable, values: Mapping[str, Any]) -> CursorResult[Any]:
+    """Run a statement for columns, past the ORM: of short questions it is the larger half.
+
+    For what each request asks; the statement is best made once, with its values by name.
+    """
+    return db.session.connection().execute(statement, values)
+
+
+def insert_now(row: Base) -> None:
+    """INSERT a new row and no more, past the unit of work, which costs several times as much.
+
+    Call in transaction(). The row stays outside the session: what is changed in it later is not
+    written, and what is to be computed by PostgreSQL is not read back.
+    """
+    given = {name: value for name, value in vars(row).items() if name in row.__table__.c}
+    computed = {name: value for name, value in given.items() if isinstance(value, ClauseElement)}
+    plain = {name: value for name, value in given.items() if name not in computed}
+    statement = insert(row.__table__).inline()
+    ask(statement.values(computed) if computed else statement, plain)
+
+
 @contextmanager
 def transaction() -> Iterator[None]:
     """Commit what happens inside, or none of it.
@@ -47,6 +80,8 @@ def transaction() -> Iterator[None]:
     depth = info["depth"] = info.get("depth", 0) + 1
     actions: list[Callable[[], object]] = []
     try:
+        if depth == 1 and db.session().in_transaction():
+            connections.in_transaction_from_now(db.session.connection())
         yield
         if depth == 1:
             if info.get("doomed"):
@@ -110,6 +145,8 @@ def end_session(error: BaseException | None = None) -> None:
 
     Where that fails the connection is dead, and the transaction with it: the answer stands.
     """
+    if not db.session.registry.has():
+        return
     # A rollback expires every object; what was handed out keeps what it has read.
     db.session.expunge_all()
     try:

@@ -159,9 +159,19 @@ def test_no_transaction_is_open_while_storage_is_asked(
 
         return watched
 
+    open_one = storage._opener._post
+
+    def opening(*given: Any) -> Any:
+        with watcher.connect() as connection:
+            found = connection.scalars(IDLE).all()
+        asked.append("CreateMultipartUpload by ourselves")
+        idle.extend(f"CreateMultipartUpload: {query}" for query in found)
+        return open_one(*given)
+
     monkeypatch.setattr(BaseClient, "_make_api_call", watching)
     monkeypatch.setattr(storage, "_get", asking("GetObject", get))
     monkeypatch.setattr(storage, "_put", asking("UploadPart", put))
+    monkeypatch.setattr(storage._opener, "_post", opening)
     contents = {"a": b"1", "big": b"b" * (8 * MIB + 1), "photo.png": encoded(drawn(), "PNG")}
     sent = sender.create(contents, verified=True)
     assert asked == ["CreateMultipartUpload", "AbortMultipartUpload"]  # what can storage do?
@@ -186,9 +196,12 @@ def test_no_transaction_is_open_while_storage_is_asked(
         upkeep.remove_bytes()
         upkeep.abort_unknown_uploads()
     watcher.dispose()
-    assert {"CreateMultipartUpload", "ListParts", "CompleteMultipartUpload", "HeadObject"} <= set(
-        asked
-    )
+    assert {
+        "CreateMultipartUpload by ourselves",
+        "ListParts",
+        "CompleteMultipartUpload",
+        "HeadObject",
+    } <= set(asked)
     assert {"GetObject", "PutObject", "UploadPart", "UploadPartCopy"} <= set(asked)
     assert {"GetObject", "PutObject", "UploadPart", "CopyObject"} <= set(asked)
     assert {"DeleteObjects", "AbortMultipartUpload", "ListMultipartUploads"} <= set(asked)

@@ -109,8 +109,7 @@ def show_upload_url(caller: Caller) -> Response:
         q.needed("PartNumber")
         number = q.whole("PartNumber", least=1, most=S3_MAX_PARTS)
         upload_id, asset_id = q.needed_text("UploadId", longest=LONGEST_KEY), _needed_id(q)
-    version = assets.upload_of(caller, upload_id, asset_id=asset_id)
-    url = assets.sign_parts(version, [number])[number]
+    url = assets.sign_parts(caller, upload_id, [number], asset_id=asset_id)[number]
     return jsonify({"url": url, "expiresIn": settings.part_url_ttl_in_seconds})
 
 
@@ -310,7 +309,7 @@ def create_multipart(caller: Caller) -> Response:
 @uploader
 def sign_part(caller: Caller, upload_id: str, number: int) -> Response:
     """Where to PUT one part."""
-    url = assets.sign_parts(_with_key(caller, upload_id), [number])[number]
+    url = assets.sign_parts(caller, upload_id, [number], key=_key_of(upload_id))[number]
     return jsonify({"url": url, "expires": settings.part_url_ttl_in_seconds})
 
 
@@ -318,8 +317,8 @@ def sign_part(caller: Caller, upload_id: str, number: int) -> Response:
 @uploader
 def sign_parts(caller: Caller, upload_id: str) -> Response:
     """Where to PUT each of several parts."""
-    version = _with_key(caller, upload_id)
-    signed = assets.sign_parts(version, _numbers(request.args.get("partNumbers", "")))
+    numbers = _numbers(request.args.get("partNumbers", ""))
+    signed = assets.sign_parts(caller, upload_id, numbers, key=_key_of(upload_id))
     return jsonify({"presignedUrls": {str(number): url for number, url in signed.items()}})
 
 
@@ -445,11 +444,16 @@ def _named_upload(caller: Caller, body: Any) -> AssetVersion:
 
 
 def _with_key(caller: Caller, upload_id: str) -> AssetVersion:
+    return assets.upload_of(caller, upload_id, key=_key_of(upload_id))
+
+
+def _key_of(upload_id: str) -> str:
+    """The key that is said to be this upload's; raises NotFound for an id that can be none."""
     with _asked("key") as q:
         given = q.needed_text("key", longest=LONGEST_KEY)
     if "\0" in upload_id:
         raise NotFound(assets.NO_UPLOAD)
-    return assets.upload_of(caller, upload_id, key=given)
+    return given
 
 
 def _parts(body: Any) -> list[NamedPart]:

@@ -178,13 +178,13 @@ def sign_parts(transfer: Transfer) -> Response:
     signed = sending.sign_parts(transfer, wanted, sent_size, sent)
     parts = [
         {
-            "file": str(file.id),
+            "file": str(file_id),
             "number": p.number,
             "size": p.size,
             "url": p.url,
             "headers": p.headers,
         }
-        for file, p in signed
+        for file_id, p in signed
     ]
     return jsonify({"expires_in": settings.part_url_ttl_in_seconds, "parts": parts})
 

@@ -21,8 +21,8 @@ READ_SECONDS = 15
 SEND_SECONDS = 60
 # So much is sent at a time, so that the seconds count for each and not for the whole.
 PIECE = 256 * 1024
-# Of an answer that was not asked for no more is read.
-MOST_OF_AN_ERROR = 64 * 1024
+# Of an answer that brings no bytes of a range no more is read.
+MOST_OF_A_TEXT = 64 * 1024
 BROKEN = 0
 
 
@@ -30,12 +30,12 @@ BROKEN = 0
 class Answer:
     """What came: `status` is BROKEN where the line broke; `size` bytes of what was asked for.
 
-    `error` is how an answer begins that brings something else.
+    `text` is how an answer begins that brings something else.
     """
 
     status: int
     size: int = 0
-    error: bytes = b""
+    text: bytes = b""
 
 
 # One request by a connection: what came, and whether the connection is free for another.
@@ -78,6 +78,16 @@ class Lines:
             # Whoever refuses a body may do so before all of it has come, and then says why.
             with suppress(BrokenPipeError):
                 line.request("PUT", target, _pieces(body), headers)
+            return _read(line.getresponse(), memoryview(b""))
+
+        return self._ask(ask)
+
+    def post(self, target: str, headers: Mapping[str, str], seconds: float) -> Answer:
+        """Ask for something without sending bytes; how it begins is the answer's `text`."""
+
+        def ask(line: http.client.HTTPConnection) -> tuple[Answer, bool]:
+            line.sock.settimeout(seconds)
+            line.request("POST", target, headers={**self._host, **headers})
             return _read(line.getresponse(), memoryview(b""))
 
         return self._ask(ask)
@@ -134,11 +144,11 @@ def _pieces(body: memoryview | IO[bytes]) -> Iterator[bytes | memoryview]:
 
 def _read(response: http.client.HTTPResponse, into: memoryview) -> tuple[Answer, bool]:
     """Whether the line is free is whether nothing of this answer is left on it."""
-    size, error = 0, b""
+    size, text = 0, b""
     if response.status == http.client.PARTIAL_CONTENT:
         while size < len(into) and (count := response.readinto(into[size:])):
             size += count
         size += len(response.read(1))
     else:
-        error = response.read(MOST_OF_AN_ERROR)
-    return Answer(response.status, size, error), response.isclosed() and not response.length
+        text = response.read(MOST_OF_A_TEXT)
+    return Answer(response.status, size, text), response.isclosed() and not response.length

@@ -1,5 +1,7 @@
 """Object storage in our words. The only file that has boto3 ask it; knows S3's limits and pages.
 
+What is asked most while somebody waits goes without boto3: opening.py and presign.py.
+
 What the access key needs on `arn:aws:s3:::BUCKET/PREFIX*`: s3:PutObject, s3:GetObject,
 s3:DeleteObject, s3:AbortMultipartUpload, s3:ListMultipartUploadParts; on the bucket:
 s3:ListBucket and s3:ListBucketMultipartUploads (and, for `flask storage setup` and /s3's
@@ -32,6 +34,7 @@ from app.config import Settings
 from app.crc32 import SIZE as CRC32_SIZE
 from app.errors import Outage, Unavailable
 from app.gateways.lines import BROKEN, Answer, Lines
+from app.gateways.opening import Opener
 from app.gateways.presign import CRC32_HEADER, Credentials, PostForm, Presigner
 
 if TYPE_CHECKING:
@@ -76,6 +79,12 @@ _DAMAGED = {"BadDigest", "XAmzContentChecksumMismatch"}
 _CODE = re.compile(rb"<Code>([A-Za-z]{1,64})</Code>")
 FULL_OBJECT = "FULL_OBJECT"
 _VERIFIED = {"ChecksumAlgorithm": "CRC32", "ChecksumType": FULL_OBJECT}
+_VERIFIED_HEADERS = {"x-amz-checksum-algorithm": "CRC32", "x-amz-checksum-type": FULL_OBJECT}
+# How many seconds an answer is waited for, and how often storage is asked.
+_QUICK, _STEADY, _PATIENT = (3, 2), (15, 5), (60, 5)
+_MADE_LATE = (
+    "_session", "_core", "_quick", "_steady", "_patient", "_bulk", "_lines", "_opener",
+)  # fmt: skip
 # After a failure storage is left alone so long.
 REST_SECONDS = 3.0
 # How long an address is good that we make for ourselves, and use at once.
@@ -185,7 +194,16 @@ class Storage:
         """Take the settings; opens no connection."""
         self._settings = settings
         self._bucket = settings.s3_bucket
-        for made in ("_session", "_core", "_quick", "_steady", "_patient", "_bulk", "_lines"):
+        for made in (
+            "_session",
+            "_core",
+            "_quick",
+            "_steady",
+            "_patient",
+            "_bulk",
+            "_lines",
+            "_opener",
+        ):
             self.__dict__.pop(made, None)
         self._circuit = Circuit(REST_SECONDS)
         self._answered = Checksums.UNKNOWN
@@ -239,25 +257,29 @@ class Storage:
     # takes its time. Whoever waits that long for anything else waits for a dead connection.
     @cached_property
     def _quick(self) -> Any:
-        return self._make_client(self._settings, read_timeout=3, attempts=2)
+        return self._make_client(self._settings, *_QUICK)
 
     @cached_property
     def _steady(self) -> Any:
-        return self._make_client(self._settings, read_timeout=15, attempts=5)
+        return self._make_client(self._settings, *_STEADY)
 
     @cached_property
     def _patient(self) -> Any:
-        return self._make_client(self._settings, read_timeout=60, attempts=5)
+        return self._make_client(self._settings, *_PATIENT)
 
     # botocore looks at each of a thousand keys for longer than all the rest takes: of the CPU of a
     # request to delete them that was two thirds. They are ours, and never empty.
     @cached_property
     def _bulk(self) -> Any:
-        return self._make_client(self._settings, read_timeout=15, attempts=5, validates=False)
+        return self._make_client(self._settings, *_STEADY, validates=False)
 
     @cached_property
     def _lines(self) -> Lines:
         return Lines(self._ours.origin, self._core.get_config_variable("ca_bundle"))
+
+    @cached_property
+    def _opener(self) -> Opener:
+        return Opener(self._ours, self._lines)
 
     @property
     def _client(self) -> Any:
@@ -296,10 +318,11 @@ class Storage:
         )
         return [(url, {CRC32_HEADER: one}) for url, one in zip(urls, checksums, strict=True)]
 
-    def plain_part_url(self, key: str, s3_upload_id: str, number: int, expires_in: int) -> str:
-        """An address to PUT one part at, with whatever headers and length its sender likes."""
-        query = {"partNumber": str(number), "uploadId": s3_upload_id}
-        return self._presigner.url("PUT", key, query=query, expires_in=expires_in)
+    def plain_part_urls(
+        self, key: str, s3_upload_id: str, numbers: Sequence[int], expires_in: int
+    ) -> list[str]:
+        """Addresses to PUT these parts at, with whatever headers and length their sender likes."""
+        return self._presigner.plain_part_urls(key, s3_upload_id, numbers, expires_in=expires_in)
 
     def put_url(
         self, key: str, token: str, size: int, expires_in: int, crc32: bytes | None = None
@@ -372,15 +395,11 @@ class Storage:
 
         `with_crc32` has storage verify each part on arrival, and the whole at the end.
         """
+        headers = {"Content-Type": OBJECT_TYPE, TOKEN_HEADER: token}
+        if with_crc32:
+            headers |= _VERIFIED_HEADERS
         with self._asking():
-            answer = self._client.create_multipart_upload(
-                Bucket=self._bucket,
-                Key=key,
-                ContentType=OBJECT_TYPE,
-                Metadata={TOKEN_FIELD: token},
-                **(_VERIFIED if with_crc32 else {}),
-            )
-        return answer["UploadId"]
+            return self._opener.open(key, headers, *(_QUICK if patience.is_short() else _STEADY))
 
     def list_parts(self, key: str, s3_upload_id: str) -> list[Part]:
         """Every part that storage holds, in order; raises NoSuchUpload."""
@@ -734,7 +753,7 @@ class Storage:
         return Checksums.YES if echoed == _VERIFIED else Checksums.NO
 
     def _make_client(
-        self, settings: Settings, *, read_timeout: int, attempts: int, validates: bool = True
+        self, settings: Settings, read_timeout: int, attempts: int, *, validates: bool = True
     ) -> Any:
         from botocore.config import Config
 
@@ -849,7 +868,7 @@ def _translated(error: ClientError) -> Exception:
 
 def _failure(answer: Answer) -> Exception:
     """The same of an answer that boto3 has not read."""
-    code = _CODE.search(answer.error)
+    code = _CODE.search(answer.text)
     if answer.status == BROKEN or (code and code[1] == b"RequestTimeout"):
         return _Away()
     return _meaning(code[1].decode() if code else str(answer.status), answer.status, "")

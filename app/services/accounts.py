@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import joinedload
 
 from app import tokens
 from app.clock import db_now
-from app.db import db, transaction
+from app.db import ask, db, transaction
 from app.errors import Invalid, NotAllowed, NotFound, Unauthorized
 from app.models import ApiKey, Board, Scope, Transfer, Workspace
 from app.services import audit
@@ -161,33 +161,32 @@ def authenticate(text: str | None) -> Caller:
     shape = _SHAPE.fullmatch(text or "")
     if text is None or shape is None:
         raise Unauthorized(NO_KEY)
-    found = db.session.execute(
-        select(ApiKey, _is_use_due())
-        .where(ApiKey.prefix == shape[1], ApiKey.revoked_at.is_(None))
-        .execution_options(populate_existing=True)
-    ).first()
-    if found is None or not hmac.compare_digest(found[0].key_hash, _hash(text)):
+    found = ask(_BY_PREFIX, {"prefix": shape[1]}).first()
+    if found is None or not hmac.compare_digest(found.key_hash, _hash(text)):
         raise Unauthorized(NO_KEY)
-    row, is_use_due = found
-    if is_use_due:
-        _note_use(row.id)
-    return Caller(row.id, row.workspace_id, row.scope)
+    if found.is_use_due:
+        _note_use(found.id)
+    return Caller(found.id, found.workspace_id, found.scope)
 
 
 def caller_of(key_id: uuid.UUID) -> Caller:
     """Who had shown this key before; raises Unauthorized if it has been revoked since."""
-    row = db.session.scalar(
-        select(ApiKey)
-        .where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
-        .execution_options(populate_existing=True)
-    )
-    if row is None:
+    found = ask(_BY_ID, {"id": key_id}).first()
+    if found is None:
         raise Unauthorized(NO_KEY)
-    return Caller(row.id, row.workspace_id, row.scope)
+    return Caller(found.id, found.workspace_id, found.scope)
 
 
 def _is_use_due() -> ColumnElement[bool]:
     return or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at <= db_now() - NOTE_USE_AFTER)
+
+
+# Asked for each request, so made only once.
+_GOOD = select(ApiKey.id, ApiKey.workspace_id, ApiKey.scope).where(ApiKey.revoked_at.is_(None))
+_BY_ID = _GOOD.where(ApiKey.id == bindparam("id"))
+_BY_PREFIX = _GOOD.add_columns(ApiKey.key_hash, _is_use_due().label("is_use_due")).where(
+    ApiKey.prefix == bindparam("prefix")
+)
 
 
 def _note_use(key_id: uuid.UUID) -> None:

@@ -387,7 +387,7 @@ def _begin(upload: Upload) -> None:
     """Open its multipart, and note until when parts may come; raises WrongState if it is over."""
     uploads.begin([upload])
     with transaction():
-        uploads.note_signing([upload])
+        uploads.note_signing([upload.id])
 
 
 def _part_sizes(upload: Upload, layout: Layout) -> list[int]:

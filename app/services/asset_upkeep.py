@@ -13,7 +13,7 @@ from app.config import settings
 from app.db import db, release, transaction
 from app.errors import AppError, Outage
 from app.models import AssetVersion, Upload, UploadState
-from app.services import assets
+from app.services import assets, uploads
 from app.services.heartbeats import noted
 from app.services.upkeep import LATE_BYTES, Tell, untold
 
@@ -66,7 +66,7 @@ def is_stale() -> ColumnElement[bool]:
 
     What may come by a form is waited for until that is dead.
     """
-    until = db_now() - timedelta(hours=settings.upload_window_in_hours)
+    until = db_now() - timedelta(hours=settings.upload_window_in_hours) - uploads.NOTED_FOR
     may_come = (
         select(Upload.id)
         .where(Upload.key == AssetVersion.posted_key, Upload.urls_until > db_now() - LATE_BYTES)

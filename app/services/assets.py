@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, bindparam, delete, func, or_, select, update
 from sqlalchemy.orm import contains_eager, joinedload
 
 from app import crash, jobs
 from app.clock import db_now
 from app.config import S3_MAX_PART_SIZE, S3_MAX_PARTS, S3_MIN_PART_SIZE, settings
-from app.db import db, release, transaction
+from app.db import ask, db, insert_now, release, transaction
 from app.dispositions import attachment
 from app.errors import Invalid, NotFound, PartsMissing, SizeMismatch, Unavailable, WrongState
 from app.extensions import storage
@@ -125,11 +125,12 @@ def _announce(
             content_type=spec.content_type,
             declared_size=spec.size,
         )
-        db.session.add_all([upload, version])
         if is_ours:
             upload.urls_until = db_now() + uploads.OUR_OWN_WITHIN
         elif method is Method.SINGLE:
-            db.session.add(_posted(version, ending))
+            insert_now(_posted(version, ending))
+        insert_now(upload)
+        insert_now(version)
         repeats.note(once, [version.id])
         audit.note("announce asset", subject_id=asset.id)
     return version
@@ -175,7 +176,7 @@ def _numbered(caller: Caller, spec: AssetSpec, ending: str) -> Asset:
         last_number=1,
     )
     asset.search = asset_words.vector(asset.name, asset.content_type, asset.tags)
-    db.session.add(asset)
+    insert_now(asset)
     return asset
 
 
@@ -265,19 +266,54 @@ def versions_of(asset_id: uuid.UUID) -> list[AssetVersion]:
 # -- sending -----------------------------------------------------------------------------------
 
 
-def sign_parts(version: AssetVersion, numbers: Sequence[int]) -> dict[int, str]:
+# By columns and made only once: a client may ask for every part by itself.
+_TO_SIGN = (
+    select(
+        AssetVersion.id,
+        AssetVersion.asset_id,
+        AssetVersion.upload_id,
+        Upload.key,
+        Upload.s3_upload_id,
+        Upload.state,
+        and_(
+            uploads.is_noted(), AssetVersion.last_activity_at > db_now() - uploads.NOTED_FOR
+        ).label("is_noted"),
+    )
+    .join(AssetVersion.asset)
+    .join(AssetVersion.upload)
+    .where(
+        Asset.workspace_id == bindparam("workspace_id"),
+        Upload.s3_upload_id == bindparam("s3_upload_id"),
+    )
+)
+
+
+def sign_parts(
+    caller: Caller,
+    s3_upload_id: str,
+    numbers: Sequence[int],
+    *,
+    key: str | None = None,
+    asset_id: uuid.UUID | None = None,
+) -> dict[int, str]:
     """An address to PUT each of these parts at, with whatever headers and length.
 
-    Raises WrongState when it takes no more, Invalid for a number that storage has not.
+    Raises NotFound as upload_of() does, WrongState when it takes no more, Invalid for a number that
+    storage has not.
     """
-    upload = version.upload
+    wanted = {"workspace_id": caller.workspace_id, "s3_upload_id": s3_upload_id}
+    found = ask(_TO_SIGN, wanted | {"lifetime": uploads.lifetime()}).first()
+    is_same = found is not None and key in (None, found.key)
+    if found is None or not is_same or asset_id not in (None, found.asset_id):
+        raise NotFound(NO_UPLOAD)
     for number in numbers:
         if not 1 <= number <= S3_MAX_PARTS:
             raise Invalid({"partNumber": f"must be from 1 to {S3_MAX_PARTS}"})
-    with transaction():
-        uploads.note_signing([upload])
-        _touch(version)
-    return {number: uploads.sign_plain(upload, number) for number in numbers}
+    if found.state is not UploadState.OPEN or not found.is_noted:
+        with transaction():
+            uploads.note_signing([found.upload_id])
+            _touch(found.id)
+    return dict(zip(numbers, uploads.sign_plain(found, numbers), strict=True))
 
 
 def held_parts(version: AssetVersion) -> list[Part]:
@@ -290,14 +326,14 @@ def held_parts(version: AssetVersion) -> list[Part]:
     except NoSuchUpload as error:
         raise NotFound(NO_UPLOAD) from error
     with transaction():
-        _touch(version)
+        _touch(version.id)
     return parts
 
 
-def _touch(version: AssetVersion) -> None:
+def _touch(version_id: uuid.UUID) -> None:
     db.session.execute(
         update(AssetVersion)
-        .where(AssetVersion.id == version.id)
+        .where(AssetVersion.id == version_id)
         .values(last_activity_at=db_now())
         .execution_options(synchronize_session=False)
     )
@@ -335,6 +371,7 @@ def complete(version: AssetVersion, named: Sequence[NamedPart]) -> None:
         raise NotFound(NO_UPLOAD)
     _check_size(version, stored.size)
     settle(version, stored)
+    db.session.refresh(version.upload)
 
 
 def _agreed(version: AssetVersion, named: Sequence[NamedPart], parts: Sequence[Part]) -> int:
@@ -406,6 +443,7 @@ def confirm(version: AssetVersion) -> bool:
     if kept is None or kept.token != version.upload.token:
         return False
     settle(version, kept)
+    db.session.refresh(version.upload)
     return True
 
 
@@ -443,7 +481,6 @@ def settle(version: AssetVersion, stored: Stored) -> None:
             _check_settled(version)
         elif asset is not None:
             _show(asset, version, stored.size)
-    db.session.refresh(version.upload)
 
 
 def _check_settled(version: AssetVersion) -> None:

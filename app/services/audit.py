@@ -6,7 +6,7 @@ from contextvars import ContextVar
 
 from sqlalchemy import ARRAY, CTE, Uuid, cast, func, insert, literal, select
 
-from app.db import db
+from app.db import ask, db
 from app.models import AuditEvent
 
 # A keyed hash of the address that asks, set for each request (app/doors.py); None in a job.
@@ -14,19 +14,22 @@ actor: ContextVar[bytes | None] = ContextVar("actor", default=None)
 # The API key that asks, set once it has proved itself (app/api/auth.py).
 acting_key: ContextVar[uuid.UUID | None] = ContextVar("acting_key", default=None)
 
+_NOTE = insert(AuditEvent).inline()
+
 
 def note(
     action: str, transfer_id: uuid.UUID | None = None, *, subject_id: uuid.UUID | None = None
 ) -> None:
     """Add one row. Call in transaction(): it is true only if the act is."""
-    db.session.add(
-        AuditEvent(
-            action=action,
-            transfer_id=transfer_id,
-            subject_id=subject_id,
-            key_id=acting_key.get(),
-            address_hash=actor.get(),
-        )
+    ask(
+        _NOTE,
+        {
+            "action": action,
+            "transfer_id": transfer_id,
+            "subject_id": subject_id,
+            "key_id": acting_key.get(),
+            "address_hash": actor.get(),
+        },
     )
 
 

@@ -7,14 +7,15 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import Row, and_, bindparam, or_, select, update
 
 from app import crash, jobs
 from app.clock import db_now
-from app.db import db, transaction
+from app.db import ask, db, transaction
 from app.errors import Invalid, NotFound, WrongState
-from app.models import File, Method, State, Transfer
+from app.models import File, Method, State, Transfer, Upload
 from app.services import transfers, uploads
 from app.services.transfers import files_of, refuse_blocked
 from app.services.uploads import SignedPart
@@ -48,29 +49,63 @@ class HeldPage:
     next: uuid.UUID | None
 
 
+# By columns and made only once: this is asked for every few parts that a sender sends. Whatever of
+# it is noted already, of the transfer and of each upload, need not be written again.
+_TO_SIGN = (
+    select(
+        File.id.label("file_id"),
+        Upload.id,
+        Upload.key,
+        Upload.token,
+        Upload.s3_upload_id,
+        Upload.method,
+        Upload.state,
+        Upload.size,
+        Upload.part_size,
+        Upload.checksum_algorithm,
+        and_(
+            uploads.is_noted(),
+            Transfer.state == State.INIT,
+            Transfer.quarantined_at.is_(None),
+            Transfer.last_activity_at > db_now() - uploads.NOTED_FOR,
+            Transfer.sent_size >= bindparam("sent_size"),
+        ).label("is_noted"),
+    )
+    .join(File.upload)
+    .join(File.transfer)
+    .where(File.transfer_id == bindparam("transfer_id"))
+    .where(File.id.in_(bindparam("file_ids", expanding=True)))
+)
+
+
 def sign_parts(
     transfer: Transfer,
     wanted: Sequence[Wanted],
     sent_size: int,
     sent: Sequence[uuid.UUID] = (),
-) -> list[tuple[File, SignedPart]]:
-    """Signed addresses for the wanted parts, in that order, to be used soon.
+) -> list[tuple[uuid.UUID, SignedPart]]:
+    """Signed addresses for the wanted parts, each with its file's id, in that order.
 
-    Files `sent` whole, by their sender's word, are completed in the background. Raises NotFound
-    for a wanted file that is not the transfer's, Invalid for a sent one or for a number outside its
-    plan, WrongState once the transfer left INIT: no new address after "that is all"; Blocked.
+    They are to be used soon. Files `sent` whole, by their sender's word, are completed in the
+    background. Raises NotFound for a wanted file that is not the transfer's, Invalid for a sent one
+    or for a number outside its plan, WrongState once the transfer left INIT: no new address after
+    "that is all"; Blocked.
     """
     refuse_blocked(transfer)
     sent_uploads = _sent_uploads(transfer, sent)
-    files = _files_wanted(transfer, wanted)
-    for index, one in enumerate(wanted):
-        uploads.check_numbers(files[index].upload, one.numbers, f"wanted.{index}.numbers")
-        uploads.check_crc32s(files[index].upload, one.crc32s, f"wanted.{index}.crc32")
-    _prepare(transfer, files, sent_size, sent_uploads)
+    ids = [one.file_id for one in wanted]
+    plans = _plans(transfer, ids, sent_size)
+    for index, (plan, one) in enumerate(zip(plans, wanted, strict=True)):
+        uploads.check_numbers(plan, one.numbers, f"wanted.{index}.numbers")
+        uploads.check_crc32s(plan, one.crc32s, f"wanted.{index}.crc32")
+    if any(map(uploads.must_begin, plans)):
+        _begin(transfer, ids)
+        plans = _plans(transfer, ids, sent_size)
+    _note(transfer, plans, sent_size, sent_uploads)
     return [
-        (file, part)
-        for file, one in zip(files, wanted, strict=True)
-        for part in uploads.sign(file.upload, one.numbers, one.crc32s)
+        (one.file_id, part)
+        for plan, one in zip(plans, wanted, strict=True)
+        for part in uploads.sign(plan, one.numbers, one.crc32s)
     ]
 
 
@@ -84,34 +119,44 @@ def sign_part(transfer: Transfer, file: File, number: int) -> str:
     uploads.check_numbers(file.upload, [number], "number")
     if file.upload.method is not Method.MULTIPART or file.upload.checksum_algorithm is not None:
         raise WrongState("This file is sent another way.")
-    _prepare(transfer, [file], 0)
-    return uploads.sign_plain(file.upload, number)
+    if uploads.must_begin(file.upload):
+        uploads.begin([file.upload])
+    plans = _plans(transfer, [file.id], 0)
+    _note(transfer, plans, 0)
+    return uploads.sign_plain(plans[0], [number])[0]
 
 
-def _prepare(
+def _plans(transfer: Transfer, file_ids: Sequence[uuid.UUID], sent_size: int) -> list[Row[Any]]:
+    if not file_ids:
+        return []
+    given = {"transfer_id": transfer.id, "file_ids": file_ids, "sent_size": sent_size}
+    found = {row.file_id: row for row in ask(_TO_SIGN, given | {"lifetime": uploads.lifetime()})}
+    if unknown := [one for one in file_ids if one not in found]:
+        raise NotFound(f"This transfer has no file {unknown[0]}.")
+    return [found[one] for one in file_ids]
+
+
+def _begin(transfer: Transfer, file_ids: Sequence[uuid.UUID]) -> None:
+    files = files_of(transfer.id, File.id.in_(file_ids), with_coming=True)
+    uploads.begin([file.upload for file in files])
+
+
+def _note(
     transfer: Transfer,
-    files: Sequence[File],
+    plans: Sequence[Row[Any]],
     sent_size: int,
     sent_uploads: Sequence[uuid.UUID] = (),
 ) -> None:
     """Note, before any address leaves, that its sender is at work and bytes may arrive."""
-    wanted = [file.upload for file in files]
-    uploads.begin(wanted)
+    if plans and not sent_uploads and all(plan.is_noted for plan in plans):
+        return
     with transaction():
         transfers.touch(transfer.id, sent_size)
-        uploads.note_signing(wanted)
+        uploads.note_signing(plan.id for plan in plans)
         if uploads.note_sent(sent_uploads):
             remind_of_sent(transfer.id)
         crash.point("begin.3")
     crash.point("begin.4")
-
-
-def _files_wanted(transfer: Transfer, wanted: Sequence[Wanted]) -> list[File]:
-    ids = [one.file_id for one in wanted]
-    found = {file.id: file for file in files_of(transfer.id, File.id.in_(ids), with_coming=True)}
-    if unknown := [one for one in ids if one not in found]:
-        raise NotFound(f"This transfer has no file {unknown[0]}.")
-    return [found[one] for one in ids]
 
 
 def _sent_uploads(transfer: Transfer, sent: Sequence[uuid.UUID]) -> list[uuid.UUID]:

@@ -81,7 +81,7 @@ def upload_url(
             content_type,
         )
         db.session.flush()
-        uploads.note_signing([upload])
+        uploads.note_signing([upload.id])
     return storage.staging_url(upload.key, content_type, size, URL_SECONDS), upload.key
 
 

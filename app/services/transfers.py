@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, CompoundSelect, Select, func, or_, select, update
+from sqlalchemy import ColumnElement, CompoundSelect, Select, bindparam, func, or_, select, update
 from sqlalchemy import delete as delete_rows
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import joinedload
@@ -397,16 +397,21 @@ def of_caller(transfer_id: uuid.UUID, caller: Caller) -> Transfer:
     return transfer
 
 
+# Asked for each request of a program, so made only once.
+_OF_WORKSPACE = (
+    select(Transfer)
+    .where(Transfer.id == bindparam("id"), Transfer.workspace_id == bindparam("workspace_id"))
+    .execution_options(populate_existing=True)
+)
+
+
 def of_workspace(transfer_id: uuid.UUID, caller: Caller) -> Transfer:
     """The transfer if the caller's workspace has made it, for whichever of its users.
 
     Raises NotFound, alike for unknown and for others', and Gone once deleted.
     """
-    transfer = db.session.scalar(
-        select(Transfer)
-        .where(Transfer.id == transfer_id, Transfer.workspace_id == caller.workspace_id)
-        .execution_options(populate_existing=True)
-    )
+    wanted = {"id": transfer_id, "workspace_id": caller.workspace_id}
+    transfer = db.session.scalar(_OF_WORKSPACE, wanted)
     if transfer is None:
         raise NotFound("There is no such transfer.")
     if transfer.state is State.DELETED:

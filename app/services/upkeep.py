@@ -221,7 +221,7 @@ def trigger() -> None:
 
 def is_abandoned() -> ColumnElement[bool]:
     """The condition that a transfer's sender has not been at it for the upload window."""
-    until = db_now() - timedelta(hours=settings.upload_window_in_hours)
+    until = db_now() - timedelta(hours=settings.upload_window_in_hours) - uploads.NOTED_FOR
     return and_(Transfer.state == State.INIT, Transfer.last_activity_at <= until)
 
 

@@ -5,15 +5,13 @@ Nothing of it is stored: it is a sealed word, good only as long as the key that 
 """
 
 import uuid
-from dataclasses import dataclass
-
-from sqlalchemy import select
+from dataclasses import dataclass, replace
 
 from app import clock
-from app.db import db
 from app.errors import Unauthorized
-from app.models import ApiKey, Scope
+from app.models import Scope
 from app.seals import Seal
+from app.services import accounts
 from app.services.accounts import Caller
 
 NO_SESSION = "This session is over, or never was."
@@ -39,13 +37,9 @@ def read_session(word: str) -> Session:
     pieces = (_SEAL.read(word) or "").split(".")
     if len(pieces) != 3 or int(pieces[2]) <= clock.now().timestamp():
         raise Unauthorized(NO_SESSION)
-    row = db.session.scalar(
-        select(ApiKey)
-        .where(ApiKey.id == uuid.UUID(pieces[1]), ApiKey.revoked_at.is_(None))
-        .execution_options(populate_existing=True)
-    )
-    if row is None:
-        raise Unauthorized(NO_SESSION)
+    try:
+        caller = accounts.caller_of(uuid.UUID(pieces[1]))
+    except Unauthorized as revoked:
+        raise Unauthorized(NO_SESSION) from revoked
     # Never more than uploading, whatever its key may do.
-    caller = Caller(row.id, row.workspace_id, Scope.WRITE)
-    return Session(uuid.UUID(pieces[0]), caller)
+    return Session(uuid.UUID(pieces[0]), replace(caller, scope=Scope.WRITE))

@@ -13,15 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
-from sqlalchemy import CompoundSelect, Select, update
+from sqlalchemy import ColumnElement, CompoundSelect, Interval, Select, bindparam, select, update
+from sqlalchemy.orm.attributes import set_committed_value
 
 from app import clock, crash
 from app.clock import db_now
 from app.config import MIB, S3_MAX_PART_SIZE, S3_MIN_PART_SIZE, settings
 from app.crc32 import combine
-from app.db import db, release, transaction
+from app.db import ask, db, release, transaction
 from app.errors import Invalid, Unavailable, WrongState
 from app.extensions import storage
 from app.gateways.storage import (
@@ -51,8 +52,30 @@ MOST_PARTS = 9_900
 ANY_PART_SIZE = S3_MAX_PART_SIZE
 # A worker that puts bytes of our own there is done, or given up on, within so long.
 OUR_OWN_WITHIN = timedelta(minutes=10)
+# What is noted while an upload is under way holds for so long: until when addresses work is written
+# down as so much later than it is, and sweeps wait so much longer for its sender. So who asks for
+# one address after the other does not write each time.
+NOTED_FOR = timedelta(minutes=1)
 # Requests to storage that one call keeps in flight; each waits for the network, not for us.
 IN_FLIGHT = 16
+
+
+class Begun(Protocol):
+    """What an address needs to know of an upload: a row of these columns will do."""
+
+    key: str
+    s3_upload_id: str | None
+
+
+class Plan(Begun, Protocol):
+    """What of an upload was planned, and whether it still takes parts: a row will do as well."""
+
+    token: str
+    method: Method
+    state: UploadState
+    size: int
+    part_size: int
+    checksum_algorithm: Checksum | None
 
 
 class Removable(Protocol):
@@ -64,8 +87,7 @@ class Removable(Protocol):
     etag: str | None
 
 
-@dataclass(frozen=True)
-class SignedPart:
+class SignedPart(NamedTuple):
     """Where to PUT one part, how many bytes it must have, and the headers that must go along."""
 
     number: int
@@ -217,12 +239,12 @@ def plan_again(upload: Upload) -> Upload:
     return plan(upload.size, None if is_off else upload.checksum_algorithm, part_size)
 
 
-def part_count(upload: Upload) -> int:
+def part_count(upload: Plan) -> int:
     """How many parts the upload has: at least one, an empty one for an empty file."""
     return max(1, -(-upload.size // upload.part_size))
 
 
-def part_size_of(upload: Upload, number: int) -> int:
+def part_size_of(upload: Plan, number: int) -> int:
     """Bytes of part `number` (1-based): `part_size`, or what is left for the last."""
     return min(upload.part_size, upload.size - (number - 1) * upload.part_size)
 
@@ -230,7 +252,7 @@ def part_size_of(upload: Upload, number: int) -> int:
 # -- sending -----------------------------------------------------------------------------------
 
 
-def check_numbers(upload: Upload, numbers: Iterable[int], field: str) -> None:
+def check_numbers(upload: Plan, numbers: Iterable[int], field: str) -> None:
     """Raise WrongState unless the upload is open, Invalid for a part number outside its plan."""
     if upload.state is not UploadState.OPEN:
         raise WrongState("This file has arrived already, or was removed.")
@@ -240,12 +262,17 @@ def check_numbers(upload: Upload, numbers: Iterable[int], field: str) -> None:
             raise Invalid({field: f"must be from 1 to {count} for this file"})
 
 
-def check_crc32s(upload: Upload, crc32s: Sequence[bytes] | None, field: str) -> None:
+def check_crc32s(upload: Plan, crc32s: Sequence[bytes] | None, field: str) -> None:
     """Raise Invalid unless checksums are there exactly when the upload's plan wants them."""
     if upload.checksum_algorithm is None and crc32s is not None:
         raise Invalid({field: "must not be given: this file's plan has no checksum_algorithm"})
     if upload.checksum_algorithm is not None and crc32s is None:
         raise Invalid({field: "is required: this file's plan says CRC32"})
+
+
+def must_begin(upload: Plan) -> bool:
+    """Whether it is a multipart upload that storage knows nothing of yet."""
+    return upload.method is Method.MULTIPART and upload.s3_upload_id is None
 
 
 def begin(uploads: Sequence[Upload]) -> None:
@@ -255,7 +282,7 @@ def begin(uploads: Sequence[Upload]) -> None:
     because an orphan costs storage until the bucket's own rule removes it days later. When one
     cannot be opened, those that were are kept for the next try; then raises errors.Unavailable.
     """
-    waiting = [u for u in uploads if u.method is Method.MULTIPART and u.s3_upload_id is None]
+    waiting = [upload for upload in uploads if must_begin(upload)]
     if not waiting:
         return
     release()
@@ -268,9 +295,10 @@ def begin(uploads: Sequence[Upload]) -> None:
     if failure is not None:
         raise failure
     for upload, _ in losers:
-        db.session.refresh(upload)
-        if upload.s3_upload_id is None:
+        kept = db.session.scalar(select(Upload.s3_upload_id).where(Upload.id == upload.id))
+        if kept is None:
             raise WrongState("This file was removed.")
+        set_committed_value(upload, "s3_upload_id", kept)
     if losers:
         release()
 
@@ -293,20 +321,21 @@ def _open(waiting: Sequence[Upload]) -> tuple[list[tuple[Upload, str]], Unavaila
     return opened, failures[0] if failures else None
 
 
-def _keep_id(upload: Upload, s3_upload_id: str) -> bool:
-    statement = (
-        update(Upload)
-        .where(
-            Upload.id == upload.id,
-            Upload.s3_upload_id.is_(None),
-            Upload.state == UploadState.OPEN,
-        )
-        .values(s3_upload_id=s3_upload_id)
-        .execution_options(synchronize_session=False)
+_KEEP_ID = (
+    update(Upload)
+    .where(
+        Upload.id == bindparam("upload"),
+        Upload.s3_upload_id.is_(None),
+        Upload.state == UploadState.OPEN,
     )
-    if db.session.execute(statement).rowcount == 0:
+    .values(s3_upload_id=bindparam("begun"))
+)
+
+
+def _keep_id(upload: Upload, s3_upload_id: str) -> bool:
+    if ask(_KEEP_ID, {"upload": upload.id, "begun": s3_upload_id}).rowcount == 0:
         return False
-    db.session.refresh(upload)
+    set_committed_value(upload, "s3_upload_id", s3_upload_id)
     return True
 
 
@@ -327,16 +356,30 @@ def forget_multipart(upload: Upload, part_size: int | None = None) -> None:
     )
 
 
-def note_signing(uploads: Iterable[Upload]) -> None:
+def lifetime() -> timedelta:
+    """How long an address for a part works."""
+    return timedelta(seconds=settings.part_url_ttl_in_seconds)
+
+
+def is_noted() -> ColumnElement[bool]:
+    """The condition that an address signed now dies before what is noted of its upload does.
+
+    Bind `lifetime` to lifetime(). One that is removed this very moment is noted as well: what comes
+    by the address is removed once that has died.
+    """
+    return Upload.urls_until >= db_now() + bindparam("lifetime", type_=Interval())
+
+
+def note_signing(upload_ids: Iterable[uuid.UUID]) -> None:
     """Record, before any address leaves, until when bytes may arrive. Call in transaction().
 
     Raises WrongState if one of them was removed meanwhile: nothing may arrive for it any more.
     """
-    ids = {upload.id for upload in uploads}
+    ids = set(upload_ids)
     noted = db.session.execute(
         update(Upload)
         .where(Upload.id.in_(ids), Upload.state == UploadState.OPEN)
-        .values(urls_until=db_now() + timedelta(seconds=settings.part_url_ttl_in_seconds))
+        .values(urls_until=db_now() + lifetime() + NOTED_FOR)
         .execution_options(synchronize_session=False)
     )
     if noted.rowcount != len(ids):
@@ -360,7 +403,7 @@ def note_sent(upload_ids: Sequence[uuid.UUID]) -> bool:
 
 
 def sign(
-    upload: Upload, numbers: Sequence[int], crc32s: Sequence[bytes] | None = None
+    upload: Plan, numbers: Sequence[int], crc32s: Sequence[bytes] | None = None
 ) -> list[SignedPart]:
     """Signed addresses for these parts of a begun upload, without the network.
 
@@ -379,12 +422,12 @@ def sign(
     ]
 
 
-def sign_plain(upload: Upload, number: int) -> str:
-    """An address for one part of a begun multipart upload that any client can PUT to.
+def sign_plain(upload: Begun, numbers: Sequence[int]) -> list[str]:
+    """Addresses for these parts of a begun multipart upload that any client can PUT to.
 
     Nothing but the host is signed, so storage takes any length: arrivals() looks at what came.
     """
-    return storage.plain_part_url(*_address(upload), number, settings.part_url_ttl_in_seconds)
+    return storage.plain_part_urls(*_address(upload), numbers, settings.part_url_ttl_in_seconds)
 
 
 def put_nothing(uploads: Sequence[Upload]) -> None:
@@ -583,7 +626,7 @@ def _numbers(upload: Upload) -> tuple[int, ...]:
     return tuple(range(1, part_count(upload) + 1))
 
 
-def _address(upload: Upload) -> tuple[str, str]:
+def _address(upload: Begun) -> tuple[str, str]:
     return upload.key, upload.s3_upload_id or ""
 
 

@@ -896,7 +896,16 @@ def test_no_transaction_is_open_while_storage_is_asked(keeper: Keeper, monkeypat
         asked.append(operation)
         return send(client, operation, given)
 
+    open_one = storage._opener._post
+
+    def opening(*given: Any) -> Any:
+        with watcher.connect() as connection:
+            idle.extend(f"CreateMultipartUpload: {query}" for query in connection.scalars(IDLE))
+        asked.append("CreateMultipartUpload")
+        return open_one(*given)
+
     monkeypatch.setattr(BaseClient, "_make_api_call", watching)
+    monkeypatch.setattr(storage._opener, "_post", opening)
     photo = encoded(drawn(), "PNG")
     kept = keeper.keep(photo, fileName="a.png", fileType="image/png")
     begun = keeper.start()
@@ -912,6 +921,7 @@ def test_no_transaction_is_open_while_storage_is_asked(keeper: Keeper, monkeypat
         upkeep.remove_bytes()
     watcher.dispose()
     assert {"CopyObject", "PutObject", "HeadObject", "ListParts", "GetBucketCors"} <= set(asked)
+    assert "CreateMultipartUpload" in asked
     assert idle == []
 
 

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import botocore.session
 import pytest
-from botocore.auth import S3SigV4QueryAuth
+from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as BotoCredentials
 
@@ -103,6 +103,20 @@ def test_a_batch_of_parts_is_signed_as_one_by_one(seed: int, monkeypatch) -> Non
 
 
 @pytest.mark.parametrize("seed", range(20))
+def test_a_batch_of_plain_parts_is_signed_as_one_by_one(seed: int, monkeypatch) -> None:
+    rng = random.Random(seed)
+    ours, credentials, region = presigner(rng)
+    upload_id = "".join(rng.choice(ALPHABET) for _ in range(20))
+    numbers = (1, 2, 9, 10, 99, 10_000)
+    urls = ours.plain_part_urls("beeline/kéy", upload_id, numbers, expires_in=3600)
+    for url, number in zip(urls, numbers, strict=True):
+        query = {"partNumber": str(number), "uploadId": upload_id}
+        assert url == ours.url("PUT", "beeline/kéy", query=query, expires_in=3600)
+        theirs = botocores("PUT", url, {}, credentials, region, monkeypatch)
+        assert signature(url) == signature(theirs)
+
+
+@pytest.mark.parametrize("seed", range(20))
 def test_a_batch_with_checksums_is_signed_as_one_by_one(seed: int, monkeypatch) -> None:
     """F09: the checksum is a signed header, so other bytes than those it is of are refused."""
     rng = random.Random(seed)
@@ -147,6 +161,23 @@ def test_botocores_own_presigner_signs_a_checksum_alike(
     theirs = client.generate_presigned_url(operation, Params=given, ExpiresIn=60)
     assert dict(parse_qsl(urlsplit(url).query)) == dict(parse_qsl(urlsplit(theirs).query))
     assert url.split("?")[0] == theirs.split("?")[0]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_request_of_our_own_is_signed_as_botocore_signs_it(seed: int, monkeypatch) -> None:
+    rng = random.Random(seed)
+    ours, credentials, region = presigner(rng)
+    key = "".join(rng.choice(ALPHABET) for _ in range(rng.randrange(1, 40))).lstrip("/") or "k"
+    headers = {"Content-Type": "text/plain"} | ({"x-amz-meta-beeline": "t"} if seed % 2 else {})
+    target, signed = ours.request("POST", key, "uploads=", headers)
+    request = AWSRequest("POST", f"{ours.origin}{target}", headers=headers, data=b"")
+    monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: NOW.replace(tzinfo=None))
+    boto = BotoCredentials(credentials.access_key, credentials.secret_key, credentials.token)
+    request.context["payload_signing_enabled"] = True
+    S3SigV4Auth(boto, "s3", region).add_auth(request)
+    theirs = {name.lower(): value for name, value in request.headers.items()}
+    assert {name: value for name, value in signed.items() if name != "host"} == theirs
+    assert signed["host"] == ours.host
 
 
 @pytest.mark.parametrize("in_path", [True, False])

@@ -10,13 +10,13 @@ from typing import Any
 
 import botocore.session
 import pytest
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.stub import ANY, Stubber
 from flask import Flask
 from moto import mock_aws
 
 from app import config
-from app.errors import Unavailable
+from app.errors import Outage, Unavailable
 from app.extensions import storage
 from app.gateways.storage import (
     REST_SECONDS,
@@ -26,6 +26,7 @@ from app.gateways.storage import (
     NoSuchUpload,
     Part,
     Storage,
+    StorageRefused,
     Stored,
 )
 from tests.factories import crc32_of, http, put
@@ -58,15 +59,50 @@ def stubbed() -> Any:
         stub.assert_no_pending_responses()
 
 
-def test_begin_puts_the_token_into_the_metadata(stubbed: Any) -> None:
-    gateway, stub = stubbed
-    stub.add_response(
-        "create_multipart_upload",
-        {"UploadId": "u"},
-        BUCKET
-        | {"Key": "k", "ContentType": "application/octet-stream", "Metadata": {"beeline": "t"}},
-    )
+@pytest.fixture
+def opened(stubbed: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What is asked of a store that opens every multipart upload as "u"."""
+    asked: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(stubbed[0]._opener, "open", lambda *given: asked.append(given) or "u")
+    return asked
+
+
+NEUTRAL = {"Content-Type": "application/octet-stream", "x-amz-meta-beeline": "t"}
+
+
+def test_begin_puts_the_token_into_the_metadata(
+    stubbed: Any, opened: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway, _ = stubbed
     assert gateway.begin_upload("k", "t") == "u"
+    monkeypatch.setattr("app.patience.is_short", lambda: True)
+    assert gateway.begin_upload("k", "t") == "u"
+    # In a job longer and more often, as all that is asked.
+    assert opened == [("k", NEUTRAL, 15, 5), ("k", NEUTRAL, 3, 2)]
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "told"),
+    [
+        ("AccessDenied", 403, StorageRefused),
+        ("NoSuchBucket", 404, StorageRefused),
+        ("InternalError", 500, Outage),
+        ("SlowDown", 503, Outage),
+        ("InvalidArgument", 400, Unavailable),
+    ],
+)
+def test_begin_tells_a_failure_as_everything_does(
+    stubbed: Any, monkeypatch: pytest.MonkeyPatch, code: str, status: int, told: type[Exception]
+) -> None:
+    gateway, _ = stubbed
+
+    def refuse(*given: Any) -> str:
+        known = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+        raise ClientError(known, "CreateMultipartUpload")
+
+    monkeypatch.setattr(gateway._opener, "open", refuse)
+    with pytest.raises(told):
+        gateway.begin_upload("k", "t")
 
 
 def test_finish_names_exactly_the_parts_given(stubbed: Any) -> None:
@@ -83,11 +119,13 @@ def test_finish_names_exactly_the_parts_given(stubbed: Any) -> None:
 VERIFIED = {"ChecksumAlgorithm": "CRC32", "ChecksumType": "FULL_OBJECT"}
 
 
-def test_f09_parts_are_verified_one_by_one_and_together(stubbed: Any) -> None:
+def test_f09_parts_are_verified_one_by_one_and_together(
+    stubbed: Any, opened: list[tuple[Any, ...]]
+) -> None:
     gateway, stub = stubbed
-    given = {"Key": "k", "ContentType": "application/octet-stream", "Metadata": {"beeline": "t"}}
-    stub.add_response("create_multipart_upload", {"UploadId": "u"}, BUCKET | given | VERIFIED)
     assert gateway.begin_upload("k", "t", with_crc32=True) == "u"
+    verified = {"x-amz-checksum-algorithm": "CRC32", "x-amz-checksum-type": "FULL_OBJECT"}
+    assert opened[0][1] == NEUTRAL | verified
     first, second = ({"PartNumber": n, "ETag": f'"{n}"', "Size": 5} for n in (1, 2))
     stub.add_response(
         "list_parts",

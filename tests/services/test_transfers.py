@@ -104,7 +104,7 @@ def test_signing_for_a_file_removed_meanwhile_is_refused(sender: Sender, inside:
     with transaction():
         uploads.abandon([file.upload_id])
     with pytest.raises(WrongState), transaction():
-        uploads.note_signing([file.upload])
+        uploads.note_signing([file.upload.id])
 
 
 def test_no_plain_address_is_signed_that_could_be_used_after_the_check(

@@ -467,12 +467,12 @@ def test_what_has_arrived_is_told_while_it_comes_and_once_it_is_there(inside: No
     uploads.begin([single, many])
     (signed,) = uploads.sign(single, [1])
     assert put(signed.url, b"abc", signed.headers).status == 200
-    assert put(uploads.sign_plain(many, 2), b"b" * 5 * MIB).status == 200
+    assert put(uploads.sign_plain(many, [2])[0], b"b" * 5 * MIB).status == 200
     assert uploads.arrivals([single, many]) == [Arrival((), 3), Arrival((1, 3), 5 * MIB)]
-    assert put(uploads.sign_plain(many, 1), b"b" * 5 * MIB).status == 200
-    assert put(uploads.sign_plain(many, 3), b"bb").status == 200
+    assert put(uploads.sign_plain(many, [1])[0], b"b" * 5 * MIB).status == 200
+    assert put(uploads.sign_plain(many, [3])[0], b"bb").status == 200
     assert uploads.arrivals([many]) == [Arrival((), 10 * MIB + 2)]
-    assert put(uploads.sign_plain(many, 3), b"b").status == 200
+    assert put(uploads.sign_plain(many, [3])[0], b"b").status == 200
     assert uploads.complete(many).problem is None
     # Complete in storage, and not yet in the row.
     assert uploads.arrivals([many]) == [Arrival((), many.size)]

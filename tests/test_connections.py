@@ -1,0 +1,129 @@
+"""Connections to PostgreSQL: none that is dead is given to anybody, and none begins for nothing."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from flask import Flask
+from psycopg2 import extensions
+from sqlalchemy import select, text
+
+from app import connections
+from app.db import ask, db, insert_now, is_away, release, transaction
+from app.models import Workspace
+
+pytestmark = [pytest.mark.real_commits, pytest.mark.usefixtures("inside")]
+STATE = "SELECT state FROM pg_stat_activity WHERE pid = :pid"
+Count = Callable[[], int]
+
+
+@pytest.fixture(autouse=True)
+def _alone(inside: None) -> None:
+    """One connection, that of this test."""
+    db.engine.dispose()
+
+
+@pytest.fixture
+def round_trips() -> Iterator[Count]:
+    """How often PostgreSQL was waited for since this was last asked."""
+    wait, count = extensions.get_wait_callback(), [0]
+
+    def counting(connection: object) -> None:
+        count[0] += 1
+        wait(connection)
+
+    def told() -> int:
+        found, count[0] = count[0], 0
+        return found
+
+    extensions.set_wait_callback(counting)
+    yield told
+    extensions.set_wait_callback(wait)
+
+
+def pid() -> int:
+    return db.session.scalar(text("SELECT pg_backend_pid()"))
+
+
+def seen_by_another(statement: str, **given: object) -> object:
+    with db.engine.connect() as another:
+        return another.scalar(text(statement), given)
+
+
+def test_a_connection_that_was_in_use_a_moment_ago_is_not_asked(round_trips: Count) -> None:
+    mine = pid()
+    release()
+    round_trips()
+    assert pid() == mine
+    assert round_trips() == 1
+    release()
+
+
+def test_one_that_has_rested_is_asked_whether_it_still_is_one(
+    round_trips: Count, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "TRUSTED_SECONDS", 0.0)
+    mine = pid()
+    release()
+    round_trips()
+    assert pid() == mine
+    assert round_trips() == 2
+
+
+def test_f38_one_that_was_ended_meanwhile_is_never_given_out() -> None:
+    """Nor are the others that the same restart has ended: one look finds all of them out."""
+    mine = pid()
+    with db.engine.connect() as other, db.engine.connect() as last:
+        ended = [mine, other.scalar(text("SELECT pg_backend_pid()"))]
+        release()
+        other.close()
+        for one in ended:
+            last.execute(text("SELECT pg_terminate_backend(:pid, 1000)"), {"pid": one})
+        assert pid() not in ended
+        release()
+
+
+def test_what_is_only_read_is_in_no_transaction(round_trips: Count) -> None:
+    mine = pid()
+    assert seen_by_another(STATE, pid=mine) == "idle"
+    round_trips()
+    db.session.scalars(select(Workspace)).all()
+    ask(select(Workspace.id), {})
+    release()
+    assert round_trips() == 2
+
+
+def test_what_is_written_after_reading_is_in_one(round_trips: Count) -> None:
+    mine = pid()
+    with pytest.raises(ZeroDivisionError), transaction():  # noqa: PT012
+        insert_now(Workspace(name="never"))
+        assert seen_by_another(STATE, pid=mine) == "idle in transaction"
+        1 / 0  # noqa: B018
+    assert db.session.scalar(select(Workspace.name)) is None
+    round_trips()
+    with transaction():
+        insert_now(Workspace(name="there"))
+    # BEGIN, INSERT, COMMIT.
+    assert round_trips() == 3
+    assert seen_by_another("SELECT name FROM workspaces") == "there"
+
+
+def test_whoever_takes_a_connection_by_itself_finds_it_as_always() -> None:
+    pid()
+    release()
+    with pytest.raises(ZeroDivisionError), db.engine.begin() as connection:  # noqa: PT012
+        connection.execute(
+            text("INSERT INTO workspaces (id, name) VALUES (gen_random_uuid(), 'x')")
+        )
+        1 / 0  # noqa: B018
+    assert db.session.scalar(select(Workspace.name)) is None
+
+
+def test_a_connection_lost_before_a_transaction_is_told_by_whoever_uses_it(app: Flask) -> None:
+    """F38: as an outage, which is answered with 503, not as a mistake of ours."""
+    mine = pid()
+    seen_by_another("SELECT pg_terminate_backend(:pid, 1000)", pid=mine)
+    with pytest.raises(Exception, match=r"terminat|closed") as lost, transaction():
+        insert_now(Workspace(name="never"))
+    assert is_away(lost.value)
+    db.session.rollback()
+    assert pid() != mine

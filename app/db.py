@@ -44,7 +44,7 @@ db = SQLAlchemy(model_class=Base, session_options={"expire_on_commit": False})
 
 @event.listens_for(db.session, "after_begin")
 def _begin(session: Session, _: SessionTransaction, connection: Connection) -> None:
-    """The session has taken a connection; is it only to read, that needs no BEGIN and no COMMIT."""
+    """The session has taken a connection: only to read with it needs no BEGIN and no COMMIT."""
     if not session.info.get("depth"):
         connections.read_only_so_far(connection)
 

@@ -80,5 +80,8 @@ def _seen(conn: Any) -> bytes | None:
 
 
 def _wake_at(conn: Any, size: int) -> None:
-    with contextlib.suppress(OSError):
-        conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+    # Nearly every head comes as a whole: then nothing is to be changed.
+    if getattr(conn, "wakes_at", 1) != size:
+        conn.wakes_at = size
+        with contextlib.suppress(OSError):
+            conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)

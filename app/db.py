@@ -9,10 +9,11 @@ under READ COMMITTED each sees what is committed by then anyway.
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import ClauseElement, Connection, CursorResult, MetaData, event, insert
+from sqlalchemy import ClauseElement, Connection, CursorResult, Insert, MetaData, event, insert
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Session, SessionTransaction
 from sqlalchemy.sql import Executable
@@ -43,7 +44,7 @@ db = SQLAlchemy(model_class=Base, session_options={"expire_on_commit": False})
 
 @event.listens_for(db.session, "after_begin")
 def _begin(session: Session, _: SessionTransaction, connection: Connection) -> None:
-    """The session has taken a connection; is it only to read, that needs no BEGIN and no COMMIT."""
+    """The session has taken a connection: only to read with it needs no BEGIN and no COMMIT."""
     if not session.info.get("depth"):
         connections.read_only_so_far(connection)
 
@@ -62,11 +63,18 @@ def insert_now(row: Base) -> None:
     Call in transaction(). The row stays outside the session: what is changed in it later is not
     written, and what is to be computed by PostgreSQL is not read back.
     """
-    given = {name: value for name, value in vars(row).items() if name in row.__table__.c}
-    computed = {name: value for name, value in given.items() if isinstance(value, ClauseElement)}
-    plain = {name: value for name, value in given.items() if name not in computed}
-    statement = insert(row.__table__).inline()
+    statement, names = _insert_into(type(row))
+    plain, computed = {}, {}
+    for name, value in vars(row).items():
+        if name in names:
+            (computed if isinstance(value, ClauseElement) else plain)[name] = value
     ask(statement.values(computed) if computed else statement, plain)
+
+
+@cache
+def _insert_into(kind: type[Base]) -> tuple[Insert, frozenset[str]]:
+    """The statement for rows of a table, and the names of its columns."""
+    return insert(kind).inline(), frozenset(kind.__table__.c.keys())
 
 
 @contextmanager

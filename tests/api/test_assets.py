@@ -817,7 +817,8 @@ def test_what_nobody_goes_on_with_is_aborted(keeper: Keeper) -> None:
     begun, new = keeper.start(), keeper.start(assetId=kept["assetId"])
     keeper.send(begun, b"half")
     form = keeper.params().json
-    age(hours=23)
+    # What is noted may be a minute old: for so much longer nobody is given up.
+    age(hours=24, seconds=30)
     assert asset_upkeep.abandon_stale() == 0
     age(hours=25)
     fresh = keeper.start()

@@ -110,7 +110,7 @@ def test_parts_of_a_transfer_ask_for_the_transfer_as_well(keeper: Keeper, asked:
 
 
 def test_no_address_outlives_what_is_noted_of_it(keeper: Keeper, client: FlaskClient) -> None:
-    """F34: bytes that may still come are waited for, so the note must be ahead of every address."""
+    """Bytes that may still come are waited for, so the note must be ahead of every address."""
     made = begun(keeper)
 
     def left() -> float:

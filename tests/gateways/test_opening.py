@@ -107,7 +107,7 @@ def test_what_is_asked_to_the_letter(store: Store) -> None:
         None,
     ],
 )
-def test_f21_what_passes_is_asked_again(
+def test_what_passes_is_asked_again(
     store: Store, waits: list[float], failure: tuple[int, bytes] | None
 ) -> None:
     store.answers = [failure, failure, BEGUN]

@@ -14,7 +14,7 @@ from rq.utils import import_attribute
 from sqlalchemy import event, func, insert, select, text, update
 
 from app import clock, jobs
-from app.config import MIB
+from app.config import MIB, settings
 from app.db import db, transaction
 from app.errors import Unavailable
 from app.extensions import queue, storage
@@ -110,6 +110,16 @@ def test_f25_f62_only_uploads_without_progress_are_abandoned(sender: Sender) -> 
     assert (idle.row().state, alive.row().state) == (State.DELETED, State.INIT)
     upkeep.remove_bytes()
     assert alive.complete().process().show()["status"] == "READY"
+
+
+def test_what_is_noted_once_a_minute_makes_nobody_lose_a_minute(sender: Sender) -> None:
+    """Who asked for addresses 30 s after they were noted has been at it 30 s later than that."""
+    noted = timedelta(hours=settings.upload_window_in_hours)
+    sent, late = sender.create(), sender.create()
+    sent.set(last_activity_at=ago(seconds=noted.total_seconds() + 30))
+    late.set(last_activity_at=ago(seconds=noted.total_seconds() + 61))
+    upkeep.delete_abandoned()
+    assert (sent.row().state, late.row().state) == (State.INIT, State.DELETED)
 
 
 def test_bytes_that_may_still_arrive_are_removed_again_later(sender: Sender) -> None:

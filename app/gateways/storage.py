@@ -184,8 +184,8 @@ class Storage:
         self._quick = self._make_client(settings, read_timeout=3, attempts=2)
         self._steady = self._make_client(settings, read_timeout=15, attempts=5)
         self._patient = self._make_client(settings, read_timeout=60, attempts=5)
-        # botocore looks at each of a thousand keys for longer than all the rest takes: of the CPU
-        # of a request to delete them that was two thirds. They are ours, and never empty.
+        # Of the CPU of a request to delete a thousand keys more than half was botocore's look at
+        # each of them. They are ours, or from storage's own list, and never empty.
         self._bulk = self._make_client(settings, read_timeout=15, attempts=5, validates=False)
         public = settings.s3_public_endpoint_url or self._quick.meta.endpoint_url
         self._presigner = Presigner(

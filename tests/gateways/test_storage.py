@@ -327,6 +327,19 @@ def test_deletes_go_a_thousand_at_a_time_and_refusals_are_told(stubbed: Any) -> 
     assert gateway.delete(keys) == ["k7"]
 
 
+@pytest.mark.usefixtures("app")
+def test_whatever_a_key_is_made_of_its_object_is_deleted_and_no_other() -> None:
+    keys = [
+        f"beeline/odd/{odd}" for odd in ("<Key>&amp;", "é\U0001f41d 'x\"", "a\nb", "]]>", "%20+")
+    ]
+    for key in [*keys, "beeline/odd/<Key>&"]:
+        storage.put_object(key, "t", b"1", "text/plain")
+    assert storage.delete([*keys, "beeline/odd/never"]) == []
+    assert [key for key in keys if storage.head(key)] == []
+    assert storage.head("beeline/odd/<Key>&") is not None
+    assert storage.delete(["beeline/odd/<Key>&"]) == []
+
+
 def test_f48_every_page_of_open_uploads_is_read(stubbed: Any) -> None:
     gateway, stub = stubbed
     first = {"Key": "beeline/a", "UploadId": "1", "Initiated": datetime(2030, 1, 1, tzinfo=UTC)}

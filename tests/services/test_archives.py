@@ -384,6 +384,21 @@ def test_the_last_attempt_is_made(sender: Sender, inside: None) -> None:
     assert contents(sent) == SMALL
 
 
+@pytest.mark.parametrize("is_equal", [False, True], ids=["cut", "equal"])
+def test_a_part_that_is_not_of_the_plan_is_made_again(
+    sender: Sender, inside: None, monkeypatch: pytest.MonkeyPatch, is_equal: bool
+) -> None:
+    """Whatever left it there: it would shift all that comes after it."""
+    monkeypatch.setattr(type(storage), "wants_equal_parts", is_equal)
+    sent = sender.ready(large(), verified=True)
+    archives.request(sent.id)
+    upload = archive(sent).upload
+    uploads.begin([upload])
+    storage.put_part(upload.key, upload.s3_upload_id, 2, memoryview(bytes(PART + 1)))
+    archives.build(str(sent.id))
+    assert contents(sent) == large()
+
+
 def test_too_many_failed_attempts_are_told(sender: Sender, inside: None) -> None:
     sent = sender.ready(SMALL)
     archives.request(sent.id)

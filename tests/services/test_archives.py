@@ -375,6 +375,30 @@ def test_a_multipart_that_was_aborted_is_begun_again(
     assert contents(sent) == large()
 
 
+def test_the_last_attempt_is_made(sender: Sender, inside: None) -> None:
+    sent = sender.ready(SMALL, verified=True)
+    archives.request(sent.id)
+    with transaction():
+        db.session.execute(update(Archive).values(attempt_count=archives.MOST_ATTEMPTS - 1))
+    archives.build(str(sent.id))
+    assert contents(sent) == SMALL
+
+
+@pytest.mark.parametrize("is_equal", [False, True], ids=["cut", "equal"])
+def test_a_part_that_is_not_of_the_plan_is_made_again(
+    sender: Sender, inside: None, monkeypatch: pytest.MonkeyPatch, is_equal: bool
+) -> None:
+    """Whatever left it there: it would shift all that comes after it."""
+    monkeypatch.setattr(type(storage), "wants_equal_parts", is_equal)
+    sent = sender.ready(large(), verified=True)
+    archives.request(sent.id)
+    upload = archive(sent).upload
+    uploads.begin([upload])
+    storage.put_part(upload.key, upload.s3_upload_id, 2, memoryview(bytes(PART + 1)))
+    archives.build(str(sent.id))
+    assert contents(sent) == large()
+
+
 def test_too_many_failed_attempts_are_told(sender: Sender, inside: None) -> None:
     sent = sender.ready(SMALL)
     archives.request(sent.id)
@@ -529,6 +553,20 @@ def test_a_transfer_that_ends_among_the_parts_has_no_more_of_them_made(
     archives.build(str(sent.id))
     assert len(calls.copied) + len(calls.put) == 1
     assert archive(sent).ready_at is None
+
+
+def test_while_one_is_at_it_no_other_begins(sender: Sender, inside: None) -> None:
+    sent = sender.ready(SMALL, verified=True)
+    archives.request(sent.id)
+    held = {"lease_token": uuid.uuid4(), "lease_until": clock.now() + timedelta(minutes=1)}
+    with transaction():
+        db.session.execute(update(Archive).values(held))
+    archives.build(str(sent.id))
+    assert archive(sent).upload.s3_upload_id is None
+    with transaction():
+        db.session.execute(update(Archive).values(lease_until=clock.now() - timedelta(minutes=1)))
+    archives.build(str(sent.id))
+    assert contents(sent) == SMALL
 
 
 def test_who_has_lost_the_lease_settles_nothing(

@@ -137,13 +137,13 @@ def test_a_large_file_is_read_in_pieces_and_recognised(
     sender: Sender, monkeypatch: pytest.MonkeyPatch, verified: bool
 ) -> None:
     sizes: list[int] = []
-    read = storage.read
+    read_into = storage.read_into
 
-    def reading(source: Source, start: int, size: int) -> bytes:
-        sizes.append(size)
-        return read(source, start, size)
+    def reading(place: memoryview, source: Source, start: int) -> None:
+        sizes.append(len(place))
+        read_into(place, source, start)
 
-    monkeypatch.setattr(storage, "read", reading)
+    monkeypatch.setattr(storage, "read_into", reading)
     block(LARGE)
     sent = sender.create({"evil.iso": LARGE}, verified=verified).upload().complete().process()
     assert sent.show()["status"] == "PROCESSING"

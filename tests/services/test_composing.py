@@ -200,11 +200,11 @@ def test_a_read_that_fails_ends_its_part_and_no_other_writes_into_its_place(
 ) -> None:
     bodies = [b"%04d" % number for number in range(200)]
     made, layout = bucket(bodies), layout_of(bodies)
-    made.delay_seconds = 0.005
+    made.delay_seconds = 0.05
     read_into, under_way = made.read_into, []
 
     def breaking(place: memoryview, source: Source, start: int) -> None:
-        if source.key == "k20":
+        if source.key == "k0":
             raise Outage
         under_way.append(source.key)
         read_into(place, source, start)

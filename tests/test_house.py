@@ -1,7 +1,10 @@
 """The house checks itself: guards, jobs, queues, the API's description, transactions, htmx."""
 
 import hashlib
+import os
 import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -211,3 +214,18 @@ def test_no_transaction_is_open_while_storage_is_asked(
 def test_no_thread_of_ours_outlives_its_work(sender: Sender) -> None:
     sender.ready()
     assert [t.name for t in threading.enumerate() if "_beat" in t.name] == []
+
+
+def test_what_few_need_is_loaded_by_few(environ: dict[str, str]) -> None:
+    """Each of these takes as long to load as all our routes; and late is not in each child."""
+    late = {"alembic", "boto3", "botocore.session", "botocore.client", "jwt", "valkey"}
+    made = "import sys, app; app.create_app(); print(*sys.modules)"
+    ready = "import sys, app; app.create_app(); app.get_ready(); before = set(sys.modules)"
+    client = "from app.extensions import storage; storage._client; storage._patient"
+    same = f"{ready}; {client}; assert set(sys.modules) == before; print(*before)"
+    of_a_clock, of_a_worker = (
+        set(subprocess.check_output([sys.executable, "-c", code], env=os.environ | environ).split())
+        for code in (made, same)
+    )
+    assert {name.encode() for name in late}.isdisjoint(of_a_clock)
+    assert of_a_worker >= {b"botocore.client", b"botocore.session"}

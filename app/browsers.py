@@ -83,6 +83,7 @@ def squeezed() -> dict[str, bytes]:
         input=json.dumps(files),
         stdout=subprocess.PIPE,
         text=True,
+        env={},
         check=True,
     )
     return {name: text.encode() for name, text in json.loads(done.stdout).items()}

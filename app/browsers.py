@@ -20,6 +20,7 @@ from app.extensions import storage
 
 STATIC = Path(__file__).parent.parent / "static"
 SQUEEZE = Path(__file__).with_name("squeeze_child.py")
+SQUEEZABLE = (".js", ".css")
 
 
 def init_app(app: Flask) -> None:
@@ -74,19 +75,21 @@ class _Built:
 def squeezed() -> dict[str, bytes]:
     """The files of static/ by their names, squeezed one by one: a module stays a module."""
     files = {
-        f"{path.relative_to(STATIC)}": path.read_text()
+        f"{path.relative_to(STATIC)}": path.read_bytes()
         for path in STATIC.rglob("*")
         if path.is_file()
     }
+    texts = {
+        name: content.decode() for name, content in files.items() if name.endswith(SQUEEZABLE)
+    }
     done = subprocess.run(
         [sys.executable, "-I", str(SQUEEZE)],
-        input=json.dumps(files),
+        input=json.dumps(texts),
         stdout=subprocess.PIPE,
         text=True,
-        env={},
         check=True,
     )
-    return {name: text.encode() for name, text in json.loads(done.stdout).items()}
+    return files | {name: text.encode() for name, text in json.loads(done.stdout).items()}
 
 
 @cache

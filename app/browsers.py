@@ -79,9 +79,7 @@ def squeezed() -> dict[str, bytes]:
         for path in STATIC.rglob("*")
         if path.is_file()
     }
-    texts = {
-        name: content.decode() for name, content in files.items() if name.endswith(SQUEEZABLE)
-    }
+    texts = {name: content.decode() for name, content in files.items() if name.endswith(SQUEEZABLE)}
     done = subprocess.run(
         [sys.executable, "-I", str(SQUEEZE)],
         input=json.dumps(texts),

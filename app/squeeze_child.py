@@ -6,6 +6,7 @@ it, whose threads and signal handlers no process that serves or forks has to liv
 
 import json
 import sys
+from pathlib import PurePath
 
 import minify
 
@@ -14,8 +15,7 @@ KINDS = {".js": "application/javascript", ".css": "text/css"}
 
 def squeeze(name: str, text: str) -> str:
     """One file without what only its readers need: comments, white space, long local names."""
-    kind = next((kind for ending, kind in KINDS.items() if name.endswith(ending)), None)
-    return minify.string(kind, text) if kind else text
+    return minify.string(KINDS[PurePath(name).suffix], text)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from whitenoise import WhiteNoise
 
 STATIC = Path(__file__).parent.parent / "static"
 SQUEEZE = Path(__file__).with_name("squeeze_child.py")
+SQUEEZABLE = (".js", ".css")
 
 
 def init_app(app: Flask, headers: Mapping[str, str]) -> None:
@@ -65,18 +66,19 @@ def htmx() -> Path:
 def squeezed() -> dict[str, bytes]:
     """The files of static/ by their names, squeezed one by one: a module stays a module."""
     files = {
-        f"{path.relative_to(STATIC)}": path.read_text()
+        f"{path.relative_to(STATIC)}": path.read_bytes()
         for path in STATIC.rglob("*")
         if path.is_file()
     }
+    texts = {name: content.decode() for name, content in files.items() if name.endswith(SQUEEZABLE)}
     done = subprocess.run(
         [sys.executable, "-I", str(SQUEEZE)],
-        input=json.dumps(files),
+        input=json.dumps(texts),
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
-    return {name: text.encode() for name, text in json.loads(done.stdout).items()}
+    return files | {name: text.encode() for name, text in json.loads(done.stdout).items()}
 
 
 def _whitenoise(inner: Any, headers: Mapping[str, str]) -> WhiteNoise:

@@ -1,6 +1,5 @@
 // Looking at a file without leaving the page: its preview opens below its row, by mouse and by key, one at a time.
 // Without this script each is a link to a page of its own.
-export {};
 
 const OPEN = 'a[data-look][aria-expanded="true"]';
 

@@ -43,8 +43,16 @@ class Stencil:
                 self._cut(part)
 
     def fill(self, headers: Mapping[str, str], values: Mapping[str, str]) -> "Filled":
-        """The letter with these headers too, and these values in place of the marks so named."""
-        return Filled(self, headers, values)
+        """The letter with these headers too, and these values in place of the marks so named.
+
+        Raises ValueError for a header with a line end in it.
+        """
+        rules = self._letter.policy
+        own = {
+            name: value if _PLAIN.fullmatch(value) else rules.header_store_parse(name, value)[1]
+            for name, value in headers.items()
+        }
+        return Filled(self, own, values)
 
     def written(
         self, headers: Mapping[str, str], values: Mapping[str, str], policy: EmailPolicy
@@ -123,5 +131,4 @@ class Drawer:
 def _header(name: str, value: str, policy: EmailPolicy) -> bytes:
     if _PLAIN.fullmatch(value):
         return f"{name}: {value}{policy.linesep}".encode()
-    # Raises ValueError for one with a line end in it.
-    return policy.fold_binary(*policy.header_store_parse(name, value))
+    return policy.fold_binary(name, value)

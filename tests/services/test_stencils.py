@@ -92,12 +92,8 @@ def cut() -> Stencil:
 @pytest.mark.parametrize("end", ["\r\n", "\n", "\r"])
 @pytest.mark.parametrize("name", ["To", "Date", "Message-ID", "List-Unsubscribe"])
 def test_no_value_becomes_a_header(end: str, name: str) -> None:
-    filled = cut().fill({name: f"a@example.org{end}Bcc: eve@example.org"}, {"link": "x"})
-    try:
-        raw = filled.as_bytes(policy=_PLAIN)
-    except ValueError:
-        return
-    assert message_from_bytes(raw)["Bcc"] is None
+    with pytest.raises(ValueError, match="linefeed"):
+        cut().fill({name: f"a@example.org{end}Bcc: eve@example.org"}, {"link": "x"})
 
 
 def test_values_are_text_in_a_page_and_as_they_are_in_plain_text() -> None:

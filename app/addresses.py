@@ -38,6 +38,8 @@ def normalised(given: str) -> str:
 
 def on_the_wire(address: str) -> str:
     """As mail servers take it: a domain beyond ASCII has another spelling for them."""
+    if address.isascii():
+        return address
     found = validate_email(address, check_deliverability=False)
     return found.ascii_email or found.normalized
 

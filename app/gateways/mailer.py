@@ -15,11 +15,10 @@ import smtplib
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from email.message import EmailMessage
 from email.policy import EmailPolicy
 from email.utils import parseaddr
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -56,6 +55,16 @@ class Outcome:
     server_id: str | None = None
 
 
+class Letter(Protocol):
+    """What can be handed over: the library's EmailMessage, or what can be written down as that."""
+
+    def __getitem__(self, name: str) -> Any:
+        """A header."""
+
+    def as_bytes(self, *, policy: EmailPolicy) -> bytes:
+        """All of it, by these rules."""
+
+
 class _Form(EmailPolicy):
     """How a letter is written down: headers that programs read stay in one piece.
 
@@ -89,7 +98,7 @@ class Mailer:
         """Take the settings."""
         self._open = _opener(settings) if settings.mail_url else None
         self.sender = settings.mail_sender
-        self._envelope = parseaddr(settings.mail_sender)[1]
+        self.envelope = parseaddr(settings.mail_sender)[1]
 
     @property
     def is_on(self) -> bool:
@@ -100,7 +109,7 @@ class Mailer:
     def line(self) -> Iterator["Line"]:
         """One connection for many letters; it is made when the first one comes."""
         assert self._open is not None
-        line = Line(self._open, self._envelope)
+        line = Line(self._open, self.envelope)
         try:
             yield line
         finally:
@@ -117,7 +126,7 @@ class Line:
         self._is_away = ""
         self._breaks = 0
 
-    def send(self, letter: EmailMessage, to: str) -> Outcome:
+    def send(self, letter: Letter, to: str) -> Outcome:
         """Hand over one letter; never raises for what a mail server does or fails to do."""
         if self._is_away:
             return Outcome(Fate.LATER, self._is_away)
@@ -148,7 +157,7 @@ class _Post:
 
     is_alive = True
 
-    def send(self, letter: EmailMessage, envelope: str, to: str) -> Outcome:
+    def send(self, letter: Letter, envelope: str, to: str) -> Outcome:
         raise NotImplementedError
 
     def close(self) -> None:
@@ -217,7 +226,7 @@ class _Smtp(_Post):
                 raise Away("the mail server offers no TLS, and a password must not go without")
             self._smtp.login(server.user, server.password)
 
-    def send(self, letter: EmailMessage, envelope: str, to: str) -> Outcome:
+    def send(self, letter: Letter, envelope: str, to: str) -> Outcome:
         """One letter, one recipient: each has a link of their own."""
         options: list[str] = []
         form = _PLAIN
@@ -280,7 +289,7 @@ class _Folder(_Post):
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
 
-    def send(self, letter: EmailMessage, envelope: str, to: str) -> Outcome:
+    def send(self, letter: Letter, envelope: str, to: str) -> Outcome:
         """The same letter again is the same file; nobody sees half of one."""
         name = re.sub(r"[^\w.-]", "_", str(letter["Message-ID"]).strip("<>"))
         half = self._folder / f".{name}.{secrets.token_hex(4)}"
@@ -304,7 +313,7 @@ class _Ses(_Post):
             read_seconds=TIMEOUT_SECONDS,
         )
 
-    def send(self, letter: EmailMessage, envelope: str, to: str) -> Outcome:
+    def send(self, letter: Letter, envelope: str, to: str) -> Outcome:
         """The raw letter; SES gives it a Message-ID of its own."""
         try:
             answer = self.client.send_email(

@@ -5,24 +5,28 @@ nobody can use our name to lead others somewhere. Signed addresses of storage ar
 """
 
 import re
+import secrets
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from email import policy
 from email.message import EmailMessage
-from email.utils import format_datetime, parseaddr
+from email.utils import format_datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, bindparam, func, select, update
+from sqlalchemy import Row as Found
 
 from app import clock, links
 from app.clock import db_now
 from app.config import settings
 from app.db import db, transaction
 from app.extensions import mailer
+from app.gateways.mailer import Letter
 from app.models import (
     AbuseReport,
     File,
@@ -38,6 +42,7 @@ from app.models import (
 from app.services import delivery, mail_links, senders, suppression
 from app.services.looking import PICTURE_TYPE
 from app.services.mail_pictures import Thumbnail
+from app.services.stencils import CTE, Drawer, Stencil
 from app.words import counted, filesize, plain_date
 
 TEMPLATES = Path(__file__).parents[2] / "templates" / "mail"
@@ -51,6 +56,38 @@ _TURNS = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 _NOT_EVEN_NEWS = (NoMail.BOUNCED, NoMail.COMPLAINED)
 NO_PICTURES: Mapping[str, Thumbnail] = {}
 _FOR_READY = {*delivery.TO_RECIPIENT, MailKind.NOBODY_DOWNLOADED, MailKind.EXPIRES_SOON}
+_transfers, _recipients = Transfer.__table__.c, Recipient.__table__.c
+# What mails tell of a transfer itself. Its count of batches stands for its files: those that are
+# told of change with that, and not otherwise.
+_TOLD = (
+    _transfers.id,
+    _transfers.slug,
+    _transfers.title,
+    _transfers.message,
+    _transfers.sender_email,
+    _transfers.expires_at,
+    _transfers.password_hash,
+    _transfers.batch_count,
+)
+# That, and what it depends on whether a mail is true and wanted. It is asked for each mail right
+# before that goes: so it is one statement, and made once, from the tables. Made each time, and from
+# the models, it would take longer than everything else that is done for a mail.
+_NOW = (
+    select(
+        *_TOLD,
+        _transfers.state,
+        _transfers.quarantined_at,
+        _transfers.download_count,
+        (_transfers.expires_at <= db_now()).label("is_due"),
+        _recipients.slug.label("own_slug"),
+        _recipients.revoked_at,
+        _recipients.downloaded_at,
+        suppression.REASON.label("unwanted"),
+    )
+    .select_from(Transfer.__table__)
+    .outerjoin(Recipient.__table__, _recipients.id == bindparam("recipient_id"))
+    .where(_transfers.id == bindparam("transfer_id"))
+)
 
 
 class Row(NamedTuple):
@@ -86,35 +123,22 @@ class Contents:
 
 
 def compose(
-    mail: OutboxMail, pictures: Mapping[str, Thumbnail] = NO_PICTURES
-) -> EmailMessage | None:
+    mail: OutboxMail, pictures: Mapping[str, Thumbnail] = NO_PICTURES, drawer: Drawer | None = None
+) -> Letter | None:
     """The letter, or None where it is no longer true or not wanted. Asks the database only.
 
     The same row becomes the same letter, however often it has to be sent, but for the pictures of
-    files by their paths.
+    files by their paths. What letters to recipients share is written once for all that are
+    composed with the same drawer; whether each is true is asked for each.
     """
+    if drawer is not None and mail.kind in delivery.TO_RECIPIENT:
+        return _filled(mail, pictures, drawer)
     told = facts(mail, pictures)
     if told is None:
         return None
-    subject = _one_line(_render(mail.kind, "subject.txt", told))
-    told = {**told, "subject": subject}
-    letter = EmailMessage(policy=policy.SMTP)
-    letter["From"] = mailer.sender
-    letter["To"] = mail.email
-    letter["Subject"] = subject
-    letter["Date"] = format_datetime(clock.now())
-    letter["Message-ID"] = f"<{mail.id}@{parseaddr(mailer.sender)[1].rpartition('@')[2]}>"
-    letter["Auto-Submitted"] = "auto-generated"
-    letter["X-Auto-Response-Suppress"] = "All"
-    if mail.kind in delivery.TO_RECIPIENT:
-        letter["Reply-To"] = told["sender"]
-        letter["List-Unsubscribe"] = f"<{told['opt_out_link']}>"
-        letter["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
-    letter.set_content(_render(mail.kind, "body.txt", told), cte="quoted-printable")
-    page = _render(mail.kind, "body.html", told)
-    letter.add_alternative(page, subtype="html", cte="quoted-printable")
-    if mail.kind in delivery.TO_RECIPIENT:
-        _add_pictures(letter, told["contents"].pictures)
+    letter = _written(mail.kind, told)
+    for name, value in _own_headers(mail, told).items():
+        letter[name] = value
     return letter
 
 
@@ -122,7 +146,58 @@ def facts(
     mail: OutboxMail, pictures: Mapping[str, Thumbnail] = NO_PICTURES
 ) -> dict[str, Any] | None:
     """What the mail tells; None where it is no longer true or not wanted."""
-    return _code(mail) if mail.kind is MailKind.CODE else _news(mail, pictures)
+    if mail.kind is MailKind.CODE:
+        return _code(mail)
+    now = _now(mail)
+    more = _news(mail, now)
+    return None if more is None else {**_of_transfer(mail, now, pictures), **more}
+
+
+def _filled(mail: OutboxMail, pictures: Mapping[str, Thumbnail], drawer: Drawer) -> Letter | None:
+    now = _now(mail)
+    own = _news(mail, now)
+    if own is None:
+        return None
+
+    def cut() -> Stencil:
+        # Nobody who writes a title knows them.
+        marks = {name: secrets.token_hex(16) for name in own}
+        told = {**_of_transfer(mail, now, pictures), **marks}
+        return Stencil(_written(mail.kind, told), marks)
+
+    batch = mail.n if mail.kind is MailKind.NEW_FILES else None
+    stencil = drawer.take((mail.kind, batch, *now[: len(_TOLD)]), cut)
+    return stencil.fill(_own_headers(mail, own), own)
+
+
+def _written(kind: MailKind, told: dict[str, Any]) -> EmailMessage:
+    """The letter without what only one of its kind can have: _own_headers()."""
+    subject = _one_line(_render(kind, "subject.txt", told))
+    told = {**told, "subject": subject}
+    letter = EmailMessage(policy=policy.SMTP)
+    letter["From"] = mailer.sender
+    letter["Subject"] = subject
+    letter["Auto-Submitted"] = "auto-generated"
+    letter["X-Auto-Response-Suppress"] = "All"
+    if kind in delivery.TO_RECIPIENT:
+        letter["Reply-To"] = told["sender"]
+        letter["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+    letter.set_content(_render(kind, "body.txt", told), cte=CTE)
+    letter.add_alternative(_render(kind, "body.html", told), subtype="html", cte=CTE)
+    if kind in delivery.TO_RECIPIENT:
+        _add_pictures(letter, told["contents"].pictures)
+    return letter
+
+
+def _own_headers(mail: OutboxMail, told: dict[str, Any]) -> dict[str, str]:
+    own = {
+        "To": mail.email,
+        "Date": format_datetime(clock.now()),
+        "Message-ID": f"<{mail.id}@{mailer.envelope.rpartition('@')[2]}>",
+    }
+    if mail.kind in delivery.TO_RECIPIENT:
+        own["List-Unsubscribe"] = f"<{told['opt_out_link']}>"
+    return own
 
 
 def _add_pictures(letter: EmailMessage, pictures: Sequence[Thumbnail]) -> None:
@@ -146,83 +221,85 @@ def _code(mail: OutboxMail) -> dict[str, Any] | None:
     return {"code": senders.code_of(mail.about_id), "minutes": senders.CODE_MINUTES}
 
 
-def _news(mail: OutboxMail, pictures: Mapping[str, Thumbnail]) -> dict[str, Any] | None:
-    transfer, is_due = db.session.execute(
-        select(Transfer, Transfer.expires_at <= db_now())
-        .where(Transfer.id == mail.transfer_id)
-        .execution_options(populate_existing=True)
-    ).one()
+def _now(mail: OutboxMail) -> Found[Any]:
+    about = {"transfer_id": mail.transfer_id, "recipient_id": mail.recipient_id}
+    return db.session.execute(_NOW, {**about, **suppression.asking(mail.email)}).one()
+
+
+def _news(mail: OutboxMail, now: Found[Any]) -> dict[str, Any] | None:
+    """What this mail alone tells; None where it is no longer true or not wanted."""
     # A blocked link is nobody's to go to: only the operator hears of it.
-    if transfer.quarantined_at is not None and mail.kind is not MailKind.REPORTED:
+    if now.quarantined_at is not None and mail.kind is not MailKind.REPORTED:
         return None
-    is_ready = transfer.state is State.READY and not is_due
-    if transfer.state is State.DELETED or (mail.kind in _FOR_READY and not is_ready):
+    is_ready = now.state is State.READY and not now.is_due
+    if now.state is State.DELETED or (mail.kind in _FOR_READY and not is_ready):
         return None
-    if mail.kind in delivery.TO_SENDER and suppression.reason_of(mail.email) in _NOT_EVEN_NEWS:
+    if mail.kind in delivery.TO_SENDER and now.unwanted in _NOT_EVEN_NEWS:
         return None
-    more = _MORE[mail.kind](mail, transfer)
-    if more is None:
-        return None
+    more: dict[str, Any] | None = _MORE[mail.kind](mail, now)
+    return more
+
+
+def _of_transfer(
+    mail: OutboxMail, now: Found[Any], pictures: Mapping[str, Thumbnail]
+) -> dict[str, Any]:
     is_told = File.batch == mail.n if mail.kind is MailKind.NEW_FILES else File.batch.is_not(None)
-    contents = _contents(transfer, is_told, pictures)
+    contents = _contents(now.id, is_told, pictures)
     return {
-        "title": transfer.title,
-        "name": _name(transfer, contents),
-        "message": _cut(transfer.message),
-        "sender": transfer.sender_email,
+        "title": now.title,
+        "name": _name(now.title, contents),
+        "message": _cut(now.message),
+        "sender": now.sender_email,
         "contents": contents,
-        "expires_at": transfer.expires_at,
-        "has_password": transfer.password_hash is not None,
-        "downloads_left": _left(transfer),
-        "link": links.transfer_url(transfer.slug),
-        "manage_link": links.manage_url(mail_links.manage_token(transfer)),
-        "extend_link": links.extend_url(mail_links.extend_seal(transfer)),
-        **more,
+        "expires_at": now.expires_at,
+        "has_password": now.password_hash is not None,
+        "link": links.transfer_url(now.slug),
+        "manage_link": links.manage_url(mail_links.manage_token(now)),
+        "extend_link": links.extend_url(mail_links.extend_seal(now)),
     }
 
 
-def _to_recipient(mail: OutboxMail, transfer: Transfer) -> dict[str, Any] | None:
-    one = db.session.get(Recipient, mail.recipient_id, populate_existing=True)
-    if one is None or one.revoked_at is not None or suppression.reason_of(mail.email):
+def _to_recipient(mail: OutboxMail, now: Found[Any]) -> dict[str, Any] | None:
+    if now.own_slug is None or now.revoked_at is not None or now.unwanted:
         return None
-    if mail.kind is MailKind.REMINDER and one.downloaded_at is not None:
+    if mail.kind is MailKind.REMINDER and now.downloaded_at is not None:
         return None
     # Not the transfer's own: by this one it is known who has come.
     return {
-        "link": links.transfer_url(one.slug),
+        "link": links.transfer_url(now.own_slug),
         "opt_out_link": links.opt_out_url(mail_links.opt_out_seal(mail.email)),
     }
 
 
-def _to_all(mail: OutboxMail, transfer: Transfer) -> dict[str, Any]:
+def _to_all(mail: OutboxMail, now: Found[Any]) -> dict[str, Any]:
     named = [
         one.email
-        for one in delivery.recipients_of(transfer.id)
+        for one in delivery.recipients_of(now.id)
         if one.asked_at is not None and one.revoked_at is None
     ]
     return {"recipients": named}
 
 
-def _unfetched(mail: OutboxMail, transfer: Transfer) -> dict[str, Any] | None:
-    return None if transfer.download_count else _to_all(mail, transfer)
+def _unfetched(mail: OutboxMail, now: Found[Any]) -> dict[str, Any] | None:
+    return None if now.download_count else _to_all(mail, now)
 
 
-def _downloads(mail: OutboxMail, transfer: Transfer) -> dict[str, Any] | None:
+def _downloads(mail: OutboxMail, now: Found[Any]) -> dict[str, Any] | None:
     """Whoever has downloaded since the last such mail; nobody known at the very first one."""
     told = _gather(mail, Recipient.download_told_in, Recipient.downloaded_at.is_not(None))
     return {"recipients": [one.email for one in told]} if told or mail.n == 1 else None
 
 
-def _failures(mail: OutboxMail, transfer: Transfer) -> dict[str, Any] | None:
+def _failures(mail: OutboxMail, now: Found[Any]) -> dict[str, Any] | None:
     told = _gather(mail, Recipient.failure_told_in, Recipient.failed_at.is_not(None))
     return {"failed": [(one.email, one.failure) for one in told]} if told else None
 
 
-def _question(mail: OutboxMail, transfer: Transfer) -> dict[str, Any]:
+def _question(mail: OutboxMail, now: Found[Any]) -> dict[str, Any]:
     return {"words": _cut(mail.words)}
 
 
-def _report(mail: OutboxMail, transfer: Transfer) -> dict[str, Any] | None:
+def _report(mail: OutboxMail, now: Found[Any]) -> dict[str, Any] | None:
     report = db.session.get(AbuseReport, mail.n)
     return {"report": report, "words": _cut(report.message)} if report else None
 
@@ -261,24 +338,18 @@ def _gather(mail: OutboxMail, told_in: Any, condition: Any) -> list[Recipient]:
 
 
 def _contents(
-    transfer: Transfer, is_told: ColumnElement[bool], pictures: Mapping[str, Thumbnail]
+    transfer_id: uuid.UUID, is_told: ColumnElement[bool], pictures: Mapping[str, Thumbnail]
 ) -> Contents:
     rows = db.session.execute(
         # How many there are, and their bytes, are of all of them and not of the first ones.
         select(File.path, Upload.size, func.count().over(), func.sum(Upload.size).over())
         .join(Upload, File.upload_id == Upload.id)
-        .where(File.transfer_id == transfer.id, is_told)
+        .where(File.transfer_id == transfer_id, is_told)
         .order_by(File.position)
         .limit(MOST_ROWS)
     ).all()
     count, size = (rows[0][2], int(rows[0][3])) if rows else (0, 0)
     return Contents([Row(path, one, pictures.get(path)) for path, one, _, _ in rows], count, size)
-
-
-def _left(transfer: Transfer) -> int | None:
-    if transfer.max_downloads is None:
-        return None
-    return max(0, transfer.max_downloads - transfer.download_count)
 
 
 # -- words ---------------------------------------------------------------------------------------
@@ -289,9 +360,9 @@ def unlinked(text: str) -> str:
     return _BARE.sub(".\u200b", _LINK.sub("[link]", text))
 
 
-def _name(transfer: Transfer, contents: Contents) -> str:
+def _name(given: str, contents: Contents) -> str:
     """The title, unless it could be taken for an address to go to."""
-    title = _one_line(transfer.title)
+    title = _one_line(given)
     if title and not _LINK.search(title) and not _BARE.search(title):
         return f"“{title}”"
     return contents.words

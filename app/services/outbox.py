@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, false, func, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, case, false, func, select, update
 from sqlalchemy.orm import aliased
 
 from app import addresses, crash, jobs
@@ -26,6 +26,7 @@ from app.services import claims, delivery, letters, shares, suppression
 from app.services.claims import BACKOFF_SECONDS, is_due
 from app.services.heartbeats import noted
 from app.services.mail_pictures import Album
+from app.services.stencils import Drawer
 from app.services.upkeep import Tell, untold
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,33 @@ PUBLISHED_FOR = timedelta(hours=1)
 SUSPECT = 3
 # Whoever gets these has not asked for them.
 _UNASKED = [*delivery.TO_RECIPIENT, MailKind.CODE]
+# What is noted of each mail that was taken, before the next one goes: one statement, made once, as
+# letters.py does it.
+_mails, _recipients = OutboxMail.__table__, Recipient.__table__
+_TAKEN = (
+    update(_mails)
+    .where(_mails.c.id == bindparam("mail_id"), _mails.c.state == MailState.WAITING)
+    .values(
+        state=MailState.SENT,
+        sent_at=db_now(),
+        words="",
+        failure=None,
+        server_id=bindparam("taken_as"),
+    )
+)
+# And of its recipient, whose row comes after the mail's as everywhere, because it depends on that.
+_taken = _TAKEN.returning(_mails.c.recipient_id).cte("taken")
+# Word that it has come back may be quicker than we are, and stays.
+_is_newer = _recipients.c.failed_at > bindparam("handed")
+_TAKEN_AND_TOLD = (
+    update(_recipients)
+    .where(_recipients.c.id == _taken.c.recipient_id)
+    .values(
+        sent_at=func.coalesce(_recipients.c.sent_at, db_now()),
+        failed_at=case((_is_newer, _recipients.c.failed_at)),
+        failure=case((_is_newer, _recipients.c.failure)),
+    )
+)
 
 
 @noted
@@ -149,22 +177,22 @@ def _next(limit: int, which: ColumnElement[bool]) -> Any:
 
 def _send(batch: Sequence[OutboxMail], ends: float) -> tuple[int, bool]:
     """Hand over a batch; how many were taken, and whether there was time for all of it."""
-    taken, album = 0, Album()
+    taken, album, drawer = 0, Album(), Drawer()
     with mailer.line() as line:
         for at, mail in enumerate(batch):
             if jobs.stopping.is_set() or time.monotonic() > ends:
                 _give_back(batch[at:])
                 return taken, False
-            taken += _send_one(line, mail, album)
+            taken += _send_one(line, mail, album, drawer)
     return taken, True
 
 
-def _send_one(line: Line, mail: OutboxMail, album: Album) -> bool:
+def _send_one(line: Line, mail: OutboxMail, album: Album, drawer: Drawer) -> bool:
     if mail.attempt_count > len(BACKOFF_SECONDS) + 1:
         settle(mail, Outcome(Fate.LATER, "Every attempt ended before its end."))
         return False
     try:
-        letter = letters.compose(mail, album.of(mail))
+        letter = letters.compose(mail, album.of(mail), drawer)
         release()
     except Exception:
         # A mail that cannot be written must keep nobody else's.
@@ -205,18 +233,11 @@ def settle(mail: OutboxMail, outcome: Outcome) -> None:
 
 
 def _settle_taken(mail: OutboxMail, outcome: Outcome) -> None:
-    named = {"server_id": outcome.server_id}
-    if _change(mail, state=MailState.SENT, sent_at=db_now(), words="", failure=None, **named):
-        sent = func.coalesce(Recipient.sent_at, db_now())
-        if mail.kind is MailKind.FILES_FOR_YOU:
-            # Word that it has come back may be quicker than we are, and stays.
-            is_newer = Recipient.failed_at > mail.handed_at
-            _change_recipient(
-                mail,
-                sent_at=sent,
-                failed_at=case((is_newer, Recipient.failed_at)),
-                failure=case((is_newer, Recipient.failure)),
-            )
+    values = {"mail_id": mail.id, "taken_as": outcome.server_id}
+    if mail.kind is MailKind.FILES_FOR_YOU:
+        db.session.execute(_TAKEN_AND_TOLD, {**values, "handed": mail.handed_at})
+    else:
+        db.session.execute(_TAKEN, values)
 
 
 def _settle_failed(mail: OutboxMail, reason: str) -> None:

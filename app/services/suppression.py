@@ -3,19 +3,29 @@
 Kept as keyed hashes, so nobody can read from the rows who they are.
 """
 
-from sqlalchemy import ColumnElement, delete, or_, select
+from sqlalchemy import ARRAY, ColumnElement, LargeBinary, any_, bindparam, delete, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
 from app.addresses import hashes
 from app.db import db
 from app.models import NoMail, OptOut
 
+_ROWS = OptOut.__table__
 # What a sender reads of each. Who reports our mail as spam is not told on.
 WORDS = {
     NoMail.ASKED: "This person wants no mail from here.",
     NoMail.BOUNCED: "Mail to this address has come back.",
     NoMail.COMPLAINED: "This person wants no mail from here.",
 }
+# Why the address that asking() tells of gets no mail, to be asked along with something else. An own
+# wish first, where former keys have left more than one row.
+REASON = (
+    select(_ROWS.c.reason)
+    .where(_ROWS.c.email_hash == any_(bindparam("email_hashes", type_=ARRAY(LargeBinary))))
+    .order_by(_ROWS.c.reason)
+    .limit(1)
+    .scalar_subquery()
+)
 
 
 def suppress(email: str, reason: NoMail) -> None:
@@ -37,9 +47,12 @@ def suppress(email: str, reason: NoMail) -> None:
 
 def reason_of(email: str) -> NoMail | None:
     """Why this address gets no mail; None if it gets what there is."""
-    # An own wish first, where former keys have left more than one row.
-    found = select(OptOut.reason).where(_is_of(email)).order_by(OptOut.reason).limit(1)
-    return db.session.scalar(found)
+    return db.session.scalar(select(REASON), asking(email))
+
+
+def asking(email: str) -> dict[str, list[bytes]]:
+    """What REASON has to be told of an address."""
+    return {"email_hashes": hashes(email)}
 
 
 def lift(email: str, *reasons: NoMail) -> bool:

@@ -11,9 +11,12 @@ from contextlib import suppress
 
 import pytest
 from flask import Flask
+from sqlalchemy import update
 
 from app import jobs
+from app.clock import db_now
 from app.db import db, transaction
+from app.models import Recipient
 from app.services import checking, claims, delivery, outbox, shares
 from tests.factories import Sender, Sent
 from tests.faults.test_crashes import STEPS
@@ -193,3 +196,38 @@ def test_a_worker_that_is_told_to_stop_leaves_the_rest_to_others(
     jobs.stopping.clear()
     assert send_mail(app) == 5
     assert max(Counter(one.to for one in mail.caught).values()) == 1
+
+
+def test_word_that_a_mail_came_back_stays_though_it_comes_while_the_mail_is_noted(
+    app: Flask, sender: Sender, mail: MailServer
+) -> None:
+    sent = addressed(sender.ready(), PEOPLE[0], notifications=[])
+    (one,) = sent.show()["recipients"]
+    noted, go_on = threading.Event(), threading.Event()
+
+    def come_back_slowly() -> None:
+        with app.app_context(), transaction():
+            mail.wait_for_attempt(10)
+            db.session.execute(
+                update(Recipient)
+                .where(Recipient.id == uuid.UUID(one["id"]))
+                .values(failed_at=db_now(), failure="no such user")
+            )
+            noted.set()
+            assert go_on.wait(10)
+
+    with ThreadPoolExecutor(2) as pool:
+        other = pool.submit(come_back_slowly)
+        mail.delay_seconds = 0.5
+        sending = pool.submit(send_mail, app)
+        assert noted.wait(10)
+        while not mail.caught:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        assert not sending.done(), "it waits for the recipient's row"
+        go_on.set()
+        other.result()
+        assert sending.result() == 1
+    (one,) = sent.show()["recipients"]
+    assert (one["state"], one["failure"]) == ("failed", "no such user")
+    assert one["sent_at"] is not None

@@ -1,23 +1,42 @@
 """From the row to the mail server: each once, whatever the server does. F45, F46."""
 
 from collections import Counter
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from app import clock
 from app.db import db
 from app.models import MailKind, MailState, OutboxMail, State
 from app.services import letters, mail_links, outbox
-from tests.factories import Sender
+from tests.factories import Sender, Sent
 from tests.lab.mailserver import MailServer
 from tests.lab.proxy import Proxy
 from tests.mail import ADA, addressed, pass_time, send_mail, states, turn_on
 
 PEOPLE = ["bo@example.org", "cy@example.org", "di@example.org"]
+Meanwhile = Callable[[Callable[[], object]], None]
+
+
+@pytest.fixture
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
+    """Lets something happen between the first mail of a batch and the second."""
+
+    def let(act: Callable[[], object]) -> None:
+        settle = outbox.settle
+
+        def settle_and_act(*given: Any) -> None:
+            settle(*given)
+            monkeypatch.setattr(outbox, "settle", settle)
+            act()
+
+        monkeypatch.setattr(outbox, "settle", settle_and_act)
+
+    return let
 
 
 def rows(app: Flask, *conditions: Any) -> list[OutboxMail]:
@@ -209,6 +228,69 @@ def test_what_is_no_longer_true_is_not_mailed(
     assert row.state is MailState.DROPPED
     if end == "opted out":
         assert sent.show()["recipients"][0]["failure"] == "This person wants no mail from here."
+
+
+def statements_for(app: Flask, sent: Sent, *people: str) -> list[str]:
+    """What the database is asked to mail so many, but for transactions."""
+    addressed(sent, *people, notifications=[])
+    asked: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *more: Any) -> None:
+        if "SAVEPOINT" not in statement:
+            asked.append(statement)
+
+    with app.app_context():
+        event.listen(db.engine, "before_cursor_execute", note)
+        try:
+            assert outbox.send_due() == len(people)
+        finally:
+            event.remove(db.engine, "before_cursor_execute", note)
+    return asked
+
+
+def test_each_mail_of_a_batch_takes_two_statements(
+    app: Flask, sender: Sender, mail: MailServer, configure: Any
+) -> None:
+    configure(max_mails_per_recipient_per_hour=100, max_sends_per_hour=100)
+    many = [f"p{n}@example.org" for n in range(12)]
+    few = statements_for(app, sender.ready(), *many[:2])
+    more = statements_for(app, sender.ready(), *many)
+    assert len(more) - len(few) == 2 * 10
+    assert len(few) - 2 * 2 < 15
+
+
+@pytest.mark.parametrize("end", ["revoked", "opted out", "expired", "quarantined"])
+def test_what_ends_while_others_of_its_batch_are_sent_is_not_mailed(
+    app: Flask, sender: Sender, mail: MailServer, meanwhile: Meanwhile, end: str
+) -> None:
+    sent = addressed(sender.ready(), *PEOPLE, notifications=[])
+
+    def act() -> None:
+        (first,) = mail.caught
+        (other, *_) = [one for one in sent.show()["recipients"] if one["email"] != first.to]
+        if end == "revoked":
+            assert sent.call("DELETE", f"/recipients/{other['id']}").status_code == 204
+        if end == "opted out":
+            with app.app_context():
+                mail_links.opt_out(other["email"])
+        if end == "expired":
+            sent.set(expires_at=clock.now() - timedelta(seconds=1))
+        if end == "quarantined":
+            sent.set(quarantined_at=clock.now())
+
+    meanwhile(act)
+    assert send_mail(app) == (1 if end in ("expired", "quarantined") else 2)
+
+
+def test_what_changes_while_others_of_its_batch_are_sent_is_told(
+    app: Flask, sender: Sender, mail: MailServer, meanwhile: Meanwhile
+) -> None:
+    sent = addressed(sender.ready(title="Before"), *PEOPLE, notifications=[])
+    meanwhile(lambda: sent.set(title="After"))
+    assert send_mail(app) == 3
+    assert [one.subject for one in mail.caught] == [
+        f"{ADA} sends you “{title}”" for title in ("Before", "After", "After")
+    ]
 
 
 def test_mail_that_is_off_leaves_no_rows(app: Flask, sender: Sender) -> None:

@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from embedded.ports import free_port
 
@@ -81,6 +82,9 @@ class Stack:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         self.environ = dict(os.environ) | {"PATH": path} | dict(environ)
         self.environ |= {"BASE_URL": self.url, "PORT": str(self.port), "HOST": "127.0.0.1"}
+        # What is killed leaves its temporary files behind; they go when this object does.
+        self._scratch = TemporaryDirectory(prefix="beeline-stack-", ignore_cleanup_errors=True)
+        self.environ["TMPDIR"] = self._scratch.name
         lines = Path("Procfile").read_text().splitlines()
         self._commands = dict(line.split(": ", 1) for line in lines)
         self.running: dict[str, Process] = {}

@@ -205,6 +205,8 @@ def test_a_read_that_fails_ends_its_part_and_no_other_writes_into_its_place(
 
     def breaking(place: memoryview, source: Source, start: int) -> None:
         if source.key == "k0":
+            while len(under_way) < 3:
+                time.sleep(0.001)
             raise Outage
         under_way.append(source.key)
         read_into(place, source, start)

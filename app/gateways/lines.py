@@ -83,11 +83,14 @@ class Lines:
         return self._ask(ask)
 
     def post(self, target: str, headers: Mapping[str, str], seconds: float) -> Answer:
-        """Ask for something without sending bytes; how it begins is the answer's `text`."""
+        """Ask for something, with signed headers, of which Host is one, and without bytes.
+
+        How the answer begins is its `text`.
+        """
 
         def ask(line: http.client.HTTPConnection) -> tuple[Answer, bool]:
             line.sock.settimeout(seconds)
-            line.request("POST", target, headers={**self._host, **headers})
+            line.request("POST", target, headers=dict(headers))
             return _read(line.getresponse(), memoryview(b""))
 
         return self._ask(ask)

@@ -301,10 +301,10 @@ def test_an_outage_of_storage_is_no_attempt(
     sender.create(CONTENTS).upload().complete().process()
     (upload_id,) = held()
 
-    def away(*given: object) -> bytes:
+    def away(*given: object) -> None:
         raise Outage
 
-    monkeypatch.setattr(storage, "read", away)
+    monkeypatch.setattr(storage, "read_into", away)
     with pytest.raises(Outage):
         inspecting.inspect(str(upload_id))
     assert db.session.scalar(select(Inspection.attempt_count)) == 0

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _making = threading.Lock()
+# What a Storage makes when it is first asked for.
+_LATE = ("_session", "_quick", "_steady", "_patient", "_lines")
 
 TOKEN_FIELD = "beeline"  # noqa: S105  the name of a metadata field, not a secret
 TOKEN_HEADER = f"x-amz-meta-{TOKEN_FIELD}"
@@ -175,8 +177,8 @@ class Storage:
         """Take the settings; opens no connection."""
         self._settings = settings
         self._bucket = settings.s3_bucket
-        for made in ("_session", "_quick", "_steady", "_patient", "_lines"):
-            self.__dict__.pop(made, None)
+        for late in _LATE:
+            self.__dict__.pop(late, None)
         self._circuit = Circuit(REST_SECONDS)
         self._answered = Checksums.UNKNOWN
         self._ask_after = 0.0
@@ -209,7 +211,8 @@ class Storage:
         For processes that serve: their first request shall not wait for it, and jobs are done in
         children, each of which would have to make it anew.
         """
-        assert all((self._quick, self._steady, self._patient, self._lines))
+        for late in _LATE:
+            getattr(self, late)
 
     # botocore and its clients take half as long to load and make as the rest of us together, and
     # most commands, and the clock, ask storage nothing.

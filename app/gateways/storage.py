@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _making = threading.Lock()
+# What a Storage makes when it is first asked for.
+_LATE = ("_core", "_session", "_quick", "_steady", "_patient", "_bulk", "_lines", "_opener")
 
 TOKEN_FIELD = "beeline"  # noqa: S105  the name of a metadata field, not a secret
 TOKEN_HEADER = f"x-amz-meta-{TOKEN_FIELD}"
@@ -82,9 +84,6 @@ _VERIFIED = {"ChecksumAlgorithm": "CRC32", "ChecksumType": FULL_OBJECT}
 _VERIFIED_HEADERS = {"x-amz-checksum-algorithm": "CRC32", "x-amz-checksum-type": FULL_OBJECT}
 # How many seconds an answer is waited for, and how often storage is asked.
 _QUICK, _STEADY, _PATIENT = (3, 2), (15, 5), (60, 5)
-_MADE_LATE = (
-    "_session", "_core", "_quick", "_steady", "_patient", "_bulk", "_lines", "_opener",
-)  # fmt: skip
 # After a failure storage is left alone so long.
 REST_SECONDS = 3.0
 # How long an address is good that we make for ourselves, and use at once.
@@ -194,17 +193,8 @@ class Storage:
         """Take the settings; opens no connection."""
         self._settings = settings
         self._bucket = settings.s3_bucket
-        for made in (
-            "_session",
-            "_core",
-            "_quick",
-            "_steady",
-            "_patient",
-            "_bulk",
-            "_lines",
-            "_opener",
-        ):
-            self.__dict__.pop(made, None)
+        for late in _LATE:
+            self.__dict__.pop(late, None)
         self._circuit = Circuit(REST_SECONDS)
         self._answered = Checksums.UNKNOWN
         self._ask_after = 0.0
@@ -237,7 +227,8 @@ class Storage:
         For processes that serve: their first request shall not wait for it, and jobs are done in
         children, each of which would have to make it anew.
         """
-        assert all((self._quick, self._steady, self._patient, self._bulk, self._lines))
+        for late in _LATE:
+            getattr(self, late)
 
     # boto3 and its clients take half as long to load and make as the rest of us together, and
     # most commands, and the clock, ask storage nothing.

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +12,10 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 
 from embedded.ports import free_port
 
@@ -83,8 +85,8 @@ class Stack:
         self.environ = dict(os.environ) | {"PATH": path} | dict(environ)
         self.environ |= {"BASE_URL": self.url, "PORT": str(self.port), "HOST": "127.0.0.1"}
         # What is killed leaves its temporary files behind; they go when this object does.
-        self._scratch = TemporaryDirectory(prefix="beeline-stack-", ignore_cleanup_errors=True)
-        self.environ["TMPDIR"] = self._scratch.name
+        self.environ["TMPDIR"] = mkdtemp(prefix="beeline-stack-")
+        weakref.finalize(self, shutil.rmtree, self.environ["TMPDIR"], ignore_errors=True)
         lines = Path("Procfile").read_text().splitlines()
         self._commands = dict(line.split(": ", 1) for line in lines)
         self.running: dict[str, Process] = {}

@@ -6,6 +6,7 @@ of them only `flask db` and the tests ever use it.
 
 from typing import Any
 
+import click
 from flask import Flask
 
 from app.db import db
@@ -24,6 +25,17 @@ class _Late:
         return getattr(self._app.extensions["migrate"], name)
 
 
+class _LateCommand(click.Command):
+    """Stands where Flask-Migrate puts its commands, and makes way when they are called."""
+
+    def make_context(self, *given: Any, **extra: Any) -> click.Context:
+        """The context of the command that comes in its place."""
+        from flask_migrate.cli import db as commands
+
+        return commands.make_context(*given, **extra)
+
+
 def init_app(app: Flask) -> None:
-    """Let `flask db` find the application's tables; the command itself comes with the package."""
+    """Add `flask db`, which finds the application's tables."""
     app.extensions["migrate"] = _Late(app)
+    app.cli.add_command(_LateCommand("db", help="Perform database migrations."))

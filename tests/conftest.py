@@ -26,7 +26,7 @@ from sqlalchemy.orm import scoped_session, sessionmaker
 from app import config, create_app, jobs
 from app.db import db
 from app.extensions import events, queue, storage
-from app.gateways.storage import Checksums
+from app.gateways.stored import Checksums
 from embedded import services
 from embedded.s3.server import Server
 from embedded.s3.sigv4 import Credentials

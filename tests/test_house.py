@@ -162,7 +162,7 @@ def test_no_transaction_is_open_while_storage_is_asked(
 
         return watched
 
-    open_one = storage._opener._post
+    open_one = storage._clients.opener._post
 
     def opening(*given: Any) -> Any:
         with watcher.connect() as connection:
@@ -174,7 +174,7 @@ def test_no_transaction_is_open_while_storage_is_asked(
     monkeypatch.setattr(BaseClient, "_make_api_call", watching)
     monkeypatch.setattr(storage, "_get", asking("GetObject", get))
     monkeypatch.setattr(storage, "_put", asking("UploadPart", put))
-    monkeypatch.setattr(storage._opener, "_post", opening)
+    monkeypatch.setattr(storage._clients.opener, "_post", opening)
     contents = {"a": b"1", "big": b"b" * (8 * MIB + 1), "photo.png": encoded(drawn(), "PNG")}
     sent = sender.create(contents, verified=True)
     assert asked == ["CreateMultipartUpload", "AbortMultipartUpload"]  # what can storage do?
@@ -221,7 +221,7 @@ def test_what_few_need_is_loaded_by_few(environ: dict[str, str]) -> None:
     late = {"alembic", "boto3", "botocore.session", "botocore.client", "jwt", "valkey"}
     made = "import sys, app; app.create_app(); print(*sys.modules)"
     ready = "import sys, app; app.create_app(); app.get_ready(); before = set(sys.modules)"
-    client = "from app.extensions import storage; storage._client; storage._patient"
+    client = "from app.extensions import storage; storage._client; storage._clients.patient"
     same = f"{ready}; {client}; assert set(sys.modules) == before; print(*before)"
     of_a_clock, of_a_worker = (
         set(subprocess.check_output([sys.executable, "-c", code], env=os.environ | environ).split())

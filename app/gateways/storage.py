@@ -1,6 +1,6 @@
-"""Object storage in our words. The only file that has boto3 ask it; knows S3's limits and pages.
+"""Object storage in our words: the only file that asks it, and that knows S3's limits and pages.
 
-What is asked most while somebody waits goes without boto3: opening.py and presign.py.
+By what it asks is in clients.py, what is answered in stored.py.
 
 What the access key needs on `arn:aws:s3:::BUCKET/PREFIX*`: s3:PutObject, s3:GetObject,
 s3:DeleteObject, s3:AbortMultipartUpload, s3:ListMultipartUploadParts; on the bucket:
@@ -10,43 +10,49 @@ bucket configuration only, s3:GetBucketCORS, s3:PutBucketCORS and s3:PutLifecycl
 Nothing here may run while a transaction is open (tests/test_house.py looks for it).
 """
 
-import base64
-import binascii
-import enum
 import logging
-import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from datetime import datetime
-from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from app import clock, patience
+from app import patience
 from app.circuit import Circuit
 from app.config import Settings
-from app.crc32 import SIZE as CRC32_SIZE
 from app.errors import Outage, Unavailable
-from app.gateways.lines import BROKEN, Answer, Lines
-from app.gateways.opening import Opener
-from app.gateways.presign import CRC32_HEADER, Credentials, PostForm, Presigner
+from app.gateways.clients import QUICK, STEADY, Clients
+from app.gateways.lines import Answer
+from app.gateways.presign import CRC32_HEADER, PostForm
+from app.gateways.stored import (
+    NOT_THERE,
+    Away,
+    CannotCopy,
+    Checksums,
+    Listed,
+    NoSuchUpload,
+    NotThere,
+    OpenUpload,
+    Part,
+    Source,
+    SourceLost,
+    StorageRefused,
+    Stored,
+    crc32_in,
+    encoded,
+    failure_of,
+    means_unknown_to_it,
+    translated,
+)
 
 if TYPE_CHECKING:
-    from boto3.session import Session
-    from botocore.session import Session as BotocoreSession
-
     from app.gateways.cloudfront import CloudFront
 
 log = logging.getLogger(__name__)
-_making = threading.Lock()
-# What a Storage makes when it is first asked for.
-_LATE = ("_core", "_session", "_quick", "_steady", "_patient", "_bulk", "_lines", "_opener")
 
 TOKEN_FIELD = "beeline"  # noqa: S105  the name of a metadata field, not a secret
 TOKEN_HEADER = f"x-amz-meta-{TOKEN_FIELD}"
@@ -63,127 +69,15 @@ INLINE_TYPES = frozenset(
 )  # fmt: skip
 DELETE_BATCH = 1000  # https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
 CORS_ID = "beeline"
-_NOT_THERE = {"404", "NoSuchKey", "NotFound", "NoSuchCORSConfiguration"}
-# Storage answers, and will not serve us until an operator has done something.
-_REFUSED = {
-    "403",
-    "AccessDenied",
-    "ExpiredToken",
-    "InvalidAccessKeyId",
-    "NoSuchBucket",
-    "RequestTimeTooSkewed",
-    "SignatureDoesNotMatch",
-}
-# Of those, what an answer of 400 may say that is about us or the moment, not about what was asked.
-_NOT_ABOUT_IT = {"AuthorizationHeaderMalformed", "InvalidToken", "RequestTimeout", "SlowDown"}
-# What says that the bytes are not those announced, on a part or on the whole.
-_DAMAGED = {"BadDigest", "XAmzContentChecksumMismatch"}
-_CODE = re.compile(rb"<Code>([A-Za-z]{1,64})</Code>")
 FULL_OBJECT = "FULL_OBJECT"
 _VERIFIED = {"ChecksumAlgorithm": "CRC32", "ChecksumType": FULL_OBJECT}
 _VERIFIED_HEADERS = {"x-amz-checksum-algorithm": "CRC32", "x-amz-checksum-type": FULL_OBJECT}
-# How many seconds an answer is waited for, and how often storage is asked.
-_QUICK, _STEADY, _PATIENT = (3, 2), (15, 5), (60, 5)
 # After a failure storage is left alone so long.
 REST_SECONDS = 3.0
 # How long an address is good that we make for ourselves, and use at once.
 OUR_URL_SECONDS = 300
 # What we read or send ourselves is asked for again so often, and so long after each failure.
 WAITS = (0.2, 0.8, 2.0, 4.0, 0.0)
-
-
-class NoSuchUpload(Exception):
-    """The multipart upload is unknown: completed, aborted, or never begun."""
-
-
-class Damaged(Exception):
-    """The parts do not come to the checksum that the whole must have."""
-
-
-class SourceLost(Exception):
-    """What was to be read or copied is not there any more, or is another object by now."""
-
-
-class CannotCopy(Exception):
-    """This storage does not know UploadPartCopy."""
-
-
-class PartsRefused(Unavailable):
-    """Storage makes no object of these parts; some want all but the last to be of one size."""
-
-
-class Checksums(enum.StrEnum):
-    """Whether storage verifies CRC32, of each part on arrival and of the whole at the end."""
-
-    YES = "CRC32"
-    NO = "not supported by this storage"
-    OFF = "off"
-    UNKNOWN = "not asked yet"
-
-
-class _NotThere(Exception):
-    """There is nothing at the key."""
-
-
-class _Away(Outage):
-    """Storage does not answer, or only that it cannot now."""
-
-    title = "Storage is not answering right now."
-
-
-class StorageRefused(Unavailable):
-    """Storage refuses our key, our clock or our bucket; only an operator can mend that."""
-
-    title = "Storage refuses us. Its operator has to look at the settings."
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part as storage holds it."""
-
-    number: int
-    size: int
-    etag: str
-    crc32: bytes | None = None
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A finished object as storage describes it; `token` is the upload that made it.
-
-    `crc32` is that of all its bytes, where storage knows it.
-    """
-
-    size: int
-    etag: str
-    token: str | None
-    crc32: bytes | None = None
-
-
-@dataclass(frozen=True)
-class Source:
-    """A finished object to read from, and the ETag that it must still have."""
-
-    key: str
-    etag: str
-
-
-@dataclass(frozen=True)
-class OpenUpload:
-    """A multipart upload that storage holds open."""
-
-    key: str
-    s3_upload_id: str
-    initiated: datetime
-
-
-@dataclass(frozen=True)
-class Listed:
-    """An object as a listing of the bucket shows it."""
-
-    key: str
-    size: int
-    modified_at: datetime
 
 
 class Storage:
@@ -193,88 +87,23 @@ class Storage:
         """Take the settings; opens no connection."""
         self._settings = settings
         self._bucket = settings.s3_bucket
-        for late in _LATE:
-            self.__dict__.pop(late, None)
+        self._clients = Clients(settings)
         self._circuit = Circuit(REST_SECONDS)
         self._answered = Checksums.UNKNOWN
         self._ask_after = 0.0
         self._asking_lock = threading.Lock()
-        ours = settings.s3_endpoint_url or self._quick.meta.endpoint_url
-        public = settings.s3_public_endpoint_url or ours
-        self._presigner = Presigner(
-            public,
-            settings.s3_bucket,
-            settings.s3_region,
-            in_path=self._is_in_path(settings),
-            credentials=self._credentials(settings),
-            now=lambda: clock.now(),  # noqa: PLW0108  looked up late, so that tests can set it
-        )
-        # Bytes of our own go to storage as we reach it, by signed addresses: thousands of small
-        # reads are an archive's daily bread, and boto3 hashes and copies what it sends.
-        self._ours = Presigner(
-            ours,
-            settings.s3_bucket,
-            settings.s3_region,
-            in_path=self._is_in_path(settings),
-            credentials=self._credentials(settings),
-            now=lambda: clock.now(),  # noqa: PLW0108
+        self._presigner = self._clients.presigner(
+            settings.s3_public_endpoint_url or self._clients.endpoint
         )
         self._delivery = self._make_delivery(settings)
 
     def get_ready(self) -> None:
-        """Make what is otherwise made when it is first needed; opens no connection.
-
-        For processes that serve: their first request shall not wait for it, and jobs are done in
-        children, each of which would have to make it anew.
-        """
-        for late in _LATE:
-            getattr(self, late)
-
-    # boto3 and its clients take half as long to load and make as the rest of us together, and
-    # most commands, and the clock, ask storage nothing.
-    @cached_property
-    def _session(self) -> "Session":
-        from boto3.session import Session
-
-        return Session(botocore_session=self._core)
-
-    @cached_property
-    def _core(self) -> "BotocoreSession":
-        from botocore.session import Session as BotocoreSession
-
-        return BotocoreSession()
-
-    # In a request two short tries, in a job more and longer ones; and a Complete of many parts
-    # takes its time. Whoever waits that long for anything else waits for a dead connection.
-    @cached_property
-    def _quick(self) -> Any:
-        return self._make_client(self._settings, *_QUICK)
-
-    @cached_property
-    def _steady(self) -> Any:
-        return self._make_client(self._settings, *_STEADY)
-
-    @cached_property
-    def _patient(self) -> Any:
-        return self._make_client(self._settings, *_PATIENT)
-
-    # Of the CPU of a request to delete a thousand keys more than half was botocore's look at each
-    # of them. They are ours, or from storage's own list, and never empty.
-    @cached_property
-    def _bulk(self) -> Any:
-        return self._make_client(self._settings, *_STEADY, validates=False)
-
-    @cached_property
-    def _lines(self) -> Lines:
-        return Lines(self._ours.origin, self._core.get_config_variable("ca_bundle"))
-
-    @cached_property
-    def _opener(self) -> Opener:
-        return Opener(self._ours, self._lines)
+        """As Clients.get_ready()."""
+        self._clients.get_ready()
 
     @property
     def _client(self) -> Any:
-        return self._quick if patience.is_short() else self._steady
+        return self._clients.quick if patience.is_short() else self._clients.steady
 
     @property
     def origin(self) -> str:
@@ -303,7 +132,7 @@ class Storage:
         if crc32s is None:
             urls = self._presigner.part_urls(key, s3_upload_id, parts, expires_in=expires_in)
             return [(url, {}) for url in urls]
-        checksums = [_encoded(crc32) for crc32 in crc32s]
+        checksums = [encoded(crc32) for crc32 in crc32s]
         urls = self._presigner.part_urls(
             key, s3_upload_id, parts, expires_in=expires_in, checksums=checksums
         )
@@ -329,7 +158,7 @@ class Storage:
             TOKEN_HEADER: token,
         }
         if crc32 is not None:
-            headers[CRC32_HEADER] = _encoded(crc32)
+            headers[CRC32_HEADER] = encoded(crc32)
         signed = headers | {"Content-Length": str(size)}
         return self._presigner.url("PUT", key, headers=signed, expires_in=expires_in), headers
 
@@ -389,8 +218,9 @@ class Storage:
         headers = {"Content-Type": OBJECT_TYPE, TOKEN_HEADER: token}
         if with_crc32:
             headers |= _VERIFIED_HEADERS
+        how_often = QUICK if patience.is_short() else STEADY
         with self._asking():
-            return self._opener.open(key, headers, *(_QUICK if patience.is_short() else _STEADY))
+            return self._clients.opener.open(key, headers, *how_often)
 
     def list_parts(self, key: str, s3_upload_id: str) -> list[Part]:
         """Every part that storage holds, in order; raises NoSuchUpload."""
@@ -399,7 +229,7 @@ class Storage:
         )
         with self._asking():
             return [
-                Part(part["PartNumber"], part["Size"], part["ETag"], _crc32_in(part))
+                Part(part["PartNumber"], part["Size"], part["ETag"], crc32_in(part))
                 for page in pages
                 for part in page.get("Parts", [])
             ]
@@ -415,9 +245,9 @@ class Storage:
         """
         claimed: dict[str, str] = {}
         if crc32 is not None:
-            claimed = {"ChecksumCRC32": _encoded(crc32), "ChecksumType": FULL_OBJECT}
+            claimed = {"ChecksumCRC32": encoded(crc32), "ChecksumType": FULL_OBJECT}
         with self._asking():
-            self._patient.complete_multipart_upload(
+            self._clients.patient.complete_multipart_upload(
                 Bucket=self._bucket,
                 Key=key,
                 UploadId=s3_upload_id,
@@ -441,7 +271,7 @@ class Storage:
         try:
             with self._asking():
                 answer = self._client.head_object(Bucket=self._bucket, Key=key, **mode)
-        except _NotThere:
+        except NotThere:
             return None
         # A COMPOSITE one is made of the parts' checksums and says nothing of the bytes in a row.
         is_whole = answer.get("ChecksumType", FULL_OBJECT) == FULL_OBJECT
@@ -449,7 +279,7 @@ class Storage:
             answer["ContentLength"],
             answer["ETag"],
             answer["Metadata"].get(TOKEN_FIELD),
-            _crc32_in(answer) if is_whole else None,
+            crc32_in(answer) if is_whole else None,
         )
 
     # -- one object made of others ------------------------------------------------------------
@@ -474,10 +304,10 @@ class Storage:
             return
         wanted = f"bytes={start}-{start + len(place) - 1}"
         headers = {"Range": wanted, "If-Match": source.etag}
-        with self._circuit.guard((_Away,), _Away()):
+        with self._circuit.guard((Away,), Away()):
             for wait in WAITS[-tries:]:
                 # Signed anew: whoever waits for storage for long must not come too late.
-                url = self._ours.url("GET", source.key, expires_in=OUR_URL_SECONDS)
+                url = self._clients.ours.url("GET", source.key, expires_in=OUR_URL_SECONDS)
                 answer = self._get(url, headers, place)
                 if answer.status == 206 and answer.size == len(place):
                     return
@@ -489,10 +319,10 @@ class Storage:
                 if answer.status == 200:
                     raise Unavailable("This storage does not know ranges.")
                 time.sleep(wait)
-            raise _Away
+            raise Away
 
     def _get(self, url: str, headers: Mapping[str, str], place: memoryview) -> Answer:
-        return self._lines.get(url, headers, place)
+        return self._clients.lines.get(url, headers, place)
 
     def copy_part(
         self, key: str, s3_upload_id: str, number: int, source: Source, start: int, size: int
@@ -504,7 +334,7 @@ class Storage:
         """
         try:
             with self._asking():
-                self._patient.upload_part_copy(
+                self._clients.patient.upload_part_copy(
                     Bucket=self._bucket,
                     Key=key,
                     UploadId=s3_upload_id,
@@ -513,7 +343,7 @@ class Storage:
                     CopySourceIfMatch=source.etag,
                     CopySourceRange=f"bytes={start}-{start + size - 1}",
                 )
-        except _NotThere as error:
+        except NotThere as error:
             raise SourceLost(source.key) from error
 
     def copy_whole(self, source: Source, key: str, token: str) -> None:
@@ -523,7 +353,7 @@ class Storage:
         """
         try:
             with self._asking():
-                self._patient.copy_object(
+                self._clients.patient.copy_object(
                     Bucket=self._bucket,
                     Key=key,
                     CopySource={"Bucket": self._bucket, "Key": source.key},
@@ -532,7 +362,7 @@ class Storage:
                     Metadata={TOKEN_FIELD: token},
                     ContentType=OBJECT_TYPE,
                 )
-        except _NotThere as error:
+        except NotThere as error:
             raise SourceLost(source.key) from error
 
     def put_part(
@@ -540,20 +370,20 @@ class Storage:
     ) -> None:
         """Send one part ourselves, a file from its beginning; raises NoSuchUpload. Repeatable."""
         query = {"partNumber": str(number), "uploadId": s3_upload_id}
-        with self._circuit.guard((_Away,), _Away()):
+        with self._circuit.guard((Away,), Away()):
             for wait in WAITS:
-                url = self._ours.url("PUT", key, query=query, expires_in=OUR_URL_SECONDS)
+                url = self._clients.ours.url("PUT", key, query=query, expires_in=OUR_URL_SECONDS)
                 answer = self._put(url, body)
                 if answer.status == 200:
                     return
-                failure = _failure(answer)
-                if not isinstance(failure, _Away):
+                failure = failure_of(answer)
+                if not isinstance(failure, Away):
                     raise failure
                 time.sleep(wait)
-            raise _Away
+            raise Away
 
     def _put(self, url: str, body: memoryview | IO[bytes]) -> Answer:
-        return self._lines.put(url, body)
+        return self._clients.lines.put(url, body)
 
     def put_object(self, key: str, token: str, body: bytes, content_type: str) -> str:
         """Store a small object of our own; its ETag. Repeatable."""
@@ -576,7 +406,7 @@ class Storage:
         while remaining:
             batch, remaining = remaining[:DELETE_BATCH], remaining[DELETE_BATCH:]
             with self._asking():
-                answer = self._bulk.delete_objects(
+                answer = self._clients.bulk.delete_objects(
                     Bucket=self._bucket,
                     Delete={"Objects": [{"Key": key} for key in batch], "Quiet": True},
                 )
@@ -629,7 +459,7 @@ class Storage:
         try:
             with self._asking():
                 return list(self._client.get_bucket_cors(Bucket=self._bucket)["CORSRules"])
-        except _NotThere:
+        except NotThere:
             return []
 
     def set_cors_rules(self, rules: Sequence[Mapping[str, Any]], origins: list[str]) -> None:
@@ -683,7 +513,7 @@ class Storage:
         try:
             self._client.head_bucket(Bucket=self._bucket)
         except ClientError as error:
-            if error.response["Error"]["Code"] not in _NOT_THERE:
+            if error.response["Error"]["Code"] not in NOT_THERE:
                 raise
             region = self._settings.s3_region
             where: dict[str, Any] = {}
@@ -703,7 +533,7 @@ class Storage:
     @property
     def wants_equal_parts(self) -> bool:
         """Whether all parts but the last must be of one size."""
-        host = urlsplit(self._ours.origin).hostname or ""
+        host = urlsplit(self._clients.ours.origin).hostname or ""
         is_known = host.endswith(".r2.cloudflarestorage.com")
         return {"on": True, "off": False}.get(self._settings.s3_equal_parts, is_known)
 
@@ -719,7 +549,7 @@ class Storage:
             try:
                 if self.checksums is Checksums.UNKNOWN and time.monotonic() >= self._ask_after:
                     self._answered = self._probe()
-            except (Unavailable, _NotThere):
+            except (Unavailable, NotThere):
                 self._ask_after = time.monotonic() + REST_SECONDS
             finally:
                 self._asking_lock.release()
@@ -733,7 +563,7 @@ class Storage:
                     Bucket=self._bucket, Key=key, **_VERIFIED
                 )
             except ClientError as error:
-                if _means_unknown_to_it(error):
+                if means_unknown_to_it(error):
                     return Checksums.NO
                 raise
         with suppress(Unavailable):
@@ -742,34 +572,6 @@ class Storage:
         # could not prove the whole to us.
         echoed = {name: answer.get(name) for name in _VERIFIED}
         return Checksums.YES if echoed == _VERIFIED else Checksums.NO
-
-    def _make_client(
-        self, settings: Settings, read_timeout: int, attempts: int, *, validates: bool = True
-    ) -> Any:
-        from botocore.config import Config
-
-        config = Config(
-            signature_version="s3v4",
-            s3={"addressing_style": "path" if self._is_in_path(settings) else "virtual"},
-            connect_timeout=2,
-            read_timeout=read_timeout,
-            retries={"mode": "standard", "total_max_attempts": attempts},
-            max_pool_connections=32,
-            parameter_validation=validates,
-            # Stores that do not know boto3's new default checksums refuse them.
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        )
-        # A session makes one client at a time.
-        with _making:
-            return self._session.client(
-                "s3",
-                endpoint_url=settings.s3_endpoint_url or None,
-                region_name=settings.s3_region,
-                aws_access_key_id=settings.s3_access_key_id or None,
-                aws_secret_access_key=settings.s3_secret_access_key or None,
-                config=config,
-            )
 
     @staticmethod
     def _make_delivery(settings: Settings) -> "CloudFront | None":
@@ -783,33 +585,13 @@ class Storage:
     @contextmanager
     def _asking(self) -> Iterator[None]:
         """Turn botocore's errors into ours, at the only place that sees them."""
-        with self._circuit.guard((_Away,), _Away()):
+        with self._circuit.guard((Away,), Away()):
             try:
                 yield
             except ClientError as error:
-                raise _translated(error) from error
+                raise translated(error) from error
             except BotoCoreError as error:
-                raise _Away from error
-
-    @staticmethod
-    def _is_in_path(settings: Settings) -> bool:
-        if settings.s3_addressing == "auto":
-            return bool(settings.s3_endpoint_url)
-        return settings.s3_addressing == "path"
-
-    def _credentials(self, settings: Settings) -> Callable[[], Credentials]:
-        if settings.s3_access_key_id:
-            fixed = Credentials(settings.s3_access_key_id, settings.s3_secret_access_key)
-            return lambda: fixed
-        return self._role_credentials
-
-    def _role_credentials(self) -> Credentials:
-        """boto3 renews a role's keys; asking each time costs nothing while they are fresh."""
-        found = self._session.get_credentials()
-        if found is None:
-            raise Unavailable("No credentials for storage could be found.")
-        frozen = found.get_frozen_credentials()
-        return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
+                raise Away from error
 
 
 def _cors_rule(origins: list[str]) -> Mapping[str, Any]:
@@ -828,57 +610,5 @@ def _listed(part: Part, with_crc32: bool) -> dict[str, Any]:
     """A part as Complete names it; with its checksum, S3 refuses one that changed since."""
     named: dict[str, Any] = {"PartNumber": part.number, "ETag": part.etag}
     if with_crc32 and part.crc32 is not None:
-        named["ChecksumCRC32"] = _encoded(part.crc32)
+        named["ChecksumCRC32"] = encoded(part.crc32)
     return named
-
-
-def _encoded(crc32: bytes) -> str:
-    return binascii.b2a_base64(crc32, newline=False).decode()
-
-
-def _crc32_in(answer: Mapping[str, Any]) -> bytes | None:
-    """The checksum in S3's words, None for anything that is not just four bytes ("AAAAAA==-3")."""
-    try:
-        raw = base64.b64decode(answer.get("ChecksumCRC32", ""), validate=True)
-    except (binascii.Error, ValueError):
-        return None
-    return raw if len(raw) == CRC32_SIZE else None
-
-
-def _means_unknown_to_it(error: ClientError) -> bool:
-    """Whether storage refuses the checksum itself, and not us or the moment."""
-    code = error.response["Error"]["Code"]
-    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-    return status in (400, 501) and code not in _REFUSED | _NOT_ABOUT_IT
-
-
-def _translated(error: ClientError) -> Exception:
-    code = error.response["Error"]["Code"]
-    return _meaning(code, error.response["ResponseMetadata"]["HTTPStatusCode"], str(error))
-
-
-def _failure(answer: Answer) -> Exception:
-    """The same of an answer that boto3 has not read."""
-    code = _CODE.search(answer.text)
-    if answer.status == BROKEN or (code and code[1] == b"RequestTimeout"):
-        return _Away()
-    return _meaning(code[1].decode() if code else str(answer.status), answer.status, "")
-
-
-def _meaning(code: str, status: int, words: str) -> Exception:
-    if code == "NoSuchUpload":
-        return NoSuchUpload(words)
-    if code in _DAMAGED:
-        return Damaged(words)
-    if code in _NOT_THERE:
-        return _NotThere()
-    if code == "PreconditionFailed":
-        return SourceLost(words)
-    if code == "InvalidPart":
-        return PartsRefused(f"Storage said {code}.")
-    if code == "NotImplemented":
-        return CannotCopy(words)
-    if code in _REFUSED:
-        log.error("storage refuses us: %s", code)
-        return StorageRefused()
-    return _Away() if status >= 500 or status == 429 else Unavailable(f"Storage said {code}.")

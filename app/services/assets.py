@@ -25,7 +25,7 @@ from app.dispositions import attachment
 from app.errors import Invalid, NotFound, PartsMissing, SizeMismatch, Unavailable, WrongState
 from app.extensions import storage
 from app.gateways.presign import PostForm
-from app.gateways.storage import CannotCopy, NoSuchUpload, Part, Source, SourceLost, Stored
+from app.gateways.stored import CannotCopy, NoSuchUpload, Part, Source, SourceLost, Stored
 from app.models import Asset, AssetVersion, Method, Upload, UploadState
 from app.services import asset_words, audit, repeats, thumbnails, uploads
 from app.services.accounts import Caller

@@ -16,7 +16,7 @@ from typing import IO
 
 from app.config import MIB
 from app.extensions import storage
-from app.gateways.storage import CannotCopy, Source
+from app.gateways.stored import CannotCopy, Source
 from app.zip_layout import Data, Layout
 
 # Requests to storage that are under way at once: ranges to read, and parts of either kind.

@@ -21,7 +21,7 @@ from app.db import db, discard, release, transaction
 from app.extensions import storage
 from app.gateways import darkroom
 from app.gateways.darkroom import Developed
-from app.gateways.storage import Source
+from app.gateways.stored import Source
 from app.models import File, Preview, PreviewState, Sight, State, Transfer, Upload, UploadState
 from app.services import previews, sights, uploads
 from app.services.looking import PICTURE_TYPE

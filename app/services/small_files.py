@@ -25,7 +25,7 @@ from app.dispositions import attachment
 from app.errors import Invalid, NotFound, SizeMismatch, Unavailable, WrongState
 from app.extensions import storage
 from app.gateways.presign import PostForm
-from app.gateways.storage import CannotCopy, Source, SourceLost, Stored
+from app.gateways.stored import CannotCopy, Source, SourceLost, Stored
 from app.models import Method, SmallFile, Upload, UploadState
 from app.services import audit, repeats, uploads
 from app.services.accounts import Caller

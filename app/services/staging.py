@@ -24,7 +24,7 @@ from app.errors import (
     WrongState,
 )
 from app.extensions import storage
-from app.gateways.storage import CannotCopy, NoSuchUpload, Source, SourceLost
+from app.gateways.stored import CannotCopy, NoSuchUpload, Source, SourceLost
 from app.leases import Lease
 from app.models import File, Method, Staging, State, Transfer, Upload, UploadState
 from app.services import audit, checking, transfers, uploads

@@ -19,7 +19,7 @@ from app.config import settings
 from app.db import db, discard, release, transaction
 from app.extensions import storage
 from app.gateways import darkroom
-from app.gateways.storage import Source
+from app.gateways.stored import Source
 from app.models import Asset, AssetVersion, Method, PreviewState, Sight, Upload, UploadState
 from app.services import sights, uploads
 

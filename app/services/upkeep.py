@@ -20,7 +20,7 @@ from app.clock import db_now
 from app.config import settings
 from app.db import db, release, transaction
 from app.extensions import storage
-from app.gateways.storage import OpenUpload
+from app.gateways.stored import OpenUpload
 from app.models import State, Transfer, Upload, UploadState
 from app.services import (
     archives,

@@ -25,15 +25,8 @@ from app.crc32 import combine
 from app.db import ask, db, release, transaction
 from app.errors import Invalid, Unavailable, WrongState
 from app.extensions import storage
-from app.gateways.storage import (
-    DELETE_BATCH,
-    Checksums,
-    Damaged,
-    NoSuchUpload,
-    Part,
-    Source,
-    Stored,
-)
+from app.gateways.storage import DELETE_BATCH
+from app.gateways.stored import Checksums, Damaged, NoSuchUpload, Part, Source, Stored
 from app.models import Checksum, Method, Problem, Upload, UploadState
 
 log = logging.getLogger(__name__)

@@ -897,7 +897,7 @@ def test_no_transaction_is_open_while_storage_is_asked(keeper: Keeper, monkeypat
         asked.append(operation)
         return send(client, operation, given)
 
-    open_one = storage._opener._post
+    open_one = storage._clients.opener._post
 
     def opening(*given: Any) -> Any:
         with watcher.connect() as connection:
@@ -906,7 +906,7 @@ def test_no_transaction_is_open_while_storage_is_asked(keeper: Keeper, monkeypat
         return open_one(*given)
 
     monkeypatch.setattr(BaseClient, "_make_api_call", watching)
-    monkeypatch.setattr(storage._opener, "_post", opening)
+    monkeypatch.setattr(storage._clients.opener, "_post", opening)
     photo = encoded(drawn(), "PNG")
     kept = keeper.keep(photo, fileName="a.png", fileType="image/png")
     begun = keeper.start()

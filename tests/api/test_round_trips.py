@@ -42,7 +42,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counting]:
     extensions.set_wait_callback(counted("postgres", wait))
     command = redis.Redis.execute_command
     monkeypatch.setattr(redis.Redis, "execute_command", counted("redis", command))
-    monkeypatch.setattr(storage._opener, "_post", counted("storage", storage._opener._post))
+    monkeypatch.setattr(
+        storage._clients.opener, "_post", counted("storage", storage._clients.opener._post)
+    )
     send = BaseClient._make_api_call
     monkeypatch.setattr(BaseClient, "_make_api_call", counted("boto3", send))
     yield told

@@ -25,7 +25,7 @@ from app.db import db, transaction
 from app.errors import Unavailable
 from app.extensions import storage
 from app.gateways import storage as gateway
-from app.gateways.storage import Part
+from app.gateways.stored import Part
 from app.models import Archive, File, Heartbeat, Method, State, Transfer, Upload, UploadState
 from app.services import archives, census, heartbeats, tombstones, upkeep
 from app.services.upkeep import UnreasonableShare
@@ -45,7 +45,7 @@ class Bucket:
     name: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self.client, self.name = storage._patient, config.settings.s3_bucket
+        self.client, self.name = storage._clients.patient, config.settings.s3_bucket
 
     def plant(self, names: list[str], *, below: str | None = None) -> list[str]:
         """Put an object of 3 bytes at each name; the keys."""

@@ -210,7 +210,7 @@ def sent_by_old_web(old: MetaData, bodies: list[bytes]) -> uuid.UUID:
 def _store(key: str, token: str, body: bytes) -> str | None:
     """Put the bytes as they went before checksums; the id of the multipart if they needed one."""
     at = {"Bucket": config.settings.s3_bucket, "Key": key}
-    client, told = storage._patient, {"Metadata": {"beeline": token}}
+    client, told = storage._clients.patient, {"Metadata": {"beeline": token}}
     if len(body) <= PART:
         client.put_object(**at, **told, Body=body)
         return None
@@ -269,7 +269,7 @@ def test_f44_what_a_web_process_of_today_wrote_is_finished_by_an_old_worker(
 
 def _complete(key: str, s3_id: str | None) -> str:
     at = {"Bucket": config.settings.s3_bucket, "Key": key}
-    client = storage._patient
+    client = storage._clients.patient
     if s3_id:
         held = client.list_parts(**at, UploadId=s3_id)["Parts"]
         parts = [{name: part[name] for name in ("PartNumber", "ETag")} for part in held]

@@ -11,7 +11,8 @@ from app import config
 from app.errors import Outage, Unavailable
 from app.gateways import lines
 from app.gateways.lines import BROKEN, Answer, Lines
-from app.gateways.storage import NoSuchUpload, Source, SourceLost, Storage, StorageRefused
+from app.gateways.storage import Storage
+from app.gateways.stored import NoSuchUpload, Source, SourceLost, StorageRefused
 
 HEADERS = {"Range": "bytes=0-4"}
 WHOLE = b"HTTP/1.1 206 Partial Content\r\nContent-Length: 5\r\n\r\nhello"

@@ -18,14 +18,13 @@ from moto import mock_aws
 from app import config
 from app.errors import Outage, Unavailable
 from app.extensions import storage
-from app.gateways.storage import (
-    REST_SECONDS,
+from app.gateways.storage import REST_SECONDS, Storage
+from app.gateways.stored import (
     Checksums,
     Damaged,
     Listed,
     NoSuchUpload,
     Part,
-    Storage,
     StorageRefused,
     Stored,
 )
@@ -53,7 +52,7 @@ def stubbed() -> Any:
         )
     )
     # Complete and what goes by the thousand have clients of their own.
-    gateway._patient = gateway._bulk = gateway._client
+    gateway._clients.patient = gateway._clients.bulk = gateway._client
     with Stubber(gateway._client) as stub:
         yield gateway, stub
         stub.assert_no_pending_responses()
@@ -63,7 +62,9 @@ def stubbed() -> Any:
 def opened(stubbed: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What is asked of a store that opens every multipart upload as "u"."""
     asked: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(stubbed[0]._opener, "open", lambda *given: asked.append(given) or "u")
+    monkeypatch.setattr(
+        stubbed[0]._clients.opener, "open", lambda *given: asked.append(given) or "u"
+    )
     return asked
 
 
@@ -100,7 +101,7 @@ def test_begin_tells_a_failure_as_everything_does(
         known = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
         raise ClientError(known, "CreateMultipartUpload")
 
-    monkeypatch.setattr(gateway._opener, "open", refuse)
+    monkeypatch.setattr(gateway._clients.opener, "open", refuse)
     with pytest.raises(told):
         gateway.begin_upload("k", "t")
 

@@ -8,7 +8,8 @@ from flask import Flask
 from app.config import MIB, settings
 from app.errors import Unavailable
 from app.extensions import storage
-from app.gateways.storage import INLINE_TYPES, Source, SourceLost, Stored
+from app.gateways.storage import INLINE_TYPES
+from app.gateways.stored import Source, SourceLost, Stored
 from tests.factories import http
 
 pytestmark = pytest.mark.usefixtures("app")

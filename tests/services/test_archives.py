@@ -24,7 +24,7 @@ from app.db import db, transaction
 from app.errors import Gone, NotFound, Outage, WrongState
 from app.extensions import storage
 from app.gateways.lines import Answer
-from app.gateways.storage import Part, PartsRefused, Source, SourceLost
+from app.gateways.stored import Part, PartsRefused, Source, SourceLost
 from app.models import Archive, Upload, UploadState, ZipFailure
 from app.services import archives, composing, downloads, transfers, upkeep, uploads
 from app.zip_layout import Layout

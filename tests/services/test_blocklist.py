@@ -15,7 +15,7 @@ from app.config import MIB
 from app.db import db, transaction
 from app.errors import Gone, NotFound, Outage, WrongState
 from app.extensions import storage
-from app.gateways.storage import Source
+from app.gateways.stored import Source
 from app.models import AbuseReport, AuditEvent, Harm, Inspection, State, Upload, UploadState
 from app.services import abuse, blocklist, checking, downloads, inspecting, transfers, upkeep
 from tests.factories import Sender, Sent, put

@@ -14,7 +14,7 @@ from app.config import MIB
 from app.db import db, transaction
 from app.errors import Gone, Outage
 from app.extensions import storage
-from app.gateways.storage import StorageRefused
+from app.gateways.stored import StorageRefused
 from app.models import File, State, Transfer, Upload, UploadState
 from app.services import checking, transfers, uploads
 from tests.factories import Sender, Sent, put

@@ -18,7 +18,7 @@ from app.errors import Outage
 from app.extensions import storage
 from app.gateways import darkroom
 from app.gateways.darkroom import Interrupted
-from app.gateways.storage import SourceLost
+from app.gateways.stored import SourceLost
 from app.models import File, Preview, PreviewState, State, Transfer, Upload, UploadState
 from app.services import census, previewing, previews, transfers, upkeep
 from tests import pictures

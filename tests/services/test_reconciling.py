@@ -60,8 +60,8 @@ def test_both_ways_in_one_pass(sender: Sender, prefix: str, monkeypatch) -> None
     )
     gone = [uploads[i] for i in (0, 3, 4, 5, 9)]
     assert storage.delete([upload.key for upload in gone]) == []
-    storage._patient.put_object(Bucket=storage._bucket, Key=f"{prefix}0", Body=b"abc")
-    storage._patient.put_object(Bucket=storage._bucket, Key=f"{prefix}x/y", Body=b"abc")
+    storage._clients.patient.put_object(Bucket=storage._bucket, Key=f"{prefix}0", Body=b"abc")
+    storage._clients.patient.put_object(Bucket=storage._bucket, Key=f"{prefix}x/y", Body=b"abc")
     asked: list[str] = []
     ask = BaseClient._make_api_call
     monkeypatch.setattr(

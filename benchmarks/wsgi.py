@@ -3,7 +3,7 @@
 import os
 
 from app import create_app
-from app.services import uploads
+from app.services import planning
 
-uploads.part_size_for = lambda _: int(os.environ["PART_SIZE"])
+planning.part_size_for = lambda _: int(os.environ["PART_SIZE"])
 app = create_app()

@@ -13,7 +13,7 @@ from app import create_app, zip_parts
 from app.extensions import storage
 from app.gateways.stored import Source
 from app.services.composing import Composer
-from app.services.uploads import plan_whole
+from app.services.planning import plan_whole
 from app.zip_layout import Layout, Member
 
 THEN = datetime(2024, 1, 1, tzinfo=UTC)

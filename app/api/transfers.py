@@ -32,10 +32,10 @@ from app.services import (
     delivery,
     editing,
     extension_requests,
+    planning,
     sending,
     staging,
     transfers,
-    uploads,
 )
 from app.services.accounts import Caller
 from app.services.sending import Wanted
@@ -326,7 +326,7 @@ def file_json(file: File) -> dict[str, Any]:
         "content_type": file.content_type,
         "method": file.upload.method,
         "part_size": file.upload.part_size,
-        "part_count": uploads.part_count(file.upload),
+        "part_count": planning.part_count(file.upload),
         "checksum_algorithm": file.upload.checksum_algorithm,
         "crc32": file.upload.crc32 and file.upload.crc32.hex(),
         "state": file.upload.state,

@@ -32,7 +32,7 @@ from app.errors import (
 from app.inputs import bad_text
 from app.models import Board, BoardItem, File, Scope, State, Transfer
 from app.problems import speaks
-from app.services import accounts, boards, checking, sending, transfers, uploads
+from app.services import accounts, boards, checking, creating, planning, sending, transfers
 from app.services.accounts import Caller
 from app.services.boards import LinkSpec
 from app.services.repeats import Once
@@ -119,9 +119,7 @@ def create_transfer(caller: Caller) -> tuple[Response, int]:
         "transfer.message", given.get("message", ""), LONGEST_MESSAGE, may_be_empty=True
     )
     specs = _read_transfer_files(given.get("files", []))
-    made = transfers.create(
-        specs, message=message, caller=caller, idempotency_key=idempotency_key()
-    )
+    made = creating.create(specs, message=message, caller=caller, idempotency_key=idempotency_key())
     return jsonify({"success": True, **_transfer_json(made.transfer)}), 201
 
 
@@ -287,7 +285,7 @@ def _part_number(text: str, file: File, else_said: str) -> int:
     figures = text.removeprefix("-")
     if not (figures.isascii() and figures.isdecimal() and len(figures) < 10):
         raise NotFound(else_said)
-    number, count = int(text), uploads.part_count(file.upload)
+    number, count = int(text), planning.part_count(file.upload)
     if number < 1:
         raise PartsMissing("Chunk numbers are 1-based")
     if number > count:
@@ -427,7 +425,7 @@ def _transfer_json(transfer: Transfer) -> dict[str, Any]:
 
 
 def _file_json(file: File) -> dict[str, Any]:
-    count = uploads.part_count(file.upload)
+    count = planning.part_count(file.upload)
     return {
         "id": str(file.id),
         "type": "file",

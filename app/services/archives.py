@@ -26,7 +26,7 @@ from app.db import db, discard, release, transaction
 from app.errors import Gone, NotFound, WrongState
 from app.gateways.stored import NoSuchUpload, PartsRefused, Source, SourceLost
 from app.models import Archive, File, Problem, State, Transfer, Upload, UploadState, ZipFailure
-from app.services import audit, uploads
+from app.services import audit, planning, uploads
 from app.services.composing import Composer, Stopped
 from app.services.transfers import files_of
 from app.zip_layout import Data, Layout, Member
@@ -147,7 +147,7 @@ def request_at_once(transfer_id: uuid.UUID) -> None:
 
 
 def _plan(transfer_id: uuid.UUID, size: int) -> None:
-    upload = uploads.plan_whole(size)
+    upload = planning.plan_whole(size)
     db.session.add(upload)
     # flush(): the rows that follow count on this one.
     db.session.flush()
@@ -392,7 +392,7 @@ def _begin(upload: Upload) -> None:
 
 def _part_sizes(upload: Upload, layout: Layout) -> list[int]:
     """Of the same row and files always the same: parts that are held must lie where they lay."""
-    if upload.part_size == uploads.ANY_PART_SIZE:
+    if upload.part_size == planning.ANY_PART_SIZE:
         return zip_parts.cut(layout)
     return zip_parts.equal(layout.size, upload.part_size)
 
@@ -437,11 +437,11 @@ def _start_over_with_equal_parts(lease: leases.Lease, upload: Upload) -> None:
 
     Raises PartsRefused again if they were: that is an attempt that failed.
     """
-    if upload.part_size != uploads.ANY_PART_SIZE:
+    if upload.part_size != planning.ANY_PART_SIZE:
         raise PartsRefused
     log.warning("storage wants equal parts: S3_EQUAL_PARTS=on would save making zips twice")
     with transaction():
-        uploads.forget_multipart(upload, uploads.equal_part_size_for(upload.size))
+        uploads.forget_multipart(upload, planning.equal_part_size_for(upload.size))
         db.session.execute(lease.mine.values(done_size=0))
     uploads.abort([(upload.key, upload.s3_upload_id or "")])
 

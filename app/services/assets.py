@@ -27,7 +27,7 @@ from app.extensions import storage
 from app.gateways.presign import PostForm
 from app.gateways.stored import CannotCopy, NoSuchUpload, Part, Source, SourceLost, Stored
 from app.models import Asset, AssetVersion, Method, Upload, UploadState
-from app.services import asset_words, audit, repeats, thumbnails, uploads
+from app.services import asset_words, audit, planning, repeats, thumbnails, uploads
 from app.services.accounts import Caller
 from app.services.repeats import Once
 
@@ -113,7 +113,7 @@ def _announce(
         asset = _numbered(caller, spec, ending)
         own = f"{asset.workspace_id}/digital_assets/{asset.id}.{ending}"
         later = f"{asset.workspace_id}/versions/{asset.id}/v{asset.last_number}.{ending}"
-        upload = uploads.plan_at(own if asset.last_number == 1 else later, method)
+        upload = planning.plan_at(own if asset.last_number == 1 else later, method)
         version = AssetVersion(
             id=uuid.uuid4(),
             asset_id=asset.id,
@@ -126,7 +126,7 @@ def _announce(
             declared_size=spec.size,
         )
         if is_ours:
-            upload.urls_until = db_now() + uploads.OUR_OWN_WITHIN
+            upload.urls_until = db_now() + planning.OUR_OWN_WITHIN
         elif method is Method.SINGLE:
             insert_now(_posted(version, ending))
         insert_now(upload)
@@ -147,7 +147,7 @@ def _again(version_id: uuid.UUID) -> AssetVersion:
 def _posted(version: AssetVersion, ending: str) -> Upload:
     """Where its form brings it to; this is removed once it was copied, or has not come."""
     key = f"{version.asset.workspace_id}/incoming/{version.asset_id}-{version.number}.{ending}"
-    posted = uploads.plan_at(key, Method.SINGLE)
+    posted = planning.plan_at(key, Method.SINGLE)
     posted.urls_until = db_now() + timedelta(seconds=settings.part_url_ttl_in_seconds)
     version.posted_key = posted.key
     return posted

@@ -21,7 +21,7 @@ from app.config import settings
 from app.db import db, transaction
 from app.errors import Invalid, NotAllowed, NotFound
 from app.models import Board, BoardItem, File, State, Transfer
-from app.services import audit, checking, repeats, sending, transfers
+from app.services import audit, checking, creating, repeats, sending, transfers
 from app.services.accounts import Caller
 from app.services.repeats import Once
 from app.services.transfers import FileSpec
@@ -135,8 +135,7 @@ def add_files(
         if (before := repeats.made(once)) is not None:
             return _items(board, before)
         made = [
-            transfers.create([spec], expires_at=expires_at, caller=caller).transfer
-            for spec in specs
+            creating.create([spec], expires_at=expires_at, caller=caller).transfer for spec in specs
         ]
         files = [transfers.files_of(transfer.id)[0] for transfer in made]
         items = _add(board, len(specs), lambda at: {"file_id": files[at].id, "file": files[at]})

@@ -19,7 +19,16 @@ from app.config import settings
 from app.db import db, discard, release, transaction
 from app.errors import Gone, Invalid, PartsMissing, SizeMismatch, Unavailable
 from app.models import Failure, File, Method, Problem, State, Transfer, Upload, UploadState
-from app.services import archives, audit, blocklist, delivery, previews, uploads, webhook_news
+from app.services import (
+    archives,
+    audit,
+    blocklist,
+    delivery,
+    planning,
+    previews,
+    uploads,
+    webhook_news,
+)
 from app.services.transfers import files_of, of_id, refuse_blocked
 from app.services.uploads import Outcome
 
@@ -314,7 +323,7 @@ def name_problems(transfer_id: uuid.UUID, failed: dict[uuid.UUID, Outcome]) -> N
         file.problem = failed[file.id].problem
         if file.problem is not Problem.MISSING:
             uploads.abandon([file.upload_id])
-            file.upload = uploads.plan_again(file.upload)
+            file.upload = planning.plan_again(file.upload)
             jobs.REMOVE_BYTES.later()
 
 

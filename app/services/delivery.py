@@ -21,9 +21,10 @@ from app.config import settings
 from app.db import db, transaction
 from app.errors import Invalid, NotFound, WrongState
 from app.models import MailKind, MailState, OutboxMail, Recipient, State, Transfer
-from app.services import audit, repeats, senders, shares, transfers
+from app.services import audit, creating, repeats, senders, shares
+from app.services.creating import Also, Created
 from app.services.repeats import Once
-from app.services.transfers import Also, Created, FileSpec, held, of_id
+from app.services.transfers import FileSpec, held, of_id
 
 # Those a sender gets; each can be switched off.
 TO_SENDER = (
@@ -75,15 +76,15 @@ def address(transfer: Transfer, changes: dict[str, Any]) -> Transfer:
 
 
 def create(specs: Sequence[FileSpec], mail: dict[str, Any], **options: Any) -> Created:
-    """As transfers.create(), for the people that `mail` names as address() takes it, or not at all.
+    """As creating.create(), for the people that `mail` names as address() takes it, or not at all.
 
     Raises what both raise.
     """
     if not mail:
-        return transfers.create(specs, **options)
+        return creating.create(specs, **options)
     said = tuple(f"{name}={mail[name]}" for name in sorted(mail) if name != "sender_token")
     also = Also(lambda transfer: address(transfer, mail), said)
-    return transfers.create(specs, **options, also=also)
+    return creating.create(specs, **options, also=also)
 
 
 def recipients_of(transfer_id: uuid.UUID) -> list[Recipient]:

@@ -23,7 +23,7 @@ from app.gateways import darkroom
 from app.gateways.darkroom import Developed
 from app.gateways.stored import Source
 from app.models import File, Preview, PreviewState, Sight, State, Transfer, Upload, UploadState
-from app.services import previews, sights, uploads
+from app.services import planning, previews, sights, uploads
 from app.services.looking import PICTURE_TYPE
 from app.services.transfers import files_of
 
@@ -187,7 +187,7 @@ def _store(claim: _Claim, pictures: Developed) -> dict[uuid.UUID, str] | None:
     Their rows come first, as for every object, so that whatever dies here leaves nothing unknown.
     """
     bodies = (pictures.thumbnail, pictures.picture)
-    made = [uploads.plan_ours(len(body)) for body in bodies]
+    made = [planning.plan_ours(len(body)) for body in bodies]
     if not _link(claim, made):
         return None
     crash.point("preview.2")

@@ -27,7 +27,7 @@ from app.extensions import storage
 from app.gateways.presign import PostForm
 from app.gateways.stored import CannotCopy, Source, SourceLost, Stored
 from app.models import Method, SmallFile, Upload, UploadState
-from app.services import audit, repeats, uploads
+from app.services import audit, planning, repeats, uploads
 from app.services.accounts import Caller
 from app.services.heartbeats import noted
 from app.services.repeats import Once
@@ -211,7 +211,7 @@ def _pin(file: SmallFile, etag: str) -> str:
         db.session.execute(
             update(Upload)
             .where(Upload.id == file.kept_id, Upload.state == UploadState.OPEN)
-            .values(urls_until=db_now() + uploads.OUR_OWN_WITHIN)
+            .values(urls_until=db_now() + planning.OUR_OWN_WITHIN)
             .execution_options(synchronize_session=False)
         )
     return pinned

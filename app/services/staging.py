@@ -27,7 +27,7 @@ from app.extensions import storage
 from app.gateways.stored import CannotCopy, NoSuchUpload, Source, SourceLost
 from app.leases import Lease
 from app.models import File, Method, Staging, State, Transfer, Upload, UploadState
-from app.services import audit, checking, transfers, uploads
+from app.services import audit, checking, planning, transfers, uploads
 from app.services.transfers import of_id, refuse_blocked
 from app.services.uploads import Outcome
 
@@ -171,7 +171,7 @@ def _settle(lease: Lease, staging: Staging, upload: Upload, outcome: Outcome) ->
 
 def _planned_copy(lease: Lease, upload_id: uuid.UUID, size: int) -> Upload:
     """A row for the copy before there is one, so that whatever dies leaves nothing unknown."""
-    copy = uploads.plan(size, part_size=COPY_PART_SIZE)
+    copy = planning.plan(size, part_size=COPY_PART_SIZE)
     with transaction():
         former = _check_still(lease, upload_id)
         if former is not None:  # of one that died, or failed, on its way
@@ -252,7 +252,7 @@ def _has_files(transfer_id: uuid.UUID) -> bool:
 
 def _planned(size: int | None) -> Upload:
     """A row for what may arrive; a size that was not told is none."""
-    upload = uploads.plan(0)
+    upload = planning.plan(0)
     upload.method, upload.size, upload.part_size = Method.SINGLE, size or 0, S3_MAX_PART_SIZE
     upload.state = UploadState.OPEN
     return upload

@@ -21,7 +21,7 @@ from app.extensions import storage
 from app.gateways import darkroom
 from app.gateways.stored import Source
 from app.models import Asset, AssetVersion, Method, PreviewState, Sight, Upload, UploadState
-from app.services import sights, uploads
+from app.services import planning, sights, uploads
 
 log = logging.getLogger(__name__)
 
@@ -173,13 +173,13 @@ def _link(version: AssetVersion, token: uuid.UUID, size: int) -> Upload | None:
             return None
         upload = db.session.get(Upload, held.thumbnail_id) if held.thumbnail_id else None
         if upload is None:
-            upload = uploads.plan_at(_key(version), Method.SINGLE, size)
+            upload = planning.plan_at(_key(version), Method.SINGLE, size)
             db.session.add(upload)
             # flush(): the row must be there before the version refers to it.
             db.session.flush()
             _update(_is_ours(version, token), thumbnail_id=upload.id)
         # Should it be deleted while it is on its way, it is removed again after that.
-        upload.urls_until = clock.now() + uploads.OUR_OWN_WITHIN
+        upload.urls_until = clock.now() + planning.OUR_OWN_WITHIN
     release()
     return upload
 

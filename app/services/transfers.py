@@ -1,22 +1,20 @@
-"""A transfer from its creation to READY, and its end by its sender's hand.
+"""A transfer until it is READY: its files and what is said of it; and its end by its sender's hand.
+
+How it begins is in creating.py.
 
 Who may call is decided before (api/auth.py); what may happen is decided here.
 """
 
-import base64
 import hashlib
-import hmac
 import logging
-import secrets
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, CompoundSelect, Select, bindparam, func, or_, select, update
 from sqlalchemy import delete as delete_rows
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import joinedload
 
 from app import clock, crash, jobs, lifecycle, passwords
@@ -27,9 +25,7 @@ from app.errors import (
     Blocked,
     Gone,
     Invalid,
-    KeyReused,
     NotFound,
-    TooMany,
     Unauthorized,
     WrongState,
 )
@@ -45,7 +41,7 @@ from app.models import (
     Transfer,
     Upload,
 )
-from app.services import audit, extension_requests, locks, previews, repeats, uploads
+from app.services import audit, extension_requests, locks, planning, previews, repeats, uploads
 from app.services.accounts import Caller
 from app.services.repeats import Once
 
@@ -65,158 +61,7 @@ class FileSpec:
     part_size: int | None = None
 
 
-@dataclass(frozen=True)
-class Created:
-    """A new transfer with its owner token, which is not stored and never told again."""
-
-    transfer: Transfer
-    owner_token: str
-
-
-@dataclass(frozen=True)
-class Also:
-    """What else is made true with a new transfer, in the same transaction.
-
-    `said` is what it was asked for by: the same request says the same.
-    """
-
-    do: Callable[[Transfer], object]
-    said: tuple[str, ...]
-
-
-# -- creating ----------------------------------------------------------------------------------
-
-
-def create(
-    specs: Sequence[FileSpec],
-    *,
-    title: str = "",
-    message: str = "",
-    expires_at: datetime | None = None,
-    max_downloads: int | None = None,
-    password: str | None = None,
-    idempotency_key: str | None = None,
-    caller: Caller | None = None,
-    by_one_put: bool = False,
-    also: Also | None = None,
-) -> Created:
-    """A new transfer in INIT, its link valid at once. Raises Invalid, TooMany, KeyReused.
-
-    Each call makes another; but with the same `idempotency_key` (a secret of the sender's) and
-    the same request it is the same transfer with the same owner token, because only the answer
-    was lost. With a `caller` it is that caller's too, and no network address's. `by_one_put` says
-    that its only file is announced later (services/staging.py). What `also` does is done with it
-    or not at all, and what it raises is raised.
-    """
-    if caller and idempotency_key:
-        # What somebody else has made by the same words is not theirs.
-        idempotency_key = f"{caller.workspace_id}:{caller.user_identifier}:{idempotency_key}"
-    said = (*_password_said(password, idempotency_key), *(["by one PUT"] if by_one_put else []))
-    said += also.said if also else ()
-    request_hash = _fingerprint(specs, title, message, expires_at, max_downloads, *said)
-    if idempotency_key and (before := _created_before(idempotency_key, request_hash)):
-        return before
-    expires_at = _checked_expiry(expires_at) or _default_expiry()
-    check_files(specs, already=[])
-    address_hash = None if caller else audit.actor.get()
-    _check_share(address_hash)
-    agreed = agree_on_checksums(specs)
-    owner_token = _owner_token(idempotency_key)
-    transfer = Transfer(
-        id=uuid.uuid4(),
-        slug=secrets.token_urlsafe(24),
-        owner_token_hash=hash_token(owner_token),
-        title=title,
-        message=message,
-        expires_at=expires_at,
-        max_downloads=max_downloads,
-        password_hash=_hashed(password),
-        address_hash=address_hash,
-        workspace_id=caller.workspace_id if caller else None,
-        user_identifier=caller.user_identifier if caller else None,
-        idempotency_hash=hash_token(idempotency_key) if idempotency_key else None,
-        request_hash=request_hash if idempotency_key else None,
-    )
-    try:
-        with transaction():
-            db.session.add(transfer)
-            put_files(transfer.id, specs, agreed, first_position=0)
-            if by_one_put:
-                db.session.add(Staging(transfer_id=transfer.id))
-            audit.note("create", transfer.id)
-            if also:
-                also.do(transfer)
-    except IntegrityError:
-        # The same request at the same time: the database's unique key let one of them win.
-        if idempotency_key and (before := _created_before(idempotency_key, request_hash)):
-            return before
-        raise
-    return Created(of_id(transfer.id), owner_token)
-
-
-def _owner_token(idempotency_key: str | None, secret_key: str | None = None) -> str:
-    """Random; or derived from the sender's own secret, so that it can be answered again."""
-    if idempotency_key is None:
-        return secrets.token_urlsafe(32)
-    ours = (secret_key or settings.secret_key).encode()
-    made = hmac.digest(ours, f"owner:{idempotency_key}".encode(), "sha256")
-    return base64.urlsafe_b64encode(made).rstrip(b"=").decode()
-
-
-def _fingerprint(specs: Sequence[FileSpec], *options: Any) -> bytes:
-    said = repr(([_said(spec) for spec in specs], options))
-    return hashlib.sha256(said.encode()).digest()
-
-
-def _said(spec: FileSpec) -> tuple[str | int, ...]:
-    # Nothing is added where nothing was said: rows hold hashes from before it could be.
-    checksum = (spec.checksum_algorithm.value,) if spec.checksum_algorithm else ()
-    modified = (spec.modified_at.isoformat(),) if spec.modified_at else ()
-    return (spec.path, spec.size, spec.content_type, *checksum, *modified)
-
-
-def _password_said(password: str | None, idempotency_key: str | None) -> tuple[str, ...]:
-    """For the fingerprint, which is stored: worth nothing without the key, which is not."""
-    if password is None or idempotency_key is None:
-        return ()
-    return (hmac.digest(idempotency_key.encode(), password.encode(), "sha256").hex(),)
-
-
-def _hashed(password: str | None) -> str | None:
-    if password is None:
-        return None
-    release()  # It takes a while, and may have to wait for its turn.
-    return passwords.hashed(password)
-
-
-def _created_before(idempotency_key: str, request_hash: bytes) -> Created | None:
-    """What this key has made; raises KeyReused if it was for another request."""
-    before = db.session.scalar(
-        select(Transfer).where(Transfer.idempotency_hash == hash_token(idempotency_key))
-    )
-    if before is None:
-        return None
-    if before.request_hash != request_hash:
-        raise KeyReused
-    # Made under a key that has been changed since? Then under one of the former.
-    for secret_key in (settings.secret_key, *settings.secret_key_fallbacks):
-        owner_token = _owner_token(idempotency_key, secret_key)
-        if hash_token(owner_token) == before.owner_token_hash:
-            return Created(owned(before.id, owner_token), owner_token)
-    raise NotFound("There is no such transfer.")
-
-
-def _check_share(address_hash: bytes | None) -> None:
-    """One address may have so many unfinished transfers; a courtesy limit, so no lock."""
-    if address_hash is None:
-        return
-    open_count = db.session.scalar(
-        select(func.count())
-        .select_from(Transfer)
-        .where(Transfer.state == State.INIT, Transfer.address_hash == address_hash)
-    )
-    if (open_count or 0) >= settings.max_open_transfers_per_address:
-        raise TooMany("Too many unfinished transfers from your network. Finish or cancel some.")
+# -- its files ---------------------------------------------------------------------------------
 
 
 def add_files(
@@ -259,9 +104,9 @@ def _end_staging(transfer_id: uuid.UUID) -> None:
 
 
 def agree_on_checksums(specs: Sequence[FileSpec]) -> Checksum | None:
-    """As uploads.agree_on_checksums(), if any of these wants them."""
+    """As planning.agree_on_checksums(), if any of these wants them."""
     is_wanted = any(spec.checksum_algorithm for spec in specs)
-    return uploads.agree_on_checksums(is_wanted=is_wanted)
+    return planning.agree_on_checksums(is_wanted=is_wanted)
 
 
 def put_files(
@@ -277,7 +122,7 @@ def put_files(
         File(
             id=uuid.uuid4(),
             transfer_id=transfer_id,
-            upload=uploads.plan(
+            upload=planning.plan(
                 spec.size, agreed if spec.checksum_algorithm else None, spec.part_size
             ),
             position=first_position + index,
@@ -329,19 +174,24 @@ def check_files(specs: Sequence[FileSpec], already: Sequence[File]) -> None:
         raise Invalid(complaints)
 
 
-def _checked_expiry(expires_at: datetime | None) -> datetime | None:
-    if expires_at is None:
-        return None
+def expiry(wished: datetime | None) -> datetime:
+    """When a transfer that is changed now ends, as is wished or as usual; raises Invalid."""
     now = clock.now()
-    if expires_at <= now:
+    if wished is None:
+        return now + timedelta(days=settings.default_expires_in_days)
+    if wished <= now:
         raise Invalid({"expires_at": "must be in the future"})
-    if expires_at > now + timedelta(days=settings.max_expires_in_days, minutes=1):
+    if wished > now + timedelta(days=settings.max_expires_in_days, minutes=1):
         raise Invalid({"expires_at": f"must be within {settings.max_expires_in_days} days"})
-    return expires_at
+    return wished
 
 
-def _default_expiry() -> datetime:
-    return clock.now() + timedelta(days=settings.default_expires_in_days)
+def lock_for(password: str | None) -> str | None:
+    """What is stored of a password; None where there is none. Not in transaction()."""
+    if password is None:
+        return None
+    release()  # It takes a while, and may have to wait for its turn.
+    return passwords.hashed(password)
 
 
 # -- finding -----------------------------------------------------------------------------------
@@ -583,12 +433,12 @@ def edit(transfer: Transfer, changes: dict[str, Any], *conditions: ColumnElement
     `expires_at` is among the changes) or was deleted meanwhile, and Blocked.
     """
     if "expires_at" in changes:
-        changes["expires_at"] = _checked_expiry(changes["expires_at"]) or _default_expiry()
+        changes["expires_at"] = expiry(changes["expires_at"])
     if not changes:
         return transfer
     is_new_lock = "password" in changes
     if is_new_lock:
-        changes["password_hash"] = _hashed(changes.pop("password"))
+        changes["password_hash"] = lock_for(changes.pop("password"))
     required = [Transfer.quarantined_at.is_(None), *conditions]
     limit = changes.get("max_downloads")
     if limit is not None:

@@ -1,12 +1,11 @@
-"""One object on its way to S3: plan it, sign addresses for its parts, ask what is held, complete.
+"""One object on its way to S3: sign addresses for its parts, ask what is held, complete.
 
-The part geometry is fixed when an upload is planned. Storage is believed, never the client: an
-upload is complete when storage's own list of parts, the size and the token say so. The network
-is only touched outside transactions, and every act here may be repeated.
+The part geometry is fixed when an upload is planned (planning.py). Storage is believed, never the
+client: an upload is complete when storage's own list of parts, the size and the token say so. The
+network is only touched outside transactions, and every act here may be repeated.
 """
 
 import logging
-import secrets
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,57 +17,29 @@ from typing import NamedTuple, Protocol, TypeVar
 from sqlalchemy import ColumnElement, CompoundSelect, Interval, Select, bindparam, select, update
 from sqlalchemy.orm.attributes import set_committed_value
 
-from app import clock, crash
+from app import crash
 from app.clock import db_now
-from app.config import MIB, S3_MAX_PART_SIZE, S3_MIN_PART_SIZE, settings
+from app.config import settings
 from app.crc32 import combine
 from app.db import ask, db, release, transaction
 from app.errors import Invalid, Unavailable, WrongState
 from app.extensions import storage
 from app.gateways.storage import DELETE_BATCH
-from app.gateways.stored import Checksums, Damaged, NoSuchUpload, Part, Source, Stored
-from app.models import Checksum, Method, Problem, Upload, UploadState
+from app.gateways.stored import Damaged, NoSuchUpload, Part, Source, Stored
+from app.models import Method, Problem, Upload, UploadState
+from app.services.planning import Begun, Plan, part_count, part_size_of
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-SMALLEST_PART_SIZE = 8 * MIB
-# Each part costs a lane two round trips in which nothing is sent; so large files have large parts,
-# as long as what is on the line, and may have to be sent again, stays a small share of the file.
-LARGE_PART_SIZE = 32 * MIB
-PARTS_AT_LEAST = 64
-# Below S3's 10,000, so that a plan never stands right at the edge of what S3 allows.
-MOST_PARTS = 9_900
-# What the row of an upload says whose parts may have any sizes: no more than S3 takes.
-ANY_PART_SIZE = S3_MAX_PART_SIZE
-# A worker that puts bytes of our own there is done, or given up on, within so long.
-OUR_OWN_WITHIN = timedelta(minutes=10)
 # What is noted while an upload is under way holds for so long: until when addresses work is written
 # down as so much later than it is, and sweeps wait so much longer for its sender. So who asks for
 # one address after the other does not write each time.
 NOTED_FOR = timedelta(minutes=1)
 # Requests to storage that one call keeps in flight; each waits for the network, not for us.
 IN_FLIGHT = 16
-
-
-class Begun(Protocol):
-    """What an address needs to know of an upload: a row of these columns will do."""
-
-    key: str
-    s3_upload_id: str | None
-
-
-class Plan(Begun, Protocol):
-    """What of an upload was planned, and whether it still takes parts: a row will do as well."""
-
-    token: str
-    method: Method
-    state: UploadState
-    size: int
-    part_size: int
-    checksum_algorithm: Checksum | None
 
 
 class Removable(Protocol):
@@ -109,137 +80,6 @@ class Outcome:
     crc32: bytes | None = None
     problem: Problem | None = None
     missing: tuple[int, ...] = ()
-
-
-# -- planning ----------------------------------------------------------------------------------
-
-
-def part_size_for(size: int) -> int:
-    """Bytes of every part but the last: 8 MiB, up to 32 MiB while there are `PARTS_AT_LEAST`.
-
-    More so that `MOST_PARTS` suffice. Whole MiB, at most S3's 5 GiB; then the largest objects
-    take up to 10,000 parts.
-    """
-    wished = min(size // PARTS_AT_LEAST, LARGE_PART_SIZE)
-    needed = max(wished, -(-size // MOST_PARTS))
-    return min(max(SMALLEST_PART_SIZE, _whole_mib(needed)), S3_MAX_PART_SIZE)
-
-
-def _whole_mib(size: int) -> int:
-    return -(-size // MIB) * MIB
-
-
-def _new_key() -> str:
-    return f"{settings.s3_prefix}{secrets.token_hex(20)}"
-
-
-def agree_on_checksums(*, is_wanted: bool) -> Checksum | None:
-    """What parts are verified by, if their sender wants that and storage can do it.
-
-    Asks storage when nobody in this process has yet, so not in transaction(); never raises for
-    a store that does not answer: then it is done without.
-    """
-    if not is_wanted:
-        return None
-    if storage.checksums is Checksums.UNKNOWN:
-        release()
-    return Checksum.CRC32 if storage.ask_checksums() is Checksums.YES else None
-
-
-def plan(
-    size: int, checksum_algorithm: Checksum | None = None, part_size: int | None = None
-) -> Upload:
-    """A new upload for `size` bytes, not added to the session: method, part size, key, token.
-
-    With a `part_size` it is a multipart upload of such parts, however small: for clients whose
-    addresses sign no headers, since only a multipart's are dead once it is complete.
-    """
-    # A multipart upload of no parts cannot be completed, so nothing-at-all goes as one part too.
-    is_single = part_size is None and size <= part_size_for(size) and settings.s3_conditional_writes
-    part_size = part_size or part_size_for(size)
-    return Upload(
-        id=uuid.uuid4(),
-        key=_new_key(),
-        token=secrets.token_hex(16),
-        method=Method.SINGLE if is_single else Method.MULTIPART,
-        size=size,
-        part_size=part_size,
-        checksum_algorithm=checksum_algorithm,
-        state=UploadState.OPEN,
-    )
-
-
-def plan_whole(size: int) -> Upload:
-    """A new upload for an object that we put together ourselves, in parts of any sizes.
-
-    For a store that wants them to be equal they are as small as S3 allows: the smaller they are,
-    the less of them has to go through our hands.
-    """
-    part_size = equal_part_size_for(size) if storage.wants_equal_parts else ANY_PART_SIZE
-    return Upload(
-        id=uuid.uuid4(),
-        key=_new_key(),
-        token=secrets.token_hex(16),
-        method=Method.MULTIPART,
-        size=size,
-        part_size=part_size,
-        state=UploadState.OPEN,
-    )
-
-
-def equal_part_size_for(size: int) -> int:
-    """Bytes of every part but the last of an object that we put together for such a store."""
-    return min(max(S3_MIN_PART_SIZE, _whole_mib(-(-size // MOST_PARTS))), S3_MAX_PART_SIZE)
-
-
-def plan_ours(size: int) -> Upload:
-    """A new upload for a few bytes that a worker of ours puts into the bucket itself.
-
-    Not added to the session. Should nobody want it while they are on their way, they are removed
-    again once the worker must have given up.
-    """
-    upload = plan(size)
-    upload.method = Method.SINGLE
-    upload.urls_until = clock.now() + OUR_OWN_WITHIN
-    return upload
-
-
-def plan_at(key: str, method: Method, size: int = 0) -> Upload:
-    """A new upload at a key of the caller's, not added to the session.
-
-    How long it is, and in which parts it comes, is its sender's to choose; `size` is true once it
-    is complete. The key must be one that was never used.
-    """
-    return Upload(
-        id=uuid.uuid4(),
-        key=f"{settings.s3_prefix}{key}",
-        token=secrets.token_hex(16),
-        method=method,
-        size=size,
-        part_size=S3_MAX_PART_SIZE,
-        state=UploadState.OPEN,
-    )
-
-
-def plan_again(upload: Upload) -> Upload:
-    """A new upload for the same file, when its bytes have to be sent once more.
-
-    Whoever has switched checksums off since does not get them again. Parts stay as they were:
-    their sender may have been told only once.
-    """
-    is_off = storage.checksums is Checksums.OFF
-    part_size = upload.part_size if upload.method is Method.MULTIPART else None
-    return plan(upload.size, None if is_off else upload.checksum_algorithm, part_size)
-
-
-def part_count(upload: Plan) -> int:
-    """How many parts the upload has: at least one, an empty one for an empty file."""
-    return max(1, -(-upload.size // upload.part_size))
-
-
-def part_size_of(upload: Plan, number: int) -> int:
-    """Bytes of part `number` (1-based): `part_size`, or what is left for the last."""
-    return min(upload.part_size, upload.size - (number - 1) * upload.part_size)
 
 
 # -- sending -----------------------------------------------------------------------------------

@@ -58,6 +58,7 @@ def _verbs() -> dict[str, Callable[..., Any]]:
         inspecting,
         listening,
         outbox,
+        planning,
         sending,
         sharing,
         staging,
@@ -66,14 +67,13 @@ def _verbs() -> dict[str, Callable[..., Any]]:
         transfers,
         unlocking,
         upkeep,
-        uploads,
         webhook_outbox,
     )
 
     def begin(transfer_id: str) -> None:
         transfer = transfers.of_id(uuid.UUID(transfer_id))
         wanted = [
-            sending.Wanted(file.id, tuple(range(1, uploads.part_count(file.upload) + 1)))
+            sending.Wanted(file.id, tuple(range(1, planning.part_count(file.upload) + 1)))
             for file in transfers.files_of(transfer.id)
         ]
         sending.sign_parts(transfer, wanted, 0)

@@ -26,7 +26,7 @@ from app.extensions import storage
 from app.gateways.lines import Answer
 from app.gateways.stored import Part, PartsRefused, Source, SourceLost
 from app.models import Archive, Upload, UploadState, ZipFailure
-from app.services import archives, composing, downloads, transfers, upkeep, uploads
+from app.services import archives, composing, downloads, planning, transfers, upkeep, uploads
 from app.zip_layout import Layout
 from tests.factories import Sender, Sent, http
 
@@ -138,7 +138,7 @@ def test_a_store_that_wants_equal_parts_gets_them(
     calls = Calls(monkeypatch)
     sent.zip()
     assert contents(sent) == large()
-    parts = uploads.part_count(archive(sent).upload)
+    parts = planning.part_count(archive(sent).upload)
     assert {number for number, _ in calls.copied} | set(calls.put) == set(range(1, parts + 1))
     assert [size for _, size in calls.copied] == [PART] * 3
 
@@ -739,9 +739,9 @@ def test_what_is_lost_is_said(inside: None) -> None:
 
 def test_a_copy_names_the_object_that_it_must_still_be(inside: None) -> None:
     """Whatever was put in its place meanwhile must not become a part of anything."""
-    source = uploads.plan_ours(6 * MIB)
+    source = planning.plan_ours(6 * MIB)
     etag = storage.put_object(source.key, source.token, bytes(6 * MIB), "text/plain")
-    made = uploads.plan_whole(PART)
+    made = planning.plan_whole(PART)
     s3_id = storage.begin_upload(made.key, made.token)
     with pytest.raises(SourceLost):
         storage.copy_part(made.key, s3_id, 1, Source(source.key, '"another"'), 0, PART)

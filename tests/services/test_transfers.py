@@ -9,7 +9,7 @@ from app.config import MIB
 from app.db import db, transaction
 from app.errors import Invalid, WrongState
 from app.models import Upload, UploadState
-from app.services import sending, transfers, uploads
+from app.services import creating, sending, transfers, uploads
 from app.services.transfers import FileSpec
 from tests.factories import Sender
 
@@ -89,9 +89,9 @@ def test_limits_of_the_whole_transfer(configure, inside: None) -> None:
         ([FileSpec("a", 1), FileSpec("a", 2)], "files.1.path"),
     ):
         with pytest.raises(Invalid) as caught:
-            transfers.create(specs)
+            creating.create(specs)
         assert field in caught.value.fields
-    transfer = transfers.create([FileSpec("a", 100)]).transfer
+    transfer = creating.create([FileSpec("a", 100)]).transfer
     with pytest.raises(Invalid):
         transfers.add_files(transfer, [FileSpec("b", 51)])
     with pytest.raises(Invalid):

@@ -17,7 +17,7 @@ from app.errors import Unavailable
 from app.extensions import storage
 from app.gateways.stored import NoSuchUpload, Stored
 from app.models import Checksum, Method, Problem, Upload, UploadState
-from app.services import uploads
+from app.services import planning, uploads
 from app.services.uploads import Arrival, Outcome
 from tests.factories import http, put
 
@@ -27,7 +27,7 @@ PART = 8 * MIB
 
 def added(size: int, *, verified: bool = False) -> Upload:
     """A planned upload with its row."""
-    upload = uploads.plan(size, Checksum.CRC32 if verified else None)
+    upload = planning.plan(size, Checksum.CRC32 if verified else None)
     with transaction():
         db.session.add(upload)
     return upload
@@ -36,7 +36,7 @@ def added(size: int, *, verified: bool = False) -> Upload:
 def send(upload: Upload, body: bytes, *numbers: int) -> None:
     """PUT these parts of the body (all when none is named) through signed addresses."""
     uploads.begin([upload])
-    numbers = numbers or tuple(range(1, uploads.part_count(upload) + 1))
+    numbers = numbers or tuple(range(1, planning.part_count(upload) + 1))
     pieces = [body[(n - 1) * upload.part_size : n * upload.part_size] for n in numbers]
     crc32s = [raw_crc32(piece) for piece in pieces] if upload.checksum_algorithm else None
     for part, piece in zip(uploads.sign(upload, numbers, crc32s), pieces, strict=True):
@@ -54,9 +54,9 @@ def raw_crc32(body: bytes) -> bytes:
     + [int(48.8 * GIB), 1024 * GIB, 9_900 * PART, 9_900 * PART + 1, S3_MAX_OBJECT_SIZE],
 )
 def test_f06_f07_f11_every_plan_is_one_that_s3_accepts(size: int) -> None:
-    upload = uploads.plan(size)
-    count = uploads.part_count(upload)
-    sizes = [uploads.part_size_of(upload, n) for n in (1, max(1, count - 1), count)]
+    upload = planning.plan(size)
+    count = planning.part_count(upload)
+    sizes = [planning.part_size_of(upload, n) for n in (1, max(1, count - 1), count)]
     assert 1 <= count <= S3_MAX_PARTS
     assert upload.part_size >= PART
     assert upload.part_size <= S3_MAX_PART_SIZE
@@ -73,8 +73,8 @@ def test_f06_f07_f11_every_plan_is_one_that_s3_accepts(size: int) -> None:
 def test_large_files_have_large_parts_that_are_a_small_share_of_them(
     size: int, part_size: int
 ) -> None:
-    assert uploads.part_size_for(size) == part_size * MIB
-    assert size < 512 * MIB or uploads.part_size_for(size) <= size / 64
+    assert planning.part_size_for(size) == part_size * MIB
+    assert size < 512 * MIB or planning.part_size_for(size) <= size / 64
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000, PART, PART + 1, 2 * PART, 2 * PART + 5])
@@ -188,7 +188,7 @@ def test_f12_every_page_of_the_list_of_parts_is_read(monkeypatch) -> None:
 def test_a_body_of_another_length_is_refused_by_storage_itself(size: int, off_by: int) -> None:
     upload = added(size)
     uploads.begin([upload])
-    last = uploads.part_count(upload)
+    last = planning.part_count(upload)
     part = uploads.sign(upload, [last])[0]
     assert put(part.url, b"x" * (part.size + off_by), part.headers).status == 403
 
@@ -197,7 +197,7 @@ def test_f27_addresses_are_worthless_once_the_upload_is_complete(inside: None) -
     for size, refusal in ((10, 412), (PART + 10, 404)):
         upload = added(size)
         uploads.begin([upload])
-        parts = uploads.sign(upload, range(1, uploads.part_count(upload) + 1))
+        parts = uploads.sign(upload, range(1, planning.part_count(upload) + 1))
         for part in parts:
             assert put(part.url, b"1" * part.size, part.headers).status == 200
         etag = uploads.complete(upload).etag
@@ -299,7 +299,7 @@ def test_f08_a_part_sent_again_counts_with_its_own_checksum(inside: None) -> Non
 def test_f09_damaged_bytes_never_get_into_storage(size: int) -> None:
     upload, body = added(size, verified=True), os.urandom(size)
     uploads.begin([upload])
-    last = uploads.part_count(upload)
+    last = planning.part_count(upload)
     piece = body[(last - 1) * PART :]
     (part,) = uploads.sign(upload, [last], [raw_crc32(piece)])
     for at in range(len(piece)):
@@ -393,19 +393,19 @@ def test_f15_f16_checksums_do_not_help_what_is_not_ours(inside: None) -> None:
 
 
 def test_what_must_be_sent_again_is_planned_alike_unless_checksums_are_off(monkeypatch) -> None:
-    upload = uploads.plan(5, Checksum.CRC32)
-    again = uploads.plan_again(upload)
+    upload = planning.plan(5, Checksum.CRC32)
+    again = planning.plan_again(upload)
     assert (again.size, again.checksum_algorithm) == (5, Checksum.CRC32)
     assert (again.key != upload.key, again.token != upload.token) == (True, True)
     monkeypatch.setattr(storage, "_settings", replace(storage._settings, s3_checksums="off"))
-    assert uploads.plan_again(upload).checksum_algorithm is None
+    assert planning.plan_again(upload).checksum_algorithm is None
 
 
 def test_storage_is_never_asked_in_a_transaction_nor_for_nobody(monkeypatch) -> None:
     monkeypatch.setattr(storage, "_probe", lambda: pytest.fail("it was asked"))
-    assert uploads.agree_on_checksums(is_wanted=False) is None
+    assert planning.agree_on_checksums(is_wanted=False) is None
     with transaction(), pytest.raises(RuntimeError):
-        uploads.agree_on_checksums(is_wanted=True)
+        planning.agree_on_checksums(is_wanted=True)
 
 
 def test_what_is_held_is_asked_of_storage(inside: None) -> None:
@@ -442,25 +442,25 @@ def test_what_was_seen_complete_has_no_multipart_to_drop(inside: None, monkeypat
 
 
 def test_keys_are_opaque_and_never_hold_what_a_person_typed(inside: None) -> None:
-    keys = {uploads.plan(1).key for _ in range(100)}
+    keys = {planning.plan(1).key for _ in range(100)}
     assert len(keys) == 100
     assert all(key.startswith("beeline/") and key[8:].isalnum() for key in keys)
-    assert uploads.plan(1).state is UploadState.OPEN
+    assert planning.plan(1).state is UploadState.OPEN
 
 
 @pytest.mark.parametrize("size", [0, 1, 5 * MIB, 5 * MIB + 1])
 def test_with_a_part_size_everything_goes_in_parts_and_stays_so(size: int) -> None:
-    planned = uploads.plan(size, part_size=5 * MIB)
-    again = uploads.plan_again(planned)
+    planned = planning.plan(size, part_size=5 * MIB)
+    again = planning.plan_again(planned)
     for upload in (planned, again):
         assert (upload.method, upload.part_size) == (Method.MULTIPART, 5 * MIB)
-        assert uploads.part_count(upload) == max(1, -(-size // (5 * MIB)))
+        assert planning.part_count(upload) == max(1, -(-size // (5 * MIB)))
     assert again.key != planned.key
 
 
 def test_what_has_arrived_is_told_while_it_comes_and_once_it_is_there(inside: None) -> None:
     """And for an upload of any kind, whoever sends it."""
-    single, many = uploads.plan(3), uploads.plan(10 * MIB + 1, part_size=5 * MIB)
+    single, many = planning.plan(3), planning.plan(10 * MIB + 1, part_size=5 * MIB)
     with transaction():
         db.session.add_all([single, many])
     assert uploads.arrivals([single, many]) == [Arrival((1,), 0), Arrival((1, 2, 3), 0)]

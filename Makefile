@@ -70,7 +70,7 @@ js: tools ## the browser code's tests
 	@echo "== browser code"
 	@$(BIN)/node --test "tests/js/**/*.test.js"
 
-bench: python browser ## measure, docs/speed.md says how; N=presign|weight|requests|memory|mail|companion|upload|parts
+bench: python browser ## measure, docs/speed.md says how; N=presign|weight|requests|memory|mail|companion|upkeep|zip|upload|parts
 	@$(BIN)/python -m benchmarks $(N)
 
 lock: python ## pin requirements*.in anew; u=--upgrade takes newer versions

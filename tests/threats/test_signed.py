@@ -92,6 +92,7 @@ def test_s15_no_misuse_of_an_address_works(app: Flask, big: Sent, sender: Sender
 def test_s15_an_address_dies_in_time(
     app: Flask, big: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    big.sign(big.files[0], 1)  # The upload is there, and storage is asked nothing in the past.
     then = clock.now() - timedelta(seconds=config.settings.part_url_ttl_in_seconds + 1)
     with monkeypatch.context() as past:
         past.setattr(clock, "now", lambda: then)

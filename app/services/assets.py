@@ -266,9 +266,11 @@ def versions_of(asset_id: uuid.UUID) -> list[AssetVersion]:
 # -- sending -----------------------------------------------------------------------------------
 
 
-# By columns and made only once: a client may ask for every part by itself.
+# By columns and made only once: a client may ask for every part by itself. Whose it is, is compared
+# below: as a condition it can lead PostgreSQL through all that a workspace has.
 _TO_SIGN = (
     select(
+        Asset.workspace_id,
         AssetVersion.id,
         AssetVersion.asset_id,
         AssetVersion.upload_id,
@@ -281,10 +283,7 @@ _TO_SIGN = (
     )
     .join(AssetVersion.asset)
     .join(AssetVersion.upload)
-    .where(
-        Asset.workspace_id == bindparam("workspace_id"),
-        Upload.s3_upload_id == bindparam("s3_upload_id"),
-    )
+    .where(Upload.s3_upload_id == bindparam("s3_upload_id"))
 )
 
 
@@ -301,10 +300,11 @@ def sign_parts(
     Raises NotFound as upload_of() does, WrongState when it takes no more, Invalid for a number that
     storage has not.
     """
-    wanted = {"workspace_id": caller.workspace_id, "s3_upload_id": s3_upload_id}
-    found = ask(_TO_SIGN, wanted | {"lifetime": uploads.lifetime()}).first()
+    wanted = {"s3_upload_id": s3_upload_id, "lifetime": uploads.lifetime()}
+    found = ask(_TO_SIGN, wanted).first()
+    is_theirs = found is not None and found.workspace_id == caller.workspace_id
     is_same = found is not None and key in (None, found.key)
-    if found is None or not is_same or asset_id not in (None, found.asset_id):
+    if found is None or not is_theirs or not is_same or asset_id not in (None, found.asset_id):
         raise NotFound(NO_UPLOAD)
     for number in numbers:
         if not 1 <= number <= S3_MAX_PARTS:

@@ -104,7 +104,10 @@ class Lines:
                 answer, is_free = ask(line)
             except (OSError, http.client.HTTPException) as error:
                 line.close()
-                # One that lay idle may have been closed at its other end: that says nothing yet.
+                if is_kept:
+                    # What ended it or made it silent has met those that lay idle for longer too.
+                    _close(self._idle)
+                # It may only have been closed at its other end: that says nothing yet.
                 if is_kept and not isinstance(error, TimeoutError):
                     continue
                 return Answer(BROKEN)
@@ -128,8 +131,10 @@ class Lines:
 
 
 def _close(lines: deque[http.client.HTTPConnection]) -> None:
-    while lines:
-        lines.pop().close()
+    # Others may take from it at the same time.
+    with suppress(IndexError):
+        while True:
+            lines.pop().close()
 
 
 def _size_of(body: memoryview | IO[bytes]) -> int:

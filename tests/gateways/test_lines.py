@@ -4,6 +4,7 @@ import io
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -119,6 +120,39 @@ def test_one_that_is_silent_is_given_up_and_not_asked_twice(serving, monkeypatch
     server.holds.set()
     assert get(line, server)[0] == Answer(BROKEN)
     assert len(server.requests) == 2
+
+
+def test_one_that_went_silent_speaks_for_all_that_rest(monkeypatch) -> None:
+    """As when a firewall between has forgotten all of them: only one of them is waited for."""
+    both = threading.Barrier(2)
+
+    def answer(near: socket.socket, is_old: bool) -> None:
+        with near, near.makefile("rb") as source:
+            while source.readline() != b"\r\n":
+                pass
+            if is_old:
+                both.wait(5)
+            near.sendall(WHOLE)
+            source.read()  # Whatever comes later is never answered.
+
+    def serve(listener: socket.socket) -> None:
+        for number in range(3):
+            near, _ = listener.accept()
+            threading.Thread(target=answer, args=(near, number < 2), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        line = Lines(url, None)
+        ask = partial(line.get, f"{url}/k?signed", HEADERS)
+        asking = [threading.Thread(target=ask, args=(memoryview(bytearray(5)),)) for _ in "ab"]
+        for one in asking:
+            one.start()
+        for one in asking:
+            one.join()
+        monkeypatch.setattr(lines, "READ_SECONDS", 0.2)
+        told = [ask(memoryview(bytearray(5))).status for _ in range(2)]
+        assert told == [BROKEN, 206]
 
 
 def test_less_and_more_than_was_asked_for_is_told_and_never_left_on_the_line(serving) -> None:

@@ -219,7 +219,7 @@ class Storage:
         if with_crc32:
             headers |= _VERIFIED_HEADERS
         how_often = QUICK if patience.is_short() else STEADY
-        with self._asking():
+        with self._circuit.guard((Away,), Away()):
             return self._clients.opener.open(key, headers, *how_often)
 
     def list_parts(self, key: str, s3_upload_id: str) -> list[Part]:

@@ -33,7 +33,9 @@ _REFUSED = {
 _NOT_ABOUT_IT = {"AuthorizationHeaderMalformed", "InvalidToken", "RequestTimeout", "SlowDown"}
 # What says that the bytes are not those announced, on a part or on the whole.
 _DAMAGED = {"BadDigest", "XAmzContentChecksumMismatch"}
-_CODE = re.compile(rb"<Code>([A-Za-z]{1,64})</Code>")
+# What an answer of 400 may say that will pass.
+_PASSING = {b"RequestTimeout", b"SlowDown"}
+_CODE = re.compile(rb"<(?:\w+:)?Code>([A-Za-z]{1,64})</")
 
 
 class NoSuchUpload(Exception):
@@ -158,7 +160,7 @@ def translated(error: ClientError) -> Exception:
 def failure_of(answer: Answer) -> Exception:
     """The same of an answer that boto3 has not read."""
     code = _CODE.search(answer.text)
-    if answer.status == BROKEN or (code and code[1] == b"RequestTimeout"):
+    if answer.status == BROKEN or (code and code[1] in _PASSING):
         return Away()
     return _meaning(code[1].decode() if code else str(answer.status), answer.status, "")
 

@@ -10,22 +10,22 @@ from typing import Any
 
 import botocore.session
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError
+from botocore.exceptions import EndpointConnectionError
 from botocore.stub import ANY, Stubber
 from flask import Flask
 from moto import mock_aws
 
 from app import config
-from app.errors import Outage, Unavailable
+from app.errors import Unavailable
 from app.extensions import storage
 from app.gateways.storage import REST_SECONDS, Storage
 from app.gateways.stored import (
+    Away,
     Checksums,
     Damaged,
     Listed,
     NoSuchUpload,
     Part,
-    StorageRefused,
     Stored,
 )
 from tests.factories import crc32_of, http, put
@@ -82,28 +82,21 @@ def test_begin_puts_the_token_into_the_metadata(
     assert opened == [("k", NEUTRAL, 15, 5), ("k", NEUTRAL, 3, 2)]
 
 
-@pytest.mark.parametrize(
-    ("code", "status", "told"),
-    [
-        ("AccessDenied", 403, StorageRefused),
-        ("NoSuchBucket", 404, StorageRefused),
-        ("InternalError", 500, Outage),
-        ("SlowDown", 503, Outage),
-        ("InvalidArgument", 400, Unavailable),
-    ],
-)
-def test_begin_tells_a_failure_as_everything_does(
-    stubbed: Any, monkeypatch: pytest.MonkeyPatch, code: str, status: int, told: type[Exception]
+def test_begin_that_finds_storage_away_spares_the_next_one_the_wait(
+    stubbed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gateway, _ = stubbed
+    asked: list[str] = []
 
-    def refuse(*given: Any) -> str:
-        known = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
-        raise ClientError(known, "CreateMultipartUpload")
+    def nobody(key: str, *given: Any) -> str:
+        asked.append(key)
+        raise Away
 
-    monkeypatch.setattr(gateway._clients.opener, "open", refuse)
-    with pytest.raises(told):
-        gateway.begin_upload("k", "t")
+    monkeypatch.setattr(gateway._clients.opener, "open", nobody)
+    for key in ("first", "next"):
+        with pytest.raises(Away):
+            gateway.begin_upload(key, "t")
+    assert asked == ["first"]
 
 
 def test_finish_names_exactly_the_parts_given(stubbed: Any) -> None:

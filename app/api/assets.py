@@ -31,10 +31,11 @@ from app.extensions import storage
 from app.inputs import Inputs
 from app.models import AssetVersion, Scope
 from app.problems import speaks
-from app.services import asset_search, assets, bucket_rules, upload_sessions
+from app.services import announcing, asset_search, assets, bucket_rules, upload_sessions
 from app.services.accounts import Caller
+from app.services.announcing import UNTYPED, AssetSpec
 from app.services.asset_search import Wanted
-from app.services.assets import UNTYPED, AssetSpec, NamedPart
+from app.services.assets import NamedPart
 
 bp = Blueprint("assets", __name__, url_prefix="/s3")
 form_bp = Blueprint("asset_form", __name__, url_prefix="/api/assets")
@@ -95,7 +96,7 @@ def start_upload(caller: Caller) -> Response:
             tags=_tags(q.text("tags", longest=MOST_TAGS * LONGEST_TAG)),
             asset_id=q.uuid("assetId") if q.has("assetId") else None,
         )
-    version = assets.begin(caller, spec)
+    version = announcing.begin(caller, spec)
     shown = {"uploadId": version.upload.s3_upload_id, "assetId": str(version.asset_id)}
     return jsonify({**shown, "key": version.upload.key})
 
@@ -287,7 +288,7 @@ def show_params(caller: Caller) -> Response:
     given = request.args
     metadata = {k[9:-1]: v for k, v in given.items() if re.fullmatch(r"metadata\[.*\]", k)}
     spec = _uppy_spec(given.get("filename"), given.get("type"), metadata)
-    _, form = assets.begin_posted(caller, spec)
+    _, form = announcing.begin_posted(caller, spec)
     # Uppy appends the key to it, to know where the object lies.
     shown = {"url": f"{form.url.rstrip('/')}/", "fields": form.fields}
     return jsonify({"method": "POST", **shown, "expires": settings.part_url_ttl_in_seconds})
@@ -300,7 +301,7 @@ def create_multipart(caller: Caller) -> Response:
     """Announce a file that comes in parts."""
     body = _body(json_body())
     spec = _uppy_spec(body.get("filename"), body.get("type"), body.get("metadata"))
-    upload = assets.begin(caller, spec, once(caller.workspace_id)).upload
+    upload = announcing.begin(caller, spec, once(caller.workspace_id)).upload
     shown = {"key": upload.key, "uploadId": upload.s3_upload_id}
     return jsonify({**shown, "bucket": storage.bucket})
 
@@ -389,7 +390,7 @@ def upload_form(caller: Caller) -> tuple[Response, int]:
     if len(body) > most:
         raise Invalid({"file": f"must be at most {most} bytes"})
     kind = _known_type(file.content_type if file else "")
-    version = assets.take(caller, AssetSpec(kind, name, len(body), tags, asset_id), body)
+    version = announcing.take(caller, AssetSpec(kind, name, len(body), tags, asset_id), body)
     return jsonify(_asset_json(assets.by_id(caller, version.asset_id))), 201
 
 

@@ -5,7 +5,6 @@ storage began and when the last one ended.
 """
 
 import contextlib
-import shutil
 import threading
 import time
 from collections.abc import Generator
@@ -15,11 +14,8 @@ from typing import Any
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from benchmarks.knobs import knobs
+from tests.lab.chromium import FLAGS, path
 
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update",
-]  # fmt: skip
 REST_SECONDS = 2.0
 # When the file was chosen; and room for one entry per request, of which browsers keep only 250.
 CLOCK = """
@@ -42,15 +38,8 @@ STORED = """(storage) => {
 @contextlib.contextmanager
 def started() -> Generator[Browser]:
     """Debian's Chromium, or another that is on the PATH."""
-    path = (
-        shutil.which("chromium")
-        or shutil.which("chromium-browser")
-        or shutil.which("google-chrome")
-    )
-    if path is None:
-        raise SystemExit("Chromium is missing: apt-get install chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=path(), args=FLAGS)
         try:
             yield browser
         finally:

@@ -4,7 +4,6 @@ Screenshots of every state are kept under `var/screenshots` to look at.
 """
 
 import contextlib
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,17 +12,13 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from embedded import services
 from tests.conftest import SECRET
+from tests.lab.chromium import FLAGS, path
 from tests.lab.mailserver import MailServer
 from tests.lab.stack import Stack
 
 SCREENSHOTS = Path("var/screenshots")
 # How long a page may take where the machine has much else to do.
 expect.set_options(timeout=20_000)
-
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update",
-]  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -78,10 +73,8 @@ def mailing(post: MailServer) -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
     """Debian's Chromium, or another that is on the PATH."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    assert path, "Chromium is missing: apt-get install chromium"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=path(), args=FLAGS)
         yield browser
         browser.close()
 

@@ -1,7 +1,6 @@
 """An upload cannot be lost: whatever ends the page, what is safe stays safe and it goes on there."""
 
 import os
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +8,6 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, Page, Playwright, expect
 
-from tests.browser.conftest import FLAGS
 from tests.browser.steps import (
     KEPT,
     MIB,
@@ -28,6 +26,7 @@ from tests.browser.steps import (
     remembered,
     stop_at,
 )
+from tests.lab.chromium import FLAGS, path
 from tests.lab.stack import Stack
 
 OpenPage = Callable[..., Page]
@@ -521,7 +520,7 @@ def profile(
     def start() -> tuple[BrowserContext, int]:
         context = player.launch_persistent_context(  # type: ignore[attr-defined]
             folder,
-            executable_path=shutil.which("chromium") or shutil.which("chromium-browser"),
+            executable_path=path(),
             args=FLAGS,
             base_url=live.url,
         )

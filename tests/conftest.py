@@ -112,7 +112,7 @@ def database(request: pytest.FixtureRequest) -> Iterator[None]:
             connection.execute(
                 text(
                     "TRUNCATE transfers, files, uploads, downloads, heartbeats, workspaces,"
-                    " sender_codes, opt_outs, idempotency_keys, blocked_files CASCADE"
+                    " sender_codes, opt_outs, idempotency_keys, blocked_files, audit_events CASCADE"
                 )
             )
         return

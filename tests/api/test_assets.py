@@ -709,6 +709,8 @@ THEIRS = {"AllowedOrigins": ["https://app.example.org"], "AllowedMethods": ["PUT
 
 @pytest.fixture
 def rules_stay(app: Flask) -> Any:
+    """Before and after, the bucket has our rule only."""
+    storage.set_cors_rules([], settings.origins)
     yield
     storage.set_cors_rules([], settings.origins)
 

@@ -114,22 +114,35 @@ test('the watchdog barks when it was not fed, and only then', (t) => {
   assert.equal(barks, 1);
 });
 
-test('when the network has changed, a line that is silent is given up at once, one that moves is not', (t) => {
+test('when the network has changed, a line that is silent is given up soon, one that moves is not', (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] });
   let time = 0;
   t.mock.method(performance, 'now', () => time);
+  const pass = (milliseconds) => { time += milliseconds; t.mock.timers.tick(milliseconds); };
   const bell = new EventTarget();
   let barks = 0;
   const dog = watchdog(() => { barks += 1; }, bell);
   const renew = () => bell.dispatchEvent(new Event('renew'));
   dog.feed(30_000);
-  time = 2_000;
+  pass(2_000);
   renew();
-  assert.equal(barks, 0);
-  time = 5_100;
+  pass(500);
+  dog.feed(30_000);
+  pass(29_000);
+  assert.equal(barks, 0, 'it moved after the change');
   renew();
+  pass(0);
+  assert.equal(barks, 1, 'it had been silent for long');
+  dog.feed(90_000);
+  pass(1_000);
+  renew();
+  pass(1_999);
   assert.equal(barks, 1);
+  pass(1);
+  assert.equal(barks, 2, 'it was fed a moment before the change, and never again');
+  dog.feed(30_000);
   dog.leave();
   renew();
-  assert.equal(barks, 1);
+  pass(60_000);
+  assert.equal(barks, 2);
 });

@@ -60,7 +60,8 @@ export function putPart({ url, headers, body }, signal, onProgress, { isOffline,
 export function watchdog(bark, bell) {
   /** @type {ReturnType<typeof setTimeout> | undefined} */ let timer;
   let fedAt = 0;
-  const listen = () => { if (performance.now() - fedAt > SILENT) bark(); };
+  // One that was fed a moment ago may be dead all the same: its next bite has to come soon.
+  const listen = () => { clearTimeout(timer); timer = setTimeout(bark, Math.max(0, fedAt + SILENT - performance.now())); };
   bell?.addEventListener('renew', listen);
   return {
     /** @param {number} milliseconds */

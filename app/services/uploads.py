@@ -14,7 +14,18 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, CompoundSelect, Interval, Select, bindparam, select, update
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Interval,
+    Select,
+    SelectBase,
+    any_,
+    bindparam,
+    func,
+    select,
+    update,
+)
 from sqlalchemy.orm.attributes import set_committed_value
 
 from app import crash
@@ -475,9 +486,15 @@ def abandon(
     The upkeep removes the bytes: at once, or so much `later`, and again when the last signed
     address has died.
     """
+    if isinstance(upload_ids, SelectBase):
+        # Found once, then looked up by their key. As a join PostgreSQL may read all of a table for
+        # each row of another, while it has not looked at them since they were filled.
+        is_one = Upload.id == any_(func.array(upload_ids.scalar_subquery()))
+    else:
+        is_one = Upload.id.in_(upload_ids)
     db.session.execute(
         update(Upload)
-        .where(Upload.id.in_(upload_ids), Upload.state != UploadState.ABORTED)
+        .where(is_one, Upload.state != UploadState.ABORTED)
         .values(state=UploadState.ABORTED, remove_after=db_now() + later)
         .execution_options(synchronize_session=False)
     )

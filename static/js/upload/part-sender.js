@@ -12,7 +12,7 @@ import { Backoff, Failure, asFailure, insist } from './failure.js';
 export const BATCH = 100; // pieces that one request for addresses may ask for
 export const AHEAD = 2 * 1024 * 1024 * 1024; // bytes that are prepared before their turn, at most
 const SOON = 64 * 1024 * 1024; // bytes with addresses that are enough for the time which a request takes
-const MANY = 32; // pieces that a request is worth waiting for, while there are more to read
+const MANY = 32; // pieces that a request is worth waiting for, while all lanes are busy
 export const TELL = 5_000; // milliseconds without such a request after which files that are whole get one of their own
 const WHOLE = 500; // files that one request may name
 const READING = 2; // pieces with the checksum worker, so that it never waits for us
@@ -153,7 +153,7 @@ export class PartSender {
     if (!count || ready >= Math.max(lanes, count / 4) || this.#bytesReady() >= SOON) return false;
     const left = ready + this.#busy;
     if (!this.#reading || left < lanes / 2) return true;
-    return count >= Math.max(lanes, Math.min(MANY, this.#asked));
+    return count >= (left < lanes ? lanes : Math.max(lanes, Math.min(MANY, this.#asked / 2)));
   }
 
   /** @param {Taken} taken */

@@ -586,6 +586,27 @@ def test_goal_7_ten_thousand_at_once_through_all_of_their_end(bucket: Bucket) ->
     assert max(took.values()) < 60, took
 
 
+def test_what_the_deleted_leave_is_looked_up_whatever_the_planner_knows(bucket: Bucket) -> None:
+    """Tables that were just filled, before anybody has looked at them: no plan reads all uploads."""
+    many(3000, State.EXPIRED, expired_at=ago(days=9))
+    asked: list[tuple[str, Any]] = []
+
+    def note(_: Any, __: Any, statement: str, values: Any, *rest: Any) -> None:
+        if statement.startswith("UPDATE uploads") and "SELECT" in statement:
+            asked.append((statement, values))
+
+    event.listen(db.engine, "before_cursor_execute", note)
+    try:
+        assert upkeep.delete_expired() == 3000
+    finally:
+        event.remove(db.engine, "before_cursor_execute", note)
+    with db.engine.connect() as connection:
+        for statement, values in asked[-2:]:
+            plan = connection.exec_driver_sql(f"EXPLAIN {statement}", values).scalars().all()
+            assert not [line for line in plan if "Seq Scan on uploads" in line], "\n".join(plan)
+    assert len(asked) == 2 * 3000 // upkeep.DELETE_BATCH
+
+
 def test_f49_keys_that_storage_refuses_to_delete_keep_no_other_and_zips_go_too(
     bucket: Bucket, sender: Sender, monkeypatch
 ) -> None:

@@ -31,7 +31,6 @@ from app.gateways.presign import CRC32_HEADER, PostForm
 from app.gateways.stored import (
     NOT_THERE,
     Away,
-    CannotCopy,
     Checksums,
     Listed,
     NoSuchUpload,
@@ -330,7 +329,7 @@ class Storage:
         """Make a part of a range of another object, inside storage. Repeatable.
 
         S3 wants at least 5 MiB, but for the last part. Raises NoSuchUpload, SourceLost,
-        CannotCopy.
+        NotOffered.
         """
         try:
             with self._asking():
@@ -349,7 +348,7 @@ class Storage:
     def copy_whole(self, source: Source, key: str, token: str) -> None:
         """Copy an object of at most 5 GiB inside storage, as a neutral one. Repeatable.
 
-        Raises SourceLost when there is nothing, or something else by now; CannotCopy.
+        Raises SourceLost when there is nothing, or something else by now; NotOffered.
         """
         try:
             with self._asking():
@@ -504,7 +503,7 @@ class Storage:
             return self.cors_rules()
         except Outage:
             raise
-        except (Unavailable, CannotCopy):
+        except Unavailable:
             # No right to read them, or a store that cannot tell: as it was before we asked.
             log.warning("the bucket's CORS rules cannot be read: only ours will be there")
             return []

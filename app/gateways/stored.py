@@ -50,8 +50,10 @@ class SourceLost(Exception):
     """What was to be read or copied is not there any more, or is another object by now."""
 
 
-class CannotCopy(Exception):
-    """This storage does not know UploadPartCopy."""
+class NotOffered(Unavailable):
+    """This storage does not know what it was asked: some have no UploadPartCopy."""
+
+    title = "Our storage cannot do this. Its operator has to look at it."
 
 
 class PartsRefused(Unavailable):
@@ -177,7 +179,7 @@ def _meaning(code: str, status: int, words: str) -> Exception:
     if code == "InvalidPart":
         return PartsRefused(f"Storage said {code}.")
     if code == "NotImplemented":
-        return CannotCopy(words)
+        return NotOffered(f"Storage said {code}.")
     if code in _REFUSED:
         log.error("storage refuses us: %s", code)
         return StorageRefused()

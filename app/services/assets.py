@@ -21,7 +21,7 @@ from app.db import ask, db, release, transaction
 from app.dispositions import attachment
 from app.errors import Invalid, NotFound, PartsMissing, SizeMismatch, Unavailable, WrongState
 from app.extensions import storage
-from app.gateways.stored import CannotCopy, NoSuchUpload, Part, Source, SourceLost, Stored
+from app.gateways.stored import NoSuchUpload, NotOffered, Part, Source, SourceLost, Stored
 from app.models import Asset, AssetVersion, Upload, UploadState
 from app.services import asset_words, audit, thumbnails, uploads
 from app.services.accounts import Caller
@@ -279,7 +279,7 @@ def confirm(version: AssetVersion) -> bool:
         storage.copy_whole(
             Source(version.posted_key, etag), version.upload.key, version.upload.token
         )
-    except CannotCopy as error:
+    except NotOffered as error:
         raise Unavailable("This storage cannot copy what a form brought.") from error
     except (SourceLost, Invalid, SizeMismatch) as error:
         abandon([version.id])

@@ -16,7 +16,7 @@ from typing import IO
 
 from app.config import MIB
 from app.extensions import storage
-from app.gateways.stored import CannotCopy, Source
+from app.gateways.stored import NotOffered, Source
 from app.zip_layout import Data, Layout
 
 # Requests to storage that are under way at once: ranges to read, and parts of either kind.
@@ -101,7 +101,7 @@ class Composer:
             try:
                 storage.copy_part(*part, self._sources[piece.index], piece.start, piece.size)
                 return
-            except CannotCopy:
+            except NotOffered:
                 # Then all of it goes through our hands; it is the same zip.
                 self._can_copy = False
         with self._buffer(min(size, IN_MEMORY)) as buffer:

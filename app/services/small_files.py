@@ -25,7 +25,7 @@ from app.dispositions import attachment
 from app.errors import Invalid, NotFound, SizeMismatch, Unavailable, WrongState
 from app.extensions import storage
 from app.gateways.presign import PostForm
-from app.gateways.stored import CannotCopy, Source, SourceLost, Stored
+from app.gateways.stored import NotOffered, Source, SourceLost, Stored
 from app.models import Method, SmallFile, Upload, UploadState
 from app.services import audit, planning, repeats, uploads
 from app.services.accounts import Caller
@@ -222,7 +222,7 @@ def _copied(file: SmallFile, source: Source) -> Stored | None:
     kept = file.kept
     try:
         storage.copy_whole(source, kept.key, kept.token)
-    except CannotCopy as error:
+    except NotOffered as error:
         raise Unavailable("This storage does not know CopyObject.") from error
     except SourceLost as error:
         if _is_confirmed(file.id):

@@ -24,7 +24,7 @@ from app.errors import (
     WrongState,
 )
 from app.extensions import storage
-from app.gateways.stored import CannotCopy, NoSuchUpload, Source, SourceLost
+from app.gateways.stored import NoSuchUpload, NotOffered, Source, SourceLost
 from app.leases import Lease
 from app.models import File, Method, Staging, State, Transfer, Upload, UploadState
 from app.services import audit, checking, planning, transfers, uploads
@@ -128,7 +128,7 @@ def _take(lease: Lease, staging: Staging, upload: Upload) -> None:
         outcome = uploads.complete(copy)
     except (SourceLost, NoSuchUpload) as error:
         raise WrongState("What was uploaded has changed meanwhile. Complete it again.") from error
-    except CannotCopy as error:
+    except NotOffered as error:
         raise WrongState(f"This storage cannot take a file so: {IN_PARTS}.") from error
     if outcome.problem is not None:
         raise UploadNotValid("upload validation failed: what arrived could not be kept")

@@ -289,7 +289,7 @@ def put_nothing(uploads: Sequence[Upload]) -> None:
 def copy_from(upload: Upload, source: Source) -> None:
     """Fill a multipart upload with the bytes of another object, inside storage. Repeatable.
 
-    Raises SourceLost if that is another object by now, CannotCopy, WrongState as begin().
+    Raises SourceLost if that is another object by now, NotOffered, WrongState as begin().
     """
     if upload.size == 0:
         put_nothing([upload])

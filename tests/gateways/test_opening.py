@@ -13,7 +13,7 @@ from app.errors import Unavailable
 from app.gateways.lines import Lines
 from app.gateways.opening import Opener
 from app.gateways.presign import Credentials, Presigner
-from app.gateways.stored import Away, CannotCopy, StorageRefused
+from app.gateways.stored import Away, NotOffered, StorageRefused
 
 BEGUN = (200, b'<InitiateMultipartUploadResult xmlns="x"><UploadId>a&amp;b</UploadId></Init>')
 
@@ -125,7 +125,7 @@ def test_what_passes_is_asked_again(
     [
         (error(403, "AccessDenied"), StorageRefused),
         (error(404, "NoSuchBucket"), StorageRefused),
-        (error(501, "NotImplemented"), CannotCopy),
+        (error(501, "NotImplemented"), NotOffered),
         (error(400, "InvalidArgument"), Unavailable),
         ((403, b""), StorageRefused),
     ],
@@ -137,6 +137,8 @@ def test_a_refusal_is_believed_at_once(
     with pytest.raises(told) as raised:
         begin(store)
     assert type(raised.value) is told
+    # Whoever waits is told so; anything else would be a fault of ours, and a 500.
+    assert isinstance(raised.value, Unavailable)
     assert len(store.asked) == 1
 
 

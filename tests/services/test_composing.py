@@ -12,7 +12,7 @@ from app import zip_parts
 from app.config import MIB
 from app.errors import Outage
 from app.extensions import storage
-from app.gateways.stored import CannotCopy, Source
+from app.gateways.stored import NotOffered, Source
 from app.services import composing
 from app.services.composing import Composer, Stopped
 from app.zip_layout import Data, Layout, Member
@@ -51,7 +51,7 @@ class Bucket:
         self, key: str, s3_id: str, number: int, source: Source, start: int, size: int
     ) -> None:
         if not self.knows_copies:
-            raise CannotCopy
+            raise NotOffered
         self.copied.append((number, source.etag))
         self.parts[number] = self.bodies[source.key][start : start + size]
 

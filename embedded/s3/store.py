@@ -390,17 +390,17 @@ class Change:
 
     def remove_objects(self, bucket: str, keys: list[str]) -> None:
         """As many statements for a thousand keys as for one: each is handed all of them as JSON."""
-        found = self.db.execute(
-            "SELECT id FROM object WHERE bucket = ? AND key IN (SELECT value FROM json_each(?))",
-            (bucket, json.dumps(keys)),
-        ).fetchall()
-        if not found:
-            return
-        ids = json.dumps([row["id"] for row in found])
+        wanted = (bucket, json.dumps(keys))
+        # The segments would go along by themselves, but would not tell of their blobs.
         self._release(
-            "SELECT blob FROM segment WHERE object_id IN (SELECT value FROM json_each(?))", ids
+            "DELETE FROM segment WHERE object_id IN (SELECT id FROM object "
+            "WHERE bucket = ? AND key IN (SELECT value FROM json_each(?))) RETURNING blob",
+            *wanted,
         )
-        self.db.execute("DELETE FROM object WHERE id IN (SELECT value FROM json_each(?))", (ids,))
+        self.db.execute(
+            "DELETE FROM object WHERE bucket = ? AND key IN (SELECT value FROM json_each(?))",
+            wanted,
+        )
 
     def replace_part(self, upload_id: str, number: int, blob: Blob) -> Part:
         self._release("SELECT blob FROM part WHERE upload_id = ? AND number = ?", upload_id, number)

@@ -10,8 +10,9 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
+from flask import current_app
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import ClauseElement, Connection, CursorResult, Insert, MetaData, event, insert
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -21,6 +22,9 @@ from sqlalchemy.sql import Executable
 from app import connections
 
 log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Base(DeclarativeBase):
@@ -128,6 +132,17 @@ def release() -> None:
         raise RuntimeError("release() inside transaction(): the network would hold its locks")
     # commit(), not rollback(): a rollback expires every object whatever expire_on_commit says.
     db.session.commit()
+
+
+def in_own_session(act: Callable[P, T]) -> Callable[P, T]:
+    """`act` for another thread, which is given a session of its own: one is never shared."""
+    context = current_app.app_context
+
+    def run(*args: P.args, **named: P.kwargs) -> T:
+        with context():
+            return act(*args, **named)
+
+    return run
 
 
 def discard() -> None:

@@ -6,11 +6,12 @@ import os
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flask_migrate import upgrade
 from sqlalchemy import insert, select, text
@@ -19,9 +20,9 @@ from app import clock, config, create_app, patience
 from app.db import db, release, transaction
 from app.extensions import storage
 from app.models import Method, State, Transfer, Upload, UploadState
-from app.services import audit, upkeep
+from app.services import audit, upkeep, uploads
 from benchmarks.place import Place, delayed, opened
-from benchmarks.turns import Turn, figure, median, ratio, say, table, take_turns
+from benchmarks.turns import Rounds, Turn, figure, median, ratio, say, table, take_turns
 from embedded.services import BUCKET
 
 DELAY = 0.02
@@ -41,7 +42,7 @@ RECORD = "INSERT INTO audit_events (action, transfer_id) SELECT 'expire', id FRO
 
 
 def run() -> None:
-    """Both halves; the second over a line of 20 ms for each request."""
+    """All of it; what is removed is so over a line of 20 ms for each request."""
     transfer_count = int(os.environ.get("UPKEEP_TRANSFERS", "1000000"))
     object_count = int(os.environ.get("UPKEEP_OBJECTS", "10000"))
     with tempfile.TemporaryDirectory() as data, opened(Path(data), "s3") as place:
@@ -59,6 +60,9 @@ def run() -> None:
             _expire(transfer_count)
             _remove(place, object_count)
             db.session.remove()
+            with opened(Path(data), "sink", with_beeline=False) as sink:
+                sink.s3.create_bucket(Bucket=BUCKET)
+                _ask_to_delete(sink, object_count)
 
 
 @contextlib.contextmanager
@@ -148,55 +152,104 @@ def _run(*statements: Any) -> None:
 
 def _remove(place: Place, count: int) -> None:
     say(f"   {count:,} objects, {DELAY * 1000:.0f} ms for each request")
-    settings = config.current()
-    with delayed(place, DELAY) as (url, _):
-        storage.bind(replace(settings, s3_endpoint_url=url))
+    with _at(place) as url:
         rounds = take_turns(
             {
                 "one by one": lambda: _one_by_one(place, url, count),
                 "sweep": lambda: _swept(place, count),
             }
         )
-    storage.bind(settings)
-    theirs, ours = rounds["one by one"], rounds["sweep"]
+    _compared(f"removing {count:,} objects and their rows", rounds, "sweep")
+
+
+def _ask_to_delete(sink: Place, count: int) -> None:
+    """What is asked of storage, alone: of one that is not on this machine and takes no time."""
+    say(f"   the requests for {count:,} objects, to a storage that has none")
+    keys = [f"beeline/{secrets.token_hex(20)}" for _ in range(count)]
+    with _at(sink) as url:
+        rounds = take_turns(
+            {
+                "one by one": lambda: _asked_one_by_one(sink.client(url), keys),
+                "a thousand at a time": lambda: _asked(sink, keys),
+            }
+        )
+    _compared(f"asking to delete {count:,} objects", rounds, "a thousand at a time")
+
+
+@contextlib.contextmanager
+def _at(place: Place) -> Iterator[str]:
+    """Storage is this endpoint, 20 ms away; its address."""
+    given = config.current()
+    here = replace(given, s3_access_key_id=place.key, s3_secret_access_key=place.secret)
+    with delayed(place, DELAY) as (url, _):
+        storage.bind(replace(here, s3_endpoint_url=url))
+        yield url
+    storage.bind(given)
+
+
+def _compared(title: str, rounds: Rounds, ours: str) -> None:
+    seconds = {name: median(turns, "seconds") for name, turns in rounds.items()}
+    endpoint = figure(median(rounds.get(ours, []), "endpoint"), 2)
     table(
-        f"removing {count:,} objects at {DELAY * 1000:.0f} ms",
-        ["", "one by one", "sweep", "x as fast", "the endpoint's CPU"],
+        f"{title}, {DELAY * 1000:.0f} ms",
+        ["", "seconds", f"{ours} is x as fast", "the endpoint's CPU"],
         [
             [
-                words,
-                figure(median(theirs, name), 1),
-                figure(median(ours, name), 2),
-                ratio(median(theirs, name), median(ours, name)),
-                figure(median(ours, "endpoint"), 2),
+                name,
+                figure(seconds[name], 2),
+                ratio(seconds[name], seconds.get(ours)),
+                endpoint if name == ours else "",
             ]
-            for words, name in (("objects", "objects"), ("objects and their rows", "seconds"))
+            for name in rounds
         ],
     )
 
 
 def _swept(place: Place, count: int) -> Turn:
-    """All that the sweep does: claims, removes, settles; and how long requests were under way."""
+    """All that the sweep does: claims, removes, settles."""
     _plant(place, count)
-    spent, asked, ask = place.endpoint_seconds(), [0.0], upkeep.uploads.remove
-
-    def remove(batch: Any) -> Any:
-        began = time.monotonic()
-        removed = ask(batch)
-        asked[0] += time.monotonic() - began
-        return removed
-
-    upkeep.uploads.remove = remove
-    began = time.monotonic()
-    try:
-        while upkeep.remove_bytes():
-            pass
-    finally:
-        upkeep.uploads.remove = ask
-    seconds, spent = time.monotonic() - began, place.endpoint_seconds() - spent
+    turn = _timed_at(place, upkeep.remove_bytes)
     if place.s3.list_objects_v2(Bucket=BUCKET).get("Contents"):
         raise RuntimeError("some objects are left")
-    return Turn(seconds, {"seconds": seconds, "objects": asked[0], "endpoint": spent})
+    return turn
+
+
+def _asked(sink: Place, keys: Sequence[str]) -> Turn:
+    """As the sweep does it, so many together."""
+    rows = [Gone(uuid.uuid4(), key, None, "e") for key in keys]
+
+    def ask() -> None:
+        for at in range(0, len(rows), upkeep.REMOVE_BATCH):
+            batch = rows[at : at + upkeep.REMOVE_BATCH]
+            if len(uploads.remove(batch)) < len(batch):
+                raise RuntimeError("some were refused")
+
+    return _timed_at(sink, ask)
+
+
+class Gone(NamedTuple):
+    """What the sweep knows of an upload that nobody wants any more."""
+
+    id: uuid.UUID
+    key: str
+    s3_upload_id: str | None
+    etag: str | None
+
+
+def _timed_at(place: Place, act: Callable[[], object]) -> Turn:
+    spent, began = place.endpoint_seconds(), time.monotonic()
+    act()
+    seconds = time.monotonic() - began
+    return Turn(seconds, {"seconds": seconds, "endpoint": place.endpoint_seconds() - spent})
+
+
+def _asked_one_by_one(client: Any, keys: Sequence[str]) -> Turn:
+    client.head_bucket(Bucket=BUCKET)  # Its connection is open before the clock runs.
+    sample, began = keys[:SAMPLE_OBJECTS], time.monotonic()
+    for key in sample:
+        client.delete_object(Bucket=BUCKET, Key=key)
+    seconds = (time.monotonic() - began) * len(keys) / len(sample)
+    return Turn(seconds, {"seconds": seconds})
 
 
 def _upload(key: str, number: int) -> dict[str, Any]:
@@ -221,18 +274,15 @@ def _one_by_one(place: Place, url: str, count: int) -> Turn:
     client.head_bucket(Bucket=BUCKET)  # Its connection is open before the clock runs.
     ids = db.session.scalars(select(Upload.id)).all()
     release()
-    asked, start = 0.0, time.monotonic()
+    began = time.monotonic()
     for one in ids:
         upload = db.session.get_one(Upload, one)
         release()
-        began = time.monotonic()
         client.delete_object(Bucket=BUCKET, Key=upload.key)
-        asked += time.monotonic() - began
         with transaction():
             upload.removed_at = clock.now()
-    times = count / len(ids)
-    seconds = (time.monotonic() - start) * times
-    return Turn(seconds, {"seconds": seconds, "objects": asked * times})
+    seconds = (time.monotonic() - began) * count / len(ids)
+    return Turn(seconds, {"seconds": seconds})
 
 
 def _plant(place: Place, count: int) -> None:

@@ -6,9 +6,9 @@ from app.config import settings
 from app.db import db, release
 from app.services import archives, heartbeats
 
-# Beside the web's pools: a job of worker and of maker with its heartbeat, a sweep, and somebody
-# with psql.
-OTHERS = 7
+# Beside the web's pools: a job of worker and of maker with its heartbeat, a sweep and what helps
+# it, and somebody with psql.
+OTHERS = 8
 # A sweep is late when it has missed so many of its turns, and this much more.
 TURNS_MISSED = 3
 LATE_SECONDS = 60

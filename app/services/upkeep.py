@@ -6,10 +6,11 @@ returns how many it dealt with. What they would find is told by census.py.
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -18,7 +19,7 @@ from sqlalchemy import ARRAY, ColumnElement, Uuid, and_, case, cast, func, or_, 
 from app import clock, crash, jobs, lifecycle, rows
 from app.clock import db_now
 from app.config import settings
-from app.db import db, release, transaction
+from app.db import db, in_own_session, release, transaction
 from app.extensions import storage
 from app.gateways.stored import OpenUpload
 from app.models import State, Transfer, Upload, UploadState
@@ -48,7 +49,7 @@ log = logging.getLogger(__name__)
 Tell = Callable[[str, int], None]
 
 BATCH = 1000
-# Each step over the index passes by what the steps before it have left there; so few, large ones.
+# Each step passes by what the steps before it have left in the table; so few, large ones.
 EXPIRE_BATCH = 10_000
 # Several requests of a thousand keys each, which are under way at the same time.
 REMOVE_BATCH = 4_000
@@ -97,7 +98,7 @@ def untold(what: str, count: int) -> None:
 @noted
 def expire_due(tell: Tell = untold) -> int:
     """Job: READY transfers past `expires_at` become EXPIRED."""
-    return in_batches(_expire, tell)
+    return _by_two(_expire, EXPIRE_BATCH, tell)
 
 
 @noted
@@ -140,24 +141,26 @@ def remove_bytes(tell: Tell = untold) -> int:
     While a signed address may still bring bytes, removal is repeated after it has died. What
     storage would not remove is tried again in REMOVE_AGAIN_AFTER, and keeps nobody else.
     """
-    count, batch = 0, _claim_removals()
+    count, batch, removed = 0, _claim_removals(), list[Removable]()
     with ThreadPoolExecutor(1) as beside:
         while batch:
             crash.point("remove.1")
             asking = beside.submit(copy_context().run, uploads.remove, batch)
-            # The rows of thousands take as long as storage does: while it is asked for these, the
-            # next are claimed. Should it fail, they rest as these do.
+            # The rows of thousands take as long as storage does: while it is asked for these, those
+            # before them are settled and the next are claimed. Whatever fails, all of them rest,
+            # and to remove once more what is gone does no harm.
+            _settle_removals(removed)
             is_last = len(batch) < REMOVE_BATCH or jobs.stopping.is_set()
             following = () if is_last else _claim_removals()
             removed = asking.result()
             crash.point("remove.3")
-            _settle_removals(removed)
-            crash.point("remove.4")
             count += len(removed)
             tell("removed", count)
             if len(removed) < len(batch):
                 log.warning("storage kept %d of %d uploads", len(batch) - len(removed), len(batch))
             batch = following if removed else ()
+    _settle_removals(removed)
+    crash.point("remove.4")
     return count
 
 
@@ -344,6 +347,31 @@ def in_batches(step: Callable[[], int], tell: Tell) -> int:
     return count
 
 
+def _by_two(step: Callable[[], int], full: int, tell: Tell) -> int:
+    """As in_batches(), and by a second session beside this one, once a batch was `full`.
+
+    One session has one processor of the database's, which is what many rows wait for.
+    """
+    if settings.database_pool_size == 1:
+        return in_batches(step, tell)
+    counts = [0, 0]
+    helping: Future[int] | None = None
+    with ThreadPoolExecutor(1) as beside:
+
+        def tell_of_both(number: int, what: str, count: int) -> None:
+            counts[number] = count
+            tell(what, sum(counts))
+
+        def tell_here(what: str, count: int) -> None:
+            nonlocal helping
+            tell_of_both(0, what, count)
+            if helping is None and count >= full:
+                helping = beside.submit(in_own_session(in_batches), step, partial(tell_of_both, 1))
+
+        count = in_batches(step, tell_here)
+        return count + (helping.result() if helping else 0)
+
+
 def _committed(step: Callable[[], int]) -> int:
     with transaction():
         done = step()
@@ -389,6 +417,8 @@ def _claim_removals() -> Sequence[Removable]:
 
 
 def _settle_removals(removed: Sequence[Removable]) -> None:
+    if not removed:
+        return
     ids = cast([upload.id for upload in removed], ARRAY(Uuid))
     is_dead = or_(Upload.urls_until.is_(None), Upload.urls_until < db_now() - LATE_BYTES)
     with transaction():

@@ -12,6 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from rq.utils import import_attribute
 from sqlalchemy import event, func, insert, select, text, update
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from app import clock, jobs
 from app.config import MIB, settings
@@ -56,33 +57,85 @@ def statements(app: Flask) -> Iterator[list[str]]:
     event.remove(db.engine, "before_cursor_execute", note)
 
 
-def test_many_due_transfers_expire_in_batches(monkeypatch, statements: list[str]) -> None:
-    monkeypatch.setattr(upkeep, "EXPIRE_BATCH", 7)
+def due(count: int) -> None:
+    """So many transfers whose date is over."""
+    one = {
+        "owner_token_hash": b"x" * 32,
+        "state": State.READY,
+        "ready_at": ago(days=2),
+        "expires_at": ago(hours=1),
+    }
     with transaction():
-        db.session.execute(
-            insert(Transfer),
-            [
-                {
-                    "slug": f"slug-{n}",
-                    "owner_token_hash": b"x" * 32,
-                    "state": State.READY,
-                    "ready_at": ago(days=2),
-                    "expires_at": ago(hours=1),
-                }
-                for n in range(25)
-            ],
-        )
+        db.session.execute(insert(Transfer), [{"slug": f"slug-{n}"} | one for n in range(count)])
+
+
+def test_what_is_due_expires_in_one_statement(statements: list[str]) -> None:
+    due(25)
     statements.clear()
     assert upkeep.expire_due() == 25
-    assert len(statements) == 5  # the last finds none
-    states = db.session.scalars(select(Transfer.state)).all()
-    assert states == [State.EXPIRED] * 25
-    events = select(AuditEvent.transfer_id).where(AuditEvent.action == "expire")
-    recorded = db.session.scalars(events.order_by(AuditEvent.id)).all()
-    assert len(set(recorded)) == 25
+    assert len(statements) == 2  # the last finds none
+    assert set(db.session.scalars(select(Transfer.state))) == {State.EXPIRED}
+
+
+@pytest.mark.real_commits
+def test_many_expire_in_batches_by_two_sessions(monkeypatch) -> None:
+    monkeypatch.setattr(upkeep, "EXPIRE_BATCH", 7)
+    due(60)
+    expire, here, both = upkeep._expire, threading.get_ident(), threading.Barrier(2)
+    told, batches = list[int](), {here: list[int]()}
+
+    def each() -> int:
+        mine = batches.setdefault(threading.get_ident(), [])
+        if len(mine) == (1 if threading.get_ident() == here else 0):
+            both.wait(20)  # Neither takes all before the other has begun.
+        mine.append(expire())
+        return mine[-1]
+
+    monkeypatch.setattr(upkeep, "_expire", each)
+    assert upkeep.expire_due(lambda what, count: told.append(count)) == 60
+    assert len(batches) == 2
+    for counts in batches.values():
+        assert max(counts) == 7
+    assert told == sorted(told)
+    assert told[-1] == 60
+    assert set(db.session.scalars(select(Transfer.state))) == {State.EXPIRED}
+    events = select(
+        AuditEvent.at, func.array_agg(aggregate_order_by(AuditEvent.transfer_id, AuditEvent.id))
+    )
+    recorded = db.session.execute(
+        events.where(AuditEvent.action == "expire").group_by(AuditEvent.at)
+    ).all()
+    assert len({one for _, ids in recorded for one in ids}) == 60
     # Each batch in the order of the record's own index on them.
-    for at in range(0, 25, 7):
-        assert recorded[at : at + 7] == sorted(recorded[at : at + 7], key=str)
+    for _, ids in recorded:
+        assert ids == sorted(ids, key=str)
+
+
+def test_with_one_connection_nobody_waits_for_a_second(configure, monkeypatch) -> None:
+    configure(database_pool_size=1)
+    monkeypatch.setattr(upkeep, "EXPIRE_BATCH", 7)
+    monkeypatch.delattr(upkeep, "in_own_session")
+    due(20)
+    assert upkeep.expire_due() == 20
+
+
+@pytest.mark.real_commits
+def test_if_the_second_session_fails_so_does_the_sweep(monkeypatch) -> None:
+    monkeypatch.setattr(upkeep, "EXPIRE_BATCH", 7)
+    due(30)
+    expire, here = upkeep._expire, threading.get_ident()
+
+    def each() -> int:
+        if threading.get_ident() != here:
+            raise RuntimeError("the other one")
+        return expire()
+
+    monkeypatch.setattr(upkeep, "_expire", each)
+    with pytest.raises(RuntimeError, match="the other one"):
+        upkeep.expire_due()
+    # What this one could do is done, and the failure is noted.
+    assert set(db.session.scalars(select(Transfer.state))) == {State.EXPIRED}
+    assert db.session.get_one(Heartbeat, "expire_due").failure_count == 1
 
 
 def test_bytes_go_only_after_the_grace_period(sender: Sender, queued: list) -> None:
@@ -230,6 +283,24 @@ def test_f49_one_request_of_several_that_fails_loses_nothing(monkeypatch) -> Non
         db.session.execute(update(Upload).values(remove_after=ago(seconds=1)))
     assert upkeep.remove_bytes() == 6
     assert uploads.without_object(keys) == keys
+
+
+def test_what_was_removed_is_settled_although_the_next_fail(monkeypatch) -> None:
+    monkeypatch.setattr(upkeep, "REMOVE_BATCH", 2)
+    given_up(4)
+    asked: list[list[str]] = []
+
+    def delete(keys: list[str]) -> list[str]:
+        asked.append(keys)
+        if len(asked) == 2:
+            raise Unavailable
+        return []
+
+    monkeypatch.setattr(storage, "delete", delete)
+    with pytest.raises(Unavailable):
+        upkeep.remove_bytes()
+    settled = db.session.scalars(select(Upload.key).where(Upload.removed_at.is_not(None))).all()
+    assert sorted(settled) == sorted(asked[0])
 
 
 @pytest.mark.parametrize("job", [job for _, job in jobs.SCHEDULE], ids=lambda job: job.name)

@@ -311,7 +311,9 @@ class Settings:
         _whole(1, 1_000_000), "most transfers one network address may create in an hour", 400
     )
     max_unknown_per_minute: int = setting(
-        _whole(1, 1_000_000), "most unknown links one network address may try in a minute", 100
+        _whole(1, 1_000_000),
+        "most unknown links and wrong API keys one network address may try in a minute",
+        100,
     )
     max_messages_per_hour: int = setting(
         _whole(1, 1_000_000),

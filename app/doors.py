@@ -16,7 +16,7 @@ import redis
 from flask import Flask, redirect, request
 from flask_limiter import Limiter
 from gunicorn.http.errors import ParseException
-from limits import RateLimitItemPerDay
+from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
 from limits.storage import MemoryStorage, RedisStorage
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -192,10 +192,25 @@ def count_call(key_id: uuid.UUID) -> None:
 
     Not a decorator of the route: what is counted by must not be what anybody may send.
     """
-    limit = RateLimitItemPerDay(settings.max_calls_per_key_and_day)
-    if not limiter.limiter.hit(limit, "key", key_id.hex):
+    _count(RateLimitItemPerDay(settings.max_calls_per_key_and_day), "key", key_id.hex)
+
+
+def count_wrong_key(prefix: str | None) -> None:
+    """Count a try by what is no key, or none any more; raises TooMany.
+
+    By the address that tries, and by the key it says to have, if it has the form of one. Whoever
+    has a good key is neither counted here nor kept waiting by those who have none.
+    """
+    most = settings.max_unknown_per_minute
+    _count(RateLimitItemPerMinute(most), "wrong-keys", _address_hash().hex())
+    if prefix is not None:
+        _count(RateLimitItemPerMinute(max(1, most // 10)), "wrong-keys-of", prefix)
+
+
+def _count(limit: RateLimitItem, *what: str) -> None:
+    if not limiter.limiter.hit(limit, *what):
         refusal = TooMany()
-        over_at = limiter.limiter.get_window_stats(limit, "key", key_id.hex).reset_time
+        over_at = limiter.limiter.get_window_stats(limit, *what).reset_time
         refusal.retry_after = max(1, math.ceil(over_at - time.time()))
         raise refusal
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import request
 
-from app.doors import count_call
+from app.doors import count_call, count_wrong_key
 from app.errors import AppError, Gone, Unauthorized
 from app.models import Scope, Transfer
 from app.services import accounts, audit, managing, transfers, upload_sessions
@@ -170,7 +170,12 @@ def _key() -> str | None:
 
 
 def _caller(text: str | None, scope: Scope) -> Caller:
-    caller = accounts.authenticate(text)
+    try:
+        caller = accounts.authenticate(text)
+    except Unauthorized:
+        if text:
+            count_wrong_key(accounts.prefix_of(text))
+        raise
     audit.acting_key.set(caller.key_id)
     count_call(caller.key_id)
     caller.check_may(scope)

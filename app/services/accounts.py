@@ -153,15 +153,21 @@ def revoke_key(prefix: str) -> bool:
 
 def is_key(text: str | None) -> bool:
     """Whether this has the form of an API key, which no owner token has."""
-    return text is not None and _SHAPE.fullmatch(text) is not None
+    return text is not None and prefix_of(text) is not None
+
+
+def prefix_of(text: str) -> str | None:
+    """The part of an API key that it is looked up by, which is no secret; None if it is none."""
+    shape = _SHAPE.fullmatch(text)
+    return shape and shape[1]
 
 
 def authenticate(text: str | None) -> Caller:
     """Whose key this is; raises Unauthorized."""
-    shape = _SHAPE.fullmatch(text or "")
-    if text is None or shape is None:
+    prefix = prefix_of(text or "")
+    if text is None or prefix is None:
         raise Unauthorized(NO_KEY)
-    found = ask(_BY_PREFIX, {"prefix": shape[1]}).first()
+    found = ask(_BY_PREFIX, {"prefix": prefix}).first()
     if found is None or not hmac.compare_digest(found.key_hash, _hash(text)):
         raise Unauthorized(NO_KEY)
     if found.is_use_due:

@@ -1,5 +1,6 @@
-"""S09, S13, S18: one address has a share, counted once however many processes and headers."""
+"""S09, S12, S13, S18: one address has a share, counted once however many processes and headers."""
 
+import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,8 @@ import redis
 from flask import Flask
 from flask.testing import FlaskClient
 
-from tests.factories import Sender, http
+from app.services import accounts
+from tests.factories import Machine, Sender, http
 from tests.threats.conftest import LoggedStack, MakeApp
 
 Configure = Callable[..., None]
@@ -148,6 +150,53 @@ def test_s13_redis_holds_no_address(
 
 
 # -- creating ----------------------------------------------------------------------------------
+
+
+def wrong(prefix: str | None = None) -> str:
+    """A key that nobody has; with `prefix` it begins as one that somebody may have."""
+    return f"{prefix or f'bee_{secrets.token_hex(6)}'}_{secrets.token_urlsafe(32)}"
+
+
+def tried(client: FlaskClient, key: str, address: str = "203.0.113.7") -> int:
+    """What a call by this key is answered with."""
+    answer = client.get(
+        "/transfers",
+        headers={"Authorization": f"Bearer {key}"},
+        environ_base={"REMOTE_ADDR": address},
+    )
+    if answer.status_code == 429:
+        assert answer.json["error"]["code"] == "too_many"
+        assert 0 < int(answer.headers["Retry-After"]) <= 60
+    return answer.status_code
+
+
+def test_s12_wrong_keys_of_one_address_end_in_429(
+    client: FlaskClient, machine: Machine, configure: Configure
+) -> None:
+    configure(max_unknown_per_minute=20)
+    keys = [key for _ in range(10) for key in (wrong(), "bee_", "x" * 40)]
+    assert [tried(client, key) for key in keys] == [401] * 20 + [429] * 10
+    # Not for others, nor for who has a good key; and no key at all is nobody trying.
+    assert tried(client, wrong(), "203.0.113.8") == 401
+    assert tried(client, machine.key) == 200
+    assert {client.get("/transfers").status_code for _ in range(30)} == {401}
+    assert tried(client, machine.key) == 200
+
+
+@pytest.mark.parametrize("whose", ["nobody's", "somebody's", "a revoked one's"])
+def test_s12_one_key_is_tried_ten_times_a_minute_whoever_tries(
+    client: FlaskClient, machine: Machine, configure: Configure, whose: str
+) -> None:
+    """And all of them are told alike: no answer says which keys there are."""
+    configure(max_unknown_per_minute=100)
+    prefix = {"nobody's": f"bee_{secrets.token_hex(6)}"}.get(whose, machine.key[:16])
+    if whose == "a revoked one's":
+        with client.application.app_context():
+            assert accounts.revoke_key(prefix)
+    told = [tried(client, wrong(prefix), f"203.0.113.{n}") for n in range(15)]
+    assert told == [401] * 10 + [429] * 5
+    if whose == "somebody's":
+        assert tried(client, machine.key, "203.0.113.3") == 200
 
 
 def test_s18_creating_without_end_is_429_within_600(

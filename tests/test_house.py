@@ -109,6 +109,14 @@ def test_every_parameter_and_key_is_described(app: Flask) -> None:
             assert said.get("summary")
 
 
+def test_whoever_may_be_refused_for_a_key_may_be_told_to_wait() -> None:
+    """Calls of a key are counted, and tries by wrong ones (app/doors.py)."""
+    for path, operations in DESCRIPTION["paths"].items():
+        for method, operation in operations.items():
+            if method != "parameters" and "401" in operation["responses"]:
+                assert "429" in operation["responses"], f"{method} {path}"
+
+
 def test_every_error_code_is_in_the_catalogue_and_described() -> None:
     kinds = {
         kind

@@ -221,6 +221,8 @@ def _hash(text: str) -> bytes:
 
 def issue_token(caller: Caller, user_identifier: str | None) -> str:
     """A token by which the caller speaks for one of its users, to be sent beside its key."""
+    with transaction():
+        audit.note("authorize", subject_id=caller.workspace_id)
     return tokens.issue(tokens.Claims(caller.key_id, user_identifier))
 
 

@@ -133,9 +133,11 @@ def test_by_hand(app: Flask) -> None:
 def test_what_a_key_did_is_on_record(machine: Machine) -> None:
     made = machine.create()
     board = machine.board()
-    key_id = accounts.authenticate(machine.key).key_id
+    caller = accounts.authenticate(machine.key)
+    key_id = caller.key_id
     rows = db.session.scalars(select(AuditEvent).where(AuditEvent.key_id == key_id)).all()
     assert [(row.action, str(row.transfer_id or row.subject_id)) for row in rows] == [
+        ("authorize", str(caller.workspace_id)),
         ("create", made["id"]),
         ("create board", board["id"]),
     ]

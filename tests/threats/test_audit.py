@@ -11,9 +11,9 @@ from sqlalchemy.exc import DBAPIError
 
 from app import clock
 from app.db import db
-from app.models import AuditEvent
+from app.models import ApiKey, AuditEvent
 from app.services import upkeep
-from tests.factories import Sender
+from tests.factories import Machine, Sender
 
 pytestmark = pytest.mark.usefixtures("inside")
 
@@ -35,6 +35,18 @@ def test_s36_each_act_is_one_row(sender: Sender) -> None:
     sent.call("DELETE")
     sent.call("DELETE")
     assert noted(sent.id) == ["create", "complete", "download", "download", "delete"]
+
+
+def test_s36_who_comes_in_by_a_key_is_written_down(machine: Machine) -> None:
+    key = db.session.scalars(select(ApiKey)).one()
+    came = select(AuditEvent).where(AuditEvent.key_id == key.id)
+    machine.authorize("one of its users")
+    wrong = {"x-api-key": machine.key[:-1] + "-"}
+    assert machine.client.post("/v2/authorize", headers=wrong).status_code == 403
+    found = db.session.scalars(came).all()
+    # Once by the fixture and once here; no word of the user, who is a person.
+    assert [one.action for one in found] == ["authorize"] * 2
+    assert {one.subject_id for one in found} == {key.workspace_id}
 
 
 def test_s36_changes_by_its_sender_are_acts_too(sender: Sender) -> None:

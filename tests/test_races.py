@@ -91,6 +91,21 @@ def test_f53_as_many_downloads_pass_as_are_left(app: Flask, sender: Sender, limi
         assert db.session.query(Download).count() == limit
 
 
+def test_f57_zips_and_files_at_once_count_by_one_rule(app: Flask, sender: Sender) -> None:
+    sent = sender.ready({"a": b"1", "b": b"2"}, max_downloads=1).zip()
+    ids = [uuid.UUID(file["id"]) for file in sent.files]
+
+    def click(index: int) -> str:
+        if index % 2:
+            downloads.file_url(sent.slug, ids[index % 4 // 2], f"visitor {index}")
+        else:
+            assert downloads.zip_url(sent.slug, f"visitor {index}") is not None
+        return "link"
+
+    assert at_once(app, 20, click) == {"link": 1, "gone": 19}
+    assert sent.row().download_count == 1
+
+
 def test_two_clicks_of_one_browser_at_once_are_one_download(app: Flask, sender: Sender) -> None:
     sent = sender.ready({"a": b"1", "b": b"2"}, max_downloads=1)
     ids = [uuid.UUID(file["id"]) for file in sent.files]

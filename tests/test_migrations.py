@@ -503,6 +503,19 @@ def test_0018_takes_small_files_and_gives_their_bytes_up_again(old: Old) -> None
     old.migrate("upgrade", "0018")
 
 
+def test_0019_lets_sweeps_take_turns_and_keeps_when_they_came(old: Old) -> None:
+    old.migrate("upgrade", "0018")
+    old.run("INSERT INTO heartbeats (name, at, last_count) VALUES ('before', now(), 7)")
+    old.migrate("upgrade", "0019")
+    assert old.run("SELECT name, last_count, busy_until FROM heartbeats") == [("before", 7, None)]
+    # Older code that still runs knows nothing of it.
+    old.run("INSERT INTO heartbeats (name, at) VALUES ('older', now())")
+    old.run("UPDATE heartbeats SET busy_until = now()")
+    old.migrate("downgrade", "0018")
+    assert old.run("SELECT name FROM heartbeats ORDER BY name") == [("before",), ("older",)]
+    old.migrate("upgrade", "0019")
+
+
 def test_0014_keeps_opt_outs_and_going_back_forgets_only_what_bounced(old: Old) -> None:
     old.migrate("upgrade", "0011")
     added = "INSERT INTO opt_outs (email_hash{}) VALUES (sha256('{}'){})"

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape
 
 from app import clock
 from app.config import Settings
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 QUICK, STEADY, PATIENT = (3, 2), (15, 5), (60, 5)
 _LATE = ("core", "session", "quick", "steady", "patient", "bulk", "lines", "opener")
 _making = threading.Lock()
+_S3 = "http://s3.amazonaws.com/doc/2006-03-01/"
+# Whoever reads XML takes these for something else, unless they are written so.
+_UNSEEN = {"\r": "&#xD;", "\n": "&#xA;", "\t": "&#x9;"}
 
 
 class Clients:
@@ -93,9 +97,14 @@ class Clients:
     def bulk(self) -> Any:
         """For thousands of keys: they are ours, or from storage's own list, and never empty.
 
-        Of the CPU of a request to delete them more than half was botocore's look at each.
+        Of the CPU of a request to delete them nearly all was botocore's, which looks at each and
+        makes a tree of them all. Its own events let us write the document; the rest is its work.
         """
-        return self._make(*STEADY, validates=False)
+        client = self._make(*STEADY, validates=False)
+        events = client.meta.events
+        events.register("before-parameter-build.s3.DeleteObjects", _write_keys)
+        events.register("before-call.s3.DeleteObjects", _send_keys)
+        return client
 
     @cached_property
     def lines(self) -> Lines:
@@ -116,7 +125,8 @@ class Clients:
             connect_timeout=2,
             read_timeout=read_timeout,
             retries={"mode": "standard", "total_max_attempts": attempts},
-            max_pool_connections=32,
+            # As many as a sweep asks at once (uploads.IN_FLIGHT for each batch of REMOVE_AHEAD).
+            max_pool_connections=48,
             parameter_validation=validates,
             # Stores that do not know boto3's new default checksums refuse them.
             request_checksum_calculation="when_required",
@@ -153,3 +163,17 @@ class Clients:
             raise Unavailable("No credentials for storage could be found.")
         frozen = found.get_frozen_credentials()
         return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
+
+
+def _write_keys(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+    # All are escaped at once; no key holds the character between them, which XML does not allow.
+    keys = escape("\0".join(one["Key"] for one in params["Delete"]["Objects"]), _UNSEEN)
+    objects = keys.replace("\0", "</Key></Object><Object><Key>")
+    context["document"] = (
+        f'<Delete xmlns="{_S3}"><Object><Key>{objects}</Key></Object><Quiet>true</Quiet></Delete>'
+    ).encode()
+    params["Delete"] = {"Objects": []}
+
+
+def _send_keys(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+    params["body"] = context.pop("document")

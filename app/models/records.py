@@ -133,7 +133,7 @@ class IdempotencyKey(Base):
 
 
 class Heartbeat(Base):
-    """When a sweep last came to its end: a sweep that stopped coming must be seen."""
+    """When a sweep last came to its end: a sweep that stopped coming must be seen; and its turn."""
 
     __tablename__ = "heartbeats"
 
@@ -144,6 +144,8 @@ class Heartbeat(Base):
     last_count: Mapped[int | None] = mapped_column(BigInteger)
     seconds: Mapped[float | None]
     failure_count: Mapped[int] = mapped_column(default=0, server_default="0")
+    # Until when others leave it to the run that is at it (services/heartbeats.alone).
+    busy_until: Mapped[datetime | None] = mapped_column(Instant)
 
 
 class AuditEvent(Base):

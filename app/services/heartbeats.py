@@ -1,18 +1,20 @@
 """When each sweep last came to its end, what it did, and how often it has failed since.
 
-A sweep that stopped coming must be seen, and so must one that comes and fails.
+A sweep that stopped coming must be seen, and so must one that comes and fails. One of which two at
+once would do the same work takes turns here.
 """
 
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app import jobs
@@ -68,6 +70,59 @@ def noted(sweep: Callable[..., int]) -> Callable[..., int]:
         return done
 
     return run
+
+
+@contextmanager
+def alone(name: str, lasting: timedelta) -> Iterator[Callable[[], bool] | None]:
+    """Let one run of a sweep work at a time: what renews its turn, or None if it is another's.
+
+    A turn lapses `lasting` after it was taken or renewed, so that a run that died keeps nobody
+    longer. Renewing it tells whether it still is this run's. Leaving the block gives it back.
+    """
+    # A turn is known by the very instant at which it ends.
+    until = _take_turn(name, lasting)
+    if until is None:
+        yield None
+        return
+
+    def renew() -> bool:
+        nonlocal until
+        until = until and _move_turn(name, until, db_now() + lasting)
+        return until is not None
+
+    try:
+        yield renew
+    finally:
+        discard()
+        if until:
+            _move_turn(name, until, None)
+
+
+def _take_turn(name: str, lasting: timedelta) -> datetime | None:
+    until, held = db_now() + lasting, Heartbeat.busy_until
+    with transaction():
+        return db.session.scalar(
+            insert(Heartbeat)
+            .values(name=name, at=NEVER, busy_until=until)
+            .on_conflict_do_update(
+                index_elements=["name"],
+                set_={"busy_until": until},
+                where=or_(held.is_(None), held < db_now()),
+            )
+            .returning(held)
+            .execution_options(synchronize_session=False)
+        )
+
+
+def _move_turn(name: str, until: datetime, to: Any) -> datetime | None:
+    with transaction():
+        return db.session.scalar(
+            update(Heartbeat)
+            .where(Heartbeat.name == name, Heartbeat.busy_until == until)
+            .values(busy_until=to)
+            .returning(Heartbeat.busy_until)
+            .execution_options(synchronize_session=False)
+        )
 
 
 def note_run(name: str, count: int = 0, seconds: float = 0.0) -> None:

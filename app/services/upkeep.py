@@ -5,8 +5,10 @@ returns how many it dealt with. What they would find is told by census.py.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,9 +16,9 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import ARRAY, ColumnElement, Uuid, and_, case, cast, func, or_, select, update
+from sqlalchemy import ARRAY, ColumnElement, Text, and_, case, cast, func, or_, select, update
 
-from app import clock, crash, jobs, lifecycle, rows
+from app import clock, crash, jobs, lifecycle
 from app.clock import db_now
 from app.config import settings
 from app.db import db, in_own_session, release, transaction
@@ -51,8 +53,9 @@ Tell = Callable[[str, int], None]
 BATCH = 1000
 # Each step passes by what the steps before it have left in the table; so few, large ones.
 EXPIRE_BATCH = 10_000
-# Several requests of a thousand keys each, which are under way at the same time.
-REMOVE_BATCH = 4_000
+# So many that are to be removed are looked up at once, and so many batches of them are removed at
+# the same time.
+REMOVE_BATCH, REMOVE_AHEAD = 10_000, 3
 # Each deleted transfer takes its files along, thousands of them at worst, in the same statement;
 # that must end long before the database's statement_timeout, or it would never succeed.
 DELETE_BATCH = 25
@@ -62,8 +65,10 @@ DELETE_BATCH = 25
 REQUEUE_AFTER = timedelta(seconds=10)
 # Nobody waits for previews, and each turn of making them puts the next into the queue.
 REQUEUE_PREVIEWS_AFTER = timedelta(minutes=1)
-# While one sweep removes bytes another leaves them alone; the same wait follows a failure.
+# What storage would not remove is left alone so long.
 REMOVE_AGAIN_AFTER = timedelta(minutes=2)
+# A run that died keeps others from removing so long; no request to storage takes longer.
+REMOVE_TURN = timedelta(minutes=2)
 # Storage may accept the last bytes of a request that began while its address was still good.
 LATE_BYTES = timedelta(minutes=10)
 # A multipart that our rows do not know is left alone so long: its row may be about to be written.
@@ -139,27 +144,22 @@ def remove_bytes(tell: Tell = untold) -> int:
     """Job: remove what storage holds of ABORTED uploads, and settle those that can get no more.
 
     While a signed address may still bring bytes, removal is repeated after it has died. What
-    storage would not remove is tried again in REMOVE_AGAIN_AFTER, and keeps nobody else.
+    storage would not remove is tried again in REMOVE_AGAIN_AFTER, and keeps nobody else. Does
+    nothing while another run is at it; should it die, its turn lapses, and what it had not
+    settled is removed once more, which does no harm.
     """
-    count, batch, removed = 0, _claim_removals(), list[Removable]()
-    with ThreadPoolExecutor(1) as beside:
-        while batch:
-            crash.point("remove.1")
-            asking = beside.submit(copy_context().run, uploads.remove, batch)
-            # The rows of thousands take as long as storage does: while it is asked for these, those
-            # before them are settled and the next are claimed. Whatever fails, all of them rest,
-            # and to remove once more what is gone does no harm.
-            _settle_removals(removed)
-            is_last = len(batch) < REMOVE_BATCH or jobs.stopping.is_set()
-            following = () if is_last else _claim_removals()
-            removed = asking.result()
-            crash.point("remove.3")
-            count += len(removed)
-            tell("removed", count)
-            if len(removed) < len(batch):
-                log.warning("storage kept %d of %d uploads", len(batch) - len(removed), len(batch))
-            batch = following if removed else ()
-    _settle_removals(removed)
+    count = 0
+    with heartbeats.alone("remove_bytes", REMOVE_TURN) as renew:
+        has_more = renew is not None
+        while renew and has_more:
+            due = _due_removals()
+            has_more = len(due) == REMOVE_BATCH
+            with closing(_asking_ahead(due)) as asked:
+                for batch, asking in asked:
+                    count += _settle_removals(batch, asking)
+                    tell("removed", count)
+                    if jobs.stopping.is_set() or not renew():
+                        return count
     crash.point("remove.4")
     return count
 
@@ -403,33 +403,56 @@ def _delete(condition: ColumnElement[bool]) -> int:
     return len(deleted)
 
 
-def _claim_removals() -> Sequence[Removable]:
-    due = rows.take(Upload, is_removable(), limit=REMOVE_BATCH, order_by=Upload.remove_after)
-    with transaction():
-        return db.session.execute(
-            update(Upload)
-            .where(due)
-            .values(remove_after=db_now() + REMOVE_AGAIN_AFTER)
-            # Columns: of thousands, whole objects take longer than storage does.
-            .returning(Upload.id, Upload.key, Upload.s3_upload_id, Upload.etag)
-            .execution_options(synchronize_session=False)
-        ).all()
+def _due_removals() -> Sequence[Removable]:
+    # Columns: of thousands, whole objects take longer than storage does.
+    due = db.session.execute(
+        select(Upload.key, Upload.s3_upload_id, Upload.etag)
+        .where(is_removable())
+        .order_by(Upload.remove_after)
+        .limit(REMOVE_BATCH)
+    ).all()
+    release()
+    return due
 
 
-def _settle_removals(removed: Sequence[Removable]) -> None:
-    if not removed:
-        return
-    ids = cast([upload.id for upload in removed], ARRAY(Uuid))
-    is_dead = or_(Upload.urls_until.is_(None), Upload.urls_until < db_now() - LATE_BYTES)
+def _asking_ahead(
+    due: Iterable[Removable],
+) -> Generator[tuple[list[Removable], Future[Any]]]:
+    """Ask storage for one batch while those before it are settled; each with its answer to come."""
+    asked: deque[tuple[list[Removable], Future[Any]]] = deque()
+    with ThreadPoolExecutor(REMOVE_AHEAD) as beside:
+        for batch in _batches(due):
+            crash.point("remove.1")
+            asked.append((batch, beside.submit(copy_context().run, uploads.remove, batch)))
+            if len(asked) == REMOVE_AHEAD:
+                yield asked.popleft()
+        yield from asked
+
+
+def _settle_removals(batch: Sequence[Removable], asking: Future[list[Removable]]) -> int:
+    """Wait for storage; how many it has removed. The others rest, also if it failed."""
+    keys, gone = {upload.key for upload in batch}, set[str]()
+    try:
+        gone = {upload.key for upload in asking.result()}
+        crash.point("remove.3")
+        is_dead = or_(Upload.urls_until.is_(None), Upload.urls_until < db_now() - LATE_BYTES)
+        _change_uploads(
+            gone,
+            removed_at=case((is_dead, db_now())),
+            remove_after=case((is_dead, Upload.remove_after), else_=Upload.urls_until + LATE_BYTES),
+        )
+    finally:
+        if kept := keys - gone:
+            log.warning("storage kept %d of %d uploads", len(kept), len(keys))
+            _change_uploads(kept, remove_after=db_now() + REMOVE_AGAIN_AFTER)
+    return len(gone)
+
+
+def _change_uploads(keys: Iterable[str], **values: Any) -> None:
     with transaction():
         db.session.execute(
             update(Upload)
-            .where(Upload.id == func.any(ids))
-            .values(
-                removed_at=case((is_dead, db_now())),
-                remove_after=case(
-                    (is_dead, Upload.remove_after), else_=Upload.urls_until + LATE_BYTES
-                ),
-            )
+            .where(Upload.key == func.any(cast(list(keys), ARRAY(Text))))
+            .values(**values)
             .execution_options(synchronize_session=False)
         )

@@ -56,7 +56,6 @@ IN_FLIGHT = 16
 class Removable(Protocol):
     """What remove() needs to know of an upload: a row of these columns will do."""
 
-    id: uuid.UUID
     key: str
     s3_upload_id: str | None
     etag: str | None

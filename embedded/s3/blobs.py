@@ -60,14 +60,15 @@ class Blobs:
             (folder / f"{number:02x}").mkdir(parents=True, exist_ok=True)
         if sync:
             sync_folder(folder)
-        self._unused: SimpleQueue[str | None] = SimpleQueue()
+        # Lots of names: a thousand that come one by one wake the other thread as often.
+        self._unused: SimpleQueue[set[str]] = SimpleQueue()
         self._remover = threading.Thread(target=self._remove, daemon=True)
         self._remover.start()
 
     def close(self) -> None:
         """Stop removing, without waiting for what is queued."""
         self._closed = True
-        self._unused.put(None)
+        self._unused.put(set())
         self._remover.join()
 
     def path(self, name: str) -> Path:
@@ -87,16 +88,16 @@ class Blobs:
                 self._pins.pop(name, None)
             free = self._doomed - self._pins.keys()
             self._doomed -= free
-        for name in free:
-            self._unused.put(name)
+        if free:
+            self._unused.put(free)
 
     def discard(self, names: set[str]) -> None:
         """Have blobs removed that nothing refers to any more, soon or after their last reader."""
         with self.lock:
             pinned = names & self._pins.keys()
             self._doomed |= pinned
-        for name in names - pinned:
-            self._unused.put(name)
+        if free := names - pinned:
+            self._unused.put(free)
 
     def sweep(self, known: set[str]) -> tuple[int, int]:
         """Remove files nobody knows; how many were removed, how many known ones are missing."""
@@ -106,8 +107,11 @@ class Blobs:
         return len(found - known), len(known - found)
 
     def _remove(self) -> None:
-        while (name := self._unused.get()) and not self._closed:
-            self._unlink(name)
+        while names := self._unused.get():
+            for name in names:
+                if self._closed:
+                    return
+                self._unlink(name)
 
     def _unlink(self, name: str) -> None:
         # A thousand come at a time, and making a Path of a name takes twice as long as the rest.

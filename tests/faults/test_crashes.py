@@ -30,6 +30,7 @@ from app.models import (
     AssetVersion,
     Batch,
     Harm,
+    Heartbeat,
     Inspection,
     State,
     Transfer,
@@ -69,7 +70,7 @@ def keeper(client: FlaskClient, inside: None) -> Keeper:
 
 
 def let_lapse() -> None:
-    """As if half a minute had passed since whoever worked here died."""
+    """As if two minutes had passed since whoever worked here died."""
     past = clock.now() - timedelta(seconds=1)
     with transaction():
         for row in (Transfer, Archive, Batch, Inspection):
@@ -77,6 +78,7 @@ def let_lapse() -> None:
         db.session.execute(
             update(Upload).where(Upload.removed_at.is_(None)).values(remove_after=past)
         )
+        db.session.execute(update(Heartbeat).values(busy_until=past))
 
 
 def settle_removals() -> None:

@@ -324,7 +324,8 @@ def test_deletes_go_a_thousand_at_a_time_and_refusals_are_told(stubbed: Any) -> 
 @pytest.mark.usefixtures("app")
 def test_whatever_a_key_is_made_of_its_object_is_deleted_and_no_other() -> None:
     keys = [
-        f"beeline/odd/{odd}" for odd in ("<Key>&amp;", "é\U0001f41d 'x\"", "a\nb", "]]>", "%20+")
+        f"beeline/odd/{odd}"
+        for odd in ("<Key>&amp;", "é\U0001f41d 'x\"", "a\nb", "a\rb\t", "]]>", "%20+")
     ]
     for key in [*keys, "beeline/odd/<Key>&"]:
         storage.put_object(key, "t", b"1", "text/plain")

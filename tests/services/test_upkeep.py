@@ -221,47 +221,40 @@ def test_what_storage_refuses_to_delete_is_kept_for_later(sender: Sender, monkey
 def test_bytes_of_many_go_by_few_statements_and_few_requests(
     monkeypatch, statements: list[str]
 ) -> None:
-    """However many: two statements for each batch, and one request for as many as S3 takes."""
-    monkeypatch.setattr(upkeep, "REMOVE_BATCH", 8)
-    monkeypatch.setattr(uploads, "DELETE_BATCH", 3)
+    """However many: one look for thousands, and for each thousand one request and one change."""
+    monkeypatch.setattr(upkeep, "REMOVE_BATCH", 15)
+    monkeypatch.setattr(upkeep, "BATCH", 5)
     keys = given_up(20)
     asked: list[list[str]] = []
     monkeypatch.setattr(storage, "delete", lambda keys: (asked.append(keys), [])[1])
     statements.clear()
-    assert upkeep.remove_bytes() == 20
-    assert len(statements) == 6
-    assert sorted(map(len, asked)) == [1, 2, 2, 3, 3, 3, 3, 3]
+    told: list[int] = []
+    assert upkeep.remove_bytes(lambda what, count: told.append(count)) == 20
+    assert [one.split()[0] for one in statements] == (
+        ["SELECT", *["UPDATE"] * 3] + ["SELECT", "UPDATE"]
+    )
+    assert list(map(len, asked)) == [5] * 4
     assert sorted(key for page in asked for key in page) == keys
+    assert told == [5, 10, 15, 20]
+    assert _is_free()
 
 
-def test_the_next_are_claimed_while_storage_is_asked(monkeypatch) -> None:
-    monkeypatch.setattr(upkeep, "REMOVE_BATCH", 2)
-    given_up(3)
-    claimed: list[int] = []
-    two_claims = threading.Event()
-    claim = upkeep._claim_removals
-
-    def told() -> object:
-        batch = claim()
-        claimed.append(len(batch))
-        if len(claimed) == 2:
-            two_claims.set()
-        return batch
+def test_several_requests_are_under_way_at_once(monkeypatch) -> None:
+    monkeypatch.setattr(upkeep, "BATCH", 2)
+    given_up(3 * 2)
+    all_three = threading.Barrier(upkeep.REMOVE_AHEAD)
 
     def delete(keys: list[str]) -> list[str]:
-        assert two_claims.wait(10)
+        all_three.wait(10)
         return []
 
-    monkeypatch.setattr(upkeep, "_claim_removals", told)
     monkeypatch.setattr(storage, "delete", delete)
-    assert upkeep.remove_bytes() == 3
-    assert claimed == [2, 1]
+    assert upkeep.remove_bytes() == 6
 
 
 def test_f49_one_request_of_several_that_fails_loses_nothing(monkeypatch) -> None:
-    """The others are done, and are done again: what is gone may be removed twice."""
-    monkeypatch.setattr(upkeep, "REMOVE_BATCH", 4)
-    monkeypatch.setattr(uploads, "DELETE_BATCH", 2)
+    """Its uploads rest. The others are done, and are done again: what is gone may be removed twice."""
+    monkeypatch.setattr(upkeep, "BATCH", 2)
     keys = given_up(6)
     for key in keys:
         storage.put_object(key, "t", b"1", "text/plain")
@@ -272,35 +265,83 @@ def test_f49_one_request_of_several_that_fails_loses_nothing(monkeypatch) -> Non
             raise Unavailable
         return delete(page)
 
-    with monkeypatch.context() as broken:
-        broken.setattr(storage, "delete", some)
-        with pytest.raises(Unavailable):
-            upkeep.remove_bytes()
+    monkeypatch.setattr(storage, "delete", some)
+    with pytest.raises(Unavailable):
+        upkeep.remove_bytes()
     assert storage.head(keys[0]) is not None
-    unsettled = select(func.count()).where(Upload.key.in_(keys), Upload.removed_at.is_(None))
-    assert db.session.scalar(unsettled) == 6
+    assert _is_free()
+    # Whoever fails keeps nobody else, so long as it fails.
+    assert upkeep.remove_bytes() == 4
+    assert upkeep.remove_bytes() == 0
+    monkeypatch.setattr(storage, "delete", delete)
     with transaction():
         db.session.execute(update(Upload).values(remove_after=ago(seconds=1)))
-    assert upkeep.remove_bytes() == 6
+    assert upkeep.remove_bytes() == 2
     assert uploads.without_object(keys) == keys
 
 
 def test_what_was_removed_is_settled_although_the_next_fail(monkeypatch) -> None:
-    monkeypatch.setattr(upkeep, "REMOVE_BATCH", 2)
-    given_up(4)
+    monkeypatch.setattr(upkeep, "BATCH", 2)
+    keys = given_up(4)
+    first = threading.Event()
     asked: list[list[str]] = []
 
-    def delete(keys: list[str]) -> list[str]:
-        asked.append(keys)
-        if len(asked) == 2:
-            raise Unavailable
-        return []
+    def delete(page: list[str]) -> list[str]:
+        asked.append(page)
+        if len(asked) == 1:
+            first.set()
+            return []
+        assert first.wait(10)
+        raise Unavailable
 
     monkeypatch.setattr(storage, "delete", delete)
     with pytest.raises(Unavailable):
         upkeep.remove_bytes()
     settled = db.session.scalars(select(Upload.key).where(Upload.removed_at.is_not(None))).all()
     assert sorted(settled) == sorted(asked[0])
+    assert set(asked[1]) == set(keys) - set(settled)
+
+
+def test_while_one_run_removes_another_does_nothing(monkeypatch) -> None:
+    """Nor when the first has died, before its turn has lapsed."""
+    keys = given_up(2)
+    seen: list[int] = []
+
+    def delete(page: list[str]) -> list[str]:
+        seen.append(len(page))
+        return []
+
+    monkeypatch.setattr(storage, "delete", delete)
+    with heartbeats.alone("remove_bytes", upkeep.REMOVE_TURN) as renew:
+        assert renew is not None
+        assert upkeep.remove_bytes() == 0
+        _pass_turn(seconds=1)
+        assert upkeep.remove_bytes() == len(keys)
+        # It was late, and the turn is not its any more.
+        assert not renew()
+        assert not renew()
+    assert seen == [2]
+    with heartbeats.alone("remove_bytes", upkeep.REMOVE_TURN) as renew:
+        assert renew is not None
+        assert renew()
+
+
+def test_who_has_lost_the_turn_leaves_the_rest_to_the_next(monkeypatch) -> None:
+    monkeypatch.setattr(upkeep, "BATCH", 2)
+    monkeypatch.setattr(upkeep, "REMOVE_BATCH", 2)
+    given_up(6)
+    monkeypatch.setattr(storage, "delete", lambda page: [])
+
+    def tell(what: str, count: int) -> None:
+        _pass_turn(minutes=1)
+        other = heartbeats._take_turn("remove_bytes", upkeep.REMOVE_TURN)
+        assert other is not None
+
+    assert upkeep.remove_bytes(tell) == 2
+    # Nor does it give back what is another's.
+    assert not _is_free()
+    _pass_turn(minutes=1)
+    assert upkeep.remove_bytes() == 4
 
 
 @pytest.mark.parametrize("job", [job for _, job in jobs.SCHEDULE], ids=lambda job: job.name)
@@ -479,6 +520,18 @@ def given_up(count: int) -> list[str]:
     with transaction():
         db.session.execute(insert(Upload), [aborted | {"key": key} for key in keys])
     return keys
+
+
+def _is_free() -> bool:
+    """Whether another run may remove bytes now."""
+    until = db.session.scalar(select(Heartbeat.busy_until))
+    return until is None
+
+
+def _pass_turn(**time: float) -> None:
+    """As if whose turn it is had not been heard of for too long."""
+    with transaction():
+        db.session.execute(update(Heartbeat).values(busy_until=ago(**time)))
 
 
 def _upload(key: str) -> Upload:

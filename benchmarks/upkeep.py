@@ -6,12 +6,11 @@ import os
 import secrets
 import tempfile
 import time
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from flask_migrate import upgrade
 from sqlalchemy import insert, select, text
@@ -20,9 +19,9 @@ from app import clock, config, create_app, patience
 from app.db import db, release, transaction
 from app.extensions import storage
 from app.models import Method, State, Transfer, Upload, UploadState
-from app.services import audit, upkeep, uploads
+from app.services import audit, upkeep
 from benchmarks.place import Place, delayed, opened
-from benchmarks.turns import Rounds, Turn, figure, median, ratio, say, table, take_turns
+from benchmarks.turns import Turn, figure, median, ratio, say, table, take_turns
 from embedded.services import BUCKET
 
 DELAY = 0.02
@@ -60,9 +59,6 @@ def run() -> None:
             _expire(transfer_count)
             _remove(place, object_count)
             db.session.remove()
-            with opened(Path(data), "sink", with_beeline=False) as sink:
-                sink.s3.create_bucket(Bucket=BUCKET)
-                _ask_to_delete(sink, object_count)
 
 
 @contextlib.contextmanager
@@ -152,53 +148,28 @@ def _run(*statements: Any) -> None:
 
 def _remove(place: Place, count: int) -> None:
     say(f"   {count:,} objects, {DELAY * 1000:.0f} ms for each request")
-    with _at(place) as url:
+    given = config.current()
+    here = replace(given, s3_access_key_id=place.key, s3_secret_access_key=place.secret)
+    with delayed(place, DELAY) as (url, _):
+        storage.bind(replace(here, s3_endpoint_url=url))
         rounds = take_turns(
             {
                 "one by one": lambda: _one_by_one(place, url, count),
                 "sweep": lambda: _swept(place, count),
             }
         )
-    _compared(f"removing {count:,} objects and their rows", rounds, "sweep")
-
-
-def _ask_to_delete(sink: Place, count: int) -> None:
-    """What is asked of storage, alone: of one that is not on this machine and takes no time."""
-    say(f"   the requests for {count:,} objects, to a storage that has none")
-    keys = [f"beeline/{secrets.token_hex(20)}" for _ in range(count)]
-    with _at(sink) as url:
-        rounds = take_turns(
-            {
-                "one by one": lambda: _asked_one_by_one(sink.client(url), keys),
-                "a thousand at a time": lambda: _asked(sink, keys),
-            }
-        )
-    _compared(f"asking to delete {count:,} objects", rounds, "a thousand at a time")
-
-
-@contextlib.contextmanager
-def _at(place: Place) -> Iterator[str]:
-    """Storage is this endpoint, 20 ms away; its address."""
-    given = config.current()
-    here = replace(given, s3_access_key_id=place.key, s3_secret_access_key=place.secret)
-    with delayed(place, DELAY) as (url, _):
-        storage.bind(replace(here, s3_endpoint_url=url))
-        yield url
     storage.bind(given)
-
-
-def _compared(title: str, rounds: Rounds, ours: str) -> None:
     seconds = {name: median(turns, "seconds") for name, turns in rounds.items()}
-    endpoint = figure(median(rounds.get(ours, []), "endpoint"), 2)
+    endpoint = figure(median(rounds.get("sweep", []), "endpoint"), 2)
     table(
-        f"{title}, {DELAY * 1000:.0f} ms",
-        ["", "seconds", f"{ours} is x as fast", "the endpoint's CPU"],
+        f"removing {count:,} objects and their rows, {DELAY * 1000:.0f} ms",
+        ["", "seconds", "sweep is x as fast", "the endpoint's CPU"],
         [
             [
                 name,
                 figure(seconds[name], 2),
-                ratio(seconds[name], seconds.get(ours)),
-                endpoint if name == ours else "",
+                ratio(seconds[name], seconds.get("sweep")),
+                endpoint if name == "sweep" else "",
             ]
             for name in rounds
         ],
@@ -206,50 +177,14 @@ def _compared(title: str, rounds: Rounds, ours: str) -> None:
 
 
 def _swept(place: Place, count: int) -> Turn:
-    """All that the sweep does: claims, removes, settles."""
+    """All that the sweep does: looks them up, removes, settles."""
     _plant(place, count)
-    turn = _timed_at(place, upkeep.remove_bytes)
+    spent, began = place.endpoint_seconds(), time.monotonic()
+    upkeep.remove_bytes()
+    seconds = time.monotonic() - began
     if place.s3.list_objects_v2(Bucket=BUCKET).get("Contents"):
         raise RuntimeError("some objects are left")
-    return turn
-
-
-def _asked(sink: Place, keys: Sequence[str]) -> Turn:
-    """As the sweep does it, so many together."""
-    rows = [Gone(uuid.uuid4(), key, None, "e") for key in keys]
-
-    def ask() -> None:
-        for at in range(0, len(rows), upkeep.REMOVE_BATCH):
-            batch = rows[at : at + upkeep.REMOVE_BATCH]
-            if len(uploads.remove(batch)) < len(batch):
-                raise RuntimeError("some were refused")
-
-    return _timed_at(sink, ask)
-
-
-class Gone(NamedTuple):
-    """What the sweep knows of an upload that nobody wants any more."""
-
-    id: uuid.UUID
-    key: str
-    s3_upload_id: str | None
-    etag: str | None
-
-
-def _timed_at(place: Place, act: Callable[[], object]) -> Turn:
-    spent, began = place.endpoint_seconds(), time.monotonic()
-    act()
-    seconds = time.monotonic() - began
     return Turn(seconds, {"seconds": seconds, "endpoint": place.endpoint_seconds() - spent})
-
-
-def _asked_one_by_one(client: Any, keys: Sequence[str]) -> Turn:
-    client.head_bucket(Bucket=BUCKET)  # Its connection is open before the clock runs.
-    sample, began = keys[:SAMPLE_OBJECTS], time.monotonic()
-    for key in sample:
-        client.delete_object(Bucket=BUCKET, Key=key)
-    seconds = (time.monotonic() - began) * len(keys) / len(sample)
-    return Turn(seconds, {"seconds": seconds})
 
 
 def _upload(key: str, number: int) -> dict[str, Any]:

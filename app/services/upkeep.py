@@ -5,6 +5,7 @@ returns how many it dealt with. What they would find is told by census.py.
 """
 
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -354,13 +355,14 @@ def _by_two(step: Callable[[], int], full: int, tell: Tell) -> int:
     """
     if settings.database_pool_size == 1:
         return in_batches(step, tell)
-    counts = [0, 0]
+    counts, telling = [0, 0], threading.Lock()
     helping: Future[int] | None = None
     with ThreadPoolExecutor(1) as beside:
 
         def tell_of_both(number: int, what: str, count: int) -> None:
-            counts[number] = count
-            tell(what, sum(counts))
+            with telling:
+                counts[number] = count
+                tell(what, sum(counts))
 
         def tell_here(what: str, count: int) -> None:
             nonlocal helping

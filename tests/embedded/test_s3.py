@@ -774,6 +774,25 @@ def test_a_part_can_be_copied_from_an_object(endpoint, s3, bucket, pieces):
     assert s3.get_object(Bucket=bucket, Key="big")["Body"].read() == expected
 
 
+def test_a_part_copied_from_an_object_outlives_it(endpoint, s3, bucket):
+    """The part is the object's own blob, which nothing but the part refers to in the end."""
+    source, upload = Multipart(s3, bucket, "source"), Multipart(s3, bucket)
+    data = noise(MIN_PART, 5)
+    source.complete((1, source.put(1, data)), (2, source.put(2, b"end")))
+    before = endpoint.blobs()
+    part = s3.upload_part_copy(
+        **upload.where,
+        UploadId=upload.id,
+        PartNumber=1,
+        CopySource={"Bucket": bucket, "Key": "source"},
+        CopySourceRange=f"bytes=0-{MIN_PART - 1}",
+    )["CopyPartResult"]["ETag"]
+    assert endpoint.blobs() == before
+    s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "source"}]})
+    upload.complete((1, part))
+    assert s3.get_object(Bucket=bucket, Key="big")["Body"].read() == data
+
+
 def test_a_part_sent_again_while_the_upload_completes_is_in_or_out(s3, bucket):
     """Whatever wins, the object is made of the parts that were listed."""
 

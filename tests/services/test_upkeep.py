@@ -86,9 +86,13 @@ def test_many_expire_in_batches_by_two_sessions(monkeypatch) -> None:
 
     def each() -> int:
         mine = batches.setdefault(threading.get_ident(), [])
-        if len(mine) == (1 if threading.get_ident() == here else 0):
-            both.wait(20)  # Neither takes all before the other has begun.
+        is_here = threading.get_ident() == here
+        # Neither takes all before the other, which has to connect first, has taken some.
+        if is_here and len(mine) == 1:
+            both.wait(20)
         mine.append(expire())
+        if not is_here and len(mine) == 1:
+            both.wait(20)
         return mine[-1]
 
     monkeypatch.setattr(upkeep, "_expire", each)

@@ -307,6 +307,11 @@ class Settings:
     max_open_transfers_per_address: int = setting(
         _whole(1, 100_000), "most unfinished transfers of one network address", 50
     )
+    max_open_bytes_per_address: int = setting(
+        _whole(1, 2**62),
+        "most bytes that several unfinished transfers of one network address may come to",
+        1024 * GIB,
+    )
     max_creates_per_hour: int = setting(
         _whole(1, 1_000_000), "most transfers one network address may create in an hour", 400
     )

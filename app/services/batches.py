@@ -58,7 +58,7 @@ def add_files(
 
     The same request again adds nothing to a batch: its answer was lost. All limits hold for what
     was there and what comes together. Raises Invalid, WrongState, Gone after the end, Blocked,
-    KeyReused.
+    KeyReused, TooMany.
     """
     if of_id(transfer.id).state is State.INIT:
         return transfers.add_files(transfer, specs, once)
@@ -72,6 +72,8 @@ def add_files(
         if again := _as_before(specs, already):
             return again
         transfers.check_files(specs, already)
+        coming = transfers.size_of([*specs, *(file for file in already if file.is_coming)])
+        transfers.check_share(transfer.address_hash, coming, transfer.id)
         _begin(transfer.id)
         audit.note("add files", transfer.id)
         first = max(file.position for file in already) + 1

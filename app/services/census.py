@@ -144,9 +144,7 @@ SWEEPS = (
     Sweep("expired transfers past their grace to delete", upkeep.delete_expired, _to_delete),
     Sweep("abandoned transfers and batches to delete", upkeep.delete_abandoned, _abandoned),
     Sweep("small files that never came to delete", small_files.delete_unconfirmed, _unconfirmed),
-    Sweep(
-        "uploads of assets that nobody goes on with to give up", asset_upkeep.abandon_stale, _stale
-    ),
+    Sweep("abandoned uploads of assets to give up", asset_upkeep.abandon_stale, _stale),
     Sweep("uploads whose bytes are to be removed", upkeep.remove_bytes, _to_remove),
     Sweep("deleted transfers to forget", tombstones.forget_deleted, _to_forget),
     Sweep("tombstones to drop", tombstones.drop_tombstones, _to_drop),

@@ -10,25 +10,27 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from app.config import settings
 from app.db import db, transaction
-from app.errors import KeyReused, NotFound, TooMany
-from app.models import Staging, State, Transfer
+from app.errors import KeyReused, NotFound
+from app.models import Staging, Transfer
 from app.services import audit
 from app.services.accounts import Caller
 from app.services.transfers import (
     FileSpec,
     agree_on_checksums,
     check_files,
+    check_share,
     expiry,
     hash_token,
     lock_for,
     of_id,
     owned,
     put_files,
+    size_of,
 )
 
 
@@ -83,7 +85,7 @@ def create(
     expires_at = expiry(expires_at)
     check_files(specs, already=[])
     address_hash = None if caller else audit.actor.get()
-    _check_share(address_hash)
+    check_share(address_hash, size_of(specs))
     agreed = agree_on_checksums(specs)
     owner_token = _owner_token(idempotency_key)
     transfer = Transfer(
@@ -161,16 +163,3 @@ def _created_before(idempotency_key: str, request_hash: bytes) -> Created | None
         if hash_token(owner_token) == before.owner_token_hash:
             return Created(owned(before.id, owner_token), owner_token)
     raise NotFound("There is no such transfer.")
-
-
-def _check_share(address_hash: bytes | None) -> None:
-    """One address may have so many unfinished transfers; a courtesy limit, so no lock."""
-    if address_hash is None:
-        return
-    open_count = db.session.scalar(
-        select(func.count())
-        .select_from(Transfer)
-        .where(Transfer.state == State.INIT, Transfer.address_hash == address_hash)
-    )
-    if (open_count or 0) >= settings.max_open_transfers_per_address:
-        raise TooMany("Too many unfinished transfers from your network. Finish or cancel some.")

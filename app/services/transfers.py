@@ -26,6 +26,7 @@ from app.errors import (
     Gone,
     Invalid,
     NotFound,
+    TooMany,
     Unauthorized,
     WrongState,
 )
@@ -69,7 +70,7 @@ def add_files(
 ) -> list[File]:
     """Add files to a transfer in INIT; the new ones.
 
-    Raises Invalid, WrongState, Gone, Blocked, KeyReused. What a READY one takes is
+    Raises Invalid, WrongState, Gone, Blocked, KeyReused, TooMany. What a READY one takes is
     services/batches.py's.
     """
     if (ids := repeats.made(once)) is not None:
@@ -82,6 +83,7 @@ def add_files(
             raise WrongState("This transfer does not take files any more.")
         already = files_of(transfer.id)
         check_files(specs, already)
+        check_share(transfer.address_hash, size_of(specs) + size_of(already), transfer.id)
         first = max((file.position for file in already), default=-1) + 1
         _end_staging(transfer.id)
         audit.note("add files", transfer.id)
@@ -155,6 +157,11 @@ def note_size(transfer_id: uuid.UUID) -> None:
     )
 
 
+def size_of(files: Sequence[FileSpec | File]) -> int:
+    """What these come to, in bytes."""
+    return sum(file.size for file in files)
+
+
 def check_files(specs: Sequence[FileSpec], already: Sequence[File]) -> None:
     """Raise Invalid unless these may be in one transfer with those it has."""
     complaints: dict[str, str] = {}
@@ -167,11 +174,35 @@ def check_files(specs: Sequence[FileSpec], already: Sequence[File]) -> None:
         if spec.size > settings.max_file_size:
             complaints[f"files.{index}.size"] = f"must be at most {settings.max_file_size} bytes"
         seen.add(spec.path)
-    total = sum(spec.size for spec in specs) + sum(file.size for file in already)
+    total = size_of(specs) + size_of(already)
     if settings.max_transfer_size is not None and total > settings.max_transfer_size:
         complaints["files"] = f"together must be at most {settings.max_transfer_size} bytes"
     if complaints:
         raise Invalid(complaints)
+
+
+def check_share(address_hash: bytes | None, size: int, its_id: uuid.UUID | None = None) -> None:
+    """Raise TooMany if one address would have too much unfinished with this transfer of `size`.
+
+    `its_id` is the transfer's if it is there already. One alone may have any size that a transfer
+    may have. A courtesy limit, so no lock.
+    """
+    if address_hash is None:
+        return
+    open_count, open_size = db.session.execute(
+        select(func.count(), func.coalesce(func.sum(Transfer.total_size), 0)).where(
+            Transfer.state == State.INIT,
+            Transfer.address_hash == address_hash,
+            Transfer.id.is_distinct_from(its_id),
+        )
+    ).one()
+    if its_id is None and open_count >= settings.max_open_transfers_per_address:
+        raise TooMany("Too many unfinished transfers from your network. Finish or cancel some.")
+    if open_count and open_size + size > settings.max_open_bytes_per_address:
+        raise TooMany(
+            "The unfinished transfers from your network would be too large together. "
+            "Finish or cancel some."
+        )
 
 
 def expiry(wished: datetime | None) -> datetime:

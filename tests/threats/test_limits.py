@@ -226,3 +226,35 @@ def test_s18_one_address_may_hold_so_many_open(sender: Sender, configure: Config
         201,
         429,
     ]
+
+
+def test_s18_what_one_address_has_announced_together_has_a_limit(
+    sender: Sender, configure: Configure
+) -> None:
+    """One alone may be as large as a transfer may be; others besides only up to the limit."""
+    configure(max_open_bytes_per_address=100)
+
+    def announce(path: str, size: int) -> dict[str, Any]:
+        return {"files": [{"path": path, "size": size}]}
+
+    def status(answer: Any) -> tuple[int, str]:
+        return answer.status_code, (answer.json or {}).get("error", {}).get("code", "")
+
+    large = sender.create({"large": b"x" * 150})
+    assert status(large.call("POST", "/files", json=announce("more", 50)))[0] == 201
+    assert status(sender.client.post("/transfers", json=announce("a", 1))) == (429, "too_many")
+    assert large.call("DELETE").status_code == 204
+    first, second = sender.create({"a": b"x" * 60}), sender.create({"b": b"x" * 40})
+    assert status(sender.client.post("/transfers", json=announce("c", 1))) == (429, "too_many")
+    # Nor bit by bit, nor by what is added to one that is there already.
+    more = announce("c", 1)
+    assert status(second.call("POST", "/files", json=more)) == (429, "too_many")
+    assert {file["path"] for file in second.show()["files"]} == {"b"}
+    somebody = {"REMOTE_ADDR": "203.0.113.8"}
+    answer = sender.client.post("/transfers", json=announce("c", 90), environ_base=somebody)
+    assert answer.status_code == 201
+    # What has arrived is not open any more; what is to be added to it is.
+    first.upload().complete().process()
+    assert status(first.call("POST", "/files", json=announce("c", 61))) == (429, "too_many")
+    assert status(first.call("POST", "/files", json=announce("c", 60)))[0] == 201
+    assert status(second.call("POST", "/files", json=announce("c", 60)))[0] == 201

@@ -68,7 +68,7 @@ REQUEUE_AFTER = timedelta(seconds=10)
 REQUEUE_PREVIEWS_AFTER = timedelta(minutes=1)
 # What storage would not remove is left alone so long.
 REMOVE_AGAIN_AFTER = timedelta(minutes=2)
-# A run that died keeps others from removing so long; no request to storage takes longer.
+# A run of which nothing was heard for so long, as one that died, leaves the work to others.
 REMOVE_TURN = timedelta(minutes=2)
 # Storage may accept the last bytes of a request that began while its address was still good.
 LATE_BYTES = timedelta(minutes=10)

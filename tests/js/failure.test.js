@@ -30,6 +30,12 @@ test('for bad input the server has the better words', () => {
   assert.equal(explain(failure).title, 'A name is too long.');
 });
 
+test('of what is too much the server tells more than that', () => {
+  const message = 'Too many unfinished transfers from your network. Finish or cancel some.';
+  assert.deepEqual(explain(new Failure('too-many', { message }), { waiting: true }), { title: message, text: 'It continues by itself.' });
+  assert.equal(explain(new Failure('too-many')).title, 'That was too much at once.');
+});
+
 test('details are one fact a line, and only facts', () => {
   const failure = new Failure('refused', { status: 403, code: 'AccessDenied', requestId: 'r1', path: 'x' });
   assert.equal(details(failure), 'cause: refused\nstatus: 403\ncode: AccessDenied\nfile: x\nrequest: r1');

@@ -79,7 +79,9 @@ function complain({ field, message }) {
 export function explain(failure, { safe, waiting } = {}) {
   const { path, message, fields } = failure.facts;
   const [what, todo] = WORDS[failure.why];
-  const said = failure.why === 'invalid' ? fields?.length ? complain(fields[0]) : message : undefined;
+  // What is too much only the server knows: requests, transfers that were begun, or their bytes.
+  const said = failure.why === 'invalid' && fields?.length ? complain(fields[0])
+    : ['invalid', 'too-many'].includes(failure.why) ? message : undefined;
   const kept = safe && !['gone', 'blocked'].includes(failure.why) ? `${safe} is safe.` : '';
   const next = waiting ? 'It continues by itself.' : todo;
   return {

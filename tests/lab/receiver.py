@@ -45,7 +45,10 @@ class Receiver:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
+                size = int(self.headers["Content-Length"])
+                body = self.rfile.read(size)
+                if len(body) < size:  # Whoever sent it died meanwhile.
+                    return
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 receiver.came.append(Came(self.path, headers, body))
                 at = min(len(receiver.came), len(receiver.answers)) - 1

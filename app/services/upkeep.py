@@ -1,7 +1,8 @@
 """The sweeps: what time alone brings about, and the repair of whatever was left half done.
 
-Each needs no argument, works in batches that several sweeps can share, may run at any time, and
-returns how many it dealt with. What they would find is told by census.py.
+Each needs no argument, works in batches, may run at any time and beside itself (several share the
+batches, or one has the turn), and returns how many it dealt with. What they would find is told by
+census.py.
 """
 
 import logging
@@ -151,7 +152,7 @@ def remove_bytes(tell: Tell = untold) -> int:
     """
     count = 0
     with heartbeats.alone("remove_bytes", REMOVE_TURN) as renew:
-        has_more = renew is not None
+        has_more = True
         while renew and has_more:
             due = _due_removals()
             has_more = len(due) == REMOVE_BATCH

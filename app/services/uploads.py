@@ -35,7 +35,6 @@ from app.crc32 import combine
 from app.db import ask, db, release, transaction
 from app.errors import Invalid, Unavailable, WrongState
 from app.extensions import storage
-from app.gateways.storage import DELETE_BATCH
 from app.gateways.stored import Damaged, NoSuchUpload, Part, Source, Stored
 from app.models import Method, Problem, Upload, UploadState
 from app.services.planning import Begun, Plan, part_count, part_size_of
@@ -511,8 +510,7 @@ def remove(uploads: Sequence[Removable]) -> list[Removable]:
     crash.point("remove.2")
     left = {upload.key for upload, is_done in zip(begun, done, strict=True) if not is_done}
     keys = [upload.key for upload in uploads if upload.key not in left]
-    pages = [keys[at : at + DELETE_BATCH] for at in range(0, len(keys), DELETE_BATCH)]
-    left |= {key for refused in _each(pages, storage.delete) for key in refused}
+    left.update(storage.delete(keys))
     return [upload for upload in uploads if upload.key not in left]
 
 

@@ -395,8 +395,9 @@ class Change:
         often. The segments would go along by themselves, but more slowly.
         """
         ids, blobs = self.db.execute(
-            "SELECT json_group_array(DISTINCT id), json_group_array(blob) FROM object "
-            "JOIN segment ON object_id = id "
+            "SELECT json_group_array(DISTINCT id), "
+            "json_group_array(blob) FILTER (WHERE blob IS NOT NULL) FROM object "
+            "LEFT JOIN segment ON object_id = id "
             "WHERE bucket = ? AND key IN (SELECT value FROM json_each(?))",
             (bucket, json.dumps(keys)),
         ).fetchone()

@@ -1,6 +1,5 @@
 """What a person does, in words the tests use; and what every page is checked for."""
 
-import contextlib
 import hashlib
 import json
 import urllib.request
@@ -8,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Error, Page, Request, Route, expect
+from playwright.sync_api import Page, Request, expect
 
 from tests.lab.stack import Stack
 
@@ -125,36 +124,84 @@ def downloaded(page: Page, button: Any) -> tuple[str, str]:
     return saved.suggested_filename, hashlib.sha256(Path(saved.path()).read_bytes()).hexdigest()
 
 
+# Between the page and its requests to storage. Here and not in the browser's DevTools, through which each
+# piece would go as text: that takes longer than to send it.
+HOLD = """
+const { open, send, abort } = XMLHttpRequest.prototype;
+const held = new Map(), targets = new WeakMap();
+Object.assign(XMLHttpRequest.prototype, {
+  open(method, url, ...more) {
+    targets.set(this, { method, url: String(url) });
+    open.call(this, method, url, ...more);
+  },
+  send(body) {
+    const { method, url } = targets.get(this);
+    if (method !== 'PUT' || !url.startsWith(STORAGE)) return send.call(this, body);
+    held.set(this, body);
+    window[ASK]().then((answer) => { if (answer !== 'hold') letGo(answer, [this]); });
+  },
+  abort() {
+    if (held.delete(this)) end(this, 'abort');
+    else abort.call(this);
+  },
+});
+const end = (request, why) => {
+  for (const name of [why, 'loadend']) request.dispatchEvent(new ProgressEvent(name));
+};
+const letGo = (answer, which = [...held.keys()]) => {
+  for (const request of which) {
+    if (!held.has(request)) continue;
+    const body = held.get(request);
+    held.delete(request);
+    if (answer === 'break') end(request, 'error');
+    // With another signature: storage itself says no.
+    if (answer === 'refuse') open.call(request, 'PUT', targets.get(request).url.replace(/ture=.{8}/, 'ture=00000000'));
+    if (answer !== 'break') send.call(request, body);
+  }
+};
+addEventListener(ASK, (event) => letGo(event.detail));
+"""
+
+
 class Hold:
-    """From so many requests on, storage takes what is sent and does not answer, until release()."""
+    """From so many requests on, nothing reaches storage, and nothing is answered, until release()."""
 
     def __init__(self, page: Page, live: Stack, after: int = 0) -> None:
+        self._page = page
         self._left = after
-        self._held: list[Route] = []
-        self._then: Callable[[Route], None] = self._held.append
-        page.route(f"{live.environ['S3_ENDPOINT_URL']}/**", self._pass)
+        self._then = "hold"
+        # Another one on the same page stands before the first.
+        self._name = f"mayLeave{id(self)}"
+        storage = live.environ["S3_ENDPOINT_URL"]
+        script = f"{{ const STORAGE = '{storage}', ASK = '{self._name}'; {HOLD} }}"
+        page.expose_function(self._name, self._may_leave)
+        page.add_init_script(script)
+        page.evaluate(script)
 
     def release(self) -> None:
         """Let everything go on."""
-        self._from_now_on(lambda route: route.continue_())
+        self._from_now_on("pass")
 
     def break_lines(self) -> None:
         """Every line breaks, those that are held and those to come."""
-        self._from_now_on(lambda route: route.abort())
+        self._from_now_on("break")
 
-    def _from_now_on(self, then: Callable[[Route], None]) -> None:
+    def refuse(self) -> None:
+        """Storage answers 403, to those that are held and those to come."""
+        self._from_now_on("refuse")
+
+    def _from_now_on(self, then: str) -> None:
         self._then = then
-        while self._held:
-            # The page itself may have given one up by now.
-            with contextlib.suppress(Error):
-                then(self._held.pop())
+        self._page.evaluate(
+            "([name, detail]) => dispatchEvent(new CustomEvent(name, { detail }))",
+            [self._name, then],
+        )
 
-    def _pass(self, route: Route) -> None:
-        if route.request.method == "PUT" and self._left == 0:
-            self._then(route)
-            return
-        self._left -= route.request.method == "PUT"
-        route.continue_()
+    def _may_leave(self) -> str:
+        if self._left == 0:
+            return self._then
+        self._left -= 1
+        return "pass"
 
 
 class Puts:

@@ -76,19 +76,20 @@ def test_a_refusal_for_good_says_so_and_try_again_sends_only_what_is_missing(
 ) -> None:
     make_files(tmp_path, {"a.bin": 72 * MIB})
     sender = open_page()
-    storage = Storage(sender, live, ["none"] * 4 + ["403"] * 200)
+    held, puts = Hold(sender, live, after=4), Puts(sender, live)
     choose(sender, tmp_path / "a.bin")
+    puts.wait_for(4)
+    held.refuse()
     expect_state(sender, "failed", 60)
     expect(sender.locator("#trouble-title")).to_have_text("The storage refused “a.bin”.")
     expect(sender.locator("#trouble-text")).to_contain_text("is safe")
     sender.get_by_text("Details", exact=True).click()
-    expect(sender.locator("#facts")).to_contain_text("AccessDenied")
-    safe = 4
-    storage.faults.clear()
-    storage.puts.clear()
+    expect(sender.locator("#facts")).to_contain_text("SignatureDoesNotMatch")
+    held.release()
+    puts.begun.clear()
     sender.get_by_role("button", name="Try again").click()
     expect_state(sender, "done")
-    assert len(storage.puts) == 9 - safe
+    assert len(puts.begun) == 9 - 4
 
 
 def test_a_check_that_was_given_up_is_no_longer_said_to_go_on(

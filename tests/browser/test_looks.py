@@ -64,14 +64,7 @@ def test_the_senders_states(open_page: OpenPage, live: Stack, files: list[Path])
 
 def test_the_senders_failure(open_page: OpenPage, live: Stack, files: list[Path]) -> None:
     page = open_page("/")
-    page.route(
-        f"{live.environ['S3_ENDPOINT_URL']}/**",
-        lambda route: (
-            route.continue_()
-            if route.request.method != "PUT"
-            else route.fulfill(status=403, headers={"Access-Control-Allow-Origin": "*"})
-        ),
-    )
+    Hold(page, live).refuse()
     choose(page, *files)
     expect_state(page, "failed", 90)
     page.get_by_text("Details", exact=True).click()

@@ -14,8 +14,9 @@ from flask.cli import AppGroup, with_appcontext
 from app import abuse_cli, mail_cli
 from app.config import settings
 from app.errors import Invalid, NotFound, Unavailable
-from app.extensions import storage
+from app.extensions import queue, storage
 from app.models import Scope
+from app.redaction import redacted
 from app.services import accounts, census, doctor
 from app.services.census import Figure, Sweep
 from app.services.upkeep import UnreasonableShare
@@ -110,6 +111,21 @@ def make_ready(context: click.Context) -> None:
     upgrade()
     context.invoke(check_database)
     context.invoke(setup_storage)
+    _look_for_redis()
+
+
+def _look_for_redis() -> None:
+    """Say so when it does not answer. A release goes on: what is queued can wait in its rows."""
+    try:
+        queue.check()
+    except Exception as error:
+        said = redacted(str(error))
+        click.echo(
+            f"Redis does not answer, and nothing that was sent is checked until it does: {said}",
+            err=True,
+        )
+        if "CERTIFICATE_VERIFY_FAILED" in said:
+            click.echo("For a platform's own Redis see REDIS_TLS_VERIFY.", err=True)
 
 
 @click.command("sweep")

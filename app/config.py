@@ -104,6 +104,14 @@ def _redis(value: str) -> str:
     return value
 
 
+def _without_proof(redis_url: str) -> str:
+    """The same server, believed whatever its certificate says; what the address itself says of
+    that comes first."""
+    if not redis_url.startswith("rediss://"):
+        return redis_url
+    return f"{redis_url}{'&' if '?' in redis_url else '?'}ssl_cert_reqs=none"
+
+
 def _prefix(value: str) -> str:
     if not re.fullmatch(r"([A-Za-z0-9_-]+/)+", value):
         raise ValueError("must end in a slash and hold only letters, figures, - and _")
@@ -224,6 +232,9 @@ class Settings:
     )
     database_url: str = setting(_database, "PostgreSQL, postgres:// is fine")
     redis_url: str = setting(_redis, "Redis or Valkey, for the job queue")
+    redis_tls_verify: bool = setting(
+        _switch, "a rediss:// server must prove who it is; false takes any certificate", True
+    )
     database_pool_size: int = setting(
         _whole(1, 100), "database connections each process keeps at most", 8
     )
@@ -531,6 +542,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         complaints.append("SNS_TOPIC_ARN needs MAIL_URL: codes and what senders hear go by it")
     if complaints:
         raise ConfigError("Beeline cannot start:\n  " + "\n  ".join(complaints))
+    if not values["redis_tls_verify"]:
+        values["redis_url"] = _without_proof(values["redis_url"])
     return Settings(**values)
 
 

@@ -24,6 +24,20 @@ def test_heroku_addresses_are_taken_as_they_come() -> None:
     assert settings.origins == ["https://send.example.org"]
 
 
+@pytest.mark.parametrize(
+    ("url", "used"),
+    [
+        ("rediss://:pw@h:1", "rediss://:pw@h:1?ssl_cert_reqs=none"),
+        ("rediss://h/0?protocol=2", "rediss://h/0?protocol=2&ssl_cert_reqs=none"),
+        ("redis://h", "redis://h"),
+    ],
+)
+def test_redis_must_prove_who_it_is_unless_an_operator_says_otherwise(url: str, used: str) -> None:
+    assert config.load(GOOD | {"REDIS_URL": url}).redis_url == url
+    settings = config.load(GOOD | {"REDIS_URL": url, "REDIS_TLS_VERIFY": "false"})
+    assert settings.redis_url == used
+
+
 def test_loopback_may_be_opened_by_either_name() -> None:
     settings = config.load(GOOD | {"BASE_URL": "http://127.0.0.1:8000"})
     assert settings.origins == ["http://127.0.0.1:8000", "http://localhost:8000"]

@@ -15,6 +15,7 @@ from typing import Any
 
 import psycopg2
 import pytest
+import redis
 from alembic.script import ScriptDirectory
 from flask import Flask
 from flask_migrate import upgrade
@@ -154,6 +155,18 @@ def test_f44_one_command_migrates_checks_and_sets_up(app: Flask, configure) -> N
     assert refused.exit_code == 1
     assert "DATABASE_POOL_SIZE" in refused.output
     assert "is ready for" not in refused.output
+
+
+def test_f31_a_release_says_that_redis_does_not_answer_and_goes_on(app: Flask, monkeypatch) -> None:
+    def check() -> None:
+        raise redis.ConnectionError("at redis://:a-secret@h: CERTIFICATE_VERIFY_FAILED")
+
+    monkeypatch.setattr(queue, "check", check)
+    done = app.test_cli_runner().invoke(args=["release"])
+    assert done.exit_code == 0, done.output
+    assert "Redis does not answer" in done.output
+    assert "REDIS_TLS_VERIFY" in done.output
+    assert "a-secret" not in done.output
 
 
 # -- side by side ------------------------------------------------------------------------------

@@ -1,0 +1,58 @@
+"""Redis by TLS: whom the queue and its workers believe to be the server."""
+
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+
+from app import config
+from app.gateways.queue import JobQueue
+from tests.lab.receiver import make_certificates
+from tests.test_config import GOOD
+
+
+@pytest.fixture
+def redis_by_tls(environ: dict[str, str], tmp_path: Path) -> Iterator[str]:
+    """The address of a server that is real, and whose certificate nobody knows."""
+    target = urlsplit(environ["REDIS_URL"])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(make_certificates(tmp_path, "localhost") / "server.pem")
+
+    def pass_on(source: socket.socket, to: socket.socket) -> None:
+        with suppress(OSError):
+            while piece := source.recv(65536):
+                to.sendall(piece)
+
+    def serve(listening: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = listening.accept()
+                with suppress(OSError):
+                    near = context.wrap_socket(near, server_side=True)
+                    far = socket.create_connection((target.hostname, target.port))
+                    for ends in ((near, far), (far, near)):
+                        threading.Thread(target=pass_on, args=ends, daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=serve, args=(listening,), daemon=True).start()
+        who = target.netloc.rpartition("@")[0]
+        yield f"rediss://{who}@127.0.0.1:{listening.getsockname()[1]}"
+
+
+def test_a_server_that_cannot_prove_who_it_is_is_used_where_an_operator_says_so(
+    redis_by_tls: str,
+) -> None:
+    """As Heroku's is: its chain is self-signed."""
+    given = GOOD | {"REDIS_URL": redis_by_tls}
+    asked = JobQueue()
+    asked.bind(config.load(given))
+    with pytest.raises(redis.ConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
+        asked.check()
+    asked.bind(config.load(given | {"REDIS_TLS_VERIFY": "false"}))
+    asked.check()

@@ -22,6 +22,13 @@ from app.services.census import Figure, Sweep
 from app.services.upkeep import UnreasonableShare
 
 storage_commands = AppGroup("storage", help="The bucket that holds the files.")
+# What is to be done by hand where a store does not take a rule of ours.
+BY_HAND = {
+    "CORS": "Its own settings must admit browsers from {origins}: PUT, POST, GET and HEAD with any "
+    "header, and ETag exposed. MinIO does by MINIO_API_CORS_ALLOW_ORIGIN.",
+    "lifecycle": "Beeline's own sweep removes what is left of uploads. See that the store does not "
+    "abort uploads that are still on their way: MinIO does after a day (stale_uploads_expiry).",
+}
 
 
 database_commands = AppGroup("database", help="The database.")
@@ -95,8 +102,16 @@ def setup_storage() -> None:
     """Create the bucket if missing and set its CORS and lifecycle rules; repeatable."""
     # The backstop must outlast any upload: its window, renewed by progress, and then some.
     days = max(7, 2 * settings.upload_window_in_hours // 24 + 7)
-    storage.setup(settings.origins, abort_after_days=days)
-    click.echo(f"Bucket {settings.s3_bucket} is ready for {', '.join(settings.origins)}.")
+    origins = ", ".join(settings.origins)
+    try:
+        not_taken = storage.setup(settings.origins, abort_after_days=days)
+    except Unavailable as error:
+        # Storage's own words name the call, and nothing that is secret.
+        raise click.ClickException(redacted(f"{error} {error.__cause__ or ''}".strip())) from error
+    for name in not_taken:
+        todo = BY_HAND[name].format(origins=origins)
+        click.echo(f"This storage takes no {name} rule. {todo}", err=True)
+    click.echo(f"Bucket {settings.s3_bucket} is ready for {origins}.")
     click.echo(f"Checksums of what is sent: {storage.ask_checksums()}.")
 
 

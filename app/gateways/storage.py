@@ -14,7 +14,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -470,8 +470,11 @@ class Storage:
                 CORSConfiguration={"CORSRules": [_cors_rule(origins), *others]},
             )
 
-    def setup(self, origins: list[str], abort_after_days: int) -> None:
+    def setup(self, origins: list[str], abort_after_days: int) -> list[str]:
         """Create the bucket if missing and set its CORS and lifecycle rules; repeatable.
+
+        Returns which of the two, "CORS" and "lifecycle", this store does not take: it admits
+        browsers, and tidies up, by settings of its own.
 
         CORS rules that are not ours stay: other people's pages send here by them.
 
@@ -480,7 +483,13 @@ class Storage:
         """
         with self._asking():
             self._create_bucket()
-        self.set_cors_rules(self._rules_that_stay(), origins)
+        rules: dict[str, Callable[[], None]] = {
+            "CORS": lambda: self.set_cors_rules(self._rules_that_stay(), origins),
+            "lifecycle": lambda: self._set_lifecycle(abort_after_days),
+        }
+        return [name for name, set_rule in rules.items() if not _is_taken(name, set_rule)]
+
+    def _set_lifecycle(self, abort_after_days: int) -> None:
         with self._asking():
             self._client.put_bucket_lifecycle_configuration(
                 Bucket=self._bucket,
@@ -591,6 +600,19 @@ class Storage:
                 raise translated(error) from error
             except BotoCoreError as error:
                 raise Away from error
+
+
+def _is_taken(name: str, set_rule: Callable[[], None]) -> bool:
+    """Whether storage takes a rule of ours. One that refuses us, or is away, has not said that."""
+    try:
+        set_rule()
+    except (Outage, StorageRefused):
+        raise
+    except Unavailable as error:
+        # MinIO says NotImplemented of the one, and MalformedXML of the other.
+        log.warning("storage takes no %s rule of ours: %s", name, error)
+        return False
+    return True
 
 
 def _cors_rule(origins: list[str]) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ their end by the code of today, and rows of today by what the code before it doe
 
 import secrets
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
 from itertools import pairwise
@@ -17,6 +17,7 @@ import psycopg2
 import pytest
 import redis
 from alembic.script import ScriptDirectory
+from botocore.exceptions import ClientError
 from flask import Flask
 from flask_migrate import upgrade
 from sqlalchemy import Column, Enum, MetaData, insert, select, update
@@ -155,6 +156,34 @@ def test_f44_one_command_migrates_checks_and_sets_up(app: Flask, configure) -> N
     assert refused.exit_code == 1
     assert "DATABASE_POOL_SIZE" in refused.output
     assert "is ready for" not in refused.output
+
+
+def _answering(code: str) -> Callable[..., None]:
+    """A call of storage's that ends with this code."""
+
+    def answer(**given: Any) -> None:
+        said = {"Error": {"Code": code, "Message": ""}, "ResponseMetadata": {"HTTPStatusCode": 400}}
+        raise ClientError(said, "PutBucketCors")
+
+    return answer
+
+
+def test_a_release_goes_on_where_the_store_takes_no_cors_rule_and_says_what_is_to_be_done(
+    app: Flask, monkeypatch
+) -> None:
+    """Such as MinIO, which admits browsers by a setting of its own."""
+    monkeypatch.setattr(storage._client, "put_bucket_cors", _answering("NotImplemented"))
+    done = app.test_cli_runner().invoke(args=["release"])
+    assert done.exit_code == 0, done.output
+    assert "must admit browsers from http://localhost" in done.output
+    assert "is ready for" in done.output
+
+
+def test_a_release_that_storage_refuses_names_the_call(app: Flask, monkeypatch) -> None:
+    monkeypatch.setattr(storage._client, "put_bucket_cors", _answering("AccessDenied"))
+    refused = app.test_cli_runner().invoke(args=["release"])
+    assert refused.exit_code == 1
+    assert "(AccessDenied) when calling the PutBucketCors operation" in refused.output
 
 
 def test_f31_a_release_says_that_redis_does_not_answer_and_goes_on(app: Flask, monkeypatch) -> None:

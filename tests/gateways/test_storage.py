@@ -26,6 +26,7 @@ from app.gateways.stored import (
     Listed,
     NoSuchUpload,
     Part,
+    StorageRefused,
     Stored,
 )
 from tests.factories import crc32_of, http, put
@@ -467,6 +468,38 @@ def test_setup_sets_our_rule_where_others_cannot_be_read(stubbed: Any, code: str
     )
     gateway.setup(["https://send.example"], abort_after_days=9)
     stub.assert_no_pending_responses()
+
+
+@pytest.mark.parametrize(
+    ("cors", "lifecycle", "not_taken"),
+    [
+        ("NotImplemented", "MalformedXML", ["CORS", "lifecycle"]),  # MinIO
+        ("MethodNotAllowed", None, ["CORS"]),
+        (None, "NotImplemented", ["lifecycle"]),
+    ],
+)
+def test_setup_tells_which_rules_a_store_does_not_take(
+    stubbed: Any, cors: str | None, lifecycle: str | None, not_taken: list[str]
+) -> None:
+    gateway, stub = stubbed
+    stub.add_response("head_bucket", {}, BUCKET)
+    stub.add_client_error("get_bucket_cors", "NoSuchCORSConfiguration", http_status_code=404)
+    for call, code in (("cors", cors), ("lifecycle_configuration", lifecycle)):
+        if code is None:
+            stub.add_response(f"put_bucket_{call}", {})
+        else:
+            status = 501 if code == "NotImplemented" else 400
+            stub.add_client_error(f"put_bucket_{call}", code, http_status_code=status)
+    assert gateway.setup(["https://send.example"], abort_after_days=9) == not_taken
+
+
+def test_setup_ends_where_storage_refuses_us(stubbed: Any) -> None:
+    gateway, stub = stubbed
+    stub.add_response("head_bucket", {}, BUCKET)
+    stub.add_client_error("get_bucket_cors", "AccessDenied", http_status_code=403)
+    stub.add_client_error("put_bucket_cors", "AccessDenied", http_status_code=403)
+    with pytest.raises(StorageRefused):
+        gateway.setup(["https://send.example"], abort_after_days=9)
 
 
 @pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")

@@ -22,6 +22,9 @@ from app.services.census import Figure, Sweep
 from app.services.upkeep import UnreasonableShare
 
 storage_commands = AppGroup("storage", help="The bucket that holds the files.")
+# Progress renews an upload's window, so one may take as long as its line is slow. The backstop must
+# outlast any of them, and costs nothing: the hourly sweep has removed what is dead long before.
+ABORT_AFTER_DAYS = 365
 # What is to be done by hand where a store does not take a rule of ours.
 BY_HAND = {
     "CORS": "Its own settings must admit browsers from {origins}: PUT, POST, GET and HEAD with any "
@@ -100,11 +103,9 @@ def check_database() -> None:
 @storage_commands.command("setup")
 def setup_storage() -> None:
     """Create the bucket if missing and set its CORS and lifecycle rules; repeatable."""
-    # The backstop must outlast any upload: its window, renewed by progress, and then some.
-    days = max(7, 2 * settings.upload_window_in_hours // 24 + 7)
     origins = ", ".join(settings.origins)
     try:
-        not_taken = storage.setup(settings.origins, abort_after_days=days)
+        not_taken = storage.setup(settings.origins, abort_after_days=ABORT_AFTER_DAYS)
     except Unavailable as error:
         # Storage's own words name the call, and nothing that is secret.
         raise click.ClickException(redacted(f"{error} {error.__cause__ or ''}".strip())) from error

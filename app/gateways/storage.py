@@ -609,7 +609,7 @@ def _is_taken(name: str, set_rule: Callable[[], None]) -> bool:
     except (Outage, StorageRefused):
         raise
     except Unavailable as error:
-        # MinIO says NotImplemented of the one, and MalformedXML of the other.
+        # MinIO says NotImplemented of the one, InvalidArgument (once MalformedXML) of the other.
         log.warning("storage takes no %s rule of ours: %s", name, error)
         return False
     return True

@@ -158,6 +158,15 @@ def test_f44_one_command_migrates_checks_and_sets_up(app: Flask, configure) -> N
     assert "is ready for" not in refused.output
 
 
+def test_f26_the_buckets_own_rule_outlasts_any_upload_that_still_moves(app: Flask) -> None:
+    """The largest file takes 249 days at 20 Mbit/s, and a rule counts from its beginning."""
+    assert app.test_cli_runner().invoke(args=["storage", "setup"]).exit_code == 0
+    held = storage._client.get_bucket_lifecycle_configuration(Bucket=storage.bucket)
+    (rule,) = held["Rules"]
+    days = config.S3_MAX_OBJECT_SIZE * 8 / 20e6 / 86400
+    assert rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] > days
+
+
 def _answering(code: str) -> Callable[..., None]:
     """A call of storage's that ends with this code."""
 

@@ -84,21 +84,30 @@ class JobQueue:
         Where work waits for long, each reminder of it would only make it wait longer. Raises
         redis.RedisError.
         """
-        with self._asking():
-            waiting = self._queue(work.queue).get_job_ids()
-        known = {job_id.rpartition("-")[0] for job_id in waiting}
+        known = self._waiting(work)
         for one, attempt in reminders:
             if _reminder_of(work, one) not in known:
                 self.put(work, one, attempt=attempt)
 
     def put_once(self, work: Work, slot: int, seconds: int) -> bool:
-        """Queue `work` unless a clock has done so for this slot; raises redis.RedisError."""
+        """Queue `work` unless a clock has done so for this slot, or the last one still waits.
+
+        Where nobody takes it for a night, or ever, it waits once. Raises redis.RedisError.
+        """
         key = f"beeline:tick:{work.name}:{slot}"
         with self._asking():
             if not self._redis.set(key, "1", nx=True, ex=2 * seconds):
                 return False
-        self.put(work)
+        if _reminder_of(work) in self._waiting(work):
+            return False
+        self.put(work, attempt=slot)
         return True
+
+    def _waiting(self, work: Work) -> set[str]:
+        """What the ids of the reminders begin with that wait where `work` does."""
+        with self._asking():
+            waiting = self._queue(work.queue).get_job_ids()
+        return {job_id.rpartition("-")[0] for job_id in waiting}
 
     def check(self) -> None:
         """Raise redis.RedisError unless Redis answers."""

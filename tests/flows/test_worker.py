@@ -156,3 +156,13 @@ def test_one_tick_of_two_clocks_puts_one_job(app: Flask, environ: dict[str, str]
     assert [queue.put_once(jobs.EXPIRE_DUE, 7, 30) for _ in range(3)] == [True, False, False]
     assert queue.put_once(jobs.EXPIRE_DUE, 8, 30)
     assert queued == [("upkeep.expire_due",)] * 2
+
+
+@pytest.mark.usefixtures("start")
+def test_a_tick_waits_once_however_long_nobody_takes_it(app: Flask) -> None:
+    assert [queue.put_once(jobs.EXPIRE_DUE, slot, 30) for slot in (1, 2, 3)] == [True, False, False]
+    assert queue.put_once(jobs.DELETE_EXPIRED, 1, 300)
+    waiting = queue._queue("sweep")
+    assert len(waiting) == 2
+    waiting.pop_job_id()
+    assert queue.put_once(jobs.EXPIRE_DUE, 4, 30)

@@ -39,8 +39,8 @@ TURN_SECONDS = 100
 PUBLISHED_FOR = timedelta(hours=1)
 # A mail that was claimed so often without a word on what became of it.
 SUSPECT = 3
-# Whoever gets these has not asked for them.
-_UNASKED = [*delivery.TO_RECIPIENT, MailKind.CODE]
+# Whoever gets these has not asked for them: other people decide how many they are.
+_UNASKED = [*delivery.TO_RECIPIENT, MailKind.CODE, MailKind.REPORTED]
 # What is noted of each mail that was taken, before the next one goes: one statement, made once, as
 # letters.py does it.
 _mails, _recipients = OutboxMail.__table__, Recipient.__table__

@@ -9,6 +9,8 @@ from flask.testing import FlaskClient
 from sqlalchemy import text
 
 from app.db import db
+from app.models import Harm
+from app.services import abuse
 from tests.factories import Sender
 from tests.lab.mailserver import MailServer
 from tests.mail import ADA, addressed, pass_time, send_mail, word_of
@@ -84,6 +86,24 @@ def test_s29_what_becomes_due_at_once_is_spread_over_hours(
         told.append(len(mail.to(VICTIM)))
         pass_time(app, hours=1, seconds=1)
     assert told == [5, 10, 12, 12]
+
+
+def test_s29_reports_are_five_mails_an_hour_and_leave_others_their_share(
+    app: Flask, sender: Sender, mail: MailServer, configure: Any
+) -> None:
+    """Strangers write them, from as many addresses as they have."""
+    configure(abuse_contact="operator@example.org", max_mails_per_hour=8)
+    sent = addressed(sender.ready(), VICTIM, notifications=[])
+    with app.app_context():
+        for _ in range(12):
+            abuse.report(sent.slug, Harm.OTHER)
+    told = []
+    for _ in range(3):
+        send_mail(app)
+        told.append(len(mail.to("operator@example.org")))
+        pass_time(app, hours=1, seconds=1)
+    assert told == [5, 10, 12]
+    assert len(mail.to(VICTIM)) == 1
 
 
 def test_s29_networks_days_and_the_whole_installation_have_a_share(

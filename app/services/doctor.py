@@ -18,17 +18,22 @@ NO_MAKER_SECONDS = 300
 LISTENER = "take_messages"
 NO_LISTENER_SECONDS = 300
 
+# -1 is no limit; reserved_connections came with PostgreSQL 16. Hosted plans limit all three.
+_ALLOWED = """
+SELECT least(
+    current_setting('max_connections')::int
+        - current_setting('superuser_reserved_connections')::int
+        - coalesce(current_setting('reserved_connections', true)::int, 0),
+    (SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = session_user),
+    (SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database())
+)
+"""
+
 
 def connections() -> tuple[int, int]:
-    """How many database connections one of each process may open, and how many
-    PostgreSQL lets an ordinary role have."""
-    row = db.session.execute(
-        text(
-            "SELECT current_setting('max_connections')::int"
-            " - current_setting('superuser_reserved_connections')::int"
-        )
-    )
-    allowed = row.scalar_one()
+    """How many database connections one of each process may open, and how many PostgreSQL lets
+    our role have: those of any ordinary one, or what role or database are held to."""
+    allowed = db.session.execute(text(_ALLOWED)).scalar_one()
     release()
     return settings.web_concurrency * settings.database_pool_size + OTHERS, allowed
 

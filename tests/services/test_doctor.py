@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from datetime import timedelta
 
+import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import text
 
 from app import clock, jobs
 from app.db import db, transaction
@@ -20,6 +22,21 @@ def test_f40_the_default_fits_and_too_much_is_refused(app: Flask, configure: Cal
     assert refused.exit_code == 1
     assert "1008" in refused.output
     assert "DATABASE_POOL_SIZE" in refused.output
+
+
+@pytest.mark.parametrize("whose", ["ROLE SESSION_USER", "DATABASE"])
+def test_f40_a_plan_that_limits_the_role_or_the_database_is_believed(
+    app: Flask, inside: None, whose: str
+) -> None:
+    """As hosted PostgreSQL does, whatever max_connections says."""
+    name = db.session.execute(text("SELECT quote_ident(current_database())")).scalar_one()
+    whose = f"DATABASE {name}" if whose == "DATABASE" else whose
+    db.session.execute(text(f"ALTER {whose} CONNECTION LIMIT 20"))
+    db.session.commit()
+    assert doctor.connections() == (24, 20)
+    refused = app.test_cli_runner().invoke(args=["database", "check"])
+    assert refused.exit_code == 1
+    assert "PostgreSQL allows 20" in refused.output
 
 
 def test_f52_a_sweep_that_stopped_coming_is_seen(client: FlaskClient, inside: None) -> None:

@@ -304,10 +304,12 @@ def _change(
 def _give_up() -> None:
     """What nobody has taken for a day is not tried any more, and that is said aloud."""
     is_over = WebhookDelivery.ends_at <= db_now()
+    # Where nobody was there to send it for so long, that was us and not the server.
+    was_tried = WebhookDelivery.attempt_count > 0
     ended = (
         select(WebhookDelivery.id)
         # What is on its way just now is not due.
-        .where(claims.is_due(WebhookDelivery), is_over)
+        .where(claims.is_due(WebhookDelivery), is_over, was_tried)
         .limit(GIVE_UP_BATCH)
         .with_for_update(skip_locked=True)
         .cte("ended")

@@ -200,6 +200,23 @@ def test_what_nobody_takes_for_a_day_is_given_up_aloud(
     assert admin.show(hook)["enabled"]
 
 
+@pytest.mark.parametrize("answer", [200, 500])
+def test_what_we_sent_to_nobody_for_a_day_is_tried_all_the_same(
+    app: Flask, machine: Machine, admin: Admin, receiver: Receiver, caplog: Any, answer: int
+) -> None:
+    """No maker was there: that says nothing of the server. Once, if it does not take it then."""
+    receiver.answers = [answer]
+    hook = admin.add(receiver.url, ["transfer.ready"])
+    machine.ready()
+    pass_time(app, days=1, hours=2)
+    assert send_webhooks(app) == (answer == 200)
+    assert "given up" not in caplog.text
+    send_webhooks(app)
+    (one,) = admin.log(hook)
+    assert one["state"] == ("SENT" if answer == 200 else "FAILED")
+    assert len(receiver.came) == 1
+
+
 def test_one_that_takes_nothing_for_three_days_is_switched_off_and_says_why(
     app: Flask, machine: Machine, admin: Admin, receiver: Receiver
 ) -> None:

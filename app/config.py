@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from email.utils import parseaddr
 from typing import Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
@@ -168,6 +168,10 @@ def _mail_url(value: str) -> str:
     except ValueError:
         parts, port = urlsplit(""), 0
     is_server = parts.scheme in {"smtp", "smtps"} and parts.hostname and port != 0
+    if is_server and not unquote(f"{parts.username or ''}{parts.password or ''}").isascii():
+        raise ValueError(
+            "must have a user and a password of ASCII only: no mail server is told others"
+        )
     is_folder = parts.scheme == "file" and not parts.netloc and parts.path.startswith("/")
     if not (is_server or is_folder or (parts.scheme == "ses" and parts.hostname)):
         # Not repeated: it holds a password.

@@ -76,6 +76,7 @@ def test_s34_a_default_or_short_secret_is_refused(secret: str) -> None:
     [
         ("BASE_URL", "send.example.org"),
         ("BASE_URL", "https://send.example.org/path"),
+        ("MAIL_URL", "smtp://me:p%C3%A4ss@mail.example.org"),
         ("DATABASE_URL", "mysql://x"),
         ("REDIS_URL", "http://x"),
         ("DOWNLOAD_URL_TTL_IN_SECONDS", "301"),  # S16: it works for whoever has it

@@ -33,6 +33,9 @@ TIMEOUT_SECONDS = 10.0
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 # What SES says of one letter; whatever else it says is about us, and may be over tomorrow.
 _REFUSED_BY_SES = {"MessageRejected", "BadRequestException"}
+# But for this, by its API and by SMTP: it does not know MAIL_FROM as ours, or, while it only lets
+# us try it out (its sandbox), whom we write to.
+_UNVERIFIED = "Email address is not verified"
 
 
 class Fate(enum.Enum):
@@ -132,7 +135,7 @@ class Line:
             return Outcome(Fate.LATER, self._is_away)
         try:
             self._post = self._post or self._open()
-        except (Away, OSError, smtplib.SMTPException, BotoCoreError) as error:
+        except (Away, OSError, UnicodeError, smtplib.SMTPException, BotoCoreError) as error:
             self._is_away = _told(error)
             log.warning("mail cannot be handed over: %s", self._is_away)
             return Outcome(Fate.LATER, self._is_away)
@@ -260,7 +263,15 @@ class _Smtp(_Post):
 
 
 def _answered(code: int, said: bytes | str) -> Outcome:
-    return Outcome(Fate.REFUSED if 500 <= code < 600 else Fate.LATER, _words(code, said))
+    return _judged(_words(code, said), is_refusal=500 <= code < 600)
+
+
+def _judged(said: str, *, is_refusal: bool) -> Outcome:
+    """What an answer means for a letter; what an operator can mend is no refusal."""
+    if _UNVERIFIED in said:
+        log.error("mail waits: SES has not verified MAIL_FROM, or we are still in its sandbox")
+        is_refusal = False
+    return Outcome(Fate.REFUSED if is_refusal else Fate.LATER, said)
 
 
 def _words(code: int, said: bytes | str) -> str:
@@ -276,6 +287,8 @@ def _told(error: BaseException) -> str:
         return _words(error.smtp_code, error.smtp_error)
     if isinstance(error, Away):
         return str(error)
+    if isinstance(error, UnicodeError):
+        return "MAIL_URL has a host, a user or a password that no mail server can be told"
     return f"the mail server does not answer ({type(error).__name__})"
 
 
@@ -324,7 +337,7 @@ class _Ses(_Post):
         except ClientError as error:
             code = error.response["Error"]["Code"]
             said = f"{code}: {error.response['Error'].get('Message', '')}"[:300]
-            return Outcome(Fate.REFUSED if code in _REFUSED_BY_SES else Fate.LATER, said)
+            return _judged(said, is_refusal=code in _REFUSED_BY_SES)
         except BotoCoreError as error:
             return Outcome(Fate.LATER, _told(error))
         return Outcome(Fate.TAKEN, server_id=answer.get("MessageId"))

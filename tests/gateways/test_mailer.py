@@ -22,6 +22,9 @@ from tests.lab.proxy import Proxy
 from tests.test_config import GOOD
 
 TO = "bo@example.org"
+UNVERIFIED = (
+    "Email address is not verified. The following identities failed the check in region EU-WEST-1:"
+)
 
 
 def mailer_to(url: str, **more: Any) -> Mailer:
@@ -145,6 +148,26 @@ def test_a_wrong_password_is_no_refusal_of_anybody_and_is_not_repeated(caplog: A
         assert "s3cr" not in said
 
 
+def test_a_password_that_cannot_be_told_breaks_nothing(caplog: Any) -> None:
+    """The settings refuse it; whatever else the library cannot write down is no exception either."""
+    with MailServer(auth_require_tls=False, authenticator=refusing) as server:
+        url = server.url.replace("://", "://who:s3cr%C3%A4t@")
+        with mailer_to(server.url, mail_url=url).line() as line:
+            outcome = line.send(letter(), TO)
+    assert outcome.fate is Fate.LATER
+    assert "MAIL_URL" in outcome.reason
+    assert "s3cr" not in caplog.text + outcome.reason
+
+
+def test_what_ses_has_not_verified_is_for_its_operator_and_refuses_nobody(caplog: Any) -> None:
+    """Its sandbox, or a MAIL_FROM that it does not know; the log repeats no address."""
+    with MailServer() as server, mailer_to(server.url).line() as line:
+        server.answers = {TO: [f"554 Message rejected: {UNVERIFIED} {TO}"]}
+        assert line.send(letter(), TO).fate is Fate.LATER
+    assert "MAIL_FROM" in caplog.text
+    assert TO not in caplog.text
+
+
 def test_a_password_goes_nowhere_without_tls(monkeypatch: Any) -> None:
     """But on loopback, where nobody listens in."""
     monkeypatch.setattr(gateway, "_LOOPBACK", set())
@@ -215,16 +238,17 @@ def test_a_folder_that_cannot_be_written_is_away(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "fate"),
+    ("code", "why", "fate"),
     [
-        (None, Fate.TAKEN),
-        ("MessageRejected", Fate.REFUSED),
-        ("TooManyRequestsException", Fate.LATER),
-        ("AccountSuspendedException", Fate.LATER),
-        ("ExpiredTokenException", Fate.LATER),
+        (None, "", Fate.TAKEN),
+        ("MessageRejected", "why", Fate.REFUSED),
+        ("MessageRejected", f"{UNVERIFIED} bee@example.org", Fate.LATER),
+        ("TooManyRequestsException", "why", Fate.LATER),
+        ("AccountSuspendedException", "why", Fate.LATER),
+        ("ExpiredTokenException", "why", Fate.LATER),
     ],
 )
-def test_ses_takes_the_raw_letter(code: str | None, fate: Fate, monkeypatch: Any) -> None:
+def test_ses_takes_the_raw_letter(code: str | None, why: str, fate: Fate, monkeypatch: Any) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
     post = gateway._Ses("eu-west-1", config.load(GOOD))
@@ -237,7 +261,7 @@ def test_ses_takes_the_raw_letter(code: str | None, fate: Fate, monkeypatch: Any
         if code is None:
             stub.add_response("send_email", {"MessageId": "1"}, wanted)
         else:
-            stub.add_client_error("send_email", code, "why")
+            stub.add_client_error("send_email", code, why)
         outcome = post.send(letter(), "bee@example.org", TO)
         assert outcome.fate is fate
         stub.assert_no_pending_responses()

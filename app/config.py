@@ -77,15 +77,31 @@ def _secrets(value: str) -> tuple[str, ...]:
 
 
 def _origin(value: str) -> str:
+    """In the one spelling that browsers use and stores compare with; a path stays as it is."""
     parts = urlsplit(value.strip())
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("must be an absolute http(s) address")
-    return value.strip().rstrip("/")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("must be without user and password, and end before any ? or #")
+    host = _host(parts.hostname)
+    is_usual = parts.port in (None, {"http": 80, "https": 443}[parts.scheme])
+    port = "" if is_usual else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}"
+
+
+def _host(name: str) -> str:
+    """A host's name as browsers send it, or a number in its brackets."""
+    if ":" in name:
+        return f"[{name}]"
+    if re.search("[ßς\u200c\u200d]", name):
+        # This Python spells these by older rules, which lead elsewhere.
+        raise ValueError("must name its host as browsers send it, with xn--")
+    return name if name.isascii() else name.encode("idna").decode()
 
 
 def _base_url(value: str) -> str:
     url = _origin(value)
-    if urlsplit(url).path or urlsplit(url).query:
+    if urlsplit(url).path:
         raise ValueError("must be an address without a path, such as https://send.example.org")
     return url
 

@@ -25,6 +25,24 @@ def test_heroku_addresses_are_taken_as_they_come() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("HTTPS://Send.Example.org:443/", "https://send.example.org"),
+        ("https://send.example.org:8443", "https://send.example.org:8443"),
+        ("http://Box.lan:80", "http://box.lan"),
+        ("https://müller.example", "https://xn--mller-kva.example"),
+        ("http://[2001:DB8::1]:8000", "http://[2001:db8::1]:8000"),
+    ],
+)
+def test_our_own_address_is_spelled_as_browsers_spell_it(given: str, used: str) -> None:
+    """CORS rules compare letters, and hosts are known by what browsers send."""
+    settings = config.load(GOOD | {"BASE_URL": given, "S3_ENDPOINT_URL": given})
+    assert settings.origins == [used]
+    assert settings.s3_endpoint_url == used
+    assert settings.is_https == used.startswith("https")
+
+
+@pytest.mark.parametrize(
     ("url", "used"),
     [
         ("rediss://:pw@h:1", "rediss://:pw@h:1?ssl_cert_reqs=none"),
@@ -76,6 +94,12 @@ def test_s34_a_default_or_short_secret_is_refused(secret: str) -> None:
     [
         ("BASE_URL", "send.example.org"),
         ("BASE_URL", "https://send.example.org/path"),
+        ("BASE_URL", "https://user:pw@send.example.org"),
+        ("BASE_URL", "https://send.example.org?a=b"),
+        ("BASE_URL", "https://send.example.org#top"),
+        ("BASE_URL", "https://straße.example"),
+        ("BASE_URL", "https://send.example.org:https"),
+        ("S3_ENDPOINT_URL", "https://user:pw@s3.example.org"),
         ("MAIL_URL", "smtp://me:p%C3%A4ss@mail.example.org"),
         ("DATABASE_URL", "mysql://x"),
         ("REDIS_URL", "http://x"),

@@ -10,11 +10,17 @@ LOCK = 6_237_411
 db = current_app.extensions["migrate"].db
 
 with db.engine.connect() as connection:
-    # The web's own limits are not for migrations; but none may queue behind a lock for long,
-    # because everything else would queue behind it.
+    # What is set and locked here is the session's: it ends with it, and is not left to a pool.
+    connection.detach()
+    # The web's own limits are not for migrations.
     connection.execute(text("SET statement_timeout = 0"))
-    connection.execute(text("SET lock_timeout = '10s'"))
     connection.execute(text("SET idle_in_transaction_session_timeout = 0"))
+    # Whoever comes second waits for the first, however long that takes, and finds its work done.
+    # Each migration commits, so a lock of a transaction would end with the first one.
+    connection.execute(text("SET lock_timeout = 0"))
+    connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": LOCK})
+    # But none may queue behind a table's lock for long: everything else would queue behind it.
+    connection.execute(text("SET lock_timeout = '10s'"))
     connection.commit()
     context.configure(
         connection=connection,
@@ -23,5 +29,4 @@ with db.engine.connect() as connection:
         compare_server_default=False,
     )
     with context.begin_transaction():
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
         context.run_migrations()

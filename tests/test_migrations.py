@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -36,11 +37,17 @@ class Old:
 
 
 @pytest.fixture(scope="module")
-def migrator(environ: dict[str, str], app: Flask) -> Iterator[Crasher]:
-    """What migrates, one process for all tests: starting it takes longest."""
+def migrator_environ(environ: dict[str, str], app: Flask) -> dict[str, str]:
+    """With that database for our own."""
     url = make_url(settings.database_url).set(database=NAME)
     shown = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    process = Crasher({**environ, "DATABASE_URL": shown})
+    return {**environ, "DATABASE_URL": shown}
+
+
+@pytest.fixture(scope="module")
+def migrator(migrator_environ: dict[str, str]) -> Iterator[Crasher]:
+    """What migrates, one process for all tests: starting it takes longest."""
+    process = Crasher(migrator_environ)
     yield process
     process.close()
 
@@ -57,6 +64,18 @@ def old(migrator: Crasher) -> Iterator[Old]:
     with server.connect() as connection:
         connection.execute(text(f"DROP DATABASE {NAME} WITH (FORCE)"))
     server.dispose()
+
+
+def test_f44_two_releases_at_once_migrate_once(
+    old: Old, migrator: Crasher, migrator_environ: dict[str, str]
+) -> None:
+    """As a platform does that starts a second deployment before the first has ended."""
+    releases = (migrator, Crasher(migrator_environ))
+    for one in releases:  # both have started
+        assert one.run("upgrade", "0001") == 0
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda one: one.run("upgrade", "head"), releases)) == [0, 0]
+    releases[1].close()
 
 
 UPLOADS = "SELECT key, state::text, etag FROM uploads ORDER BY key"

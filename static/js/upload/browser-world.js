@@ -107,10 +107,10 @@ class Checksums {
   /** @param {Worker} worker running checksum-worker.js */
   constructor(worker) {
     this.#worker = worker;
-    worker.onmessage = ({ data: { id, sum, error } }) => {
+    worker.onmessage = ({ data: { id, sum, error, isReadable } }) => {
       const asked = this.#asked.get(id);
       this.#asked.delete(id);
-      if (error) asked?.reject(new Failure('file-changed', { code: error }));
+      if (error) asked?.reject(new Failure(isReadable ? 'unexpected' : 'file-changed', { code: error }));
       else asked?.resolve(sum);
     };
     worker.onerror = (event) => {

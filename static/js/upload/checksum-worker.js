@@ -14,39 +14,48 @@ addEventListener('message', async ({ data: { id, blob } }) => {
   try {
     postMessage({ id, sum: base64(await checksum(stream)) });
   } catch (error) {
-    postMessage({ id, error: error instanceof Error ? `${error.name}: ${error.message}` : String(error) });
+    postMessage({ id, error: error instanceof Error ? `${error.name}: ${error.message}` : String(error), isReadable: await isReadable(blob) });
   }
   reading.delete(stream);
 });
 
 /** @param {ReadableStream<Uint8Array<ArrayBuffer>>} stream */
 async function checksum(stream) {
-  let sum = 0;
-  const reader = byob(stream);
-  if (!reader) {
-    for await (const bytes of stream) sum = crc32(bytes, sum);
-    return sum;
-  }
-  reading.add(reader);
+  const lender = byob(stream);
+  const plain = lender ? null : stream.getReader();
+  const read = (/** @type {ArrayBuffer} */ buffer) => lender?.read(new Uint8Array(buffer)) ?? /** @type {ReadableStreamDefaultReader} */ (plain).read();
+  reading.add(lender ?? plain);
   try {
-    let buffer = new ArrayBuffer(BUFFER);
+    let sum = 0;
+    let buffer = new ArrayBuffer(lender ? BUFFER : 0);
     for (;;) {
-      const { value } = await reader.read(new Uint8Array(buffer));
-      if (!value?.length) return sum;
+      const { done, value } = await read(buffer);
+      if (done) return sum;
       sum = crc32(value, sum);
       buffer = value.buffer;
     }
   } finally {
-    reading.delete(reader);
+    reading.delete(lender ?? plain);
   }
 }
 
-// Some browsers lend no buffers to a file.
+// Some browsers lend no buffers to a file. (The same ones cannot iterate over a stream.)
 /** @param {ReadableStream<Uint8Array>} stream */
 function byob(stream) {
   try {
     return stream.getReader({ mode: 'byob' });
   } catch {
     return null;
+  }
+}
+
+// Not every browser names what happens to the stream of a file that changed on disk; one byte tells.
+/** @param {Blob} blob */
+async function isReadable(blob) {
+  try {
+    await blob.slice(0, 1).arrayBuffer();
+    return true;
+  } catch {
+    return false;
   }
 }

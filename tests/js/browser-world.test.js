@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { diagnosis } from '../../static/js/upload/browser-world.js';
+import { Checksums, diagnosis } from '../../static/js/upload/browser-world.js';
 import { Failure } from '../../static/js/upload/failure.js';
 
 const STORE = 'https://storage.test/bucket/key';
@@ -53,3 +53,64 @@ test('what has a cause already keeps it', async () => {
   const busy = new Failure('storage-busy', { status: 503 });
   assert.equal(await network().diagnose(busy), busy);
 });
+
+// --- Checksums, asked of a worker ----------------------------------------------------------------
+
+/** Workers that say what the test lets them say. */
+function checksums({ offline = false } = {}) {
+  const made = [];
+  const make = () => {
+    const worker = { asked: [], ended: false, postMessage: (question) => worker.asked.push(question), terminate: () => { worker.ended = true; } };
+    made.push(worker);
+    return worker;
+  };
+  return { made, sums: new Checksums(make, () => offline) };
+}
+const answered = (worker, more) => worker.onmessage({ data: { id: worker.asked.at(-1).id, ...more } });
+
+test('one worker answers for all pieces, and may be started before the first', async () => {
+  const { made, sums } = checksums();
+  sums.start();
+  const asked = [sums.of('one'), sums.of('two')];
+  assert.equal(made.length, 1);
+  for (const { id, blob } of made[0].asked.reverse()) made[0].onmessage({ data: { id, sum: `of ${blob}` } });
+  assert.deepEqual(await Promise.all(asked), ['of one', 'of two']);
+});
+
+for (const [offline, why] of [[false, 'server-unreachable'], [true, 'offline']]) {
+  test(`a worker whose script could not be loaded is a failure in passing (${why}), and the next question makes another`, async () => {
+    const { made, sums } = checksums({ offline });
+    const first = sums.of('a');
+    made[0].onerror({});
+    await assert.rejects(first, (error) => error.why === why);
+    assert.ok(made[0].ended);
+    const second = sums.of('a');
+    answered(made[1], { sum: 'fine' });
+    assert.equal(await second, 'fine');
+  });
+}
+
+test('a worker that could not be started early is made again for the first piece', async () => {
+  const { made, sums } = checksums();
+  sums.start();
+  made[0].onerror({});
+  const asked = sums.of('a');
+  answered(made[1], { sum: 'fine' });
+  assert.equal(await asked, 'fine');
+});
+
+test('a worker with a mistake in it says which, and nobody waits for it', async () => {
+  const { made, sums } = checksums();
+  const asked = [sums.of('a'), sums.of('b')];
+  made[0].onerror({ message: 'x is not a function' });
+  for (const one of asked) await assert.rejects(one, (error) => error.why === 'unexpected' && error.facts.code.includes('x is not'));
+});
+
+for (const [isReadable, why] of [[false, 'file-changed'], [true, 'unexpected']]) {
+  test(`a piece that cannot be read, of a file that can${isReadable ? '' : 'not'}: ${why}`, async () => {
+    const { made, sums } = checksums();
+    const asked = sums.of('a');
+    answered(made[0], { error: 'TypeError: network error', isReadable });
+    await assert.rejects(asked, (error) => error.why === why && error.facts.code === 'TypeError: network error');
+  });
+}

@@ -628,6 +628,27 @@ test('a file that cannot be read for its checksum is named at once', async () =>
   assert.equal(world.inFlight, 0);
 });
 
+test('a checksum that only could not be had just now is asked for again, and why is told', async () => {
+  const world = new FakeWorld({ sums: true });
+  const { checksum } = world;
+  let lost = 2;
+  const seen = [];
+  world.checksum = (blob) => { seen.push(one.waiting?.why); if (lost-- > 0) throw new Failure('server-unreachable'); return checksum(blob); };
+  const { one } = await upload({ 'a': 8 }, world);
+  await one.run();
+  assert.equal(one.state, 'done');
+  assert.deepEqual(seen, [undefined, 'server-unreachable', 'server-unreachable']);
+  assert.deepEqual(world.pauses.slice(0, 2), [500, 1000]);
+});
+
+test('a pause does not wait for a checksum that cannot be had just now', async () => {
+  const world = new FakeWorld({ sums: true });
+  world.checksum = async () => { one.pause(); throw new Failure('server-unreachable'); };
+  const { one } = await upload({ 'a': 8 }, world);
+  await one.run();
+  assert.equal(one.state, 'paused');
+});
+
 test('not more is read ahead than two GiB, and never all addresses at once', async () => {
   const part = 64 * 1024 * 1024;
   const world = new FakeWorld({ sums: true, partSize: part });

@@ -10,15 +10,15 @@ const BELIEVED = 10_000; // milliseconds that its answer is good for
 const WAKES = ['online', 'pageshow', 'resume', 'visibilitychange'];
 const RENEWS = ['online', 'pageshow', 'resume']; // what was connected may be dead
 
-/** @param {World['onChange']} onChange @returns {World & {wake: () => void}} */
+/** @param {World['onChange']} onChange @returns {World & {wake: () => void, getReady: () => void}} */
 export function browserWorld(onChange) {
   const isOffline = () => !navigator.onLine;
+  const checksums = new Checksums(makeWorker, isOffline);
   const bell = new EventTarget();
   const wake = () => bell.dispatchEvent(new Event('wake'));
   // All of these pass the window, those of the document too.
   for (const name of WAKES) addEventListener(name, wake, true);
   for (const name of RENEWS) addEventListener(name, () => bell.dispatchEvent(new Event('renew')), true);
-  /** @type {Checksums | undefined} */ let checksums; // Their worker is started for the first piece.
   let dead = 0; // Lines on which nothing moved: it may be a very slow one, and then patience has to grow.
   let storage = ''; // where the last piece went, without what is secret of it
   return {
@@ -33,7 +33,8 @@ export function browserWorld(onChange) {
         throw error;
       }
     },
-    checksum: (blob) => (checksums ??= new Checksums(makeWorker())).of(blob),
+    checksum: (blob) => checksums.of(blob),
+    getReady: () => { checksums.start(); },
     connections: () => connections(storage),
     diagnose: diagnosis(() => storage, isOffline),
     pause: (milliseconds, signal) => pauseOrWake(bell, milliseconds, signal),
@@ -99,32 +100,53 @@ function pauseOrWake(bell, milliseconds, signal) {
 
 /** @typedef {{resolve: (sum: string) => void, reject: (reason: unknown) => void}} Asked */
 
-class Checksums {
-  #worker;
+export class Checksums {
+  #make;
+  #isOffline;
+  /** @type {Worker | null} */ #worker = null;
   /** @type {Map<number, Asked>} */ #asked = new Map();
   #last = 0;
 
-  /** @param {Worker} worker running checksum-worker.js */
-  constructor(worker) {
-    this.#worker = worker;
+  /** @param {() => Worker} make one that runs checksum-worker.js @param {() => boolean} isOffline */
+  constructor(make, isOffline) {
+    this.#make = make;
+    this.#isOffline = isOffline;
+  }
+
+  /** The worker, which is made if there is none. Early is better: after a new release its script is no longer there. */
+  start() {
+    if (this.#worker) return this.#worker;
+    const worker = this.#make();
     worker.onmessage = ({ data: { id, sum, error, isReadable } }) => {
       const asked = this.#asked.get(id);
       this.#asked.delete(id);
       if (error) asked?.reject(new Failure(isReadable ? 'unexpected' : 'file-changed', { code: error }));
       else asked?.resolve(sum);
     };
-    worker.onerror = (event) => {
-      for (const { reject } of this.#asked.values()) reject(new Failure('unexpected', { code: `checksum worker: ${event.message}` }));
-      this.#asked.clear();
-    };
+    worker.onerror = ({ message }) => this.#lose(message);
+    this.#worker = worker;
+    return worker;
   }
 
   /** The CRC32 of a piece in S3's base64; a Failure when it cannot be read any more. @param {Blob} blob @returns {Promise<string>} */
   of(blob) {
     return new Promise((resolve, reject) => {
+      const worker = this.start();
       this.#last += 1;
       this.#asked.set(this.#last, { resolve, reject });
-      this.#worker.postMessage({ id: this.#last, blob });
+      worker.postMessage({ id: this.#last, blob });
     });
+  }
+
+  // It answers nothing any more; the next question makes another. Without a message its script could not
+  // be loaded, which may work the next time.
+  /** @param {string | undefined} message */
+  #lose(message) {
+    this.#worker?.terminate();
+    this.#worker = null;
+    const failure = message ? new Failure('unexpected', { code: `checksum worker: ${message}` })
+      : new Failure(this.#isOffline() ? 'offline' : 'server-unreachable', { code: 'checksum worker: not loaded' });
+    for (const { reject } of this.#asked.values()) reject(failure);
+    this.#asked.clear();
   }
 }

@@ -159,13 +159,14 @@ export class PartSender {
   /** @param {Taken} taken */
   async #read(taken) {
     this.#reading += 1;
+    const { signal } = this.#asker;
     try {
-      await taken.file.sum(taken.number);
+      await this.#insist(() => taken.file.sum(taken.number), signal);
       if (this.#stopped || taken.file.aside) this.#giveBack([taken]);
       else this.#prepared.push(taken);
     } catch (error) {
       this.#giveBack([taken]);
-      if (!taken.file.aside) this.#stop(asFailure(error).about(taken.file.plan.path));
+      if (!signal.aborted && !taken.file.aside) this.#stop(asFailure(error).about(taken.file.plan.path));
     }
     this.#reading -= 1;
     this.#pump();

@@ -5,7 +5,7 @@ import { Failure, asFailure, details, explain } from './failure.js';
 import { FileList } from './file-list.js';
 import { memory, nameOf } from './memory.js';
 import { keep, manageUrl } from './mine.js';
-import { OptionsForm } from './options-form.js';
+import { OptionsForm, say } from './options-form.js';
 import { tooMuch, withUniquePaths } from './pick-files.js';
 import { Progress, drawLine, plural, size, timeLeft } from './progress.js';
 import { StayAwake, claim } from './tabs.js';
@@ -39,6 +39,7 @@ export class SenderView {
   #tick = 0;
   #creating = new AbortController();
   /** Whether it goes to somebody by mail; then that is the thing to do, and not to copy the link. */ #mails = false;
+  #takesMail = false;
 
   /** @param {HTMLElement} root */
   constructor(root) {
@@ -51,6 +52,8 @@ export class SenderView {
     this.#addsTo = root.dataset.addsTo ? JSON.parse(root.dataset.addsTo) : null;
     // What is added to has its options on its own page.
     this.#options = document.getElementById('options') ? new OptionsForm(this.#form('options')) : null;
+    // Without mail-form.js the browser would send the form to this address, and leave what is being sent.
+    document.getElementById('mail')?.addEventListener('submit', (event) => { event.preventDefault(); void this.#offerMailAgain(); });
     document.getElementById('tell-recipients')?.addEventListener('change', () => this.#choosesToTell());
     this.#on('cancel', () => this.#askCancel(true));
     this.#on('cancel-no', () => this.#askCancel(false));
@@ -62,6 +65,7 @@ export class SenderView {
     this.#get('cancel-ask').addEventListener('keydown', ({ key }) => { if (key === 'Escape') this.#askCancel(false); });
     // Only what is in flight this moment would be lost, so only then is it asked.
     addEventListener('beforeunload', (event) => { if (this.#shown === 'uploading' && !this.#waiting) event.preventDefault(); });
+    this.#world.getReady();
   }
 
   /** Files have come, by whatever way. @param {Picked[]} picked */
@@ -174,7 +178,7 @@ export class SenderView {
     this.#get('share').hidden = !navigator.share;
     if (!upload.transfer.adds) {
       this.#options?.serve(upload);
-      void this.#offerMail(upload);
+      this.#offerMail(upload).catch(() => { /* Send tries again. */ });
     }
     this.#files.show([...upload.files.values()]);
   }
@@ -182,10 +186,26 @@ export class SenderView {
   // Only where mail is sent from here at all.
   /** @param {TransferUpload} upload */
   async #offerMail(upload) {
-    const form = document.getElementById('mail');
-    if (!form) return;
+    if (!document.getElementById('mail')) return;
     const { mailForm } = await import('./mail-form.js');
-    mailForm(/** @type {HTMLFormElement} */ (form), (mails) => { this.#mails = mails; this.#choosePrimary(); }).serve(upload, this.#world.backend);
+    mailForm(this.#form('mail'), (mails) => { this.#mails = mails; this.#choosePrimary(); }).serve(upload, this.#world.backend);
+    this.#takesMail = true;
+  }
+
+  // Send was pressed, and what sends is not there yet.
+  async #offerMailAgain() {
+    const upload = this.#upload;
+    if (!upload || this.#takesMail) return undefined;
+    const form = this.#form('mail');
+    const fields = [.../** @type {NodeListOf<HTMLInputElement | HTMLTextAreaElement>} */ (form.querySelectorAll('input, textarea'))];
+    const typed = fields.map(({ value }) => value);
+    try {
+      await this.#offerMail(upload);
+    } catch {
+      return say(/** @type {HTMLInputElement} */ (this.#get('o-sender')), 'wrong', 'Not sent. Check your connection and try again.');
+    }
+    fields.forEach((field, index) => { field.value = typed[index] || field.value; });
+    return form.requestSubmit();
   }
 
   /** @param {TransferUpload} upload @param {Picked[]} picked */

@@ -19,7 +19,7 @@ for (const [name, call, expected] of [
   ['read', (b) => b.of('t', 'k').read(), ['GET', '/transfers/t', 'Bearer k', undefined]],
   ['edit', (b) => b.of('t', 'k').edit({ title: 'x' }), ['PATCH', '/transfers/t', 'Bearer k', { title: 'x' }]],
   ['remove', (b) => b.of('t', 'k').remove(), ['DELETE', '/transfers/t', 'Bearer k', undefined]],
-  ['add files', (b) => b.of('t', 'k').addFiles([]), ['POST', '/transfers/t/files', 'Bearer k', { files: [] }]],
+  ['add files', (b) => b.of('t', 'k').addFiles([], 'the-key'), ['POST', '/transfers/t/files', 'Bearer k', { files: [] }]],
   ['remove a file', (b) => b.of('t', 'k').removeFile('f'), ['DELETE', '/transfers/t/files/f', 'Bearer k', undefined]],
   ['name', (b) => b.of('t', 'k').signParts([], 5, undefined, ['f']), ['POST', '/transfers/t/parts', 'Bearer k', { wanted: [], sent_size: 5, sent: ['f'] }]],
   ['sign', (b) => b.of('t', 'k').signParts([{ file: 'f', numbers: [1] }], 5), ['POST', '/transfers/t/parts', 'Bearer k', { wanted: [{ file: 'f', numbers: [1] }], sent_size: 5 }]],
@@ -36,11 +36,12 @@ for (const [name, call, expected] of [
   });
 }
 
-test('only create carries a key, and keys are secrets that the server accepts', async () => {
-  const { asked, backend } = backendThat([answer(201, {}), answer(200, {})]);
+test('what makes something carries a key, and keys are secrets that the server accepts', async () => {
+  const { asked, backend } = backendThat([answer(201, {}), answer(201, {}), answer(200, {})]);
   await backend.create({ files: [] }, 'the-key');
+  await backend.of('t', 'k').addFiles([], 'another');
   await backend.of('t', 'k').read();
-  assert.deepEqual(asked.map(({ key }) => key), ['the-key', undefined]);
+  assert.deepEqual(asked.map(({ key }) => key), ['the-key', 'another', undefined]);
   assert.match(newKey(), /^[0-9a-f]{48}$/);
   assert.notEqual(newKey(), newKey());
 });

@@ -427,6 +427,50 @@ test('files added on the way go the same way', async () => {
   assert.equal(one.totalSize, 64);
 });
 
+test('files whose adding was not answered are added once', async () => {
+  const { one, world } = await upload({ 'a': 8 });
+  let lost = 2;
+  world.onAdd = () => { if (lost-- > 0) throw new Failure('server-unreachable'); };
+  await one.add(picked({ 'late': 8 }));
+  assert.deepEqual(world.files.map(({ path }) => path), ['a', 'late']);
+  await one.add(picked({ 'later': 8 }));
+  await one.run();
+  assert.deepEqual([...world.added.values()].map(([{ path }]) => path), ['late', 'later'], 'each under a key of its own');
+  assert.ok(everythingHeld(world));
+});
+
+test('nothing completes while it is not known yet which files were added', async () => {
+  const { one, world } = await upload({ 'a': 8 });
+  let answer;
+  world.onAdd = () => new Promise((resolve) => { answer = resolve; });
+  const added = one.add(picked({ 'late': 8 }));
+  const running = one.run();
+  await settle();
+  assert.equal(world.held.get('f1').size, 1);
+  assert.ok(!world.calls.includes('complete'));
+  answer();
+  await Promise.all([added, running]);
+  assert.ok(everythingHeld(world));
+  assert.equal(world.calls.filter((call) => call === 'complete').length, 1);
+});
+
+test('files that could not be added hold nothing back, and a pause does not wait for them', async () => {
+  const { one, world } = await upload({ 'a': 8 });
+  let refuse;
+  world.onAdd = () => new Promise((_resolve, reject) => { refuse = reject; });
+  const added = assert.rejects(one.add(picked({ 'late': 8 })));
+  const running = one.run();
+  await settle();
+  one.pause();
+  await running;
+  assert.equal(one.state, 'paused');
+  world.files.pop();
+  refuse(new Failure('invalid', { status: 422 }));
+  await added;
+  await one.run();
+  assert.equal(one.state, 'done');
+});
+
 // --- More for what is there ----------------------------------------------------------------------
 
 /** A transfer of one file that is there; what is added to it is told by batchOf(). */
@@ -450,6 +494,15 @@ test('what is added takes another name than what is there, and only it is sent',
   assert.deepEqual([...world.puts].sort(), ['f2/1 from 0 for 8', 'f3/1 from 0 for 8', 'f3/2 from 8 for 8']);
   assert.equal(one.state, 'done');
   assert.ok(world.calls.includes('tells true'));
+});
+
+test('a batch whose announcement was not answered is announced again under the same key', async () => {
+  const world = readyBefore();
+  let lost = 2;
+  world.onAdd = () => { if (lost-- > 0) throw new Failure('server-unreachable'); };
+  const one = await TransferUpload.addTo({ id: 't', token: 'word' }, picked({ 'b': 8 }), world);
+  assert.equal(one.files.size, 1);
+  assert.equal(world.added.size, 1);
 });
 
 test('while others are still adding it says so, and nothing of it is lost', async () => {

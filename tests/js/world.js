@@ -38,6 +38,7 @@ export class FakeWorld {
   polls = ['PROCESSING', 'READY'];
   problems = new Map();
   keys = [];
+  added = new Map(); // what was added under each key
   problem = null;
   isBlocked = false;
   changes = 0;
@@ -123,7 +124,12 @@ export class FakeWorld {
       read: async () => { const status = this.polls.length > 1 ? this.polls.shift() : this.polls[0]; say(`read ${status}`); return this.transfer(status); },
       edit: async (changes) => { say(`edit ${Object.keys(changes)}`); return { ...this.transfer('INIT'), ...changes }; },
       remove: async () => say('remove'),
-      addFiles: async (specs) => { say(`add ${specs.length}`); return { files: specs.map((spec) => this.plan(spec)) }; },
+      addFiles: async (specs, key) => {
+        say(`add ${specs.length}`);
+        if (!this.added.has(key)) this.added.set(key, specs.map((spec) => this.plan(spec)));
+        await this.onAdd?.(key);
+        return { files: this.added.get(key) };
+      },
       removeFile: async (id) => { say(`remove ${id}`); this.files = this.files.filter((file) => file.id !== id); },
       signParts: async (wanted, sentSize, signal, sent) => {
         if (sent) this.named.push(sent);

@@ -77,8 +77,8 @@ export class Backend {
 
   /** What may be done with one transfer, by its owner. @param {string} id @param {string} token */
   of(id, token) {
-    /** @param {string} method @param {string} path @param {unknown} [body] @param {AbortSignal} [signal] */
-    const ask = (method, path, body, signal) => this.#ask(method, `/transfers/${id}${path}`, token, body, signal);
+    /** @param {string} method @param {string} path @param {unknown} [body] @param {AbortSignal} [signal] @param {Record<string, string>} [more] */
+    const ask = (method, path, body, signal, more) => this.#ask(method, `/transfers/${id}${path}`, token, body, signal, more);
     return {
       /** @param {AbortSignal} [signal] @returns {Promise<Transfer>} */
       read: (signal) => ask('GET', '', undefined, signal),
@@ -86,8 +86,8 @@ export class Backend {
       edit: (changes, signal) => ask('PATCH', '', changes, signal),
       /** @param {AbortSignal} [signal] @returns {Promise<void>} */
       remove: (signal) => ask('DELETE', '', undefined, signal),
-      /** @param {FileSpec[]} files @param {AbortSignal} [signal] @returns {Promise<{files: FilePlan[]}>} */
-      addFiles: (files, signal) => ask('POST', '/files', { files }, signal),
+      /** @param {FileSpec[]} files @param {string} key see newKey() @param {AbortSignal} [signal] @returns {Promise<{files: FilePlan[]}>} */
+      addFiles: (files, key, signal) => ask('POST', '/files', { files }, signal, { 'Idempotency-Key': key }),
       /** @param {string} file @param {AbortSignal} [signal] @returns {Promise<void>} */
       removeFile: (file, signal) => ask('DELETE', `/files/${file}`, undefined, signal),
       /** @param {Wanted[]} wanted @param {number} sentSize @param {AbortSignal} [signal] @param {string[]} [sent] files that are whole @returns {Promise<{expires_in: number, parts: SignedPart[]}>} */
@@ -187,7 +187,7 @@ function refusal(answer, text) {
   });
 }
 
-/** A secret that makes a repeated create the same transfer. (randomUUID needs a secure context.) */
+/** A secret that makes a repeated request the same one, when only its answer was lost. (randomUUID needs a secure context.) */
 export function newKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(24)), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }

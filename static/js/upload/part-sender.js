@@ -39,6 +39,7 @@ export class PartSender {
   /** @type {{reason: unknown} | null} */ #stopped = null;
   #busy = 0;
   #reading = 0;
+  #expected = 0;
   #asking = false;
   #asker = new AbortController();
 
@@ -88,6 +89,17 @@ export class PartSender {
     this.#pump();
   }
 
+  /** Does what may bring more files; send() goes on until that has ended. @template T @param {() => Promise<T>} work */
+  async expect(work) {
+    this.#expected += 1;
+    try {
+      return await work();
+    } finally {
+      this.#expected -= 1;
+      this.#pump();
+    }
+  }
+
   /** Nothing of it leaves any more. @param {FileUpload} file */
   drop(file) {
     this.#queue.drop(file);
@@ -114,7 +126,7 @@ export class PartSender {
     if (this.#stopped) {
       this.#round = null;
       reject(this.#stopped.reason);
-    } else if ([...this.#files.values()].every((file) => file.isStored && !file.aside)) {
+    } else if (!this.#expected && [...this.#files.values()].every((file) => file.isStored && !file.aside)) {
       this.#round = null;
       resolve();
     }

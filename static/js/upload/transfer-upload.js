@@ -58,8 +58,8 @@ export class TransferUpload {
     const owned = world.backend.of(id, token);
     const transfer = await insist(() => owned.read(signal), world, signal, onWait);
     const unique = withUniquePaths(picked, transfer.files.map(({ path }) => path));
-    // Asked again, because only the answer was lost, it is answered with the same files.
-    const { files } = await insist(() => owned.addFiles(specs(unique, world), signal), world, signal, onWait);
+    const key = newKey();
+    const { files } = await insist(() => owned.addFiles(specs(unique, world), key, signal), world, signal, onWait);
     return new TransferUpload({ ...transfer, adds: true, files }, token, new Map(files.map(({ id: file }, index) => [file, picked[index].file])), world);
   }
 
@@ -132,10 +132,13 @@ export class TransferUpload {
     Object.assign(this.transfer, rest);
   }
 
-  /** More files for the same link, while it is still being sent. @param {Picked[]} picked */
-  async add(picked) {
-    const { files } = await this.#briefly(() => this.#owned.addFiles(specs(picked, this.#world)));
-    return this.#admit(files, new Map(files.map(({ id }, index) => [id, picked[index].file])));
+  /** More files for the same link, while it is still being sent. Nothing completes before it is known which. @param {Picked[]} picked */
+  add(picked) {
+    const key = newKey();
+    return this.#sender.expect(async () => {
+      const { files } = await this.#briefly(() => this.#owned.addFiles(specs(picked, this.#world), key));
+      return this.#admit(files, new Map(files.map(({ id }, index) => [id, picked[index].file])));
+    });
   }
 
   /** Stops sending one file; bringBack() or remove() decides. Nothing completes before that. @param {FileUpload} file */

@@ -702,6 +702,26 @@ test('a pause does not wait for a checksum that cannot be had just now', async (
   assert.equal(one.state, 'paused');
 });
 
+test('whoever pauses or cancels does not wait for a piece that is being read, and it is not read again', async () => {
+  const world = new FakeWorld({ sums: true });
+  const { checksum } = world;
+  let done;
+  world.checksum = (blob) => (blob.offset === 16 && !done ? new Promise((resolve) => { done = () => resolve(checksum(blob)); }) : checksum(blob));
+  const { one } = await upload({ 'a': 8 * 5 }, world);
+  const running = one.run();
+  await settle();
+  one.pause();
+  await running;
+  assert.equal(one.state, 'paused');
+  const again = one.run();
+  await settle();
+  done();
+  await again;
+  assert.equal(one.state, 'done');
+  assert.equal(world.read.filter((offset) => offset === 16).length, 1);
+  assert.ok(everythingHeld(world));
+});
+
 test('not more is read ahead than two GiB, and never all addresses at once', async () => {
   const part = 64 * 1024 * 1024;
   const world = new FakeWorld({ sums: true, partSize: part });

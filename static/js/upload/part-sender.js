@@ -121,7 +121,8 @@ export class PartSender {
       this.#prepare();
       if (!this.#asking && this.#isTimeToAsk()) void this.#askAhead();
     }
-    if (this.#busy || this.#asking || this.#reading) return;
+    // Nothing ends the reading of a piece; whoever stops does not wait for it.
+    if (this.#busy || this.#asking || (this.#reading && !this.#stopped)) return;
     const { resolve, reject } = this.#round;
     if (this.#stopped) {
       this.#round = null;

@@ -37,7 +37,7 @@ export class SenderView {
   #said = 0;
   #titled = document.title;
   #tick = 0;
-  #creating = new AbortController();
+  /** What is going on now: of what was cancelled nothing is shown any more. */ #doing = new AbortController();
   /** Whether it goes to somebody by mail; then that is the thing to do, and not to copy the link. */ #mails = false;
   #takesMail = false;
 
@@ -119,27 +119,36 @@ export class SenderView {
     if (pressed !== this.#get('pause')) this.#get('heading').focus({ preventScroll: true });
     this.#refresh();
     this.#tick ||= window.setInterval(() => this.#refresh(), TICK);
+    const { signal } = this.#doing = new AbortController();
+    /** @type {Failure | null} */ let failure = null;
     try {
-      this.#upload ??= await this.#create();
-      await this.#upload.run();
+      await (this.#upload ?? await this.#create(signal)).run();
     } catch (error) {
-      if (this.#upload?.state !== 'cancelled' && !this.#creating.signal.aborted) this.#fail(asFailure(error));
-    } finally {
-      clearInterval(this.#tick);
-      this.#tick = 0;
-      this.#awake.set(false);
+      failure = asFailure(error);
     }
-    if (this.#upload?.state === 'done') this.#finish();
-    if (this.#upload?.state === 'paused') this.#rest();
+    // Cancelled; by now the page may be about another.
+    if (signal.aborted) return;
+    this.#ease();
+    if (failure) this.#fail(failure);
+    else if (this.#upload?.state === 'done') this.#finish();
+    else if (this.#upload?.state === 'paused') this.#rest();
   }
 
-  async #create() {
-    this.#creating = new AbortController();
+  // Nothing goes on any more.
+  #ease() {
+    clearInterval(this.#tick);
+    this.#tick = 0;
+    this.#awake.set(false);
+  }
+
+  /** @param {AbortSignal} signal */
+  async #create(signal) {
     const total = this.#picked.reduce((sum, { file }) => sum + file.size, 0);
     this.#text('heading', `Preparing ${plural(this.#picked.length, 'file')}`);
     this.#text('bytes', size(total));
     const picked = this.#picked;
-    const upload = await this.#begin(picked, (why) => { this.#waiting = why; });
+    const upload = await this.#begin(picked, signal, (why) => { this.#waiting = why; });
+    signal.throwIfAborted();
     this.#waiting = null;
     this.#picked = [];
     this.#hasHandles = picked.every(({ handle }) => handle);
@@ -150,9 +159,8 @@ export class SenderView {
     return upload;
   }
 
-  /** @param {Picked[]} picked @param {(why: Failure) => void} onWait */
-  async #begin(picked, onWait) {
-    const { signal } = this.#creating;
+  /** @param {Picked[]} picked @param {AbortSignal} signal @param {(why: Failure) => void} onWait */
+  async #begin(picked, signal, onWait) {
     if (!this.#addsTo) return TransferUpload.create(picked, this.#world, signal, onWait);
     const { id, word } = this.#addsTo;
     this.#claimed ??= claim(id);
@@ -242,7 +250,8 @@ export class SenderView {
   }
 
   async #cancel() {
-    this.#creating.abort();
+    this.#doing.abort();
+    this.#ease();
     const upload = this.#upload;
     this.#upload = null;
     this.#picked = [];

@@ -102,6 +102,7 @@ test('the dialog that gives handles: thought better of is no error, and where th
 test('a file that had to get another name remembers where it was found', () => {
   const unique = withUniquePaths([{ path: 'a', file: file('a') }, { path: 'a', file: file('a') }]);
   assert.deepEqual(unique.map(({ from }) => from), [undefined, 'a']);
+  assert.deepEqual(withUniquePaths(unique, ['a', 'a (2)']).map(({ path, from }) => [path, from]), [['a (3)', 'a'], ['a (2) (2)', 'a']]);
 });
 
 for (const [given, taken, expected] of [

@@ -489,6 +489,7 @@ test('what is added takes another name than what is there, and only it is sent',
   const world = readyBefore();
   const one = await TransferUpload.addTo({ id: 't', token: 'word' }, picked({ 'a.txt': 8, 'b': 16 }), world);
   assert.deepEqual([...one.files.values()].map(({ plan }) => plan.path), ['a (2).txt', 'b']);
+  assert.deepEqual(one.picked.map(({ path, from }) => [path, from]), [['a (2).txt', 'a.txt'], ['b', undefined]], 'by this it is found again');
   one.tellsRecipients = true;
   await one.run();
   assert.deepEqual([...world.puts].sort(), ['f2/1 from 0 for 8', 'f3/1 from 0 for 8', 'f3/2 from 8 for 8']);

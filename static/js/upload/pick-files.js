@@ -120,7 +120,7 @@ export function withUniquePaths(picked, taken = []) {
     let free = one.path;
     for (let count = 2; seen.has(free); count += 1) free = numbered(one.path, count);
     seen.add(free);
-    return free === one.path ? one : { ...one, path: free, from: one.path };
+    return free === one.path ? one : { ...one, path: free, from: one.from ?? one.path };
   });
 }
 

@@ -9,7 +9,7 @@ import { withUniquePaths } from './pick-files.js';
 
 /** @typedef {import('./backend.js').Backend} Backend */
 /** @typedef {import('./backend.js').Transfer} Transfer */
-/** @typedef {{path: string, file: Blob}} Picked */
+/** @typedef {import('./pick-files.js').Picked} Picked */
 /**
  * @typedef {import('./failure.js').Patience & import('./file-upload.js').Means & {
  *   backend: Backend,
@@ -40,6 +40,7 @@ export class TransferUpload {
   /** Files that the server has found whole. */ checkedCount = 0;
   /** Why nothing moves just now, while it is being tried again. @type {Failure | null} */ waiting = null;
   /** Why it stopped. @type {Failure | null} */ failure = null;
+  /** What it began with, under the names it has here. @type {Picked[]} */ picked = [];
   /** Whether recipients are mailed once files that were added are there. */ tellsRecipients = false;
 
   /** Creates the transfer. @param {Picked[]} picked @param {World} world @param {AbortSignal} [signal] @param {(failure: Failure) => void} [onWait] */
@@ -47,12 +48,12 @@ export class TransferUpload {
     // One key for all tries: if only the answer was lost, the next one is about the same transfer.
     const key = newKey();
     const created = await insist(() => world.backend.create({ files: specs(picked, world) }, key, signal), world, signal, onWait);
-    return new TransferUpload(created, created.owner_token, new Map(created.files.map(({ id }, index) => [id, picked[index].file])), world);
+    return this.#begun(created, created.owner_token, picked, world);
   }
 
   /**
    * Adds to a transfer that is ready: what is there stays as it is until all of these have arrived.
-   * @param {{id: string, token: string}} whole @param {import('./pick-files.js').Picked[]} picked @param {World} world @param {AbortSignal} [signal] @param {(failure: Failure) => void} [onWait]
+   * @param {{id: string, token: string}} whole @param {Picked[]} picked @param {World} world @param {AbortSignal} [signal] @param {(failure: Failure) => void} [onWait]
    */
   static async addTo({ id, token }, picked, world, signal, onWait) {
     const owned = world.backend.of(id, token);
@@ -60,7 +61,14 @@ export class TransferUpload {
     const unique = withUniquePaths(picked, transfer.files.map(({ path }) => path));
     const key = newKey();
     const { files } = await insist(() => owned.addFiles(specs(unique, world), key, signal), world, signal, onWait);
-    return new TransferUpload({ ...transfer, adds: true, files }, token, new Map(files.map(({ id: file }, index) => [file, picked[index].file])), world);
+    return this.#begun({ ...transfer, adds: true, files }, token, unique, world);
+  }
+
+  /** @param {Transfer} transfer @param {string} token @param {Picked[]} picked in the order of its files @param {World} world */
+  static #begun(transfer, token, picked, world) {
+    const upload = new TransferUpload(transfer, token, new Map(transfer.files.map(({ id }, index) => [id, picked[index].file])), world);
+    upload.picked = picked;
+    return upload;
   }
 
   /**

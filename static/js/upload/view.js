@@ -154,7 +154,7 @@ export class SenderView {
     this.#hasHandles = picked.every(({ handle }) => handle);
     this.#claimed ??= claim(upload.transfer.id);
     this.#choosesToTell(upload);
-    void memory.remember(upload.transfer, upload.token, picked).then(() => this.#hint());
+    void memory.remember(upload.transfer, upload.token, upload.picked).then(() => this.#hint());
     this.#take(upload);
     return upload;
   }

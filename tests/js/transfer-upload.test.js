@@ -417,6 +417,32 @@ test('a removal that the server refuses brings the file back', async () => {
   assert.equal(one.state, 'waiting');
 });
 
+test('of two that go at once the second is the last, and without any file nothing completes', async () => {
+  const { one, world } = await upload({ 'a': 8, 'b': 8 });
+  const [a, b] = one.files.values();
+  one.setAside(a);
+  one.setAside(b);
+  assert.ok(!one.isLast(a), 'one that is set aside may be brought back');
+  const running = assert.rejects(one.run(), { name: 'AbortError' });
+  const removed = one.remove(a);
+  assert.ok(one.isLast(b));
+  await removed;
+  assert.ok(one.isLast(b));
+  await one.remove(b);
+  await settle();
+  assert.ok(!world.calls.includes('complete'));
+  await one.cancel();
+  await running;
+});
+
+test('a file that the server would not let go is one that stays', async () => {
+  const { one, world } = await upload({ 'a': 8, 'b': 8 });
+  const [a, b] = one.files.values();
+  world.onRemove = () => { throw new Failure('conflict', { status: 409 }); };
+  await assert.rejects(one.remove(a));
+  assert.ok(!one.isLast(b));
+});
+
 test('files added on the way go the same way', async () => {
   const { one, world } = await upload({ 'a': 8 * 6 });
   let added;

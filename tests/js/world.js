@@ -130,7 +130,7 @@ export class FakeWorld {
         await this.onAdd?.(key);
         return { files: this.added.get(key) };
       },
-      removeFile: async (id) => { say(`remove ${id}`); this.files = this.files.filter((file) => file.id !== id); },
+      removeFile: async (id) => { say(`remove ${id}`); await this.onRemove?.(id); this.files = this.files.filter((file) => file.id !== id); },
       signParts: async (wanted, sentSize, signal, sent) => {
         if (sent) this.named.push(sent);
         say(`sign ${wanted.reduce((sum, { numbers }) => sum + numbers.length, 0)} of ${wanted.length} after ${sentSize}`);

@@ -127,7 +127,7 @@ export class PartSender {
     if (this.#stopped) {
       this.#round = null;
       reject(this.#stopped.reason);
-    } else if (!this.#expected && [...this.#files.values()].every((file) => file.isStored && !file.aside)) {
+    } else if (!this.#expected && this.#files.size && [...this.#files.values()].every((file) => file.isStored && !file.aside)) {
       this.#round = null;
       resolve();
     }

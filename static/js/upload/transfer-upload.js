@@ -34,6 +34,7 @@ export class TransferUpload {
   /** @type {Set<string>} */ #sentAgain = new Set();
   #cancel = new AbortController();
   #isResumed = false;
+  /** @type {Set<FileUpload>} */ #leaving = new Set();
 
   /** @type {Map<string, FileUpload>} */ files = new Map();
   /** @type {State} */ state = 'waiting';
@@ -163,14 +164,22 @@ export class TransferUpload {
     this.#changed(file);
   }
 
+  /** Whether nothing stays when it goes; then all is to be cancelled instead. @param {FileUpload} file */
+  isLast(file) {
+    return [...this.files.values()].every((one) => one === file || this.#leaving.has(one));
+  }
+
   /** @param {FileUpload} file */
   async remove(file) {
     if (!file.aside) this.setAside(file);
+    this.#leaving.add(file);
     try {
       await this.#briefly(() => this.#owned.removeFile(file.id));
     } catch (error) {
       if (this.state !== 'cancelled') this.bringBack(file);
       throw error;
+    } finally {
+      this.#leaving.delete(file);
     }
     this.files.delete(file.id);
     this.#sender.drop(file);

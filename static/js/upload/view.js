@@ -235,7 +235,7 @@ export class SenderView {
     const upload = this.#upload;
     if (!upload) return false;
     try {
-      if (upload.files.size === 1) await this.#cancel();
+      if (upload.isLast(file)) await this.#cancel();
       else {
         await upload.remove(file);
         void memory.follow(this.#now(upload), upload.token);
@@ -243,6 +243,7 @@ export class SenderView {
       }
       return true;
     } catch (error) {
+      if (upload !== this.#upload) return true;
       const { title, text } = explain(asFailure(error));
       this.#trouble(`“${file.plan.path}” was not removed.`, `${title} ${text}`);
       return false;

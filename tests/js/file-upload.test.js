@@ -34,6 +34,18 @@ test('what the storage holds is not taken; the short last piece counts as what i
   assert.deepEqual([one.take(), one.take()], [2, 0]);
 });
 
+test('a piece that is on its way when the storage is asked is counted once it has arrived', async () => {
+  const one = file(24);
+  assert.deepEqual([one.take(), one.take()], [1, 2]);
+  one.keep([1]);
+  assert.ok(one.hasMissing);
+  assert.equal(one.safeSize, 0);
+  await one.put({ number: 1, url: 'u', size: 8, headers: {} }, new AbortController().signal, () => {});
+  assert.equal(one.safeSize, 8);
+  one.giveBack(2);
+  assert.deepEqual([one.take(), one.take(), one.take()], [2, 3, 0]);
+});
+
 test('a piece that failed counts nothing while it rests', async () => {
   const one = new FileUpload(new FakeBlob(8), plan(8, 8), { putPart: async (_, __, onProgress) => { onProgress(6); throw new Error('x'); } });
   one.take();

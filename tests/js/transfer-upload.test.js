@@ -196,6 +196,40 @@ test('while the machine knows that it is offline, no budget is spent', async () 
   assert.equal(world.pauses.filter((pause) => pause === 30_000).length, 50);
 });
 
+test('a file that the storage has dropped is begun anew, once the server was asked what is held; no other is sent again', async () => {
+  const { one, world } = await upload({ 'dropped': 8 * 20, 'other': 8 * 20 });
+  let isDropped = false;
+  const others = () => world.puts.filter((put) => put.startsWith('f2/')).length;
+  world.onPut = (key) => {
+    if (!key.startsWith('f1/')) return;
+    if (key === 'f1/9' && putsOf(world, key) === 1) { isDropped = true; world.held.get('f1').clear(); }
+    if (isDropped) throw refused(404);
+  };
+  world.onHeld = () => { isDropped = false; };
+  await one.run();
+  assert.equal(one.state, 'done');
+  assert.ok(everythingHeld(world));
+  assert.equal(others(), 20);
+  const asked = world.calls.filter((call) => call === 'held').length;
+  assert.ok(asked >= 1 && asked <= 3, `lanes ask together: ${asked}`);
+  assert.equal(one.safeSize, one.totalSize);
+});
+
+test('what the server cannot find out while storage answers 404 is asked again, and a pause does not wait for it', async () => {
+  const { one, world } = await upload({ 'a': 8 * 3 });
+  let asked = 0;
+  world.onPut = () => { if (asked < 3) throw refused(404); };
+  world.onHeld = () => { asked += 1; if (asked < 3) throw new Failure('server-busy', { status: 503 }); };
+  await one.run();
+  assert.equal(one.state, 'done');
+  world.onHeld = () => { again.pause(); throw new Failure('server-busy', { status: 503 }); };
+  const again = await TransferUpload.create(picked({ 'a': 8 }), world);
+  world.held.clear();
+  world.onPut = () => { throw refused(404); };
+  await again.run();
+  assert.equal(again.state, 'paused');
+});
+
 test('progress counts bytes on the line, and goes back when a piece has to be sent again', async () => {
   const { one, world } = await upload({ 'a': 8 });
   const seen = [];

@@ -145,7 +145,7 @@ export class FakeWorld {
         }));
         return { expires_in: this.expiresIn, parts: parts.reverse() };
       },
-      held: async () => { say('held'); return { files: this.files.map(({ id, state }) => ({ id, state, held: [...this.#holds(id)] })) }; },
+      held: async () => { say('held'); await this.onHeld?.(); return { files: this.files.map(({ id, state }) => ({ id, state, held: [...this.#holds(id)] })) }; },
       complete: async () => { say('complete'); await this.onComplete?.(); return this.transfer('PROCESSING'); },
     };
   }

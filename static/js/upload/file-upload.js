@@ -50,9 +50,9 @@ export class FileUpload {
     return sent;
   }
 
-  /** Forget what was believed; these the storage really holds. @param {Iterable<number>} numbers */
+  /** Forget what was believed; these the storage really holds. What is on its way is still to arrive. @param {Iterable<number>} numbers */
   keep(numbers) {
-    this.#held = new Set(numbers);
+    this.#held = new Set([...numbers].filter((number) => !this.#taken.has(number)));
     this.#cursor = 1;
   }
 

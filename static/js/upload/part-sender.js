@@ -35,6 +35,7 @@ export class PartSender {
   /** @type {Map<FileUpload, Set<AbortController>>} */ #lines = new Map();
   /** @type {Map<string, Backoff>} */ #backoffs = new Map();
   /** @type {Map<string, number>} */ #refused = new Map();
+  /** @type {Map<FileUpload, Promise<void>>} */ #looks = new Map();
   /** @type {{resolve: () => void, reject: (reason: unknown) => void} | null} */ #round = null;
   /** @type {{reason: unknown} | null} */ #stopped = null;
   #busy = 0;
@@ -286,6 +287,7 @@ export class PartSender {
       const failure = asFailure(error).about(file.plan.path);
       const { status, code } = failure.facts;
       if (DAMAGED.has(code ?? '')) await file.assertUnchanged(part.number);
+      if (status === 404) await this.#look(file, signal);
       if (status === 403 || status === 404) return await this.#refresh(file, part, failure, signal);
       await this.#rest(file, part, failure, signal);
     } catch (reason) {
@@ -294,6 +296,22 @@ export class PartSender {
       file.giveBack(part.number);
       this.#queue.add(file);
     }
+  }
+
+  // Storage may have dropped all that it had of this file. The server finds out when it is asked what is
+  // held, and begins it anew; all lanes that are told so at once ask once.
+  /** @param {FileUpload} file @param {AbortSignal} signal */
+  #look(file, signal) {
+    const look = this.#looks.get(file) ?? this.#keepHeld(file, signal).finally(() => this.#looks.delete(file));
+    this.#looks.set(file, look);
+    return look;
+  }
+
+  /** @param {FileUpload} file @param {AbortSignal} signal */
+  async #keepHeld(file, signal) {
+    const { files } = await this.#insist(() => this.#owned.held(signal), signal);
+    file.keep(files.find(({ id }) => id === file.id)?.held ?? []);
+    this.#world.onChange(file);
   }
 
   // The address may only be too old; then so are the others. A fresh one is tried at once, and if that

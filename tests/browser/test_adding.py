@@ -1,18 +1,20 @@
 """More files for what was sent, and a form that brings it back: from the sender's page, in a real browser."""
 
 import hashlib
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.steps import (
     MIB,
     PLAIN,
     SIZES,
     assert_arrived,
+    call,
     choose,
     expect_state,
     look,
@@ -128,3 +130,31 @@ def test_what_has_expired_is_changed_and_comes_back(
     expect(page.get_by_role("link", name="Add files")).to_be_visible()
     reader = open_page(f"/d/{made['slug']}")
     expect(reader.get_by_role("button", name="Download", exact=True)).to_be_visible()
+
+
+def test_an_upload_that_outlived_its_link_leads_to_where_it_is_brought_back(
+    open_page: OpenPage, live: Stack, tmp_path: Path
+) -> None:
+    make_files(tmp_path, {"long.bin": 300_000})
+
+    def outlive(route: Route) -> None:
+        key = route.request.headers["authorization"].removeprefix("Bearer ")
+        made = {"id": route.request.url.split("/")[-2], "owner_token": key}
+        answer = route.fetch()
+        while call(live, "GET", f"/transfers/{made['id']}", key)["status"] != "READY":
+            time.sleep(0.1)
+        expire(live, made)
+        route.fulfill(response=answer)
+
+    page = open_page()
+    page.route("**/complete", outlive)
+    choose(page, tmp_path / "long.bin")
+    expect_state(page, "failed")
+    expect(page.locator("#trouble-title")).to_have_text("This transfer has expired.")
+    expect(page.locator("#retry")).to_be_hidden()
+    look(page, "sending-expired")
+    page.get_by_role("link", name="Manage").click()
+    page.locator("#manage-extend").click()
+    expect(page.get_by_text("Ready to download")).to_be_visible()
+    page.goto("/")
+    expect(page.locator("#mine").get_by_role("link")).to_have_text("long.bin")

@@ -22,6 +22,13 @@ from tests.lab.stack import Stack
 OpenPage = Callable[..., Page]
 
 REFUSAL = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+# A disk on which a piece takes that long.
+SLOW_DISK = """
+const { postMessage } = Worker.prototype;
+Worker.prototype.postMessage = function (question) {
+  setTimeout(() => postMessage.call(this, question), 3000);
+};
+"""
 CORS = {"Access-Control-Allow-Origin": "*"}
 
 
@@ -150,6 +157,43 @@ def test_f10_a_file_changed_on_disk_stops_with_its_name(
     expect(sender.locator("#trouble-title")).to_have_text("“changing.bin” can no longer be read.")
     reader = open_page(link_of(sender))
     expect(reader.locator("#transfer")).to_have_attribute("data-state", "uploading")
+
+
+def test_what_is_cancelled_stops_nothing_that_came_after_it(
+    open_page: OpenPage, tmp_path: Path
+) -> None:
+    make_files(tmp_path, {"one.bin": 6 * MIB, "two.bin": 20 * MIB})
+    page = open_page("/health")
+    page.add_init_script(SLOW_DISK)
+    page.goto("/")
+    choose(page, tmp_path / "one.bin")
+    link_of(page)
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Stop and remove").click()
+    choose(page, tmp_path / "two.bin")
+    link_of(page)
+    page.wait_for_timeout(4000)  # by then the first one has been read
+    expect_state(page, "uploading", 0.1)
+    expect(page.locator("#trouble")).to_be_hidden()
+    expect_state(page, "done")
+
+
+def test_a_script_for_checksums_that_did_not_come_is_asked_for_again(
+    open_page: OpenPage, tmp_path: Path
+) -> None:
+    make_files(tmp_path, {"one.bin": 6 * MIB})
+    page = open_page("/health")
+    asked: list[str] = []
+
+    def lose_two(route: Route) -> None:
+        asked.append(route.request.url)
+        route.abort() if len(asked) < 3 else route.continue_()
+
+    page.context.route("**/checksum-worker.js", lose_two)
+    page.goto("/")
+    choose(page, tmp_path / "one.bin")
+    expect_state(page, "done")
+    assert len(asked) == 3
 
 
 def test_f63_a_triple_choice_makes_one_transfer(

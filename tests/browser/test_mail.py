@@ -149,6 +149,30 @@ def test_the_first_view_knows_nothing_of_mail(open_page: OpenPage) -> None:
     assert not [url for url in urls if "mail-form" in url]
 
 
+def test_what_sends_mail_is_asked_for_again_when_it_did_not_come(
+    open_page: OpenPage, live: Stack, post: MailServer, tmp_path: Path
+) -> None:
+    """Send neither leaves the page, with an upload on its way, nor forgets what was typed."""
+    make_files(tmp_path, {"one.bin": 6 * MIB})
+    page = open_page()
+    held = Hold(page, live)
+    page.route("**/mail-form.js*", lambda route: route.abort())
+    choose(page, tmp_path / "one.bin")
+    link_of(page)
+    page.get_by_label("Send to").fill("bo@example.org")
+    page.get_by_label("Your e-mail").fill("typed@example.org")
+    page.get_by_role("button", name="Send", exact=True).click()
+    expect(page.get_by_text("Not sent. Check your connection and try again.")).to_be_visible()
+    page.unroute("**/mail-form.js*")
+    page.get_by_role("button", name="Send", exact=True).click()
+    expect(page.get_by_label("Code from the mail")).to_be_focused()
+    held.release()
+    expect_state(page, "done", 60)
+    confirm(page, post, "typed@example.org")
+    expect(page.locator("#s-sender")).to_have_text("Sent to 1 person.")
+    assert len(wait_for(post, "bo@example.org")) == 1
+
+
 def test_the_senders_page_with_mail(open_page: OpenPage, post: MailServer, tmp_path: Path) -> None:
     make_files(tmp_path, {"one.bin": 10})
     page = open_page()

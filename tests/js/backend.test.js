@@ -73,6 +73,13 @@ for (const [status, why] of [[400, 'invalid'], [401, 'gone'], [404, 'gone'], [40
   });
 }
 
+test('what has expired is told from what is gone: it can be brought back', async () => {
+  for (const [reason, why] of [['expired', 'expired'], ['deleted', 'gone']]) {
+    const { backend } = backendThat([answer(410, { error: { code: 'gone', message: 'Some words' }, reason })]);
+    await assert.rejects(backend.of('t', 'k').complete(), (error) => error.why === why);
+  }
+});
+
 test('what the operator has blocked says so, and any other 403 does not', async () => {
   for (const [code, why] of [['blocked', 'blocked'], ['forbidden', 'unexpected']]) {
     const { backend } = backendThat([answer(403, { error: { code, message: 'Some words', request_id: 'r1' } })]);

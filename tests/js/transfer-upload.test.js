@@ -338,11 +338,11 @@ test('a complete that is refused because something is missing is answered by sen
   assert.equal(one.state, 'done');
 });
 
-for (const status of ['EXPIRED', 'DELETED']) {
-  test(`a transfer that is ${status} meanwhile ends the upload`, async () => {
+for (const [status, why] of [['EXPIRED', 'expired'], ['DELETED', 'gone']]) {
+  test(`a transfer that is ${status} meanwhile ends the upload: ${why}`, async () => {
     const { one, world } = await upload({ 'a': 8 });
     world.polls = [status];
-    await assert.rejects(one.run(), (error) => error.why === 'gone');
+    await assert.rejects(one.run(), (error) => error.why === why);
   });
 }
 

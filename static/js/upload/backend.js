@@ -171,12 +171,13 @@ function batchIn(transfer, ours) {
 /** @param {Response} answer @param {string} text */
 function refusal(answer, text) {
   /** @type {any} */
-  let error = {};
+  let said = {};
   try {
-    error = JSON.parse(text).error ?? {};
+    said = JSON.parse(text);
   } catch { /* A proxy's own page: the status has to do. */ }
-  // Too much mail is not mended by asking again: whoever asked is told.
-  const why = error.code === 'blocked' ? 'blocked' : error.code === 'too_much_mail' ? 'invalid' : CAUSES[answer.status];
+  const { error = {}, reason } = said;
+  // What has expired can be brought back. Too much mail is not mended by asking again: whoever asked is told.
+  const why = error.code === 'blocked' ? 'blocked' : reason === 'expired' ? 'expired' : error.code === 'too_much_mail' ? 'invalid' : CAUSES[answer.status];
   return new Failure(why ?? (answer.status >= 500 ? 'server-busy' : 'unexpected'), {
     status: answer.status,
     code: error.code,

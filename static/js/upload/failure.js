@@ -2,7 +2,7 @@
 
 /**
  * @typedef {'offline' | 'server-unreachable' | 'server-busy' | 'storage-unreachable' | 'storage-blocked' | 'storage-busy'
- *   | 'storage-full' | 'clock' | 'refused' | 'gone' | 'blocked' | 'too-large' | 'too-many' | 'invalid' | 'conflict'
+ *   | 'storage-full' | 'clock' | 'refused' | 'gone' | 'expired' | 'blocked' | 'too-large' | 'too-many' | 'invalid' | 'conflict'
  *   | 'file-changed' | 'incomplete' | 'others-coming' | 'elsewhere' | 'not-checked' | 'unexpected'} Cause
  * @typedef {{field: string, message: string}} FieldComplaint
  * @typedef {object} Facts
@@ -48,6 +48,7 @@ const WORDS = {
   'clock': ['The storage refused, because two clocks disagree.', 'Whoever runs this site has to set the clock of the server right.'],
   'refused': ['The storage refused this file.', 'Whoever runs this site can find the cause with the details below.'],
   'gone': ['This transfer is no longer there.', 'It was deleted or it ran out of time. Start again with the same files.'],
+  'expired': ['This transfer has expired.', 'Nobody can download it now. Under “Manage” one click brings it back, as long as its files are kept.'],
   'blocked': ['This transfer was blocked.', 'Whoever runs this site has blocked it. Ask them if you think that this is a mistake.'],
   'too-large': ['This is more than can be sent at once.', 'Remove something and try again.'],
   'too-many': ['That was too much at once.', 'Wait a minute.'],

@@ -217,7 +217,7 @@ export class TransferUpload {
     }
     if (transfer.is_blocked) throw new Failure('blocked');
     if (transfer.status === 'READY') return true;
-    if (transfer.status !== 'INIT') throw new Failure('gone', { code: transfer.status });
+    if (transfer.status !== 'INIT') throw new Failure(transfer.status === 'EXPIRED' ? 'expired' : 'gone', { code: transfer.status });
     if (transfer.problem) throw new Failure('not-checked', transfer.problem);
     await this.#sendAgain(transfer, signal);
     return false;

@@ -308,6 +308,12 @@ export class SenderView {
     this.#say('Sent. The files are ready to download.');
   }
 
+  // What has expired is brought back on its page.
+  #showManage() {
+    this.#rememberSent();
+    this.#get('manage').parentElement?.removeAttribute('hidden');
+  }
+
   // Its manage page is found again from the first page of this browser, as long as nobody lets it forget.
   #rememberSent() {
     if (!this.#upload) return undefined;
@@ -322,6 +328,7 @@ export class SenderView {
     this.#refresh();
     this.#show('failed');
     if (failure.why === 'gone') void this.#letGo(this.#upload);
+    if (failure.why === 'expired') this.#showManage();
     this.#files.fail(failure.facts.path);
     const { title, text } = explain(failure, { safe: this.#safe() });
     this.#text('heading', 'The upload has stopped');
@@ -330,7 +337,7 @@ export class SenderView {
     drawLine(this.#get('line'), percent);
     this.#text('figure', percent < 100 ? `${percent} %` : 'Stopped');
     this.#trouble(title, text, failure);
-    this.#get('retry').hidden = ['gone', 'blocked'].includes(failure.why);
+    this.#get('retry').hidden = ['gone', 'expired', 'blocked'].includes(failure.why);
     document.title = `Stopped · ${NAME}`;
     this.#say(`${title} ${text}`);
   }

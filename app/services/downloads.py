@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, NoReturn
 
 from sqlalchemy import ColumnElement, exists, func, or_, select, update
@@ -85,7 +86,7 @@ class TransferView:
         """Whether all files can be had as one zip."""
         return self.state == "ready" and self.file_count > 1
 
-    @property
+    @cached_property  # every row asks
     def has_pictures(self) -> bool:
         """Whether there is a picture of any of the files, so that each row has room for one."""
         return any(

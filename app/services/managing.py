@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import ColumnElement, Date, cast, func, select
@@ -165,7 +166,7 @@ class Managed:
             return _percent(self.coming.complete_count, self.coming.count)
         return _percent(self.batch.sent_size, self.coming.size)
 
-    @property
+    @cached_property  # every row asks
     def has_pictures(self) -> bool:
         """Whether there is a picture of any of the files, so that each row has room for one."""
         return any(

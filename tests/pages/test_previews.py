@@ -11,10 +11,11 @@ from sqlalchemy import func, select
 
 from app import clock
 from app.db import db
-from app.models import Download
+from app.models import Download, Preview
 from app.services import previewing
 from tests import pictures
 from tests.factories import Sender, Sent, http
+from tests.pages.test_manage import page_of
 from tests.pictures import drawn, encoded
 
 PHOTO = encoded(drawn(), "JPEG")
@@ -63,6 +64,21 @@ def test_rows_have_pictures_and_lead_to_previews(client: FlaskClient, seen: Call
 def test_where_no_file_has_a_picture_no_room_is_kept(client: FlaskClient, seen: Callable) -> None:
     sent = seen({"a.txt": b"1", "b.bin": b"2"})
     assert 'class="thumb"' not in client.get(f"/d/{sent.slug}").text
+
+
+def test_files_are_looked_through_once_for_pictures_and_not_for_each_row(
+    client: FlaskClient, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Preview] = []
+    monkeypatch.setattr(Preview, "is_made", property(asked.append))
+    few, many = (sender.ready({f"{n}.txt": b"1" for n in range(count)}) for count in (5, 50))
+    for address_of in (lambda sent: f"/d/{sent.slug}", page_of):
+        counts = []
+        for sent in (few, many):
+            asked.clear()
+            assert client.get(address_of(sent)).status_code == 200
+            counts.append(len(asked))
+        assert 0 < counts[1] <= 10 * counts[0]
 
 
 def test_pictures_come_from_storage_as_pictures_and_nothing_else(

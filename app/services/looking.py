@@ -1,7 +1,7 @@
 """The recipient's look at one file: what may be shown of it, and where its pictures come from.
 
-Looking counts never. So what is the file itself, and not a picture of it, is only played where the
-transfer has no limit or this visitor's download has been counted already.
+Looking counts never. So what is the file itself, and not a picture or the beginning of it, is only
+played and read where the transfer has no limit or this visitor's download has been counted already.
 """
 
 import uuid
@@ -15,7 +15,7 @@ from app.db import db
 from app.errors import NotFound
 from app.extensions import storage
 from app.models import File, Preview, PreviewState, Sight, Upload
-from app.services import downloads
+from app.services import downloads, sights
 
 # Made by the darkroom, whatever the file was.
 PICTURE_TYPE = "image/webp"
@@ -33,7 +33,7 @@ class Look:
     height: int | None
     text: str | None
     is_playable: bool
-    # Whether it could be played, did that not give away what must be counted.
+    # Whether it could be played or read, did that not give away what must be counted.
     is_held_back: bool
 
     @property
@@ -45,6 +45,9 @@ class Look:
 def at(slug: str, file_id: uuid.UUID, visitor: str | None, proof: str | None = None) -> Look:
     """What is seen of a file. Raises NotFound where there is no preview, else as looked_into()."""
     file, preview, may_have_all = _seen(slug, file_id, visitor, proof)
+    is_all_of_it = preview.media_type is not None or (
+        preview.excerpt is not None and sights.may_be_whole(file.size)
+    )
     return Look(
         slug=slug,
         file=file,
@@ -52,9 +55,9 @@ def at(slug: str, file_id: uuid.UUID, visitor: str | None, proof: str | None = N
         has_picture=preview.picture_id is not None,
         width=preview.width,
         height=preview.height,
-        text=preview.excerpt,
+        text=preview.excerpt if may_have_all or not is_all_of_it else None,
         is_playable=preview.media_type is not None and may_have_all,
-        is_held_back=preview.media_type is not None and not may_have_all,
+        is_held_back=is_all_of_it and not may_have_all,
     )
 
 

@@ -78,6 +78,14 @@ def excerpt(head: bytes) -> str | None:
     return cut if len(cut) == len(words) else (cut.rpartition("\n")[0] or cut)
 
 
+def may_be_whole(size: int) -> bool:
+    """Whether the excerpt of a text of so many bytes may be all of it.
+
+    UTF-16 has at most two bytes for one of UTF-8, and its mark.
+    """
+    return size <= 2 * PREVIEW_TEXT_SIZE + 2
+
+
 def _decoded(head: bytes) -> str | None:
     for mark, encoding in ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
         if head.startswith(mark):

@@ -41,6 +41,14 @@ def address(sent: Sent, path: str, what: str = "") -> str:
     return f"/d/{sent.slug}/files/{file_id}/preview{what}"
 
 
+def download(client: FlaskClient, sent: Sent, page: str) -> None:
+    """Press a button of the page."""
+    token = re.search(r'name="csrf_token" value="([^"]+)"', page)
+    assert token
+    get = f"/d/{sent.slug}/files/{sent.files[0]['id']}"
+    assert client.post(get, data={"csrf_token": token[1]}).status_code == 303
+
+
 def every_address(sent: Sent) -> list[str]:
     return [
         address(sent, "a.jpg"),
@@ -153,10 +161,7 @@ def test_with_a_limit_only_whose_download_is_counted_may_play_it(
     assert "<audio" not in preview
     assert "downloads are limited" in preview
     assert client.get(address(sent, "b.wav", "/media")).status_code == 404
-    token = re.search(r'name="csrf_token" value="([^"]+)"', page)
-    assert token
-    get = f"/d/{sent.slug}/files/{sent.files[0]['id']}"
-    assert client.post(get, data={"csrf_token": token[1]}).status_code == 303
+    download(client, sent, page)
     assert "<audio" in client.get(address(sent, "b.wav")).text
     assert client.get(address(sent, "b.wav", "/media")).status_code == 303
     # It was the only one: whoever comes now sees nothing.
@@ -165,6 +170,26 @@ def test_with_a_limit_only_whose_download_is_counted_may_play_it(
         answer = stranger.get(url)
         assert answer.status_code in (303, 410)
         assert answer.headers.get("Location", f"/d/{sent.slug}") == f"/d/{sent.slug}"
+
+
+def test_with_a_limit_only_whose_download_is_counted_may_read_all_of_a_short_text(
+    client: FlaskClient, seen: Callable
+) -> None:
+    words = "a secret\n"
+    contents = {"a.txt": words.encode(), "b.txt": (words * 900).encode("utf-16")}
+    sent = seen(contents | {"long.txt": words.encode() * 3000}, max_downloads=2)
+    page = client.get(f"/d/{sent.slug}").text
+    for headers in ({}, HTMX):
+        for path in contents:
+            preview = client.get(address(sent, path), headers=headers).text
+            assert "a secret" not in preview
+            assert "It can be read here once you have downloaded it" in preview
+        beginning = client.get(address(sent, "long.txt"), headers=headers).text
+        assert "a secret" in beginning
+        assert "downloads are limited" not in beginning
+    download(client, sent, page)
+    for path in contents:
+        assert "a secret" in client.get(address(sent, path)).text
 
 
 @pytest.mark.parametrize("way", ["expired", "deleted"])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import joinedload, undefer
 
-from app.config import PREVIEW_TEXT_SIZE, settings
+from app.config import settings
 from app.db import db
 from app.errors import NotFound
 from app.extensions import storage
@@ -39,7 +39,7 @@ class Look:
     @property
     def is_cut(self) -> bool:
         """Whether the text is longer than what is shown of it."""
-        return self.text is not None and self.file.size > PREVIEW_TEXT_SIZE
+        return self.text is not None and sights.is_cut(self.text, self.file.size)
 
 
 def at(slug: str, file_id: uuid.UUID, visitor: str | None, proof: str | None = None) -> Look:

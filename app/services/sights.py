@@ -86,6 +86,13 @@ def may_be_whole(size: int) -> bool:
     return size <= 2 * PREVIEW_TEXT_SIZE + 2
 
 
+def is_cut(text: str, size: int) -> bool:
+    """Whether a file of so many bytes holds more than this excerpt, in whichever encoding it is."""
+    encoded = (text.encode(encoding) for encoding in ("utf-8", "utf-8-sig", "utf-16"))
+    # In the one of older Windows programs each character is a byte.
+    return size not in {len(text), *map(len, encoded)}
+
+
 def _decoded(head: bytes) -> str | None:
     for mark, encoding in ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
         if head.startswith(mark):

@@ -93,6 +93,17 @@ def test_of_a_long_text_whole_lines_are_kept() -> None:
     assert one_line == "ü" * (PREVIEW_TEXT_SIZE // 2)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("line", ["a line\r\n", "Größe;Straße\n", "ü"])
+def test_it_is_known_whether_an_excerpt_is_all_of_it(encoding: str, line: str) -> None:
+    for size, is_cut in ((PREVIEW_TEXT_SIZE * 3 // 4, False), (PREVIEW_TEXT_SIZE * 3 // 2, True)):
+        body = (line * (size // len(line.encode()))).encode(encoding)
+        text = sights.excerpt(body)
+        assert text
+        assert sights.is_cut(text, len(body)) is is_cut
+        assert is_cut or sights.may_be_whole(len(body))
+
+
 def test_noise_is_never_a_text_that_postgresql_refuses() -> None:
     for _ in range(200):
         text = sights.excerpt(os.urandom(100))

@@ -23,6 +23,8 @@ def safe_name(name: str) -> str:
 
 def without_marks(text: str) -> str:
     """The text without what a terminal would obey, and without marks that reorder what is shown."""
+    if text.isprintable():  # then it has none of them, and pages hold thousands of names
+        return text
     return "".join(
         char
         for char in text

@@ -3,6 +3,7 @@
 from flask import Flask, Response, g, make_response, render_template, request
 
 from app import links
+from app.dispositions import without_marks
 from app.errors import AppError
 from app.pages import command_line
 from app.problems import json_problem, speaks, text_problem
@@ -13,6 +14,7 @@ def init_app(app: Flask) -> None:
     """Give templates their filters."""
     app.add_template_filter(filesize)
     app.add_template_filter(plain_date)
+    app.add_template_filter(without_marks)
     app.add_template_filter(command_line.shortest_address)
     app.add_template_global(links.program_url)
 

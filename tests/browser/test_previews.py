@@ -140,6 +140,25 @@ def test_a_film_and_a_sound_play_in_the_page(open_page: OpenPage, link: str) -> 
         reader.wait_for_function(f"document.querySelector('{tag}').currentTime > 0")
 
 
+def test_on_a_page_of_its_own_a_film_goes_on_when_its_address_has_died(
+    open_page: OpenPage, link: str
+) -> None:
+    reader = open_page(link)
+    unfold(reader)
+    address = reader.get_by_role("link", name="First take.mp4").get_attribute("href")
+    reader.goto(f"{address}")
+    player = reader.locator("video.seen-media")
+    player.evaluate("(media) => { media.muted = true; return media.play(); }")
+    reader.wait_for_function("document.querySelector('video').currentTime > 0")
+    at = player.evaluate(
+        "(media) => { media.pause(); const at = media.currentTime;"
+        " media.dispatchEvent(new Event('error')); return at; }"
+    )
+    goes_on = "(at) => { const film = document.querySelector('video');"
+    goes_on += " return film.currentTime >= at && (!film.paused || film.ended); }"
+    reader.wait_for_function(goes_on, arg=at)
+
+
 def test_without_javascript_a_preview_is_a_page(open_page: OpenPage, link: str) -> None:
     reader = open_page(link, java_script_enabled=False)
     reader.get_by_role("link", name="Coast road, evening.jpg").click()

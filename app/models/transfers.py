@@ -198,7 +198,8 @@ class Upload(Base):
     created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
     # When its sender said that all of it had been sent: a reason to look, believed by nobody.
     sent_at: Mapped[datetime | None] = mapped_column(Instant)
-    # When the last signed address for it stops working: bytes may arrive until then.
+    # When the last signed address for it stops working: bytes may arrive until then. Of a zip, also
+    # when the last one stops by which it may be fetched for longer than by a page's.
     urls_until: Mapped[datetime | None] = mapped_column(Instant)
     # When to (next) remove the bytes of an ABORTED one, and when that was last needed.
     remove_after: Mapped[datetime] = mapped_column(Instant, server_default=func.now())

@@ -88,6 +88,22 @@ def find_made(transfer_id: uuid.UUID) -> Upload | None:
     return archive.upload if archive and archive.ready_at else None
 
 
+def keep(made: Upload, seconds: int) -> bool:
+    """Have a zip stay for so long although files may come (forget()); whether it was still there.
+
+    Before an address leaves that works for so long.
+    """
+    until = db_now() + timedelta(seconds=seconds)
+    with transaction():
+        kept = db.session.execute(
+            update(Upload)
+            .where(Upload.id == made.id, Upload.state == UploadState.COMPLETE)
+            .values(urls_until=func.greatest(Upload.urls_until, until))
+            .execution_options(synchronize_session=False)
+        )
+    return kept.rowcount == 1
+
+
 def wait_for(transfer_id: uuid.UUID, seconds: float) -> Upload | None:
     """As find_made(), but gives it so many seconds to be made."""
     ends_at = time.monotonic() + seconds

@@ -41,16 +41,19 @@ def download_url(transfer: Transfer, file_id: uuid.UUID | None, minutes: int) ->
     row = _ready(transfer.id)
     if row.max_downloads is not None and row.download_count >= row.max_downloads:
         raise LimitReached
-    key, name, counted = _wanted(row, file_id)
+    seconds = _seconds(minutes, row.expires_at)
+    key, name, counted = _wanted(row, file_id, seconds)
     try:
         downloads.count_once(row.id, counted, None)
     except Gone as error:
         raise _told(error) from error
-    return storage.get_url(key, attachment(name), _seconds(minutes, row.expires_at))
+    return storage.get_url(key, attachment(name), seconds)
 
 
-def _wanted(row: Transfer, file_id: uuid.UUID | None) -> tuple[str, str, uuid.UUID | None]:
-    """The key, the name, and the file's id; None for all of them."""
+def _wanted(
+    row: Transfer, file_id: uuid.UUID | None, seconds: int
+) -> tuple[str, str, uuid.UUID | None]:
+    """The key, the name, and the file's id; None for all of them, whose zip stays for so long."""
     only = [] if file_id is None else [File.id == file_id]
     files = files_of(row.id, *only, limit=2)
     if not files:
@@ -58,7 +61,7 @@ def _wanted(row: Transfer, file_id: uuid.UUID | None) -> tuple[str, str, uuid.UU
     if len(files) == 1:
         return files[0].upload.key, files[0].name, files[0].id
     made = archives.find_made(row.id)
-    if made is None:
+    if made is None or not archives.keep(made, seconds):
         archives.request(row.id)
         raise WrongState("All files are being put into one zip. Ask again, or for one `file`.")
     return made.key, downloads.zip_name(row), None

@@ -481,8 +481,8 @@ def abandon(
 ) -> None:
     """Mark uploads whose bytes nobody wants any more. Call in transaction(); repeatable.
 
-    The upkeep removes the bytes: at once, or so much `later`, and again when the last signed
-    address has died.
+    The upkeep removes the bytes: at once, or so much `later` and not before the last signed address
+    has died; and again when it has.
     """
     if isinstance(upload_ids, SelectBase):
         # Found once, then looked up by their key. As a join PostgreSQL may read all of a table for
@@ -490,10 +490,11 @@ def abandon(
         is_one = Upload.id == any_(func.array(upload_ids.scalar_subquery()))
     else:
         is_one = Upload.id.in_(upload_ids)
+    after = func.greatest(db_now() + later, Upload.urls_until) if later else db_now()
     db.session.execute(
         update(Upload)
         .where(is_one, Upload.state != UploadState.ABORTED)
-        .values(state=UploadState.ABORTED, remove_after=db_now() + later)
+        .values(state=UploadState.ABORTED, remove_after=after)
         .execution_options(synchronize_session=False)
     )
 

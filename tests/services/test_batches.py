@@ -152,6 +152,8 @@ def test_the_old_zip_stays_as_long_as_its_addresses(sender: Sender, inside: None
     old = archives.find_made(sent.id)
     assert old is not None
     address = downloads.zip_url(sent.slug, "ada")
+    with transaction():  # it was made long ago
+        db.session.execute(update(Upload).values(urls_until=None))
     through(sent)
     upkeep.remove_bytes()
     assert http.request("GET", address.url).status == 200
@@ -161,6 +163,28 @@ def test_the_old_zip_stays_as_long_as_its_addresses(sender: Sender, inside: None
     upkeep.remove_bytes()
     assert storage.head(old.key) is None
     assert archives.progress(sent.id).state == "building"
+
+
+def test_the_old_zip_stays_as_long_as_an_address_that_a_program_has_given_away(
+    sender: Sender, inside: None
+) -> None:
+    sent = sender.ready(OLD, expires_at=(clock.now() + timedelta(days=20)).isoformat()).zip()
+    old = archives.find_made(sent.id)
+    assert old is not None
+    asked = [
+        sent.call("GET", f"/download-url?expiry_minutes={minutes}") for minutes in (10_080, 60)
+    ]
+    through(sent)
+    days = timedelta(days=7) - timedelta(minutes=1)
+    with transaction():
+        db.session.execute(update(Upload).values(remove_after=Upload.remove_after - days))
+    upkeep.remove_bytes()
+    assert http.request("GET", asked[0].json["download_url"]).status == 200
+    with transaction():
+        minute = timedelta(minutes=1)
+        db.session.execute(update(Upload).values(remove_after=Upload.remove_after - minute))
+    upkeep.remove_bytes()
+    assert storage.head(old.key) is None
 
 
 def test_a_zip_that_is_being_made_meanwhile_is_not_the_new_one(

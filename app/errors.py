@@ -225,6 +225,30 @@ class Outage(Unavailable):
     """It does not answer at all: nobody's fault here, and over when it is over."""
 
 
+class ZipFailed(AppError):
+    """The zip of all files could not be made; a minute after that it may be tried again."""
+
+    code = "zip_failed"
+    status = 503
+    title = (
+        "The zip could not be made: something went wrong on our side. "
+        "Each file can still be downloaded by itself."
+    )
+    retry_after: int | None = 60
+
+
+class ZipLacksFile(ZipFailed):
+    """Nor will it be: what a program tries again by itself is no answer to that."""
+
+    code = "zip_lacks_file"
+    status = 409
+    title = (
+        "The zip could not be made: storage has lost one of the files. "
+        "Each of the others can still be downloaded by itself."
+    )
+    retry_after = None
+
+
 class NoMail(AppError):
     """No mail goes out from here, and asking again will not change that."""
 
@@ -312,6 +336,8 @@ CATALOGUE: tuple[type[AppError], ...] = (
     WrongType,
     Unavailable,
     Outage,
+    ZipFailed,
+    ZipLacksFile,
     NoMail,
     TooMany,
     TooManyTries,

@@ -28,6 +28,7 @@ from app.errors import (
     PasswordWrong,
     TooManyTries,
     WrongState,
+    ZipFailed,
 )
 from app.extensions import csrf
 from app.inputs import Inputs
@@ -131,6 +132,10 @@ def download_zip(slug: str) -> AnyResponse:
         if _is_browser():
             return _elsewhere(page.location) if is_htmx() else page
         raise
+    except ZipFailed:
+        if not _is_browser():
+            raise
+        found = None  # the page says why
     if not is_htmx():
         return redirect(found.url, 303) if found else page
     return _elsewhere(found.url) if found else _zip_region(slug)

@@ -23,7 +23,7 @@ from app.clock import db_now
 from app.config import S3_MAX_OBJECT_SIZE, settings
 from app.crc32 import SIZE as CRC32_SIZE
 from app.db import db, discard, release, transaction
-from app.errors import Gone, NotFound, WrongState
+from app.errors import Gone, NotFound, WrongState, ZipFailed, ZipLacksFile
 from app.gateways.stored import NoSuchUpload, PartsRefused, Source, SourceLost
 from app.models import Archive, File, Problem, State, Transfer, Upload, UploadState, ZipFailure
 from app.services import audit, planning, uploads
@@ -125,8 +125,9 @@ def progress(transfer_id: uuid.UUID) -> Progress | None:
 def request(transfer_id: uuid.UUID) -> None:
     """Have the zip made, unless it is, or is being made. Repeatable; one build for all who ask.
 
-    One that was given up is begun anew after a minute. Raises Gone unless the transfer is READY,
-    NotFound for one file, WrongState for more bytes than S3 takes in one object.
+    One that was given up is begun anew after a minute, and raises ZipFailed or ZipLacksFile before.
+    Raises Gone unless the transfer is READY, NotFound for one file, WrongState for more bytes than
+    S3 takes in one object.
     """
     with transaction():
         # Locked, so that its end cannot come between: whoever ends it also ends its zip.
@@ -139,8 +140,11 @@ def request(transfer_id: uuid.UUID) -> None:
             raise Gone
         archive = find(transfer_id)
         if archive is not None:
-            if not _may_be_renewed(archive):
+            if archive.failed_at is None:
                 return
+            if not _may_be_renewed(archive):
+                is_lost = archive.failure is ZipFailure.FILE_LOST
+                raise ZipLacksFile if is_lost else ZipFailed
             forget(transfer_id)
         files = files_of(transfer_id)
         if len(files) < 2:
@@ -199,8 +203,6 @@ def renew(transfer_id: uuid.UUID) -> None:
 
 
 def _may_be_renewed(archive: Archive) -> bool:
-    if archive.failed_at is None:
-        return False
     return bool(
         db.session.scalar(
             select(Archive.failed_at <= db_now() - AGAIN_AFTER).where(

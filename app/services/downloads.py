@@ -329,7 +329,8 @@ def zip_url(
     """Count a download and return a signed address of the zip of all files; None while it is made.
 
     Whoever asks first has it made, which counts nothing, and may wait a little for it. Raises as
-    file_url() does, and NotFound for a single file, of which no zip is made.
+    file_url() does, as archives.request() where it could not be made, and NotFound for a single
+    file, of which no zip is made.
     """
     transfer = _opened(slug, proof)
     if transfer.state is not State.READY:

@@ -36,7 +36,8 @@ def download_url(transfer: Transfer, file_id: uuid.UUID | None, minutes: int) ->
     """Count a download and sign an address: of this file, of the only one, or of the zip of all.
 
     It does not outlive the transfer's date. Raises TransferExpired, NotNow before READY,
-    LimitReached, Blocked, NotFound for a file that is not there, WrongState while the zip is made.
+    LimitReached, Blocked, NotFound for a file that is not there, WrongState while the zip is made,
+    ZipFailed and ZipLacksFile where it could not be.
     """
     row = _ready(transfer.id)
     if row.max_downloads is not None and row.download_count >= row.max_downloads:

@@ -1,11 +1,13 @@
 """Download all: what the page shows of the zip, what a click does, and what counts."""
 
+from datetime import datetime
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import update
 
+from app import clock
 from app.db import db, transaction
 from app.models import Archive, ZipFailure
 from app.pages import command_line
@@ -28,6 +30,13 @@ def press(sent: Sent, **given: Any) -> Any:
 def build(sent: Sent) -> None:
     with sent.client.application.app_context():
         archives.build(str(sent.id))
+
+
+def fail(sent: Sent, failure: ZipFailure, at: datetime | None = None) -> None:
+    """Its zip was given up, just now or then."""
+    with sent.client.application.app_context(), transaction():
+        values = {"failed_at": at or clock.now(), "failure": failure}
+        db.session.execute(update(Archive).values(values))
 
 
 def test_it_is_asked_for_made_and_fetched_without_script(sender: Sender) -> None:
@@ -137,12 +146,14 @@ def test_a_zip_that_could_not_be_made_says_so(
 ) -> None:
     sent = sender.ready(FILES)
     press(sent)
-    with sender.client.application.app_context(), transaction():
-        db.session.execute(update(Archive).values(failed_at=Archive.created_at, failure=failure))
+    fail(sent, failure)
     page = sender.client.get(f"/d/{sent.slug}").text
     assert words in page
     assert "Try the zip again" in page
     assert sender.client.get(f"/d/{sent.slug}.json").json["zip"]["state"] == "failed"
+    # Nor does it help to ask for it at once.
+    assert words in press(sent, headers=HTMX).text
+    assert press(sent).location == f"/d/{sent.slug}"
 
 
 # -- programs --------------------------------------------------------------------------------
@@ -166,6 +177,35 @@ def test_a_program_waits_is_led_back_and_gets_it(
     assert got.headers["Content-Disposition"] == ('attachment; filename="Zwei: Dateien.zip"')
     assert http.request("GET", got.location).data[:2] == b"PK"
     assert plain.get(f"/d/{sent.slug}/zip", headers=CURL).status_code == 410
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "retry_after", "words"),
+    [
+        (ZipFailure.FILE_LOST, 409, None, "storage has lost one of the files"),
+        (ZipFailure.INTERNAL, 503, "60", "something went wrong on our side"),
+    ],
+)
+def test_a_program_is_told_of_a_zip_that_could_not_be_made_and_waits_no_longer(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch,
+    failure: ZipFailure, status: int, retry_after: str | None, words: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(command_line, "WAIT_SECONDS", 0.01)
+    sent = sender.ready(FILES)
+    plain: FlaskClient = sender.client.application.test_client(use_cookies=False)
+    assert plain.get(f"/d/{sent.slug}/zip", headers=CURL).status_code == 303
+    fail(sent, failure)
+    for turn in (1, command_line.MOST_TURNS):
+        told = plain.get(f"/d/{sent.slug}/zip?turn={turn}", headers=CURL)
+        assert (told.status_code, told.headers.get("Retry-After")) == (status, retry_after)
+        assert words in told.text
+    told = sent.call("GET", "/download-url")
+    assert told.status_code == status
+    assert words in told.json["error"]["message"]
+    assert plain.post(f"/d/{sent.slug}/zip").status_code == status
+    # After a minute it is tried anew.
+    fail(sent, failure, clock.now() - archives.AGAIN_AFTER)
+    assert plain.get(f"/d/{sent.slug}/zip", headers=CURL).status_code == 303
 
 
 def test_only_a_few_programs_hold_a_thread_while_they_wait(sender: Sender) -> None:

@@ -1,7 +1,8 @@
 """The recipient's side: what a link shows, and the one place where a download is counted.
 
 The rule: one browser fetching from one transfer within an hour is one download, whichever of its
-files it takes and however often; a client without cookies counts each time. Looking counts never.
+files it takes and however often; the hour does not end before all files have been there as long.
+A client without cookies counts each time. Looking counts never.
 """
 
 import hashlib
@@ -456,6 +457,8 @@ def _counted(transfer_id: uuid.UUID, visitor: str | None) -> bool:
     if visitor is None:
         return False
     since = db_now() - timedelta(minutes=settings.download_window_in_minutes)
+    # Who takes one file early has the hour for the others once all are there.
+    whole_at = func.coalesce(Transfer.ready_at, db_now())
     found = db.session.scalar(
         select(func.count())
         .select_from(Download)
@@ -463,7 +466,7 @@ def _counted(transfer_id: uuid.UUID, visitor: str | None) -> bool:
         .where(
             Download.transfer_id == transfer_id,
             Download.visitor_hash == _hash(visitor),
-            Download.created_at > since,
+            func.greatest(Download.created_at, whole_at) > since,
             # In this statement too: who has been counted is not handed out what was blocked since.
             Transfer.quarantined_at.is_(None),
         )

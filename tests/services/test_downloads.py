@@ -1,7 +1,7 @@
 """What a link shows, and what counts as a download."""
 
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -69,8 +69,30 @@ def test_after_the_hour_it_is_another_download(sender: Sender) -> None:
     row = db.session.query(Download).one()
     row.created_at = clock.now() - timedelta(minutes=61)
     db.session.commit()
+    sent.set(ready_at=row.created_at)
     url_of(sent, "ada")
     assert sent.row().download_count == 2
+
+
+def test_f56_the_hour_of_who_comes_early_does_not_end_before_all_is_there(sender: Sender) -> None:
+    sent = sender.create({"a": b"1", "b": b"2"}, max_downloads=1).upload().name("a").unlock()
+    url_of(sent, "ada", "a")
+
+    def pass_time(**given: datetime) -> None:
+        row = db.session.query(Download).one()
+        row.created_at -= timedelta(minutes=61)
+        db.session.commit()
+        sent.set(**given)
+
+    pass_time()
+    assert downloads.view(sent.slug, "ada").state == "uploading"
+    sent.complete().process()
+    assert url_of(sent, "ada", "b")
+    assert downloads.view(sent.slug, "bob").state == "limit_reached"
+    pass_time(ready_at=clock.now() - timedelta(minutes=61))
+    with pytest.raises(Gone):
+        url_of(sent, "ada", "b")
+    assert sent.row().download_count == 1
 
 
 def test_without_cookies_each_fetch_counts(sender: Sender) -> None:

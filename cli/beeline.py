@@ -701,6 +701,9 @@ def _told(status: int, headers: Message, content: bytes) -> Json:
         return told
     error = told.get("error", {}) if isinstance(told, dict) else {}
     error = error if isinstance(error, dict) else {}
+    if status in (404, 410) and not isinstance(error.get("code"), str):
+        # A proxy without its Beeline behind it, which knows nothing of the transfer.
+        raise Away("What answers there is not Beeline.", status=status)
     message = plain(str(error.get("message") or f"It was answered by status {status}."))
     code = str(error.get("code") or f"http_{status}")
     if (status == 429 and code != "too_much_mail") or status in (408, 425) or status >= 500:

@@ -212,6 +212,35 @@ def test_nobody_is_waited_for_for_ever_and_nothing_is_lost(shell: Shell, storage
     assert shell.ask("resume", code=5)["error"]["code"] == "nothing"
 
 
+NOT_OURS: dict[str, Answer] = {
+    "a page": Answer(404, (("Content-Type", "text/plain"),), b"404 page not found\n"),
+    "another program's": Answer(404, (), b'{"error": {"code": 404, "message": "Not Found"}}'),
+    "a site that was taken down": Answer(410, (), b""),
+}
+
+
+@pytest.mark.parametrize("answer", NOT_OURS)
+def test_only_beeline_itself_can_say_that_a_transfer_is_gone(
+    shell: Shell, storage: S3Faults, answer: str
+) -> None:
+    """And what was read from stdin is nowhere else."""
+    with S3Faults(shell.url) as before:
+        words = ("-", "--name", "b", "--server", before.url, "--patience", "1s")
+        storage.plan("PutObject", SLOW_DOWN)
+        sent = shell.ask("send", *words, code=4, stdin="2")
+        storage.heal()
+        before.plan("", lambda request, forward: NOT_OURS[answer])
+        (listed,) = shell.ask("list", "--patience", "1s")["items"]
+        assert (listed["id"], listed["status"]) == (sent["id"], "UNKNOWN")
+        for command in ("resume", "rm"):
+            told = shell.ask(command, sent["id"], "--patience", "1s", code=4)
+            assert told["error"]["message"] == "What answers there is not Beeline."
+        before.heal()
+        assert shell.ask("resume")["files"][0]["size"] == 1
+        shell.ask("rm", sent["id"])
+    assert shell.ask("list")["items"] == []
+
+
 def test_a_file_that_changes_meanwhile_is_refused_by_name(shell: Shell, storage: S3Faults) -> None:
     words = shell.write({"a.bin": b"before"})
 

@@ -9,7 +9,8 @@ from flask import Blueprint, Response, jsonify, request
 from app.api.auth import key
 from app.api.bodies import json_body, once
 from app.config import S3_MAX_PART_SIZE, settings
-from app.inputs import LONGEST_NAME_BYTES, Inputs
+from app.errors import NotFound
+from app.inputs import LONGEST_NAME_BYTES, Inputs, bad_text
 from app.models import Scope, SmallFile
 from app.services import small_files
 from app.services.accounts import Caller
@@ -100,7 +101,9 @@ def _shown_key(file: SmallFile) -> str:
 
 
 def _whole_key(given: str) -> str:
-    """As it was shown, or as the form's fields have it."""
+    """As it was shown, or as the form's fields have it; raises NotFound for what is no text."""
+    if bad_text(given):  # PostgreSQL cannot even be asked for NUL
+        raise NotFound
     return settings.s3_prefix + given.removeprefix(settings.s3_prefix)
 
 

@@ -129,7 +129,14 @@ def test_confirming_again_says_the_same(app: Flask, program: Program) -> None:
 
 def test_what_has_not_come_or_is_unknown_is_404_each_time(program: Program) -> None:
     form = program.offer()
-    for key in (form["key"], "uploads/2026/01/02/x.txt", "x", "..%2f..", form["key"] + "/"):
+    for key in (
+        form["key"],
+        "uploads/2026/01/02/x.txt",
+        "x",
+        "..%2f..",
+        "a%00b",
+        form["key"] + "/",
+    ):
         for _ in range(2):
             assert program.confirm(key).status_code == 404
     assert post(form, b"1") == (201, "")

@@ -21,6 +21,7 @@ from app.doors import creates_limit, limiter
 from app.errors import (
     AppError,
     Invalid,
+    MethodNotAllowed,
     NotAllowed,
     NotFound,
     PartsMissing,
@@ -87,6 +88,7 @@ def _code(error: AppError) -> str:
 @key(Scope.WRITE)
 def start_upload(caller: Caller) -> Response:
     """Announce an asset, or with `assetId` another version of one."""
+    _refuse_head()
     with _asked("workspaceId", "fileType", "fileName", "tags", "assetId", whole=["fileSize"]) as q:
         _check_workspace(caller, q)
         spec = AssetSpec(
@@ -285,6 +287,7 @@ _limit_pages = limiter.shared_limit(creates_limit, scope="pages", exempt_when=_i
 @uploader
 def show_params(caller: Caller) -> Response:
     """A form by which a small file comes in one POST."""
+    _refuse_head()
     given = request.args
     metadata = {k[9:-1]: v for k, v in given.items() if re.fullmatch(r"metadata\[.*\]", k)}
     spec = _uppy_spec(given.get("filename"), given.get("type"), metadata)
@@ -395,6 +398,12 @@ def upload_form(caller: Caller) -> tuple[Response, int]:
 
 
 # -- reading -------------------------------------------------------------------------------------
+
+
+def _refuse_head() -> None:
+    """Where GET makes something: Flask would answer HEAD like it, and so make another."""
+    if request.method == "HEAD":
+        raise MethodNotAllowed(allow="GET")
 
 
 def _asked(*names: str, whole: list[str] | None = None) -> Inputs:

@@ -380,6 +380,15 @@ def test_what_is_wrong_is_refused(keeper: Keeper, path: str, query: Any) -> None
     assert error(keeper.get(path, **query)) == (400, "INVALID_PARAMETER")
 
 
+@pytest.mark.usefixtures("inside")
+def test_asking_for_the_head_makes_nothing(keeper: Keeper) -> None:
+    given = {"workspaceId": keeper.workspace, "fileType": "a/b", "filename": "a", "type": "a/b"}
+    for path in ("/s3/start-upload", "/s3/params", f"{opened(keeper)}/s3/params"):
+        answer = keeper.call("HEAD", path, query_string=given)
+        assert (answer.status_code, answer.headers["Allow"]) == (405, "GET")
+    assert db.session.scalars(select(AssetVersion)).all() == []
+
+
 # -- search --------------------------------------------------------------------------------------
 
 

@@ -62,13 +62,18 @@ class Inputs:
         return name in self._given
 
     def text(self, name: str, *, default: str = "", longest: int, lines: bool = False) -> str:
-        """A string of at most `longest` characters, without control characters."""
+        """A string of at most `longest` characters, without control characters.
+
+        With `lines` it may hold line ends, of which those of Windows are given back as ours.
+        """
         value = self._take(name)
         if value is None:
             return default
         if not isinstance(value, str):
             return self._complain(name, "must be text", default)
-        if reason := _bad_text(value, _CONTROLS_BUT_LINES if lines else _CONTROLS):
+        if lines:
+            value = value.replace("\r\n", "\n")
+        if reason := bad_text(value, lines=lines):
             return self._complain(name, reason, default)
         if len(value) > longest:
             return self._complain(name, f"must be at most {longest} characters", default)

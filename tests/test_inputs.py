@@ -72,6 +72,16 @@ def test_instants_that_are(value: str) -> None:
         assert given.instant("at").utcoffset().total_seconds() == 0
 
 
+@pytest.mark.parametrize(
+    ("said", "kept"), [("a\r\nb", "a\nb"), ("a\n\r\n\tb", "a\n\n\tb"), ("a\rb", None), ("\r", None)]
+)
+def test_lines_may_end_as_windows_ends_them(said: str, kept: str | None) -> None:
+    def read(given: Inputs) -> None:
+        assert given.text("message", longest=5, lines=True) == (kept or "")
+
+    assert list(complaints({"message": said}, read)) == ([] if kept else ["message"])
+
+
 def test_all_complaints_come_at_once_by_full_path_and_unknown_fields_too() -> None:
     """S08."""
 

@@ -4,16 +4,13 @@ The version is made of the marks by which the sender's page tells two editors ap
 (services/managing.py): it changes with whatever an edit may change, and with nothing else.
 """
 
-import uuid
 from collections.abc import Callable
 from typing import Any
-
-from sqlalchemy import ColumnElement
 
 from app import lifecycle
 from app.clock import db_now
 from app.db import transaction
-from app.errors import Gone, Invalid, PreconditionFailed, WrongState
+from app.errors import Gone, PreconditionFailed, WrongState
 from app.models import State, Transfer
 from app.services import audit, delivery, managing, transfers
 from app.services.transfers import hold, of_id
@@ -46,54 +43,28 @@ def change(
     status: State | None,
     is_seen: IsSeen | None,
 ) -> Transfer:
-    """Change the options, whom it is mailed to, and whether it has expired: what is given of it.
+    """Change the options, whom it is mailed to, and whether it has expired: all that is given of
+    it, or nothing.
 
     A new date revives what has expired, whatever `status` says beside it. With `is_seen` nothing
     is changed that somebody else has changed meanwhile: raises PreconditionFailed. Else raises as
     transfers.edit() and delivery.address(), and WrongState for a status that cannot follow.
     """
-    row = of_id(transfer.id)
-    as_read = _as_read(row, is_seen)
-    is_revival = row.state is State.EXPIRED and "expires_at" in changes
-    # Mail first: what cannot be done of it is refused before anything else is changed.
-    if mail:
-        _address(row.id, mail, is_seen)
-    if status is State.READY and not is_revival:
-        _bring_back(row)
-    row = _edit(row, changes, as_read)
-    if status is State.EXPIRED and not is_revival:
-        _end(row)
-    return of_id(row.id)
-
-
-def _as_read(row: Transfer, is_seen: IsSeen | None) -> list[ColumnElement[bool]]:
-    """The conditions that the row is as whoever asks has seen it."""
-    if is_seen is None:
-        return []
-    if not is_seen(version_of(row)):
-        raise PreconditionFailed
-    columns = [getattr(Transfer, name) for name in managing.FIELDS]
-    return [one.is_not_distinct_from(getattr(row, one.key)) for one in columns]
-
-
-def _address(transfer_id: uuid.UUID, mail: dict[str, Any], is_seen: IsSeen | None) -> None:
+    columns = transfers.columns_of(changes)
     with transaction():
-        # Held, so that nobody adds a recipient between the look and the change.
-        row = hold(transfer_id)
+        # Held, so that nobody changes it between the look and the change.
+        row = hold(transfer.id)
         if is_seen is not None and not is_seen(version_of(row)):
             raise PreconditionFailed
+        is_revival = row.state is State.EXPIRED and "expires_at" in columns
+        if status is State.READY and not is_revival:
+            _bring_back(row)
+        transfers.write(row, columns)
+        # Mail only now: what has just been brought back may be mailed.
         delivery.address(row, mail)
-
-
-def _edit(row: Transfer, changes: dict[str, Any], as_read: list[ColumnElement[bool]]) -> Transfer:
-    seen = managing.marks_of(row)
-    try:
-        return transfers.edit(row, changes, *as_read)
-    except (Gone, Invalid) as error:
-        # Of two at the same moment one finds that the row is no longer what it has read.
-        if as_read and managing.marks_of(of_id(row.id)) != seen:
-            raise PreconditionFailed from error
-        raise
+        if status is State.EXPIRED and not is_revival:
+            _end(row)
+    return of_id(transfer.id)
 
 
 def _bring_back(row: Transfer) -> None:

@@ -463,23 +463,35 @@ def edit(transfer: Transfer, changes: dict[str, Any], *conditions: ColumnElement
     have to wait may try at once. Raises Invalid, Gone if it has expired (for good, where
     `expires_at` is among the changes) or was deleted meanwhile, and Blocked.
     """
-    if "expires_at" in changes:
-        changes["expires_at"] = expiry(changes["expires_at"])
-    if not changes:
+    return write(transfer, columns_of(changes), *conditions)
+
+
+def columns_of(changes: dict[str, Any]) -> dict[str, Any]:
+    """What an edit writes: its date is checked, its password hashed. Not in transaction()."""
+    columns = dict(changes)
+    if "expires_at" in columns:
+        columns["expires_at"] = expiry(columns["expires_at"])
+    if "password" in columns:
+        columns["password_hash"] = lock_for(columns.pop("password"))
+    return columns
+
+
+def write(
+    transfer: Transfer, columns: dict[str, Any], *conditions: ColumnElement[bool]
+) -> Transfer:
+    """As edit(), of what columns_of() has made of the changes."""
+    if not columns:
         return transfer
-    is_new_lock = "password" in changes
-    if is_new_lock:
-        changes["password_hash"] = lock_for(changes.pop("password"))
     required = [Transfer.quarantined_at.is_(None), *conditions]
-    limit = changes.get("max_downloads")
+    limit = columns.get("max_downloads")
     if limit is not None:
         required.append(Transfer.download_count <= limit)
     with transaction():
-        change = _edit(transfer.id, changes, required)
+        change = _edit(transfer.id, columns, required)
         if change:
             audit.note(change, transfer.id)
-            extension_requests.settle(transfer.id, _answered(changes))
-        if change and is_new_lock:
+            extension_requests.settle(transfer.id, _answered(columns))
+        if change and "password_hash" in columns:
             locks.forget_tries(transfer.id)
     fresh = of_id(transfer.id)
     if change:
@@ -503,7 +515,8 @@ def _edit(
 ) -> str | None:
     """What happened, in the audit's word; None if it may not be changed. Call in transaction()."""
     # Locked, so that its date cannot pass, nor a sweep, between the first look and the second.
-    db.session.execute(select(Transfer.id).where(Transfer.id == transfer_id).with_for_update())
+    locked = select(Transfer.id).where(Transfer.id == transfer_id)
+    db.session.execute(locked.with_for_update(key_share=True))
     is_alive = Transfer.state.in_([State.INIT, State.PROCESSING, State.READY])
     if "expires_at" not in changes:
         is_alive &= ~lifecycle.is_due()

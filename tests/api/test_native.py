@@ -13,7 +13,7 @@ from app import clock
 from app.models import Scope
 from app.services import abuse, upkeep
 from tests.factories import Machine, Sender, Sent, http, put, right_body
-from tests.mail import send_mail
+from tests.mail import ADA, send_mail, word_of
 
 Configure = Callable[..., None]
 NOWHERE = "00000000-0000-4000-8000-000000000000"
@@ -236,6 +236,57 @@ def test_it_is_ended_before_its_date_and_brought_back(machine: Machine) -> None:
         assert (answer.status_code, answer.json["status"]) == (200, status)
     answer = machine.native("PATCH", at, json={"max_downloads": 7, "status": "EXPIRED"})
     assert (answer.json["max_downloads"], answer.json["status"]) == (7, "EXPIRED")
+
+
+NOT_ALL: dict[str, tuple[Any, int]] = {
+    "fewer downloads than there were": ({"max_downloads": 1}, 400),
+    "a date that is over": ({"expires_at": "2020-01-01T00:00:00Z"}, 400),
+    "an address that is none": ({"title": "late", "recipients": ["cy"]}, 400),
+    "another version": ({"title": "late", "expires_at": None}, 412),
+}
+
+
+@pytest.mark.parametrize(("body", "status"), NOT_ALL.values(), ids=NOT_ALL)
+def test_of_what_cannot_all_be_changed_nothing_is(
+    machine: Machine, mail: Any, body: Any, status: int
+) -> None:
+    """Nobody has lost the link, and nobody is mailed."""
+    at = f"/{machine.put_one(max_downloads=5)['id']}"
+    named = {"sender_email": ADA, "sender_token": word_of()}
+    machine.native("PATCH", at, json={"recipients": ["bo@example.org"], **named})
+    send_mail(machine.client.application)
+    for _ in range(2):
+        machine.native("GET", f"{at}/download-url")
+    before = machine.native("GET", at)
+    seen = '"another"' if status == 412 else before.headers["ETag"]
+    changes = {"recipients": ["cy@example.org"], **body}
+    answer = machine.native("PATCH", at, json=changes, headers={"If-Match": seen})
+    assert answer.status_code == status, answer.text
+    after = machine.native("GET", at)
+    assert (after.json, after.headers["ETag"]) == (before.json, before.headers["ETag"])
+    send_mail(machine.client.application)
+    assert mail.to("cy@example.org") == []
+
+
+def test_what_is_not_there_yet_keeps_its_title_when_it_cannot_be_ended(machine: Machine) -> None:
+    at = f"/{of(machine, 'in parts')}"
+    answer = machine.native("PATCH", at, json={"title": "late", "status": "EXPIRED"})
+    assert told(answer) == (409, "wrong_state")
+    assert machine.native("GET", at).json["title"] == ""
+
+
+@pytest.mark.parametrize("revival", [{"expires_at": None}, {"status": "READY"}])
+def test_what_is_brought_back_is_mailed_in_the_same_request(
+    machine: Machine, mail: Any, revival: Any
+) -> None:
+    at = f"/{of(machine, 'ready')}"
+    machine.native("PATCH", at, json={"status": "EXPIRED"})
+    named = {"sender_email": ADA, "sender_token": word_of()}
+    changes = {"recipients": ["bo@example.org"], **named, **revival}
+    answer = machine.native("PATCH", at, json=changes)
+    assert (answer.status_code, answer.json["status"]) == (200, "READY")
+    send_mail(machine.client.application)
+    assert len(mail.to("bo@example.org")) == 1
 
 
 def test_options_of_what_is_sent_in_parts_may_change_meanwhile(machine: Machine) -> None:

@@ -1866,14 +1866,24 @@ def _create(run: Run, server: Server, files: list[LocalFile], options: Mapping[s
     except Stop as refusal:
         raise _in_words(refusal, batches[0]) from None
     owned = Owned(run, server, created["id"], created["owner_token"])
-    for batch in batches[1:]:
-        _add(run, owned, batch)
-    if batches[1:]:
-        created = {**owned.insist("GET"), "owner_token": created["owner_token"]}
+    try:
+        for batch in batches[1:]:
+            _add(run, owned, batch)
+        if batches[1:]:
+            created = {**owned.insist("GET"), "owner_token": created["owner_token"]}
+    except (Stop, KeyboardInterrupt):
+        _take_back(owned)
+        raise
     plans = {plan["path"]: plan for plan in created["files"]}
     for file in files:
         file.adopt(plans[file.path])
     return created
+
+
+def _take_back(owned: Owned) -> None:
+    """Nothing of a transfer stays that could not be made as it was meant."""
+    with contextlib.suppress(Stop, Away):
+        owned.ask("DELETE")
 
 
 def _add(run: Run, owned: Owned, batch: list[Json]) -> None:
@@ -1944,8 +1954,7 @@ def _address_mail(
             again = Senders(run, memory, server).token(email, is_new=True)
             owned.insist("PATCH", "", {**mail, "sender_token": again})
     except (Stop, KeyboardInterrupt):
-        with contextlib.suppress(Stop, Away):
-            owned.ask("DELETE")
+        _take_back(owned)
         memory.forget(record)
         raise
 

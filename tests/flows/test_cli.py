@@ -284,6 +284,21 @@ def test_more_files_than_one_request_takes(shell: Shell) -> None:
     assert sums(shell.home / "got") == sums(shell.home / "src")
 
 
+def test_of_files_that_are_not_all_taken_nothing_stays(
+    shell: Shell, environ: dict[str, str]
+) -> None:
+    text = shell.program.read_text()
+    shell.program.write_text(text.replace("\nFILES_AT_ONCE = 1000\n", "\nFILES_AT_ONCE = 2\n"))
+    words = shell.write({f"Many/{n}": b"" for n in range(3)})
+    refusal = b'{"error": {"code": "invalid", "message": "files: a transfer holds at most 2"}}'
+    with S3Faults(shell.url) as before:
+        before.plan("POST ", lambda request, forward: Answer(400, (), refusal), key="/files")
+        told = shell.ask("send", *words, "--server", before.url, code=1)
+    assert told["error"]["message"] == "files: a transfer holds at most 2"
+    assert Truth(environ).rows("SELECT state FROM transfers") == [("DELETED",)]
+    assert shell.ask("list")["items"] == []
+
+
 # -- fetching ----------------------------------------------------------------------------------
 
 

@@ -77,6 +77,8 @@ ADDRESS_MARGIN = 60.0
 MOST_REFUSALS = 3
 # The last second that a date can have.
 LATEST = 253_402_300_799
+# The longest name that the file systems in use take.
+MOST_NAME_BYTES = 255
 POLLS = (0.2, 0.3, 0.5, 1.0, 1.0, 2.0)
 
 OK, FAILED, USAGE, LOCAL, UNREACHABLE, GONE, LOCKED, DAMAGED, NOT_YET, INTERRUPTED = (
@@ -1680,6 +1682,15 @@ def _crc32_of(place: Path) -> int:
     return crc32
 
 
+def safe_paths(paths: list[str]) -> list[str]:
+    """For each path of a link where it may be here; no two that some system takes for the same."""
+    safe = [safe_path(path) for path in paths]
+    # A file cannot have the name of a folder.
+    taken = {_as_seen(folder) for path in safe for folder in _folders(path)}
+    counts: dict[str, int] = {}
+    return [_free(path, taken, counts) for path in safe]
+
+
 def safe_path(path: str) -> str:
     """A relative path that leads nowhere but down, whatever a stranger called the file.
 
@@ -1689,7 +1700,7 @@ def safe_path(path: str) -> str:
     if not pieces:
         return "file"
     if pieces[0].startswith("."):
-        pieces[0] = f"_{pieces[0]}"
+        pieces[0] = _cut(f"_{pieces[0]}")
     return "/".join(pieces)
 
 
@@ -1699,7 +1710,39 @@ def _safe_piece(piece: str) -> str:
         kept = re.sub(r'[<>:"|?*]', "_", kept).rstrip(". ")
         if _WINDOWS_NAMES.match(kept):
             kept = f"_{kept}"
+    kept = _cut(kept)
     return kept if kept.strip(".") else "file"
+
+
+def _folders(path: str) -> list[str]:
+    pieces = path.split("/")
+    return ["/".join(pieces[:count]) for count in range(1, len(pieces))]
+
+
+def _as_seen(path: str) -> str:
+    """What paths have in common that some file system takes for the same."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+
+
+def _free(path: str, taken: set[str], counts: dict[str, int]) -> str:
+    """The path, or with a number when another of this link has it."""
+    first, found = _as_seen(path), path
+    while _as_seen(found) in taken:
+        # Where the last one ended, so that ten thousand of the same name are not slow.
+        counts[first] = counts.get(first, 1) + 1
+        folder, slash, name = path.rpartition("/")
+        found = f"{folder}{slash}{_cut(name, f' ({counts[first]})')}"
+    taken.add(_as_seen(found))
+    return found
+
+
+def _cut(name: str, end: str = "") -> str:
+    """The name with this before its ending, as long as a file system takes: it counts bytes."""
+    stem, ending = os.path.splitext(name)
+    if len(ending.encode()) > MOST_NAME_BYTES // 2:
+        stem, ending = name, ""
+    room = MOST_NAME_BYTES - len(f"{end}{ending}".encode())
+    return f"{stem.encode()[:room].decode(errors='ignore')}{end}{ending}"
 
 
 # -- the commands ------------------------------------------------------------------------------
@@ -2071,9 +2114,7 @@ def _wanted(shown: Json, folder: Path, given: argparse.Namespace) -> list[Wanted
         if not any(_is_named(file, word) for file in files):
             raise NotThere(f"The link holds no file called {word}.", "no_such_file")
     wanted: list[Wanted] = []
-    taken: set[str] = set()
-    for file in files:
-        path = _free(safe_path(str(file["path"])), taken)
+    for file, path in zip(files, safe_paths([str(file["path"]) for file in files])):
         if given.files and not any(_is_named(file, word) for word in given.files):
             continue
         wanted.append(_planned(file, folder / path, force=given.force))
@@ -2084,15 +2125,6 @@ def _wanted(shown: Json, folder: Path, given: argparse.Namespace) -> list[Wanted
 
 def _is_named(file: Json, word: str) -> bool:
     return word in (file["path"], file["id"]) or fnmatch.fnmatchcase(file["path"], word)
-
-
-def _free(path: str, taken: set[str]) -> str:
-    """The path, or with a number when another of this link has it."""
-    stem, ending = os.path.splitext(path)
-    numbered = (f"{stem} ({number}){ending}" for number in itertools.count(2))
-    found = path if path not in taken else next(one for one in numbered if one not in taken)
-    taken.add(found)
-    return found
 
 
 def _planned(file: Json, place: Path, *, force: bool) -> Wanted:

@@ -406,10 +406,8 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-def test_no_name_leads_out_of_the_folder_or_into_the_terminal(shell: Shell, sender: Sender) -> None:
+def named(names: list[str]) -> Fault:
     """As a server would say it that is not ours, or not ours any more."""
-    sent = sender.ready({f"{n}": f"{n}".encode() for n in range(len(HOSTILE))})
-    link = f"/d/{sent.slug}"
 
     def rename(request: Request, forward: Forward) -> Answer:
         right = forward()
@@ -417,12 +415,17 @@ def test_no_name_leads_out_of_the_folder_or_into_the_terminal(shell: Shell, send
             return right
         told = json.loads(right.body)
         for number, file in enumerate(told["files"]):
-            file["path"] = HOSTILE[number]
+            file["path"] = names[number]
         return Answer(200, (("Content-Type", "application/json"),), json.dumps(told).encode())
 
+    return rename
+
+
+def test_no_name_leads_out_of_the_folder_or_into_the_terminal(shell: Shell, sender: Sender) -> None:
+    sent = sender.ready({f"{n}": f"{n}".encode() for n in range(len(HOSTILE))})
+    link = f"/d/{sent.slug}"
     with S3Faults(shell.url) as before:
-        before.plan("GET ", rename)
-        before.plan("GetObject", rename)
+        before.plan("", named(HOSTILE))
         said, told = shell.run("get", before.url + link, "-o", "deep/er/got")
     got = shell.home / "deep/er/got"
     saved = {str(path.relative_to(got)) for path in got.rglob("*") if path.is_file()}
@@ -433,6 +436,36 @@ def test_no_name_leads_out_of_the_folder_or_into_the_terminal(shell: Shell, send
     assert {path.name for path in shell.home.iterdir()} <= {"beeline", "deep", ".local"}
     assert not {"\x1b", "\x07", "\u202e"} & set(said + told)
     assert (got / "_.bashrc").stat().st_mode & 0o111 == 0
+
+
+# What some file system refuses, or takes for the same; and what becomes of it.
+PHOTOS = "写真" * 60
+UNLIKELY = {
+    "Readme.txt": "Readme.txt",
+    "README.TXT": "README (2).TXT",
+    "\u00e9.txt": "\u00e9.txt",
+    "e\u0301.txt": "e\u0301 (2).txt",
+    "a": "a (2)",
+    "a/b": "a/b",
+    f"{PHOTOS}.jpg": f"{PHOTOS[:83]}.jpg",
+    f"{PHOTOS}, too.jpg": f"{PHOTOS[:82]} (2).jpg",
+    f"{PHOTOS}/.{'x' * 254}": f"{PHOTOS[:85]}/.{'x' * 254}",
+    f".{'x' * 254}": f"_.{'x' * 253}",
+}
+
+
+def test_names_are_such_as_every_system_has_and_none_is_there_twice(
+    shell: Shell, sender: Sender
+) -> None:
+    """Else one of them would be written over another, or nothing of the link could be fetched."""
+    sent = sender.ready({f"{n}": f"{n}".encode() for n in range(len(UNLIKELY))})
+    with S3Faults(shell.url) as before:
+        before.plan("", named(list(UNLIKELY)))
+        told = shell.ask("get", f"{before.url}/d/{sent.slug}", "-o", "got", "--force")
+    saved = [one["saved_as"] for one in told["files"]]
+    assert saved == [f"got/{name}" for name in UNLIKELY.values()]
+    for number, name in enumerate(UNLIKELY.values()):
+        assert (shell.home / "got" / name).read_text() == str(number)
 
 
 # -- the rest of it ----------------------------------------------------------------------------

@@ -1763,7 +1763,7 @@ def send(run: Run, given: argparse.Namespace) -> Json:
         memory.drop_spooled(files)
         raise
     _address_mail(run, memory, record, server, mail)
-    _name_record(run, record)
+    _name_record(run, record, given)
     run.voice.result(record.link)
     told = f"{count_in_words(len(files))}, {size_in_words(record.total_size)}"
     run.voice.say(f"{told}. The link is good already.")
@@ -1775,7 +1775,7 @@ def resume(run: Run, given: argparse.Namespace) -> Json:
     """`beeline resume`: what storage has is asked, and only what is missing is sent."""
     memory = Memory()
     record = _one_unfinished(memory, given.id)
-    _name_record(run, record)
+    _name_record(run, record, given)
     try:
         transfer = run.insist(lambda: Owned.of(run, record).ask("GET"), FIRST_CONTACT)
     except NotThere:
@@ -1794,7 +1794,9 @@ def get(run: Run, given: argparse.Namespace) -> Json:
     shown = _opened(run, link, given)
     wanted = _wanted(shown, Path(given.output), given)
     missing = [one for one in wanted if one.state == "not_yet"]
-    words = ["beeline", "get", link.url, *given.files, "-o", given.output]
+    words = ["beeline", "get", link.url, *given.files, "-o", given.output, *_allowed(given)]
+    words += ["--force"] if given.force else []
+    words += ["--password-file", given.password_file] if given.password_file else []
     run.resume, run.resumable = shlex.join(words), {UNREACHABLE, NOT_YET, INTERRUPTED}
     Fetching(run, link, wanted, lanes=given.parallel, force=given.force).go()
     files = [_fetched(one) for one in wanted]
@@ -2002,10 +2004,15 @@ def _address_mail(
         raise
 
 
-def _name_record(run: Run, record: Record) -> None:
+def _name_record(run: Run, record: Record, given: argparse.Namespace) -> None:
     """Whatever happens from here on, it is told how to go on."""
     run.details.update({"id": record.id, "link": record.link})
-    run.resume = f"beeline resume {record.id[:8]}"
+    run.resume = shlex.join(["beeline", "resume", record.id[:8], *_allowed(given)])
+
+
+def _allowed(given: argparse.Namespace) -> list[str]:
+    """What has to be allowed again by whoever goes on."""
+    return ["--allow-http"] if given.allow_http else []
 
 
 def _sent(run: Run, record: Record, transfer: Json) -> Json:
@@ -2243,6 +2250,19 @@ def _add_send(commands: Any, parents: list[argparse.ArgumentParser], shape: Any)
     one.set_defaults(act=send)
 
 
+def _read(words: list[str]) -> argparse.Namespace:
+    """What was typed. Files may stand between options; argparse by itself takes only the first."""
+    parser = _parser()
+    given, left = parser.parse_known_args(words)
+    at = left.index("--") if "--" in left else len(left)
+    is_odd = any(word.startswith("-") and word != "-" for word in left[:at])
+    if left and (is_odd or "files" not in given):
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    if left:
+        given.files = [*given.files, *left[:at], *left[at + 1 :]]
+    return given
+
+
 def main(words: list[str] | None = None) -> int:
     """The program: parses, does, tells; its exit code."""
     words = sys.argv[1:] if words is None else words
@@ -2254,7 +2274,7 @@ def main(words: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     told: dict[str, Json] = {}
     try:
-        given = _parser().parse_args(words)
+        given = _read(words)
         told["command"] = given.command
         run.set_up(patience=given.patience.total_seconds(), allow_http=given.allow_http)
         told = {"ok": True, **told, **given.act(run, given)}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import threading
 import time
@@ -106,6 +107,38 @@ def test_one_file_of_many_by_its_name_and_by_a_pattern(shell: Shell) -> None:
     assert sorted(sums(shell.home / "some")) == ["a.txt", "b.txt"]
     told = shell.ask("get", link, "z", code=5)
     assert told["error"]["code"] == "no_such_file"
+
+
+def test_files_are_named_before_between_and_after_what_is_said_of_them(shell: Shell) -> None:
+    shell.write({"a": b"1", "b": b"2", "-c": b"3"})
+    shell.run("list", "src/a", code=2)
+    shell.run("send", "src/a", "--titel", "Rushes", code=2)
+    words = ("send", "src/a", "--title", "Rushes", "src/b", "-", "--name", "d", "src/-c")
+    sent = shell.ask(*words, stdin="4")
+    assert sent["title"] == "Rushes"
+    assert [one["path"] for one in sent["files"]] == ["a", "b", "d", "-c"]
+    shell.run("get", sent["link"], "a", "-o", "got", "b", "--", "-c")
+    assert sums(shell.home / "got") == sums(shell.home / "src")
+
+
+def test_how_to_go_on_says_what_was_allowed(shell: Shell, storage: S3Faults) -> None:
+    patience = ("--patience", "1s", "--allow-http")
+    storage.plan("PutObject", SLOW_DOWN)
+    told = shell.ask("send", *shell.write({"a b": b"new"}), *patience, code=4)
+    storage.heal()
+    assert told["resume"].endswith(" --allow-http")
+    link = shell.ask(*shlex.split(told["resume"])[1:])["link"]
+    for name, text in (("a b", "old"), ("secret", "none is asked for")):
+        (shell.home / name).write_text(text)
+    storage.plan("GetObject", SLOW_DOWN)
+    given = ("--force", "--password-file", "secret")
+    told = shell.ask("get", link, "a b", *given, *patience, code=4)
+    storage.heal()
+    assert told["resume"] == (
+        f"beeline get {link} 'a b' -o . --allow-http --force --password-file secret"
+    )
+    shell.run(*shlex.split(told["resume"])[1:])
+    assert (shell.home / "a b").read_text() == "new"
 
 
 def test_stdin_is_sent_under_a_name_and_leaves_nothing_behind(shell: Shell) -> None:

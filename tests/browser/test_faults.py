@@ -13,6 +13,7 @@ from tests.browser.steps import (
     Puts,
     choose,
     downloaded,
+    drop,
     expect_state,
     link_of,
     make_files,
@@ -99,6 +100,32 @@ def test_a_refusal_for_good_says_so_and_try_again_sends_only_what_is_missing(
     assert len(puts.begun) == 9 - 4
 
 
+def test_what_is_said_after_a_stop_leaves_its_cause_and_its_way_on(
+    open_page: OpenPage, live: Stack, tmp_path: Path
+) -> None:
+    make_files(tmp_path, {"a.bin": 40 * MIB, "b.txt": 5})
+    sender = open_page()
+    held, puts = Hold(sender, live, after=2), Puts(sender, live)
+    choose(sender, tmp_path / "a.bin")
+    puts.wait_for(2)
+    held.refuse()
+    expect_state(sender, "failed", 60)
+    sender.route("**/files", lambda route: route.fulfill(status=409, json={}))
+    drop(sender, tmp_path / "b.txt")
+    expect(sender.get_by_role("alert")).to_contain_text("These files were not added. This transfer")
+    sender.unroute_all()
+    expect(sender.locator("#trouble-title")).to_have_text("The storage refused “a.bin”.")
+    expect(sender.get_by_text("Details", exact=True)).to_be_visible()
+    drop(sender, tmp_path / "b.txt")
+    expect(sender.get_by_role("button", name="Remove b.txt")).to_be_visible()
+    expect(sender.get_by_role("alert")).to_have_count(0)
+    expect(sender.locator("#trouble-title")).to_have_text("The storage refused “a.bin”.")
+    held.release()
+    sender.get_by_role("button", name="Try again").click()
+    expect_state(sender, "done")
+    expect(sender.locator("#heading")).to_have_text("Your 2 files are ready to download")
+
+
 def test_a_check_that_was_given_up_is_no_longer_said_to_go_on(
     open_page: OpenPage, tmp_path: Path
 ) -> None:
@@ -157,6 +184,13 @@ def test_f10_a_file_changed_on_disk_stops_with_its_name(
     expect(sender.locator("#trouble-title")).to_have_text("“changing.bin” can no longer be read.")
     reader = open_page(link_of(sender))
     expect(reader.locator("#transfer")).to_have_attribute("data-state", "uploading")
+    expect(sender.get_by_role("button", name="Add files")).to_be_visible()
+    choose(sender, tmp_path / "changing.bin")
+    sender.get_by_role("button", name="Remove changing.bin", exact=True).click()
+    row = sender.get_by_role("button", name="Undo removing changing.bin")
+    expect(row).to_have_count(0)
+    sender.get_by_role("button", name="Try again").click()
+    expect_state(sender, "done")
 
 
 def test_what_is_cancelled_stops_nothing_that_came_after_it(

@@ -70,10 +70,10 @@ export class SenderView {
 
   /** Files have come, by whatever way. @param {Picked[]} picked */
   async accept(picked) {
-    if (this.#shown === 'checking' || this.#shown === 'done' || this.#shown === 'failed') {
-      return this.#trouble('These files were not added.', this.#shown === 'failed' ? 'Continue or cancel this transfer first.' : 'This transfer is complete. Choose “Send something else” to start another.');
-    }
     const upload = this.#upload;
+    this.#get('remark').hidden = true;
+    if (this.#shown === 'checking' || this.#shown === 'done') return this.#trouble('These files were not added.', 'This transfer is complete. Choose “Send something else” to start another.');
+    if (this.#shown === 'failed' && !upload) return this.#trouble('These files were not added.', 'Try again or cancel this first.');
     const already = upload ? [...upload.files.values()] : this.#picked.map(({ path, file }) => ({ plan: { path, size: file.size } }));
     const there = this.#addsTo ?? { count: 0, size: 0 };
     const excess = tooMuch(picked, this.#limits, size, { count: there.count + already.length, size: already.reduce((sum, { plan }) => sum + plan.size, there.size) });
@@ -224,6 +224,7 @@ export class SenderView {
       this.#hasHandles &&= picked.every(({ handle }) => handle);
       void memory.add(this.#now(upload), upload.token, added, picked);
       if (this.#shown === 'paused') this.#rest();
+      if (this.#shown === 'failed' && upload.failure) this.#fail(upload.failure);
     } catch (error) {
       const { title, text } = explain(asFailure(error));
       this.#trouble('These files were not added.', `${title} ${text}`);
@@ -363,7 +364,7 @@ export class SenderView {
     if (shown !== 'failed' && shown !== 'paused') this.#text('figure', { ready: '', uploading: '0 %', checking: 'Checking', done: 'Sent' }[shown]);
     this.#hint();
     for (const id of ['bytes', 'speed', 'time-left']) this.#text(id, '');
-    this.#get('trouble').hidden = true;
+    for (const id of ['trouble', 'remark']) this.#get(id).hidden = true;
   }
 
   // One primary action at a time: while it rests or has stopped, that is to go on.
@@ -446,27 +447,24 @@ export class SenderView {
       const { title, text } = explain(why, { safe: this.#safe(), waiting: true });
       this.#trouble(title, text, why, true);
       document.title = `Waiting · ${NAME}`;
-    } else if (this.#get('trouble').dataset.waiting) {
-      this.#get('trouble').hidden = true;
-      delete this.#get('trouble').dataset.waiting;
-    }
+    } else this.#get('trouble').hidden = true;
   }
 
+  // What was only tried is said in a line of its own: what has stopped keeps its cause and its way on.
   /** @param {string} title @param {string} text @param {Failure} [failure] @param {boolean} [waiting] */
   #trouble(title, text, failure, waiting = false) {
-    const box = this.#get('trouble');
-    this.#text('facts', failure ? details(failure) : '');
-    if (!box.hidden && this.#get('trouble-title').textContent === title) return this.#text('trouble-text', text);
+    const box = this.#get(failure ? 'trouble' : 'remark');
+    if (!failure) box.textContent = `${title} ${text}`.trim();
+    else {
+      this.#text('facts', details(failure));
+      this.#text('trouble-text', text);
+      if (!box.hidden && this.#get('trouble-title').textContent === title) return;
+      this.#text('trouble-title', title);
+      this.#get('retry').hidden = waiting;
+      this.#get('try-now').hidden = !waiting;
+      if (waiting) this.#say(`${title} ${text}`);
+    }
     box.hidden = false;
-    if (waiting) box.dataset.waiting = 'yes';
-    else delete box.dataset.waiting;
-    this.#text('trouble-title', title);
-    this.#text('trouble-text', text);
-    this.#get('retry').hidden = !failure || waiting;
-    this.#get('try-now').hidden = !waiting;
-    this.#get('trouble-actions').hidden = !failure && !waiting;
-    this.#get('trouble-facts').hidden = !failure;
-    if (!failure || waiting) this.#say(`${title} ${text}`);
   }
 
   /** @param {boolean} asking */

@@ -175,6 +175,26 @@ def test_cancelling_asks_and_then_leaves_nothing(
     expect(reader.get_by_role("heading", level=1)).to_have_text("This was deleted")
 
 
+def test_the_question_whether_to_cancel_ends_with_the_upload(
+    open_page: OpenPage, live: Stack, tmp_path: Path
+) -> None:
+    make_files(tmp_path, {"a.bin": 20 * MIB})
+    sender = open_page()
+    held = Hold(sender, live)
+    choose(sender, tmp_path / "a.bin")
+    link = link_of(sender)
+    sender.get_by_role("button", name="Cancel").click()
+    held.release()
+    expect_state(sender, "done")
+    expect(sender.get_by_role("button", name="Stop and remove")).to_be_hidden()
+    expect(sender.locator("#heading")).to_be_focused()
+    # The press that was on its way.
+    sender.locator("#cancel-yes").evaluate("(button) => button.click()")
+    reader = open_page(link)
+    expect(reader.locator("#transfer")).to_have_attribute("data-state", "ready")
+    expect_state(sender, "done")
+
+
 def tab_to(page: Page, what: str) -> None:
     """Press Tab until the focus is where it should be able to get."""
     for _ in range(12):

@@ -18,6 +18,8 @@ const TICK = 250; // milliseconds
 const NAME = 'Beeline';
 // What is said of a new transfer with its first files, and of no other.
 const OF_A_NEW_ONE = ['options', 'mail'];
+// Everything has left: there is nothing to cancel any more.
+const OVER = new Set(['checking', 'done']);
 
 export class SenderView {
   #root;
@@ -57,7 +59,7 @@ export class SenderView {
     document.getElementById('tell-recipients')?.addEventListener('change', () => this.#choosesToTell());
     this.#on('cancel', () => this.#askCancel(true));
     this.#on('cancel-no', () => this.#askCancel(false));
-    this.#on('cancel-yes', () => this.#cancel());
+    this.#on('cancel-yes', () => (this.#upload && OVER.has(this.#upload.state) ? undefined : this.#cancel()));
     this.#on('retry', () => this.#start());
     this.#on('pause', () => (this.#shown === 'paused' ? this.#start() : this.#upload?.pause()));
     this.#on('try-now', () => this.#world.wake());
@@ -72,7 +74,7 @@ export class SenderView {
   async accept(picked) {
     const upload = this.#upload;
     this.#get('remark').hidden = true;
-    if (this.#shown === 'checking' || this.#shown === 'done') return this.#trouble('These files were not added.', 'This transfer is complete. Choose “Send something else” to start another.');
+    if (OVER.has(this.#shown)) return this.#trouble('These files were not added.', 'This transfer is complete. Choose “Send something else” to start another.');
     if (this.#shown === 'failed' && !upload) return this.#trouble('These files were not added.', 'Try again or cancel this first.');
     const already = upload ? [...upload.files.values()] : this.#picked.map(({ path, file }) => ({ plan: { path, size: file.size } }));
     const there = this.#addsTo ?? { count: 0, size: 0 };
@@ -365,6 +367,7 @@ export class SenderView {
     this.#hint();
     for (const id of ['bytes', 'speed', 'time-left']) this.#text(id, '');
     for (const id of ['trouble', 'remark']) this.#get(id).hidden = true;
+    if (OVER.has(shown)) this.#askNoMore();
   }
 
   // One primary action at a time: while it rests or has stopped, that is to go on.
@@ -472,6 +475,13 @@ export class SenderView {
     this.#get('cancel-ask').hidden = !asking;
     this.#get('cancel').setAttribute('aria-expanded', String(asking));
     this.#get(asking ? 'cancel-no' : 'cancel').focus();
+  }
+
+  #askNoMore() {
+    const ask = this.#get('cancel-ask');
+    if (ask.contains(document.activeElement)) this.#get('heading').focus({ preventScroll: true });
+    ask.hidden = true;
+    this.#get('cancel').setAttribute('aria-expanded', 'false');
   }
 
   // --- Small things ------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from playwright.sync_api import Page, Route, expect
 
 from tests.browser.steps import (
     MIB,
+    PLAIN,
     Hold,
     Puts,
     choose,
@@ -249,6 +250,46 @@ def test_f63_a_triple_choice_makes_one_transfer(
         sender.locator("#files-input").set_input_files(str(tmp_path / "a.bin"))
     expect_state(sender, "done")
     assert len(created) == 1
+
+
+def test_what_is_refused_as_it_is_can_be_chosen_anew(open_page: OpenPage, tmp_path: Path) -> None:
+    make_files(tmp_path, {"trip/a.txt": 5, "trip/bad\rname.txt": 6, "trip/Icon\r": 0})
+    sender = open_page("/health")
+    sender.add_init_script(PLAIN)
+    sender.goto("/")
+    sender.route("**/transfers", lambda route: route.fulfill(status=413, json={}))
+    choose(sender, tmp_path / "trip" / "a.txt")
+    expect(sender.get_by_role("alert")).to_contain_text("Send fewer files at once")
+    expect_state(sender, "ready")
+    sender.unroute_all()
+    drop(sender, tmp_path / "trip")
+    expect(sender.get_by_role("alert")).to_have_text(
+        "The name “trip/bad name.txt” must not hold control characters."
+        " Change it or leave it out, and choose again."
+    )
+    expect(sender.locator("#choose-files")).to_be_focused()
+    (tmp_path / "trip" / "bad\rname.txt").unlink()
+    drop(sender, tmp_path / "trip")
+    expect_state(sender, "done", 60)
+    expect(sender.locator("#heading")).to_have_text("Your file is ready to download")
+
+
+def test_before_there_is_anything_to_add_to_it_says_what_to_do_first(
+    open_page: OpenPage, tmp_path: Path
+) -> None:
+    make_files(tmp_path, {"a.txt": 5, "b.txt": 6})
+    sender = open_page()
+    sender.route("**/transfers", lambda route: route.fulfill(status=409, json={}))
+    choose(sender, tmp_path / "a.txt")
+    expect_state(sender, "failed")
+    expect(sender.get_by_role("heading", name="Files")).to_be_hidden()
+    drop(sender, tmp_path / "b.txt")
+    expect(sender.get_by_role("alert")).to_have_text(
+        "These files were not added. Try again or cancel this first."
+    )
+    sender.unroute_all()
+    sender.get_by_role("button", name="Try again").click()
+    expect_state(sender, "done")
 
 
 def test_too_much_is_said_before_anything_is_sent(open_page: OpenPage, tmp_path: Path) -> None:

@@ -30,6 +30,15 @@ test('for bad input the server has the better words', () => {
   assert.equal(explain(failure).title, 'A name is too long.');
 });
 
+test('bad input is told with the file that it is about', () => {
+  const files = [{ path: 'a' }, { path: 'trip/b' }];
+  const about = (field, message) => Object.values(explain(new Failure('invalid', { fields: [{ field, message }] }).among(files))).join(' ');
+  assert.equal(about('files.1.path', 'must not be absolute'), 'The name “trip/b” must not be absolute. Change it or leave it out, and choose again.');
+  assert.equal(about('files.0.size', 'is too large'), 'The file “a” is too large. Change it or leave it out, and choose again.');
+  assert.equal(about('files', 'are too many').trim(), 'The files are too many.');
+  assert.equal(about('files.7.path', 'is too long').trim(), 'A name is too long.');
+});
+
 test('of what is too much the server tells more than that', () => {
   const message = 'Too many unfinished transfers from your network. Finish or cancel some.';
   assert.deepEqual(explain(new Failure('too-many', { message }), { waiting: true }), { title: message, text: 'It continues by itself.' });

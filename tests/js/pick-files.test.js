@@ -20,8 +20,8 @@ const leaf = (fullPath) => ({ isFile: true, isDirectory: false, fullPath, file: 
 const item = (entry) => ({ kind: 'file', webkitGetAsEntry: () => entry, getAsFile: () => entry && entry.isFile ? file(entry.fullPath.slice(1)) : null });
 
 test('an input keeps the paths of a folder and leaves out what systems leave behind', () => {
-  const files = [file('a.txt'), file('b.txt', 1, 'trip/day 1/b.txt'), file('.DS_Store', 1, 'trip/.DS_Store'), file('THUMBS.DB'), file('desktop.ini'), file('my.DS_Store')];
-  assert.deepEqual(paths(fromFiles(files)), ['a.txt', 'trip/day 1/b.txt', 'my.DS_Store']);
+  const files = [file('a.txt'), file('b.txt', 1, 'trip/day 1/b.txt'), file('.DS_Store', 1, 'trip/.DS_Store'), file('THUMBS.DB'), file('desktop.ini'), file('Icon\r', 0, 'trip/Icon\r'), file('my.DS_Store'), file('Icon')];
+  assert.deepEqual(paths(fromFiles(files)), ['a.txt', 'trip/day 1/b.txt', 'my.DS_Store', 'Icon']);
 });
 
 test('a dropped folder is walked to its end, in batches', async () => {

@@ -28,6 +28,13 @@ export class Failure extends Error {
   about(path) {
     return new Failure(this.why, { ...this.facts, path });
   }
+
+  /** The same failure, said about the one of these files that the server complains of. @param {{path: string}[]} files in the order in which it was told of them */
+  among(files) {
+    const [, at] = /^files\.(\d+)\./.exec(this.facts.fields?.[0]?.field ?? '') ?? [];
+    const file = files[Number(at)];
+    return file ? this.about(file.path) : this;
+  }
 }
 
 /** Whatever was thrown, as a Failure. @param {unknown} thrown */
@@ -50,7 +57,7 @@ const WORDS = {
   'gone': ['This transfer is no longer there.', 'It was deleted or it ran out of time. Start again with the same files.'],
   'expired': ['This transfer has expired.', 'Nobody can download it now. Under “Manage” one click brings it back, as long as its files are kept.'],
   'blocked': ['This transfer was blocked.', 'Whoever runs this site has blocked it. Ask them if you think that this is a mistake.'],
-  'too-large': ['This is more than can be sent at once.', 'Remove something and try again.'],
+  'too-large': ['This is more than can be sent at once.', 'Send fewer files at once, or put them into a zip first.'],
   'too-many': ['That was too much at once.', 'Wait a minute.'],
   'invalid': ['This could not be sent as it is.', ''],
   'conflict': ['This transfer can no longer be changed.', 'Start again with the same files.'],
@@ -65,10 +72,11 @@ const WORDS = {
 /** @type {Record<string, string>} */
 const FIELDS = { path: 'A name', size: 'A file', files: 'The files', title: 'The title', message: 'The message', expires_at: 'The expiry', max_downloads: 'The number of downloads' };
 
-/** A complaint about a field, as a sentence. @param {FieldComplaint} complaint */
-function complain({ field, message }) {
+/** A complaint about a field, as a sentence. @param {FieldComplaint} complaint @param {string} [path] of the file that it is about */
+function complain({ field, message }, path) {
   const subject = FIELDS[field.slice(field.lastIndexOf('.') + 1)];
-  return subject ? `${subject} ${message}` : message;
+  if (!subject) return message;
+  return path ? `${subject.replace('A ', 'The ')} “${path}” ${message}` : `${subject} ${message}`;
 }
 
 /**
@@ -81,10 +89,10 @@ export function explain(failure, { safe, waiting } = {}) {
   const { path, message, fields } = failure.facts;
   const [what, todo] = WORDS[failure.why];
   // What is too much only the server knows: requests, transfers that were begun, or their bytes.
-  const said = failure.why === 'invalid' && fields?.length ? complain(fields[0])
+  const said = failure.why === 'invalid' && fields?.length ? complain(fields[0], path)
     : ['invalid', 'too-many'].includes(failure.why) ? message : undefined;
   const kept = safe && !['gone', 'blocked'].includes(failure.why) ? `${safe} is safe.` : '';
-  const next = waiting ? 'It continues by itself.' : todo;
+  const next = waiting ? 'It continues by itself.' : said && path ? 'Change it or leave it out, and choose again.' : todo;
   return {
     title: said ? sentence(said) : path ? what.replace('A file', `“${path}”`).replace('this file', `“${path}”`) : what,
     text: [kept, next].filter(Boolean).join(' '),

@@ -10,7 +10,7 @@
  */
 /** @typedef {{max_file_size?: number | null, max_transfer_size?: number | null, max_files?: number | null}} Limits */
 
-const JUNK = /^(\.DS_Store|Thumbs\.db|desktop\.ini)$/i;
+const JUNK = /^(\.DS_Store|Thumbs\.db|desktop\.ini|Icon\r)$/i;
 const AT_ONCE = 64; // files of a folder that are opened side by side
 
 /** @param {string} path */

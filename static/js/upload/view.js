@@ -20,6 +20,8 @@ const NAME = 'Beeline';
 const OF_A_NEW_ONE = ['options', 'mail'];
 // Everything has left: there is nothing to cancel any more.
 const OVER = new Set(['checking', 'done']);
+// Files that were refused like this would be refused again, and there is no list yet to remove one from.
+const REFUSED = new Set(['invalid', 'too-large']);
 
 export class SenderView {
   #root;
@@ -228,7 +230,7 @@ export class SenderView {
       if (this.#shown === 'paused') this.#rest();
       if (this.#shown === 'failed' && upload.failure) this.#fail(upload.failure);
     } catch (error) {
-      const { title, text } = explain(asFailure(error));
+      const { title, text } = explain(asFailure(error).among(picked));
       this.#trouble('These files were not added.', `${title} ${text}`);
     }
   }
@@ -257,13 +259,7 @@ export class SenderView {
     this.#doing.abort();
     this.#ease();
     const upload = this.#upload;
-    this.#upload = null;
-    this.#picked = [];
-    this.#askCancel(false);
-    this.#files.clear();
-    this.#show('ready');
-    void this.#letGo(upload);
-    document.title = this.#titled;
+    this.#clear();
     this.notice(upload?.transfer.adds ? 'Cancelled. What was there before stays.' : 'Cancelled. Nothing was kept.');
     this.#get('choose-files').focus();
     try {
@@ -271,6 +267,18 @@ export class SenderView {
     } catch (error) {
       if (asFailure(error).why !== 'gone') this.notice('Cancelled. What was sent is removed within a day.');
     }
+  }
+
+  // As it was when the page came.
+  #clear() {
+    const upload = this.#upload;
+    this.#upload = null;
+    this.#picked = [];
+    this.#askNoMore();
+    this.#files.clear();
+    this.#show('ready');
+    void this.#letGo(upload);
+    document.title = this.#titled;
   }
 
   // Nobody has to go on with it: not here, not in another tab, not tomorrow.
@@ -328,6 +336,7 @@ export class SenderView {
 
   /** @param {Failure} failure */
   #fail(failure) {
+    if (!this.#upload && REFUSED.has(failure.why)) return this.#chooseAnew(failure.among(this.#picked));
     this.#refresh();
     this.#show('failed');
     if (failure.why === 'gone') void this.#letGo(this.#upload);
@@ -345,6 +354,14 @@ export class SenderView {
     this.#say(`${title} ${text}`);
   }
 
+  /** @param {Failure} failure */
+  #chooseAnew(failure) {
+    const { title, text } = explain(failure);
+    this.#clear();
+    this.notice(`${title} ${text}`.trim());
+    this.#get('choose-files').focus();
+  }
+
   // --- What is shown -----------------------------------------------------------------------------
 
   /** @param {Shown} shown */
@@ -358,7 +375,7 @@ export class SenderView {
     }
     const linked = Boolean(this.#upload);
     const adds = this.#upload?.transfer.adds;
-    for (const id of ['share-block', 'options', 'mail', 'pause']) if (!linked || (adds && OF_A_NEW_ONE.includes(id))) document.getElementById(id)?.setAttribute('hidden', '');
+    for (const id of ['share-block', 'options', 'mail', 'pause', 'contents']) if (!linked || (adds && OF_A_NEW_ONE.includes(id))) document.getElementById(id)?.setAttribute('hidden', '');
     this.#choosePrimary();
     this.#get('pause').classList.toggle('button-primary', shown === 'paused');
     this.#text('pause', shown === 'paused' ? 'Continue' : 'Pause');

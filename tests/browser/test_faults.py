@@ -17,6 +17,7 @@ from tests.browser.steps import (
     drop,
     expect_state,
     link_of,
+    look,
     make_files,
 )
 from tests.lab.stack import Stack
@@ -290,6 +291,25 @@ def test_before_there_is_anything_to_add_to_it_says_what_to_do_first(
     sender.unroute_all()
     sender.get_by_role("button", name="Try again").click()
     expect_state(sender, "done")
+
+
+def test_what_is_gone_is_only_begun_again(open_page: OpenPage, tmp_path: Path) -> None:
+    make_files(tmp_path, {"a.txt": 5})
+    sender = open_page()
+    sender.route("**/complete", lambda route: route.fulfill(status=404, json={}))
+    choose(sender, tmp_path / "a.txt")
+    expect_state(sender, "failed")
+    expect(sender.locator("#trouble-title")).to_have_text("This transfer is no longer there.")
+    again = sender.get_by_role("link", name="Start again")
+    expect(again).to_have_attribute("href", "/")
+    expect(sender.locator("#sender .button:visible, #sender .icon-button:visible")).to_have_count(1)
+    expect(sender.get_by_label("Title")).to_be_hidden()
+    look(sender, "sender-gone")
+    sender.unroute_all()
+    choose(sender, tmp_path / "a.txt")
+    expect_state(sender, "done")
+    expect(again).to_be_hidden()
+    expect(sender.get_by_role("button", name="Copy link")).to_be_visible()
 
 
 def test_too_much_is_said_before_anything_is_sent(open_page: OpenPage, tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ export class SenderView {
 
   /** Files have come, by whatever way. @param {Picked[]} picked */
   async accept(picked) {
+    if (this.#root.dataset.stopped === 'gone') this.#clear();
     const upload = this.#upload;
     this.#get('remark').hidden = true;
     if (OVER.has(this.#shown)) return this.#trouble('These files were not added.', 'This transfer is complete. Choose “Send something else” to start another.');
@@ -349,7 +350,12 @@ export class SenderView {
     drawLine(this.#get('line'), percent);
     this.#text('figure', percent < 100 ? `${percent} %` : 'Stopped');
     this.#trouble(title, text, failure);
+    const isGone = failure.why === 'gone';
+    this.#root.dataset.stopped = failure.why;
     this.#get('retry').hidden = ['gone', 'expired', 'blocked'].includes(failure.why);
+    this.#get('start-again').hidden = !isGone;
+    if (isGone) this.#askNoMore();
+    if (isGone) this.#get('cancel').hidden = true;
     document.title = `Stopped · ${NAME}`;
     this.#say(`${title} ${text}`);
   }

@@ -80,6 +80,8 @@ document.addEventListener('drop', (event) => {
   if (offer?.dispatchEvent(new CustomEvent('files', { detail, cancelable: true })) !== false) void accept(detail);
 });
 document.addEventListener('paste', (event) => {
+  // Where one types, a paste is text, though some programs put a picture of it beside it.
+  if (event.target instanceof Element && event.target.matches('textarea, input:not([type="checkbox"])')) return;
   if (!event.clipboardData?.types.includes('Files')) return;
   event.preventDefault();
   void accept(fromData(event.clipboardData), false);

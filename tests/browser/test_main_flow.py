@@ -32,6 +32,14 @@ ODD_NAMES = {
     "empty": 0,
 }
 MANY_PARTS = {"large.bin": 40 * MIB + 7, "exactly one.bin": 8 * MIB}
+# As spreadsheets put it: the text, and a picture of it. Whether it was kept from the field.
+PASTE = """(target) => {
+  const clipboardData = new DataTransfer();
+  clipboardData.setData('text/plain', 'a table');
+  clipboardData.items.add(new File(['x'], 'picture.png', { type: 'image/png' }));
+  const paste = new ClipboardEvent('paste', { clipboardData, bubbles: true, cancelable: true });
+  return !target.dispatchEvent(paste);
+}"""
 
 
 @pytest.fixture
@@ -193,6 +201,20 @@ def test_the_question_whether_to_cancel_ends_with_the_upload(
     reader = open_page(link)
     expect(reader.locator("#transfer")).to_have_attribute("data-state", "ready")
     expect_state(sender, "done")
+
+
+def test_what_is_pasted_where_one_types_is_text(
+    open_page: OpenPage, live: Stack, tmp_path: Path
+) -> None:
+    make_files(tmp_path, {"a.bin": 20 * MIB})
+    sender = open_page()
+    Hold(sender, live)
+    choose(sender, tmp_path / "a.bin")
+    link_of(sender)
+    for field in ("o-message", "o-title", "o-password"):
+        assert not sender.locator(f"#{field}").evaluate(PASTE), "the field does what it always does"
+    assert sender.locator("body").evaluate(PASTE)
+    expect(sender.get_by_role("button", name="Remove picture.png")).to_have_count(1)
 
 
 def tab_to(page: Page, what: str) -> None:

@@ -217,6 +217,21 @@ def test_what_is_pasted_where_one_types_is_text(
     expect(sender.get_by_role("button", name="Remove picture.png")).to_have_count(1)
 
 
+def test_a_folder_that_was_emptied_comes_again(
+    open_page: OpenPage, live: Stack, tmp_path: Path
+) -> None:
+    make_files(tmp_path, {"a.bin": 20 * MIB, "trip/one.txt": 3})
+    sender = open_page()
+    Hold(sender, live)
+    drop(sender, tmp_path / "a.bin", tmp_path / "trip")
+    link_of(sender)
+    sender.locator("#files summary").click()
+    sender.get_by_role("button", name="Remove trip/one.txt").click()
+    expect(sender.locator("#files .folder")).to_have_count(0)
+    drop(sender, tmp_path / "trip")
+    expect(sender.locator("#files .folder")).to_contain_text("1 file")
+
+
 def tab_to(page: Page, what: str) -> None:
     """Press Tab until the focus is where it should be able to get."""
     for _ in range(12):

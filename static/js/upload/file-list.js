@@ -164,7 +164,8 @@ export class FileList {
     const folder = this.#folderOf(file);
     if (folder) {
       folder.files = folder.files.filter((one) => one !== file);
-      this.#renewFolder(folder);
+      if (folder.files.length) this.#renewFolder(folder);
+      else this.#removeFolder(folder);
     }
     if (focused) /** @type {HTMLElement | null | undefined} */ (next?.querySelector('button, summary'))?.focus();
   }
@@ -206,13 +207,18 @@ export class FileList {
   /** @param {Folder} folder */
   #renewFolder(folder) {
     const { row, files } = folder;
-    if (!files.length) return row.remove();
     const stored = files.filter((file) => file.isStored).length;
     part(row, '.file-state').textContent = stored === files.length ? `${plural(files.length, 'file')} sent` : `${stored} of ${plural(files.length, 'file')}`;
     part(row, '.file-size').textContent = size(files.reduce((sum, file) => sum + file.plan.size, 0));
     const list = part(row, 'ul');
     if (folder.shown && list.childElementCount < files.length) void this.#open(folder, part(row, '.name').title);
-    return undefined;
+  }
+
+  // The same one may come again.
+  /** @param {Folder} folder */
+  #removeFolder({ row }) {
+    this.#folders.delete(part(row, '.name').title);
+    row.remove();
   }
 
   /** @param {string} id */

@@ -16,10 +16,17 @@ export function mailForm(form, onWish) {
   return only;
 }
 
-/** Addresses as people write several. @param {string} text */
+// What stands before an address in angles is a name: quoted, as plain words, or "Diddley, Bo".
+// There a word with a dot inside is no name: it may be an address that lost its "@".
+const NAMES = /(^|[\s,;])(?:"[^"]*"(?=\s*<)|[^\s@<,;]+(?=[^@<,;\n]*<)|[^\s@<,;.]+\.?(?=[\s,][^@<;\n]*<))/g;
+
+/** Addresses as people write several; and what should be one. @param {string} text */
 export function addressesIn(text) {
-  return [...new Set(text.split(/[\s,;]+/).map((one) => one.replace(/^<|>$/g, '')).filter((one) => one.includes('@')))];
+  return [...new Set(text.replace(NAMES, '$1').split(/[\s,;<>]+/).filter(Boolean))];
 }
+
+/** @param {string} word */
+const isAddress = (word) => word.includes('@');
 
 class MailForm {
   #form;
@@ -56,8 +63,7 @@ class MailForm {
   }
 
   #look() {
-    const mails = addressesIn(this.#field('o-recipients').value).length > 0;
-    this.#onWish(mails);
+    this.#onWish(addressesIn(this.#field('o-recipients').value).some(isAddress));
   }
 
   // A second press while the first is on its way is the same wish.
@@ -78,7 +84,8 @@ class MailForm {
     const recipients = addressesIn(this.#field('o-recipients').value);
     const sender = this.#field('o-sender').value.trim();
     for (const id of ['o-recipients', 'o-sender', 'o-code']) this.#say(id, '', '');
-    if (!recipients.length && this.#field('o-recipients').value.trim()) return this.#say('o-recipients', 'wrong', 'Enter e-mail addresses, with commas or spaces between them.');
+    const wrong = recipients.find((one) => !isAddress(one));
+    if (wrong) return this.#say('o-recipients', 'wrong', `“${wrong}” is no e-mail address.`);
     if (!sender) return this.#say('o-sender', 'wrong', 'Enter your own address: they see it, and can answer.');
     const known = kept();
     const token = known.email === sender.toLowerCase() ? known.token : undefined;

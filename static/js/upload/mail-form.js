@@ -34,6 +34,7 @@ class MailForm {
   /** @type {TransferUpload | undefined} */ #upload;
   /** @type {Backend | undefined} */ #backend;
   #isSending = false;
+  /** Whose code is asked for, while it is. */ #asked = '';
 
   /** @param {HTMLFormElement} form @param {(mails: boolean) => void} onWish */
   constructor(form, onWish) {
@@ -57,8 +58,14 @@ class MailForm {
     const { recipients = [], sender_email: sender } = upload.transfer;
     this.#field('o-recipients').value = recipients.filter(({ state }) => state !== 'revoked').map(({ email }) => email).join(', ');
     this.#field('o-sender').value = sender ?? kept().email ?? '';
-    this.#get('code-field').hidden = true;
     for (const id of ['o-recipients', 'o-sender', 'o-code']) this.#say(id, '', '');
+    this.#ask('');
+  }
+
+  /** For the code that was mailed there, or no longer. @param {string} sender */
+  #ask(sender) {
+    this.#asked = sender;
+    this.#get('code-field').hidden = !sender;
     this.#look();
   }
 
@@ -87,12 +94,13 @@ class MailForm {
     const wrong = recipients.find((one) => !isAddress(one));
     if (wrong) return this.#say('o-recipients', 'wrong', `“${wrong}” is no e-mail address.`);
     if (!sender) return this.#say('o-sender', 'wrong', 'Enter your own address: they see it, and can answer.');
+    if (sender === this.#asked && this.#field('o-code').value.trim()) return this.#confirm();
     const known = kept();
     const token = known.email === sender.toLowerCase() ? known.token : undefined;
     await this.#edit({ recipients, sender_email: sender }, token);
     if (this.#upload?.transfer.sender_confirmed) return this.#done();
     await this.#backend?.mailCode(sender);
-    this.#get('code-field').hidden = false;
+    this.#ask(sender);
     this.#say('o-code', '', `We have mailed a code to ${sender}. Enter it here once; then it is sent.`);
     this.#field('o-code').focus();
   }
@@ -114,7 +122,7 @@ class MailForm {
     const { sender_token: token } = await /** @type {Backend} */ (this.#backend).confirm(email, this.#field('o-code').value);
     keep(email.toLowerCase(), token);
     this.#field('o-code').value = '';
-    this.#get('code-field').hidden = true;
+    this.#ask('');
     await this.#send();
     this.#get('send-mail').focus();
   }

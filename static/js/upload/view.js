@@ -396,8 +396,8 @@ export class SenderView {
   // One primary action at a time: while it rests or has stopped, that is to go on.
   #choosePrimary() {
     const isMoving = this.#shown !== 'failed' && this.#shown !== 'paused';
-    this.#get('copy').classList.toggle('button-primary', isMoving && !this.#mails);
-    document.getElementById('send-mail')?.classList.toggle('button-primary', isMoving && this.#mails);
+    const next = document.getElementById('code-field')?.hidden === false ? 'confirm-code' : this.#mails ? 'send-mail' : 'copy';
+    for (const id of ['copy', 'send-mail', 'confirm-code']) document.getElementById(id)?.classList.toggle('button-primary', isMoving && id === next);
   }
 
   // What the link does already, and whether this tab is still needed.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, Playwright, expect
+from playwright.sync_api import BrowserContext, Page, Playwright, Route, expect
 
 from tests.browser.steps import (
     KEPT,
@@ -270,7 +270,12 @@ def test_discarding_asks_and_then_really_deletes(
     offer.get_by_role("button", name="Keep it").click()
     expect(offer.get_by_role("button", name="Discard a.bin")).to_be_focused()
     offer.get_by_role("button", name="Discard a.bin").click()
+    held: list[Route] = []
+    plain.route("**/transfers/*", lambda route: held.append(route))
     offer.get_by_role("button", name="Discard and delete").click()
+    expect(offer).to_have_attribute("aria-busy", "true")
+    expect(offer.get_by_role("button", name="Choose the file again")).to_be_disabled()
+    held[0].continue_()
     expect(plain.locator(".offer")).to_have_count(0)
     expect(plain.locator("#choose-files")).to_be_focused()
     reader = open_page(link)

@@ -375,7 +375,7 @@ class Offer {
     for (const [name, shown] of Object.entries(show)) this.#button(name).hidden = !shown;
     this.#button('again').textContent = whatToChoose(missing);
     this.#button('again').toggleAttribute('data-main', !show.go);
-    for (const button of element.querySelectorAll('button')) button.toggleAttribute('aria-disabled', state === 'busy');
+    for (const button of element.querySelectorAll('button')) button.setAttribute('aria-disabled', String(state === 'busy'));
     this.#one('.offer-kind').hidden = state === 'over' || state === 'elsewhere';
     this.#one('.beeline').hidden = !open;
     this.#one('.offer-facts').hidden = !open;

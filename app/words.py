@@ -1,8 +1,11 @@
-"""Sizes and dates as people read them; pages and mails speak alike."""
+"""Sizes, names and dates as people read them; pages and mails speak alike."""
 
+import re
 from datetime import UTC, datetime
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
+# Letters that join their neighbours, or change with them, are not parted.
+_END = re.compile(r"[ -~]{1,10}\Z")
 
 
 def filesize(size: int) -> str:
@@ -14,6 +17,12 @@ def filesize(size: int) -> str:
         value /= 1000
         unit += 1
     return f"{value:.1f} {_UNITS[unit]}" if value < 9.95 else f"{value:.0f} {_UNITS[unit]}"
+
+
+def end_of_name(name: str) -> str:
+    """What stays in sight of a name that may be cut; nothing of one that is short anyway."""
+    found = _END.search(name) if len(name) > 14 else None
+    return found[0] if found else ""
 
 
 def plain_date(instant: datetime) -> str:

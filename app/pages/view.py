@@ -7,12 +7,13 @@ from app.dispositions import without_marks
 from app.errors import AppError
 from app.pages import command_line
 from app.problems import json_problem, speaks, text_problem
-from app.words import filesize, plain_date
+from app.words import end_of_name, filesize, plain_date
 
 
 def init_app(app: Flask) -> None:
     """Give templates their filters."""
     app.add_template_filter(filesize)
+    app.add_template_filter(end_of_name)
     app.add_template_filter(plain_date)
     app.add_template_filter(without_marks)
     app.add_template_filter(command_line.shortest_address)

@@ -35,6 +35,14 @@ def test_what_is_on_it_and_how_far_it_is(machine: Machine, queued: list) -> None
     assert 'data-state="uploading"' in page.text
 
 
+def test_the_end_of_a_long_title_stays_in_sight(machine: Machine) -> None:
+    board = machine.board("Ours")
+    link = {"url": "https://example.org/", "title": "What we have found on the way, part 2"}
+    machine.call("POST", f"/boards/{board['id']}/links", json=[link])
+    page = machine.client.get("/b/" + board["url"].rpartition("/")[2]).text
+    assert '<span class="name-end">ay, part 2</span></span></a>' in page
+
+
 def test_a_file_is_fetched_by_its_button(machine: Machine, queued: list) -> None:
     _, path = filled(machine)
     machine.process(queued[0][1])

@@ -7,7 +7,6 @@ import { plural, size } from './progress.js';
 const AT_FIRST = 200;
 const PORTION = 100; // rows made without a breath: thousands at once would stop the page
 const UNDO = 5_000; // milliseconds
-const TAIL = 10;
 
 export class FileList {
   #root;
@@ -241,9 +240,9 @@ function part(within, selector) {
 function nameInto(row, name) {
   const whole = part(row, '.name');
   whole.title = name;
-  const tail = name.slice(-TAIL);
-  if (name.length <= 28 || !/^[ -~]*$/.test(tail)) {
-    whole.dir = 'auto';
+  whole.dir = 'auto';
+  const tail = endOfName(name);
+  if (!tail) {
     whole.textContent = name;
     return;
   }
@@ -253,10 +252,15 @@ function nameInto(row, name) {
     return span;
   });
   spoken.textContent = name;
-  start.textContent = name.slice(0, -TAIL);
+  start.textContent = name.slice(0, -tail.length);
   end.textContent = tail;
   cut.dir = 'auto';
   cut.setAttribute('aria-hidden', 'true');
   cut.append(start, end);
   whole.replaceChildren(spoken, cut);
+}
+
+/** What stays in sight of a name that may be cut, as app/words.py has it: letters that join their neighbours are not parted. @param {string} name */
+export function endOfName(name) {
+  return name.length > 14 && /[ -~]{1,10}$/.exec(name)?.[0] || '';
 }

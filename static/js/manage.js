@@ -1,7 +1,7 @@
 // The sender's page: what is open or typed stays, what has changed is said, and deleting can be undone for some seconds.
 // Without this script everything works by its forms.
 import { forget } from './upload/mine.js';
-import { localizeTimes, say } from './page.js';
+import { complain, localizeTimes, say } from './page.js';
 
 const SECONDS = 7;
 
@@ -32,20 +32,8 @@ document.addEventListener('htmx:beforeSwap', (event) => {
 document.addEventListener('htmx:afterRequest', (event) => {
   const { xhr, requestConfig } = /** @type {CustomEvent} */ (event).detail;
   if (xhr.status === 404 || xhr.status === 410) location.reload();
-  else if (!xhr.status || xhr.status >= 500 || /^\s*<!doctype/i.test(xhr.responseText)) {
-    if (requestConfig.verb !== 'get') complain(requestConfig.elt);
-  }
+  else if (requestConfig.verb !== 'get' && /^\s*<!doctype/i.test(xhr.responseText)) complain(requestConfig.elt);
 });
-
-/** @param {Element} from */
-function complain(from) {
-  const words = 'That did not get through. Nothing was changed; try again in a moment.';
-  const form = from.closest('form') ?? from;
-  const note = form.querySelector('.did-not') ?? form.appendChild(Object.assign(document.createElement('p'), { className: 'said did-not' }));
-  note.setAttribute('data-kind', 'wrong');
-  note.textContent = words;
-  say(words);
-}
 
 document.addEventListener('htmx:afterSettle', (event) => {
   const target = /** @type {Element} */ (event.target);

@@ -1,5 +1,5 @@
 // Small things that every page has: copying, dates as the reader writes them, and what changes said aloud.
-export { localizeTimes, say };
+export { complain, localizeTimes, say };
 
 const NEAR = 7 * 86_400_000;
 const live = document.getElementById('live');
@@ -61,6 +61,42 @@ document.addEventListener('click', async (event) => {
   say('Copied');
   setTimeout(() => { button.textContent = button.dataset.words ?? ''; }, 2000);
 });
+
+// --- What a button asked for and did not get is said beside it; what is renewed by itself asks again by itself. ---
+
+/** @param {Element} from */
+const formOf = (from) => from.closest('form') ?? from;
+
+/**
+ * A form may bring its own words for this; hidden and shown, they are read out each time.
+ * @param {Element} from
+ */
+function complain(from) {
+  const form = formOf(from);
+  let note = form.querySelector('.did-not');
+  if (!(note instanceof HTMLElement)) {
+    note = form.appendChild(Object.assign(document.createElement('p'), { className: 'said did-not', role: 'alert', hidden: true }));
+    note.setAttribute('data-kind', 'wrong');
+    note.textContent = 'That did not get through. Nothing was changed; try again in a moment.';
+  }
+  /** @type {HTMLElement} */ (note).hidden = false;
+}
+
+document.addEventListener('htmx:beforeRequest', (event) => {
+  const { requestConfig } = /** @type {CustomEvent} */ (event).detail;
+  const note = requestConfig.verb === 'get' ? null : formOf(requestConfig.elt).querySelector('.did-not');
+  if (note instanceof HTMLElement) note.hidden = true;
+});
+
+for (const failure of ['htmx:sendError', 'htmx:responseError']) {
+  document.addEventListener(failure, (event) => {
+    const { requestConfig } = /** @type {CustomEvent} */ (event).detail;
+    if (requestConfig.verb === 'get') return;
+    // Nobody is to be surprised by a zip that somebody else has asked for meanwhile.
+    if (requestConfig.elt.matches('#zip form')) isZipAwaited = false;
+    complain(requestConfig.elt);
+  });
+}
 
 // --- The recipient's region: what was open stays open, what has changed is said, what counts is renewed. ---
 

@@ -2,6 +2,7 @@
 // Without this script each is a link to a page of its own.
 
 const OPEN = 'a[data-look][aria-expanded="true"]';
+const TOLD = '.did-not:not([hidden])';
 
 /** @param {Element} link */
 const regionOf = (link) => document.getElementById(link.getAttribute('aria-controls') ?? '');
@@ -82,8 +83,8 @@ function lookAgain() {
   const from = document.getElementById('transfer')?.dataset.coming;
   if (!from || looks === 8) return;
   setTimeout(() => {
-    // Nothing is taken away from under whoever looks at something; then it can wait.
-    if (document.hidden || document.querySelector(OPEN)) lookAgain();
+    // Nothing is taken away from under whoever looks at something or reads what went wrong; then it can wait.
+    if (document.hidden || document.querySelector(OPEN) || document.querySelector(TOLD)) lookAgain();
     else /** @type {any} */ (window).htmx?.ajax('GET', from, { target: '#transfer', swap: 'outerHTML' });
   }, 1000 * 2 ** looks++);
 }

@@ -5,7 +5,9 @@ let said = document.getElementById('log')?.dataset.says;
 
 document.addEventListener('htmx:beforeRequest', (event) => {
   const { elt, requestConfig } = /** @type {CustomEvent} */ (event).detail;
-  if (requestConfig.verb === 'get' && elt.matches(':active')) event.preventDefault();
+  // Whoever reads why nothing was sent again goes on reading.
+  const isReading = elt.querySelector('.did-not:not([hidden])')?.closest('form')?.contains(document.activeElement);
+  if (requestConfig.verb === 'get' && (elt.matches(':active') || isReading)) event.preventDefault();
 });
 
 document.addEventListener('htmx:afterSettle', () => {

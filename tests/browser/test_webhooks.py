@@ -84,6 +84,36 @@ def test_from_the_door_to_a_message_that_was_taken(
     expect(page.get_by_label("API key")).to_be_visible()
 
 
+def test_what_does_not_get_through_is_told_beside_its_button(
+    open_page: OpenPage, live: Stack, receiver: Receiver
+) -> None:
+    receiver.answers = [500]
+    page = open_page(AT)
+    come_in(page, key_of(live, "Bad line"))
+    page.get_by_label("Address").fill(receiver.url)
+    page.get_by_role("button", name="Add").click()
+    page.get_by_role("link", name=receiver.url).click()
+    page.route("**/test", lambda route: route.fulfill(status=503, body="no"))
+    test = page.get_by_role("button", name="Send a test")
+    told = page.get_by_role("alert")
+    test.press("Enter")
+    expect(told).to_contain_text("That did not get through.")
+    expect(test).to_be_focused()
+    look(page, "webhooks-did-not-get-through")
+    page.unroute("**/test")
+    test.press("Enter")
+    expect(page.locator("#log .person")).to_have_count(1)
+    expect(told).to_have_count(0)
+    page.route("**/retry", lambda route: route.abort())
+    again = page.get_by_role("button", name="Send again")
+    again.press("Enter")
+    expect(told).to_contain_text("That did not get through.")
+    # The log renews itself every two seconds while something waits, and not while that is read.
+    page.wait_for_timeout(2500)
+    expect(told).to_be_visible()
+    look(page, "webhooks-again-did-not-get-through")
+
+
 def test_without_a_script_everything_works(
     open_page: OpenPage, live: Stack, receiver: Receiver
 ) -> None:

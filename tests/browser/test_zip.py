@@ -71,6 +71,37 @@ def test_without_javascript_the_page_leads_there(
     assert unpacked(Path(getting.value.path()), tmp_path) == sent(tmp_path)
 
 
+@pytest.mark.parametrize("status", [None, 403, 429, 503], ids=str)
+def test_a_click_that_does_not_get_through_says_so_and_surprises_nobody_later(
+    open_page: OpenPage, link: str, status: int | None
+) -> None:
+    reader = open_page(link, accept_downloads=True)
+    asked: list[str] = []
+    reader.on("request", lambda one: asked.append(one.url) if one.method == "POST" else None)
+    reader.route(
+        "**/zip",
+        lambda route: route.fulfill(status=status, body="no") if status else route.abort(),
+    )
+    button = reader.get_by_role("button", name="Download all")
+    button.press("Enter")
+    note = reader.locator("#zip [role=alert]")
+    expect(note).to_contain_text("That did not get through")
+    expect(button).to_be_focused()
+    if status == 503:
+        look(reader, "zip-did-not-get-through")
+    reader.unroute("**/zip")
+    # Somebody else has it made, and this page is renewed: nothing comes that was not asked for again.
+    other = open_page(link, accept_downloads=True)
+    with other.expect_download():
+        other.get_by_role("button", name="Download all").click()
+    reader.evaluate("htmx.ajax('GET', location.pathname, {target: '#transfer', swap: 'outerHTML'})")
+    expect(reader.locator("#zip")).to_have_attribute("data-state", "ready")
+    reader.wait_for_timeout(300)
+    assert len(asked) == 1
+    with reader.expect_download():
+        button.click()
+
+
 def test_how_it_looks(open_page: OpenPage, link: str, live: Stack) -> None:
     reader = open_page(link)
     look(reader, "zip-none")

@@ -30,6 +30,7 @@ MOST_DOWNLOADS = 2**31 - 1
 _SEPARATORS = re.compile(r"[\s,;]+")
 # What is there again, or shows more, when it can be downloaded again.
 _AFTER_THE_END = ("send", "news", "people", "files")
+_CONFIRMED = "Your address is confirmed."
 # What is told beside a form of what a service refuses in words for programs.
 _REFUSED = {
     "expired": "It has expired meanwhile. Give it more time first.",
@@ -198,10 +199,12 @@ def name_sender(word: str) -> AnyResponse:
     try:
         with Inputs(said) as given:
             email = given.text("sender_email", longest=addresses.LONGEST).strip()
-        managing.name_sender(transfer, email or "-")
+        named = managing.name_sender(transfer, email or "-")
     except AppError as error:
         return _refused(word, transfer, "send", error, said=said)
-    return _done(word, transfer, "", "send")
+    if named.sender_confirmed_at is not None:
+        return _done(word, transfer, _CONFIRMED, "send")
+    return _done(word, transfer, f"A code was mailed to {named.sender_email}.", "send")
 
 
 @bp.post("/confirm")
@@ -215,7 +218,7 @@ def confirm_sender(word: str) -> AnyResponse:
         managing.confirm_sender(transfer, code)
     except AppError as error:
         return _refused(word, transfer, "send", error, said=said)
-    return _done(word, transfer, "Your address is confirmed.", "send", "people", "news")
+    return _done(word, transfer, _CONFIRMED, "send", "people", "news")
 
 
 @bp.post("/news")

@@ -40,19 +40,24 @@ def ask_for_more(open_page: OpenPage, made: dict[str, Any], words: str) -> None:
     expect(reader.get_by_text("Your request was noted.")).to_be_visible()
 
 
-def confirm(page: Page, post: MailServer, sender: str) -> None:
-    """Enter an address, read the code in the mail, and type it."""
-    before = len(post.to(sender))
-    page.get_by_label("Your e-mail, to mail it").fill(sender)
-    page.get_by_role("button", name="Mail me a code").click()
-    expect(page.get_by_label("Code from the mail")).to_be_visible()
+def code_to(post: MailServer, sender: str, before: int = 0) -> str:
+    """The code in the newest mail, after so many that came before."""
     deadline = time.monotonic() + 30
     while len(post.to(sender)) == before:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     code = re.match(r"\d{6}", post.to(sender)[-1].subject)
     assert code
-    page.get_by_label("Code from the mail").fill(code[0])
+    return code[0]
+
+
+def confirm(page: Page, post: MailServer, sender: str) -> None:
+    """Enter an address, read the code in the mail, and type it."""
+    before = len(post.to(sender))
+    page.get_by_label("Your e-mail, to mail it").fill(sender)
+    page.get_by_role("button", name="Mail me a code").click()
+    expect(page.get_by_label("Code from the mail")).to_be_visible()
+    page.get_by_label("Code from the mail").fill(code_to(post, sender, before))
     page.get_by_role("button", name="Confirm").click()
     expect(page.get_by_label("Send to more people")).to_be_visible()
 
@@ -136,6 +141,31 @@ def test_how_all_of_it_looks(open_page: OpenPage, live: Stack, post: MailServer)
     page.reload()
     expect(page.get_by_text("has blocked this transfer")).to_be_visible()
     seen(page, "blocked")
+
+
+def test_by_keyboard_alone_an_address_is_confirmed_and_people_are_named(
+    open_page: OpenPage, live: Stack, post: MailServer
+) -> None:
+    page = open_page(page_of(sent(live)))
+    sender = "kim@example.org"
+    page.get_by_label("Your e-mail, to mail it").focus()
+    page.keyboard.type(sender)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Code from the mail")).to_be_focused()
+    expect(page.locator("#live")).to_have_text(f"A code was mailed to {sender}.")
+    look(page, "manage-code")
+    page.evaluate(STYLES)
+    page.get_by_label("Code from the mail").focus()
+    page.keyboard.type(code_to(post, sender))
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Send to more people")).to_be_focused()
+    page.keyboard.type("bo@example.org")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator("#live")).to_have_text("It goes to 1 person.")
+    expect(page.get_by_role("button", name="Send", exact=True)).to_be_focused()
 
 
 def test_from_the_upload_to_the_page_and_back_from_the_first_page(

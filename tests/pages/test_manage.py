@@ -520,7 +520,12 @@ def test_a_sender_is_confirmed_by_a_code_and_mails_people(
     sent = sender.ready(title="Rushes")
     fine = 200 if htmx else 303
     assert press(browser, sent, "/recipients", recipients=BOB).status_code == 409
-    assert press(browser, sent, "/sender", htmx, sender_email=ADA).status_code == fine
+    named = press(browser, sent, "/sender", htmx, sender_email=ADA)
+    assert named.status_code == fine
+    told = named.text if htmx else open_page(browser, sent)
+    assert f"A code was mailed to {ADA}." in told
+    assert re.search(r'id="m-code"[^>]* autofocus', told)
+    assert "autofocus" not in open_page(browser, sent)
     send_mail(browser.application)
     code = re.search(r"\b\d{6}\b", mail.caught[-1].body("plain"))
     assert code

@@ -17,7 +17,7 @@ from app.redaction import redacted
 from app.services import mail_links, managing, upkeep
 from tests.factories import Sender, Sent
 from tests.lab.mailserver import MailServer
-from tests.mail import ADA, addressed, send_mail
+from tests.mail import ADA, addressed, pass_time, send_mail
 from tests.pages.test_pages import token_in
 
 HTMX = {"HX-Request": "true"}
@@ -577,6 +577,22 @@ def test_a_recipient_is_taken_back_and_mailed_again(
     assert press(browser, sent, f"/recipients/{uuid.uuid4()}/revoke").status_code == 404
     states = [one["state"] for one in sent.show()["recipients"]]
     assert states == ["revoked", "sent"]
+
+
+def test_whose_mail_failed_is_told_with_what_to_do(
+    sender: Sender, browser: FlaskClient, mail: MailServer
+) -> None:
+    mail.answers[EVE] = ["550 5.1.1 no such user"]
+    sent = addressed(sender.ready(), BOB, EVE)
+    send_mail(browser.application)
+    page = open_page(browser, sent)
+    assert page.count("take it back and send to the right one below") == 1
+    pass_time(browser.application, minutes=3)
+    send_mail(browser.application)
+    told = mail.to(ADA)[-1]
+    assert told.subject.startswith("Not delivered")
+    for kind in ("plain", "html"):
+        assert "send to the right one from the transfer's page" in told.body(kind)
 
 
 @pytest.mark.parametrize("htmx", [False, True])

@@ -195,6 +195,14 @@ def test_the_senders_page_with_mail(open_page: OpenPage, post: MailServer, tmp_p
     look(page, "sender-mail-sent")
 
 
+def is_drawn(page: Page) -> bool:
+    """The line reaches the page's left edge, and its dot is as strong as the words."""
+    return bool(page.locator(".beeline").evaluate(
+        """(line) => getComputedStyle(line, '::before').height === '4px'
+          && getComputedStyle(line.querySelector('.beeline-now')).fill === getComputedStyle(line).color"""
+    ))  # fmt: skip
+
+
 def test_links_in_mails_lead_to_one_button(
     open_page: OpenPage, post: MailServer, live: Stack, tmp_path: Path
 ) -> None:
@@ -212,7 +220,10 @@ def test_links_in_mails_lead_to_one_button(
     look(other, "opt-out")
     other.get_by_role("button", name="No more mail").click()
     expect(other.get_by_role("heading", level=1)).to_have_text("No more mail")
+    assert is_drawn(other)
     look(other, "opt-out-done")
+    other.get_by_role("link", name="To the first page").click()
+    expect(other.locator("#choose-files")).to_be_visible()
 
 
 def extend_link(live: Stack, link: str) -> str:
@@ -246,6 +257,10 @@ def test_more_time_is_one_click(
         look(sender, "extend")
     sender.get_by_role("button", name="7 more days and 5 downloads").click()
     expect(sender.get_by_role("heading", level=1)).to_have_text("There is more time")
+    expect(sender.get_by_text(re.compile(r"until [^.]*20\d\d[^.]*, 5 times\."))).to_be_visible()
+    assert is_drawn(sender)
     if script:
         look(sender, "extend-done")
+    sender.get_by_role("link", name="See the link").click()
+    expect(sender.get_by_role("button", name="Download")).to_be_visible()
     expect(open_page(link).get_by_text("5 downloads left")).to_be_visible()

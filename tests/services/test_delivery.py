@@ -1,5 +1,6 @@
 """Recipients and what becomes of them: each known by a link of their own, and by nothing else."""
 
+import re
 import uuid
 from datetime import timedelta
 from typing import Any
@@ -246,6 +247,17 @@ def test_a_recipient_is_mailed_once_more_but_not_twice_in_an_hour(
     assert first.message["Message-ID"] != second.message["Message-ID"]
     assert first.body("plain") == second.body("plain"), "the same link"
     assert sent.call("POST", f"/recipients/{uuid.uuid4()}/mail").status_code == 404
+
+
+def test_what_people_wrote_from_right_to_left_is_shown_so(
+    app: Flask, sender: Sender, mail: MailServer
+) -> None:
+    title, message, name = "عنوان", "مرحبا بكم", "ملف.pdf"
+    addressed(sender.ready({name: b"x"}, title=title, message=message), BO)
+    send_mail(app)
+    page = mail.to(BO)[0].body("html")
+    shown = re.findall(r'dir="auto"[^>]*>([^<]+)<', page)
+    assert [one.replace("\u200b", "") for one in shown] == [title, message, name]
 
 
 # -- what the sender hears -----------------------------------------------------------------------

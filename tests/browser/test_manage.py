@@ -168,6 +168,25 @@ def test_by_keyboard_alone_an_address_is_confirmed_and_people_are_named(
     expect(page.get_by_role("button", name="Send", exact=True)).to_be_focused()
 
 
+def test_a_question_that_is_open_stays_when_its_region_is_renewed(
+    open_page: OpenPage, live: Stack, post: MailServer
+) -> None:
+    page = open_page(page_of(sent(live)))
+    confirm(page, post, "lee@example.org")
+    page.get_by_label("Send to more people").fill("bo@example.org di@example.org")
+    page.get_by_role("button", name="Send", exact=True).click()
+    row = page.locator(".person", has_text="di@example.org")
+    row.locator("summary").click()
+    page.evaluate("document.activeElement.blur()")
+    with page.expect_response("**/people"):
+        page.evaluate(
+            "htmx.ajax('GET', `${location.pathname}/people`, {target: '#manage-people', swap: 'outerHTML'})"
+        )
+    page.wait_for_timeout(200)
+    expect(row.get_by_role("button", name="Take the link back")).to_be_visible()
+    expect(page.locator(".inline-ask[open]")).to_have_count(1)
+
+
 def test_from_the_upload_to_the_page_and_back_from_the_first_page(
     open_page: OpenPage, live: Stack, tmp_path: Path
 ) -> None:

@@ -120,6 +120,9 @@ def test_what_has_expired_is_changed_and_comes_back(
     expect(page.get_by_text("Nobody can download it now")).to_be_visible()
     expect(page.get_by_role("link", name="Add files")).to_have_count(0)
     page.locator("#manage-details summary").click()
+    between = """(button) => button.getBoundingClientRect().top
+      - button.previousElementSibling.getBoundingClientRect().bottom"""
+    assert page.locator("#m-save").evaluate(between) >= 8
     if scripts:
         look(page, "manage-expired-form")
         page.evaluate(STYLES)

@@ -64,7 +64,7 @@ def test_from_the_door_to_a_message_that_was_taken(
     page.get_by_role("button", name="Send a test").press("Enter")
     expect(page.locator("#log .person")).to_have_count(1)
     expect(page.get_by_text("It answered 500.")).to_be_visible(timeout=40_000)
-    expect(page.get_by_text("Tried again")).to_be_visible()
+    expect(page.get_by_text("Next try")).to_be_visible()
     page.reload()
     seen("one-fails")
     page.get_by_role("button", name="Send again").press("Enter")

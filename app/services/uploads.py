@@ -20,15 +20,18 @@ from sqlalchemy import (
     Interval,
     Select,
     SelectBase,
+    and_,
     any_,
     bindparam,
+    exists,
     func,
+    or_,
     select,
     update,
 )
 from sqlalchemy.orm.attributes import set_committed_value
 
-from app import crash
+from app import crash, leases
 from app.clock import db_now
 from app.config import settings
 from app.crc32 import combine
@@ -36,7 +39,7 @@ from app.db import ask, db, release, transaction
 from app.errors import Invalid, Unavailable, WrongState
 from app.extensions import storage
 from app.gateways.stored import Damaged, NoSuchUpload, Part, Source, Stored
-from app.models import Method, Problem, Upload, UploadState
+from app.models import Batch, File, Method, Problem, State, Transfer, Upload, UploadState
 from app.services.planning import Begun, Plan, part_count, part_size_of
 
 log = logging.getLogger(__name__)
@@ -181,10 +184,12 @@ def _keep_id(upload: Upload, s3_upload_id: str) -> bool:
     return True
 
 
-def forget_multipart(upload: Upload, part_size: int | None = None) -> None:
+def forget_multipart(
+    upload: Upload, *conditions: ColumnElement[bool], part_size: int | None = None
+) -> None:
     """Storage has lost its multipart: the next begin() opens another. Call in transaction().
 
-    With a `part_size` the next one is of such parts.
+    With a `part_size` the next one is of such parts. Nothing unless `conditions` hold.
     """
     db.session.execute(
         update(Upload)
@@ -192,10 +197,37 @@ def forget_multipart(upload: Upload, part_size: int | None = None) -> None:
             Upload.id == upload.id,
             Upload.state == UploadState.OPEN,
             Upload.s3_upload_id == upload.s3_upload_id,
+            *conditions,
         )
         .values(s3_upload_id=None, part_size=part_size or upload.part_size)
         .execution_options(synchronize_session=False)
     )
+
+
+def _forget_lost(lost: Sequence[Upload]) -> None:
+    """Storage has dropped these and no object came of them: they are begun again when sent.
+
+    Always in one order, so that of two who find the same neither waits for the other.
+    """
+    if not lost:
+        return
+    log.warning("storage has dropped what was being sent", extra={"count": len(lost)})
+    with transaction():
+        for upload in sorted(lost, key=lambda one: one.id):
+            forget_multipart(upload, _is_being_sent())
+
+
+def _is_being_sent() -> ColumnElement[bool]:
+    """The condition that an upload is a file's whose sender may send, and nobody completes it.
+
+    Who completes one ends its multipart himself, and knows what became of it.
+    """
+    is_open = or_(
+        and_(Transfer.state == State.INIT, leases.is_free()),
+        exists().where(Batch.transfer_id == Transfer.id, Batch.closed_at.is_(None)),
+    )
+    its_own = (File.upload_id == Upload.id, File.transfer_id == Transfer.id)
+    return and_(Upload.etag.is_(None), exists().where(*its_own, is_open))
 
 
 def lifetime() -> timedelta:
@@ -303,22 +335,30 @@ def copy_from(upload: Upload, source: Source) -> None:
 
 
 def arrivals(uploads: Sequence[Upload]) -> list[Arrival]:
-    """For each upload what has arrived of it, as storage says. Asks storage."""
+    """For each upload what has arrived of it, as storage says. Asks storage.
+
+    Nothing of a multipart that storage has dropped: when more of it is sent, another is begun.
+    """
     release()
-    return _each(uploads, _arrival)
+    lost: list[Upload] = []
+    found = _each(uploads, lambda upload: _arrival(upload, lost))
+    _forget_lost(lost)
+    return found
 
 
-def _arrival(upload: Upload) -> Arrival:
+def _arrival(upload: Upload, lost: list[Upload]) -> Arrival:
     if upload.state is UploadState.COMPLETE:
         return Arrival((), upload.size)
     if upload.method is Method.SINGLE or upload.s3_upload_id is None:
-        missing = sorted(set(_numbers(upload)) - set(_held_by(upload)))
+        missing = sorted(set(_numbers(upload)) - set(_held_by(upload, lost)))
         return Arrival(tuple(missing), 0 if missing else upload.size)
     try:
         parts = storage.list_parts(*_address(upload))
     except NoSuchUpload:
-        is_there = _is_ours(upload, _head(upload))
-        return Arrival((), upload.size) if is_there else Arrival(_numbers(upload), 0)
+        if _is_ours(upload, _head(upload)):
+            return Arrival((), upload.size)
+        lost.append(upload)
+        return Arrival(_numbers(upload), 0)
     size = sum(part.size for part in parts)
     missing = set(_numbers(upload)) - {part.number for part in parts}
     if not missing and size == upload.size:
@@ -337,12 +377,18 @@ def held_parts(upload: Upload, sizes: Sequence[int] | None = None) -> list[Part]
 
 
 def held(uploads: Sequence[Upload]) -> list[list[int]]:
-    """For each upload the part numbers that storage holds in full, in order. Asks storage."""
+    """For each upload the part numbers that storage holds in full, in order. Asks storage.
+
+    Of one that storage has dropped none, as arrivals().
+    """
     release()
-    return _each(uploads, _held_by)
+    lost: list[Upload] = []
+    found = _each(uploads, lambda upload: _held_by(upload, lost))
+    _forget_lost(lost)
+    return found
 
 
-def _held_by(upload: Upload) -> list[int]:
+def _held_by(upload: Upload, lost: list[Upload]) -> list[int]:
     if upload.state is UploadState.COMPLETE:
         return list(range(1, part_count(upload) + 1))
     if upload.method is Method.SINGLE:
@@ -352,8 +398,10 @@ def _held_by(upload: Upload) -> list[int]:
     try:
         return [part.number for part in held_parts(upload)]
     except NoSuchUpload:
-        finished = _is_ours(upload, _head(upload))
-        return list(range(1, part_count(upload) + 1)) if finished else []
+        if _is_ours(upload, _head(upload)):
+            return list(range(1, part_count(upload) + 1))
+        lost.append(upload)
+        return []
 
 
 # -- completing --------------------------------------------------------------------------------

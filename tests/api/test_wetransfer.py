@@ -648,6 +648,25 @@ def test_bytes_that_storage_lost_are_sent_again_by_the_same_plan(
     assert machine.call("GET", at).json["state"] == "downloadable"
 
 
+@pytest.mark.parametrize("last", ["files/{file}/upload-complete", "finalize"])
+def test_bytes_that_storage_lost_before_the_end_are_sent_again(
+    machine: Machine, inside: None, last: str
+) -> None:
+    contents = {"a": b"a" * (CHUNK + 1)}
+    made = machine.create(contents)
+    at = f"/transfers/{made['id']}"
+    done = f"{at}/{last.format(file=made['files'][0]['id'])}"
+    url = machine.call("GET", f"{at}/files/{made['files'][0]['id']}/upload-url/1").json["url"]
+    assert put(url, b"a" * CHUNK).status == 200
+    upload = transfers.files_of(uuid.UUID(made["id"]))[0].upload
+    storage.abort_upload(upload.key, upload.s3_upload_id or "")
+    assert told(machine.call("PUT", done)) == (417, "Chunks 1, 2 are still missing")
+    machine.upload(made, contents)
+    assert machine.call("PUT", f"{at}/finalize").status_code == 200
+    machine.process(made["id"])
+    assert machine.call("GET", at).json["state"] == "downloadable"
+
+
 def test_rule_9_both_ends_may_be_said_again(machine: Machine, queued: list) -> None:
     contents = {"a": b"1", "b": b"2"}
     made = machine.create(contents)

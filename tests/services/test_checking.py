@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import psycopg2
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import select, text, update
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from app import clock, jobs, leases
@@ -71,6 +71,51 @@ def test_f15_a_lost_upload_starts_over_under_another_key(sender: Sender, inside:
     assert after.key != before.key
     assert db.session.get(Upload, before.id, populate_existing=True).state is UploadState.ABORTED
     assert sent.upload().complete().process().show()["status"] == "READY"
+
+
+def drop_multipart(sent: Sent, **files: bool) -> Upload:
+    """Storage forgets what was sent of the transfer's last file, behind everybody's back."""
+    upload = transfers.files_of(sent.id, **files)[-1].upload
+    storage.abort_upload(upload.key, upload.s3_upload_id or "")
+    return upload
+
+
+def test_f15_whoever_asks_what_is_held_can_go_on_after_storage_has_dropped_it(
+    sender: Sender, inside: None
+) -> None:
+    """Before "that is all" nobody else finds out: each address would lead to nothing for ever."""
+    sent = sender.create({"big.bin": b"b" * (2 * PART)}).upload()
+    drop_multipart(sent)
+    assert sent.call("GET", "/parts").json["files"][0]["held"] == []
+    shown = sent.upload().complete().process().show()
+    assert (shown["status"], shown["problem"]) == ("READY", None)
+
+
+def test_f15_more_files_can_go_on_after_storage_has_dropped_them(
+    sender: Sender, inside: None
+) -> None:
+    sent = sender.ready()
+    made = sent.call("POST", "/files", json={"files": [{"path": "b", "size": 2 * PART}]}).json
+    more = Sent(sent.client, sent.json | {"files": made["files"]}, {"b": b"b" * (2 * PART)})
+    drop_multipart(more.upload(), with_coming=True)
+    assert [one["held"] for one in more.call("GET", "/parts").json["files"]] == [[1], []]
+    more.upload()
+    assert [one["held"] for one in more.call("GET", "/parts").json["files"]] == [[1], [1, 2]]
+
+
+@pytest.mark.parametrize("who", ["completes a file", "checks it"])
+def test_what_somebody_is_completing_is_not_begun_again(
+    sender: Sender, inside: None, who: str
+) -> None:
+    sent = sender.create({"big.bin": b"b" * (2 * PART)}).upload()
+    if who == "checks it":
+        sent.complete()
+    else:
+        sent.set(lease_until=clock.now() + timedelta(minutes=1))
+    upload = drop_multipart(sent)
+    assert sent.call("GET", "/parts").json["files"][0]["held"] == []
+    kept = select(Upload.s3_upload_id).where(Upload.id == upload.id)
+    assert db.session.scalar(kept) == upload.s3_upload_id
 
 
 def test_a_transfer_without_files_cannot_be_completed(sender: Sender) -> None:

@@ -16,7 +16,7 @@ from app.clock import db_now
 from app.db import db, transaction
 from app.errors import Gone, NotFound
 from app.models import AbuseReport, BlockedFile, Harm, State, Transfer
-from app.services import audit, delivery
+from app.services import audit, delivery, unsent
 from app.services.transfers import is_at
 
 log = logging.getLogger(__name__)
@@ -133,8 +133,16 @@ def quarantine(transfer_id: uuid.UUID) -> bool:
 
 
 def lift_quarantine(transfer_id: uuid.UUID) -> bool:
-    """Its link works again, for as long as its state lets it. True if it did not. Repeatable."""
-    return _set_quarantine(transfer_id, Transfer.quarantined_at.is_not(None), None, "release")
+    """Its link works again, for as long as its state lets it. True if it did not. Repeatable.
+
+    Whom it has kept from their mail gets it now.
+    """
+    with transaction():
+        is_blocked = Transfer.quarantined_at.is_not(None)
+        is_lifted = _set_quarantine(transfer_id, is_blocked, None, "release")
+        if is_lifted:
+            unsent.take_up_left_out(transfer_id)
+    return is_lifted
 
 
 def quarantine_blocked(transfer_id: uuid.UUID, entry: BlockedFile, path: str) -> None:

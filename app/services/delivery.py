@@ -21,7 +21,7 @@ from app.config import settings
 from app.db import db, transaction
 from app.errors import Invalid, NotFound, WrongState
 from app.models import MailKind, MailState, OutboxMail, Recipient, State, Transfer
-from app.services import audit, creating, repeats, senders, shares
+from app.services import audit, creating, repeats, senders, shares, unsent
 from app.services.creating import Also, Created
 from app.services.repeats import Once
 from app.services.transfers import FileSpec, held, of_id
@@ -199,8 +199,9 @@ def _set_sender(row: Transfer, changes: dict[str, Any]) -> None:
 def _set_recipients(transfer_id: uuid.UUID, wanted: Sequence[str]) -> None:
     known = {one.email: one for one in recipients_of(transfer_id)}
     back = [one for one in known.values() if one.revoked_at is not None and one.email in wanted]
-    # Before any recipient is touched: whoever settles a mail goes from its row to theirs.
-    _take_up_dropped(back)
+    # Not sent because the link had been taken back. Before any recipient is touched: whoever
+    # settles a mail goes from its row to theirs.
+    unsent.take_up(OutboxMail.recipient_id.in_([one.id for one in back]))
     for email, one in known.items():
         if email not in wanted:
             if one.asked_at is None:
@@ -216,22 +217,6 @@ def _set_recipients(transfer_id: uuid.UUID, wanted: Sequence[str]) -> None:
         if email not in known:
             slug = secrets.token_urlsafe(24)
             db.session.add(Recipient(transfer_id=transfer_id, email=email, slug=slug))
-
-
-def _take_up_dropped(recipients: Sequence[Recipient]) -> None:
-    """Mails that were not sent because the link had been taken back are to be sent after all."""
-    taken_up = db.session.execute(
-        update(OutboxMail)
-        .where(
-            OutboxMail.recipient_id.in_([one.id for one in recipients]),
-            OutboxMail.kind == MailKind.FILES_FOR_YOU,
-            OutboxMail.state == MailState.DROPPED,
-        )
-        .values(state=MailState.WAITING, due_at=db_now(), publish_after=None, attempt_count=0)
-        .execution_options(synchronize_session=False)
-    )
-    if taken_up.rowcount:
-        remind()
 
 
 def _ask(row: Transfer) -> None:
@@ -266,14 +251,7 @@ def announce(transfer_id: uuid.UUID) -> None:
         return
     count = put(announcement().where(Recipient.transfer_id == transfer_id))
     if tell_sender(transfer_id, MailKind.SENT, n=1) or count:
-        remind()
-
-
-def remind() -> None:
-    """Whoever sends, or publishes, is told after the commit. Call in transaction()."""
-    jobs.SEND_MAIL.later()
-    if settings.publishes_shares:
-        jobs.PUBLISH_SHARES.later()
+        unsent.remind()
 
 
 def check_news(row: Transfer) -> None:

@@ -12,7 +12,7 @@ from app.clock import db_now
 from app.db import transaction
 from app.errors import Gone, PreconditionFailed, WrongState
 from app.models import State, Transfer
-from app.services import audit, delivery, managing, transfers
+from app.services import audit, delivery, managing, transfers, unsent
 from app.services.transfers import hold, of_id
 
 # Whether a version is one that whoever asks has seen.
@@ -80,6 +80,7 @@ def _bring_back(row: Transfer) -> None:
     with transaction():
         if lifecycle.move(row.id, State.READY, is_kept):
             audit.note("revive", row.id)
+            unsent.take_up_left_out(row.id)
             return
     fresh = of_id(row.id)
     transfers.refuse_blocked(fresh)

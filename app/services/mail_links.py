@@ -16,7 +16,7 @@ from app.db import db, transaction
 from app.errors import Gone, NotFound, WrongState
 from app.models import NoMail, State, Transfer
 from app.seals import Seal
-from app.services import audit, extension_requests, suppression
+from app.services import audit, extension_requests, suppression, unsent
 from app.services.transfers import of_id, refuse_blocked
 
 # A limit that is used up is raised by so many when its sender gives more time.
@@ -83,6 +83,7 @@ def extend(transfer: Transfer) -> Transfer:
         if done:
             audit.note("extend", transfer.id)
             extension_requests.settle(transfer.id)
+            unsent.take_up_left_out(transfer.id)
     fresh = of_id(transfer.id)
     if not done:
         refuse_blocked(fresh)

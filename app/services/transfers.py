@@ -42,7 +42,16 @@ from app.models import (
     Transfer,
     Upload,
 )
-from app.services import audit, extension_requests, locks, planning, previews, repeats, uploads
+from app.services import (
+    audit,
+    extension_requests,
+    locks,
+    planning,
+    previews,
+    repeats,
+    unsent,
+    uploads,
+)
 from app.services.accounts import Caller
 from app.services.repeats import Once
 
@@ -459,9 +468,10 @@ def edit(transfer: Transfer, changes: dict[str, Any], *conditions: ColumnElement
 
     A new `expires_at` revives a transfer that has expired, as long as its bytes are kept (the
     grace period): it is READY at once, whole, and its zip too. Of that and its removal exactly one
-    happens. A changed password locks out whoever had opened it with the former one, and those who
-    have to wait may try at once. Raises Invalid, Gone if it has expired (for good, where
-    `expires_at` is among the changes) or was deleted meanwhile, and Blocked.
+    happens. Whom its end has kept from their mail gets it now. A changed password locks out
+    whoever had opened it with the former one, and those who have to wait may try at once. Raises
+    Invalid, Gone if it has expired (for good, where `expires_at` is among the changes) or was
+    deleted meanwhile, and Blocked.
     """
     return write(transfer, columns_of(changes), *conditions)
 
@@ -491,6 +501,8 @@ def write(
         if change:
             audit.note(change, transfer.id)
             extension_requests.settle(transfer.id, _answered(columns))
+        if change and "expires_at" in columns:
+            unsent.take_up_left_out(transfer.id)
         if change and "password_hash" in columns:
             locks.forget_tries(transfer.id)
     fresh = of_id(transfer.id)

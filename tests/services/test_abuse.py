@@ -12,7 +12,7 @@ from app.models import Harm, State
 from app.services import abuse, delivery, downloads, mail_links, transfers, upkeep
 from tests.factories import Sender
 from tests.lab.mailserver import MailServer
-from tests.mail import addressed, send_mail
+from tests.mail import addressed, send_mail, states
 from tests.services.test_audit import actions
 
 pytestmark = pytest.mark.usefixtures("inside")
@@ -77,6 +77,20 @@ def test_nobody_is_mailed_a_link_that_is_blocked(
         sent.set(state=state, expires_at=past, expired_at=past)
         with pytest.raises(Blocked):
             mail_links.extend(transfer)
+    assert send_mail(app) == 0
+
+
+def test_whom_a_quarantine_has_kept_from_their_mail_gets_it_after_it(
+    app: Flask, sender: Sender, mail: MailServer
+) -> None:
+    sent = addressed(sender.ready(), "bo@example.org")
+    abuse.quarantine(sent.id)
+    assert send_mail(app) == 0
+    assert abuse.lift_quarantine(sent.id)
+    send_mail(app)
+    assert (len(mail.to("bo@example.org")), states(sent)) == (1, {"bo@example.org": "sent"})
+    abuse.quarantine(sent.id)
+    abuse.lift_quarantine(sent.id)
     assert send_mail(app) == 0
 
 

@@ -6,14 +6,18 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from flask import Flask
 
 from app import clock, lifecycle
 from app.config import MIB
 from app.db import db
 from app.models import AuditEvent, State
-from app.services import abuse, archives, downloads, transfers, upkeep
+from app.services import abuse, archives, downloads, mail_links, transfers, upkeep
 from tests.factories import Sender, Sent, http
+from tests.lab.mailserver import MailServer
+from tests.mail import addressed, send_mail, states
 
+PEOPLE = [f"{name}@example.org" for name in ("bo", "cy", "di")]
 CONTENTS = {"a": b"first", "empty": b"", "folder/big": b"b" * (8 * MIB + 1)}
 
 
@@ -75,6 +79,36 @@ def test_a_new_date_counts_whether_or_not_the_sweep_has_come(
     assert sent.call("PATCH", json={"title": "x", "expires_at": in_days(1)}).status_code == 200
     assert (sent.row().state, sent.row().title) == (State.READY, "x")
     assert upkeep.expire_due() == 0
+
+
+REVIVALS = {
+    "a new date": lambda sent: sent.call("PATCH", json={"expires_at": in_days(1)}),
+    "READY again": lambda sent: sent.set(expires_at=ago(days=-1)).call(
+        "PATCH", json={"status": "READY"}
+    ),
+    "more time": lambda sent: mail_links.extend(sent.row()),
+}
+
+
+@pytest.mark.parametrize("how", REVIVALS)
+@pytest.mark.parametrize("is_swept", [False, True])
+def test_whom_its_end_has_kept_from_their_mail_gets_it(
+    app: Flask, sender: Sender, mail: MailServer, inside: None, how: str, is_swept: bool
+) -> None:
+    sent = addressed(sender.ready(), *PEOPLE, notifications=[])
+    one, other, refuses = sent.show()["recipients"]
+    mail_links.opt_out(refuses["email"])
+    assert sent.call("DELETE", f"/recipients/{other['id']}").status_code == 204
+    sent.set(expires_at=ago(seconds=1))
+    assert send_mail(app) == 0
+    if is_swept or how == "READY again":
+        upkeep.expire_due()
+    for _ in range(2):
+        REVIVALS[how](sent)
+        assert sent.row().state is State.READY
+        send_mail(app)
+    assert [letter.to for letter in mail.caught] == [one["email"]]
+    assert states(sent) == dict(zip(PEOPLE, ("sent", "revoked", "failed"), strict=True))
 
 
 def test_no_date_means_the_usual_one(sender: Sender, inside: None) -> None:

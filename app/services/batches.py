@@ -182,7 +182,8 @@ def _settle(lease: leases.Lease, failed: dict[uuid.UUID, Outcome]) -> None:
             if not _admit(lease):
                 # Files are held back, and nothing has failed here: whoever reads them says when.
                 lease.forgive()
-        elif _reopen(lease):
+        # What an earlier attempt failed of is over: this one has come to its end.
+        elif _reopen(lease, failure=None):
             checking.name_problems(lease.transfer_id, failed)
         crash.point("batch.1")
     crash.point("batch.2")

@@ -279,7 +279,8 @@ def settle_batch(lease: leases.Lease, outcomes: Sequence[Outcome]) -> bool:
 def _settle(lease: leases.Lease, failed: dict[uuid.UUID, Outcome]) -> None:
     with transaction():
         if failed:
-            if lifecycle.move(lease.transfer_id, State.INIT, lease.is_mine):
+            # What an earlier attempt failed of is over: this one has come to its end.
+            if lifecycle.move(lease.transfer_id, State.INIT, lease.is_mine, failure=None):
                 name_problems(lease.transfer_id, failed)
         elif not become_ready(lease.transfer_id, lease.is_mine):
             # Files are held back, and nothing has failed here: whoever reads them says when.

@@ -334,6 +334,17 @@ def test_after_too_many_attempts_it_is_open_again_and_says_why(
     assert seen(sent) == sums({"a": b"1", "b": b"2"})
 
 
+def test_what_an_attempt_failed_of_is_not_told_of_a_later_one(sender: Sender, inside: None) -> None:
+    sent = sender.ready({"a": b"1"})
+    added(sent, {"b": b"2", "c": b"3"}).upload(without=(("c", 1),)).complete()
+    with transaction():
+        db.session.execute(update(Batch).values(attempt_count=1, failure=Failure.STORAGE))
+    check(sent)
+    shown = sent.show()
+    assert (shown["batch"]["status"], shown["batch"]["problem"]) == ("INIT", None)
+    assert shown["files"][2]["problem"]["code"] == "missing"
+
+
 @pytest.mark.parametrize("how", ["dropped", "abandoned"])
 def test_a_batch_that_is_given_up_goes_alone(sender: Sender, inside: None, how: str) -> None:
     sent = sender.ready(OLD).zip()

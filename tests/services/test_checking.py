@@ -15,7 +15,7 @@ from app.db import db, transaction
 from app.errors import Gone, Outage
 from app.extensions import storage
 from app.gateways.stored import StorageRefused
-from app.models import File, State, Transfer, Upload, UploadState
+from app.models import Failure, File, State, Transfer, Upload, UploadState
 from app.services import checking, transfers, uploads
 from tests.factories import Sender, Sent, put
 
@@ -59,6 +59,25 @@ def test_f18_a_file_with_a_part_missing_comes_back_named_and_can_be_finished(
     shown = sent.complete().process().show()
     assert shown["status"] == "READY"
     assert all(file["problem"] is None for file in shown["files"])
+
+
+def test_what_an_attempt_failed_of_is_not_told_of_a_later_one(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever sends would wait for the operator, instead of sending what is missing."""
+
+    def refuse(*given: object, **named: object) -> None:
+        raise StorageRefused
+
+    sent = sender.create({"a": b"a", "b": b"b"}).upload(without=(("b", 1),)).complete()
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(storage, "head", refuse)
+        with pytest.raises(StorageRefused):
+            sent.process()
+    assert sent.row().failure is Failure.STORAGE
+    shown = sent.set(lease_until=None).process().show()
+    assert (shown["status"], shown["problem"]) == ("INIT", None)
+    assert shown["files"][1]["problem"]["code"] == "missing"
 
 
 def test_f15_a_lost_upload_starts_over_under_another_key(sender: Sender, inside: None) -> None:

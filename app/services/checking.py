@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, case, cast, func, literal, or_, select, update
@@ -291,9 +292,12 @@ def _settle(lease: leases.Lease, failed: dict[uuid.UUID, Outcome]) -> None:
 def become_ready(transfer_id: uuid.UUID, *conditions: ColumnElement[bool]) -> bool:
     """From PROCESSING to READY, with all that follows from it, if every file is complete.
 
-    Call in transaction(). Whether it was done.
+    Where its date has passed meanwhile it lives for as long as it was to, from now on. Call in
+    transaction(). Whether it was done.
     """
-    if not lifecycle.move(transfer_id, State.READY, _all_complete(transfer_id), *conditions):
+    is_whole = _all_complete(transfer_id)
+    values = {"expires_at": _its_date()}
+    if not lifecycle.move(transfer_id, State.READY, is_whole, *conditions, **values):
         return False
     _forget_problems(transfer_id)
     previews.expect(transfer_id)
@@ -302,6 +306,14 @@ def become_ready(transfer_id: uuid.UUID, *conditions: ColumnElement[bool]) -> bo
     delivery.announce(transfer_id)
     webhook_news.tell_ready(transfer_id)
     return True
+
+
+def _its_date() -> ColumnElement[Any]:
+    """When a transfer ends that becomes READY now: nobody's link dies while its files are sent."""
+    most = timedelta(days=settings.max_expires_in_days)
+    wished = func.least(Transfer.expires_at - Transfer.created_at, most)
+    is_over = Transfer.expires_at <= db_now()
+    return case((is_over, db_now() + wished), else_=Transfer.expires_at)
 
 
 def _all_complete(transfer_id: uuid.UUID) -> ColumnElement[bool]:

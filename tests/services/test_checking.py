@@ -2,6 +2,7 @@
 
 import threading
 import uuid
+from collections.abc import Callable
 from datetime import timedelta
 
 import psycopg2
@@ -30,6 +31,27 @@ def test_a_transfer_goes_all_the_way(sender: Sender, queued: list) -> None:
     shown = sent.process().show()
     assert shown["status"] == "READY"
     assert [file["state"] for file in shown["files"]] == ["COMPLETE"] * 3
+
+
+@pytest.mark.parametrize(("wished", "most", "days"), [(2, 90, 2), (20, 7, 7)])
+def test_a_date_that_passes_during_the_upload_counts_from_its_end(
+    sender: Sender, configure: Callable[..., None], wished: int, most: int, days: int
+) -> None:
+    """Else its link would be dead as soon as it leads anywhere, and nobody would be mailed."""
+    configure(max_expires_in_days=most)
+    past = clock.now() - timedelta(seconds=1)
+    sent = sender.create().set(created_at=past - timedelta(days=wished), expires_at=past)
+    shown = sent.upload().complete().process().show()
+    assert shown["status"] == "READY"
+    assert sent.client.get(f"/d/{sent.slug}").status_code == 200
+    left = sent.row().expires_at - clock.now()
+    assert timedelta(days=days, minutes=-1) < left < timedelta(days=days)
+
+
+def test_a_date_that_is_not_over_stays(sender: Sender) -> None:
+    sent = sender.create()
+    until = sent.row().expires_at
+    assert sent.upload().complete().process().row().expires_at == until
 
 
 def test_complete_twice_queues_once(sender: Sender, queued: list) -> None:

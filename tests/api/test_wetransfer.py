@@ -17,8 +17,8 @@ from app.config import MIB
 from app.db import db
 from app.errors import Outage
 from app.extensions import storage
-from app.models import Scope, State, Transfer
-from app.services import transfers
+from app.models import Problem, Scope, State, Transfer
+from app.services import checking, transfers
 from tests.factories import Machine, put
 from tests.test_dispositions import NAMES
 from tests.threats.test_names import MORE_NAMES
@@ -662,6 +662,28 @@ def test_bytes_that_storage_lost_before_the_end_are_sent_again(
     storage.abort_upload(upload.key, upload.s3_upload_id or "")
     assert told(machine.call("PUT", done)) == (417, "Chunks 1, 2 are still missing")
     machine.upload(made, contents)
+    assert machine.call("PUT", f"{at}/finalize").status_code == 200
+    machine.process(made["id"])
+    assert machine.call("GET", at).json["state"] == "downloadable"
+
+
+def test_of_very_many_files_the_check_alone_finds_what_is_missing(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever said "that is all" does not wait until storage was asked of each."""
+    monkeypatch.setattr(checking, "MOST_LOOKED_AT", 2)
+    contents = {"a": b"1", "b": b"2", "empty": b""}
+    made = machine.create(contents)
+    at = f"/transfers/{made['id']}"
+    url = machine.call("GET", f"{at}/files/{made['files'][0]['id']}/upload-url/1").json["url"]
+    assert put(url, b"1").status == 200
+    assert machine.call("PUT", f"{at}/finalize").json["state"] == "processing"
+    machine.process(made["id"])
+    assert machine.call("GET", at).json["state"] == "uploading"
+    problems = [file.problem for file in transfers.files_of(uuid.UUID(made["id"]))]
+    assert problems == [None, Problem.MISSING, None]
+    url = machine.call("GET", f"{at}/files/{made['files'][1]['id']}/upload-url/1").json["url"]
+    assert put(url, b"2").status == 200
     assert machine.call("PUT", f"{at}/finalize").status_code == 200
     machine.process(made["id"])
     assert machine.call("GET", at).json["state"] == "downloadable"

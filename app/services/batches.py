@@ -287,11 +287,15 @@ def _is_whole() -> ColumnElement[bool]:
 
 
 def is_stuck(queued_before: ColumnElement[Any]) -> ColumnElement[bool]:
-    """The condition that a batch waits, nobody works on it, and nobody was told of it since."""
+    """The condition that a batch waits, nobody works on it, and nobody was told of it since.
+
+    One that only waits for files that are held back is not stuck, as a transfer is not.
+    """
     return and_(
         _is_wanted(),
         leases.is_free(Batch),
         or_(Batch.queued_at.is_(None), Batch.queued_at <= queued_before),
+        ~checking.only_waits(Batch.transfer_id),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, case, cast, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import joinedload
+from sqlalchemy.orm import InstrumentedAttribute, joinedload
 
 from app import jobs, leases
 from app.clock import db_now
@@ -109,12 +109,12 @@ def is_held() -> ColumnElement[bool]:
     )
 
 
-def has_held() -> ColumnElement[bool]:
-    """The condition that files of a transfer are held back; those that were removed are not."""
+def has_held(transfer_id: InstrumentedAttribute[uuid.UUID]) -> ColumnElement[bool]:
+    """The condition that files of a row's transfer are held back; the removed ones are not."""
     return (
         select(Inspection.upload_id)
         .join(File, File.upload_id == Inspection.upload_id)
-        .where(File.transfer_id == Transfer.id, Inspection.block_as.is_(None))
+        .where(File.transfer_id == transfer_id, Inspection.block_as.is_(None))
         .exists()
     )
 

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, case, cast, func, literal, or_, select, update
+from sqlalchemy.orm import InstrumentedAttribute
 
 from app import crash, jobs, leases, lifecycle
 from app.clock import db_now
@@ -188,18 +189,23 @@ def is_stuck(queued_before: ColumnElement[Any]) -> ColumnElement[bool]:
 
     One that only waits for files that are held back is not stuck: whoever reads them says when.
     """
-    has_open = (
-        select(File.id)
-        .join(Upload, File.upload_id == Upload.id)
-        .where(File.transfer_id == Transfer.id, _is_open())
-        .exists()
-    )
     return and_(
         Transfer.state == State.PROCESSING,
         leases.is_free(),
         or_(Transfer.queued_at.is_(None), Transfer.queued_at <= queued_before),
-        or_(~blocklist.has_held(), has_open),
+        ~only_waits(Transfer.id),
     )
+
+
+def only_waits(transfer_id: InstrumentedAttribute[uuid.UUID]) -> ColumnElement[bool]:
+    """The condition that all that is left to check of a row's transfer is held back."""
+    has_open = (
+        select(File.id)
+        .join(Upload, File.upload_id == Upload.id)
+        .where(File.transfer_id == transfer_id, _is_open())
+        .exists()
+    )
+    return and_(blocklist.has_held(transfer_id), ~has_open)
 
 
 def remind_stuck(queued_before: ColumnElement[Any]) -> int:

@@ -16,8 +16,17 @@ from app.db import db, transaction
 from app.errors import Gone, NotFound, Outage, WrongState
 from app.extensions import storage
 from app.gateways.stored import Source
-from app.models import AbuseReport, AuditEvent, Harm, Inspection, State, Upload, UploadState
-from app.services import abuse, blocklist, checking, downloads, inspecting, transfers, upkeep
+from app.models import AbuseReport, AuditEvent, Batch, Harm, Inspection, State, Upload, UploadState
+from app.services import (
+    abuse,
+    batches,
+    blocklist,
+    checking,
+    downloads,
+    inspecting,
+    transfers,
+    upkeep,
+)
 from tests.factories import Sender, Sent, put
 from tests.lab.mailserver import MailServer
 from tests.mail import ADA, addressed, send_mail
@@ -228,6 +237,22 @@ def test_waiting_is_neither_an_attempt_nor_stuck(sender: Sender, queued: list) -
     upkeep.requeue_stuck()
     assert ("checking.process", str(sent.id)) in queued
     assert sent.process().show()["status"] == "READY"
+
+
+def test_a_batch_that_waits_is_not_stuck_either(sender: Sender, queued: list) -> None:
+    block(b"live" + EVIL[4:])
+    sent = sender.ready()
+    made = sent.call("POST", "/files", json={"files": [{"path": "b", "size": len(EVIL)}]}).json
+    more = Sent(sent.client, sent.json | {"files": made["files"]}, {"b": EVIL})
+    more.upload().complete()
+    batches.process(str(sent.id))
+    assert batches.remind_stuck(func.now()) == 0
+    # Where the reminder that it was read is lost.
+    inspecting.inspect(str(held()[0]))
+    db.session.execute(update(Batch).values(queued_at=None))
+    assert batches.remind_stuck(func.now()) == 1
+    batches.process(str(sent.id))
+    assert sent.show()["batch"] is None
 
 
 def test_a_check_that_died_among_its_files_is_stuck_all_the_same(sender: Sender) -> None:

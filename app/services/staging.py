@@ -56,7 +56,7 @@ def upload_url(
     """Where to PUT the transfer's one file within URL_SECONDS, and the key that is there.
 
     The last call wins: what was sent to the addresses before it is removed. Where its `size` is
-    told, storage takes no other. Raises Invalid, TransferExpired, Gone, NotNow, Blocked.
+    told, storage takes no other. Raises Invalid, TooMany, TransferExpired, Gone, NotNow, Blocked.
     """
     if size is not None:
         _check_size(size, "file_size")
@@ -64,6 +64,8 @@ def upload_url(
         _held_in_init(transfer.id)
         if _has_files(transfer.id):
             raise NotNow("The files of this transfer are sent in parts, by POST .../parts.")
+        if size is not None:
+            transfers.check_share(transfer.address_hash, size, transfer.id)
         staging = db.session.get(Staging, transfer.id, populate_existing=True)
         if staging is None:
             staging = Staging(transfer_id=transfer.id)
@@ -89,8 +91,8 @@ def complete(transfer: Transfer) -> Transfer:
     """What was PUT is the transfer's file: READY at once, or the reason why not. Asks storage.
 
     Raises Gone, TransferExpired, Blocked, NotNow before anything was asked for or once it has been
-    completed, UploadNotValid, Invalid for a file that is too large, and WrongState where somebody
-    else is at it.
+    completed, UploadNotValid, Invalid for a file that is too large, which is removed, and
+    WrongState where somebody else is at it.
     """
     with transaction():
         _held_in_init(transfer.id)
@@ -119,7 +121,11 @@ def _take(lease: Lease, staging: Staging, upload: Upload) -> None:
     stored = storage.head(upload.key)
     if stored is None:
         raise UploadNotValid
-    _check_size(stored.size, "file")
+    try:
+        _check_size(stored.size, "file")
+    except Invalid:
+        _clear(lease, upload.id)
+        raise
     copy = _planned_copy(lease, upload.id, stored.size)
     crash.point("stage.1")
     try:
@@ -135,6 +141,20 @@ def _take(lease: Lease, staging: Staging, upload: Upload) -> None:
     crash.point("stage.3")
     _settle(lease, staging, upload, outcome)
     crash.point("stage.5")
+
+
+def _clear(lease: Lease, upload_id: uuid.UUID) -> None:
+    """Nobody wants what was put down: it goes, and another address has to be asked for."""
+    with transaction():
+        _check_still(lease, upload_id)
+        db.session.execute(
+            update(Staging)
+            .where(Staging.transfer_id == lease.transfer_id)
+            .values(upload_id=None)
+            .execution_options(synchronize_session=False)
+        )
+        uploads.abandon([upload_id])
+        jobs.REMOVE_BYTES.later()
 
 
 def _settle(lease: Lease, staging: Staging, upload: Upload, outcome: Outcome) -> None:

@@ -12,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app.services import accounts
-from tests.factories import Machine, Sender, http
+from tests.factories import Machine, Sender, Sent, http
 from tests.threats.conftest import LoggedStack, MakeApp
 
 Configure = Callable[..., None]
@@ -253,6 +253,11 @@ def test_s18_what_one_address_has_announced_together_has_a_limit(
     somebody = {"REMOTE_ADDR": "203.0.113.8"}
     answer = sender.client.post("/transfers", json=announce("c", 90), environ_base=somebody)
     assert answer.status_code == 201
+    # Nor by one PUT whose size is told.
+    made = Sent(sender.client, sender.client.post("/transfers", json={}).json)
+    by_one_put = {"filename": "c", "file_size": 1}
+    assert status(made.call("POST", "/upload-url", json=by_one_put)) == (429, "too_many")
+    assert made.call("DELETE").status_code == 204
     # What has arrived is not open any more; what is to be added to it is.
     first.upload().complete().process()
     assert status(first.call("POST", "/files", json=announce("c", 61))) == (429, "too_many")

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from tests.browser.steps import (
     remembered,
     stop_at,
 )
+from tests.browser.test_asking import expire
 from tests.lab.chromium import FLAGS, path
 from tests.lab.stack import Stack
 
@@ -459,7 +461,30 @@ def test_it_became_ready_while_nobody_looked(plain: Page, live: Stack, tmp_path:
     expect(plain.locator(".offer")).to_contain_text("It has arrived whole.")
     expect(plain.locator(".offer").get_by_role("link")).to_have_attribute("href", link)
     plain.reload()
-    plain.wait_for_timeout(500)
+    expect(plain.locator("#mine").get_by_role("link")).to_have_text("a.bin")
+    expect(plain.locator(".offer")).to_have_count(0)
+
+
+def test_it_expired_while_nobody_looked(plain: Page, live: Stack, tmp_path: Path) -> None:
+    make_files(tmp_path, {"a.bin": 9 * MIB})
+    plain.route("**/transfers/*", lambda route: route.abort())
+    with plain.expect_response(lambda answer: answer.url.endswith("/transfers")) as creating:
+        choose(plain, tmp_path / "a.bin")
+    made = creating.value.json()
+    expect_state(plain, "checking")
+    remembered(plain)
+    plain.goto("/health")
+    plain.unroute("**/transfers/*")
+    while call(live, "GET", f"/transfers/{made['id']}", made["owner_token"])["status"] != "READY":
+        time.sleep(0.1)
+    expire(live, made)
+    plain.goto("/")
+    expect(plain.locator(".offer")).to_contain_text("It has expired")
+    plain.locator(".offer").get_by_role("link", name="Manage").click()
+    plain.locator("#manage-extend").click()
+    expect(plain.get_by_text("Ready to download")).to_be_visible()
+    plain.goto("/")
+    expect(plain.locator("#mine").get_by_role("link")).to_have_text("a.bin")
     expect(plain.locator(".offer")).to_have_count(0)
 
 

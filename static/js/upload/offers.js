@@ -5,6 +5,7 @@ import { asFailure, explain, insist } from './failure.js';
 import { sizeHeld } from './file-upload.js';
 import { difference, listed, objections, recognise, severalAtOnce } from './fingerprint.js';
 import { memory, nameOf } from './memory.js';
+import { keep, manageUrl } from './mine.js';
 import { drawLine, plural, size } from './progress.js';
 import { claim, isTaken, onTold, whenFree } from './tabs.js';
 
@@ -21,6 +22,7 @@ import { claim, isTaken, onTold, whenFree } from './tabs.js';
  * @property {string} [only] the one transfer that the page is about
  */
 
+const GONE = 'It can no longer be continued: it was deleted, or it ran out of time.';
 const DISCARD_TRIES = 2; // Somebody waits for it.
 
 export class Offers {
@@ -92,7 +94,8 @@ export class Offers {
     } catch (error) {
       if (offer.ended.signal.aborted) return undefined;
       const failure = asFailure(error);
-      if (failure.why === 'gone') return this.#over(offer, 'It can no longer be continued: it was deleted, or it ran out of time.');
+      if (failure.why === 'gone') return this.#over(offer, GONE);
+      if (failure.why === 'expired') return this.#tellExpired(offer);
       const { title, text } = explain(failure);
       return this.#turn(offer, 'waiting', `${title} ${text}`);
     }
@@ -102,15 +105,31 @@ export class Offers {
   /** @param {Offer} offer */
   #tellHowFar(offer) {
     const { transfer, percent, needed } = offer;
-    if (transfer?.status === 'READY') return this.#over(offer, 'It has arrived whole. Whoever has the link can download it.', true);
-    if (transfer?.status !== 'INIT' && transfer?.status !== 'PROCESSING') return this.#over(offer, 'It can no longer be continued: it was deleted, or it ran out of time.');
+    if (transfer?.status === 'READY') return this.#tellWhole(offer);
+    if (transfer?.status === 'EXPIRED') return this.#tellExpired(offer);
+    if (transfer?.status !== 'INIT' && transfer?.status !== 'PROCESSING') return this.#over(offer, GONE);
     return this.#turn(offer, 'open', !needed.length ? 'All of it is safe. It only has to be checked.' : percent ? `${percent} % is already safe.` : 'Nothing of it is safe yet.');
   }
 
-  /** @param {Offer} offer @param {string} words @param {boolean} [linked] */
-  #over(offer, words, linked = false) {
+  /** @param {Offer} offer */
+  #tellWhole(offer) {
+    rememberSent(offer.row);
+    this.#over(offer, 'It has arrived whole. Whoever has the link can download it.', offer.row.link);
+  }
+
+  // One click on its page brings it back, for as long as its bytes are kept.
+  /** @param {Offer} offer */
+  #tellExpired(offer) {
+    const { id, token, adds } = offer.row;
+    rememberSent(offer.row);
+    this.#over(offer, 'It has expired: nobody can download it now. Its page brings it back, as long as its files are kept.', adds ? `/m/${token}` : manageUrl(id, token), 'Manage');
+  }
+
+  /** @param {Offer} offer @param {string} words @param {string} [link] @param {string} [named] */
+  #over(offer, words, link = '', named = link) {
     void memory.forget(offer.row.id);
-    offer.linked = linked;
+    offer.link = link;
+    offer.named = named;
     this.#turn(offer, 'over', words);
   }
 
@@ -267,6 +286,12 @@ export class Offers {
   }
 }
 
+// Whoever was away when it became whole finds its page too. What was added to has one elsewhere.
+/** @param {Row} row */
+function rememberSent({ id, token, name, link, created_at: at, adds }) {
+  if (!adds) keep({ id, token, title: name, link, at });
+}
+
 // Handles of one folder are one and the same, and what is granted once is not asked for again.
 /** @param {FileSystemHandle[]} handles */
 async function allowed(handles) {
@@ -314,7 +339,8 @@ class Offer {
   element;
   words = '';
   percent = 0;
-  linked = false;
+  link = '';
+  named = '';
   ended = new AbortController();
   /** @type {State} */ state = 'asking';
   /** @type {Transfer | null} */ transfer = null;
@@ -380,8 +406,9 @@ class Offer {
     this.#one('.beeline').hidden = !open;
     this.#one('.offer-facts').hidden = !open;
     const link = /** @type {HTMLAnchorElement} */ (this.#one('.offer-link'));
-    link.hidden = !this.linked;
-    if (this.linked) link.href = link.textContent = this.row.link;
+    link.hidden = !this.link;
+    link.href = this.link;
+    link.textContent = this.named;
     if (state !== 'open') this.#one('.ask').hidden = true;
   }
 

@@ -154,7 +154,8 @@ def test_an_upload_that_outlived_its_link_leads_to_where_it_is_brought_back(
     choose(page, tmp_path / "long.bin")
     expect_state(page, "failed")
     expect(page.locator("#trouble-title")).to_have_text("This transfer has expired.")
-    expect(page.locator("#retry")).to_be_hidden()
+    for hidden in ("#retry", "#cancel", "#copy", "#o-title", "#add-files"):
+        expect(page.locator(hidden)).to_be_hidden()
     look(page, "sending-expired")
     page.get_by_role("link", name="Manage").click()
     page.locator("#manage-extend").click()

@@ -91,7 +91,7 @@ export function explain(failure, { safe, waiting } = {}) {
   // What is too much only the server knows: requests, transfers that were begun, or their bytes.
   const said = failure.why === 'invalid' && fields?.length ? complain(fields[0], path)
     : ['invalid', 'too-many'].includes(failure.why) ? message : undefined;
-  const kept = safe && !['gone', 'blocked'].includes(failure.why) ? `${safe} is safe.` : '';
+  const kept = safe && !['gone', 'expired', 'blocked'].includes(failure.why) ? `${safe} is safe.` : '';
   const next = waiting ? 'It continues by itself.' : said && path ? 'Change it or leave it out, and choose again.' : todo;
   return {
     title: said ? sentence(said) : path ? what.replace('A file', `“${path}”`).replace('this file', `“${path}”`) : what,

@@ -77,7 +77,7 @@ export class SenderView {
     if (this.#root.dataset.stopped === 'gone') this.#clear();
     const upload = this.#upload;
     this.#get('remark').hidden = true;
-    if (OVER.has(this.#shown)) return this.#trouble('These files were not added.', 'This transfer is complete. Choose “Send something else” to start another.');
+    if (OVER.has(this.#shown) || this.#root.dataset.stopped === 'expired') return this.#trouble('These files were not added.', 'This transfer is complete. Choose “Send something else” to start another.');
     if (this.#shown === 'failed' && !upload) return this.#trouble('These files were not added.', 'Try again or cancel this first.');
     const already = upload ? [...upload.files.values()] : this.#picked.map(({ path, file }) => ({ plan: { path, size: file.size } }));
     const there = this.#addsTo ?? { count: 0, size: 0 };
@@ -324,6 +324,7 @@ export class SenderView {
   #showManage() {
     this.#rememberSent();
     this.#get('manage').parentElement?.removeAttribute('hidden');
+    this.#get('manage').classList.add('button-primary');
   }
 
   // Its manage page is found again from the first page of this browser, as long as nobody lets it forget.
@@ -341,21 +342,22 @@ export class SenderView {
     this.#refresh();
     this.#show('failed');
     if (failure.why === 'gone') void this.#letGo(this.#upload);
-    if (failure.why === 'expired') this.#showManage();
     this.#files.fail(failure.facts.path);
     const { title, text } = explain(failure, { safe: this.#safe() });
-    this.#text('heading', 'The upload has stopped');
+    const isExpired = failure.why === 'expired';
+    this.#text('heading', isExpired ? 'Everything has arrived' : 'The upload has stopped');
     // What has left is not all that counts any more, and nothing is being checked.
     const percent = this.#upload ? this.#percent(this.#upload) : 0;
     drawLine(this.#get('line'), percent);
-    this.#text('figure', percent < 100 ? `${percent} %` : 'Stopped');
+    this.#text('figure', isExpired ? 'Expired' : percent < 100 ? `${percent} %` : 'Stopped');
     this.#trouble(title, text, failure);
     const isGone = failure.why === 'gone';
     this.#root.dataset.stopped = failure.why;
-    this.#get('retry').hidden = ['gone', 'expired', 'blocked'].includes(failure.why);
+    this.#get('retry').hidden = isGone || isExpired || failure.why === 'blocked';
     this.#get('start-again').hidden = !isGone;
-    if (isGone) this.#askNoMore();
-    if (isGone) this.#get('cancel').hidden = true;
+    if (isGone || isExpired) this.#askNoMore();
+    if (isGone || isExpired) this.#get('cancel').hidden = true;
+    if (isExpired) this.#showManage();
     document.title = `Stopped · ${NAME}`;
     this.#say(`${title} ${text}`);
   }

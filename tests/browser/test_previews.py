@@ -185,6 +185,8 @@ def test_one_file_alone(open_page: OpenPage, files: Path) -> None:
 def test_a_download_leaves_what_is_open_as_it_was(
     open_page: OpenPage, live: Stack, files: Path
 ) -> None:
+    # So long that what is shown of it, with a limit, cannot be all of it.
+    (files / "notes.txt").write_text("What is to be done.\n" * 1000)
     sender = open_page()
     with sender.expect_response(lambda answer: answer.url.endswith("/transfers")) as creating:
         sender.locator("#files-input").set_input_files([files / "notes.txt", files / "data.bin"])

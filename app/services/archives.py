@@ -459,7 +459,7 @@ def _start_over_with_equal_parts(lease: leases.Lease, upload: Upload) -> None:
         raise PartsRefused
     log.warning("storage wants equal parts: S3_EQUAL_PARTS=on would save making zips twice")
     with transaction():
-        uploads.forget_multipart(upload, part_size=planning.equal_part_size_for(upload.size))
+        uploads.forget_multipart(upload, planning.equal_part_size_for(upload.size))
         db.session.execute(lease.mine.values(done_size=0))
     uploads.abort([(upload.key, upload.s3_upload_id or "")])
 

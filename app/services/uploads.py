@@ -20,6 +20,7 @@ from sqlalchemy import (
     Interval,
     Select,
     SelectBase,
+    Update,
     and_,
     any_,
     bindparam,
@@ -27,6 +28,7 @@ from sqlalchemy import (
     func,
     or_,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.orm.attributes import set_committed_value
@@ -184,37 +186,43 @@ def _keep_id(upload: Upload, s3_upload_id: str) -> bool:
     return True
 
 
-def forget_multipart(
-    upload: Upload, *conditions: ColumnElement[bool], part_size: int | None = None
-) -> None:
+def forget_multipart(upload: Upload, part_size: int | None = None) -> None:
     """Storage has lost its multipart: the next begin() opens another. Call in transaction().
 
-    With a `part_size` the next one is of such parts. Nothing unless `conditions` hold.
+    With a `part_size` the next one is of such parts.
     """
-    db.session.execute(
+    db.session.execute(_forget([upload]).values(part_size=part_size or upload.part_size))
+
+
+def _forget(uploads: Sequence[Upload], *conditions: ColumnElement[bool]) -> Update:
+    """Those that nobody has completed or begun anew since: the next begin() opens another.
+
+    Locked in one order, so that of two who find the same neither waits for the other.
+    """
+    same = tuple_(Upload.id, Upload.s3_upload_id)
+    found = (
+        select(Upload.id)
+        .where(same.in_([(one.id, one.s3_upload_id) for one in uploads]))
+        .where(Upload.state == UploadState.OPEN, *conditions)
+        .order_by(Upload.id)
+        .with_for_update()
+        .cte("found")
+    )
+    return (
         update(Upload)
-        .where(
-            Upload.id == upload.id,
-            Upload.state == UploadState.OPEN,
-            Upload.s3_upload_id == upload.s3_upload_id,
-            *conditions,
-        )
-        .values(s3_upload_id=None, part_size=part_size or upload.part_size)
+        .where(Upload.id.in_(select(found.c.id)))
+        .values(s3_upload_id=None)
         .execution_options(synchronize_session=False)
     )
 
 
 def _forget_lost(lost: Sequence[Upload]) -> None:
-    """Storage has dropped these and no object came of them: they are begun again when sent.
-
-    Always in one order, so that of two who find the same neither waits for the other.
-    """
+    """Storage has dropped these and no object came of them: they are begun again when sent."""
     if not lost:
         return
     log.warning("storage has dropped what was being sent", extra={"count": len(lost)})
     with transaction():
-        for upload in sorted(lost, key=lambda one: one.id):
-            forget_multipart(upload, _is_being_sent())
+        db.session.execute(_forget(lost, _is_being_sent()))
 
 
 def _is_being_sent() -> ColumnElement[bool]:

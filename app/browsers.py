@@ -52,7 +52,7 @@ def _content_security_policy(*origins: str) -> str:
 def _set_headers(answer: Response) -> Response:
     for name, value in _ALWAYS.items():
         answer.headers.setdefault(name, value)
-    policy = _content_security_policy(storage.origin, storage.download_origin)
+    policy = _content_security_policy(storage.urls.origin, storage.urls.download_origin)
     answer.headers["Content-Security-Policy"] = policy
     if settings.is_https:
         answer.headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"

@@ -123,7 +123,7 @@ def complete_upload(caller: Caller) -> Response:
     body = json_body()
     version = _named_upload(caller, body)
     assets.complete(version, _parts(body))
-    shown = {"success": True, "location": storage.object_url(version.upload.key)}
+    shown = {"success": True, "location": storage.urls.plain(version.upload.key)}
     return jsonify({**shown, "key": version.upload.key, "etag": version.upload.etag})
 
 
@@ -340,7 +340,7 @@ def complete_multipart(caller: Caller, upload_id: str) -> Response:
     """All parts have been sent: make the object of them; repeatable."""
     version = _with_key(caller, upload_id)
     assets.complete(version, _parts(json_body()))
-    shown = {"location": storage.object_url(version.upload.key), "key": version.upload.key}
+    shown = {"location": storage.urls.plain(version.upload.key), "key": version.upload.key}
     return jsonify({**shown, "bucket": storage.bucket})
 
 

@@ -1,6 +1,7 @@
 """Object storage in our words: the only file that asks it, and that knows S3's limits and pages.
 
-By what it asks is in clients.py, what is answered in stored.py.
+By what it asks is in clients.py, what is answered in stored.py; the addresses that we give out,
+for which nobody is asked, are `storage.urls` (urls.py).
 
 What the access key needs on `arn:aws:s3:::BUCKET/PREFIX*`: s3:PutObject, s3:GetObject,
 s3:DeleteObject, s3:AbortMultipartUpload, s3:ListMultipartUploadParts; on the bucket:
@@ -16,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -27,9 +28,11 @@ from app.config import Settings
 from app.errors import Outage, Unavailable
 from app.gateways.clients import QUICK, STEADY, Clients
 from app.gateways.lines import Answer
-from app.gateways.presign import CRC32_HEADER, PostForm
 from app.gateways.stored import (
     NOT_THERE,
+    OBJECT_TYPE,
+    TOKEN_FIELD,
+    TOKEN_HEADER,
     Away,
     Checksums,
     Listed,
@@ -47,25 +50,12 @@ from app.gateways.stored import (
     means_unknown_to_it,
     translated,
 )
-
-if TYPE_CHECKING:
-    from app.gateways.cloudfront import CloudFront
+from app.gateways.urls import Urls
 
 log = logging.getLogger(__name__)
 
-TOKEN_FIELD = "beeline"  # noqa: S105  the name of a metadata field, not a secret
-TOKEN_HEADER = f"x-amz-meta-{TOKEN_FIELD}"
-OBJECT_TYPE = "application/octet-stream"
 # Entries on a page of a listing; None leaves it to storage, which means 1000.
 PAGE_SIZE: int | None = None
-# What may be shown or played in a page: nothing that a browser could take for a page itself.
-INLINE_TYPES = frozenset(
-    {
-        "image/webp", "image/jpeg",
-        "video/mp4", "video/webm",
-        "audio/mpeg", "audio/mp4", "audio/ogg", "audio/wav", "audio/flac", "audio/aac",
-    }
-)  # fmt: skip
 DELETE_BATCH = 1000  # https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
 CORS_ID = "beeline"
 FULL_OBJECT = "FULL_OBJECT"
@@ -91,10 +81,7 @@ class Storage:
         self._answered = Checksums.UNKNOWN
         self._ask_after = 0.0
         self._asking_lock = threading.Lock()
-        self._presigner = self._clients.presigner(
-            settings.s3_public_endpoint_url or self._clients.endpoint
-        )
-        self._delivery = self._make_delivery(settings)
+        self.urls = Urls(settings, self._clients)
 
     def get_ready(self) -> None:
         """As Clients.get_ready()."""
@@ -103,109 +90,6 @@ class Storage:
     @property
     def _client(self) -> Any:
         return self._clients.quick if patience.is_short() else self._clients.steady
-
-    @property
-    def origin(self) -> str:
-        """Where browsers send bytes: for the Content-Security-Policy."""
-        return self._presigner.origin
-
-    @property
-    def download_origin(self) -> str:
-        """Where browsers fetch bytes: the same, or a CloudFront distribution before it."""
-        return self._delivery.origin if self._delivery else self.origin
-
-    # -- signing: no network ------------------------------------------------------------------
-
-    def part_urls(
-        self,
-        key: str,
-        s3_upload_id: str,
-        parts: Sequence[tuple[int, int]],
-        expires_in: int,
-        crc32s: Sequence[bytes] | None = None,
-    ) -> list[tuple[str, dict[str, str]]]:
-        """For each (number, size) the address to PUT that part at, and the headers to go with it.
-
-        Each is good for exactly that size and, where `crc32s` are given, for those bytes.
-        """
-        if crc32s is None:
-            urls = self._presigner.part_urls(key, s3_upload_id, parts, expires_in=expires_in)
-            return [(url, {}) for url in urls]
-        checksums = [encoded(crc32) for crc32 in crc32s]
-        urls = self._presigner.part_urls(
-            key, s3_upload_id, parts, expires_in=expires_in, checksums=checksums
-        )
-        return [(url, {CRC32_HEADER: one}) for url, one in zip(urls, checksums, strict=True)]
-
-    def plain_part_urls(
-        self, key: str, s3_upload_id: str, numbers: Sequence[int], expires_in: int
-    ) -> list[str]:
-        """Addresses to PUT these parts at, with whatever headers and length their sender likes."""
-        return self._presigner.plain_part_urls(key, s3_upload_id, numbers, expires_in=expires_in)
-
-    def put_url(
-        self, key: str, token: str, size: int, expires_in: int, crc32: bytes | None = None
-    ) -> tuple[str, dict[str, str]]:
-        """An address to PUT a whole object at once, and the headers that must go with it.
-
-        If-None-Match makes storage refuse it once there is an object, so that the address can
-        never overwrite what has been checked (a plain presigned PUT could, until it expires).
-        """
-        headers = {
-            "Content-Type": OBJECT_TYPE,
-            "If-None-Match": "*",
-            TOKEN_HEADER: token,
-        }
-        if crc32 is not None:
-            headers[CRC32_HEADER] = encoded(crc32)
-        signed = headers | {"Content-Length": str(size)}
-        return self._presigner.url("PUT", key, headers=signed, expires_in=expires_in), headers
-
-    def staging_url(self, key: str, content_type: str, size: int | None, expires_in: int) -> str:
-        """An address to PUT a whole object at, of this type and size where they are told.
-
-        It may be used again until it dies: nothing that lies there is anybody's file.
-        """
-        headers = {"Content-Type": content_type} if content_type else {}
-        if size is not None:
-            headers["Content-Length"] = str(size)
-        return self._presigner.url("PUT", key, headers=headers, expires_in=expires_in)
-
-    def presigned_post(self, key: str, content_type: str, max_size: int, lifetime: int) -> PostForm:
-        """A form by which anybody who has it may POST one object to this key.
-
-        Storage itself holds it to this type, `max_size` bytes and `lifetime` seconds.
-        """
-        return self._presigner.presigned_post(key, content_type, max_size, lifetime)
-
-    def object_url(self, key: str) -> str:
-        """Where an object lies, as S3 names it; whoever has no signature is refused there."""
-        return self._presigner.plain_url(key)
-
-    def get_url(self, key: str, disposition: str, expires_in: int) -> str:
-        """An address to GET an object from, always as a neutral attachment."""
-        query = {
-            "response-content-disposition": disposition,
-            "response-content-type": OBJECT_TYPE,
-            "response-cache-control": "private, no-store",
-        }
-        if self._delivery is not None:
-            return self._delivery.url(key, query, expires_in)
-        return self._presigner.url("GET", key, query=query, expires_in=expires_in)
-
-    def inline_url(self, key: str, content_type: str, expires_in: int) -> str:
-        """An address for an <img>, <video> or <audio> of a page, of one of INLINE_TYPES only.
-
-        These ignore the disposition; whoever opens the address itself still gets a download.
-        """
-        if content_type not in INLINE_TYPES:
-            raise ValueError(f"{content_type} must not be shown in a page")
-        query = {
-            "response-content-disposition": "attachment",
-            "response-content-type": content_type,
-            "response-cache-control": f"private, max-age={expires_in}",
-        }
-        return self._presigner.url("GET", key, query=query, expires_in=expires_in)
 
     # -- one object on its way ----------------------------------------------------------------
 
@@ -580,15 +464,6 @@ class Storage:
         # could not prove the whole to us.
         echoed = {name: answer.get(name) for name in _VERIFIED}
         return Checksums.YES if echoed == _VERIFIED else Checksums.NO
-
-    @staticmethod
-    def _make_delivery(settings: Settings) -> "CloudFront | None":
-        if not settings.cloudfront_url:
-            return None
-        # Here, so that only those who use it have its cryptography in memory.
-        from app.gateways.cloudfront import CloudFront
-
-        return CloudFront(settings)
 
     @contextmanager
     def _asking(self) -> Iterator[None]:

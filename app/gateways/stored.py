@@ -18,6 +18,11 @@ from app.gateways.lines import BROKEN, Answer
 
 log = logging.getLogger(__name__)
 
+# How every object of ours is stored: as nothing that a browser would show, with its token in a
+# field of its metadata.
+OBJECT_TYPE = "application/octet-stream"
+TOKEN_FIELD = "beeline"  # noqa: S105  the name of a metadata field, not a secret
+TOKEN_HEADER = f"x-amz-meta-{TOKEN_FIELD}"
 NOT_THERE = {"404", "NoSuchKey", "NotFound", "NoSuchCORSConfiguration"}
 # Storage answers, and will not serve us until an operator has done something.
 _REFUSED = {

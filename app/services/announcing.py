@@ -60,7 +60,7 @@ def begin_posted(caller: Caller, spec: AssetSpec) -> tuple[AssetVersion, PostFor
     most = min(size for size in sizes if size is not None)
     ttl = settings.part_url_ttl_in_seconds
     posted = version.posted_key or ""
-    return version, storage.presigned_post(posted, spec.content_type, most, ttl)
+    return version, storage.urls.post_form(posted, spec.content_type, most, ttl)
 
 
 def take(caller: Caller, spec: AssetSpec, body: bytes) -> AssetVersion:

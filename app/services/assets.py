@@ -474,7 +474,7 @@ def download_url(version: AssetVersion, expires_in: int) -> str:
         raise NotFound(NO_ASSET)
     is_shown = version.number == version.asset.shown_number
     name = version.asset.name if is_shown else version.name
-    return storage.get_url(version.upload.key, attachment(name), expires_in)
+    return storage.urls.get(version.upload.key, attachment(name), expires_in)
 
 
 def thumbnail_url(version: AssetVersion) -> str | None:
@@ -482,4 +482,4 @@ def thumbnail_url(version: AssetVersion) -> str | None:
     if version.thumbnail is None or version.thumbnail.state is not UploadState.COMPLETE:
         return None
     ttl = settings.download_url_ttl_in_seconds
-    return storage.inline_url(version.thumbnail.key, thumbnails.PICTURE_TYPE, ttl)
+    return storage.urls.inline(version.thumbnail.key, thumbnails.PICTURE_TYPE, ttl)

@@ -304,7 +304,7 @@ def file_url(slug: str, file_id: uuid.UUID, visitor: str | None, proof: str | No
     if file.upload.state is not UploadState.COMPLETE:
         raise WrongState("This file has not arrived completely yet.")
     count_once(transfer.id, file_id, visitor, _recipient_of(transfer, slug))
-    return storage.get_url(
+    return storage.urls.get(
         file.upload.key, attachment(file.name), settings.download_url_ttl_in_seconds
     )
 
@@ -346,7 +346,7 @@ def zip_url(
     count_once(transfer.id, None, visitor, _recipient_of(transfer, slug))
     name = zip_name(transfer)
     ttl = settings.download_url_ttl_in_seconds
-    return Address(storage.get_url(made.key, attachment(name), ttl), name)
+    return Address(storage.urls.get(made.key, attachment(name), ttl), name)
 
 
 def zip_name(transfer: Transfer) -> str:

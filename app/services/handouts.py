@@ -48,7 +48,7 @@ def download_url(transfer: Transfer, file_id: uuid.UUID | None, minutes: int) ->
         downloads.count_once(row.id, counted, None)
     except Gone as error:
         raise _told(error) from error
-    return storage.get_url(key, attachment(name), seconds)
+    return storage.urls.get(key, attachment(name), seconds)
 
 
 def _wanted(

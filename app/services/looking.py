@@ -81,13 +81,13 @@ def media_url(slug: str, file_id: uuid.UUID, visitor: str | None, proof: str | N
     if preview.media_type is None or not may_have_all:
         raise NotFound("This file cannot be played here.")
     ttl = settings.download_url_ttl_in_seconds
-    return storage.inline_url(file.upload.key, preview.media_type, ttl)
+    return storage.urls.inline(file.upload.key, preview.media_type, ttl)
 
 
 def _picture_url(upload: Upload | None) -> str:
     if upload is None:
         raise NotFound("There is no picture of this file.")
-    return storage.inline_url(upload.key, PICTURE_TYPE, settings.download_url_ttl_in_seconds)
+    return storage.urls.inline(upload.key, PICTURE_TYPE, settings.download_url_ttl_in_seconds)
 
 
 def _seen(

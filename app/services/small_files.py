@@ -97,7 +97,7 @@ def offer(
             db.session.flush()
             db.session.add(file)
             repeats.note(once, [file.id])
-    form = storage.presigned_post(file.key, file.content_type, file.max_size, expires_in)
+    form = storage.urls.post_form(file.key, file.content_type, file.max_size, expires_in)
     return Offered(file, form, expires_in)
 
 
@@ -291,7 +291,7 @@ def page(caller: Caller, limit: int, offset: int) -> Page:
 def address(caller: Caller, file_id: uuid.UUID) -> str:
     """Where the file can be fetched under its own name, for DOWNLOAD_URL_TTL; raises NotFound."""
     file = _found(and_(SmallFile.id == file_id, SmallFile.confirmed_at.is_not(None)), caller)
-    return storage.get_url(
+    return storage.urls.get(
         file.kept.key, attachment(file.name), settings.download_url_ttl_in_seconds
     )
 

@@ -84,7 +84,7 @@ def upload_url(
         )
         db.session.flush()
         uploads.note_signing([upload.id])
-    return storage.staging_url(upload.key, content_type, size, URL_SECONDS), upload.key
+    return storage.urls.staging(upload.key, content_type, size, URL_SECONDS), upload.key
 
 
 def complete(transfer: Transfer) -> Transfer:

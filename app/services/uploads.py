@@ -294,10 +294,10 @@ def sign(
     ttl = settings.part_url_ttl_in_seconds
     if upload.method is Method.SINGLE:
         crc32 = crc32s[0] if crc32s else None
-        url, headers = storage.put_url(upload.key, upload.token, upload.size, ttl, crc32)
+        url, headers = storage.urls.put(upload.key, upload.token, upload.size, ttl, crc32)
         return [SignedPart(1, upload.size, url, headers)]
     sizes = [(number, part_size_of(upload, number)) for number in numbers]
-    signed = storage.part_urls(*_address(upload), sizes, ttl, crc32s)
+    signed = storage.urls.parts(*_address(upload), sizes, ttl, crc32s)
     return [
         SignedPart(number, size, url, headers)
         for (number, size), (url, headers) in zip(sizes, signed, strict=True)
@@ -309,7 +309,7 @@ def sign_plain(upload: Begun, numbers: Sequence[int]) -> list[str]:
 
     Nothing but the host is signed, so storage takes any length: arrivals() looks at what came.
     """
-    return storage.plain_part_urls(*_address(upload), numbers, settings.part_url_ttl_in_seconds)
+    return storage.urls.plain_parts(*_address(upload), numbers, settings.part_url_ttl_in_seconds)
 
 
 def put_nothing(uploads: Sequence[Upload]) -> None:

@@ -40,7 +40,7 @@ def fetched(sent: Sent) -> dict[str, bytes]:
     """Every file's bytes as storage has them now."""
     with sent.client.application.app_context():
         files = transfers.files_of(sent.id)
-    addresses = {file.path: storage.get_url(file.upload.key, "attachment", 60) for file in files}
+    addresses = {file.path: storage.urls.get(file.upload.key, "attachment", 60) for file in files}
     return {path: http.request("GET", url).data for path, url in addresses.items()}
 
 

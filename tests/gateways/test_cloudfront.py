@@ -144,13 +144,13 @@ def test_nothing_of_it_can_be_changed(sender: Sender, change: Callable[[str], st
 def test_uploads_stay_on_the_bucket_and_browsers_may_go_to_both(sender: Sender) -> None:
     sent = sender.create()
     (part,) = sent.sign(sent.files[0])
-    assert part["url"].startswith(storage.origin)
-    assert storage.origin != URL
+    assert part["url"].startswith(storage.urls.origin)
+    assert storage.urls.origin != URL
     policy = sender.client.get(f"/d/{sent.slug}").headers["Content-Security-Policy"]
     rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
-    assert rules["form-action"] == f"'self' {storage.origin} {URL}"
-    assert rules["connect-src"] == f"'self' {storage.origin} {URL}"
-    assert rules["img-src"] == f"'self' data: {storage.origin} {URL}"
+    assert rules["form-action"] == f"'self' {storage.urls.origin} {URL}"
+    assert rules["connect-src"] == f"'self' {storage.urls.origin} {URL}"
+    assert rules["img-src"] == f"'self' data: {storage.urls.origin} {URL}"
 
 
 @pytest.mark.usefixtures("delivered")
@@ -163,7 +163,7 @@ def test_s32_neither_key_nor_address_is_logged(
     line = pem().splitlines()[1]
     assert parse_qs(urlsplit(url).query)["Signature"][0] not in caplog.text
     assert line not in caplog.text
-    delivery = storage._delivery
+    delivery = storage.urls._delivery
     for shown in (
         repr(config.current()),
         repr(delivery),

@@ -285,8 +285,8 @@ def test_f09_a_damaged_part_is_refused_by_storage_itself(app: Flask) -> None:
     right = zlib.crc32(body).to_bytes(4, "big")
     upload_id = storage.begin_upload("beeline/f09", "t", with_crc32=True)
     size = [(1, len(body))]
-    ((url, headers),) = storage.part_urls("beeline/f09", upload_id, size, 600, [right])
-    single, more = storage.put_url("beeline/f09s", "t", len(body), 600, right)
+    ((url, headers),) = storage.urls.parts("beeline/f09", upload_id, size, 600, [right])
+    single, more = storage.urls.put("beeline/f09s", "t", len(body), 600, right)
     for at in range(len(body)):
         damaged = body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
         for answer in (put(url, damaged, headers), put(single, damaged, more)):
@@ -411,7 +411,7 @@ def test_a_store_that_does_not_answer_is_unavailable(stubbed: Any, monkeypatch, 
 
 
 def test_s15_a_signed_address_is_good_for_nothing_else(app: Flask) -> None:
-    url, headers = storage.put_url("beeline/s15", "token", 5, 600)
+    url, headers = storage.urls.put("beeline/s15", "token", 5, 600)
     for other in (
         (url.replace("beeline/s15", "beeline/s16"), headers),
         (url, headers | {"x-amz-meta-beeline": "other"}),
@@ -430,7 +430,7 @@ def test_browsers_of_our_origin_only_may_put(app: Flask) -> None:
     """F05."""
     # Whatever others have made of the bucket's rules.
     storage.setup(["http://localhost"], abort_after_days=9)
-    url, _ = storage.put_url("beeline/cors", "token", 5, 600)
+    url, _ = storage.urls.put("beeline/cors", "token", 5, 600)
     for origin, status in (("http://localhost", 200), ("https://evil.example", 403)):
         preflight = http.request(
             "OPTIONS",
@@ -526,5 +526,5 @@ def test_a_bucket_on_aws_is_made_in_its_region(region: str, monkeypatch) -> None
         client = botocore.session.Session().create_client("s3", region_name=region)
         found = client.get_bucket_location(Bucket="beeline-test")["LocationConstraint"]
         assert (found or "us-east-1") == region
-        assert gateway.origin.startswith("https://beeline-test.s3")
-        assert "X-Amz-Signature" in gateway.get_url("k", "attachment", 60)
+        assert gateway.urls.origin.startswith("https://beeline-test.s3")
+        assert "X-Amz-Signature" in gateway.urls.get("k", "attachment", 60)

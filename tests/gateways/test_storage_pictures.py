@@ -8,8 +8,8 @@ from flask import Flask
 from app.config import MIB, settings
 from app.errors import Unavailable
 from app.extensions import storage
-from app.gateways.storage import INLINE_TYPES
 from app.gateways.stored import Source, SourceLost, Stored
+from app.gateways.urls import INLINE_TYPES
 from tests.factories import http
 
 pytestmark = pytest.mark.usefixtures("app")
@@ -62,7 +62,7 @@ def test_s01_an_inline_address_says_what_it_is_and_is_a_download_for_whoever_ope
     key: str, kind: str
 ) -> None:
     storage.put_object(key, "token", b"<html><script>", "image/webp")
-    answer = http.request("GET", storage.inline_url(key, kind, 60))
+    answer = http.request("GET", storage.urls.inline(key, kind, 60))
     assert answer.status == 200
     assert answer.headers["Content-Type"] == kind
     assert answer.headers["Content-Disposition"] == "attachment"
@@ -74,7 +74,7 @@ def test_s01_an_inline_address_says_what_it_is_and_is_a_download_for_whoever_ope
 )
 def test_s01_no_other_type_is_ever_signed(key: str, kind: str) -> None:
     with pytest.raises(ValueError):
-        storage.inline_url(key, kind, 60)
+        storage.urls.inline(key, kind, 60)
 
 
 def test_no_inline_type_can_hold_a_script() -> None:

@@ -93,7 +93,7 @@ def test_f11_bytes_come_back_equal(size: int) -> None:
 
 def fetched(upload: Upload) -> bytes:
     """What a signed download address of the object gives."""
-    return http.request("GET", storage.get_url(upload.key, "attachment", 60)).data
+    return http.request("GET", storage.urls.get(upload.key, "attachment", 60)).data
 
 
 def test_without_conditional_writes_small_files_go_as_multipart(configure) -> None:

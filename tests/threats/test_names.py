@@ -144,7 +144,7 @@ def test_s01_active_contents_are_stored_neutral_and_only_ever_saved(
         answer = fetched(sent, file)
         assert answer.headers["Content-Type"] == "application/octet-stream"
         assert answer.headers["Content-Disposition"].startswith("attachment; ")
-    assert storage.origin not in ("http://localhost", "https://localhost")
+    assert storage.urls.origin not in ("http://localhost", "https://localhost")
 
 
 @pytest.mark.parametrize("given", ["title", "message"])

@@ -154,9 +154,11 @@ def test_more_than_4_gib_in_one_file_before_one_and_in_all(tmp_path: Path) -> No
     with zipfile.ZipFile(path) as opened:
         assert [info.file_size for info in opened.infolist()] == [one.size for one in members]
         assert opened.read("behind") == b"hello"
-    for read in (unzip, bsdtar):
-        done = subprocess.run(read(path), capture_output=True, text=True)
-        assert done.returncode == 0, (read.__name__, done.stdout[-500:] + done.stderr[-500:])
+    # unzip takes half a minute for so many zeros, and 7z two seconds: all that it is asked for is
+    # whether it finds what lies behind them.
+    for command in (seven(path), [*unzip(path), "behind"], bsdtar(path)):
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, (command[0], done.stdout[-500:] + done.stderr[-500:])
 
 
 EDGE = 2**32 - 1

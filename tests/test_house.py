@@ -138,6 +138,13 @@ def test_only_db_commits() -> None:
             assert not re.search(r"values\([^)]*\bstate=(to|State\.)", words), path
 
 
+def test_every_file_has_its_place_in_the_description_of_the_code() -> None:
+    told = Path("docs/architecture.md").read_text()
+    words = set(re.findall(r"\w+", told))
+    for path in Path("app").rglob("*.py"):
+        assert path.stem == "__init__" or path.stem in words, path
+
+
 def test_htmx_is_the_one_that_was_looked_at() -> None:
     assert hashlib.sha256(static_files.htmx().read_bytes()).hexdigest() == HTMX_SHA256
 

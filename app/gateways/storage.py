@@ -48,6 +48,7 @@ from app.gateways.stored import (
     encoded,
     failure_of,
     means_unknown_to_it,
+    packed_in,
     translated,
 )
 from app.gateways.urls import Urls
@@ -163,6 +164,7 @@ class Storage:
             answer["ETag"],
             answer["Metadata"].get(TOKEN_FIELD),
             crc32_in(answer) if is_whole else None,
+            packed_in(answer),
         )
 
     # -- one object made of others ------------------------------------------------------------

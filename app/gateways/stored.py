@@ -104,13 +104,15 @@ class Part:
 class Stored:
     """A finished object as storage describes it; `token` is the upload that made it.
 
-    `crc32` is that of all its bytes, where storage knows it.
+    `crc32` is that of all its bytes, where storage knows it. What `is_packed` is unpacked by
+    whoever fetches it, and comes to other bytes than lie there.
     """
 
     size: int
     etag: str
     token: str | None
     crc32: bytes | None = None
+    is_packed: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,12 @@ def crc32_in(answer: Mapping[str, Any]) -> bytes | None:
     except (binascii.Error, ValueError):
         return None
     return raw if len(raw) == CRC32_SIZE else None
+
+
+def packed_in(answer: Mapping[str, Any]) -> bool:
+    """Whether it has a Content-Encoding other than the one that only says how its body came."""
+    named = answer.get("ContentEncoding", "").lower().replace(" ", "").split(",")
+    return bool(set(named) - {"", "aws-chunked"})
 
 
 def means_unknown_to_it(error: ClientError) -> bool:

@@ -471,6 +471,10 @@ def _verify(upload: Upload, combined: bytes | None = None) -> Outcome:
         return Outcome(upload.id, problem=Problem.LOST)
     if stored.size != upload.size:
         return Outcome(upload.id, problem=Problem.WRONG_SIZE)
+    if stored.is_packed:
+        # Whoever PUTs may say so unsigned, and browsers would make another file of it.
+        log.error("an object says that it is packed", extra={"upload": str(upload.id)})
+        return Outcome(upload.id, problem=Problem.DAMAGED)
     return _with_crc32(upload, stored, combined)
 
 

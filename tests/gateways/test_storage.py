@@ -165,6 +165,25 @@ def test_only_a_checksum_of_the_whole_is_one(
     assert gateway.head("k") == Stored(3, '"e"', "t")
 
 
+@pytest.mark.parametrize(
+    ("said", "is_packed"),
+    [
+        ({}, False),
+        ({"ContentEncoding": ""}, False),
+        ({"ContentEncoding": "aws-chunked"}, False),
+        ({"ContentEncoding": "gzip"}, True),
+        ({"ContentEncoding": "aws-chunked, br"}, True),
+    ],
+)
+def test_an_object_is_packed_when_its_encoding_is_more_than_how_it_came(
+    stubbed: Any, said: dict[str, str], is_packed: bool
+) -> None:
+    gateway, stub = stubbed
+    answer = {"ContentLength": 3, "ETag": '"e"', "Metadata": {"beeline": "t"}}
+    stub.add_response("head_object", answer | said, BUCKET | {"Key": "k"})
+    assert gateway.head("k") == Stored(3, '"e"', "t", is_packed=is_packed)
+
+
 PROBE = BUCKET | VERIFIED | {"Key": ANY}
 
 

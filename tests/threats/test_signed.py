@@ -1,5 +1,6 @@
 """F55, F56, S15, S16, S17: a signed address is good for one thing, for a while, and for no other size."""
 
+import gzip
 import json
 import logging
 import re
@@ -87,6 +88,20 @@ def test_s15_no_misuse_of_an_address_works(app: Flask, big: Sent, sender: Sender
     for sent in (big, other):
         assert sent.call("GET", "/parts").json["files"][0]["held"] == []
     assert put(mine["url"], b"x").status == 200
+
+
+def test_s15_what_says_that_it_is_packed_is_not_taken(app: Flask, sender: Sender) -> None:
+    """No signature covers that header; storage keeps it, and browsers would unpack what comes."""
+    body = gzip.compress(b"s" * MIB)
+    sent = sender.create({"small": body})
+    (part,) = sent.sign(sent.files[0])
+    packed = part["headers"] | {"Content-Encoding": "gzip"}
+    assert put(part["url"], body, packed).status == 200
+    shown = sent.complete().process().show()
+    assert (shown["status"], shown["files"][0]["problem"]["code"]) == ("INIT", "damaged")
+    assert sent.upload().complete().process().show()["status"] == "READY"
+    answer = http.request("GET", location(sent, sent.files[0]).headers["Location"])
+    assert "Content-Encoding" not in answer.headers
 
 
 def test_s15_an_address_dies_in_time(

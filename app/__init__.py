@@ -134,8 +134,8 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     cli.init_app(app)
     browsers.init_app(app)
     if settings.trusted_proxies:
-        count = settings.trusted_proxies
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=0)  # type: ignore[method-assign]
+        # Each adds the address that it was asked from, but how is said once: by the one before us.
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=1, x_host=0)  # type: ignore[method-assign]
     return app
 
 

@@ -262,7 +262,9 @@ class Settings:
         _whole(1, 100), "web processes that gunicorn starts; the Procfile reads it too", 2
     )
     trusted_proxies: int = setting(
-        _whole(0, 10), "how many proxies in front set X-Forwarded-For and -Proto", 0
+        _whole(0, 10),
+        "how many proxies in front add to X-Forwarded-For; the nearest tells X-Forwarded-Proto",
+        0,
     )
     log_level: str = setting(
         _choice("DEBUG", "INFO", "WARNING", "ERROR"), "least severe line that is logged", "INFO"

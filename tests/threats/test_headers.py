@@ -147,6 +147,17 @@ def test_s38_probes_ask_from_inside_without_tls_and_by_address(behind: Flask) ->
         assert answer.status_code == 200
 
 
+@pytest.mark.parametrize("said", ["https", "http, https"])
+def test_s38_of_several_routers_the_nearest_says_how_it_was_asked(
+    make_app: MakeApp, said: str
+) -> None:
+    """Routers add to the list of addresses, and most of them replace what was said of TLS."""
+    client = make_app(BASE_URL=HERE, TRUSTED_PROXIES="2").test_client()
+    headers = {"Host": "send.example.org", "X-Forwarded-For": "203.0.113.1, 198.51.100.7"}
+    assert client.get("/", headers=headers | {"X-Forwarded-Proto": said}).status_code == 200
+    assert client.get("/", headers=headers | {"X-Forwarded-Proto": "http"}).status_code == 308
+
+
 def test_s38_without_a_router_nobody_can_claim_tls(make_app: MakeApp) -> None:
     """With TRUSTED_PROXIES=0 the header is only what the client says."""
     client = make_app(BASE_URL=HERE).test_client()

@@ -2,6 +2,7 @@
 
 import hmac
 import ipaddress
+import logging
 import math
 import socket
 import threading
@@ -9,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,6 +30,8 @@ from app.errors import BadRequest, HostUnknown, TlsRequired, TooMany, TooSlow
 from app.extensions import queue
 from app.services import audit
 
+log = logging.getLogger(__name__)
+
 # A body of up to 2 MiB has this long to arrive.
 BODY_SECONDS = 20.0
 # What a route did not read of its request is read away if it is small and here; else we hang up.
@@ -44,8 +48,9 @@ _API = (
 def _address() -> str:
     """The network that asks: an IPv4 address, or the /64 that an IPv6 customer has to himself."""
     try:
-        address = ipaddress.ip_address(request.remote_addr or "")
+        address = ipaddress.ip_address(_without_port(request.remote_addr or ""))
     except ValueError:
+        _warn_of_unknown()
         return "unknown"
     if isinstance(address, ipaddress.IPv6Address):
         # On a socket for both, IPv4 addresses come so; as one /64 they would all be the same.
@@ -53,6 +58,19 @@ def _address() -> str:
             return str(address.ipv4_mapped)
         return str(ipaddress.ip_network((address, 64), strict=False))
     return str(address)
+
+
+def _without_port(address: str) -> str:
+    """Some proxies write 203.0.113.7:51234 and [2001:db8::1]:443."""
+    if address.startswith("["):
+        return address[1:].partition("]")[0]
+    host, _, _ = address.partition(":")
+    return host if "." in host else address
+
+
+@cache  # Said once by each process, and not for each request.
+def _warn_of_unknown() -> None:
+    log.warning("visitors whose address cannot be read share one count: look at TRUSTED_PROXIES")
 
 
 class _Counters(RedisStorage):

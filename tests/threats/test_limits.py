@@ -11,6 +11,7 @@ import redis
 from flask import Flask
 from flask.testing import FlaskClient
 
+from app import doors
 from app.services import accounts
 from tests.factories import Machine, Sender, Sent, http
 from tests.threats.conftest import LoggedStack, MakeApp
@@ -128,6 +129,13 @@ def test_s13_behind_a_router_each_visitor_has_his_own_share(make_app: MakeApp) -
         ("::ffff:203.0.113.1", "::ffff:203.0.113.2", False),
         ("2001:db8::1", "2001:db8::ffff:1", True),
         ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+        # As some proxies write them.
+        ("203.0.113.1:51234", "203.0.113.2:51234", False),
+        ("203.0.113.1:51234", "203.0.113.1:51235", True),
+        ("203.0.113.1:51234", "203.0.113.1", True),
+        ("[2001:db8:0:1::1]:443", "[2001:db8:0:2::1]:443", False),
+        ("[2001:db8::1]:443", "2001:db8::2", True),
+        ("[2001:db8::1]", "2001:db8::2", True),
     ],
 )
 def test_s13_an_ipv6_customer_is_one_and_ipv4_stays_itself(
@@ -137,6 +145,18 @@ def test_s13_an_ipv6_customer_is_one_and_ipv4_stays_itself(
     statuses(client, 6, environ_base={"REMOTE_ADDR": one})
     (told,) = statuses(client, 1, environ_base={"REMOTE_ADDR": other})
     assert told == (429 if same else 404)
+
+
+def test_s13_that_addresses_cannot_be_read_is_told_once_and_not_which(
+    client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    doors._warn_of_unknown.cache_clear()
+    for address in ("unix-socket", "unknown:80", ":", ""):
+        statuses(client, 2, environ_base={"REMOTE_ADDR": address})
+    told = [one.getMessage() for one in caplog.records if one.name == "app.doors"]
+    assert len(told) == 1
+    assert "TRUSTED_PROXIES" in told[0]
+    assert "unix-socket" not in caplog.text
 
 
 def test_s13_redis_holds_no_address(

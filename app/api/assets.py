@@ -519,6 +519,9 @@ def _uppy_spec(filename: Any, kind: Any, metadata: Any) -> AssetSpec:
     if not isinstance(metadata, dict):
         raise Invalid({"metadata": "must be an object"})
     given = {k: v for k, v in metadata.items() if k in ("tags", "assetId", "fileSize")}
+    if "assetId" in given and not _is_with_key():
+        # Whoever has a page knows the ids of what was sent by it, and could put other bytes there.
+        raise NotAllowed("A page only adds assets. Another version of one is sent with a key.")
     if isinstance(size := given.get("fileSize"), str) and size.isascii() and size.isdecimal():
         given["fileSize"] = int(size) if len(size) < 20 else size
     with Inputs({"filename": filename, **given}) as q:

@@ -659,6 +659,23 @@ def test_a_session_uploads_without_a_header_and_does_nothing_else(keeper: Keeper
         assert client.get(f"{at}{path}").status_code == 404
 
 
+def test_a_session_replaces_nothing_that_is_there(keeper: Keeper) -> None:
+    """Whoever has a page would show other bytes under an asset that others have sent."""
+    at, kept = f"{opened(keeper)}/s3", keeper.keep(b"one")
+    body = {"filename": "a", "metadata": {"assetId": kept["assetId"]}}
+    form = {"metadata[assetId]": kept["assetId"]}
+    for refused in (
+        keeper.client.post(f"{at}/multipart", json=body),
+        keeper.client.get(f"{at}/params", query_string=form),
+    ):
+        assert error(refused) == (403, "FORBIDDEN")
+        assert "with a key" in refused.json["message"]
+    again = keeper.call("POST", "/s3/multipart", json=body)
+    assert "/v2." in again.json["key"]
+    assert "/incoming/" in keeper.params(**form).json["fields"]["key"]
+    assert keeper.fetch(kept["assetId"]) == b"one"
+
+
 def test_a_session_ends_with_its_time_and_with_its_key(
     app: Flask, keeper: Keeper, monkeypatch: Any
 ) -> None:

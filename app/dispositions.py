@@ -21,6 +21,16 @@ def safe_name(name: str) -> str:
     return kept if kept.strip(".") else "file"
 
 
+def saved_name(name: str) -> str:
+    """The safe name that a file is saved under; never hidden.
+
+    `curl -J` and wget would write .curlrc as it is, where they themselves read it. Browsers do the
+    same to such a name.
+    """
+    safe = safe_name(name)
+    return f"_{safe}" if safe.startswith(".") else safe
+
+
 def without_marks(text: str) -> str:
     """The text without what a terminal would obey, and without marks that reorder what is shown."""
     if text.isprintable():  # then it has none of them, and pages hold thousands of names
@@ -34,7 +44,7 @@ def without_marks(text: str) -> str:
 
 def attachment(name: str) -> str:
     """The header's value: a plain-ASCII filename for old clients, the true one in UTF-8 beside."""
-    true = safe_name(name)
+    true = saved_name(name)
     plain = unicodedata.normalize("NFKD", true).encode("ascii", "ignore").decode()
     # A quote or a percent sign is read differently from one client to the next.
     plain = "".join("_" if char in '"%;' else char for char in plain).strip()
@@ -49,7 +59,7 @@ def attachment_for_curl(name: str) -> str:
 
     So the name comes as its plain UTF-8, which a header of WSGI carries as if it were Latin-1.
     """
-    true = safe_name(name)
+    true = saved_name(name)
     quotes = "'" if '"' in true else '"'
     if quotes in true:
         true, quotes = true.replace('"', "_"), '"'

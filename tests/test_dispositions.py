@@ -6,7 +6,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from app.dispositions import attachment, attachment_for_curl, safe_name
+from app.dispositions import attachment, attachment_for_curl, safe_name, saved_name
 
 NAMES = [
     "plain.txt", "with space.txt", 'quo"te.txt', "apo'strophe.txt", "semi;colon.txt", "per%41cent.txt",
@@ -16,12 +16,12 @@ NAMES = [
     "", " ", "   lead.txt", "trail.txt   ", "a" * 255, "é" * 127 + ".txt", "CON", "nul.txt", "-rf", "--help",
     "*.txt", "a?b", "a:b", "a|b", "<script>.html", "$(id).sh", "`id`", "a&b=c", "a+b", "a,b", "a=b",
     "\x7f\x80\x9f.txt", "\u2028sep\u2029.txt", "\ufeffbom.txt", "\ud800lone", "file.tar.gz", "no_extension",
-    "Ελληνικά.doc", "русский.zip", "ไทย.txt", "हिन्दी.txt", "x" * 250 + ".txt",
+    "Ελληνικά.doc", "русский.zip", "ไทย.txt", "हिन्दी.txt", "x" * 250 + ".txt", ".curlrc",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_header_is_one_line_that_parses_to_the_safe_name(name: str) -> None:
+def test_the_header_is_one_line_that_parses_to_the_name_to_save_it_under(name: str) -> None:
     header = attachment(name)
     assert header.isascii()
     assert header.isprintable()
@@ -34,7 +34,7 @@ def test_the_header_is_one_line_that_parses_to_the_safe_name(name: str) -> None:
     )
     assert match
     true = unquote(match[2])
-    assert true == safe_name(name)
+    assert true == saved_name(name)
     assert "/" not in true
     assert "\\" not in true
     assert true.strip(".") not in ("",)
@@ -53,6 +53,15 @@ def test_ordinary_names_are_kept_to_the_letter() -> None:
         assert safe_name(name) == name
 
 
+@pytest.mark.parametrize("name", [".curlrc", ".wgetrc", ".bash_profile", " .x", "\u202e.x", "..a"])
+def test_no_file_is_saved_hidden_under_a_name_that_its_sender_chose(name: str) -> None:
+    """Whoever types a command in his home would have that file read by the next one."""
+    kept = safe_name(name)
+    for header in (attachment(name), attachment_for_curl(name)):
+        assert re.findall(r"filename=.(.[^\"]*)\"", header) == [f"_{kept}"]
+    assert attachment(name).endswith(f"filename*=UTF-8''_{kept}")
+
+
 def test_the_old_fashioned_name_keeps_the_extension() -> None:
     assert 'filename="file.pdf"' in attachment("العربية.pdf")
 
@@ -63,7 +72,7 @@ def test_curl_is_told_the_name_in_its_own_bytes(name: str) -> None:
     match = re.fullmatch(r"attachment; filename=(['\"])(.+)\1", header)
     assert match
     assert match[1] not in match[2]
-    assert match[2] == safe_name(name)
+    assert match[2] == saved_name(name)
     assert not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in header)
 
 

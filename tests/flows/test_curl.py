@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from app.dispositions import safe_name
+from app.dispositions import saved_name
 from tests.factories import Sender
 from tests.test_dispositions import NAMES
 from tests.threats.conftest import LoggedStack
@@ -55,7 +55,7 @@ def test_s19_one_file_is_saved_under_its_right_name_whatever_it_is(
         sent = sender.ready({name: body})
         told = curl("-OJL", f"{web.url}/d/{sent.slug}", into=folder)
         assert told.returncode == 0, (name, told.stderr)
-        right = safe_name(name.rpartition("/")[2])
+        right = saved_name(name.rpartition("/")[2])
         if {"'", '"'} <= set(right):  # curl knows no escape for the quotes around it
             right = right.replace('"', "_")
         assert saved(folder) == {right: body}, name

@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from app.db import db
-from app.dispositions import safe_name, without_marks
+from app.dispositions import saved_name, without_marks
 from app.errors import Invalid
 from app.extensions import storage
 from app.inputs import Inputs
@@ -68,7 +68,7 @@ def test_s19_hostile_names_are_refused_or_go_all_the_way_and_do_nothing(
         assert answer.data == contents[file["path"]]
         assert "X-Evil" not in answer.headers
         assert answer.headers["Content-Type"] == "application/octet-stream"
-        assert saved_as(answer.headers["Content-Disposition"]) == safe_name(
+        assert saved_as(answer.headers["Content-Disposition"]) == saved_name(
             file["path"].rpartition("/")[2]
         )
 

@@ -198,8 +198,14 @@ def check_share(address_hash: bytes | None, size: int, its_id: uuid.UUID | None 
     """
     if address_hash is None:
         return
+    # What comes by one PUT is no file yet, only an upload, of the size that was told.
+    size_of_one = Transfer.total_size + func.coalesce(Upload.size, 0)
     open_count, open_size = db.session.execute(
-        select(func.count(), func.coalesce(func.sum(Transfer.total_size), 0)).where(
+        select(func.count(), func.coalesce(func.sum(size_of_one), 0))
+        .select_from(Transfer)
+        .outerjoin(Staging, Staging.transfer_id == Transfer.id)
+        .outerjoin(Upload, Upload.id == Staging.upload_id)
+        .where(
             Transfer.state == State.INIT,
             Transfer.address_hash == address_hash,
             Transfer.id.is_distinct_from(its_id),

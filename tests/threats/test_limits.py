@@ -283,3 +283,24 @@ def test_s18_what_one_address_has_announced_together_has_a_limit(
     assert status(first.call("POST", "/files", json=announce("c", 61))) == (429, "too_many")
     assert status(first.call("POST", "/files", json=announce("c", 60)))[0] == 201
     assert status(second.call("POST", "/files", json=announce("c", 60)))[0] == 201
+
+
+def test_s18_what_comes_by_one_put_counts_by_the_size_that_was_told_last(
+    sender: Sender, configure: Configure
+) -> None:
+    configure(max_open_bytes_per_address=100)
+
+    def ask(made: Sent, **size: int) -> int:
+        body = {"filename": "c", **size}
+        return made.call("POST", "/upload-url", json=body).status_code
+
+    first = Sent(sender.client, sender.client.post("/transfers", json={}).json)
+    assert ask(first, file_size=150) == 200
+    assert sender.client.post("/transfers", json={}).status_code == 429
+    assert ask(first, file_size=60) == 200
+    second = Sent(sender.client, sender.client.post("/transfers", json={}).json)
+    assert [ask(second, file_size=size) for size in (41, 40)] == [429, 200]
+    assert first.show()["total_size"] == 0
+    # Without a size nothing is known of it.
+    assert ask(first) == 200
+    assert ask(second, file_size=100) == 200

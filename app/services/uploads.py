@@ -217,12 +217,18 @@ def _forget(uploads: Sequence[Upload], *conditions: ColumnElement[bool]) -> Upda
 
 
 def _forget_lost(lost: Sequence[Upload]) -> None:
-    """Storage has dropped these and no object came of them: they are begun again when sent."""
+    """Storage has dropped these and no object came of them: they are begun again when sent.
+
+    By whoever has these very rows in hand, too.
+    """
     if not lost:
         return
     log.warning("storage has dropped what was being sent", extra={"count": len(lost)})
     with transaction():
-        db.session.execute(_forget(lost, _is_being_sent()))
+        forgotten = set(db.session.scalars(_forget(lost, _is_being_sent()).returning(Upload.id)))
+    for upload in lost:
+        if upload.id in forgotten:
+            set_committed_value(upload, "s3_upload_id", None)
 
 
 def _is_being_sent() -> ColumnElement[bool]:

@@ -667,6 +667,22 @@ def test_bytes_that_storage_lost_before_the_end_are_sent_again(
     assert machine.call("GET", at).json["state"] == "downloadable"
 
 
+@pytest.mark.parametrize("last", ["files/{file}/upload-complete", "finalize"])
+def test_an_empty_file_that_storage_lost_before_the_end_is_sent_again_by_us(
+    machine: Machine, inside: None, last: str
+) -> None:
+    made = machine.create({"empty": b""})
+    at = f"/transfers/{made['id']}"
+    file = made["files"][0]["id"]
+    assert machine.call("GET", f"{at}/files/{file}/upload-url/1").status_code == 200
+    upload = transfers.files_of(uuid.UUID(made["id"]))[0].upload
+    storage.abort_upload(upload.key, upload.s3_upload_id or "")
+    assert machine.call("PUT", f"{at}/{last.format(file=file)}").status_code == 200
+    assert machine.call("PUT", f"{at}/finalize").status_code == 200
+    machine.process(made["id"])
+    assert machine.call("GET", at).json["state"] == "downloadable"
+
+
 def test_of_very_many_files_the_check_alone_finds_what_is_missing(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

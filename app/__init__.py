@@ -166,6 +166,11 @@ def _flask_config(settings: config.Settings) -> dict[str, object]:
                 # A host that is gone in the middle of a transaction keeps its rows locked until
                 # PostgreSQL gives up on it: not longer than its lease would keep others away.
                 "options": "-c statement_timeout=15s -c idle_in_transaction_session_timeout=20s",
+                # And a migration, which waits for its answer without a limit, is told of a server
+                # that is gone within a minute, not after two hours.
+                "keepalives_idle": 30,
+                "keepalives_interval": 10,
+                "keepalives_count": 3,
             },
         },
         "MAX_CONTENT_LENGTH": 2 * config.MIB,

@@ -1,11 +1,15 @@
-"""How long one answer from outside may be waited for: seconds in a request, more in a job.
+"""How long one answer from outside may be waited for: seconds in a request, more in a job, and in
+a migration for as long as it takes.
 
 A platform cuts a request off after 30 seconds without a word to the application; people leave
 earlier. Whoever waits for PostgreSQL or storage asks here how long.
 """
 
+import math
 import select
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -24,6 +28,7 @@ JOB_QUERY_SECONDS = 20.0
 REST_SECONDS = 1.0
 
 _in_request: ContextVar[bool] = ContextVar("in_request", default=False)
+_has_time: ContextVar[bool] = ContextVar("has_time", default=False)
 _circuit = Circuit(REST_SECONDS)
 
 
@@ -44,13 +49,26 @@ def is_short() -> bool:
     return _in_request.get()
 
 
+@contextmanager
+def as_long_as_it_takes() -> Iterator[None]:
+    """Wait inside for what a query answers however late: a large table is not changed in seconds.
+
+    A server that is gone is noticed by the keepalives of its connection.
+    """
+    before = _has_time.set(True)
+    try:
+        yield
+    finally:
+        _has_time.reset(before)
+
+
 def _wait(connection: Any) -> None:
     """psycopg2's hook for every wait: libpq has no time limit for an answer that never comes.
 
     statement_timeout is the server's, and does not help when the server cannot be heard.
     """
     if connection.status != extensions.STATUS_SETUP:
-        _poll(connection, QUERY_SECONDS if is_short() else JOB_QUERY_SECONDS)
+        _poll(connection, _query_seconds())
     elif is_short():
         # Only silence opens the circuit: whoever is refused is refused at once anyway.
         refusal = DatabaseSilent("the database did not answer a moment ago")
@@ -58,6 +76,12 @@ def _wait(connection: Any) -> None:
             _poll(connection, CONNECT_SECONDS)
     else:
         _poll(connection, CONNECT_SECONDS)
+
+
+def _query_seconds() -> float:
+    if _has_time.get():
+        return math.inf
+    return QUERY_SECONDS if is_short() else JOB_QUERY_SECONDS
 
 
 def _poll(connection: Any, limit: float) -> None:
@@ -72,4 +96,4 @@ def _poll(connection: Any, limit: float) -> None:
         waiting = select.poll()
         is_reading = state == extensions.POLL_READ
         waiting.register(connection.fileno(), select.POLLIN if is_reading else select.POLLOUT)
-        waiting.poll(left * 1000)
+        waiting.poll(None if left == math.inf else left * 1000)

@@ -1,5 +1,7 @@
 """How long PostgreSQL is waited for, with a proxy that swallows everything between it and us."""
 
+import os
+import socket
 import time
 from collections.abc import Iterator
 
@@ -9,7 +11,7 @@ from flask import Flask
 
 from app import patience
 from app.circuit import Circuit
-from app.db import end_session
+from app.db import db, end_session
 from app.patience import DatabaseSilent
 from tests.lab.proxy import Proxy
 
@@ -84,6 +86,27 @@ def test_an_answer_that_takes_its_time_within_the_limit_is_heard(address: str) -
         cursor.execute("SELECT pg_sleep(0.3), 7")
         assert cursor.fetchone()[1] == 7
     connection.close()
+
+
+def test_what_has_time_is_heard_however_late_it_answers(address: str) -> None:
+    """A migration of a large table; whatever comes after it has a limit again."""
+    cursor = psycopg2.connect(address).cursor()
+    with patience.as_long_as_it_takes():
+        cursor.execute("SELECT pg_sleep(1.2), 7")
+    assert cursor.fetchone()[1] == 7
+    assert _seconds(lambda: cursor.execute("SELECT pg_sleep(9)")) < 1.2
+
+
+def test_a_server_that_is_gone_is_noticed_within_a_minute_also_by_what_has_time(app: Flask) -> None:
+    with app.app_context(), db.engine.connect() as connection:
+        line = connection.connection.dbapi_connection
+        with socket.socket(fileno=os.dup(line.fileno())) as twin:
+            idle, pause, count = (
+                twin.getsockopt(socket.IPPROTO_TCP, option)
+                for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            )
+            assert twin.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert idle + pause * count <= 60
 
 
 def test_whoever_is_refused_does_not_open_the_circuit(

@@ -6,9 +6,10 @@ their end by the code of today, and rows of today by what the code before it doe
 """
 
 import secrets
+import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -20,10 +21,10 @@ from alembic.script import ScriptDirectory
 from botocore.exceptions import ClientError
 from flask import Flask
 from flask_migrate import upgrade
-from sqlalchemy import Column, Enum, MetaData, insert, select, update
+from sqlalchemy import Column, Enum, MetaData, event, insert, select, update
 from sqlalchemy.dialects import postgresql
 
-from app import clock, config, create_app
+from app import clock, config, create_app, patience
 from app.db import db, transaction
 from app.extensions import queue, storage
 from app.models import State, UploadState
@@ -33,6 +34,7 @@ from tests.factories import Sender
 pytestmark = pytest.mark.real_commits
 REVISIONS = [one.revision for one in ScriptDirectory("migrations").walk_revisions()][::-1]
 PART = 8 * config.MIB
+LOCK = 6_237_411  # as in migrations/env.py
 # A process that does not know an enum's value cannot read a row with it: such a value is added by
 # one release and written by the next. Those here are fine for the reason given.
 FINE_VALUES = dict.fromkeys(
@@ -156,6 +158,57 @@ def test_f44_one_command_migrates_checks_and_sets_up(app: Flask, configure) -> N
     assert refused.exit_code == 1
     assert "DATABASE_POOL_SIZE" in refused.output
     assert "is ready for" not in refused.output
+
+
+@contextmanager
+def held_for(seconds: float, statement: str) -> Iterator[None]:
+    """What another session does in a transaction, and ends so much later."""
+    url = db.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with closing(psycopg2.connect(url)) as other:
+        with other.cursor() as cursor:
+            cursor.execute(statement)
+        end = threading.Timer(seconds, other.close)
+        end.start()
+        yield
+        end.join()
+
+
+def test_f44_a_migration_may_take_longer_than_a_jobs_query(today: Flask, monkeypatch) -> None:
+    """As it does on a large table; here it waits for a lock."""
+    schema_at(REVISIONS[0])
+    monkeypatch.setattr(patience, "JOB_QUERY_SECONDS", 0.5)
+    with held_for(1.5, "LOCK TABLE uploads"):
+        upgrade(directory="migrations")
+
+
+def test_f44_whoever_comes_second_says_so_and_waits_for_the_first(
+    today: Flask, monkeypatch, capsys
+) -> None:
+    """However long that takes."""
+    monkeypatch.setattr(patience, "JOB_QUERY_SECONDS", 0.5)
+    with held_for(2.5, f"SELECT pg_advisory_lock({LOCK})"):
+        upgrade(directory="migrations")
+        assert capsys.readouterr().err.count("Waiting for another release to end.") == 1
+    upgrade(directory="migrations")
+    assert "Waiting" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("revision", ["head", "no such revision"])
+def test_f44_whoever_has_migrated_or_failed_leaves_nothing_to_wait_for(
+    today: Flask, revision: str
+) -> None:
+    """A pooler may keep the session that ends here, with whatever is still locked in it."""
+    left = []
+
+    @event.listens_for(db.engine, "close_detached")
+    def look(line: Any) -> None:
+        with line.cursor() as cursor:
+            cursor.execute("SELECT pid FROM pg_locks WHERE locktype = 'advisory'")
+            left.append(cursor.fetchall())
+
+    with suppress(SystemExit):  # as Flask-Migrate ends where a revision is not known
+        upgrade(directory="migrations", revision=revision)
+    assert left == [[]]
 
 
 def test_f26_the_buckets_own_rule_outlasts_any_upload_that_still_moves(app: Flask) -> None:

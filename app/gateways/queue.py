@@ -33,8 +33,9 @@ log = logging.getLogger(__name__)
 STOP_SECONDS = 20
 # After a failure Redis is left alone so long.
 REST_SECONDS = 3.0
-# How long RQ keeps a failed job's traceback for an operator to look at.
-FAILURE_SECONDS = 7 * 86400
+# How long RQ keeps a failed job with its traceback, which the log has too. While the database is
+# away the schedule alone brings one every few seconds, and what is kept takes the queue's room.
+FAILURE_SECONDS = 600
 
 
 class Work(Protocol):
@@ -110,9 +111,10 @@ class JobQueue:
         return {job_id.rpartition("-")[0] for job_id in waiting}
 
     def check(self) -> None:
-        """Raise redis.RedisError unless Redis answers."""
+        """Raise redis.RedisError unless Redis answers, and takes what is queued."""
         with self._asking():
-            self._redis.ping()
+            # Not a ping: one that is full, or only a replica, answers all the same.
+            self._redis.set("beeline:ready", "1", ex=60)
 
     def _asking(self) -> AbstractContextManager[None]:
         away = redis.ConnectionError("the queue did not answer a moment ago")

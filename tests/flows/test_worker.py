@@ -151,6 +151,23 @@ def test_f36_a_job_can_be_queued_again_after_it_failed(start: Start, app: Flask)
     assert queue._redis.llen("rq:queue:default") == 2
 
 
+def test_f39_a_job_that_failed_soon_makes_room(
+    start: Start, app: Flask, environ: dict[str, str]
+) -> None:
+    """While the database is away hundreds of an hour fail, and Redis may be small."""
+    client = redis.Redis.from_url(environ["REDIS_URL"])
+    with app.app_context():
+        jobs.PROCESS_TRANSFER.later("not a uuid")  # type: ignore[arg-type]
+    start()
+    deadline = time.monotonic() + 20
+    while not client.zcard("rq:failed:default"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    kept = [*client.keys("rq:job:*"), *client.keys("rq:results:*")]
+    assert kept
+    assert all(0 < client.ttl(key) <= 3600 for key in kept)
+
+
 def test_one_tick_of_two_clocks_puts_one_job(app: Flask, environ: dict[str, str], queued) -> None:
     redis.Redis.from_url(environ["REDIS_URL"]).flushall()
     assert [queue.put_once(jobs.EXPIRE_DUE, 7, 30) for _ in range(3)] == [True, False, False]

@@ -1,4 +1,4 @@
-"""Redis by TLS: whom the queue and its workers believe to be the server."""
+"""Redis as the queue finds it: by TLS, whom it believes to be the server; and one that is full."""
 
 import socket
 import ssl
@@ -56,3 +56,21 @@ def test_a_server_that_cannot_prove_who_it_is_is_used_where_an_operator_says_so(
         asked.check()
     asked.bind(config.load(given | {"REDIS_TLS_VERIFY": "false"}))
     asked.check()
+
+
+def test_a_server_that_is_full_does_not_pass_for_one_that_takes_jobs(
+    environ: dict[str, str],
+) -> None:
+    """As /ready and a release ask: it answers a ping like any other."""
+    asked = JobQueue()
+    asked.bind(config.load(GOOD | {"REDIS_URL": environ["REDIS_URL"]}))
+    asked.check()
+    server = redis.Redis.from_url(environ["REDIS_URL"])
+    server.config_set("maxmemory", "1")
+    try:
+        assert server.ping()
+        with pytest.raises(redis.RedisError, match="maxmemory"):
+            asked.check()
+    finally:
+        server.config_set("maxmemory", "0")
+    assert 0 < server.ttl("beeline:ready") <= 60

@@ -530,8 +530,6 @@ class Settings:
 
 def _read(one: "Field[Any]", environ: Mapping[str, str]) -> Any:
     given = environ.get(one.name.upper())
-    if given is None and one.name.startswith(("s3_access", "s3_secret")):
-        given = environ.get(one.name.upper().replace("S3_", "AWS_", 1))
     if given is None or (given == "" and one.metadata["default"] is ...):
         if one.metadata["default"] is ...:
             raise ValueError("is required")

@@ -127,11 +127,6 @@ def test_values_that_cannot_be_meant_are_refused(name: str, value: str) -> None:
         config.load(GOOD | {name: value})
 
 
-def test_aws_names_are_taken_where_ours_are_not_set() -> None:
-    settings = config.load(GOOD | {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "s"})
-    assert (settings.s3_access_key_id, settings.s3_secret_access_key) == ("a", "s")
-
-
 @pytest.mark.parametrize("said", ["", "abuse@example.org", "https://example.org/abuse?a=b"])
 def test_who_to_turn_to_is_a_mail_address_or_a_page(said: str) -> None:
     assert config.load(GOOD | {"ABUSE_CONTACT": said}).abuse_contact == said

@@ -1,5 +1,6 @@
 """The storage gateway: what it asks of S3 to the letter, and how failures are told."""
 
+import os
 import time
 import zlib
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from app.gateways.stored import (
     Stored,
 )
 from tests.factories import crc32_of, http, put
+from tests.test_config import GOOD
 
 BUCKET = {"Bucket": "b"}
 
@@ -547,3 +549,15 @@ def test_a_bucket_on_aws_is_made_in_its_region(region: str, monkeypatch) -> None
         assert (found or "us-east-1") == region
         assert gateway.urls.origin.startswith("https://beeline-test.s3")
         assert "X-Amz-Signature" in gateway.urls.get("k", "attachment", 60)
+
+
+@pytest.mark.parametrize("endpoint", ["", "https://s3.example.org"])
+def test_keys_that_boto3_finds_are_used_with_their_token(endpoint: str, monkeypatch) -> None:
+    """As temporary ones have one, and are refused without it."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, "temporary")
+    gateway = Storage()
+    gateway.bind(config.load(dict(os.environ) | GOOD | {"S3_ENDPOINT_URL": endpoint}))
+    asked = gateway._client.generate_presigned_url("get_object", Params=BUCKET | {"Key": "k"})
+    for url in (gateway.urls.get("k", "attachment", 60), asked):
+        assert "X-Amz-Security-Token=temporary" in url

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 
+import click
 from flask import Flask
 
 from app import create_app, get_ready, jobs
@@ -62,8 +63,20 @@ def _stop_by_signal(stop: threading.Event) -> None:
         signal.signal(known, lambda signum, frame: stop.set())
 
 
+def _refuse_unknown(words: list[str]) -> None:
+    """End with the queues that there are: at any other a worker would wait for ever."""
+    for word in words:
+        if word not in jobs.QUEUES:
+            known = ", ".join(jobs.QUEUES)
+            said = f"There is no queue {word}. Name some of {known}; or only clock, or only sqs."
+            click.echo(said, err=True)
+            sys.exit(2)
+
+
 def main(words: list[str]) -> None:
     """Run the clock, the listener, or a worker on the named queues (all when none is named)."""
+    if words not in (["clock"], ["sqs"]):
+        _refuse_unknown(words)
     app = create_app()
     if words == ["clock"]:
         stop = threading.Event()

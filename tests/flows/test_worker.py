@@ -11,6 +11,7 @@ import pytest
 import redis
 from flask import Flask
 
+import worker
 from app import clock, jobs
 from app.extensions import queue
 from app.gateways.queue import JobQueue
@@ -183,3 +184,18 @@ def test_a_tick_waits_once_however_long_nobody_takes_it(app: Flask) -> None:
     assert len(waiting) == 2
     waiting.pop_job_id()
     assert queue.put_once(jobs.EXPIRE_DUE, 4, 30)
+
+
+@pytest.mark.parametrize(
+    ("words", "unknown"),
+    [("preview", "preview"), ("sweep mails default", "mails"), ("clock sqs", "clock")],
+)
+def test_a_queue_that_is_not_known_is_refused_and_not_waited_at(
+    words: str, unknown: str, capsys
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        worker.main(words.split())
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert f"There is no queue {unknown}." in told
+    assert ", ".join(jobs.QUEUES) in told

@@ -21,7 +21,16 @@ from app import errors, jobs, static_files
 from app.config import MIB, settings
 from app.extensions import storage
 from app.models import File, Harm, Scope
-from app.services import abuse, archives, blocklist, inspecting, previewing, transfers, upkeep
+from app.services import (
+    abuse,
+    archives,
+    blocklist,
+    heartbeats,
+    inspecting,
+    previewing,
+    transfers,
+    upkeep,
+)
 from tests.described import parameter, path_of
 from tests.factories import Machine, Program, Sender
 from tests.pictures import drawn, encoded
@@ -54,6 +63,17 @@ def test_every_queue_has_workers_and_what_takes_long_has_its_own() -> None:
     assert taken == {"worker": jobs.QUICK_QUEUES, "maker": jobs.SLOW_QUEUES}
     assert jobs.PROCESS_TRANSFER.queue in taken["worker"]
     assert {jobs.BUILD_ARCHIVE.queue, jobs.MAKE_PREVIEWS.queue} <= set(taken["maker"])
+
+
+def test_an_operator_reads_of_every_queue_and_of_all_that_happens_by_itself() -> None:
+    told = Path("docs/operate.md").read_text().partition("## What happens by itself\n")[2]
+    seconds = {"s": 1, "min": 60, "h": 3600, "day": 86400}
+    rows = re.findall(r"^\| (\d+) (\w+) \| `(\w+)` \| \S", told, re.MULTILINE)
+    assert [(int(count) * seconds[unit], name) for count, unit, name in rows] == [
+        (interval, heartbeats.name_of(job)) for interval, job in jobs.SCHEDULE
+    ]
+    queues = re.search(r"^Jobs wait in queues.*?(?= `worker` has)", told, re.MULTILINE | re.DOTALL)
+    assert re.findall(r"`(\w+)`", queues[0]) == jobs.QUEUES
 
 
 def test_every_api_route_declares_its_guard_and_is_described(app: Flask) -> None:

@@ -510,6 +510,11 @@ class Settings:
         return self.mail_from or f"Beeline <noreply@{urlsplit(self.base_url).hostname}>"
 
     @property
+    def own_email(self) -> str:
+        """The address of that, as rows spell addresses."""
+        return parseaddr(self.mail_sender)[1].lower()
+
+    @property
     def is_https(self) -> bool:
         """Whether people reach us over TLS, so that cookies must be Secure."""
         return self.base_url.startswith("https://")

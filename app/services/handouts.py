@@ -6,7 +6,6 @@ Its password keeps nobody from it who acts for the sender.
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
-from email.utils import parseaddr
 
 from sqlalchemy import select
 
@@ -125,7 +124,7 @@ def share(
 
 def _speak_for(row: Transfer) -> None:
     """The installation's own address is the sender, and wants no mail about it."""
-    row.sender_email = parseaddr(settings.mail_sender)[1].lower()
+    row.sender_email = settings.own_email
     row.sender_confirmed_at = db.session.scalar(select(db_now()))
     row.muted = [kind.value for kind in delivery.TO_SENDER]
     # flush(): the row is read again by whoever adds recipients.

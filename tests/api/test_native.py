@@ -434,6 +434,21 @@ def test_it_is_mailed_in_the_installations_name(machine: Machine, mail: Any) -> 
     assert [len(mail.to(f"{one}@example.org")) for one in ("bo", "cy")] == [1, 1]
 
 
+@pytest.mark.parametrize("limit", ["max_sends_per_hour", "max_recipients_per_day"])
+def test_in_the_installations_name_each_workspace_has_a_share_of_its_own(
+    machine: Machine, mail: Any, configure: Configure, limit: str
+) -> None:
+    def share(by: Machine) -> int:
+        body = {"emails": ["bo@example.org"]}
+        answer = by.native("POST", f"/{by.put_one()['id']}/share-download", json=body)
+        return int(answer.status_code)
+
+    configure(**{limit: 2})
+    other = Machine(machine.client, workspace="Other")
+    assert [share(machine) for _ in range(3)] == [202, 202, 429]
+    assert [share(other) for _ in range(3)] == [202, 202, 429]
+
+
 def test_without_a_workspace_the_sender_is_confirmed_first(sender: Sender, mail: Any) -> None:
     sent = sender.ready()
     answer = sent.call("POST", "/share-download", json={"emails": ["bo@example.org"]})

@@ -40,7 +40,7 @@ PUBLISHED_FOR = timedelta(hours=1)
 # A mail that was claimed so often without a word on what became of it.
 SUSPECT = 3
 # Whoever gets these has not asked for them: other people decide how many they are.
-_UNASKED = [*delivery.TO_RECIPIENT, MailKind.CODE, MailKind.REPORTED]
+_UNASKED = [*delivery.TO_RECIPIENT, MailKind.CODE]
 # What is noted of each mail that was taken, before the next one goes: one statement, made once, as
 # letters.py does it.
 _mails, _recipients = OutboxMail.__table__, Recipient.__table__
@@ -140,26 +140,25 @@ def _without_suspects(chosen: Any) -> Sequence[uuid.UUID]:
 
 def _next(limit: int, which: ColumnElement[bool]) -> Any:
     """What is due, the longest first, without what would be too much for somebody in one hour."""
-    earlier = aliased(OutboxMail)
+    earlier, share = aliased(OutboxMail), _share_of(OutboxMail)
     had = (
         select(func.count())
         .where(
             earlier.email == OutboxMail.email,
-            earlier.kind.in_(_UNASKED),
+            _share_of(earlier) == share,
             earlier.handed_at > db_now() - shares.HOUR,
         )
         .scalar_subquery()
     )
-    is_unasked = OutboxMail.kind.in_(_UNASKED)
     turn = func.row_number().over(
-        partition_by=(OutboxMail.email, is_unasked), order_by=(OutboxMail.due_at, OutboxMail.id)
+        partition_by=(OutboxMail.email, share), order_by=(OutboxMail.due_at, OutboxMail.id)
     )
     due = (
         select(
             OutboxMail.id,
             OutboxMail.due_at,
             case((OutboxMail.kind == MailKind.CODE, 0), else_=1).label("rank"),
-            case((is_unasked, had + turn), else_=0).label("would_have_had"),
+            case((share == "asked", 0), else_=had + turn).label("would_have_had"),
         )
         .where(is_due(OutboxMail), which)
         .subquery()
@@ -169,6 +168,16 @@ def _next(limit: int, which: ColumnElement[bool]) -> Any:
         .where(due.c.would_have_had <= settings.max_mails_per_recipient_per_hour)
         .order_by(due.c.rank, due.c.due_at)
         .limit(limit)
+    )
+
+
+def _share_of(mail: Any) -> ColumnElement[str]:
+    """Which of its address's shares a mail counts to. Reports have their own: behind those, which
+    strangers write, the operator's codes would never have their turn."""
+    return case(
+        (mail.kind == MailKind.REPORTED, "reported"),
+        (mail.kind.in_(_UNASKED), "unasked"),
+        else_="asked",
     )
 
 

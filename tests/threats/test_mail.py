@@ -106,6 +106,24 @@ def test_s29_reports_are_five_mails_an_hour_and_leave_others_their_share(
     assert len(mail.to(VICTIM)) == 1
 
 
+def test_s29_reports_keep_no_other_mail_from_the_operator(
+    app: Flask, sender: Sender, mail: MailServer, configure: Any
+) -> None:
+    operator = "operator@example.org"
+    configure(abuse_contact=operator)
+    sent = addressed(sender.ready(), notifications=[])
+    with app.app_context():
+        for _ in range(12):
+            abuse.report(sent.slug, Harm.OTHER)
+    send_mail(app)
+    addressed(sent, operator)
+    assert sender.client.post("/senders/code", json={"email": operator}).status_code == 202
+    send_mail(app)
+    subjects = [one.subject for one in mail.to(operator)]
+    assert len(subjects) == 7
+    assert sum("report" in one.lower() for one in subjects) == 5
+
+
 def test_s29_networks_days_and_the_whole_installation_have_a_share(
     app: Flask, sender: Sender, mail: MailServer, configure: Any
 ) -> None:

@@ -80,6 +80,7 @@ _NOW = (
         _transfers.download_count,
         (_transfers.expires_at <= db_now()).label("is_due"),
         _recipients.slug.label("own_slug"),
+        _recipients.ask_count,
         _recipients.revoked_at,
         _recipients.downloaded_at,
         suppression.REASON.label("unwanted"),
@@ -263,6 +264,9 @@ def _to_recipient(mail: OutboxMail, now: Found[Any]) -> dict[str, Any] | None:
     if now.own_slug is None or now.revoked_at is not None or now.unwanted:
         return None
     if mail.kind is MailKind.REMINDER and now.downloaded_at is not None:
+        return None
+    # Only the last that was asked for: nobody gets two at once.
+    if mail.kind is MailKind.FILES_FOR_YOU and mail.n != now.ask_count:
         return None
     # Not the transfer's own: by this one it is known who has come.
     return {

@@ -142,6 +142,22 @@ def test_who_comes_back_before_the_mail_was_sent_is_mailed_once(
     assert [len(mail.to(one)) for one in (BO, CY)] == [1, 1]
 
 
+@pytest.mark.parametrize("was_tried", [True, False])
+def test_who_comes_back_after_an_hour_without_mail_is_mailed_once(
+    app: Flask, sender: Sender, mail: MailServer, was_tried: bool
+) -> None:
+    sent = addressed(sender.ready(), BO)
+    addressed(sent)
+    if was_tried:
+        send_mail(app)
+        assert mail.to(BO) == []
+    pass_time(app, hours=1, seconds=1)
+    addressed(sent, BO)
+    send_mail(app)
+    assert len(mail.to(BO)) == 1
+    assert states(sent) == {BO: "sent"}
+
+
 def test_an_ended_transfer_takes_no_recipients(sender: Sender, mail: MailServer) -> None:
     sent = sender.ready().set(expires_at=clock.now() - timedelta(seconds=1))
     answer = sent.call("PATCH", json={"recipients": [BO], "sender_email": ADA})

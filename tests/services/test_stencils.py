@@ -50,7 +50,8 @@ def mails(kind: MailKind) -> list[OutboxMail]:
         OutboxMail(
             id=uuid.uuid4(),
             kind=kind,
-            n=0,
+            # The first batch; the others are as the first time that they were asked for.
+            n=0 if kind is MailKind.NEW_FILES else one.n,
             email=one.email,
             transfer_id=one.transfer_id,
             recipient_id=one.recipient_id,

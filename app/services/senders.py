@@ -27,16 +27,28 @@ _seal = Seal("sender")
 
 
 def mail_code(given: str) -> None:
-    """Mail six figures to an address, good for CODE_MINUTES. Raises Invalid, TooMuchMail."""
+    """Mail six figures to an address, good for CODE_MINUTES. Raises Invalid, TooMuchMail.
+
+    Who wants no mail gets one a day at most, and who has complained none, which nobody is told.
+    """
     email = checked(given, "email")
     with transaction():
         shares.hold()
         shares.check_codes(email)
         code = SenderCode(id=uuid.uuid4(), email=email, address_hash=audit.actor.get())
         db.session.add(code)
-        db.session.add(OutboxMail(kind=MailKind.CODE, email=email, about_id=code.id))
+        if _may_have_code(email):
+            db.session.add(OutboxMail(kind=MailKind.CODE, email=email, about_id=code.id))
         audit.note("mail code")
         jobs.SEND_MAIL.later()
+
+
+def _may_have_code(email: str) -> bool:
+    """Strangers ask for codes too; but who wants no mail may still want to send."""
+    why = suppression.reason_of(email)
+    if why is NoMail.ASKED:
+        return not shares.had_code(email)
+    return why is not NoMail.COMPLAINED
 
 
 def confirm(given: str, figures: str) -> str:

@@ -15,7 +15,7 @@ from app.clock import db_now
 from app.config import settings
 from app.db import db
 from app.errors import TooMuchMail
-from app.models import OutboxMail, Recipient, SenderCode, Transfer
+from app.models import MailKind, MailState, OutboxMail, Recipient, SenderCode, Transfer
 from app.services import audit
 
 # Of all locks of this kind in the database this is ours: "mail" on a telephone.
@@ -79,6 +79,17 @@ def check_codes(email: str) -> None:
             raise TooMuchMail("Too many codes were asked for from your network in an hour.")
     if _count(codes.where(_is_recent())) >= settings.max_mails_per_hour:
         raise TooMuchMail
+
+
+def had_code(email: str) -> bool:
+    """Whether a code went to this address, or is to go, within a day. Call after hold()."""
+    had = select(func.count()).where(
+        OutboxMail.email == email,
+        OutboxMail.kind == MailKind.CODE,
+        OutboxMail.state.in_([MailState.WAITING, MailState.SENT]),
+        OutboxMail.created_at > db_now() - DAY,
+    )
+    return _count(had) > 0
 
 
 def left_to_hand_over() -> int:

@@ -13,8 +13,8 @@ from sqlalchemy import select, update
 from app import clock
 from app.config import settings
 from app.db import db, transaction
-from app.models import OutboxMail, SenderCode
-from app.services import senders
+from app.models import NoMail, OutboxMail, SenderCode
+from app.services import mail_links, senders, suppression
 from tests.conftest import SECRET
 from tests.lab.mailserver import MailServer
 from tests.mail import ADA, send_mail
@@ -111,6 +111,39 @@ def test_a_code_is_good_for_a_quarter_of_an_hour(
     with app.app_context(), transaction():
         db.session.execute(update(SenderCode).values(created_at=SenderCode.created_at - by))
     assert send_mail(app) == 0
+
+
+@pytest.mark.parametrize(
+    ("why", "mailed"), [(NoMail.ASKED, [1, 0, 1]), (NoMail.COMPLAINED, [0, 0, 0])]
+)
+def test_who_wants_no_mail_has_one_code_a_day_and_who_complained_none(
+    app: Flask, client: FlaskClient, mail: MailServer, why: NoMail, mailed: list[int]
+) -> None:
+    with app.app_context(), transaction():
+        suppression.suppress(ADA, why)
+    half_a_day = timedelta(hours=13)
+    for count in mailed:
+        assert ask(client) == 202
+        assert confirm(client, "not it").json["error"]["fields"][0]["message"] == (
+            "is not the one that was mailed"
+        )
+        assert send_mail(app) == count
+        with app.app_context(), transaction():
+            for table in (OutboxMail, SenderCode):
+                earlier = table.created_at - half_a_day
+                db.session.execute(update(table).values(created_at=earlier))
+
+
+def test_who_wants_no_mail_proves_an_address_by_the_one_code(
+    app: Flask, client: FlaskClient, mail: MailServer
+) -> None:
+    with app.app_context():
+        mail_links.opt_out(ADA)
+    ask(client)
+    send_mail(app)
+    assert confirm(client, code_in(mail)).status_code == 200
+    with app.app_context():
+        assert mail_links.has_opted_out(ADA), "what others send is as unwanted as before"
 
 
 def test_a_code_lies_nowhere(app: Flask, client: FlaskClient, mail: MailServer) -> None:

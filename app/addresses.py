@@ -45,6 +45,10 @@ def on_the_wire(address: str) -> str:
 
 
 def hashes(address: str) -> list[bytes]:
-    """Keyed hashes of it, the first under our key, others under former ones."""
-    keys = (settings.secret_key, *settings.secret_key_fallbacks)
+    """Keyed hashes of it, the first under our key, others under former ones.
+
+    Nothing but the address itself could be hashed anew under another key, and that is not kept: so
+    a former key has to stay for as long as its hashes are to be known.
+    """
+    keys = (settings.secret_key, *settings.secret_key_fallbacks, *settings.opt_out_keys)
     return [hmac.digest(key.encode(), f"email:{address}".encode(), "sha256") for key in keys]

@@ -243,7 +243,14 @@ class Settings:
     secret_key: str = setting(_secret, "signs cookies; at least 32 random characters")
     base_url: str = setting(_base_url, "the address people see, without a path")
     secret_key_fallbacks: tuple[str, ...] = setting(
-        _secrets, "former secret keys, separated by spaces, still good for reading cookies", ()
+        _secrets,
+        "former secret keys, separated by spaces, still good for reading cookies and mailed links",
+        (),
+    )
+    opt_out_keys: tuple[str, ...] = setting(
+        _secrets,
+        "former secret keys, separated by spaces, good only for knowing who wants no mail",
+        (),
     )
     allowed_hosts: tuple[str, ...] = setting(
         lambda value: tuple(value.lower().split()),

@@ -117,6 +117,7 @@ def test_s34_a_default_or_short_secret_is_refused(secret: str) -> None:
         ("CLOUDFRONT_KEY_PAIR_ID", "K1&x=y"),
         ("JWT_SECRET", "short"),
         ("JWT_SECRET_FALLBACKS", "short"),
+        ("OPT_OUT_KEYS", "short"),
         ("JWT_TTL_IN_MINUTES", "1441"),
         ("WEBHOOK_LOG_DAYS", "0"),
         ("WEBHOOK_ALLOW_LOOPBACK", "true"),  # S24: people come from elsewhere

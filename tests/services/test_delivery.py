@@ -470,3 +470,16 @@ def test_what_is_kept_of_an_opt_out_is_a_keyed_hash(app: Flask, configure: Any) 
         assert mail_links.has_opted_out(BO)
         configure(secret_key_fallbacks=())
         assert not mail_links.has_opted_out(BO)
+
+
+def test_a_former_key_for_opt_outs_knows_who_wants_no_mail_and_opens_no_link(
+    app: Flask, configure: Any
+) -> None:
+    with app.app_context():
+        mail_links.opt_out(BO)
+        seal = mail_links.opt_out_seal(CY)
+        former = settings.secret_key
+        configure(secret_key="another-key-0123456789-abcdefghij", opt_out_keys=(former,))
+        assert mail_links.has_opted_out(BO)
+        with pytest.raises(NotFound):
+            mail_links.opting_out(seal)

@@ -166,6 +166,8 @@ def _to_senders(kind: MailKind, n: Any, *conditions: Any) -> Any:
             n,
         )
         .where(
+            # Follows from the next one, but by this the index of those that have a sender is used.
+            Transfer.sender_email.is_not(None),
             Transfer.sender_confirmed_at.is_not(None),
             delivery.is_wanted(kind),
             *conditions,

@@ -1,12 +1,13 @@
 """What time makes news: reminders and warnings, each once, in sets; and what is forgotten."""
 
 from collections import Counter
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from app import clock, lifecycle
 from app.db import db, transaction
@@ -147,6 +148,22 @@ def test_what_is_switched_off_is_not_queued(
     send_mail(app)
     heads = {"nobody_downloaded": "Nobody has", "expires_soon": "Expires soon"}
     assert not [one for one in subjects(mail, ADA) if one.startswith(heads[kind])]
+
+
+@pytest.mark.parametrize("due", [news._unsent, news._nobody_downloaded])
+def test_what_names_no_sender_is_not_looked_at(inside: None, due: Callable[[], Any]) -> None:
+    """Most of them are such ones, and this is asked every few minutes."""
+    db.session.execute(
+        text(
+            "INSERT INTO transfers (id, slug, owner_token_hash, state, expires_at, ready_at)"
+            " SELECT gen_random_uuid(), 's' || n, sha256('x'), 'READY', now() + interval '9 days',"
+            " now() - n * interval '2 minutes' FROM generate_series(1, 5000) n"
+        )
+    )
+    db.session.execute(text("ANALYZE transfers"))
+    compiled = due().compile(db.engine, compile_kwargs={"literal_binds": True})
+    plan = "\n".join(db.session.scalars(text(f"EXPLAIN {compiled}".replace(":", "\\:"))))
+    assert "ix_transfers_unheard" in plan, plan
 
 
 def test_addresses_are_forgotten_after_a_month(

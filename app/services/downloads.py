@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from sqlalchemy import ColumnElement, exists, func, or_, select, update
 
-from app import links
+from app import clock, links
 from app.clock import db_now
 from app.config import settings
 from app.db import db, transaction
@@ -34,7 +34,7 @@ from app.models import (
     UploadState,
 )
 from app.services import archives, audit, delivery, locks, webhook_news
-from app.services.transfers import files_of, is_at
+from app.services.transfers import files_of, is_at, is_over
 
 _SHOWN_AS = {
     State.INIT: "uploading",
@@ -117,6 +117,11 @@ class TransferView:
         return self.state in ("uploading", "processing")
 
     @property
+    def tells_date(self) -> bool:
+        """Whether it ends when its date says: one that passes while files are sent is moved."""
+        return not self.is_moving or self.expires_at > clock.now()
+
+    @property
     def is_zipping(self) -> bool:
         """Whether the zip is being made, and only its part of the page will change."""
         return self.zip is not None and self.zip.state == "building"
@@ -139,6 +144,7 @@ class TransferView:
         shown = (
             self.state, self.title, self.message, self.expires_at, self.downloads_left,
             self.percent, self.file_count, self.total_size, self.checked_count, self.latest_at,
+            self.tells_date,
         )  # fmt: skip
         return hashlib.sha256(repr(shown).encode()).hexdigest()[:24]
 
@@ -430,7 +436,7 @@ def _take_one(transfer_id: uuid.UUID, file_id: uuid.UUID | None) -> bool:
             Transfer.id == transfer_id,
             Transfer.state.in_(_LIVE),
             _is_safe(transfer_id, file_id),
-            Transfer.expires_at > db_now(),
+            ~is_over(),
             Transfer.quarantined_at.is_(None),
             or_(
                 Transfer.max_downloads.is_(None),
@@ -501,11 +507,9 @@ def _by_id(transfer_id: uuid.UUID) -> tuple[Transfer, bool]:
 
 
 def _one(condition: ColumnElement[bool]) -> tuple[Transfer, bool]:
-    """The transfer, and whether it is past its time by the database's clock."""
+    """The transfer, and whether its date has ended it by the database's clock."""
     row = db.session.execute(
-        select(Transfer, Transfer.expires_at <= db_now())
-        .where(condition)
-        .execution_options(populate_existing=True)
+        select(Transfer, is_over()).where(condition).execution_options(populate_existing=True)
     ).first()
     if row is None:
         raise NotFound("This link does not lead to anything.")
@@ -533,7 +537,7 @@ def _file_where(transfer: Transfer, condition: ColumnElement[bool]) -> File:
 
 def _state_shown(transfer: Transfer, is_due: bool) -> str:
     """Expiry is enforced here on every look, whether or not the sweep has come by."""
-    if transfer.state in _LIVE and is_due:
+    if is_due:
         return "expired"
     if transfer.quarantined_at is not None and _SHOWN_AS[transfer.state] not in _OVER:
         return "unavailable"

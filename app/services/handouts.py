@@ -28,7 +28,7 @@ from app.extensions import storage
 from app.models import File, State, Transfer
 from app.services import archives, delivery, downloads, managing, repeats, senders
 from app.services.repeats import Once
-from app.services.transfers import files_of, hold, of_id, refuse_blocked
+from app.services.transfers import files_of, hold, is_over, of_id, refuse_blocked
 
 
 def download_url(transfer: Transfer, file_id: uuid.UUID | None, minutes: int) -> str:
@@ -136,7 +136,8 @@ def _ready(transfer_id: uuid.UUID) -> Transfer:
     row = of_id(transfer_id)
     if row.state is State.DELETED:
         raise Gone("This transfer was deleted.", reason="deleted")
-    if row.state is State.EXPIRED or row.expires_at <= clock.now():
+    has_ended = db.session.scalar(select(is_over()).where(Transfer.id == row.id))
+    if row.state is State.EXPIRED or has_ended:
         raise TransferExpired
     refuse_blocked(row)
     if row.state is not State.READY:

@@ -13,7 +13,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, CompoundSelect, Select, bindparam, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Select,
+    and_,
+    bindparam,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy import delete as delete_rows
 from sqlalchemy.orm import joinedload
 
@@ -313,6 +323,16 @@ def of_workspace(transfer_id: uuid.UUID, caller: Caller) -> Transfer:
     if transfer.state is State.DELETED:
         raise Gone("This transfer was deleted.", reason="deleted")
     return transfer
+
+
+def is_over() -> ColumnElement[bool]:
+    """The condition that a transfer's date has ended it, whether or not the sweep has come by.
+
+    Not while its files are sent, which moves the date; but what comes by one PUT comes in time.
+    """
+    by_one_put = select(Staging.transfer_id).where(Staging.transfer_id == Transfer.id).exists()
+    is_late = and_(Transfer.expires_at <= db_now(), Transfer.state == State.INIT, by_one_put)
+    return or_(lifecycle.is_due(), is_late)
 
 
 def of_id(transfer_id: uuid.UUID) -> Transfer:

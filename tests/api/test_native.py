@@ -118,8 +118,11 @@ def of(machine: Machine, stage: str) -> str:
         if stage == "over before its file":
             change(machine, made, expires_at=clock.now() - timedelta(seconds=1))
         return made
-    if stage == "in parts":
-        return machine.make(files=[{"path": "a", "size": 1}])["id"]
+    if stage in ("in parts", "over in parts"):
+        made = machine.make(files=[{"path": "a", "size": 1}])["id"]
+        if stage == "over in parts":
+            change(machine, made, expires_at=clock.now() - timedelta(seconds=1))
+        return made
     made = machine.put_one(max_downloads=1)["id"]
     if stage == "used up":
         machine.native("GET", f"/{made}/download-url")
@@ -177,7 +180,9 @@ ROWS = [
     ("GET", "/download-url", "expired", None, 410, "transfer_expired"),
     ("GET", "/download-url", "over", None, 410, "transfer_expired"),
     ("GET", "/download-url", "made", None, 400, "wrong_state"),
+    ("GET", "/download-url", "over before its file", None, 410, "transfer_expired"),
     ("GET", "/download-url", "in parts", None, 400, "wrong_state"),
+    ("GET", "/download-url", "over in parts", None, 400, "wrong_state"),
     ("GET", "/download-url", "used up", None, 410, "transfer_limit_reached"),
     ("GET", "/download-url", "blocked", None, 403, "blocked"),
     ("POST", "/share-download", "unknown", {"emails": []}, 400, "invalid"),

@@ -10,7 +10,7 @@ from app.db import db
 from app.errors import Gone, NotFound, WrongState
 from app.models import Download
 from app.services import downloads
-from tests.factories import Sender, http
+from tests.factories import Machine, Sender, Sent, http
 
 pytestmark = pytest.mark.usefixtures("inside")
 
@@ -115,6 +115,30 @@ def test_f23_nothing_is_handed_out_after_the_end(sender: Sender) -> None:
     with pytest.raises(Gone):
         downloads.count_once(sent.id, uuid.UUID(sent.files[0]["id"]), None)
     assert sent.row().download_count == 0
+
+
+def test_f23_a_date_that_passes_while_files_are_sent_ends_nothing(
+    sender: Sender, machine: Machine
+) -> None:
+    """Its link lives on once they are there, so it must not seem dead before."""
+    past = clock.now() - timedelta(days=1)
+    sent = sender.create({"a": b"1", "b": b"2"})
+    sent.set(created_at=past - timedelta(days=2), expires_at=past)
+    assert downloads.view(sent.slug).state == "uploading"
+    sent.upload().name("a").unlock()
+    assert url_of(sent, "ada", "a")
+    shown = downloads.version(sent.slug)
+    assert b"Expires" not in sent.client.get(f"/d/{sent.slug}").data
+    sent.set(expires_at=clock.now() + timedelta(days=1))
+    assert downloads.version(sent.slug) != shown
+    assert b"Expires" in sent.client.get(f"/d/{sent.slug}").data
+    sent.set(expires_at=past).complete()
+    assert downloads.view(sent.slug).state == "processing"
+    assert url_of(sent, "bob", "a")
+    assert downloads.view(sent.process().slug).state == "ready"
+    # What comes by one PUT must have come in time.
+    alone = Sent(machine.client, machine.make()).set(expires_at=past)
+    assert downloads.view(alone.row().slug).state == "expired"
 
 
 def test_nothing_is_handed_out_before_ready(sender: Sender) -> None:

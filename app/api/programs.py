@@ -9,13 +9,13 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 
 from app import addresses
-from app.api.auth import Asking, key, owner, owner_asking
+from app.api.auth import Asking, key, owner_asking
 from app.api.bodies import json_body, once
 from app.api.transfers import MOST_ADDRESSES
 from app.config import S3_MAX_OBJECT_SIZE
 from app.errors import Invalid, MethodNotAllowed
 from app.inputs import Inputs
-from app.models import Scope, State, Transfer
+from app.models import Scope, State
 from app.services import handouts, listings, staging, upkeep
 from app.services.accounts import Caller
 from app.services.listings import Listed, Order, SortBy, Wish
@@ -75,14 +75,17 @@ def show_upload_url(asking: Asking) -> Response:
 
 
 @bp.get("/transfers/<uuid:transfer_id>/download-url")
-@owner(Scope.READ)
-def show_download_url(transfer: Transfer) -> Response:
+@owner_asking(Scope.READ)
+def show_download_url(asking: Asking) -> Response:
     """An address in storage; each that is asked for is a download that counts."""
+    transfer = asking.transfer()
     if request.method == "HEAD":  # which Flask would answer like GET, and so count
         raise MethodNotAllowed(allow="GET")
     with Inputs({name: request.args[name] for name in ("file",) if name in request.args}) as given:
         file_id = given.uuid("file") if given.has("file") else None
-    return jsonify({"download_url": handouts.download_url(transfer, file_id, _read_minutes())})
+    minutes, is_vouched = _read_minutes(), asking.caller is not None
+    url = handouts.download_url(transfer, file_id, minutes, is_vouched=is_vouched)
+    return jsonify({"download_url": url})
 
 
 @bp.post("/transfers/<uuid:transfer_id>/share-download")

@@ -31,17 +31,20 @@ from app.services.repeats import Once
 from app.services.transfers import files_of, hold, is_over, of_id, refuse_blocked
 
 
-def download_url(transfer: Transfer, file_id: uuid.UUID | None, minutes: int) -> str:
+def download_url(
+    transfer: Transfer, file_id: uuid.UUID | None, minutes: int, *, is_vouched: bool
+) -> str:
     """Count a download and sign an address: of this file, of the only one, or of the zip of all.
 
-    It does not outlive the transfer's date. Raises TransferExpired, NotNow before READY,
+    It does not outlive the transfer's date, nor, unless a workspace vouches for whoever asks, an
+    address that a page gives out. Raises TransferExpired, NotNow before READY,
     LimitReached, Blocked, NotFound for a file that is not there, WrongState while the zip is made,
     ZipFailed and ZipLacksFile where it could not be.
     """
     row = _ready(transfer.id)
     if row.max_downloads is not None and row.download_count >= row.max_downloads:
         raise LimitReached
-    seconds = _seconds(minutes, row.expires_at)
+    seconds = _seconds(minutes, row.expires_at, is_vouched=is_vouched)
     key, name, counted = _wanted(row, file_id, seconds)
     try:
         downloads.count_once(row.id, counted, None)
@@ -67,10 +70,16 @@ def _wanted(
     return made.key, downloads.zip_name(row), None
 
 
-def _seconds(minutes: int, expires_at: datetime) -> int:
-    """An address lives no longer than its transfer; but whoever has one has time to begin."""
+def _seconds(minutes: int, expires_at: datetime, *, is_vouched: bool) -> int:
+    """An address lives no longer than its transfer; but whoever has one has time to begin.
+
+    It works whatever is blocked or changed meanwhile, so a stranger gets none that lasts.
+    """
+    usual = settings.download_url_ttl_in_seconds
+    if not is_vouched:
+        return min(minutes * 60, usual)
     left = int((expires_at - clock.now()).total_seconds())
-    return min(minutes * 60, max(left, settings.download_url_ttl_in_seconds))
+    return min(minutes * 60, max(left, usual))
 
 
 def _told(error: Gone) -> Gone:

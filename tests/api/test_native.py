@@ -412,6 +412,17 @@ def test_how_long_an_address_is_good(machine: Machine, query: str, minutes: int)
     assert parse_qs(urlsplit(url).query)["X-Amz-Expires"] == [str(minutes * 60)]
 
 
+@pytest.mark.parametrize(("query", "seconds"), [("", 120), ("1", 60), ("10080", 120)])
+def test_s16_no_address_lasts_that_a_stranger_has_asked_for(
+    sender: Sender, configure: Configure, query: str, seconds: int
+) -> None:
+    """It would work in spite of a quarantine, of an end and of a password."""
+    configure(download_url_ttl_in_seconds=120)
+    answer = sender.ready().call("GET", f"/download-url?expiry_minutes={query}")
+    url = answer.json["download_url"]
+    assert parse_qs(urlsplit(url).query)["X-Amz-Expires"] == [str(seconds)]
+
+
 def test_an_address_does_not_outlive_its_transfer(machine: Machine, configure: Configure) -> None:
     configure(download_url_ttl_in_seconds=300)
     made = machine.put_one(expires_at=in_days(1 / 24))

@@ -18,7 +18,7 @@ from app.extensions import storage
 from app.models import Batch, Failure, File, OutboxMail, State, Upload, UploadState
 from app.services import abuse, archives, batches, downloads, managing, transfers, upkeep
 from app.services.transfers import FileSpec
-from tests.factories import Sender, Sent, http, put
+from tests.factories import Machine, Sender, Sent, http, put
 from tests.lab.mailserver import MailServer
 from tests.mail import addressed, pass_time, send_mail
 from tests.services.test_audit import actions
@@ -42,6 +42,13 @@ def added(sent: Sent, contents: dict[str, bytes] | None = None) -> Sent:
     answer = sent.call("POST", "/files", json={"files": announced(contents)})
     assert answer.status_code == 201, answer.json
     return Sent(sent.client, sent.json | {"files": answer.json["files"]}, contents)
+
+
+def by_key(machine: Machine, contents: dict[str, bytes]) -> Sent:
+    """A READY transfer that a program has made by its key, with weeks to live."""
+    until = (clock.now() + timedelta(days=20)).isoformat()
+    made = machine.make(files=announced(contents), expires_at=until)
+    return Sent(machine.client, made, contents).upload().complete().process()
 
 
 def check(sent: Sent) -> None:
@@ -166,14 +173,13 @@ def test_the_old_zip_stays_as_long_as_its_addresses(sender: Sender, inside: None
 
 
 def test_the_old_zip_stays_as_long_as_an_address_that_a_program_has_given_away(
-    sender: Sender, inside: None
+    machine: Machine, inside: None
 ) -> None:
-    sent = sender.ready(OLD, expires_at=(clock.now() + timedelta(days=20)).isoformat()).zip()
+    sent = by_key(machine, OLD).zip()
     old = archives.find_made(sent.id)
     assert old is not None
-    asked = [
-        sent.call("GET", f"/download-url?expiry_minutes={minutes}") for minutes in (10_080, 60)
-    ]
+    at = f"/{sent.id}/download-url?expiry_minutes="
+    asked = [machine.native("GET", f"{at}{minutes}") for minutes in (10_080, 60)]
     through(sent)
     days = timedelta(days=7) - timedelta(minutes=1)
     with transaction():

@@ -535,6 +535,33 @@ def test_0019_lets_sweeps_take_turns_and_keeps_when_they_came(old: Old) -> None:
     old.migrate("upgrade", "0019")
 
 
+def test_0020_knows_whose_a_kept_zip_is_and_forgets_it_with_its_transfer(old: Old) -> None:
+    old.migrate("upgrade", "0019")
+    add = (
+        "INSERT INTO uploads (id, key, token, method, size, part_size, state)"
+        " VALUES (gen_random_uuid(), :key, 't', 'multipart', 1, 8388608, 'ABORTED')"
+    )
+    old.run(add, key="before")
+    old.run(
+        "INSERT INTO transfers (id, slug, owner_token_hash, state, expires_at)"
+        " VALUES (gen_random_uuid(), 's', sha256('s'), 'INIT', now())"
+    )
+    old.migrate("upgrade", "0020")
+    old.run(add, key="written by old code")
+    assert old.run("SELECT DISTINCT kept_for FROM uploads") == [(None,)]
+    with pytest.raises(IntegrityError):
+        old.run("UPDATE uploads SET kept_for = :nobody", nobody=uuid.uuid4())
+    old.run("UPDATE uploads SET kept_for = (SELECT id FROM transfers)")
+    old.run("DELETE FROM transfers")
+    assert old.run("SELECT key, kept_for FROM uploads ORDER BY key") == [
+        ("before", None),
+        ("written by old code", None),
+    ]
+    old.migrate("downgrade", "0019")
+    assert [row[0] for row in old.run(UPLOADS)] == ["before", "written by old code"]
+    old.migrate("upgrade", "0020")
+
+
 def test_0014_keeps_opt_outs_and_going_back_forgets_only_what_bounced(old: Old) -> None:
     old.migrate("upgrade", "0011")
     added = "INSERT INTO opt_outs (email_hash{}) VALUES (sha256('{}'){})"

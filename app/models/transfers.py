@@ -204,6 +204,10 @@ class Upload(Base):
     # When to (next) remove the bytes of an ABORTED one, and when that was last needed.
     remove_after: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
     removed_at: Mapped[datetime | None] = mapped_column(Instant)
+    # Whose former zip it is, while addresses of it are about: its bytes stay no longer than theirs.
+    kept_for: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("transfers.id", ondelete="SET NULL")
+    )
 
     __table_args__ = (
         CheckConstraint(f"size BETWEEN 0 AND {S3_MAX_OBJECT_SIZE}", name="size_within_s3"),
@@ -230,6 +234,12 @@ class Upload(Base):
             "ix_uploads_removed",
             "removed_at",
             postgresql_where=text("removed_at IS NOT NULL"),
+        ),
+        # What a transfer takes along when it is deleted.
+        Index(
+            "ix_uploads_kept_for",
+            "kept_for",
+            postgresql_where=text("kept_for IS NOT NULL"),
         ),
         # The sweep asks which of storage's open multiparts are ours.
         Index(

@@ -176,19 +176,21 @@ def _plan(transfer_id: uuid.UUID, size: int) -> None:
     _remind(Archive.transfer_id == transfer_id)
 
 
-def forget(*transfer_ids: uuid.UUID) -> bool:
+def forget(transfer_id: uuid.UUID) -> bool:
     """The files have changed: their zip goes, and may be asked for anew. Whether there was one.
 
-    Its object stays as long as the addresses that were handed out for it. Call in transaction().
+    Its object stays as long as the addresses that were handed out for it, but not longer than the
+    files. Call in transaction().
     """
     # Its row first, as whoever makes it does: so nobody waits for each other.
     gone = db.session.scalars(
         delete(Archive)
-        .where(Archive.transfer_id.in_(transfer_ids))
+        .where(Archive.transfer_id == transfer_id)
         .returning(Archive.upload_id)
         .execution_options(synchronize_session=False)
     ).all()
-    uploads.abandon(gone, later=timedelta(seconds=settings.download_url_ttl_in_seconds))
+    later = timedelta(seconds=settings.download_url_ttl_in_seconds)
+    uploads.abandon(gone, later, kept_for=transfer_id)
     jobs.REMOVE_BYTES.later()
     return bool(gone)
 

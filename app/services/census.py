@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, and_, func, or_, select
 from app import lifecycle
 from app.config import settings
 from app.db import Base, db, release
-from app.models import AssetVersion, Batch, OutboxMail, SmallFile, Transfer, Upload, UploadState
+from app.models import AssetVersion, Batch, OutboxMail, SmallFile, Transfer, Upload
 from app.services import (
     asset_upkeep,
     batches,
@@ -19,6 +19,7 @@ from app.services import (
     small_files,
     tombstones,
     upkeep,
+    uploads,
 )
 from app.services.transfers import uploads_of
 from app.services.upkeep import Tell
@@ -85,7 +86,7 @@ def _to_remove(tell: Tell) -> Figure:
     forms = small_files.uploads_of(small_files.is_given_up())
     is_ending = and_(
         or_(Upload.id.in_(uploads_of(ending)), Upload.id.in_(pictures), Upload.id.in_(forms)),
-        Upload.state != UploadState.ABORTED,
+        uploads.is_held(),
     )
     count, size = db.session.execute(
         select(func.count(), func.coalesce(func.sum(Upload.size), 0)).where(

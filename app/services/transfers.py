@@ -378,6 +378,7 @@ def uploads_of(
         .where(File.transfer_id.in_(transfer_ids))
         .union_all(
             select(Archive.upload_id).where(Archive.transfer_id.in_(transfer_ids)),
+            select(Upload.id).where(Upload.kept_for.in_(transfer_ids)),
             *(
                 select(one).where(Staging.transfer_id.in_(transfer_ids), one.is_not(None))
                 for one in (Staging.upload_id, Staging.copy_id)

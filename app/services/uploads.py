@@ -544,11 +544,13 @@ def _address(upload: Begun) -> tuple[str, str]:
 def abandon(
     upload_ids: Sequence[uuid.UUID] | Select[tuple[uuid.UUID]] | CompoundSelect,
     later: timedelta = timedelta(0),
+    kept_for: uuid.UUID | None = None,
 ) -> None:
     """Mark uploads whose bytes nobody wants any more. Call in transaction(); repeatable.
 
     The upkeep removes the bytes: at once, or so much `later` and not before the last signed address
-    has died; and again when it has.
+    has died; and again when it has. What is kept so goes at once with the transfer that it is
+    `kept_for`.
     """
     if isinstance(upload_ids, SelectBase):
         # Found once, then looked up by their key. As a join PostgreSQL may read all of a table for
@@ -559,10 +561,16 @@ def abandon(
     after = func.greatest(db_now() + later, Upload.urls_until) if later else db_now()
     db.session.execute(
         update(Upload)
-        .where(is_one, Upload.state != UploadState.ABORTED)
-        .values(state=UploadState.ABORTED, remove_after=after)
+        .where(is_one, is_held())
+        .values(state=UploadState.ABORTED, remove_after=after, kept_for=kept_for)
         .execution_options(synchronize_session=False)
     )
+
+
+def is_held() -> ColumnElement[bool]:
+    """The condition that an upload has not been given up, or is kept for a while nevertheless."""
+    is_kept = and_(Upload.kept_for.is_not(None), Upload.removed_at.is_(None))
+    return or_(Upload.state != UploadState.ABORTED, is_kept)
 
 
 def remove(uploads: Sequence[Removable]) -> list[Removable]:

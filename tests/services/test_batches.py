@@ -16,7 +16,7 @@ from app.db import db, transaction
 from app.errors import NotFound
 from app.extensions import storage
 from app.models import Batch, Failure, File, OutboxMail, State, Upload, UploadState
-from app.services import abuse, archives, batches, downloads, managing, transfers, upkeep
+from app.services import abuse, archives, batches, census, downloads, managing, transfers, upkeep
 from app.services.transfers import FileSpec
 from tests.factories import Machine, Sender, Sent, http, put
 from tests.lab.mailserver import MailServer
@@ -191,6 +191,30 @@ def test_the_old_zip_stays_as_long_as_an_address_that_a_program_has_given_away(
         db.session.execute(update(Upload).values(remove_after=Upload.remove_after - minute))
     upkeep.remove_bytes()
     assert storage.head(old.key) is None
+
+
+@pytest.mark.parametrize("end", ["deleted", "expired"])
+def test_an_old_zip_that_is_kept_goes_with_its_transfer(
+    machine: Machine, inside: None, end: str
+) -> None:
+    """Its address would give out all of it for a week after the link is dead."""
+    sent = by_key(machine, OLD).zip()
+    asked = machine.native("GET", f"/{sent.id}/download-url?expiry_minutes=10080")
+    for more in ({"c": b""}, {"d": b""}):
+        through(sent, more)
+        sent.zip()
+    upkeep.remove_bytes()
+    assert http.request("GET", asked.json["download_url"]).status == 200
+    if end == "deleted":
+        sent.call("DELETE")
+    else:
+        sent.set(state=State.EXPIRED, expired_at=ago(days=4))
+        (removal,) = (one for one in census.SWEEPS if one.run is upkeep.remove_bytes)
+        assert removal.look(upkeep.untold).count == db.session.query(Upload).count()
+        upkeep.delete_expired()
+    upkeep.remove_bytes()
+    assert http.request("GET", asked.json["download_url"]).status == 404
+    assert [one.key for one in db.session.query(Upload) if storage.head(one.key)] == []
 
 
 def test_a_zip_that_is_being_made_meanwhile_is_not_the_new_one(

@@ -280,8 +280,8 @@ def _remind(condition: ColumnElement[bool]) -> int:
 def build(transfer_id: str) -> None:
     """Job: make the zip of a transfer, or as much of it as fits in one turn.
 
-    A file that storage has lost is an error that says so, never a zip without it. Runs twice, at
-    once and after a death anywhere to the same zip.
+    A file that storage has lost is an error that says so, never a zip without it; one that was only
+    copied anew is found again. Runs twice, at once and after a death anywhere to the same zip.
     """
     with leases.hold(Archive, uuid.UUID(transfer_id), is_wanted()) as lease:
         if lease is None:
@@ -294,8 +294,9 @@ def build(transfer_id: str) -> None:
         except Stopped:
             lease.forgive()
         except SourceLost as lost:
-            log.error("a file of a zip is not in storage", extra={"key": str(lost)})
-            _give_up(lease, ZipFailure.FILE_LOST)
+            if not uploads.find_again([file.upload for file in files_of(lease.transfer_id)]):
+                log.error("a file of a zip is not in storage", extra={"key": str(lost)})
+                _give_up(lease, ZipFailure.FILE_LOST)
     # If it is not over, whoever is free goes on from what storage holds.
     with transaction():
         _remind(and_(Archive.transfer_id == lease.transfer_id, leases.is_free(Archive)))

@@ -24,6 +24,7 @@ from sqlalchemy import (
     and_,
     any_,
     bindparam,
+    case,
     exists,
     func,
     or_,
@@ -501,6 +502,33 @@ def _with_crc32(upload: Upload, stored: Stored, combined: bytes | None) -> Outco
         log.error("storage does not confirm a checksum", extra={"upload": str(upload.id)})
         return Outcome(upload.id, problem=Problem.DAMAGED)
     return Outcome(upload.id, etag=stored.etag, crc32=stored.crc32 or combined)
+
+
+def find_again(uploads: Sequence[Upload]) -> bool:
+    """Note the new ETags of these complete ones, if all are still theirs; whether there are any.
+
+    Whoever copies a bucket cuts its objects anew, and how one was cut shows in its ETag.
+    """
+    release()
+    etags: dict[uuid.UUID, str] = {}
+    for upload, stored in zip(uploads, _each(uploads, _head), strict=True):
+        if stored is None or not _is_ours(upload, stored):
+            return False
+        if None not in (stored.crc32, upload.crc32) and stored.crc32 != upload.crc32:
+            return False
+        if stored.etag != upload.etag:
+            etags[upload.id] = stored.etag
+    if not etags:
+        return False
+    log.warning("objects have been copied: their ETags are others", extra={"count": len(etags)})
+    with transaction():
+        db.session.execute(
+            update(Upload)
+            .where(Upload.id.in_(etags), Upload.state == UploadState.COMPLETE)
+            .values(etag=case(etags, value=Upload.id))
+            .execution_options(synchronize_session=False)
+        )
+    return True
 
 
 def _head(upload: Upload) -> Stored | None:

@@ -24,7 +24,7 @@ from app.db import db, transaction
 from app.errors import Gone, NotFound, Outage, WrongState, ZipLacksFile
 from app.extensions import storage
 from app.gateways.lines import Answer
-from app.gateways.stored import Part, PartsRefused, Source, SourceLost
+from app.gateways.stored import TOKEN_FIELD, Part, PartsRefused, Source, SourceLost
 from app.models import Archive, Upload, UploadState, ZipFailure
 from app.services import archives, composing, downloads, planning, transfers, upkeep, uploads
 from app.zip_layout import Layout
@@ -291,6 +291,36 @@ def test_another_object_in_a_files_place_is_noticed(sender: Sender, inside: None
     sent = sender.ready(SMALL, verified=True)
     key = transfers.files_of(sent.id)[0].upload.key
     storage._client.put_object(Bucket=storage._bucket, Key=key, Body=b"HELLO")
+    assert archive(sent.zip()).failure is ZipFailure.FILE_LOST
+
+
+@pytest.mark.parametrize("verified", [True, False])
+def test_files_that_were_copied_anew_are_found_again(
+    sender: Sender, inside: None, verified: bool
+) -> None:
+    """As in a bucket that was moved: the same bytes and metadata, but cut otherwise."""
+    sent = sender.ready(SMALL, verified=verified)
+    for file in transfers.files_of(sent.id):
+        key = file.upload.key
+        s3_id = storage.begin_upload(key, file.upload.token, with_crc32=False)
+        storage.put_part(key, s3_id, 1, memoryview(SMALL[file.path]))
+        storage.finish_upload(key, s3_id, storage.list_parts(key, s3_id), None)
+    sent.zip()
+    archives.build(str(sent.id))
+    assert archive(sent).failure is None
+    assert contents(sent) == SMALL
+
+
+def test_other_bytes_under_a_files_own_token_are_noticed(sender: Sender, inside: None) -> None:
+    sent = sender.ready(SMALL, verified=True)
+    (upload, *_) = (file.upload for file in transfers.files_of(sent.id) if file.size)
+    storage._client.put_object(
+        Bucket=storage._bucket,
+        Key=upload.key,
+        Body=bytes(upload.size),
+        Metadata={TOKEN_FIELD: upload.token},
+        ChecksumAlgorithm="CRC32",
+    )
     assert archive(sent.zip()).failure is ZipFailure.FILE_LOST
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.orm import joinedload
 
 from app import clock, links
@@ -83,7 +83,7 @@ def of_caller(board_id: uuid.UUID, caller: Caller) -> Board:
 
 
 def items_of(board_id: uuid.UUID) -> list[BoardItem]:
-    """What is on the board, in the order it was added, without files that have ended."""
+    """What is on the board, in the order it was added, without files that are over or blocked."""
     found = db.session.scalars(
         _there(select(BoardItem), board_id)
         .order_by(BoardItem.position)
@@ -95,11 +95,12 @@ def items_of(board_id: uuid.UUID) -> list[BoardItem]:
 
 
 def _there(statement: Select[Any], board_id: uuid.UUID) -> Select[Any]:
-    """The statement, for this board's links and those of its files that have not ended."""
+    """The statement, for this board's links and those of its files that somebody may see."""
+    may_be_seen = and_(_has_not_ended(), Transfer.quarantined_at.is_(None))
     return (
         statement.outerjoin(File, BoardItem.file_id == File.id)
         .outerjoin(Transfer, File.transfer_id == Transfer.id)
-        .where(BoardItem.board_id == board_id, or_(BoardItem.file_id.is_(None), _has_not_ended()))
+        .where(BoardItem.board_id == board_id, or_(BoardItem.file_id.is_(None), may_be_seen))
     )
 
 

@@ -1,10 +1,12 @@
 """A board's page: what is on it, each file as soon as it can be had, and nobody's script."""
 
 import re
+import uuid
 from typing import Any
 
 from flask.testing import FlaskClient
 
+from app.services import abuse, boards
 from tests.factories import Machine, http
 
 
@@ -54,6 +56,17 @@ def test_a_file_is_fetched_by_its_button(machine: Machine, queued: list) -> None
     led = machine.client.post(action[1], data={"csrf_token": token[1]})
     assert led.status_code == 303
     assert http.request("GET", led.headers["Location"]).data == b"1234"
+
+
+def test_s31_a_file_that_is_quarantined_is_not_even_named(machine: Machine, inside: None) -> None:
+    board, path = filled(machine)
+    file = next(one.file for one in boards.items_of(uuid.UUID(board["id"])) if one.file)
+    abuse.quarantine(file.transfer_id)
+    page = machine.client.get(path).text
+    assert "here.txt" not in page
+    assert "&lt;s&gt;.txt" in page
+    abuse.lift_quarantine(file.transfer_id)
+    assert "here.txt" in machine.client.get(path).text
 
 
 def test_nothing_on_it_runs_or_is_told_where_from(machine: Machine) -> None:

@@ -15,8 +15,8 @@ from app import links
 from app.crc32 import SIZE as CRC32_SIZE
 from app.dispositions import without_marks
 from app.errors import AppError, Gone, NotFound
-from app.models import Harm, Transfer
-from app.services import abuse, blocklist
+from app.models import Board, Harm, Transfer
+from app.services import abuse, blocklist, boards
 from app.services.transfers import files_of
 from app.words import counted
 
@@ -53,11 +53,11 @@ def init_app(app: Flask) -> None:
 def list_reports(handled_too: bool) -> None:
     """A line for each open report, the oldest first."""
     found = abuse.reports(handled_too=handled_too)
-    for report, transfer in found:
+    for report, about in found:
         closed = "  closed" if report.handled_at else ""
         click.echo(
             f"{report.id:>6}  {_time(report.created_at)}  {report.reason:<9}  "
-            f"{_standing(transfer):<12}  {links.transfer_url(transfer.slug)}{closed}"
+            f"{_standing(about):<12}  {_link_of(about)}{closed}"
         )
     if not found:
         click.echo("There are no reports.")
@@ -68,10 +68,9 @@ def list_reports(handled_too: bool) -> None:
 def show_report(number: int) -> None:
     """All that was reported, and what the link holds."""
     try:
-        report, transfer = abuse.report_of(number)
+        report, about = abuse.report_of(number)
     except NotFound as error:
         raise click.ClickException(error.title) from error
-    files = files_of(transfer.id, with_coming=True)
     _tell("report", f"{report.id}, {report.reason}, {_time(report.created_at)}")
     _tell("closed", _time(report.handled_at) if report.handled_at else "no")
     if report.file_sha256:
@@ -81,12 +80,36 @@ def show_report(number: int) -> None:
         _tell("from", report.contact or "somebody who left no address")
         for line in report.message.split("\n"):
             _tell("says", line)
-    _tell("link", links.transfer_url(transfer.slug))
+    _tell("link", _link_of(about))
+    if isinstance(about, Board):
+        _tell_board(about)
+    else:
+        _tell_transfer(about)
+
+
+def _tell_board(board: Board) -> None:
+    _tell("state", _standing(board))
+    _tell("reports", f"{abuse.open_count(board.id):,} open about this board")
+    _tell("title", board.name)
+    for line in (board.description or "").split("\n"):
+        _tell("message", line)
+    items = boards.items_of(board.id, with_blocked=True)
+    for item in items[:MOST_NAMES]:
+        if item.file is None:
+            _tell("leads to", item.url or "")
+        else:
+            _tell("file", f"{item.file.path}  {links.transfer_url(item.file.transfer.slug)}")
+    if len(items) > MOST_NAMES:
+        _tell("item", f"and {len(items) - MOST_NAMES:,} more")
+
+
+def _tell_transfer(transfer: Transfer) -> None:
     _tell("state", f"{_standing(transfer)}, {transfer.download_count:,} downloads")
     _tell("reports", f"{abuse.open_count(transfer.id):,} open about this link")
     _tell("title", transfer.title)
     for line in transfer.message.split("\n"):
         _tell("message", line)
+    files = files_of(transfer.id, with_coming=True)
     for file in files[:MOST_NAMES]:
         _tell("file", f"{file.path}  {file.size:,} {'byte' if file.size == 1 else 'bytes'}")
     if len(files) > MOST_NAMES:
@@ -107,21 +130,27 @@ def close_report(number: int) -> None:
 @transfer_commands.command("quarantine", context_settings=_ANY_WORD)
 @click.argument("link")
 def quarantine_transfer(link: str) -> None:
-    """Stop a link at once, for everybody; repeatable. LINK may be its last piece alone."""
-    transfer = _found(link)
-    is_new = abuse.quarantine(transfer.id)
-    _say(transfer, "is quarantined" if is_new else "was quarantined before")
-    if count := abuse.open_count(transfer.id):
+    """Stop a link at once, for everybody; repeatable. LINK may be its last piece alone.
+
+    With a board's address the board, and all files on it.
+    """
+    about = _found_any(link)
+    stop = abuse.quarantine_board if isinstance(about, Board) else abuse.quarantine
+    _say(about, "is quarantined" if stop(about.id) else "was quarantined before")
+    if count := abuse.open_count(about.id):
         click.echo(f"Open reports about it: {count:,}. Close each with `flask reports close`.")
 
 
 @transfer_commands.command("release", context_settings=_ANY_WORD)
 @click.argument("link")
 def release_transfer(link: str) -> None:
-    """End a quarantine; repeatable. LINK may be its last piece alone."""
-    transfer = _found(link)
-    is_new = abuse.lift_quarantine(transfer.id)
-    _say(transfer, "is released" if is_new else "was not quarantined")
+    """End a quarantine; repeatable. LINK may be its last piece alone.
+
+    With a board's address that of the board, and of the files that were stopped with it.
+    """
+    about = _found_any(link)
+    lift = abuse.lift_board_quarantine if isinstance(about, Board) else abuse.lift_quarantine
+    _say(about, "is released" if lift(about.id) else "was not quarantined")
 
 
 @transfer_commands.command("block-files", context_settings=_ANY_WORD)
@@ -234,12 +263,26 @@ def _found(link: str) -> Transfer:
         raise click.ClickException(error.title) from error
 
 
-def _say(transfer: Transfer, what: str) -> None:
-    click.echo(f"{links.transfer_url(transfer.slug)} {what}.")
+def _found_any(link: str) -> Transfer | Board:
+    try:
+        return abuse.find_board(link) or abuse.find(link)
+    except NotFound as error:
+        raise click.ClickException(error.title) from error
 
 
-def _standing(transfer: Transfer) -> str:
-    return "quarantined" if transfer.quarantined_at else transfer.state
+def _say(about: Transfer | Board, what: str) -> None:
+    click.echo(f"{_link_of(about)} {what}.")
+
+
+def _link_of(about: Transfer | Board) -> str:
+    is_board = isinstance(about, Board)
+    return links.board_url(about.slug) if is_board else links.transfer_url(about.slug)
+
+
+def _standing(about: Transfer | Board) -> str:
+    if about.quarantined_at:
+        return "quarantined"
+    return "board" if isinstance(about, Board) else about.state
 
 
 def _time(at: datetime) -> str:

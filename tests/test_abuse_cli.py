@@ -14,7 +14,7 @@ from app.db import db, release
 from app.extensions import storage
 from app.models import Harm, Inspection
 from app.services import abuse, inspecting, transfers
-from tests.factories import Sender, Sent
+from tests.factories import Machine, Sender, Sent
 
 Run = Callable[..., str]
 
@@ -68,6 +68,31 @@ def test_from_the_report_to_the_end_of_it(run: Run, sender: Sender) -> None:
     assert run("transfers", "release", sent.slug) == f"{link} is released.\n"
     assert run("transfers", "release", sent.slug) == f"{link} was not quarantined.\n"
     assert sender.client.get(f"/d/{sent.slug}").status_code == 200
+
+
+def test_a_board_is_shown_and_stopped_with_its_files(run: Run, machine: Machine) -> None:
+    board = machine.board("Your bank")
+    link, at = board["url"], f"/boards/{board['id']}"
+    machine.call("POST", f"{at}/links", json=[{"url": "https://evil.example/", "title": "x"}])
+    machine.call("POST", f"{at}/files", json=[{"name": "b/invoice.html", "size": 1}])
+    with machine.client.application.app_context():
+        number = str(abuse.report_board(link.rpartition("/")[2], Harm.PHISHING))
+    (line,) = run("reports", "list").splitlines()
+    assert line.split()[4:] == ["phishing", "board", link]
+    said = run("transfers", "quarantine", link)
+    assert said.startswith(f"{link} is quarantined.\nOpen reports about it: 1.")
+    shown = run("reports", "show", number)
+    for words in ("state    quarantined", "title    Your bank", "leads to https://evil.example/"):
+        assert words in shown
+    (own,) = (line for line in shown.splitlines() if line.startswith("file     b/invoice.html "))
+    # Its file has a link of its own, whose path may look like a board's.
+    (file_link,) = own.split()[-1:]
+    below = f"{file_link}/b/invoice.html"
+    assert run("transfers", "quarantine", below) == f"{file_link} was quarantined before.\n"
+    assert run("transfers", "release", link) == f"{link} is released.\n"
+    assert run("transfers", "release", below) == f"{file_link} was not quarantined.\n"
+    wrong = f"{link[:-5]}xxxxx"
+    assert "does not lead to anything" in run("transfers", "quarantine", wrong, code=1)
 
 
 def test_others_words_do_not_steer_the_terminal(run: Run, sender: Sender) -> None:

@@ -562,6 +562,38 @@ def test_0020_knows_whose_a_kept_zip_is_and_forgets_it_with_its_transfer(old: Ol
     old.migrate("upgrade", "0020")
 
 
+def test_0021_takes_reports_of_boards_and_going_back_hides_what_is_blocked(old: Old) -> None:
+    old.migrate("upgrade", "0020")
+    old.run("INSERT INTO workspaces (id, name) VALUES (gen_random_uuid(), 'Acme')")
+    old.run(
+        "INSERT INTO transfers (id, slug, owner_token_hash, state, expires_at)"
+        " VALUES (gen_random_uuid(), 's', sha256('s'), 'INIT', now())"
+    )
+    for slug in ("good", "evil"):
+        old.run(
+            "INSERT INTO boards (id, slug, workspace_id, name)"
+            " SELECT gen_random_uuid(), :slug, id, 'b' FROM workspaces",
+            slug=slug,
+        )
+    report = "INSERT INTO abuse_reports (transfer_id, reason) SELECT id, 'malware' FROM transfers"
+    old.run(report)
+    old.migrate("upgrade", "0021")
+    old.run(report)  # as older code still writes it
+    old.run("INSERT INTO abuse_reports (board_id, reason) SELECT id, 'other' FROM boards")
+    for wrong in (
+        "INSERT INTO abuse_reports (reason) VALUES ('other')",
+        "UPDATE abuse_reports SET board_id = (SELECT id FROM boards LIMIT 1)",
+    ):
+        with pytest.raises(IntegrityError):
+            old.run(wrong)
+    old.run("UPDATE boards SET quarantined_at = now() WHERE slug = 'evil'")
+    old.migrate("downgrade", "0020")
+    assert old.run("SELECT count(*) FROM abuse_reports") == [(2,)]
+    assert old.run("SELECT count(*), count(*) FILTER (WHERE slug = 'good') FROM boards") == [(2, 1)]
+    assert old.run("SELECT slug FROM boards WHERE slug = 'evil'") == []
+    old.migrate("upgrade", "0021")
+
+
 def test_0014_keeps_opt_outs_and_going_back_forgets_only_what_bounced(old: Old) -> None:
     old.migrate("upgrade", "0011")
     added = "INSERT INTO opt_outs (email_hash{}) VALUES (sha256('{}'){})"

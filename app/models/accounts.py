@@ -59,6 +59,8 @@ class Board(Base):
     name: Mapped[str] = mapped_column(Text)
     description: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
+    # Blocked by the operator; the files on it have the same instant (services/abuse.py).
+    quarantined_at: Mapped[datetime | None] = mapped_column(Instant)
 
 
 class BoardItem(Base):

@@ -80,7 +80,7 @@ class ExtensionRequest(Base):
 
 
 class AbuseReport(Base):
-    """What somebody told the operator about a link; open until `handled_at`.
+    """What somebody told the operator about a link, or a board; open until `handled_at`.
 
     With a `file_sha256` it is our own: a file of it was found to be that of the block list.
     """
@@ -89,7 +89,12 @@ class AbuseReport(Base):
 
     # A number, because people type it and tell it to each other.
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
-    transfer_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("transfers.id", ondelete="CASCADE"))
+    transfer_id: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("transfers.id", ondelete="CASCADE")
+    )
+    board_id: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("boards.id", ondelete="CASCADE"), index=True
+    )
     reason: Mapped[Harm] = mapped_column(enum_of(Harm, "report_reason"))
     message: Mapped[str] = mapped_column(Text, default="", server_default="")
     contact: Mapped[str] = mapped_column(Text, default="", server_default="")
@@ -99,6 +104,7 @@ class AbuseReport(Base):
     handled_at: Mapped[datetime | None] = mapped_column(Instant)
 
     __table_args__ = (
+        CheckConstraint("(transfer_id IS NULL) <> (board_id IS NULL)", name="transfer_or_board"),
         CheckConstraint("char_length(message) <= 2000", name="message_is_short"),
         CheckConstraint("char_length(contact) <= 254", name="contact_is_short"),
         Index("ix_abuse_reports_transfer_id", "transfer_id"),

@@ -1,4 +1,6 @@
-"""/d/<slug>/report: tell whoever runs this site what is wrong with a link."""
+"""/d/<slug>/report, /b/<slug>/report: tell whoever runs this site what is wrong with a link."""
+
+from typing import Any
 
 from flask import Blueprint, Response, make_response, redirect, render_template, session, url_for
 from werkzeug.wrappers import Response as AnyResponse
@@ -12,24 +14,29 @@ from app.pages import command_line
 from app.pages.view import typed
 from app.services import abuse
 
-bp = Blueprint("report", __name__, url_prefix="/d")
+bp = Blueprint("report", __name__)
 limit_unknown(bp)
+# What an address is of; url_for() wants to be told, too.
+_LINK: dict[str, Any] = {"of_board": False}
+_BOARD: dict[str, Any] = {"of_board": True}
 
 
-@bp.get("/<slug:slug>/report")
-def show_form(slug: str) -> AnyResponse:
+@bp.get("/d/<slug:slug>/report", defaults=_LINK)
+@bp.get("/b/<slug:slug>/report", defaults=_BOARD)
+def show_form(slug: str, of_board: bool) -> AnyResponse:
     """The form, or the thanks for what was sent; tells nothing of what the link holds."""
-    if command_line.fetches():
+    if not of_board and command_line.fetches():
         return command_line.fetch_file(slug, "report")  # A file may be called so.
-    abuse.check_reportable(slug)
-    return _page(slug, is_sent=session.pop("reported", None) == slug)
+    _check(slug, of_board)
+    return _page(slug, of_board, is_sent=session.pop("reported", None) == slug)
 
 
-@bp.post("/<slug:slug>/report")
+@bp.post("/d/<slug:slug>/report", defaults=_LINK)
+@bp.post("/b/<slug:slug>/report", defaults=_BOARD)
 @limit_messages
-def send_report(slug: str) -> AnyResponse:
+def send_report(slug: str, of_board: bool) -> AnyResponse:
     """Note the report for the operator; leads back to the page, which says thanks."""
-    abuse.check_reportable(slug)
+    _check(slug, of_board)
     said = typed("reason", "message", "contact")
     try:
         with Inputs(said) as given:
@@ -39,13 +46,20 @@ def send_report(slug: str) -> AnyResponse:
             if reason is None:
                 raise Invalid(given.complaints | {"reason": "must be chosen"})
     except Invalid as error:
-        return _page(slug, 422, said=said, complaints=error.fields)
-    abuse.report(slug, reason, message, contact)
+        return _page(slug, of_board, 422, said=said, complaints=error.fields)
+    report = abuse.report_board if of_board else abuse.report
+    report(slug, reason, message, contact)
     session["reported"] = slug
-    return redirect(url_for(".show_form", slug=slug), 303)
+    return redirect(url_for(".show_form", slug=slug, of_board=of_board), 303)
 
 
-def _page(slug: str, status: int = 200, **words: object) -> Response:
+def _check(slug: str, of_board: bool) -> None:
+    check = abuse.reportable_board if of_board else abuse.check_reportable
+    check(slug)
+
+
+def _page(slug: str, of_board: bool, status: int = 200, **words: object) -> Response:
+    back_url = url_for("board.show_board" if of_board else "transfer.show_transfer", slug=slug)
     contact = settings.abuse_contact
-    page = render_template("pages/report.html", slug=slug, abuse_contact=contact, **words)
+    page = render_template("pages/report.html", back_url=back_url, abuse_contact=contact, **words)
     return make_response(page, status)

@@ -19,9 +19,9 @@ from app import clock, links
 from app.clock import db_now
 from app.config import settings
 from app.db import db, transaction
-from app.errors import Invalid, NotAllowed, NotFound
+from app.errors import Blocked, Invalid, NotAllowed, NotFound
 from app.models import Board, BoardItem, File, State, Transfer
-from app.services import audit, checking, creating, repeats, sending, transfers
+from app.services import abuse, audit, checking, creating, repeats, sending, transfers
 from app.services.accounts import Caller
 from app.services.repeats import Once
 from app.services.transfers import FileSpec
@@ -82,10 +82,13 @@ def of_caller(board_id: uuid.UUID, caller: Caller) -> Board:
     return board
 
 
-def items_of(board_id: uuid.UUID) -> list[BoardItem]:
-    """What is on the board, in the order it was added, without files that are over or blocked."""
+def items_of(board_id: uuid.UUID, *, with_blocked: bool = False) -> list[BoardItem]:
+    """What is on the board, in the order it was added, without files that are over.
+
+    Those that are blocked are the operator's business alone: `with_blocked`.
+    """
     found = db.session.scalars(
-        _there(select(BoardItem), board_id)
+        _there(select(BoardItem), board_id, with_blocked=with_blocked)
         .order_by(BoardItem.position)
         .options(joinedload(BoardItem.file).joinedload(File.upload))
         .options(joinedload(BoardItem.file).joinedload(File.transfer))
@@ -94,9 +97,13 @@ def items_of(board_id: uuid.UUID) -> list[BoardItem]:
     return list(found)
 
 
-def _there(statement: Select[Any], board_id: uuid.UUID) -> Select[Any]:
+def _there(
+    statement: Select[Any], board_id: uuid.UUID, *, with_blocked: bool = False
+) -> Select[Any]:
     """The statement, for this board's links and those of its files that somebody may see."""
-    may_be_seen = and_(_has_not_ended(), Transfer.quarantined_at.is_(None))
+    may_be_seen = _has_not_ended()
+    if not with_blocked:
+        may_be_seen = and_(may_be_seen, Transfer.quarantined_at.is_(None))
     return (
         statement.outerjoin(File, BoardItem.file_id == File.id)
         .outerjoin(Transfer, File.transfer_id == Transfer.id)
@@ -117,7 +124,10 @@ def is_waiting(items: Sequence[BoardItem]) -> bool:
 
 
 def add_links(board: Board, specs: Sequence[LinkSpec], once: Once | None = None) -> list[BoardItem]:
-    """Add links at the end; the new items. Raises Invalid when the board is full, KeyReused."""
+    """Add links at the end; the new items.
+
+    Raises Invalid when the board is full, Blocked, KeyReused.
+    """
     with transaction():
         if (before := repeats.made(once)) is not None:
             return _items(board, before)
@@ -129,7 +139,10 @@ def add_links(board: Board, specs: Sequence[LinkSpec], once: Once | None = None)
 def add_files(
     board: Board, caller: Caller, specs: Sequence[FileSpec], once: Once | None = None
 ) -> list[BoardItem]:
-    """Announce files at the end, all of them or none; the new items. Raises Invalid, KeyReused."""
+    """Announce files at the end, all of them or none; the new items.
+
+    Raises Invalid, Blocked, KeyReused.
+    """
     # They stay as long as anything may: a board is there to be come back to.
     expires_at = clock.now() + timedelta(days=settings.max_expires_in_days)
     with transaction():
@@ -151,7 +164,9 @@ def _items(board: Board, ids: Sequence[uuid.UUID]) -> list[BoardItem]:
 
 def _add(board: Board, count: int, fields: Callable[[int], dict[str, object]]) -> list[BoardItem]:
     # Locked, so that of two who add at once one comes behind the other.
-    db.session.execute(select(Board.id).where(Board.id == board.id).with_for_update())
+    locked = select(Board.quarantined_at).where(Board.id == board.id).with_for_update()
+    if db.session.scalar(locked) is not None:
+        raise Blocked("Whoever runs this site has blocked this board.")
     last = db.session.scalar(
         select(func.max(BoardItem.position)).where(BoardItem.board_id == board.id)
     )
@@ -197,10 +212,8 @@ def complete_file(file: File) -> None:
 
 
 def view(slug: str) -> BoardView:
-    """What a board's address shows now. Raises NotFound."""
-    board = db.session.scalar(select(Board).where(Board.slug == slug))
-    if board is None:
-        raise NotFound("This link does not lead to anything.")
+    """What a board's address shows now. Raises NotFound, and Gone for one that is blocked."""
+    board = abuse.reportable_board(slug)
     return BoardView(
         link=links.board_url(board.slug),
         name=board.name,

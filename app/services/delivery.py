@@ -20,7 +20,7 @@ from app.clock import db_now
 from app.config import settings
 from app.db import db, transaction
 from app.errors import Invalid, NotFound, WrongState
-from app.models import MailKind, MailState, OutboxMail, Recipient, State, Transfer
+from app.models import AbuseReport, MailKind, MailState, OutboxMail, Recipient, State, Transfer
 from app.services import audit, creating, repeats, senders, shares, unsent
 from app.services.creating import Also, Created
 from app.services.repeats import Once
@@ -418,7 +418,7 @@ def put(news: Any, *, words: str = "", later: timedelta = timedelta(0)) -> int:
     return db.session.execute(added.on_conflict_do_nothing()).rowcount
 
 
-def tell_operator(transfer_id: uuid.UUID, report_number: int) -> None:
+def tell_operator(report: AbuseReport) -> None:
     """Mail a report to ABUSE_CONTACT, where that is a mail address. Call in transaction()."""
     contact = settings.abuse_contact
     if not settings.sends_mail or "@" not in contact or "://" in contact:
@@ -428,9 +428,9 @@ def tell_operator(transfer_id: uuid.UUID, report_number: int) -> None:
             id=uuid.uuid4(),
             kind=MailKind.REPORTED,
             email=contact,
-            transfer_id=transfer_id,
-            about_id=transfer_id,
-            n=report_number,
+            transfer_id=report.transfer_id,
+            about_id=report.transfer_id or report.board_id,
+            n=report.id,
         )
     )
     jobs.SEND_MAIL.later()

@@ -29,6 +29,7 @@ from app.extensions import mailer
 from app.gateways.mailer import Letter
 from app.models import (
     AbuseReport,
+    Board,
     File,
     MailKind,
     NoMail,
@@ -149,6 +150,8 @@ def facts(
     """What the mail tells; None where it is no longer true or not wanted."""
     if mail.kind is MailKind.CODE:
         return _code(mail)
+    if mail.transfer_id is None:
+        return _of_board(mail)
     now = _now(mail)
     more = _news(mail, now)
     return None if more is None else {**_of_transfer(mail, now, pictures), **more}
@@ -220,6 +223,16 @@ def _code(mail: OutboxMail) -> dict[str, Any] | None:
     if db.session.scalar(waits) is None:
         return None
     return {"code": senders.code_of(mail.about_id), "minutes": senders.CODE_MINUTES}
+
+
+def _of_board(mail: OutboxMail) -> dict[str, Any] | None:
+    """Only the operator is mailed about one, when it is reported."""
+    board = db.session.get(Board, mail.about_id)
+    more = _report(mail)
+    if board is None or more is None:
+        return None
+    link = links.board_url(board.slug)
+    return {"title": board.name, "contents": None, "link": link, **more}
 
 
 def _now(mail: OutboxMail) -> Found[Any]:
@@ -303,7 +316,7 @@ def _question(mail: OutboxMail, now: Found[Any]) -> dict[str, Any]:
     return {"words": _cut(mail.words)}
 
 
-def _report(mail: OutboxMail, now: Found[Any]) -> dict[str, Any] | None:
+def _report(mail: OutboxMail, now: Found[Any] | None = None) -> dict[str, Any] | None:
     report = db.session.get(AbuseReport, mail.n)
     return {"report": report, "words": _cut(report.message)} if report else None
 

@@ -8,6 +8,7 @@ from flask.testing import FlaskClient
 
 from app.services import abuse, boards
 from tests.factories import Machine, http
+from tests.pages.test_pages import token_in
 
 
 def filled(machine: Machine) -> tuple[Any, str]:
@@ -66,6 +67,37 @@ def test_s31_a_file_that_is_quarantined_is_not_even_named(machine: Machine, insi
     assert "here.txt" not in page
     assert "&lt;s&gt;.txt" in page
     abuse.lift_quarantine(file.transfer_id)
+    assert "here.txt" in machine.client.get(path).text
+
+
+def test_s31_it_is_reported_and_stopped_as_a_link_is(
+    machine: Machine, queued: list, inside: None
+) -> None:
+    board, path = filled(machine)
+    machine.process(queued[0][1])
+    for headers in ({}, {"HX-Request": "true"}):
+        page = machine.client.get(path, headers=headers).text
+        assert f'href="{path}/report"' in page
+    form = machine.client.get(f"{path}/report").text
+    assert f'href="{path}"' in form
+    assert "here.txt" not in form
+    given = {"csrf_token": token_in(form), "reason": "phishing"}
+    told = machine.client.post(f"{path}/report", data=given)
+    assert told.headers["Location"] == f"{path}/report"
+    assert "Your report was noted." in machine.client.get(f"{path}/report").text
+    ((report, about),) = abuse.reports()
+    assert (report.reason, str(about.id)) == ("phishing", board["id"])
+    assert abuse.quarantine_board(about.id)
+    get = re.search(r'action="([^"]+)"', page)
+    assert get
+    for address in (path, f"{path}/report", get[1].partition("/files/")[0]):
+        gone = machine.client.get(address)
+        assert gone.status_code == 410
+        assert "This is not available." in gone.text
+    more = [{"url": "https://example.org/", "title": "x"}]
+    added = machine.call("POST", f"/boards/{board['id']}/links", json=more)
+    assert added.status_code == 403
+    assert abuse.lift_board_quarantine(about.id)
     assert "here.txt" in machine.client.get(path).text
 
 

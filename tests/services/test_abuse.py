@@ -9,8 +9,8 @@ from flask import Flask
 from app import clock
 from app.errors import Blocked, Gone, NotFound
 from app.models import Harm, State
-from app.services import abuse, delivery, downloads, mail_links, transfers, upkeep
-from tests.factories import Sender
+from app.services import abuse, boards, delivery, downloads, mail_links, transfers, upkeep
+from tests.factories import Machine, Sender
 from tests.lab.mailserver import MailServer
 from tests.mail import addressed, send_mail, states
 from tests.services.test_audit import actions
@@ -57,6 +57,39 @@ def test_the_operator_is_mailed_where_there_is_an_address(
         assert f"flask reports show {number}" in body
         assert "evil.example" not in body
         assert own.slug not in body
+
+
+def test_the_operator_is_mailed_a_report_of_a_board(
+    app: Flask, machine: Machine, mail: MailServer, configure
+) -> None:
+    configure(abuse_contact="operator@example.org")
+    board = machine.board("Our bank")
+    number = abuse.report_board(board["url"].rpartition("/")[2], Harm.PHISHING, "It lies")
+    assert abuse.open_count(uuid.UUID(board["id"])) == 1
+    send_mail(app)
+    (letter,) = mail.to("operator@example.org")
+    assert letter.subject == f"Report {number}: phishing"
+    for body in (letter.body("plain"), letter.body("html")):
+        for words in ("Our bank", "It lies", f"flask transfers quarantine {board['url']}"):
+            assert words in body
+    assert abuse.close(number)
+    assert abuse.reports() == []
+
+
+def test_a_board_gives_back_only_the_files_that_were_stopped_with_it(machine: Machine) -> None:
+    board = machine.board()
+    files = [{"name": "a", "size": 1}, {"name": "b", "size": 1}]
+    machine.call("POST", f"/boards/{board['id']}/files", json=files)
+    board_id = uuid.UUID(board["id"])
+    evil, good = (one.file.transfer_id for one in boards.items_of(board_id) if one.file)
+    assert abuse.quarantine(evil)
+    for is_new in (True, False):
+        assert abuse.quarantine_board(board_id) is is_new
+    assert transfers.of_id(good).quarantined_at is not None
+    for is_new in (True, False):
+        assert abuse.lift_board_quarantine(board_id) is is_new
+    assert transfers.of_id(good).quarantined_at is None
+    assert transfers.of_id(evil).quarantined_at is not None
 
 
 def test_nobody_is_mailed_a_link_that_is_blocked(

@@ -1,0 +1,37 @@
+"""boards reported: reports about boards, and their quarantine
+
+Numbered, never edited after it has landed. Only expands: old and new code run on it alike.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0021"
+down_revision = "0020"
+branch_labels = None
+depends_on = None
+
+
+def upgrade():
+    op.add_column("boards", sa.Column("quarantined_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("abuse_reports", sa.Column("board_id", sa.Uuid(), nullable=True))
+    op.create_foreign_key(
+        None, "abuse_reports", "boards", ["board_id"], ["id"], ondelete="CASCADE"
+    )
+    op.create_index("ix_abuse_reports_board_id", "abuse_reports", ["board_id"])
+    op.alter_column("abuse_reports", "transfer_id", nullable=True)
+    op.create_check_constraint(
+        "transfer_or_board", "abuse_reports", "(transfer_id IS NULL) <> (board_id IS NULL)"
+    )
+
+
+def downgrade():
+    # Older code knows no reports of boards, nor their quarantine: nobody knows where they are then.
+    op.execute("DELETE FROM abuse_reports WHERE transfer_id IS NULL")
+    op.execute(
+        "UPDATE boards SET slug = gen_random_uuid()::text WHERE quarantined_at IS NOT NULL"
+    )
+    op.drop_constraint("transfer_or_board", "abuse_reports", type_="check")
+    op.alter_column("abuse_reports", "transfer_id", nullable=False)
+    op.drop_column("abuse_reports", "board_id")
+    op.drop_column("boards", "quarantined_at")

@@ -10,11 +10,20 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from flask import current_app
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import ClauseElement, Connection, CursorResult, Insert, MetaData, event, insert
+from sqlalchemy import (
+    ClauseElement,
+    Connection,
+    CursorResult,
+    Insert,
+    MetaData,
+    UpdateBase,
+    event,
+    insert,
+)
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Session, SessionTransaction
 from sqlalchemy.sql import Executable
@@ -59,6 +68,13 @@ def ask(statement: Executable, values: Mapping[str, Any]) -> CursorResult[Any]:
     For what each request asks; the statement is best made once, with its values by name.
     """
     return db.session.connection().execute(statement, values)
+
+
+def changed(statement: UpdateBase) -> int:
+    """Run an INSERT, UPDATE or DELETE that returns nothing; of how many rows it was true."""
+    # Session.execute() does not say in its types that this comes straight from a cursor.
+    done = cast(CursorResult[Any], db.session.execute(statement))
+    return done.rowcount
 
 
 def insert_now(row: Base) -> None:

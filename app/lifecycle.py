@@ -13,7 +13,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 from app import rows
 from app.clock import db_now
 from app.config import settings
-from app.db import db
+from app.db import changed, db
 from app.models import State, Transfer
 
 MAY_BECOME: dict[State, frozenset[State]] = {
@@ -70,7 +70,7 @@ def move(
         # SQLAlchemy's own synchronising would set the new state on the loser's object too.
         .execution_options(synchronize_session=False)
     )
-    moved = db.session.execute(statement).rowcount == 1
+    moved = changed(statement) == 1
     if (loaded := db.session.identity_map.get(_identity(transfer_id))) is not None:
         db.session.expire(loaded)
     return moved

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import ColumnElement, Select, func, or_, select, update
 
 from app.clock import db_now
-from app.db import db, transaction
+from app.db import changed, db, transaction
 from app.errors import Gone, NotFound
 from app.models import AbuseReport, BlockedFile, Board, BoardItem, File, Harm, State, Transfer
 from app.services import audit, delivery, unsent
@@ -120,7 +120,7 @@ def close(number: int) -> bool:
     )
     found, _ = report_of(number)
     with transaction():
-        is_closed = db.session.execute(closed).rowcount == 1
+        is_closed = changed(closed) == 1
         if is_closed:
             audit.note("close report", found.transfer_id, subject_id=found.board_id)
     return is_closed
@@ -263,7 +263,7 @@ def _set_quarantine(
         .execution_options(synchronize_session=False)
     )
     with transaction():
-        is_changed = db.session.execute(change).rowcount == 1
+        is_changed = changed(change) == 1
         if is_changed:
             audit.note(action, transfer_id)
     return is_changed

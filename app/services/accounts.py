@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
 
 from sqlalchemy import ColumnElement, and_, bindparam, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -21,7 +20,7 @@ from sqlalchemy.orm import joinedload
 
 from app import tokens
 from app.clock import db_now
-from app.db import ask, db, transaction
+from app.db import ask, changed, db, transaction
 from app.errors import Invalid, NotAllowed, NotFound, Unauthorized
 from app.models import ApiKey, Board, Scope, Transfer, Workspace
 from app.services import audit
@@ -140,15 +139,15 @@ def revoke_key(prefix: str) -> bool:
         row = db.session.scalar(select(ApiKey).where(ApiKey.prefix == prefix))
         if row is None:
             raise NotFound("There is no such key.")
-        revoked: Any = db.session.execute(
+        revoked = changed(
             update(ApiKey)
             .where(ApiKey.id == row.id, ApiKey.revoked_at.is_(None))
             .values(revoked_at=db_now())
             .execution_options(synchronize_session=False)
         )
-        if revoked.rowcount == 1:
+        if revoked == 1:
             audit.note("revoke key", subject_id=row.id)
-    return revoked.rowcount == 1
+    return revoked == 1
 
 
 def is_key(text: str | None) -> bool:

@@ -22,7 +22,7 @@ from app import crash, jobs, leases, zip_parts
 from app.clock import db_now
 from app.config import S3_MAX_OBJECT_SIZE, settings
 from app.crc32 import SIZE as CRC32_SIZE
-from app.db import db, discard, release, transaction
+from app.db import changed, db, discard, release, transaction
 from app.errors import Gone, NotFound, WrongState, ZipFailed, ZipLacksFile
 from app.gateways.stored import NoSuchUpload, PartsRefused, Source, SourceLost
 from app.models import Archive, File, Problem, State, Transfer, Upload, UploadState, ZipFailure
@@ -95,13 +95,13 @@ def keep(made: Upload, seconds: int) -> bool:
     """
     until = db_now() + timedelta(seconds=seconds)
     with transaction():
-        kept = db.session.execute(
+        kept = changed(
             update(Upload)
             .where(Upload.id == made.id, Upload.state == UploadState.COMPLETE)
             .values(urls_until=func.greatest(Upload.urls_until, until))
             .execution_options(synchronize_session=False)
         )
-    return kept.rowcount == 1
+    return kept == 1
 
 
 def wait_for(transfer_id: uuid.UUID, seconds: float) -> Upload | None:
@@ -356,10 +356,8 @@ class _Turn:
             return
         self._told_at = time.monotonic()
         with transaction():
-            told = db.session.execute(
-                self._lease.mine.where(is_wanted()).values(done_size=done_size)
-            )
-        if told.rowcount == 0:
+            told = changed(self._lease.mine.where(is_wanted()).values(done_size=done_size))
+        if told == 0:
             self._lease.lost.set()
 
 
@@ -433,11 +431,11 @@ def _make_parts(
 
 def _settle(lease: leases.Lease, upload: Upload, etag: str) -> None:
     with transaction():
-        settled = db.session.execute(
+        settled = changed(
             lease.mine.where(is_wanted()).values(ready_at=db_now(), done_size=upload.size)
         )
         crash.point("archive.4")
-        if settled.rowcount:
+        if settled:
             db.session.execute(
                 update(Upload)
                 .where(Upload.id == upload.id, Upload.state == UploadState.OPEN)
@@ -471,8 +469,7 @@ def _give_up(lease: leases.Lease, failure: ZipFailure) -> None:
     log.error("making a zip was given up", extra={"transfer": str(lease.transfer_id)})
     discard()
     with transaction():
-        given_up = db.session.execute(lease.mine.values(failed_at=db_now(), failure=failure))
-        if given_up.rowcount:
+        if changed(lease.mine.values(failed_at=db_now(), failure=failure)):
             uploads.abandon(
                 select(Archive.upload_id).where(Archive.transfer_id == lease.transfer_id)
             )

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app import lifecycle
 from app.clock import db_now
-from app.db import db, transaction
+from app.db import changed, db, transaction
 from app.errors import Gone, PasswordNeeded, WrongState
 from app.models import Ending, ExtensionRequest, State, Transfer
 from app.services import audit, delivery, downloads
@@ -41,7 +41,7 @@ def ask(
         raise PasswordNeeded
     asker_hash = _asker(visitor)
     with transaction():
-        is_noted = db.session.execute(_note(shown.id, asker_hash, message, contact)).rowcount == 1
+        is_noted = changed(_note(shown.id, asker_hash, message, contact)) == 1
         if is_noted:
             audit.note("ask sender", shown.id)
             _announce(shown.id, asker_hash, "\n\n".join(filter(None, (message, contact))))

@@ -17,7 +17,7 @@ from sqlalchemy.orm import contains_eager, joinedload
 from app import crash, jobs
 from app.clock import db_now
 from app.config import S3_MAX_PARTS, S3_MIN_PART_SIZE, settings
-from app.db import ask, db, release, transaction
+from app.db import ask, changed, db, release, transaction
 from app.dispositions import attachment
 from app.errors import Invalid, NotFound, PartsMissing, SizeMismatch, Unavailable, WrongState
 from app.extensions import storage
@@ -319,13 +319,13 @@ def settle(version: AssetVersion, stored: Stored) -> None:
             .with_for_update()
             .execution_options(populate_existing=True)
         )
-        done: Any = db.session.execute(
+        done = changed(
             update(Upload)
             .where(Upload.id == version.upload_id, Upload.state == UploadState.OPEN)
             .values(state=UploadState.COMPLETE, etag=stored.etag, size=stored.size)
             .execution_options(synchronize_session=False)
         )
-        if done.rowcount == 0:
+        if done == 0:
             _check_settled(version)
         elif asset is not None:
             _show(asset, version, stored.size)

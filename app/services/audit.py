@@ -6,7 +6,7 @@ from contextvars import ContextVar
 
 from sqlalchemy import ARRAY, CTE, Uuid, cast, func, insert, literal, select
 
-from app.db import ask, db
+from app.db import ask, changed, db
 from app.models import AuditEvent
 
 # A keyed hash of the address that asks, set for each request (app/doors.py); None in a job.
@@ -45,7 +45,7 @@ def note_all(action: str, transfer_ids: Sequence[uuid.UUID]) -> None:
     )
 
 
-def note_each(action: str, changed: CTE, *others: CTE) -> int:
+def note_each(action: str, change: CTE, *others: CTE) -> int:
     """Run a change that returns transfers' ids, and add one row for each; how many.
 
     All in one statement, whatever their number, with what `others` do. Call in transaction().
@@ -53,6 +53,6 @@ def note_each(action: str, changed: CTE, *others: CTE) -> int:
     added = insert(AuditEvent).from_select(
         ["action", "transfer_id"],
         # In the order of the index on it: thousands at random go to as many of its pages.
-        select(literal(action), changed.c.id).order_by(changed.c.id),
+        select(literal(action), change.c.id).order_by(change.c.id),
     )
-    return db.session.execute(added.add_cte(*others)).rowcount
+    return changed(added.add_cte(*others))

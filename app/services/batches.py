@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql import insert
 from app import crash, jobs, leases
 from app.clock import db_now
 from app.config import settings
-from app.db import db, transaction
+from app.db import changed, db, transaction
 from app.errors import WrongState
 from app.models import Batch, Failure, File, State, Transfer, Upload, UploadState
 from app.services import (
@@ -96,7 +96,7 @@ def _as_before(specs: Sequence[FileSpec], already: Sequence[File]) -> list[File]
 
 def _begin(transfer_id: uuid.UUID) -> None:
     """The batch's row, which is open; raises WrongState for one that is being checked."""
-    begun = db.session.execute(
+    begun = changed(
         insert(Batch)
         .values(transfer_id=transfer_id)
         .on_conflict_do_update(
@@ -105,7 +105,7 @@ def _begin(transfer_id: uuid.UUID) -> None:
             where=Batch.closed_at.is_(None),
         )
     )
-    if begun.rowcount == 0:
+    if begun == 0:
         raise WrongState("The files that came last are being checked. Add more in a moment.")
 
 
@@ -137,7 +137,7 @@ def finalize(transfer: Transfer, *, tells_recipients: bool = False) -> Transfer:
 
 def _close(transfer_id: uuid.UUID, tells_recipients: bool) -> bool:
     held(transfer_id)
-    closed = db.session.execute(
+    closed = changed(
         update(Batch)
         .where(Batch.transfer_id == transfer_id, Batch.closed_at.is_(None), _has_files())
         .values(
@@ -149,7 +149,7 @@ def _close(transfer_id: uuid.UUID, tells_recipients: bool) -> bool:
         )
         .execution_options(synchronize_session=False)
     )
-    return closed.rowcount == 1
+    return closed == 1
 
 
 # -- checking ------------------------------------------------------------------------------------
@@ -236,21 +236,18 @@ def give_up(transfer_id: uuid.UUID) -> bool:
 
     Whether there is such a batch. Call in transaction().
     """
-    reopened = db.session.execute(
+    reopened = changed(
         update(Batch)
         .where(Batch.transfer_id == transfer_id, Batch.closed_at.is_not(None))
         .values(closed_at=None, last_activity_at=db_now(), failure=Failure.INTERNAL)
         .execution_options(synchronize_session=False)
     )
-    return reopened.rowcount == 1
+    return reopened == 1
 
 
 def _reopen(lease: leases.Lease, **values: Any) -> bool:
     """Its sender may send again, and say "that is all" again; whether it is still the lease's."""
-    reopened = db.session.execute(
-        lease.mine.values(closed_at=None, last_activity_at=db_now(), **values)
-    )
-    return reopened.rowcount == 1
+    return changed(lease.mine.values(closed_at=None, last_activity_at=db_now(), **values)) == 1
 
 
 def _give_up(lease: leases.Lease) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import InstrumentedAttribute, joinedload
 
 from app import jobs, leases
 from app.clock import db_now
-from app.db import db, release, transaction
+from app.db import changed, db, release, transaction
 from app.errors import Gone, NotFound, WrongState
 from app.models import BlockedFile, File, Harm, Inspection, State, Transfer, Upload, UploadState
 from app.services import archives, audit
@@ -41,23 +41,23 @@ def add(sha256: bytes, size: int, reason: Harm, crc32: bytes | None = None) -> b
     It is looked for in what is sent later, not in what is there already.
     """
     with transaction():
-        added = db.session.execute(
+        added = changed(
             insert(BlockedFile)
             .values(sha256=sha256, size=size, crc32=crc32, reason=reason)
             .on_conflict_do_nothing()
         )
-        if added.rowcount:
+        if added:
             audit.note("block file")
-    return added.rowcount == 1
+    return added == 1
 
 
 def remove(sha256: bytes) -> bool:
     """It may be sent again; True if it was on the list. What it has blocked stays blocked."""
     with transaction():
-        removed = db.session.execute(delete(BlockedFile).where(BlockedFile.sha256 == sha256))
-        if removed.rowcount:
+        removed = changed(delete(BlockedFile).where(BlockedFile.sha256 == sha256))
+        if removed:
             audit.note("unblock file")
-    return removed.rowcount == 1
+    return removed == 1
 
 
 def entries() -> Sequence[BlockedFile]:

@@ -12,7 +12,7 @@ from datetime import timedelta
 from sqlalchemy import ColumnElement, and_, func, select, update
 
 from app.clock import db_now
-from app.db import db, release, transaction
+from app.db import changed, db, release, transaction
 from app.models import MailKind, NoMail, OutboxMail, Recipient, State, Transfer
 from app.services import audit, delivery, suppression
 
@@ -69,12 +69,12 @@ def _mark(email: str, reason: str, *conditions: ColumnElement[bool]) -> int:
         with transaction():
             # As where a mail is given up: the sender's mail is locked before the recipient.
             delivery.tell_sender(transfer_id, MailKind.UNDELIVERABLE)
-            count += db.session.execute(
+            count += changed(
                 update(Recipient)
                 .where(Recipient.id == recipient_id, Recipient.failed_at.is_(None))
                 .values(failed_at=db_now(), failure=reason, failure_told_in=None)
                 .execution_options(synchronize_session=False)
-            ).rowcount
+            )
     return count
 
 

@@ -18,7 +18,7 @@ from sqlalchemy.orm import aliased
 from app import jobs
 from app.clock import db_now
 from app.config import settings
-from app.db import db, transaction
+from app.db import changed, db, transaction
 from app.errors import Invalid, NotFound, WrongState
 from app.models import AbuseReport, MailKind, MailState, OutboxMail, Recipient, State, Transfer
 from app.services import audit, creating, repeats, senders, shares, unsent
@@ -114,12 +114,12 @@ def state_of(recipient: Recipient) -> str:
 def revoke(transfer: Transfer, recipient_id: uuid.UUID) -> None:
     """Take one recipient's link back; repeatable. The others' go on. Raises NotFound."""
     with transaction():
-        found = db.session.execute(
+        found = changed(
             update(Recipient)
             .where(Recipient.id == recipient_id, Recipient.transfer_id == transfer.id)
             .values(revoked_at=func.coalesce(Recipient.revoked_at, db_now()))
             .execution_options(synchronize_session=False)
-        ).rowcount
+        )
         if not found:
             raise NotFound("This transfer has no such recipient.")
         audit.note("revoke recipient", transfer.id)
@@ -341,18 +341,15 @@ def note_download(transfer_id: uuid.UUID, recipient_id: uuid.UUID | None) -> Non
     Of downloads by the transfer's own link, which may be anybody's, only the very first is told.
     """
     if recipient_id is None:
-        is_first = db.session.scalar(
-            select(Transfer.download_count).where(Transfer.id == transfer_id)
-        )
-        is_news = is_first == 1
+        count = db.session.scalar(select(Transfer.download_count).where(Transfer.id == transfer_id))
     else:
-        is_news = db.session.execute(
+        count = changed(
             update(Recipient)
             .where(Recipient.id == recipient_id, Recipient.downloaded_at.is_(None))
             .values(downloaded_at=db_now(), opened_at=func.coalesce(Recipient.opened_at, db_now()))
             .execution_options(synchronize_session=False)
-        ).rowcount
-    if is_news:
+        )
+    if count == 1:
         tell_sender(transfer_id, MailKind.DOWNLOADED)
 
 
@@ -415,7 +412,7 @@ def put(news: Any, *, words: str = "", later: timedelta = timedelta(0)) -> int:
     added = insert(OutboxMail).from_select(
         [*COLUMNS, "words", "due_at"], rows, include_defaults=False
     )
-    return db.session.execute(added.on_conflict_do_nothing()).rowcount
+    return changed(added.on_conflict_do_nothing())
 
 
 def tell_operator(report: AbuseReport) -> None:

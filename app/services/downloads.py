@@ -19,7 +19,7 @@ from sqlalchemy import ColumnElement, exists, func, or_, select, update
 from app import clock, links
 from app.clock import db_now
 from app.config import settings
-from app.db import db, transaction
+from app.db import changed, db, transaction
 from app.dispositions import attachment, safe_name
 from app.errors import Gone, NotFound, PasswordNeeded, WrongState
 from app.extensions import storage
@@ -446,7 +446,7 @@ def _take_one(transfer_id: uuid.UUID, file_id: uuid.UUID | None) -> bool:
         .values(download_count=Transfer.download_count + 1)
         .execution_options(synchronize_session=False)
     )
-    return db.session.execute(statement).rowcount == 1
+    return changed(statement) == 1
 
 
 def _tell_why_not(transfer_id: uuid.UUID, file_id: uuid.UUID | None) -> NoReturn:

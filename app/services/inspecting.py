@@ -17,7 +17,7 @@ from sqlalchemy import delete, func, select, update
 from app import crash, jobs, leases, lifecycle
 from app.clock import db_now
 from app.crc32 import SIZE as CRC32_SIZE
-from app.db import db, discard, release, transaction
+from app.db import changed, db, discard, release, transaction
 from app.gateways.stored import Source, SourceLost
 from app.models import Failure, File, Inspection, State, Transfer, Upload, UploadState
 from app.services import abuse, audit, batches, blocklist, checking
@@ -98,10 +98,8 @@ def _read(lease: leases.Lease, upload: Upload) -> _Sums:
 def _tell(lease: leases.Lease, done_size: int) -> None:
     """Show how much is read; notices when nobody wants it any more."""
     with transaction():
-        told = db.session.execute(
-            lease.mine.where(blocklist.is_wanted()).values(done_size=done_size)
-        )
-    if told.rowcount == 0:
+        told = changed(lease.mine.where(blocklist.is_wanted()).values(done_size=done_size))
+    if told == 0:
         lease.lost.set()
 
 
@@ -169,12 +167,12 @@ def _take(lease: leases.Lease, inspection: Inspection) -> bool:
     """Its row goes, if it is still ours. Its transfer's is locked first, as by everybody."""
     transfer = select(Transfer.id).where(Transfer.id == inspection.transfer_id)
     db.session.execute(transfer.with_for_update())
-    taken = db.session.execute(
+    taken = changed(
         delete(Inspection)
         .where(Inspection.upload_id == lease.row_id, lease.is_mine)
         .execution_options(synchronize_session=False)
     )
-    return taken.rowcount == 1
+    return taken == 1
 
 
 def _path_of(upload: Upload) -> str:

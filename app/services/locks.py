@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from app import clock, passwords
 from app.clock import db_now
 from app.config import settings
-from app.db import db, transaction
+from app.db import changed, db, transaction
 from app.errors import PasswordWrong, TooManyTries
 from app.models import Transfer, UnlockTries
 from app.services import audit
@@ -107,7 +107,7 @@ def _count_try(transfer_id: uuid.UUID) -> None:
 
 
 def _is_counted(statement: Any) -> bool:
-    return db.session.execute(statement).rowcount == 1
+    return changed(statement) == 1
 
 
 def _try_of_address(transfer_id: uuid.UUID, address: bytes) -> Any:

@@ -12,7 +12,7 @@ from sqlalchemy import Integer, cast, func, update
 from app import lifecycle
 from app.clock import db_now
 from app.config import settings
-from app.db import db, transaction
+from app.db import changed, transaction
 from app.errors import Gone, NotFound, WrongState
 from app.models import NoMail, State, Transfer
 from app.seals import Seal
@@ -74,12 +74,12 @@ def extend(transfer: Transfer) -> Transfer:
     }
     is_free = Transfer.quarantined_at.is_(None)
     with transaction():
-        done = db.session.execute(
+        done = changed(
             update(Transfer)
             .where(Transfer.id == transfer.id, Transfer.state == State.READY, is_free)
             .values(**values)
             .execution_options(synchronize_session=False)
-        ).rowcount or lifecycle.move(transfer.id, State.READY, _is_kept(), is_free, **values)
+        ) or lifecycle.move(transfer.id, State.READY, _is_kept(), is_free, **values)
         if done:
             audit.note("extend", transfer.id)
             extension_requests.settle(transfer.id)

@@ -24,7 +24,7 @@ from sqlalchemy import (
 from app import jobs
 from app.clock import db_now
 from app.config import settings
-from app.db import db, release, transaction
+from app.db import changed, db, release, transaction
 from app.models import (
     MailKind,
     MailState,
@@ -221,8 +221,7 @@ def forget(tell: Tell = untold) -> int:
         .values(sender_email=None, sender_confirmed_at=None),
     ):
         with transaction():
-            done = db.session.execute(statement.execution_options(synchronize_session=False))
-        count = done.rowcount
+            count = changed(statement.execution_options(synchronize_session=False))
         tell("forgotten", count)
     # Of the last one: the others are what hangs on it.
     return count

@@ -18,7 +18,7 @@ from sqlalchemy.orm import aliased
 from app import addresses, crash, jobs
 from app.clock import db_now
 from app.config import settings
-from app.db import db, discard, release, transaction
+from app.db import changed, db, discard, release, transaction
 from app.extensions import mailer
 from app.gateways.mailer import Fate, Line, Outcome
 from app.models import MailKind, MailState, NoMail, OutboxMail, Recipient
@@ -307,13 +307,13 @@ def drop(mail: OutboxMail) -> None:
 
 
 def _change(mail: OutboxMail, *conditions: Any, **values: Any) -> bool:
-    changed = db.session.execute(
+    done = changed(
         update(OutboxMail)
         .where(OutboxMail.id == mail.id, _is_waiting(), *conditions)
         .values(**values)
         .execution_options(synchronize_session=False)
     )
-    return changed.rowcount == 1
+    return done == 1
 
 
 def _change_recipient(mail: OutboxMail, *conditions: Any, **values: Any) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy import case, select, update
 from app import crash, jobs, leases
 from app.clock import db_now
 from app.config import settings
-from app.db import db, discard, release, transaction
+from app.db import changed, db, discard, release, transaction
 from app.extensions import storage
 from app.gateways import darkroom
 from app.gateways.darkroom import Developed
@@ -272,10 +272,10 @@ def _lock(claim: _Claim) -> Any:
 
 
 def _update(claim: _Claim, **values: Any) -> bool:
-    done = db.session.execute(
+    done = changed(
         update(Preview)
         .where(Preview.file_id == claim.file.id, Preview.claim_token == claim.token)
         .values(**values)
         .execution_options(synchronize_session=False)
     )
-    return done.rowcount == 1
+    return done == 1

@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import ColumnElement, CompoundSelect, and_, delete, func, select, update
 from sqlalchemy.orm import joinedload
@@ -20,7 +19,7 @@ from sqlalchemy.orm import joinedload
 from app import clock, crash, jobs
 from app.clock import db_now
 from app.config import S3_MAX_PART_SIZE, settings
-from app.db import db, release, transaction
+from app.db import changed, db, release, transaction
 from app.dispositions import attachment
 from app.errors import Invalid, NotFound, SizeMismatch, Unavailable, WrongState
 from app.extensions import storage
@@ -255,13 +254,13 @@ def _settle(file: SmallFile, stored: Stored) -> None:
 
 def _mark_confirmed(file_id: uuid.UUID) -> bool:
     """True for the one of all that ask who did it; False too if it was deleted."""
-    marked: Any = db.session.execute(
+    marked = changed(
         update(SmallFile)
         .where(SmallFile.id == file_id, SmallFile.confirmed_at.is_(None))
         .values(confirmed_at=db_now())
         .execution_options(synchronize_session=False)
     )
-    return marked.rowcount == 1
+    return marked == 1
 
 
 def _is_confirmed(file_id: uuid.UUID) -> bool:

@@ -7,7 +7,7 @@ from sqlalchemy import ARRAY, ColumnElement, LargeBinary, any_, bindparam, delet
 from sqlalchemy.dialects.postgresql import insert
 
 from app.addresses import hashes
-from app.db import db
+from app.db import changed, db
 from app.models import NoMail, OptOut
 
 _ROWS = OptOut.__table__
@@ -58,7 +58,7 @@ def asking(email: str) -> dict[str, list[bytes]]:
 def lift(email: str, *reasons: NoMail) -> bool:
     """Mail goes there again, if it was for one of these that it did not. Call in transaction()."""
     lifted = delete(OptOut).where(_is_of(email), OptOut.reason.in_(reasons))
-    return db.session.execute(lifted.execution_options(synchronize_session=False)).rowcount > 0
+    return changed(lifted.execution_options(synchronize_session=False)) > 0
 
 
 def _is_of(email: str) -> ColumnElement[bool]:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import joinedload
 from app import clock, crash, jobs, leases
 from app.clock import db_now
 from app.config import settings
-from app.db import db, discard, release, transaction
+from app.db import changed, db, discard, release, transaction
 from app.extensions import storage
 from app.gateways import darkroom
 from app.gateways.stored import Source
@@ -242,10 +242,10 @@ def _is_ours(version: AssetVersion, token: uuid.UUID) -> ColumnElement[bool]:
 
 
 def _update(condition: ColumnElement[bool], **values: Any) -> bool:
-    done: Any = db.session.execute(
+    done = changed(
         update(AssetVersion)
         .where(condition)
         .values(**values)
         .execution_options(synchronize_session=False)
     )
-    return done.rowcount == 1
+    return done == 1

@@ -26,7 +26,7 @@ from sqlalchemy import (
 from app import crash, rows
 from app.clock import db_now
 from app.config import settings
-from app.db import Base, db, transaction
+from app.db import Base, changed, db, transaction
 from app.models import (
     AbuseReport,
     Archive,
@@ -225,11 +225,11 @@ def _drop_transfers() -> int:
 
 
 def _drop_uploads() -> int:
-    return db.session.execute(_drop(Upload, _is_nobodys(), BATCH)).rowcount
+    return changed(_drop(Upload, _is_nobodys(), BATCH))
 
 
 def _drop_keys() -> int:
-    return db.session.execute(_drop(IdempotencyKey, repeats.is_over(), BATCH)).rowcount
+    return changed(_drop(IdempotencyKey, repeats.is_over(), BATCH))
 
 
 def _drop(row: type[Base], condition: ColumnElement[bool], limit: int) -> Delete:

@@ -30,7 +30,7 @@ from sqlalchemy.orm import joinedload
 from app import clock, crash, jobs, lifecycle, passwords
 from app.clock import db_now
 from app.config import settings
-from app.db import db, release, transaction
+from app.db import changed, db, release, transaction
 from app.errors import (
     Blocked,
     Gone,
@@ -402,13 +402,13 @@ def touch(transfer_id: uuid.UUID, sent_size: int) -> None:
         (Transfer, is_mine, Transfer.state == State.INIT),
         (Batch, Batch.transfer_id == transfer_id, Batch.closed_at.is_(None), takes_more),
     ):
-        done = db.session.execute(
+        done = changed(
             update(row)
             .where(*is_open)
             .values(last_activity_at=db_now(), sent_size=func.greatest(row.sent_size, sent_size))
             .execution_options(synchronize_session=False)
         )
-        if done.rowcount:
+        if done:
             return
     refuse_ended(transfer_id)
     raise WrongState("This transfer does not take files any more.")
@@ -559,13 +559,13 @@ def _edit(
     is_alive = Transfer.state.in_([State.INIT, State.PROCESSING, State.READY])
     if "expires_at" not in changes:
         is_alive &= ~lifecycle.is_due()
-    changed = db.session.execute(
+    edited = changed(
         update(Transfer)
         .where(Transfer.id == transfer_id, is_alive, *conditions)
         .values(**changes)
         .execution_options(synchronize_session=False)
     )
-    if changed.rowcount:
+    if edited:
         return "edit"
     is_kept = (Transfer.state == State.EXPIRED) & ~lifecycle.is_past_grace()
     if "expires_at" in changes and lifecycle.move(

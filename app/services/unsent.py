@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, exists, update
 from app import jobs
 from app.clock import db_now
 from app.config import settings
-from app.db import db
+from app.db import changed
 from app.models import MailKind, MailState, OutboxMail, Recipient
 
 
@@ -34,7 +34,7 @@ def take_up(*conditions: ColumnElement[bool]) -> None:
 
     Call in transaction().
     """
-    taken_up = db.session.execute(
+    taken_up = changed(
         update(OutboxMail)
         .where(
             OutboxMail.kind == MailKind.FILES_FOR_YOU,
@@ -44,7 +44,7 @@ def take_up(*conditions: ColumnElement[bool]) -> None:
         .values(state=MailState.WAITING, due_at=db_now(), publish_after=None, attempt_count=0)
         .execution_options(synchronize_session=False)
     )
-    if taken_up.rowcount:
+    if taken_up:
         remind()
 
 

@@ -38,7 +38,7 @@ from app import crash, leases
 from app.clock import db_now
 from app.config import settings
 from app.crc32 import combine
-from app.db import ask, db, release, transaction
+from app.db import ask, changed, db, release, transaction
 from app.errors import Invalid, Unavailable, WrongState
 from app.extensions import storage
 from app.gateways.stored import Damaged, NoSuchUpload, Part, Source, Stored
@@ -265,13 +265,13 @@ def note_signing(upload_ids: Iterable[uuid.UUID]) -> None:
     Raises WrongState if one of them was removed meanwhile: nothing may arrive for it any more.
     """
     ids = set(upload_ids)
-    noted = db.session.execute(
+    noted = changed(
         update(Upload)
         .where(Upload.id.in_(ids), Upload.state == UploadState.OPEN)
         .values(urls_until=db_now() + lifetime() + NOTED_FOR)
         .execution_options(synchronize_session=False)
     )
-    if noted.rowcount != len(ids):
+    if noted != len(ids):
         raise WrongState("This file has arrived already, or was removed.")
 
 
@@ -282,13 +282,13 @@ def note_sent(upload_ids: Sequence[uuid.UUID]) -> bool:
     """
     if not upload_ids:
         return False
-    noted = db.session.execute(
+    noted = changed(
         update(Upload)
         .where(Upload.id.in_(upload_ids), Upload.state == UploadState.OPEN)
         .values(sent_at=db_now())
         .execution_options(synchronize_session=False)
     )
-    return noted.rowcount > 0
+    return noted > 0
 
 
 def sign(

@@ -15,7 +15,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 from app import jobs
 from app.clock import db_now
 from app.config import settings
-from app.db import db
+from app.db import changed, db
 from app.models import Transfer, Webhook, WebhookDelivery, WebhookEvent
 
 # For so long a receiver may be away and miss nothing.
@@ -49,9 +49,9 @@ def telling_expired(change: ReturningUpdate[Any]) -> tuple[CTE, CTE]:
     Both as parts of one statement, however many there are. Told once for each date.
     """
     # The ids it returns already.
-    changed = change.returning(*_OF_TRANSFER[1:]).cte("changed")
-    date = func.extract("epoch", changed.c.expires_at)
-    return changed, _telling(WebhookEvent.EXPIRED, changed, date).cte("told")
+    expired = change.returning(*_OF_TRANSFER[1:]).cte("changed")
+    date = func.extract("epoch", expired.c.expires_at)
+    return expired, _telling(WebhookEvent.EXPIRED, expired, date).cte("told")
 
 
 def tell_test(webhook: Webhook) -> WebhookDelivery:
@@ -83,7 +83,7 @@ def _tell(
         Transfer.id == transfer_id, Transfer.workspace_id.is_not(None)
     )
     found = of_it.cte("found")
-    if db.session.execute(_telling(event, found, found.c.n, more)).rowcount:
+    if changed(_telling(event, found, found.c.n, more)):
         jobs.SEND_WEBHOOKS.later()
 
 

@@ -24,7 +24,7 @@ from sqlalchemy import ColumnElement, case, delete, func, or_, select, true, upd
 from app import clock, crash, jobs
 from app.clock import db_now
 from app.config import settings
-from app.db import db, release, transaction
+from app.db import changed, db, release, transaction
 from app.gateways.webhook import Answer, Courier
 from app.models import DeliveryState, SwitchedOff, Webhook, WebhookDelivery
 from app.services import claims, webhooks
@@ -104,11 +104,11 @@ def _drop() -> int:
         .with_for_update(skip_locked=True)
         .cte("old")
     )
-    return db.session.execute(
+    return changed(
         delete(WebhookDelivery)
         .where(WebhookDelivery.id.in_(select(old.c.id)))
         .execution_options(synchronize_session=False)
-    ).rowcount
+    )
 
 
 # -- claiming ------------------------------------------------------------------------------------

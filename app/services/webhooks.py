@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, case, delete, literal, select, tuple_, upd
 from app import jobs
 from app.clock import db_now
 from app.config import settings
-from app.db import db, transaction
+from app.db import changed, db, transaction
 from app.errors import Invalid, NotFound, WrongState
 from app.gateways.webhook import BadAddress, target_of
 from app.models import (
@@ -172,12 +172,12 @@ def switch_off(webhook_id: uuid.UUID, why: SwitchedOff, *conditions: ColumnEleme
 
     False if it had been before, or the conditions do not hold.
     """
-    switched = db.session.execute(
+    switched = changed(
         update(Webhook)
         .where(Webhook.id == webhook_id, Webhook.disabled_at.is_(None), *conditions)
         .values(disabled_at=db_now(), disabled_for=why)
         .execution_options(synchronize_session=False)
-    ).rowcount
+    )
     if not switched:
         return False
     is_untold = WebhookDelivery.error == ""
@@ -277,11 +277,11 @@ def retry(webhook: Webhook, delivery_id: uuid.UUID) -> WebhookDelivery:
 
 def _wake(webhook: Webhook) -> None:
     """Somebody waits for it, so it does not rest. Its row first, as everywhere."""
-    is_awake = db.session.execute(
+    woken = changed(
         update(Webhook)
         .where(Webhook.id == webhook.id, Webhook.disabled_at.is_(None))
         .values(rest_until=None)
         .execution_options(synchronize_session=False)
-    ).rowcount
-    if not is_awake:
+    )
+    if not woken:
         raise WrongState("This webhook is switched off.")

@@ -500,7 +500,7 @@ def _away(host: str, error: Exception) -> Exception:
         return Away(f"{host} is not known here, or this computer is offline.")
     if isinstance(error, socket.timeout):
         return Away(f"{host} does not answer.")
-    return Away(f"{host} cannot be reached: {error or type(error).__name__}.")
+    return Away(f"{host} cannot be reached: {str(error) or type(error).__name__}.")
 
 
 def _retry_after(headers: Message) -> float:

@@ -14,6 +14,7 @@ import pytest
 from flask import Flask
 
 from app.config import MIB
+from cli import beeline
 from embedded.ports import free_port
 from tests.factories import Sender, http
 from tests.flows.shell import Shell, Typing, code_mailed, self_signed, sums
@@ -554,6 +555,11 @@ def test_what_is_no_beeline_is_told_as_json_too(shell: Shell, body: bytes) -> No
         given = ("--server", before.url, "--patience", "1s")
         told = shell.ask("send", "beeline", *given, code=1 if body[0] != ord("<") else 4)
     assert "not" in told["error"]["message"]
+
+
+def test_a_failure_without_words_is_told_by_its_name() -> None:
+    told = str(beeline._away("example.org", ConnectionResetError()))
+    assert told == "example.org cannot be reached: ConnectionResetError."
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(shell: Shell, tmp_path: Path) -> None:

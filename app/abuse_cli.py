@@ -203,6 +203,7 @@ def add_to_list(
     """Nobody may send this file from now on; repeatable. FILE lies here, or give --sha256."""
     if (file is None) == (sha256 is None) or (file is None) == (size is None):
         raise click.UsageError("Give a FILE, or --sha256 and --size.")
+    sums: bytes | None
     if file is not None:
         known, size, sums = _sums_of(file)
     else:

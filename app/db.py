@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ClassVar, ParamSpec, TypeVar, cast
 
 from flask import current_app
 from flask_sqlalchemy import SQLAlchemy
@@ -20,6 +20,7 @@ from sqlalchemy import (
     CursorResult,
     Insert,
     MetaData,
+    Table,
     UpdateBase,
     event,
     insert,
@@ -48,6 +49,8 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
+    # The library leaves open what a model is mapped to: each of ours to a table.
+    __table__: ClassVar[Table]
 
 
 # expire_on_commit=False: otherwise the next attribute touched after a commit or release()
@@ -84,7 +87,8 @@ def insert_now(row: Base) -> None:
     written, and what is to be computed by PostgreSQL is not read back.
     """
     statement, names = _insert_into(type(row))
-    plain, computed = {}, {}
+    plain: dict[str, Any] = {}
+    computed: dict[str, Any] = {}
     for name, value in vars(row).items():
         if name in names:
             (computed if isinstance(value, ClauseElement) else plain)[name] = value

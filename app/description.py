@@ -15,7 +15,8 @@ def document() -> dict[str, Any]:
     """The description as it was written, with its references; nobody may change it."""
     # libyaml where there is one: ten times as fast.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(PATH.read_text(), loader)  # noqa: S506  both are safe loaders
+    said: dict[str, Any] = yaml.load(PATH.read_text(), loader)  # noqa: S506  both are safe
+    return said
 
 
 @lru_cache(maxsize=1)

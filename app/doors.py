@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import redis
 from flask import Flask, redirect, request
@@ -83,7 +84,7 @@ class _Counters(RedisStorage):
     # limits finds a storage by the scheme of its address: this one instead of its own.
     STORAGE_SCHEME = ["redis", "rediss", "unix"]  # noqa: RUF012
     # It would load valkey's library too, wherever that is installed.
-    DEPENDENCIES = ["redis"]  # noqa: RUF012
+    DEPENDENCIES = {"redis": None}  # noqa: RUF012
 
     def __init__(self, uri: str, **options: Any) -> None:
         """As limits' own; opens no connection."""
@@ -102,7 +103,7 @@ class _Counters(RedisStorage):
         """When counting begins anew."""
         return float(self._ask("get_expiry", key))
 
-    def _ask(self, verb: str, *given: Any) -> float:
+    def _ask(self, verb: str, *given: Any) -> Any:
         away = redis.ConnectionError("Redis did not answer a moment ago")
         try:
             with queue.circuit.guard((redis.ConnectionError, redis.TimeoutError), away):
@@ -245,10 +246,10 @@ def _hashed(words: str) -> bytes:
 class _Timed:
     """A body that drips in must not hold a thread for ever: gunicorn's threads wait without end."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: WSGIApplication) -> None:
         self.app = app
 
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         connection = environ.get("gunicorn.socket")
         if connection is None:
             return self.app(environ, start_response)

@@ -225,8 +225,7 @@ class Inputs:
             return self._complain(name, f"must be an object of at most {most} texts", {})
         for key, one in value.items():
             if not isinstance(one, str) or len(key) > longest or len(one) > longest:
-                reason = f"must hold texts of at most {longest} characters"
-                return self._complain(name, reason, {})
+                return self._complain(name, f"must hold texts of at most {longest} characters", {})
             if reason := _bad_text(key, _CONTROLS) or _bad_text(one, _CONTROLS_BUT_LINES):
                 return self._complain(name, reason, {})
         return value

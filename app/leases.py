@@ -13,9 +13,9 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, Select, Update, or_, select, update
+from sqlalchemy.orm import InstrumentedAttribute
 
 from app.clock import db_now
 from app.db import db, discard, is_away, transaction
@@ -65,7 +65,7 @@ class Lease:
         )
 
     @property
-    def still_mine(self) -> Select[tuple[uuid.UUID]]:
+    def still_mine(self) -> Select[uuid.UUID]:
         """A SELECT that locks the row if it is still this claim's, and finds nothing else."""
         found = select(_key_of(self.row)).where(_is_of(self.row, self.row_id), self.is_mine)
         return found.with_for_update()
@@ -115,8 +115,8 @@ def _is_of(row: Row, row_id: uuid.UUID) -> ColumnElement[bool]:
     return _key_of(row) == row_id
 
 
-def _key_of(row: Row) -> Any:
-    keys = {
+def _key_of(row: Row) -> InstrumentedAttribute[uuid.UUID]:
+    keys: dict[Row, InstrumentedAttribute[uuid.UUID]] = {
         Transfer: Transfer.id,
         Archive: Archive.transfer_id,
         Batch: Batch.transfer_id,

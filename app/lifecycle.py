@@ -33,13 +33,14 @@ def _sources(to: State) -> list[State]:
 
 
 def _stamps(to: State) -> dict[str, Any]:
-    return {
+    stamps: dict[State, dict[str, Any]] = {
         State.INIT: {"last_activity_at": db_now()},
         State.PROCESSING: {"last_activity_at": db_now()},
         State.READY: {"ready_at": db_now(), "expired_at": None},
         State.EXPIRED: {"expired_at": db_now()},
         State.DELETED: {"deleted_at": db_now()},
-    }[to]
+    }
+    return stamps[to]
 
 
 def is_due() -> ColumnElement[bool]:

@@ -32,7 +32,8 @@ class _LateCommand(click.Command):
         """The context of the command that comes in its place."""
         from flask_migrate.cli import db as commands
 
-        return commands.make_context(*given, **extra)
+        context: click.Context = commands.make_context(*given, **extra)
+        return context
 
 
 def init_app(app: Flask) -> None:

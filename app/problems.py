@@ -5,7 +5,7 @@ The handlers sit on the app: a blueprint's own never sees a routing 404 or 405.
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from flask import Flask, Response, g, jsonify, request
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 # What a dialect makes of an error; with a status of its own where its contract wants another.
 Shape = Callable[[AppError], Response | tuple[Response, int]]
+S = TypeVar("S", bound=Shape)
 _shapes: dict[str, Shape] = {}
 
 _BY_STATUS: dict[int, type[AppError]] = {
@@ -34,10 +35,10 @@ _BY_STATUS: dict[int, type[AppError]] = {
 }
 
 
-def speaks(prefix: str) -> Callable[[Shape], Shape]:
+def speaks(prefix: str) -> Callable[[S], S]:
     """Register how errors look below a URL prefix; the longest that fits is taken."""
 
-    def register(shape: Shape) -> Shape:
+    def register(shape: S) -> S:
         _shapes[prefix] = shape
         return shape
 

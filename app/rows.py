@@ -17,7 +17,7 @@ def take(
     """
     # By where it lies, which cannot change once it is locked. By its key each would have to be
     # found again: by its index, or as the planner likes it for thousands, by reading the table.
-    place = literal_column(f"{row.__tablename__}.ctid")
+    place: ColumnElement[Any] = literal_column(f"{row.__tablename__}.ctid")
     taken = (
         select(place.label("place"))
         .select_from(row)

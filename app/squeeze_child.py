@@ -15,7 +15,8 @@ KINDS = {".js": "application/javascript", ".css": "text/css"}
 
 def squeeze(name: str, text: str) -> str:
     """One file without what only its readers need: comments, white space, long local names."""
-    return minify.string(KINDS[PurePath(name).suffix], text)
+    squeezed: str = minify.string(KINDS[PurePath(name).suffix], text)
+    return squeezed
 
 
 if __name__ == "__main__":

@@ -40,9 +40,9 @@ def fetch_uppy() -> bool:
     say("   fetching Uppy from the npm registry")
     tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     npm = shutil.which("npm", path=tools)
-    words = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-    done = npm and subprocess.run(words, cwd=HERE, env=os.environ | {"PATH": tools}, check=False)
-    if not done or done.returncode:
+    words = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+    env = os.environ | {"PATH": tools}
+    if npm is None or subprocess.run([npm, *words], cwd=HERE, env=env, check=False).returncode:
         say("   Uppy could not be fetched: it does not take part")
         return False
     mark.write_text(wanted)
@@ -187,9 +187,10 @@ def _handler(place: Place) -> type[BaseHTTPRequestHandler]:
 
 
 def _signed(client: Any, operation: str, **params: Any) -> str:
-    return client.generate_presigned_url(
+    url: str = client.generate_presigned_url(
         operation, Params={"Bucket": PEERS, **params}, ExpiresIn=3600
     )
+    return url
 
 
 def _create(_: Any, s3: Any, asked: Any) -> Any:

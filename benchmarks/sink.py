@@ -24,8 +24,8 @@ class Sink(services.S3):
         return Command(words, env=command.env)
 
 
-def _count(digests: Any, piece: memoryview) -> None:
-    digests.size += len(piece)
+def _count(self: checksums.Digests, piece: memoryview) -> None:
+    self.size += len(piece)
 
 
 def _believe(declared: payload.Declared, digests: Any, trailers: dict[str, str]) -> None:

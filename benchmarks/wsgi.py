@@ -5,5 +5,5 @@ import os
 from app import create_app
 from app.services import planning
 
-planning.part_size_for = lambda _: int(os.environ["PART_SIZE"])
+planning.part_size_for = lambda size: int(os.environ["PART_SIZE"])
 app = create_app()

@@ -27,7 +27,7 @@ from pathlib import Path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -267,7 +267,7 @@ def _write(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def alone():  # noqa: ANN201 - an old Python must be able to read this
+def alone() -> Iterator[None]:
     """One set-up of this folder at a time."""
     fd = os.open(ROOT, os.O_RDONLY)
     # What we start holds it too: if we are killed, the next one waits for a pip that still writes.

@@ -117,7 +117,7 @@ class DataFolder:
         locale = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
         access = ("-U", "postgres", "-A", "scram-sha-256", f"--pwfile={self._seen(password)}")
         sync = () if self.sync else ("--no-sync",)
-        words = [self.install / "bin/initdb", "-D", self._seen(target), "-E", "UTF8"]
+        words = [str(self.install / "bin/initdb"), "-D", self._seen(target), "-E", "UTF8"]
         command = Command([*words, *locale, *access, *sync], user=self.user, fds=self._fds())
         said: list[str] = []
         process = Process(command, output=said.append, cwd=Path("/"))

@@ -150,11 +150,12 @@ class Kept:
         self._began = 0.0
         self.process: Process | None = None
 
-    def begin(self) -> None:
+    def begin(self) -> Process:
         """Start it now."""
         self._due = None
         self._began = time.monotonic()
         self.process = self._start()
+        return self.process
 
     def look(self) -> bool:
         """Notice its end and start it again when its pause is over; whether it has just ended."""
@@ -251,15 +252,14 @@ class Runner:
         self._below.append(kept)
         for _ in range(services.TRIES):
             self._voice.say(f"starting {service.name} on port {', '.join(map(str, service.ports))}")
-            kept.begin()
-            assert kept.process is not None
-            if services.wait_until_ready(service, kept.process, self._pause):
+            process = kept.begin()
+            if services.wait_until_ready(service, process, self._pause):
                 return
             if all(map(is_free, service.ports)):
                 break
             # Somebody else was quicker to take a port, for instance another Beeline starting.
             services.choose_usual_ports([service])
-        raise Refused(f"{service.name} {describe(kept.process.exit_code())} while starting")
+        raise Refused(f"{service.name} {describe(process.exit_code())} while starting")
 
     def _spawn_service(self, service: Service) -> Process:
         service.prepare()

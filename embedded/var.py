@@ -7,6 +7,7 @@ import os
 import secrets
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 SECRETS = {
@@ -64,7 +65,7 @@ class Var:
         return known
 
     @contextlib.contextmanager
-    def locked(self) -> "contextlib.Generator[int]":
+    def locked(self) -> Iterator[int]:
         """Hold this folder alone and give the lock's file, for processes that keep it held too.
 
         Raises Refused when somebody else holds it. What a killed runner left behind is on its way

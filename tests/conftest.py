@@ -120,7 +120,7 @@ def database(request: pytest.FixtureRequest) -> Iterator[None]:
     outer = connection.begin()
     plain, db.session = (
         db.session,
-        scoped_session(  # type: ignore[assignment]
+        scoped_session(
             sessionmaker(
                 bind=connection, join_transaction_mode="create_savepoint", expire_on_commit=False
             )

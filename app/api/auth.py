@@ -34,8 +34,7 @@ class Asking:
 
 def anyone(route: Route) -> Route:
     """The route needs no key, and that is meant."""
-    route.guard = "anyone"  # type: ignore[attr-defined]
-    return route
+    return _wearing("anyone", route)
 
 
 def anyone_or_key(scope: Scope) -> Callable[[Route], Route]:
@@ -46,8 +45,7 @@ def anyone_or_key(scope: Scope) -> Callable[[Route], Route]:
         def guarded(**rest: Any) -> Any:
             return route(_caller(_key(), scope) if sends_key() else None, **rest)
 
-        guarded.guard = f"anyone-or-key:{scope.value}"  # type: ignore[attr-defined]
-        return guarded
+        return _wearing(f"anyone-or-key:{scope.value}", guarded)
 
     return guard
 
@@ -72,8 +70,7 @@ def owner(scope: Scope, *, deleted: type[AppError] | None = None) -> Callable[[R
                 raise deleted(error.title, **error.details) from error
             return route(transfer, **rest)
 
-        guarded.guard = f"owner:{scope.value}"  # type: ignore[attr-defined]
-        return guarded
+        return _wearing(f"owner:{scope.value}", guarded)
 
     return guard
 
@@ -89,8 +86,7 @@ def owner_asking(scope: Scope) -> Callable[[Route], Route]:
                 raise Unauthorized
             return route(asking, **rest)
 
-        guarded.guard = f"owner:{scope.value}"  # type: ignore[attr-defined]
-        return guarded
+        return _wearing(f"owner:{scope.value}", guarded)
 
     return guard
 
@@ -106,8 +102,7 @@ def key(scope: Scope) -> Callable[[Route], Route]:
         def guarded(**rest: Any) -> Any:
             return route(_caller(_key(), scope), **rest)
 
-        guarded.guard = f"key:{scope.value}"  # type: ignore[attr-defined]
-        return guarded
+        return _wearing(f"key:{scope.value}", guarded)
 
     return guard
 
@@ -124,8 +119,7 @@ def member(scope: Scope) -> Callable[[Route], Route]:
             caller = _caller(request.headers.get("x-api-key"), scope)
             return route(accounts.speak_for(caller, _bearer()), **rest)
 
-        guarded.guard = f"member:{scope.value}"  # type: ignore[attr-defined]
-        return guarded
+        return _wearing(f"member:{scope.value}", guarded)
 
     return guard
 
@@ -142,8 +136,13 @@ def uploader(route: Route) -> Route:
             return route(_in_session(session), **rest)
         return route(_caller(_key(), Scope.WRITE), **rest)
 
-    guarded.guard = "uploader"  # type: ignore[attr-defined]
-    return guarded
+    return _wearing("uploader", guarded)
+
+
+def _wearing(guard: str, route: Route) -> Route:
+    """The route with its guard's name on it, by which the tests look for it."""
+    route.guard = guard  # type: ignore[attr-defined]  # a function takes any, a Callable may not
+    return route
 
 
 def _in_session(word: str) -> Caller:

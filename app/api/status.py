@@ -65,7 +65,8 @@ def openapi() -> Response:
     answer.headers["Cache-Control"] = "no-cache"
     answer.headers["Access-Control-Allow-Origin"] = "*"
     answer.add_etag()
-    return answer.make_conditional(request)
+    answer.make_conditional(request)
+    return answer
 
 
 def _behind(shown: dict[str, str]) -> dict[str, Any]:

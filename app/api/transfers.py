@@ -303,7 +303,7 @@ def _batch_json(transfer: Transfer) -> dict[str, Any] | None:
 
 def _problem_json(failure: Failure | None) -> dict[str, str] | None:
     """Why checking was given up; while it is still being tried there is nothing to tell."""
-    return failure and {"code": failure, "message": _FAILURES[failure]}
+    return None if failure is None else {"code": failure, "message": _FAILURES[failure]}
 
 
 def _request_json(asked: ExtensionRequest) -> dict[str, Any]:

@@ -332,8 +332,7 @@ def _text(field: str, given: Any, longest: int, *, may_be_empty: bool = False) -
     if not given and not may_be_empty:
         raise _invalid(field, "is not allowed to be empty")
     if len(given) > longest:
-        reason = f"length must be less than or equal to {longest} characters long"
-        raise _invalid(field, reason)
+        raise _invalid(field, f"length must be less than or equal to {longest} characters long")
     if reason := bad_text(given, lines=may_be_empty):
         raise _invalid(field, reason)
     return given

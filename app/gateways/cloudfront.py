@@ -34,7 +34,8 @@ class CloudFront:
     def url(self, key: str, query: Mapping[str, str], expires_in: int) -> str:
         """An address to GET exactly this key with exactly this query, good for `expires_in` s."""
         words = urlencode(query, quote_via=quote, safe="-_.~")
-        return self._signer.generate_presigned_url(
+        url: str = self._signer.generate_presigned_url(
             f"{self.origin}/{quote(key, safe='/-_.~')}?{words}",
             date_less_than=clock.now() + timedelta(seconds=expires_in),
         )
+        return url

@@ -91,7 +91,7 @@ def develop(
 
 def _start(
     theirs: socket.socket, sight: str, size: int, memory_in_mib: int, small_as: str
-) -> "subprocess.Popen":
+) -> "subprocess.Popen[bytes]":
     # Python itself may need to be told where its own libraries are; nothing else is anybody's.
     kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
     number = theirs.fileno()
@@ -109,7 +109,7 @@ def _start(
         )
 
 
-def _end(child: "subprocess.Popen") -> None:
+def _end(child: "subprocess.Popen[bytes]") -> None:
     """With all that it may have started."""
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)

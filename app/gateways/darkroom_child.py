@@ -241,7 +241,8 @@ def load(sight: str) -> dict[str, Any]:
         known["pillow_heif"].register_heif_opener(thumbnails=False)
         known["pillow_heif"].options.DECODE_THREADS = 1
     # One for each core would need address space by the size of the machine.
-    if avif := sys.modules.get("PIL.AvifImagePlugin"):
+    avif: Any = sys.modules.get("PIL.AvifImagePlugin")
+    if avif:
         avif.DEFAULT_MAX_THREADS = 1
     # What is open stays open, which is the socket. Nothing else can be opened any more.
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))

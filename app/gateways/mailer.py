@@ -79,7 +79,8 @@ class _Form(EmailPolicy):
         """One header with its line end."""
         if name.lower() in ("list-unsubscribe", "message-id"):
             return f"{name}: {value}{self.linesep}"
-        return super().fold(name, value)
+        folded: str = super().fold(name, value)
+        return folded
 
     def fold_binary(self, name: str, value: Any) -> bytes:
         """As fold()."""

@@ -41,10 +41,21 @@ FAILURE_SECONDS = 600
 class Work(Protocol):
     """What the queue needs to know of a job: app/jobs.py has the table."""
 
-    name: str
-    path: str
-    queue: str
-    timeout_seconds: int
+    @property
+    def name(self) -> str:
+        """Short and unique."""
+
+    @property
+    def path(self) -> str:
+        """The dotted name of the function that does it."""
+
+    @property
+    def queue(self) -> str:
+        """Where it waits."""
+
+    @property
+    def timeout_seconds(self) -> int:
+        """After how long it is given up."""
 
 
 class JobQueue:

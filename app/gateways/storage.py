@@ -280,7 +280,8 @@ class Storage:
                 ContentType=content_type,
                 Metadata={TOKEN_FIELD: token},
             )
-        return answer["ETag"]
+        etag: str = answer["ETag"]
+        return etag
 
     # -- many at once -------------------------------------------------------------------------
 

@@ -88,7 +88,8 @@ def show_docs() -> Response:
     answer = make_response(page)
     answer.headers["Cache-Control"] = "no-cache"
     answer.add_etag()
-    return answer.make_conditional(request)
+    answer.make_conditional(request)
+    return answer
 
 
 @bp.app_template_filter()
@@ -143,7 +144,7 @@ def _operations(whole: dict[str, Any]) -> Iterator[tuple[str, Operation]]:
 def _resolved(said: dict[str, Any]) -> dict[str, Any]:
     """What is meant where a reference is made."""
     for step in said.get("$ref", "").split("/")[1:2]:
-        found: Any = description.document()[step]
+        found: dict[str, Any] = description.document()[step]
         for inner in said["$ref"].split("/")[2:]:
             found = found[inner]
         return found

@@ -108,7 +108,7 @@ def _check_names(**names: str) -> None:
 
 def _workspace_id(name: str) -> uuid.UUID:
     """The workspace's, which two may make at once."""
-    made = db.session.scalar(
+    made: uuid.UUID | None = db.session.scalar(
         insert(Workspace)
         .values(id=uuid.uuid4(), name=name)
         .on_conflict_do_nothing(index_elements=["name"])

@@ -7,7 +7,19 @@ import hashlib
 import uuid
 from typing import Any
 
-from sqlalchemy import ColumnElement, Date, and_, case, cast, func, literal, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Date,
+    Insert,
+    and_,
+    case,
+    cast,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 
 from app import lifecycle
@@ -75,7 +87,7 @@ def has_asked_today(transfer_id: uuid.UUID, visitor: str | None) -> bool:
     return visitor is not None and _has_asked(transfer_id, _asker(visitor))
 
 
-def _note(transfer_id: uuid.UUID, asker_hash: bytes, message: str, contact: str) -> Any:
+def _note(transfer_id: uuid.UUID, asker_hash: bytes, message: str, contact: str) -> Insert:
     """One statement that looks and writes, so that nothing can end or begin anew in between."""
     reason = case((_is_used_up(), Ending.LIMIT_REACHED.value), else_=Ending.EXPIRED.value)
     asked = select(

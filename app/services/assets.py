@@ -89,7 +89,7 @@ def _one_of(caller: Caller, *conditions: ColumnElement[bool]) -> AssetVersion | 
     ).first()
 
 
-def whole(statement: Select[Any]) -> Select[Any]:
+def whole(statement: Select[AssetVersion]) -> Select[AssetVersion]:
     """The statement for versions, with all that is shown of each."""
     return (
         statement.join(AssetVersion.asset)
@@ -410,7 +410,7 @@ def remove(caller: Caller, asset_id: uuid.UUID) -> None:
         jobs.REMOVE_BYTES.later()
 
 
-def _objects(condition: ColumnElement[bool]) -> Select[tuple[uuid.UUID]]:
+def _objects(condition: ColumnElement[bool]) -> Select[uuid.UUID]:
     """Every upload of these versions: their own, their pictures', and what a form brings."""
     return select(Upload.id).where(
         or_(

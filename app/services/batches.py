@@ -204,13 +204,13 @@ def _admit(lease: leases.Lease) -> bool:
     )
     if tells_recipients is None:
         return False
-    number = db.session.scalar(
+    number = db.session.scalars(
         update(Transfer)
         .where(is_ready)
         .values(batch_count=Transfer.batch_count + 1)
         .returning(Transfer.batch_count)
         .execution_options(synchronize_session=False)
-    )
+    ).one()
     db.session.execute(
         update(File)
         .where(File.transfer_id == lease.transfer_id, File.batch.is_(None))

@@ -150,8 +150,8 @@ class Composer:
         ]
         # All of them, also after a failure: nobody may write into what others use by then.
         wait(running)
-        for one in running:
-            one.result()
+        for reader in running:
+            reader.result()
 
     def _take(self, reads: deque[Read]) -> None:
         try:

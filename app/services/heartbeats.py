@@ -87,14 +87,15 @@ def alone(name: str, lasting: timedelta) -> Iterator[Callable[[], bool] | None]:
 
     def renew() -> bool:
         nonlocal until
-        until = until and _move_turn(name, until, db_now() + lasting)
+        if until is not None:
+            until = _move_turn(name, until, db_now() + lasting)
         return until is not None
 
     try:
         yield renew
     finally:
         discard()
-        if until:
+        if until is not None:
             _move_turn(name, until, None)
 
 

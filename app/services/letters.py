@@ -90,6 +90,7 @@ _NOW = (
     .outerjoin(Recipient.__table__, _recipients.id == bindparam("recipient_id"))
     .where(_transfers.id == bindparam("transfer_id"))
 )
+Now = Found[*tuple[Any, ...]]
 
 
 class Row(NamedTuple):
@@ -235,12 +236,12 @@ def _of_board(mail: OutboxMail) -> dict[str, Any] | None:
     return {"title": board.name, "contents": None, "link": link, **more}
 
 
-def _now(mail: OutboxMail) -> Found[Any]:
+def _now(mail: OutboxMail) -> Now:
     about = {"transfer_id": mail.transfer_id, "recipient_id": mail.recipient_id}
     return db.session.execute(_NOW, {**about, **suppression.asking(mail.email)}).one()
 
 
-def _news(mail: OutboxMail, now: Found[Any]) -> dict[str, Any] | None:
+def _news(mail: OutboxMail, now: Now) -> dict[str, Any] | None:
     """What this mail alone tells; None where it is no longer true or not wanted."""
     # A blocked link is nobody's to go to: only the operator hears of it.
     if now.quarantined_at is not None and mail.kind is not MailKind.REPORTED:
@@ -254,9 +255,7 @@ def _news(mail: OutboxMail, now: Found[Any]) -> dict[str, Any] | None:
     return more
 
 
-def _of_transfer(
-    mail: OutboxMail, now: Found[Any], pictures: Mapping[str, Thumbnail]
-) -> dict[str, Any]:
+def _of_transfer(mail: OutboxMail, now: Now, pictures: Mapping[str, Thumbnail]) -> dict[str, Any]:
     is_told = File.batch == mail.n if mail.kind is MailKind.NEW_FILES else File.batch.is_not(None)
     contents = _contents(now.id, is_told, pictures)
     return {
@@ -268,12 +267,12 @@ def _of_transfer(
         "expires_at": now.expires_at,
         "has_password": now.password_hash is not None,
         "link": links.transfer_url(now.slug),
-        "manage_link": links.manage_url(mail_links.manage_token(now)),
-        "extend_link": links.extend_url(mail_links.extend_seal(now)),
+        "manage_link": links.manage_url(mail_links.manage_token(now.id)),
+        "extend_link": links.extend_url(mail_links.extend_seal(now.id)),
     }
 
 
-def _to_recipient(mail: OutboxMail, now: Found[Any]) -> dict[str, Any] | None:
+def _to_recipient(mail: OutboxMail, now: Now) -> dict[str, Any] | None:
     if now.own_slug is None or now.revoked_at is not None or now.unwanted:
         return None
     if mail.kind is MailKind.REMINDER and now.downloaded_at is not None:
@@ -288,7 +287,7 @@ def _to_recipient(mail: OutboxMail, now: Found[Any]) -> dict[str, Any] | None:
     }
 
 
-def _to_all(mail: OutboxMail, now: Found[Any]) -> dict[str, Any]:
+def _to_all(mail: OutboxMail, now: Now) -> dict[str, Any]:
     named = [
         one.email
         for one in delivery.recipients_of(now.id)
@@ -297,26 +296,26 @@ def _to_all(mail: OutboxMail, now: Found[Any]) -> dict[str, Any]:
     return {"recipients": named}
 
 
-def _unfetched(mail: OutboxMail, now: Found[Any]) -> dict[str, Any] | None:
+def _unfetched(mail: OutboxMail, now: Now) -> dict[str, Any] | None:
     return None if now.download_count else _to_all(mail, now)
 
 
-def _downloads(mail: OutboxMail, now: Found[Any]) -> dict[str, Any] | None:
+def _downloads(mail: OutboxMail, now: Now) -> dict[str, Any] | None:
     """Whoever has downloaded since the last such mail; nobody known at the very first one."""
     told = _gather(mail, Recipient.download_told_in, Recipient.downloaded_at.is_not(None))
     return {"recipients": [one.email for one in told]} if told or mail.n == 1 else None
 
 
-def _failures(mail: OutboxMail, now: Found[Any]) -> dict[str, Any] | None:
+def _failures(mail: OutboxMail, now: Now) -> dict[str, Any] | None:
     told = _gather(mail, Recipient.failure_told_in, Recipient.failed_at.is_not(None))
     return {"failed": [(one.email, one.failure) for one in told]} if told else None
 
 
-def _question(mail: OutboxMail, now: Found[Any]) -> dict[str, Any]:
+def _question(mail: OutboxMail, now: Now) -> dict[str, Any]:
     return {"words": _cut(mail.words)}
 
 
-def _report(mail: OutboxMail, now: Found[Any] | None = None) -> dict[str, Any] | None:
+def _report(mail: OutboxMail, now: Now | None = None) -> dict[str, Any] | None:
     report = db.session.get(AbuseReport, mail.n)
     return {"report": report, "words": _cut(report.message)} if report else None
 

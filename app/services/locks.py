@@ -10,7 +10,17 @@ from datetime import timedelta
 from typing import Any
 
 from itsdangerous import BadSignature, TimestampSigner
-from sqlalchemy import ColumnElement, case, delete, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Insert,
+    SQLColumnExpression,
+    case,
+    delete,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 
 from app import clock, passwords
@@ -106,11 +116,11 @@ def _count_try(transfer_id: uuid.UUID) -> None:
             raise TooManyTries(_left(transfer_id, _ALL, has_room_at))
 
 
-def _is_counted(statement: Any) -> bool:
+def _is_counted(statement: Insert) -> bool:
     return changed(statement) == 1
 
 
-def _try_of_address(transfer_id: uuid.UUID, address: bytes) -> Any:
+def _try_of_address(transfer_id: uuid.UUID, address: bytes) -> Insert:
     """Free at first; each further one only when the wait is over, and it makes the next longer."""
     at_once = settings.unlock_tries_at_once
     is_forgotten = UnlockTries.next_at < db_now() - FORGOTTEN_AFTER
@@ -137,7 +147,7 @@ def _wait_after(count: ColumnElement[int]) -> ColumnElement[Any]:
     return case((over < 0, 0), else_=func.least(doubled, LONGEST_WAIT_SECONDS))
 
 
-def _try_of_all(transfer_id: uuid.UUID) -> Any:
+def _try_of_all(transfer_id: uuid.UUID) -> Insert:
     """So many in an hour, wherever they come from: each takes its share of the hour ahead.
 
     `next_at` is the end of all the shares that are taken. When the hour is full, one is free
@@ -174,7 +184,7 @@ def _take_back(transfer_id: uuid.UUID) -> None:
     )
 
 
-def _left(transfer_id: uuid.UUID, address: bytes, until: ColumnElement[Any]) -> float:
+def _left(transfer_id: uuid.UUID, address: bytes, until: SQLColumnExpression[Any]) -> float:
     left = db.session.scalar(
         select(func.extract("epoch", until - db_now())).where(
             UnlockTries.transfer_id == transfer_id, UnlockTries.address_hash == address

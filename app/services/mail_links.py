@@ -26,9 +26,9 @@ _extend_seal = Seal("extend")
 _opt_out_seal = Seal("opt out")
 
 
-def manage_token(transfer: Transfer) -> str:
+def manage_token(transfer_id: uuid.UUID) -> str:
     """What a mail to the sender carries in its manage link: made for each, stored nowhere."""
-    return _manage_seal.of(f"{transfer.id}")
+    return _manage_seal.of(f"{transfer_id}")
 
 
 def managed(token: str) -> Transfer:
@@ -36,9 +36,9 @@ def managed(token: str) -> Transfer:
     return _sealed(_manage_seal, token)
 
 
-def extend_seal(transfer: Transfer) -> str:
+def extend_seal(transfer_id: uuid.UUID) -> str:
     """What a mail carries in its link that gives a transfer more time."""
-    return _extend_seal.of(f"{transfer.id}")
+    return _extend_seal.of(f"{transfer_id}")
 
 
 def to_extend(seal: str) -> Transfer:

@@ -126,7 +126,7 @@ def end_left_over() -> None:
         _end(Preview.file_id.in_(gone))
 
 
-def of_ending(condition: ColumnElement[bool]) -> Select[tuple[uuid.UUID]]:
+def of_ending(condition: ColumnElement[bool]) -> Select[uuid.UUID]:
     """The uploads of the pictures of transfers for which `condition` holds."""
     files = select(File.id).join(Transfer).where(condition)
     return _objects(Preview.file_id.in_(files))
@@ -139,7 +139,7 @@ def _end(condition: ColumnElement[bool]) -> None:
     )
 
 
-def _objects(condition: ColumnElement[bool]) -> Select[tuple[uuid.UUID]]:
+def _objects(condition: ColumnElement[bool]) -> Select[uuid.UUID]:
     both = union_all(
         select(Preview.thumbnail_id.label("id")).where(condition),
         select(Preview.picture_id.label("id")).where(condition),

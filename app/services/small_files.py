@@ -342,7 +342,7 @@ def is_given_up() -> ColumnElement[bool]:
     )
 
 
-def uploads_of(condition: ColumnElement[bool]) -> CompoundSelect:
+def uploads_of(condition: ColumnElement[bool]) -> CompoundSelect[uuid.UUID]:
     """The ids of all that lies, or will lie, in the bucket for the files of this condition."""
     return (
         select(SmallFile.kept_id)

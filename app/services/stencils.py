@@ -93,6 +93,7 @@ class Stencil:
             text = text.replace(mark, value)
         # One character for each byte is how the library's encoder takes them.
         octets = text.encode().decode("latin-1")
+        assert policy.max_line_length is not None  # every letter's lines have an end
         return quoprimime.body_encode(octets, policy.max_line_length, policy.linesep).encode()
 
 

@@ -370,8 +370,8 @@ def files_of(
 
 
 def uploads_of(
-    transfer_ids: Sequence[uuid.UUID] | Select[tuple[uuid.UUID]],
-) -> CompoundSelect:
+    transfer_ids: Sequence[uuid.UUID] | Select[uuid.UUID],
+) -> CompoundSelect[uuid.UUID]:
     """The ids of all that lies, or will lie, in the bucket for these transfers."""
     return (
         select(File.upload_id)
@@ -447,7 +447,7 @@ def refuse_ended(transfer_id: uuid.UUID) -> Transfer:
     return _unless_ended(_with_its_end(transfer_id))
 
 
-def _with_its_end(transfer_id: uuid.UUID) -> Select[tuple[Transfer, bool]]:
+def _with_its_end(transfer_id: uuid.UUID) -> Select[Transfer, bool]:
     return (
         select(Transfer, Transfer.expires_at <= db_now())
         .where(Transfer.id == transfer_id)
@@ -455,13 +455,13 @@ def _with_its_end(transfer_id: uuid.UUID) -> Select[tuple[Transfer, bool]]:
     )
 
 
-def _unless_ended(query: Select[tuple[Transfer, bool]]) -> Transfer:
+def _unless_ended(query: Select[Transfer, bool]) -> Transfer:
     row = db.session.execute(query).first()
     if row is None or row[0].state is State.DELETED:
         raise Gone(reason="deleted")
-    if row[0].state is State.EXPIRED or (row[0].state is State.READY and row[1]):
+    transfer, is_due = row
+    if transfer.state is State.EXPIRED or (transfer.state is State.READY and is_due):
         raise Gone(reason="expired")
-    transfer: Transfer = row[0]
     refuse_blocked(transfer)
     return transfer
 
@@ -556,7 +556,7 @@ def _edit(
     # Locked, so that its date cannot pass, nor a sweep, between the first look and the second.
     locked = select(Transfer.id).where(Transfer.id == transfer_id)
     db.session.execute(locked.with_for_update(key_share=True))
-    is_alive = Transfer.state.in_([State.INIT, State.PROCESSING, State.READY])
+    is_alive: ColumnElement[bool] = Transfer.state.in_([State.INIT, State.PROCESSING, State.READY])
     if "expires_at" not in changes:
         is_alive &= ~lifecycle.is_due()
     edited = changed(

@@ -133,7 +133,7 @@ def requeue_stuck(tell: Tell = untold) -> int:
     for its next turn, which may be tomorrow. And previews whose reminder was lost.
     """
     before = db_now() - REQUEUE_AFTER
-    count = sum(one.remind_stuck(before) for one in (checking, batches, archives, blocklist))
+    count: int = sum(one.remind_stuck(before) for one in (checking, batches, archives, blocklist))
     _requeue_overdue()
     # Last: whatever may be wrong with previews, the checks have been reminded.
     previews.remind_lost(queued_before=db_now() - REQUEUE_PREVIEWS_AFTER)

@@ -16,9 +16,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from sqlalchemy import (
     ColumnElement,
-    CompoundSelect,
     Interval,
-    Select,
     SelectBase,
     Update,
     and_,
@@ -365,8 +363,8 @@ def _arrival(upload: Upload, lost: list[Upload]) -> Arrival:
     if upload.state is UploadState.COMPLETE:
         return Arrival((), upload.size)
     if upload.method is Method.SINGLE or upload.s3_upload_id is None:
-        missing = sorted(set(_numbers(upload)) - set(_held_by(upload, lost)))
-        return Arrival(tuple(missing), 0 if missing else upload.size)
+        missing = set(_numbers(upload)) - set(_held_by(upload, lost))
+        return Arrival(tuple(sorted(missing)), 0 if missing else upload.size)
     try:
         parts = storage.list_parts(*_address(upload))
     except NoSuchUpload:
@@ -570,7 +568,7 @@ def _address(upload: Begun) -> tuple[str, str]:
 
 
 def abandon(
-    upload_ids: Sequence[uuid.UUID] | Select[tuple[uuid.UUID]] | CompoundSelect,
+    upload_ids: Sequence[uuid.UUID] | SelectBase,
     later: timedelta = timedelta(0),
     kept_for: uuid.UUID | None = None,
 ) -> None:

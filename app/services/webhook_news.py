@@ -5,11 +5,25 @@ no name of a file. Whoever is told can ask for those by its key.
 """
 
 import uuid
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import CTE, ColumnElement, Text, Uuid, any_, cast, func, literal, null, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Select,
+    SQLColumnExpression,
+    Text,
+    Uuid,
+    any_,
+    cast,
+    func,
+    literal,
+    null,
+    select,
+)
+from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from app import jobs
@@ -76,10 +90,10 @@ def tell_test(webhook: Webhook) -> WebhookDelivery:
 def _tell(
     event: WebhookEvent,
     transfer_id: uuid.UUID,
-    n: ColumnElement[Any],
-    more: dict[str, ColumnElement[Any]] | None = None,
+    n: SQLColumnExpression[Any],
+    more: Mapping[str, ColumnElement[Any]] | None = None,
 ) -> None:
-    of_it = select(*_OF_TRANSFER, n.label("n")).where(
+    of_it: Select[*tuple[Any, ...]] = select(*_OF_TRANSFER, n.label("n")).where(
         Transfer.id == transfer_id, Transfer.workspace_id.is_not(None)
     )
     found = of_it.cte("found")
@@ -91,8 +105,8 @@ def _telling(
     event: WebhookEvent,
     transfers: CTE,
     n: ColumnElement[Any],
-    more: dict[str, ColumnElement[Any]] | None = None,
-) -> Any:
+    more: Mapping[str, ColumnElement[Any]] | None = None,
+) -> Insert:
     """The statement that puts one row for each of these transfers and each webhook that listens.
 
     `n` tells one event of its kind from the next: there is none twice.
@@ -127,7 +141,7 @@ def _telling(
     return _into_outbox(told).on_conflict_do_nothing()
 
 
-def _into_outbox(told: Any) -> Any:
+def _into_outbox(told: Select[*tuple[Any, ...]]) -> Insert:
     return insert(WebhookDelivery).from_select(
         [
             "id",

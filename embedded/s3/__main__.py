@@ -29,7 +29,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
-    host, port = server.server_address[:2]
+    host, port = server.socket.getsockname()[:2]
     print(f"S3 endpoint is ready: http://{host}:{port}", flush=True)
     stop.wait()
     server.stop()

@@ -13,7 +13,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
 
-from embedded.s3.checksums import ALGORITHMS, Digests, encode
+from embedded.s3.checksums import Digests, encode
 from embedded.s3.wire import PIECE
 
 log = logging.getLogger(__name__)
@@ -21,12 +21,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Blob:
-    """A file on disk and its digests; checksums are base64, None where nobody wanted them."""
+    """A file on disk and its digests; checksums are base64, SHA's only where they were wanted."""
 
     name: str
     size: int
     md5: str
-    crc32: str | None
+    crc32: str
     sha1: str | None
     sha256: str | None
 
@@ -153,10 +153,11 @@ class BlobWriter:
         if self._sync:
             os.fsync(self._file.fileno())
             sync_folder(self._path.parent)
-        optional = {
-            name: encode(digests.raw(name)) if digests.has(name) else None for name in ALGORITHMS
-        }
-        return Blob(self._path.name, digests.size, digests.raw("md5").hex(), **optional)
+        crc32 = encode(digests.raw("crc32"))
+        sha1, sha256 = (
+            encode(digests.raw(name)) if digests.has(name) else None for name in ("sha1", "sha256")
+        )
+        return Blob(self._path.name, digests.size, digests.raw("md5").hex(), crc32, sha1, sha256)
 
 
 class BlobStream:

@@ -1,6 +1,7 @@
 """What every action gets: the request, who signed it, and the store."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote
@@ -68,7 +69,7 @@ class Encoder:
         return [("EncodingType", self.kind)] if self.kind else []
 
 
-def document(name: str, nodes: list[xml.Node], status: int = 200) -> Response:
+def document(name: str, nodes: Sequence[xml.Node], status: int = 200) -> Response:
     return Response(status, {"Content-Type": "application/xml"}, xml.write(name, nodes))
 
 

@@ -109,7 +109,7 @@ def complete_upload(call: Call) -> Response:
     listed = _read_listed(read_document(call.request, call.signature))
     claims = _claims(call)
     try:
-        stored = call.store.complete_upload(
+        stored: Object | None = call.store.complete_upload(
             call.bucket,
             call.key,
             upload_id,
@@ -291,12 +291,11 @@ def _listed(element: Element) -> Listed:
 
 def _held_part(upload: Upload, held: dict[int, Part], item: Listed) -> Part:
     part = held.get(item.number)
-    agrees = (
-        part is not None
-        and part.blob.md5 == item.etag
-        and all(getattr(part.blob, name) == value for name, value in item.checksums.items())
-    )
-    if not agrees:
+    if (
+        part is None
+        or part.blob.md5 != item.etag
+        or any(getattr(part.blob, name) != value for name, value in item.checksums.items())
+    ):
         raise S3Error(
             "InvalidPart",
             "One or more of the specified parts could not be found. The part may not have been "
@@ -387,13 +386,14 @@ def _completed(call: Call, stored: Object | None) -> Response:
 
 
 def _part_node(upload: Upload, part: Part) -> xml.Node:
-    fields = [
+    fields: list[xml.Node] = [
         ("PartNumber", part.number),
         ("LastModified", iso(part.modified_at)),
         ("ETag", f'"{part.blob.md5}"'),
         ("Size", part.blob.size),
+        *_part_checksum(upload, part),
     ]
-    return ("Part", fields + _part_checksum(upload, part))
+    return ("Part", fields)
 
 
 def _part_checksum(upload: Upload, part: Part) -> list[tuple[str, str]]:

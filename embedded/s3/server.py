@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 from embedded.s3 import cors, forms, multipart, routes, sigv4, xml
 from embedded.s3.buckets import no_such_bucket
@@ -33,6 +34,8 @@ IDLE_SECONDS = 60
 STOP_SECONDS = 1.5
 CONNECTION_LIMIT = 512
 KEY_LIMIT = 1024
+# As socketserver has it, which knows UDP too.
+Accepted = socket.socket | tuple[bytes, socket.socket]
 CHECKSUM_HEADERS = ("x-amz-checksum-", "x-amz-sdk-checksum-", "x-amz-trailer")
 
 
@@ -95,14 +98,14 @@ class Server(socketserver.ThreadingTCPServer):
                 self._running -= 1
                 self._idle.notify_all()
 
-    def process_request(self, request: socket.socket, client_address: object) -> None:
+    def process_request(self, request: Accepted, client_address: Any) -> None:
         """Beyond the limit a connection is dropped: its client tries again."""
         if self._slots.acquire(blocking=False):
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
 
-    def process_request_thread(self, request: socket.socket, client_address: object) -> None:
+    def process_request_thread(self, request: Accepted, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:

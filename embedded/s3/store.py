@@ -94,9 +94,11 @@ class Precondition:
     def check(self, found: Object | None) -> None:
         if self.if_none_match and found:
             raise failed_precondition("If-None-Match")
-        if self.if_match and found is None:
+        if not self.if_match:
+            return
+        if found is None:
             raise no_such_key()
-        if self.if_match and self.if_match.strip('"') not in ("*", found.etag):
+        if self.if_match.strip('"') not in ("*", found.etag):
             raise failed_precondition("If-Match")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
-from io import BufferedReader
+from io import BufferedIOBase
 from typing import Protocol
 from urllib.parse import unquote_to_bytes
 
@@ -74,7 +74,7 @@ class Body:
     """The bytes after the head: at most Content-Length of them, read in pieces, never kept."""
 
     def __init__(
-        self, source: BufferedReader, length: int, invite: Callable[[], None] | None
+        self, source: BufferedIOBase, length: int, invite: Callable[[], None] | None
     ) -> None:
         self._source = source
         self._invite = invite
@@ -139,7 +139,7 @@ class Request:
         return {name for name, _ in self.query}
 
 
-def read_request(source: BufferedReader, connection: socket.socket) -> Request | None:
+def read_request(source: BufferedIOBase, connection: socket.socket) -> Request | None:
     """The next request on the connection, None where the client has closed it."""
     line = source.readline(LINE_LIMIT)
     if line in (b"\r\n", b"\n"):
@@ -223,21 +223,20 @@ def _head(status: int, headers: dict[str, str]) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
-def _read_headers(source: BufferedReader) -> Headers:
+def _read_headers(source: BufferedIOBase) -> Headers:
     headers = Headers()
     for _ in range(HEADER_LIMIT + 1):
         line = source.readline(LINE_LIMIT)
         if line in (b"\r\n", b"\n"):
             return headers
         match = HEADER_LINE.fullmatch(line)
-        value = match[2].decode("latin-1") if match else "\0"
-        if not check_header_value(value):
+        if match is None or not check_header_value(value := match[2].decode("latin-1")):
             raise S3Error("BadRequest", "A request header could not be understood")
         headers.add(match[1].decode("ascii"), value)
     raise S3Error("RequestHeaderSectionTooLarge", "Your request has too many headers")
 
 
-def _body(source: BufferedReader, connection: socket.socket, headers: Headers) -> Body:
+def _body(source: BufferedIOBase, connection: socket.socket, headers: Headers) -> Body:
     if "transfer-encoding" in headers:
         raise S3Error("NotImplemented", "Transfer-Encoding is not implemented; send Content-Length")
     length = headers.get("content-length", "0")

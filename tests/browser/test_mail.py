@@ -231,7 +231,7 @@ def extend_link(live: Stack, link: str) -> str:
     code = (
         "import sys; from app import create_app; from app.services import downloads, mail_links\n"
         "with create_app().app_context():\n"
-        "    print(mail_links.extend_seal(downloads._by_slug(sys.argv[1])[0]))"
+        "    print(mail_links.extend_seal(downloads._by_slug(sys.argv[1])[0].id))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, link.rpartition("/")[2]],

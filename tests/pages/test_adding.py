@@ -7,7 +7,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from app import clock
-from app.services import abuse, mail_links, transfers, upkeep
+from app.services import abuse, mail_links, upkeep
 from tests.factories import Sender, Sent
 from tests.pages.test_manage import HTMX, browser, form_in, open_page, page_of
 from tests.pages.test_pages import token_in
@@ -39,7 +39,7 @@ def test_a_mailed_word_opens_it_too_and_is_its_own_token(
     browser: FlaskClient, sender: Sender, inside: None
 ) -> None:
     sent = sender.ready()
-    word = mail_links.manage_token(transfers.of_id(sent.id))
+    word = mail_links.manage_token(sent.id)
     assert word in browser.get(f"/m/{word}/add").text
     answer = browser.get(sent.url, headers={"Authorization": f"Bearer {word}"})
     assert answer.json["id"] == str(sent.id)

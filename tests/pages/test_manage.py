@@ -83,7 +83,7 @@ def test_the_owner_and_whoever_was_mailed_see_the_same(
 ) -> None:
     sent = sender.ready(title="Rushes")
     with sender.client.application.app_context():
-        mailed = mail_links.manage_token(sent.row())
+        mailed = mail_links.manage_token(sent.row().id)
     for path in (page_of(sent), f"/m/{mailed}"):
         answer = browser.get(path)
         assert answer.status_code == 200
@@ -111,8 +111,8 @@ def test_no_other_word_opens_any_of_it_and_all_look_like_an_unknown_one(
 ) -> None:
     sent, other = sender.ready(title="Rushes"), sender.ready()
     with sender.client.application.app_context():
-        mailed = mail_links.manage_token(sent.row())
-        extend = mail_links.extend_seal(sent.row())
+        mailed = mail_links.manage_token(sent.row().id)
+        extend = mail_links.extend_seal(sent.row().id)
     csrf = token_in(open_page(browser, sent))
     paths = [("GET", ""), ("GET", "/now"), ("POST", "/details"), ("POST", "/extend")]
     paths += [("POST", "/delete"), ("POST", "/news"), ("POST", "/recipients"), ("POST", "/sender")]

@@ -293,14 +293,14 @@ def test_only_who_may_manage_it_can_add(sender: Sender, inside: None) -> None:
     from app.services import mail_links
 
     sent, other = sender.ready(), sender.ready()
-    word = mail_links.manage_token(transfers.of_id(sent.id))
+    word = mail_links.manage_token(sent.id)
     for bearer, path, status in (
         (sent.json["owner_token"], "b", 201),
         (word, "c", 201),
         (managing.word_of(sent.id, sent.json["owner_token"]), "d", 201),
-        (mail_links.manage_token(transfers.of_id(other.id)), "e", 404),
+        (mail_links.manage_token(other.id), "e", 404),
         (managing.word_of(other.id, other.json["owner_token"]), "e", 404),
-        (mail_links.extend_seal(transfers.of_id(sent.id)), "e", 404),
+        (mail_links.extend_seal(sent.id), "e", 404),
         (f"{sent.id}.nonsense", "e", 404),
         (sent.slug, "e", 404),
     ):

@@ -418,7 +418,7 @@ def test_a_sealed_word_is_good_for_its_own_purpose_only(app: Flask, sender: Send
     sent = sender.ready()
     with app.app_context():
         transfer = transfers.of_id(sent.id)
-        manage, extend = mail_links.manage_token(transfer), mail_links.extend_seal(transfer)
+        manage, extend = mail_links.manage_token(transfer.id), mail_links.extend_seal(transfer.id)
         assert mail_links.managed(manage).id == mail_links.to_extend(extend).id == sent.id
         for wrong in (extend, manage[:-1], f"{sent.id}", "", "x" * 500, manage.replace("-", "_")):
             with pytest.raises(NotFound):

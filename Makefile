@@ -16,7 +16,7 @@ WITH_DATABASE := $(BIN)/python -m embedded.with_services postgres --
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate $(u)
 
 .DEFAULT_GOAL := help
-.PHONY: help run flask test again check lint layers migrations types js bench lock migrate clean python tools browser audit
+.PHONY: help run flask test again check lint layers migrations types pytypes js bench lock migrate clean python tools browser audit
 
 help: ## list these
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,7 +47,7 @@ audit: python tools ## known advisories against what is pinned; tells what it co
 	@echo "== advisories"
 	@$(BIN)/python bin/audit.py
 
-check: lint layers migrations types js ## all that needs no test run: style, layers, migrations, types, browser code
+check: lint layers migrations pytypes types js ## all that needs no test run: style, layers, migrations, types, browser code
 
 lint: python ## ruff and its format
 	@echo "== ruff"
@@ -61,6 +61,10 @@ layers: python ## who imports whom
 migrations: python ## the migrations make what the models say
 	@echo "== migrations match models"
 	@$(WITH_DATABASE) sh -c 'flask db upgrade && flask db check'
+
+pytypes: python ## the Python code's types
+	@echo "== types of the Python code"
+	@$(BIN)/mypy
 
 types: tools ## the browser code's types
 	@echo "== types of the browser code"
@@ -83,7 +87,7 @@ migrate: python ## write a migration for changed models; m="what changes"
 	@$(WITH_DATABASE) sh -c 'flask db upgrade && flask db migrate -m "$$m" --rev-id "$$(printf %04d $$(( $$(ls migrations/versions/*.py | wc -l) + 1 )))"'
 
 clean: ## remove what was set up; var/ with its data stays
-	rm -rf .venv node_modules .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv node_modules .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
 	find app embedded tests migrations -name __pycache__ -type d -prune -exec rm -rf {} +
 
 python:

@@ -9,6 +9,7 @@ import logging
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 from sqlalchemy import ColumnElement, Select, func, or_, select, update
@@ -102,7 +103,8 @@ def report_of(number: int) -> tuple[AbuseReport, Transfer | Board]:
     return found[0], found[1] or found[2]
 
 
-def _with_what_it_is_about() -> Select[tuple[AbuseReport, Transfer, Board]]:
+def _with_what_it_is_about() -> Select[AbuseReport, Any, Any]:
+    """Of a transfer and a board one is None, which SQLAlchemy's types do not tell."""
     return (
         select(AbuseReport, Transfer, Board)
         .outerjoin(Transfer, AbuseReport.transfer_id == Transfer.id)
@@ -223,7 +225,7 @@ def _set_board_quarantine(
         .values(quarantined_at=at)
         .execution_options(synchronize_session=False)
     )
-    is_changed = db.session.execute(change).rowcount == 1
+    is_changed = changed(change) == 1
     if is_changed:
         audit.note(action, subject_id=board_id)
     return is_changed

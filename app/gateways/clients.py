@@ -125,7 +125,7 @@ class Clients:
             connect_timeout=2,
             read_timeout=read_timeout,
             retries={"mode": "standard", "total_max_attempts": attempts},
-            # As many as a sweep asks at once (uploads.IN_FLIGHT for each batch of REMOVE_AHEAD).
+            # As many as a sweep asks at once (parallel.IN_FLIGHT for each batch of REMOVE_AHEAD).
             max_pool_connections=48,
             parameter_validation=validates,
             # Stores that do not know boto3's new default checksums refuse them.

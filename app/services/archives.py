@@ -26,7 +26,7 @@ from app.db import changed, db, discard, release, transaction
 from app.errors import Gone, NotFound, WrongState, ZipFailed, ZipLacksFile
 from app.gateways.stored import NoSuchUpload, PartsRefused, Source, SourceLost
 from app.models import Archive, File, Problem, State, Transfer, Upload, UploadState, ZipFailure
-from app.services import audit, planning, uploads
+from app.services import audit, planning, removal, uploads
 from app.services.composing import Composer, Stopped
 from app.services.transfers import files_of
 from app.zip_layout import Data, Layout, Member
@@ -190,7 +190,7 @@ def forget(transfer_id: uuid.UUID) -> bool:
         .execution_options(synchronize_session=False)
     ).all()
     later = timedelta(seconds=settings.download_url_ttl_in_seconds)
-    uploads.abandon(gone, later, kept_for=transfer_id)
+    removal.abandon(gone, later, kept_for=transfer_id)
     jobs.REMOVE_BYTES.later()
     return bool(gone)
 
@@ -462,7 +462,7 @@ def _start_over_with_equal_parts(lease: leases.Lease, upload: Upload) -> None:
     with transaction():
         uploads.forget_multipart(upload, planning.equal_part_size_for(upload.size))
         db.session.execute(lease.mine.values(done_size=0))
-    uploads.abort([(upload.key, upload.s3_upload_id or "")])
+    removal.abort([(upload.key, upload.s3_upload_id or "")])
 
 
 def _give_up(lease: leases.Lease, failure: ZipFailure) -> None:
@@ -470,7 +470,7 @@ def _give_up(lease: leases.Lease, failure: ZipFailure) -> None:
     discard()
     with transaction():
         if changed(lease.mine.values(failed_at=db_now(), failure=failure)):
-            uploads.abandon(
+            removal.abandon(
                 select(Archive.upload_id).where(Archive.transfer_id == lease.transfer_id)
             )
             jobs.REMOVE_BYTES.later()

@@ -23,7 +23,7 @@ from app.errors import Invalid, NotFound, PartsMissing, SizeMismatch, Unavailabl
 from app.extensions import storage
 from app.gateways.stored import NoSuchUpload, NotOffered, Part, Source, SourceLost, Stored
 from app.models import Asset, AssetVersion, Upload, UploadState
-from app.services import asset_words, audit, thumbnails, uploads
+from app.services import asset_words, audit, removal, thumbnails, uploads
 from app.services.accounts import Caller
 
 NO_UPLOAD = "There is no such upload."
@@ -340,7 +340,7 @@ def _check_settled(version: AssetVersion) -> None:
 
 def _show(asset: Asset, version: AssetVersion, size: int) -> None:
     if version.posted_key is not None:
-        uploads.abandon(select(Upload.id).where(Upload.key == version.posted_key))
+        removal.abandon(select(Upload.id).where(Upload.key == version.posted_key))
         jobs.REMOVE_BYTES.later()
     values: dict[str, Any] = {"ready_at": db_now()}
     db.session.execute(
@@ -402,7 +402,7 @@ def remove(caller: Caller, asset_id: uuid.UUID) -> None:
     with transaction():
         asset = _locked(caller, asset_id)
         mine = AssetVersion.asset_id == asset.id
-        uploads.abandon(_objects(mine))
+        removal.abandon(_objects(mine))
         db.session.execute(
             delete(Asset).where(Asset.id == asset.id).execution_options(synchronize_session=False)
         )
@@ -442,7 +442,7 @@ def abandon(version_ids: Sequence[uuid.UUID]) -> int:
             .join(AssetVersion.upload)
             .where(_are(version_ids), Upload.state == UploadState.OPEN)
         ).all()
-        uploads.abandon(_objects(AssetVersion.id.in_(open_ids)))
+        removal.abandon(_objects(AssetVersion.id.in_(open_ids)))
         db.session.execute(
             delete(AssetVersion)
             .where(AssetVersion.id.in_(open_ids))

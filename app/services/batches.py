@@ -27,9 +27,9 @@ from app.services import (
     checking,
     delivery,
     previews,
+    removal,
     repeats,
     transfers,
-    uploads,
 )
 from app.services.checking import MOST_ATTEMPTS
 from app.services.repeats import Once
@@ -368,7 +368,7 @@ def _drop(condition: ColumnElement[bool]) -> list[uuid.UUID]:
     )
     if dropped:
         of_it = (File.transfer_id.in_(dropped), File.batch.is_(None))
-        uploads.abandon(select(File.upload_id).where(*of_it))
+        removal.abandon(select(File.upload_id).where(*of_it))
         db.session.execute(delete(File).where(*of_it).execution_options(synchronize_session=False))
         jobs.REMOVE_BYTES.later()
     return dropped

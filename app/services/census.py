@@ -15,11 +15,11 @@ from app.services import (
     news,
     outbox,
     previews,
+    removal,
     sharing,
     small_files,
     tombstones,
     upkeep,
-    uploads,
 )
 from app.services.transfers import uploads_of
 from app.services.upkeep import Tell
@@ -86,7 +86,7 @@ def _to_remove(tell: Tell) -> Figure:
     forms = small_files.uploads_of(small_files.is_given_up())
     is_ending = and_(
         or_(Upload.id.in_(uploads_of(ending)), Upload.id.in_(pictures), Upload.id.in_(forms)),
-        uploads.is_held(),
+        removal.is_held(),
     )
     count, size = db.session.execute(
         select(func.count(), func.coalesce(func.sum(Upload.size), 0)).where(

@@ -28,6 +28,7 @@ from app.services import (
     delivery,
     planning,
     previews,
+    removal,
     uploads,
     webhook_news,
 )
@@ -348,7 +349,7 @@ def name_problems(transfer_id: uuid.UUID, failed: dict[uuid.UUID, Outcome]) -> N
     for file in files_of(transfer_id, File.id.in_(failed), with_coming=True):
         file.problem = failed[file.id].problem
         if file.problem is not Problem.MISSING:
-            uploads.abandon([file.upload_id])
+            removal.abandon([file.upload_id])
             file.upload = planning.plan_again(file.upload)
             jobs.REMOVE_BYTES.later()
 

@@ -23,7 +23,7 @@ from app.gateways import darkroom
 from app.gateways.darkroom import Developed
 from app.gateways.stored import Source
 from app.models import File, Preview, PreviewState, Sight, State, Transfer, Upload, UploadState
-from app.services import planning, previews, sights, uploads
+from app.services import planning, previews, removal, sights
 from app.services.looking import PICTURE_TYPE
 from app.services.transfers import files_of
 
@@ -207,7 +207,7 @@ def _link(claim: _Claim, made: list[Upload]) -> bool:
             return False
         former = [one for one in before if one]
         if former:
-            uploads.abandon(former)
+            removal.abandon(former)
             jobs.REMOVE_BYTES.later()
         db.session.add_all(made)
         # flush(): the rows must be there before the preview refers to them.
@@ -230,7 +230,7 @@ def _settle(claim: _Claim, etags: dict[uuid.UUID, str] | None = None, **values: 
                 .execution_options(synchronize_session=False)
             )
         elif former := [one for one in before if one]:
-            uploads.abandon(former)
+            removal.abandon(former)
             jobs.REMOVE_BYTES.later()
             values |= {"thumbnail_id": None, "picture_id": None}
         _update(claim, claim_token=None, **values)

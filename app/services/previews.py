@@ -16,7 +16,7 @@ from app.clock import db_now
 from app.config import settings
 from app.db import db, transaction
 from app.models import File, Preview, PreviewState, State, Transfer, Upload
-from app.services import sights, uploads
+from app.services import removal, sights
 
 # So often a worker may fail or be killed over one file; then it has no preview. Outages of
 # storage or the database do not count.
@@ -102,7 +102,7 @@ def give_up(transfer_id: uuid.UUID) -> None:
     hopeless = and_(
         Preview.file_id.in_(files), is_claimable(), Preview.attempt_count >= MOST_ATTEMPTS
     )
-    uploads.abandon(_objects(hopeless))
+    removal.abandon(_objects(hopeless))
     db.session.execute(
         update(Preview)
         .where(hopeless)
@@ -133,7 +133,7 @@ def of_ending(condition: ColumnElement[bool]) -> Select[uuid.UUID]:
 
 
 def _end(condition: ColumnElement[bool]) -> None:
-    uploads.abandon(_objects(condition))
+    removal.abandon(_objects(condition))
     db.session.execute(
         delete(Preview).where(condition).execution_options(synchronize_session=False)
     )

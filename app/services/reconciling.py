@@ -19,7 +19,7 @@ from app.db import db, release
 from app.extensions import storage
 from app.gateways.stored import Listed
 from app.models import Upload, UploadState
-from app.services import uploads
+from app.services import removal
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ def _complete_rows() -> Iterator[_Row]:
 def _still_lost(missing: Sequence[_Row]) -> list[uuid.UUID]:
     """Those that storage really has not, and nobody has ended meanwhile: their row says so before
     their object goes."""
-    keys = uploads.without_object([row.key for row in missing])
+    keys = removal.without_object([row.key for row in missing])
     if not keys:
         return []
     left = db.session.scalars(

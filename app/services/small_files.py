@@ -26,7 +26,7 @@ from app.extensions import storage
 from app.gateways.presign import PostForm
 from app.gateways.stored import NotOffered, Source, SourceLost, Stored
 from app.models import Method, SmallFile, Upload, UploadState
-from app.services import audit, planning, repeats, uploads
+from app.services import audit, planning, removal, repeats
 from app.services.accounts import Caller
 from app.services.heartbeats import noted
 from app.services.repeats import Once
@@ -247,7 +247,7 @@ def _settle(file: SmallFile, stored: Stored) -> None:
                 .values(size=stored.size, **values)
                 .execution_options(synchronize_session=False)
             )
-        uploads.abandon([file.posted_id] if file.posted_id else [])
+        removal.abandon([file.posted_id] if file.posted_id else [])
         audit.note("confirm file", subject_id=file.id)
         jobs.REMOVE_BYTES.later()
 
@@ -372,6 +372,6 @@ def _drop(condition: ColumnElement[bool]) -> int:
         .execution_options(synchronize_session=False)
     ).all()
     if gone:
-        uploads.abandon([one for row in gone for one in row if one is not None])
+        removal.abandon([one for row in gone for one in row if one is not None])
         jobs.REMOVE_BYTES.later()
     return len(gone)

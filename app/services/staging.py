@@ -27,7 +27,7 @@ from app.extensions import storage
 from app.gateways.stored import NoSuchUpload, NotOffered, Source, SourceLost
 from app.leases import Lease
 from app.models import File, Method, Staging, State, Transfer, Upload, UploadState
-from app.services import audit, checking, planning, transfers, uploads
+from app.services import audit, checking, planning, removal, transfers, uploads
 from app.services.transfers import of_id, refuse_blocked
 from app.services.uploads import Outcome
 
@@ -71,7 +71,7 @@ def upload_url(
             staging = Staging(transfer_id=transfer.id)
             db.session.add(staging)
         if staging.upload_id is not None:
-            uploads.abandon([staging.upload_id])
+            removal.abandon([staging.upload_id])
             jobs.REMOVE_BYTES.later()
         upload = _planned(size)
         db.session.add(upload)
@@ -153,7 +153,7 @@ def _clear(lease: Lease, upload_id: uuid.UUID) -> None:
             .values(upload_id=None)
             .execution_options(synchronize_session=False)
         )
-        uploads.abandon([upload_id])
+        removal.abandon([upload_id])
         jobs.REMOVE_BYTES.later()
 
 
@@ -181,7 +181,7 @@ def _settle(lease: Lease, staging: Staging, upload: Upload, outcome: Outcome) ->
             .values(upload_id=None, copy_id=None)
             .execution_options(synchronize_session=False)
         )
-        uploads.abandon([upload.id])
+        removal.abandon([upload.id])
         jobs.REMOVE_BYTES.later()
         lifecycle.move(transfer_id, State.PROCESSING, lease.is_mine, failure=None)
         checking.become_ready(transfer_id)
@@ -195,7 +195,7 @@ def _planned_copy(lease: Lease, upload_id: uuid.UUID, size: int) -> Upload:
     with transaction():
         former = _check_still(lease, upload_id)
         if former is not None:  # of one that died, or failed, on its way
-            uploads.abandon([former])
+            removal.abandon([former])
             jobs.REMOVE_BYTES.later()
         db.session.add(copy)
         # flush(): the row that names it comes after it.

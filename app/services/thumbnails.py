@@ -21,7 +21,7 @@ from app.extensions import storage
 from app.gateways import darkroom
 from app.gateways.stored import Source
 from app.models import Asset, AssetVersion, Method, PreviewState, Sight, Upload, UploadState
-from app.services import planning, sights, uploads
+from app.services import planning, removal, sights
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def _give_up(version_id: uuid.UUID) -> None:
         is_claimable(),
         AssetVersion.attempt_count >= MOST_ATTEMPTS,
     )
-    uploads.abandon(
+    removal.abandon(
         select(AssetVersion.thumbnail_id).where(hopeless, AssetVersion.thumbnail_id.is_not(None))
     )
     _update(hopeless, picture_state=PreviewState.NONE, thumbnail_id=None)
@@ -205,7 +205,7 @@ def _settle(
                 .execution_options(synchronize_session=False)
             )
         elif held.thumbnail_id is not None:
-            uploads.abandon([held.thumbnail_id])
+            removal.abandon([held.thumbnail_id])
             jobs.REMOVE_BYTES.later()
         state = PreviewState.MADE if upload_id else PreviewState.NONE
         _update(

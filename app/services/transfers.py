@@ -58,9 +58,9 @@ from app.services import (
     locks,
     planning,
     previews,
+    removal,
     repeats,
     unsent,
-    uploads,
 )
 from app.services.accounts import Caller
 from app.services.repeats import Once
@@ -120,7 +120,7 @@ def _end_staging(transfer_id: uuid.UUID) -> None:
         .execution_options(synchronize_session=False)
     ).first()
     if ended is not None and any(ended):
-        uploads.abandon([one for one in ended if one is not None])
+        removal.abandon([one for one in ended if one is not None])
         jobs.REMOVE_BYTES.later()
 
 
@@ -480,7 +480,7 @@ def remove_file(transfer: Transfer, file_id: uuid.UUID) -> None:
             raise NotFound("This transfer has no such file.")
         if row.state is State.READY and not file.is_coming:
             raise WrongState("This file is there to be downloaded: only what comes can be removed.")
-        uploads.abandon([file.upload_id])
+        removal.abandon([file.upload_id])
         db.session.delete(file)
         # flush(): its size is counted without it.
         db.session.flush()
@@ -587,7 +587,7 @@ def delete(transfer_id: uuid.UUID) -> bool:
     with transaction():
         if not lifecycle.move(transfer_id, State.DELETED):
             return False
-        uploads.abandon(uploads_of([transfer_id]))
+        removal.abandon(uploads_of([transfer_id]))
         previews.end([transfer_id])
         locks.forget_tries(transfer_id)
         extension_requests.forget(transfer_id)

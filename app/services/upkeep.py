@@ -38,14 +38,15 @@ from app.services import (
     locks,
     previews,
     reconciling,
+    removal,
     thumbnails,
     uploads,
     webhook_news,
 )
 from app.services.heartbeats import noted
 from app.services.reconciling import Differences
+from app.services.removal import Removable
 from app.services.transfers import uploads_of
-from app.services.uploads import Removable
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +180,7 @@ def abort_unknown_uploads(tell: Tell = untold, *, force: bool = False) -> int:
     check_share("multipart uploads", len(found.strangers), found.listed_count, force=force)
     count = 0
     for batch in _batches(found.unknown):
-        done = uploads.abort([(one.key, one.s3_upload_id) for one in batch])
+        done = removal.abort([(one.key, one.s3_upload_id) for one in batch])
         count += sum(done)
         tell("aborted", count)
         if not all(done):
@@ -397,7 +398,7 @@ def _expire() -> int:
 def _delete(condition: ColumnElement[bool]) -> int:
     deleted = lifecycle.move_due(State.DELETED, condition, limit=DELETE_BATCH)
     if deleted:
-        uploads.abandon(uploads_of(deleted))
+        removal.abandon(uploads_of(deleted))
         previews.end(deleted)
         locks.forget_tries(*deleted)
         extension_requests.forget(*deleted)
@@ -426,7 +427,7 @@ def _asking_ahead(
     with ThreadPoolExecutor(REMOVE_AHEAD) as beside:
         for batch in _batches(due):
             crash.point("remove.1")
-            asked.append((batch, beside.submit(copy_context().run, uploads.remove, batch)))
+            asked.append((batch, beside.submit(copy_context().run, removal.remove, batch)))
             if len(asked) == REMOVE_AHEAD:
                 yield asked.popleft()
         yield from asked

@@ -7,24 +7,19 @@ network is only touched outside transactions, and every act here may be repeated
 
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
     Interval,
-    SelectBase,
     Update,
     and_,
-    any_,
     bindparam,
     case,
     exists,
-    func,
     or_,
     select,
     tuple_,
@@ -41,27 +36,15 @@ from app.errors import Invalid, Unavailable, WrongState
 from app.extensions import storage
 from app.gateways.stored import Damaged, NoSuchUpload, Part, Source, Stored
 from app.models import Batch, File, Method, Problem, State, Transfer, Upload, UploadState
+from app.parallel import each
 from app.services.planning import Begun, Plan, part_count, part_size_of
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 # What is noted while an upload is under way holds for so long: until when addresses work is written
 # down as so much later than it is, and sweeps wait so much longer for its sender. So who asks for
 # one address after the other does not write each time.
 NOTED_FOR = timedelta(minutes=1)
-# Requests to storage that one call keeps in flight; each waits for the network, not for us.
-IN_FLIGHT = 16
-
-
-class Removable(Protocol):
-    """What remove() needs to know of an upload: a row of these columns will do."""
-
-    key: str
-    s3_upload_id: str | None
-    etag: str | None
 
 
 class SignedPart(NamedTuple):
@@ -137,7 +120,7 @@ def begin(uploads: Sequence[Upload]) -> None:
     with transaction():
         losers = [(upload, s3_id) for upload, s3_id in opened if not _keep_id(upload, s3_id)]
     crash.point("begin.2")
-    _each(losers, lambda pair: storage.abort_upload(pair[0].key, pair[1]))
+    each(losers, lambda pair: storage.abort_upload(pair[0].key, pair[1]))
     if failure is not None:
         raise failure
     for upload, _ in losers:
@@ -162,7 +145,7 @@ def _open(waiting: Sequence[Upload]) -> tuple[list[tuple[Upload, str]], Unavaila
             failures.append(failure)
             return None
 
-    ids = _each(waiting, open_one)
+    ids = each(waiting, open_one)
     opened = [(upload, s3_id) for upload, s3_id in zip(waiting, ids, strict=True) if s3_id]
     return opened, failures[0] if failures else None
 
@@ -326,7 +309,7 @@ def put_nothing(uploads: Sequence[Upload]) -> None:
         return
     begin(uploads)
     release()
-    _each(uploads, lambda one: storage.put_part(*_address(one), 1, memoryview(b"")))
+    each(uploads, lambda one: storage.put_part(*_address(one), 1, memoryview(b"")))
 
 
 def copy_from(upload: Upload, source: Source) -> None:
@@ -344,7 +327,7 @@ def copy_from(upload: Upload, source: Source) -> None:
         start, size = (number - 1) * upload.part_size, part_size_of(upload, number)
         storage.copy_part(*_address(upload), number, source, start, size)
 
-    _each(_numbers(upload), copy_one)
+    each(_numbers(upload), copy_one)
 
 
 def arrivals(uploads: Sequence[Upload]) -> list[Arrival]:
@@ -354,7 +337,7 @@ def arrivals(uploads: Sequence[Upload]) -> list[Arrival]:
     """
     release()
     lost: list[Upload] = []
-    found = _each(uploads, lambda upload: _arrival(upload, lost))
+    found = each(uploads, lambda upload: _arrival(upload, lost))
     _forget_lost(lost)
     return found
 
@@ -396,7 +379,7 @@ def held(uploads: Sequence[Upload]) -> list[list[int]]:
     """
     release()
     lost: list[Upload] = []
-    found = _each(uploads, lambda upload: _held_by(upload, lost))
+    found = each(uploads, lambda upload: _held_by(upload, lost))
     _forget_lost(lost)
     return found
 
@@ -426,7 +409,7 @@ def complete_all(uploads: Sequence[Upload]) -> list[Outcome]:
     Raises errors.Unavailable when storage does not answer: then nothing is known, and the
     caller tries again later.
     """
-    return _each(uploads, complete)
+    return each(uploads, complete)
 
 
 def complete(upload: Upload, sizes: Sequence[int] | None = None) -> Outcome:
@@ -509,7 +492,7 @@ def find_again(uploads: Sequence[Upload]) -> bool:
     """
     release()
     etags: dict[uuid.UUID, str] = {}
-    for upload, stored in zip(uploads, _each(uploads, _head), strict=True):
+    for upload, stored in zip(uploads, each(uploads, _head), strict=True):
         if stored is None or not _is_ours(upload, stored):
             return False
         if None not in (stored.crc32, upload.crc32) and stored.crc32 != upload.crc32:
@@ -562,91 +545,3 @@ def _numbers(upload: Upload) -> tuple[int, ...]:
 
 def _address(upload: Begun) -> tuple[str, str]:
     return upload.key, upload.s3_upload_id or ""
-
-
-# -- giving up ---------------------------------------------------------------------------------
-
-
-def abandon(
-    upload_ids: Sequence[uuid.UUID] | SelectBase,
-    later: timedelta = timedelta(0),
-    kept_for: uuid.UUID | None = None,
-) -> None:
-    """Mark uploads whose bytes nobody wants any more. Call in transaction(); repeatable.
-
-    The upkeep removes the bytes: at once, or so much `later` and not before the last signed address
-    has died; and again when it has. What is kept so goes at once with the transfer that it is
-    `kept_for`.
-    """
-    if isinstance(upload_ids, SelectBase):
-        # Found once, then looked up by their key. As a join PostgreSQL may read all of a table for
-        # each row of another, while it has not looked at them since they were filled.
-        is_one = Upload.id == any_(func.array(upload_ids.scalar_subquery()))
-    else:
-        is_one = Upload.id.in_(upload_ids)
-    after = func.greatest(db_now() + later, Upload.urls_until) if later else db_now()
-    db.session.execute(
-        update(Upload)
-        .where(is_one, is_held())
-        .values(state=UploadState.ABORTED, remove_after=after, kept_for=kept_for)
-        .execution_options(synchronize_session=False)
-    )
-
-
-def is_held() -> ColumnElement[bool]:
-    """The condition that an upload has not been given up, or is kept for a while nevertheless."""
-    is_kept = and_(Upload.kept_for.is_not(None), Upload.removed_at.is_(None))
-    return or_(Upload.state != UploadState.ABORTED, is_kept)
-
-
-def remove(uploads: Sequence[Removable]) -> list[Removable]:
-    """Remove all that storage holds of these; those for which it worked. Repeatable.
-
-    The multipart goes first: then a late Complete finds nothing to complete, and one that came
-    before has left an object, which goes second. Where we have seen that object there is no
-    multipart any more. It only asks storage, and leaves the session alone.
-    """
-    begun = [upload for upload in uploads if upload.s3_upload_id and upload.etag is None]
-    done = abort([(upload.key, upload.s3_upload_id or "") for upload in begun])
-    crash.point("remove.2")
-    left = {upload.key for upload, is_done in zip(begun, done, strict=True) if not is_done}
-    keys = [upload.key for upload in uploads if upload.key not in left]
-    left.update(storage.delete(keys))
-    return [upload for upload in uploads if upload.key not in left]
-
-
-def abort(addresses: Sequence[tuple[str, str]]) -> list[bool]:
-    """Drop the multiparts at these (key, id); for each, whether it worked. Repeatable.
-
-    One that storage will not drop must not keep the others: they would wait for it for ever.
-    """
-    return _each(addresses, _abort)
-
-
-def _abort(address: tuple[str, str]) -> bool:
-    try:
-        storage.abort_upload(*address)
-    except Unavailable:
-        return False
-    return True
-
-
-def without_object(keys: Sequence[str]) -> list[str]:
-    """Those of these keys at which storage holds nothing. Asks storage for each."""
-    release()
-    found = _each(keys, storage.head)
-    return [key for key, stored in zip(keys, found, strict=True) if stored is None]
-
-
-def _each(items: Sequence[T], act: Callable[[T], R]) -> list[R]:
-    """`act` on all, up to IN_FLIGHT at a time, results in order; the first failure is raised."""
-    if len(items) < 2:
-        return [act(item) for item in items]
-    with ThreadPoolExecutor(min(IN_FLIGHT, len(items))) as pool:
-        # Each in a copy of this thread's context: how long to wait is told there.
-        running = [pool.submit(copy_context().run, act, item) for item in items]
-        try:
-            return [one.result() for one in running]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise

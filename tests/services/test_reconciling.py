@@ -106,7 +106,7 @@ def test_the_object_of_a_zip_counts_too(sender: Sender) -> None:
 
 def test_what_ends_while_the_list_is_read_is_not_lost(sender: Sender, monkeypatch) -> None:
     ended, lost = sender.ready(), sender.ready()
-    upload, ask = lose(lost), reconciling.uploads.without_object
+    upload, ask = lose(lost), reconciling.removal.without_object
 
     def without_object(keys: Any) -> Any:
         transfers.delete(ended.id)
@@ -114,7 +114,7 @@ def test_what_ends_while_the_list_is_read_is_not_lost(sender: Sender, monkeypatc
         return ask(keys)
 
     lose(ended)
-    monkeypatch.setattr(reconciling.uploads, "without_object", without_object)
+    monkeypatch.setattr(reconciling.removal, "without_object", without_object)
     assert compare().lost == [upload.id]
 
 

@@ -9,7 +9,7 @@ from app.config import MIB
 from app.db import db, transaction
 from app.errors import Invalid, WrongState
 from app.models import Upload, UploadState
-from app.services import creating, sending, transfers, uploads
+from app.services import creating, removal, sending, transfers, uploads
 from app.services.transfers import FileSpec
 from tests.factories import Sender
 
@@ -102,7 +102,7 @@ def test_signing_for_a_file_removed_meanwhile_is_refused(sender: Sender, inside:
     sent = sender.create({"a": b"1"})
     file = transfers.files_of(sent.id)[0]
     with transaction():
-        uploads.abandon([file.upload_id])
+        removal.abandon([file.upload_id])
     with pytest.raises(WrongState), transaction():
         uploads.note_signing([file.upload.id])
 

@@ -22,7 +22,7 @@ from app.extensions import queue, storage
 from app.gateways.queue import JobQueue
 from app.gateways.stored import NoSuchUpload
 from app.models import AuditEvent, Heartbeat, Method, State, Transfer, Upload, UploadState
-from app.services import heartbeats, transfers, upkeep, uploads
+from app.services import heartbeats, removal, transfers, upkeep
 from tests.factories import Sender, put
 from tests.keeper import Keeper
 
@@ -281,7 +281,7 @@ def test_f49_one_request_of_several_that_fails_loses_nothing(monkeypatch) -> Non
     with transaction():
         db.session.execute(update(Upload).values(remove_after=ago(seconds=1)))
     assert upkeep.remove_bytes() == 2
-    assert uploads.without_object(keys) == keys
+    assert removal.without_object(keys) == keys
 
 
 def test_what_was_removed_is_settled_although_the_next_fail(monkeypatch) -> None:

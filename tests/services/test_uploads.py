@@ -17,7 +17,7 @@ from app.errors import Unavailable
 from app.extensions import storage
 from app.gateways.stored import NoSuchUpload, Stored
 from app.models import Checksum, Method, Problem, Upload, UploadState
-from app.services import planning, uploads
+from app.services import planning, removal, uploads
 from app.services.uploads import Arrival, Outcome
 from tests.factories import http, put
 
@@ -420,7 +420,7 @@ def test_removing_leaves_nothing_in_storage_and_may_be_repeated(inside: None) ->
     send(done, b"12345")
     send(half, b"h" * half.size, 1)
     for _ in range(2):
-        assert uploads.remove([done, half]) == [done, half]
+        assert removal.remove([done, half]) == [done, half]
     assert storage.head(done.key) is None
     with pytest.raises(NoSuchUpload):
         storage.list_parts(half.key, half.s3_upload_id or "")
@@ -436,7 +436,7 @@ def test_what_was_seen_complete_has_no_multipart_to_drop(inside: None, monkeypat
     monkeypatch.setattr(
         BaseClient, "_make_api_call", lambda *given: (asked.append(given[1]), ask(*given))[1]
     )
-    assert uploads.remove([done]) == [done]
+    assert removal.remove([done]) == [done]
     assert asked == ["DeleteObjects"]
     assert storage.head(done.key) is None
 

@@ -1,0 +1,26 @@
+"""The same for many at a time, where each waits for storage."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from typing import TypeVar
+
+# Requests to storage that one call keeps in flight; each waits for the network, not for us.
+IN_FLIGHT = 16
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def each(items: Sequence[T], act: Callable[[T], R]) -> list[R]:
+    """`act` on all, up to IN_FLIGHT at a time, results in order; the first failure is raised."""
+    if len(items) < 2:
+        return [act(item) for item in items]
+    with ThreadPoolExecutor(min(IN_FLIGHT, len(items))) as pool:
+        # Each in a copy of this thread's context: how long to wait is told there.
+        running = [pool.submit(copy_context().run, act, item) for item in items]
+        try:
+            return [one.result() for one in running]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

@@ -1,0 +1,95 @@
+"""Bytes that nobody wants any more: their rows are marked, and storage is rid of them later."""
+
+import uuid
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Protocol
+
+from sqlalchemy import ColumnElement, SelectBase, and_, any_, func, or_, update
+
+from app import crash
+from app.clock import db_now
+from app.db import db, release
+from app.errors import Unavailable
+from app.extensions import storage
+from app.models import Upload, UploadState
+from app.parallel import each
+
+
+class Removable(Protocol):
+    """What remove() needs to know of an upload: a row of these columns will do."""
+
+    key: str
+    s3_upload_id: str | None
+    etag: str | None
+
+
+def abandon(
+    upload_ids: Sequence[uuid.UUID] | SelectBase,
+    later: timedelta = timedelta(0),
+    kept_for: uuid.UUID | None = None,
+) -> None:
+    """Mark uploads whose bytes nobody wants any more. Call in transaction(); repeatable.
+
+    The upkeep removes the bytes: at once, or so much `later` and not before the last signed address
+    has died; and again when it has. What is kept so goes at once with the transfer that it is
+    `kept_for`.
+    """
+    if isinstance(upload_ids, SelectBase):
+        # Found once, then looked up by their key. As a join PostgreSQL may read all of a table for
+        # each row of another, while it has not looked at them since they were filled.
+        is_one = Upload.id == any_(func.array(upload_ids.scalar_subquery()))
+    else:
+        is_one = Upload.id.in_(upload_ids)
+    after = func.greatest(db_now() + later, Upload.urls_until) if later else db_now()
+    db.session.execute(
+        update(Upload)
+        .where(is_one, is_held())
+        .values(state=UploadState.ABORTED, remove_after=after, kept_for=kept_for)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def is_held() -> ColumnElement[bool]:
+    """The condition that an upload has not been given up, or is kept for a while nevertheless."""
+    is_kept = and_(Upload.kept_for.is_not(None), Upload.removed_at.is_(None))
+    return or_(Upload.state != UploadState.ABORTED, is_kept)
+
+
+def remove(uploads: Sequence[Removable]) -> list[Removable]:
+    """Remove all that storage holds of these; those for which it worked. Repeatable.
+
+    The multipart goes first: then a late Complete finds nothing to complete, and one that came
+    before has left an object, which goes second. Where we have seen that object there is no
+    multipart any more. It only asks storage, and leaves the session alone.
+    """
+    begun = [upload for upload in uploads if upload.s3_upload_id and upload.etag is None]
+    done = abort([(upload.key, upload.s3_upload_id or "") for upload in begun])
+    crash.point("remove.2")
+    left = {upload.key for upload, is_done in zip(begun, done, strict=True) if not is_done}
+    keys = [upload.key for upload in uploads if upload.key not in left]
+    left.update(storage.delete(keys))
+    return [upload for upload in uploads if upload.key not in left]
+
+
+def abort(addresses: Sequence[tuple[str, str]]) -> list[bool]:
+    """Drop the multiparts at these (key, id); for each, whether it worked. Repeatable.
+
+    One that storage will not drop must not keep the others: they would wait for it for ever.
+    """
+    return each(addresses, _abort)
+
+
+def _abort(address: tuple[str, str]) -> bool:
+    try:
+        storage.abort_upload(*address)
+    except Unavailable:
+        return False
+    return True
+
+
+def without_object(keys: Sequence[str]) -> list[str]:
+    """Those of these keys at which storage holds nothing. Asks storage for each."""
+    release()
+    found = each(keys, storage.head)
+    return [key for key, stored in zip(keys, found, strict=True) if stored is None]

@@ -299,7 +299,7 @@ def test_what_is_gone_is_only_begun_again(open_page: OpenPage, tmp_path: Path) -
     sender.route("**/complete", lambda route: route.fulfill(status=404, json={}))
     choose(sender, tmp_path / "a.txt")
     expect_state(sender, "failed")
-    expect(sender.locator("#trouble-title")).to_have_text("This transfer is no longer there.")
+    expect(sender.locator("#trouble-title")).to_have_text("This upload is no longer there.")
     again = sender.get_by_role("link", name="Start again")
     expect(again).to_have_attribute("href", "/")
     expect(sender.locator("#sender .button:visible, #sender .icon-button:visible")).to_have_count(1)

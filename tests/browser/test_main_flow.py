@@ -10,6 +10,7 @@ from tests.browser.steps import (
     MIB,
     PLAIN,
     Hold,
+    assert_arrived,
     choose,
     downloaded,
     drop,
@@ -146,6 +147,27 @@ def test_a_removed_file_is_gone_and_an_undone_removal_is_not(
     expect(reader.get_by_text("go.bin")).to_have_count(0)
 
 
+def test_a_file_removed_on_its_own_page_stops_only_itself(
+    open_page: OpenPage, live: Stack, tmp_path: Path
+) -> None:
+    sums = make_files(tmp_path, {"go.bin": 40 * MIB, "stay.bin": 40 * MIB})
+    sender = open_page()
+    held = Hold(sender, live, after=3)
+    with sender.expect_response(lambda answer: answer.url.endswith("/transfers")) as creating:
+        choose(sender, *sorted(tmp_path.iterdir()))
+    made = creating.value.json()
+    link_of(sender)
+    manage = open_page(f"/m/{made['id']}.{made['owner_token']}")
+    manage.get_by_role("button", name="Remove go.bin").click()
+    expect(manage.get_by_role("button", name="Remove go.bin")).to_have_count(0)
+    held.refuse()  # Addresses are asked for once more.
+    held.release()
+    expect_state(sender, "done")
+    expect(sender.locator("#files .file")).to_have_count(1)
+    expect(sender.locator("#heading")).to_have_text("Your file is ready to download")
+    assert_arrived(open_page, link_of(sender), {"stay.bin": sums["stay.bin"]})
+
+
 def test_files_dropped_on_the_way_go_to_the_same_link(
     open_page: OpenPage, live: Stack, tmp_path: Path
 ) -> None:
@@ -228,6 +250,7 @@ def test_a_folder_that_was_emptied_comes_again(
     sender.locator("#files summary").click()
     sender.get_by_role("button", name="Remove trip/one.txt").click()
     expect(sender.locator("#files .folder")).to_have_count(0)
+    expect(sender.get_by_role("button", name="Remove a.bin")).to_be_focused()
     drop(sender, tmp_path / "trip")
     expect(sender.locator("#files .folder")).to_contain_text("1 file")
 

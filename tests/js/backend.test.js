@@ -118,13 +118,13 @@ const whole = { id: 't', status: 'READY', batch: null, created_at: 'then', total
 for (const [name, told, expected] of [
   ['files come', { ...whole, batch: { status: 'INIT', problem: { code: 'storage' }, created_at: 'now' }, files: [there, coming] }, { status: 'INIT', created_at: 'now', total_size: 7, files: ['b'], problem: { code: 'storage' } }],
   ['they are checked', { ...whole, batch: { status: 'PROCESSING', problem: null, created_at: 'now' }, files: [there, coming] }, { status: 'PROCESSING', created_at: 'now', total_size: 7, files: ['b'], problem: null }],
-  ['they are there', { ...whole, files: [there, { ...coming, is_coming: false }] }, { status: 'READY', created_at: 'then', total_size: 0, files: [], problem: null }],
+  ['they are there', { ...whole, files: [there, { ...coming, is_coming: false }] }, { status: 'READY', created_at: 'then', total_size: 7, files: ['b'], problem: null }],
   ['they were given up', whole, { status: 'DELETED', created_at: 'then', total_size: 0, files: [], problem: null }],
   ['all of it has expired', { ...whole, status: 'EXPIRED', files: [there, coming] }, { status: 'EXPIRED', created_at: 'then', total_size: 7, files: ['b'], problem: null }],
 ]) {
   test(`a batch looks like a transfer of its own: ${name}`, async () => {
     const { backend } = backendThat([answer(200, told)]);
-    const { adds, status, created_at, total_size, files, problem } = await backend.batchOf('t', 'k', () => ['b']).read();
+    const { adds, status, created_at, total_size, files, problem } = await backend.batchOf('t', 'k', () => ['b', 'removed']).read();
     assert.deepEqual({ status, created_at, total_size, files: files.map(({ id }) => id), problem }, expected);
     assert.equal(adds, true);
   });

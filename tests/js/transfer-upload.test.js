@@ -438,6 +438,63 @@ test('a file removed while its addresses are being signed does not fail the othe
   assert.equal(world.held.has('f2'), false);
 });
 
+// On its page, or by another program.
+const removeElsewhere = (world, id) => { world.files = world.files.filter((file) => file.id !== id); };
+
+test('of a file that was removed elsewhere nothing more is sent, and the others go on', async () => {
+  const { one, world } = await upload({ 'stay': 8 * 12, 'go': 8 * 12 });
+  const go = one.files.get('f2');
+  world.polls = ['INIT', 'READY'];
+  world.onPut = (key) => {
+    if (world.puts.length === 6) removeElsewhere(world, 'f2');
+    if (key.startsWith('f2') && world.puts.length > 6) throw refused(404); // Storage gave it up too.
+  };
+  await one.run();
+  assert.equal(one.state, 'done');
+  assert.ok(go.isGone && !one.files.has('f2'));
+  assert.equal(one.totalSize, 96);
+  assert.equal(world.held.get('f1').size, 12);
+});
+
+test('what was added while it was asked which files are left is one of them', async () => {
+  const world = new FakeWorld();
+  const owned = world.backend.of();
+  const read = async () => {
+    const told = world.transfer('INIT');
+    await one.add(picked({ 'come': 8 }));
+    owned.read = async () => world.transfer('READY');
+    return told;
+  };
+  world.backend.of = () => Object.assign(owned, { read });
+  const { one } = await upload({ 'go': 8, 'stay': 8 }, world);
+  removeElsewhere(world, 'f1');
+  await one.run();
+  assert.deepEqual([...one.files.keys()], ['f2', 'f3']);
+});
+
+test('one that was removed elsewhere when all of it had been sent is not counted', async () => {
+  const { one, world } = await upload({ 'stay': 8, 'go': 8 });
+  world.polls = ['READY'];
+  world.onComplete = () => removeElsewhere(world, 'f2');
+  await one.run();
+  assert.deepEqual([...one.files.keys()], ['f1']);
+});
+
+test('where no file is left, or no transfer, it is gone', async () => {
+  for (const goes of [(world) => { world.files = []; }, (world) => { world.onSign = () => { throw new Failure('gone', { status: 404 }); }; }]) {
+    const { one, world } = await upload({ 'a': 8, 'b': 8 });
+    goes(world);
+    await assert.rejects(one.run(), (error) => error.why === 'gone');
+  }
+});
+
+test('who removes what was removed elsewhere has what they want', async () => {
+  const { one, world } = await upload({ 'a': 8, 'b': 8 });
+  world.onRemove = () => { throw new Failure('gone', { status: 404 }); };
+  await one.remove(one.files.get('f2'));
+  assert.deepEqual([...one.files.keys()], ['f1']);
+});
+
 test('a removal that the server refuses brings the file back', async () => {
   const { one, world } = await upload({ 'a': 8, 'b': 8 });
   const owned = world.backend.of;

@@ -35,6 +35,7 @@ export class FakeWorld {
   inFlight = 0;
   mostInFlight = 0;
   urlsGiven = 0;
+  planned = 0;
   polls = ['PROCESSING', 'READY'];
   problems = new Map();
   keys = [];
@@ -97,8 +98,9 @@ export class FakeWorld {
 
   plan({ path, size, checksum_algorithm = null }) {
     const single = size <= this.partSize;
+    this.planned += 1;
     const plan = {
-      id: `f${this.files.length + 1}`, path, size, method: single ? 'single' : 'multipart', part_size: this.partSize,
+      id: `f${this.planned}`, path, size, method: single ? 'single' : 'multipart', part_size: this.partSize,
       part_count: Math.max(1, Math.ceil(size / this.partSize)), state: 'OPEN', problem: null, checksum_algorithm,
     };
     this.files.push(plan);
@@ -114,6 +116,7 @@ export class FakeWorld {
     this.calls.push(`create ${files.length}`);
     this.onCreate?.(files);
     this.files = [];
+    this.planned = 0;
     files.forEach((file) => this.plan(file));
     return { ...this.transfer('INIT'), owner_token: 'secret' };
   }

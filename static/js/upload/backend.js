@@ -155,13 +155,13 @@ export class Backend {
   }
 }
 
-// Without a batch our files are the transfer's, or they were given up meanwhile.
+// Without a batch our files are the transfer's, or they were given up meanwhile; some may have been removed before.
 /** @param {Transfer} transfer @param {Iterable<string>} ours @returns {Transfer} */
 function batchIn(transfer, ours) {
   const { batch } = transfer;
-  const there = new Set(transfer.files.map(({ id }) => id));
-  const files = transfer.files.filter((file) => file.is_coming);
-  const over = [...ours].every((id) => there.has(id)) ? 'READY' : 'DELETED';
+  const mine = new Set(ours);
+  const files = transfer.files.filter(({ id, is_coming: comes }) => comes || mine.has(id));
+  const over = files.length || !mine.size ? 'READY' : 'DELETED';
   return {
     ...transfer, adds: true, files, problem: batch?.problem ?? null, created_at: batch?.created_at ?? transfer.created_at,
     status: transfer.status === 'READY' ? batch?.status ?? over : transfer.status, total_size: files.reduce((sum, file) => sum + file.size, 0),

@@ -54,7 +54,7 @@ const WORDS = {
   'storage-full': ['The storage is full.', 'Whoever runs this site has to make room.'],
   'clock': ['The storage refused, because two clocks disagree.', 'Whoever runs this site has to set the clock of the server right.'],
   'refused': ['The storage refused this file.', 'Whoever runs this site can find the cause with the details below.'],
-  'gone': ['This transfer is no longer there.', 'It was deleted or it ran out of time. Start again with the same files.'],
+  'gone': ['This upload is no longer there.', 'It was deleted or it ran out of time. Start again with the same files.'],
   'expired': ['This transfer has expired.', 'Nobody can download it now. Under “Manage” one click brings it back, as long as its files are kept.'],
   'blocked': ['This transfer was blocked.', 'Whoever runs this site has blocked it. Ask them if you think that this is a mistake.'],
   'too-large': ['This is more than can be sent at once.', 'Send fewer files at once, or put them into a zip first.'],

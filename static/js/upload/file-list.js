@@ -67,6 +67,7 @@ export class FileList {
   refresh() {
     /** @type {Set<Folder>} */ const folders = new Set();
     for (const file of this.#touched) {
+      if (file.isGone) this.#drop(file);
       const row = this.#rows.get(file);
       if (row) this.#renew(row, file);
       const folder = this.#folderOf(file);
@@ -152,20 +153,29 @@ export class FileList {
   /** @param {FileUpload} file @param {HTMLElement} row */
   async #removeNow(file, row) {
     this.#going.delete(file);
-    const next = row.nextElementSibling ?? row.previousElementSibling;
-    const focused = row.contains(document.activeElement);
-    if (!await this.#remove(file)) {
-      if (row.isConnected) row.replaceWith(this.#row(file, part(row, '.name').title));
-      return;
-    }
+    if (await this.#remove(file)) this.refresh();
+    else if (row.isConnected) row.replaceWith(this.#row(file, part(row, '.name').title));
+  }
+
+  /** @param {FileUpload} file */
+  #drop(file) {
+    clearTimeout(this.#going.get(file));
+    this.#going.delete(file);
+    let row = this.#rows.get(file);
     this.#rows.delete(file);
-    row.remove();
+    this.#unshown = this.#unshown.filter((one) => one !== file);
+    this.#showMore(0);
     const folder = this.#folderOf(file);
     if (folder) {
       folder.files = folder.files.filter((one) => one !== file);
-      if (folder.files.length) this.#renewFolder(folder);
-      else this.#removeFolder(folder);
+      if (!folder.files.length) ({ row } = folder);
     }
+    if (!row) return;
+    // The same folder may come again.
+    if (row === folder?.row) this.#folders.delete(part(row, '.name').title);
+    const next = row.nextElementSibling ?? row.previousElementSibling;
+    const focused = row.contains(document.activeElement);
+    row.remove();
     if (focused) /** @type {HTMLElement | null | undefined} */ (next?.querySelector('button, summary'))?.focus();
   }
 
@@ -211,13 +221,6 @@ export class FileList {
     part(row, '.file-size').textContent = size(files.reduce((sum, file) => sum + file.plan.size, 0));
     const list = part(row, 'ul');
     if (folder.shown && list.childElementCount < files.length) void this.#open(folder, part(row, '.name').title);
-  }
-
-  // The same one may come again.
-  /** @param {Folder} folder */
-  #removeFolder({ row }) {
-    this.#folders.delete(part(row, '.name').title);
-    row.remove();
   }
 
   /** @param {string} id */

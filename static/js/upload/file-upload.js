@@ -20,6 +20,8 @@ export class FileUpload {
   #cursor = 1;
   /** Set aside by the sender, who may still think better of it. */
   aside = false;
+  /** It is the transfer's no more. */
+  isGone = false;
 
   /** @param {Blob | undefined} blob none if all that is left is to check it @param {FilePlan} plan @param {Means} means */
   constructor(blob, plan, means) {

@@ -25,6 +25,7 @@ export class PartSender {
   #owned;
   #files;
   #onWait;
+  #follow;
   #pace;
   #queue = new PartQueue();
   /** Have their checksum, and no address yet. @type {Taken[]} */ #prepared = [];
@@ -48,12 +49,14 @@ export class PartSender {
    * @param {Map<string, FileUpload>} files the transfer's, as they come and go
    * @param {import('./backend.js').Owned} owned @param {World} world
    * @param {(why: Failure | null) => void} onWait why nothing moves; null when something does again
+   * @param {(signal: AbortSignal) => Promise<unknown>} follow drops the files that the transfer no longer has
    */
-  constructor(files, owned, world, onWait) {
+  constructor(files, owned, world, onWait, follow) {
     this.#files = files;
     this.#owned = owned;
     this.#world = world;
     this.#onWait = onWait;
+    this.#follow = follow;
     this.#pace = new Pace(world.connections?.() ?? 6);
   }
 
@@ -204,9 +207,12 @@ export class PartSender {
       this.#admitReady(taken, answer.parts, this.#world.now() + answer.expires_in * 900);
     } catch (error) {
       this.#giveBack(taken);
+      let reason = error;
+      // It may not be the transfer, but a file that was removed on its page.
+      if (asFailure(error).why === 'gone') await this.#insist(() => this.#follow(signal), signal).catch((why) => { reason = why; });
       // A file removed while it was asked for is no failure: the rest is asked for again, and without
       // those that were named, in case it was for them.
-      if (!sent && !taken.some(({ file }) => file.aside || !this.#files.has(file.id))) this.#stop(error);
+      if (!sent && !taken.some(({ file }) => file.aside)) this.#stop(reason);
     }
     this.#asking = false;
     this.#pump();

@@ -89,7 +89,7 @@ export class TransferUpload {
     this.token = token;
     this.#world = world;
     this.#owned = transfer.adds ? world.backend.batchOf(transfer.id, token, () => this.files.keys()) : world.backend.of(transfer.id, token);
-    this.#sender = new PartSender(this.files, this.#owned, world, (why) => { this.waiting = why; this.#changed(); });
+    this.#sender = new PartSender(this.files, this.#owned, world, (why) => { this.waiting = why; this.#changed(); }, (signal) => this.#follow(this.#owned.read(signal)));
     this.#admit(transfer.files, blobs);
   }
 
@@ -176,14 +176,15 @@ export class TransferUpload {
     try {
       await this.#briefly(() => this.#owned.removeFile(file.id));
     } catch (error) {
-      if (this.state !== 'cancelled') this.bringBack(file);
-      throw error;
+      // What was removed on the transfer's page meanwhile is not there to be removed.
+      if (asFailure(error).why !== 'gone') {
+        if (this.state !== 'cancelled') this.bringBack(file);
+        throw error;
+      }
     } finally {
       this.#leaving.delete(file);
     }
-    this.files.delete(file.id);
-    this.#sender.drop(file);
-    this.#changed(file);
+    this.#drop(file);
   }
 
   // --- Sending -----------------------------------------------------------------------------------
@@ -208,7 +209,7 @@ export class TransferUpload {
 
   /** True when it is ready; false when something has to be sent again. @param {AbortSignal} signal */
   async #check(signal) {
-    let transfer = await this.#settle(signal);
+    let transfer = await this.#follow(this.#settle(signal));
     for (let poll = 0; transfer.status === 'PROCESSING'; poll += 1) {
       await this.#world.pause(POLLS[Math.min(poll, POLLS.length - 1)], signal);
       transfer = await this.#insist(() => this.#owned.read(signal), signal);
@@ -258,6 +259,25 @@ export class TransferUpload {
   }
 
   // --- Small things ------------------------------------------------------------------------------
+
+  // Files are removed on its page too; what became of all of them is told by its status. What was added
+  // after the question is not in its answer.
+  /** @param {Promise<Transfer>} asked */
+  async #follow(asked) {
+    const known = [...this.files.values()];
+    const transfer = await asked;
+    const there = new Set(transfer.files.map(({ id }) => id));
+    if (known.some(({ id }) => there.has(id))) for (const file of known) if (!there.has(file.id)) this.#drop(file);
+    return transfer;
+  }
+
+  /** @param {FileUpload} file */
+  #drop(file) {
+    file.aside = file.isGone = true;
+    this.files.delete(file.id);
+    this.#sender.drop(file);
+    this.#changed(file);
+  }
 
   /** @param {import('./backend.js').FilePlan[]} plans @param {Map<string, Blob>} blobs */
   #admit(plans, blobs) {

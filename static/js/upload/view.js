@@ -29,7 +29,10 @@ export class SenderView {
   #files;
   #options;
   /** The transfer that more files are for, with what it has. @type {{id: string, word: string, count: number, size: number} | null} */ #addsTo;
-  #world = browserWorld((file) => { if (file) this.#files.touch(file); });
+  #world = browserWorld((file) => {
+    if (file) this.#files.touch(file);
+    if (file?.isGone && this.#upload) void memory.follow(this.#now(this.#upload), this.#upload.token);
+  });
   #awake = new StayAwake();
   /** What lets other tabs have it again. @type {Promise<(() => void) | null> | undefined} */ #claimed;
   #hasHandles = false;
@@ -244,7 +247,6 @@ export class SenderView {
       if (upload.isLast(file)) await this.#cancel();
       else {
         await upload.remove(file);
-        void memory.follow(this.#now(upload), upload.token);
         if (this.#shown === 'paused') this.#rest();
       }
       return true;

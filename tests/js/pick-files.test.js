@@ -24,13 +24,19 @@ test('an input keeps the paths of a folder and leaves out what systems leave beh
   assert.deepEqual(paths(fromFiles(files)), ['a.txt', 'trip/day 1/b.txt', 'my.DS_Store', 'Icon']);
 });
 
-test('a dropped folder is walked to its end, in batches', async () => {
-  const day = folder('/trip/day', Array.from({ length: 250 }, (_, index) => leaf(`/trip/day/${index}.raw`)));
+test('a folder that is chosen comes in the order of its names, loose files as they were chosen', () => {
+  assert.deepEqual(paths(fromFiles(['10.raw', '9.raw', 'a/1.raw'].map((name) => file(name, 1, `trip/${name}`)))), ['trip/9.raw', 'trip/10.raw', 'trip/a/1.raw']);
+  assert.deepEqual(paths(fromFiles([file('b'), file('a')])), ['b', 'a']);
+});
+
+test('a dropped folder is walked to its end, in batches, and comes in the order of its names', async () => {
+  const day = folder('/trip/day', Array.from({ length: 250 }, (_, index) => leaf(`/trip/day/${249 - index}.raw`)));
   const trip = folder('/trip', [leaf('/trip/notes.txt'), day, folder('/trip/empty', []), leaf('/trip/.DS_Store')]);
   const picked = paths(await fromData({ items: [item(trip), item(leaf('/loose.bin')), { kind: 'string' }], files: [] }));
   assert.equal(picked.length, 252);
-  assert.equal(picked[0], 'trip/notes.txt');
-  assert.equal(picked[250], 'trip/day/249.raw');
+  assert.equal(picked[0], 'trip/day/0.raw');
+  assert.equal(picked[249], 'trip/day/249.raw');
+  assert.equal(picked[250], 'trip/notes.txt');
   assert.equal(picked[251], 'loose.bin');
 });
 
@@ -56,12 +62,12 @@ test('a folder that cannot be read is an error, not an empty folder', async () =
 const kept = (name) => ({ kind: 'file', name, getFile: async () => file(name) });
 const keptFolder = (name, children) => ({ kind: 'directory', name, async* values() { yield* children; } });
 
-test('a folder by its handle: every file has its path, and the folder as its handle', async () => {
-  const day = keptFolder('day', Array.from({ length: 250 }, (_, index) => kept(`${index}.raw`)));
+test('a folder by its handle: every file has its path, in the order of these, and the folder as its handle', async () => {
+  const day = keptFolder('day', Array.from({ length: 250 }, (_, index) => kept(`${249 - index}.raw`)));
   const trip = keptFolder('trip', [kept('notes.txt'), day, kept('.DS_Store'), keptFolder('empty', [])]);
   const picked = await fromHandles([trip, kept('loose.bin'), kept('Thumbs.db')]);
   assert.equal(picked.length, 252);
-  assert.deepEqual([picked[0].path, picked[1].path, picked[251].path], ['trip/notes.txt', 'trip/day/0.raw', 'loose.bin']);
+  assert.deepEqual([picked[0].path, picked[249].path, picked[250].path, picked[251].path], ['trip/day/0.raw', 'trip/day/249.raw', 'trip/notes.txt', 'loose.bin']);
   assert.equal(picked[1].handle, trip);
   assert.equal(picked[251].handle.kind, 'file');
 });

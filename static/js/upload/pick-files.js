@@ -16,9 +16,15 @@ const AT_ONCE = 64; // files of a folder that are opened side by side
 /** @param {string} path */
 const isJunk = (path) => JUNK.test(path.slice(path.lastIndexOf('/') + 1));
 
+// A folder comes as the disk has it; loose files in the order in which they were chosen.
+const { compare } = new Intl.Collator(undefined, { numeric: true });
+/** @param {Picked} a @param {Picked} b */
+const byPath = (a, b) => compare(a.path, b.path);
+
 /** From an input, with or without folders. @param {Iterable<File>} files @returns {Picked[]} */
 export function fromFiles(files) {
-  return Array.from(files, (file) => ({ path: file.webkitRelativePath || file.name, file })).filter(({ path }) => !isJunk(path));
+  const picked = Array.from(files, (file) => ({ path: file.webkitRelativePath || file.name, file })).filter(({ path }) => !isJunk(path));
+  return picked[0]?.file.webkitRelativePath ? picked.sort(byPath) : picked;
 }
 
 /**
@@ -88,7 +94,7 @@ async function open(handle) {
   while (files.length) {
     picked.push(...await Promise.all(files.splice(0, AT_ONCE).map(async ([path, one]) => ({ path, file: await one.getFile(), handle }))));
   }
-  return picked;
+  return picked.sort(byPath);
 }
 
 /** @param {FileSystemEntry} entry @returns {Promise<Picked[]>} */
@@ -99,7 +105,7 @@ async function walk(entry) {
   }
   const picked = [];
   for (const child of await children(/** @type {FileSystemDirectoryEntry} */ (entry))) picked.push(...await walk(child));
-  return picked;
+  return picked.sort(byPath);
 }
 
 /** A reader gives 100 at most at a time, and nothing when it is through. @param {FileSystemDirectoryEntry} folder */

@@ -127,6 +127,26 @@ def test_it_is_shown_changed_and_removed(open_page: OpenPage, tmp_path: Path) ->
     expect(open_page(link).get_by_role("button", name="Download")).to_be_visible()
 
 
+@pytest.mark.parametrize("leaving", ["reload", "close"])
+def test_whoever_leaves_the_moment_it_is_typed_has_it_set(
+    open_page: OpenPage, tmp_path: Path, leaving: str
+) -> None:
+    make_files(tmp_path, {"one.bin": 10})
+    sender = open_page()
+    link = send(sender, tmp_path / "one.bin")
+    sender.get_by_label("Protect with a password").press_sequentially(SECRET)
+    if leaving == "reload":
+        sender.reload()
+    else:
+        sender.close(run_before_unload=True)
+    reader = open_page(link)
+    for _ in range(20):
+        if reader.get_by_label("Password", exact=True).is_visible():
+            return
+        reader.reload()
+    raise AssertionError("The link opens without it.")
+
+
 def test_it_is_never_kept_in_the_browser(open_page: OpenPage, live: Stack, tmp_path: Path) -> None:
     make_files(tmp_path, {"big.bin": 30 * MIB})
     sender = open_page("/health")

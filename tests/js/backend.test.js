@@ -6,8 +6,8 @@ const answer = (status, body, headers = {}) => new Response(body === undefined ?
 
 function backendThat(answers, { offline = false } = {}) {
   const asked = [];
-  const fetch = async (url, { method, headers, body, credentials, signal }) => {
-    asked.push({ url, method, token: headers.Authorization, key: headers['Idempotency-Key'], type: headers['Content-Type'], body: body && JSON.parse(body), credentials });
+  const fetch = async (url, { method, headers, body, credentials, keepalive, signal }) => {
+    asked.push({ url, method, token: headers.Authorization, key: headers['Idempotency-Key'], type: headers['Content-Type'], body: body && JSON.parse(body), credentials, keepalive });
     const next = answers.shift();
     return typeof next === 'function' ? next(signal) : next;
   };
@@ -55,6 +55,13 @@ test('what is held is asked page by page', async () => {
 test('too much mail is no reason to ask again at once', async () => {
   const { backend } = backendThat([answer(429, { error: { code: 'too_much_mail', message: 'Too many mails' } }, { 'Retry-After': '900' })]);
   await assert.rejects(backend.mailCode('a@b.org'), (error) => error.why === 'invalid' && error.facts.message === 'Too many mails');
+});
+
+test('what is changed is not lost with the page', async () => {
+  const { asked, backend } = backendThat([answer(200, {}), answer(200, {})]);
+  await backend.of('t', 'k').edit({ password: 'x' });
+  await backend.of('t', 'k').read();
+  assert.deepEqual(asked.map(({ keepalive }) => keepalive), [true, false]);
 });
 
 test('an empty answer is no error', async () => {

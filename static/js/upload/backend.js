@@ -140,6 +140,7 @@ export class Backend {
       const call = this.#fetch;
       const answer = await call(url, {
         method, headers, body: body === undefined ? undefined : JSON.stringify(body), credentials: 'omit', cache: 'no-store', signal: limit.signal,
+        keepalive: method === 'PATCH', // What was typed last is saved though the page is left.
       });
       const text = await answer.text();
       if (!answer.ok) throw refusal(answer, text);

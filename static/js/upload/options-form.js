@@ -31,6 +31,11 @@ export class OptionsForm {
     this.#remove.addEventListener('click', () => this.#unprotect());
     form.addEventListener('submit', (event) => event.preventDefault());
     form.addEventListener('change', (event) => this.#save(/** @type {Field} */ (event.target)));
+    // Nobody comes back to see it: it leaves now, and waits for nothing that is under way.
+    addEventListener('pagehide', () => {
+      this.#turn = Promise.resolve(true);
+      for (const field of this.#fields) void this.#save(field);
+    });
     form.addEventListener('input', (event) => {
       const field = /** @type {Field} */ (event.target);
       clearTimeout(this.#timers.get(field.name));

@@ -194,6 +194,22 @@ def test_a_file_that_changed_since_is_refused_by_name(
     assert_arrived(open_page, link, sums)
 
 
+def test_what_is_safe_already_is_not_asked_for_and_not_called_another(
+    plain: Page, live: Stack, tmp_path: Path
+) -> None:
+    make_files(tmp_path, {"a.txt": 7, "b.bin": 40 * MIB})
+    begun(plain, live, sorted(tmp_path.iterdir()), 2)
+    offer = plain.locator(".offer")
+    expect(offer.get_by_role("heading")).to_have_text("Continue a.txt and 1 more")
+    expect(offer.locator(".offer-said")).to_contain_text("Still needed: “b.bin”.")
+    name = "Choose the file again: a.txt and 1 more"
+    offer.get_by_role("button", name=name, exact=True).click()
+    choose(plain, tmp_path / "a.txt")
+    expect(offer.get_by_role("alert")).to_have_text(
+        "“a.txt” is safe already. Still missing: “b.bin”."
+    )
+
+
 def test_a_kept_file_that_changed_or_went_is_named_and_can_be_chosen(
     keeper: Page, live: Stack, tmp_path: Path
 ) -> None:

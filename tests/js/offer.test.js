@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { safeSize, whatToChoose } from '../../static/js/upload/offers.js';
+import { howFar, safeSize, whatToChoose } from '../../static/js/upload/offers.js';
 
 const plan = (size, partSize, state = 'OPEN') => ({ size, part_size: partSize, part_count: Math.max(1, Math.ceil(size / partSize)), state });
 
@@ -15,6 +15,20 @@ for (const [size, held, state, safe] of [
 ]) {
   test(`of ${size} bytes in eights, ${held.length ? held : 'none'} held, ${state}: ${safe} are safe`, () => {
     assert.equal(safeSize(plan(size, 8, state), held), safe);
+  });
+}
+
+for (const [safe, percent, needed, count, words] of [
+  [0, 0, 'a', 1, 'Nothing of it is safe yet.'],
+  [1, 0, 'a', 1, 'Less than 1 % is already safe.'],
+  [80, 80, 'a', 1, '80 % is already safe.'],
+  [80, 80, 'a', 2, '80 % is already safe. Still needed: “a”.'],
+  [0, 0, 'abc', 4, 'Nothing of it is safe yet. Still needed: “a”, “b”, “c”.'],
+  [80, 80, 'abcd', 5, '80 % is already safe.'],
+  [100, 100, '', 2, 'All of it is safe. It only has to be checked.'],
+]) {
+  test(`of ${count} files, ${percent} per cent and ${safe} bytes, ${needed || 'nothing'} needed: ${words}`, () => {
+    assert.equal(howFar({ safe, percent, needed: [...needed].map((path) => ({ path })) }, Array(count)), words);
   });
 }
 

@@ -24,6 +24,7 @@ import { claim, isTaken, onTold, whenFree } from './tabs.js';
 
 const GONE = 'It can no longer be continued: it was deleted, or it ran out of time.';
 const DISCARD_TRIES = 2; // Somebody waits for it.
+const FEW = 3; // files that are named
 
 export class Offers {
   #place;
@@ -104,11 +105,11 @@ export class Offers {
 
   /** @param {Offer} offer */
   #tellHowFar(offer) {
-    const { transfer, percent, needed } = offer;
+    const { transfer } = offer;
     if (transfer?.status === 'READY') return this.#tellWhole(offer);
     if (transfer?.status === 'EXPIRED') return this.#tellExpired(offer);
     if (transfer?.status !== 'INIT' && transfer?.status !== 'PROCESSING') return this.#over(offer, GONE);
-    return this.#turn(offer, 'open', !needed.length ? 'All of it is safe. It only has to be checked.' : percent ? `${percent} % is already safe.` : 'Nothing of it is safe yet.');
+    return this.#turn(offer, 'open', howFar(offer, transfer.files));
   }
 
   /** @param {Offer} offer */
@@ -179,7 +180,8 @@ export class Offers {
     const before = offer.words;
     this.#turn(offer, 'busy', 'Looking at the files.');
     try {
-      const { found, refused } = await recognise(offer.missing, offer.known, await picking);
+      const chosen = await picking;
+      const { found, refused } = await recognise(offer.missing, offer.known, chosen);
       const plans = offer.missing.filter(({ id }) => found.has(id));
       const again = plans.map(({ id }) => /** @type {Picked} */ (found.get(id)));
       plans.forEach(({ id }, index) => {
@@ -193,7 +195,7 @@ export class Offers {
       this.#turn(offer, 'open', before);
       const objected = new Set(refused.map(({ path }) => path));
       const missing = offer.missing.map(({ path }) => path).filter((path) => !objected.has(path));
-      this.#refuse(offer, [!found.size && !refused.length && 'That is not what was being sent.', objections(refused, missing)]);
+      this.#refuse(offer, [!found.size && !refused.length && offer.unwanted(chosen), objections(refused, missing)]);
     } catch {
       this.#turn(offer, 'open', before);
       this.#refuse(offer, ['That could not be read.']);
@@ -328,6 +330,14 @@ export function safeSize(plan, held) {
   return plan.state === 'COMPLETE' ? plan.size : sizeHeld(plan, new Set(held));
 }
 
+/** What is said before anything is chosen. @param {{safe: number, percent: number, needed: FilePlan[]}} of @param {FilePlan[]} files all of them */
+export function howFar({ safe, percent, needed }, files) {
+  if (!needed.length) return 'All of it is safe. It only has to be checked.';
+  const said = safe ? `${percent || 'Less than 1'} % is already safe.` : 'Nothing of it is safe yet.';
+  // The heading names all of them, and the first one may be safe.
+  return needed.length < files.length && needed.length <= FEW ? `${said} Still needed: ${listed(needed.map(({ path }) => path))}.` : said;
+}
+
 /** What to ask for, by what is missing. @param {FilePlan[]} missing */
 export function whatToChoose(missing) {
   if (missing.some(({ path }) => path.includes('/'))) return 'Choose the folder again';
@@ -338,6 +348,7 @@ class Offer {
   row;
   element;
   words = '';
+  safe = 0; // bytes
   percent = 0;
   link = '';
   named = '';
@@ -363,10 +374,10 @@ class Offer {
     Object.assign(this, { transfer, held, known });
     this.#name(nameOf(transfer));
     const total = transfer.total_size;
-    const safe = transfer.files.reduce((sum, plan) => sum + safeSize(plan, held.get(plan.id) ?? []), 0);
+    this.safe = transfer.files.reduce((sum, plan) => sum + safeSize(plan, held.get(plan.id) ?? []), 0);
     const begun = new Date(transfer.created_at).toLocaleString(undefined, { month: 'short', day: 'numeric', hour: 'numeric', minute: '2-digit' });
-    this.#one('.offer-facts').textContent = [`${size(safe)} of ${size(total)}`, transfer.files.length > 1 && plural(transfer.files.length, 'file'), `begun ${begun}`].filter(Boolean).join(' · ');
-    this.percent = this.needed.length ? Math.min(99, Math.floor(100 * safe / (total || 1))) : 100;
+    this.#one('.offer-facts').textContent = [`${size(this.safe)} of ${size(total)}`, transfer.files.length > 1 && plural(transfer.files.length, 'file'), `begun ${begun}`].filter(Boolean).join(' · ');
+    this.percent = this.needed.length ? Math.min(99, Math.floor(100 * this.safe / (total || 1))) : 100;
     drawLine(this.#one('.beeline'), this.percent);
   }
 
@@ -380,6 +391,15 @@ class Offer {
   /** Those of them that were not found yet. */
   get missing() {
     return this.needed.filter(({ id }) => !this.found.has(id));
+  }
+
+  /** What is said of chosen files of which none is missing. @param {Picked[]} chosen */
+  unwanted(chosen) {
+    const paths = new Set(chosen.map(({ path }) => path));
+    const own = (this.transfer?.files ?? []).filter(({ id, path }) => paths.has(this.known.get(id)?.from ?? path));
+    const safe = own.filter(({ id }) => !this.found.has(id)).map(({ path }) => path);
+    if (safe.length) return `${listed(safe)} ${safe.length === 1 ? 'is' : 'are'} safe already.`;
+    return own.length ? '' : 'That is not what was being sent.';
   }
 
   get hasHandles() {
@@ -399,7 +419,9 @@ class Offer {
     this.#one('.offer-refused').hidden = true;
     const show = { go: open && kept && this.again !== 'only', again: open && missing.length > 0 && (!kept || this.again !== ''), discard: open };
     for (const [name, shown] of Object.entries(show)) this.#button(name).hidden = !shown;
-    this.#button('again').textContent = whatToChoose(missing);
+    const choice = whatToChoose(missing);
+    this.#button('again').textContent = choice;
+    this.#button('again').setAttribute('aria-label', `${choice}: ${this.#one('.offer-name').title}`);
     this.#button('again').toggleAttribute('data-main', !show.go);
     for (const button of element.querySelectorAll('button')) button.setAttribute('aria-disabled', String(state === 'busy'));
     this.#one('.offer-kind').hidden = state === 'over' || state === 'elsewhere';
@@ -438,6 +460,7 @@ class Offer {
     const place = this.#one('.offer-name');
     place.textContent = name;
     place.title = name;
+    this.#button('go').setAttribute('aria-label', `Continue ${name}`);
     this.#button('discard').setAttribute('aria-label', `Discard ${name}`);
   }
 

@@ -127,17 +127,17 @@ def test_what_is_wrong_is_said_where_it_is(
     expect(page.locator("#s-recipients")).to_have_text(said)
     to.fill("bo@example.org, bo@nowhere")
     button.click()
-    expect(page.locator("#s-recipients")).to_have_text("“bo@nowhere” is no e-mail address")
+    expect(page.locator("#s-recipients")).to_have_text("“bo@nowhere” is no e-mail address.")
     expect(to).to_have_attribute("aria-invalid", "true")
     to.fill("bo@example.org")
     mine.fill("gil@")
     button.click()
-    expect(page.locator("#s-sender")).to_have_text("Is no e-mail address")
+    expect(page.locator("#s-sender")).to_have_text("This is no e-mail address.")
     mine.fill("gil@example.org")
     button.click()
     page.get_by_label("Code from the mail").fill("12")
     page.get_by_label("Code from the mail").press("Enter")
-    expect(page.locator("#s-code")).to_have_text("Is not the one that was mailed")
+    expect(page.locator("#s-code")).to_have_text("The code is not the one that was mailed.")
     assert post.to("bo@example.org") == []
 
 

@@ -105,7 +105,7 @@ def test_it_is_shown_changed_and_removed(open_page: OpenPage, tmp_path: Path) ->
     expect(remove).to_be_hidden()
     field.fill("abc")
     field.blur()
-    expect(said).to_have_text("Must be at least 4 characters")
+    expect(said).to_have_text("The password must be at least 4 characters.")
     expect(field).to_have_attribute("aria-invalid", "true")
     protect(sender)
     expect(field).to_have_attribute("type", "password")

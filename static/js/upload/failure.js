@@ -70,12 +70,11 @@ const WORDS = {
 };
 
 /** @type {Record<string, string>} */
-const FIELDS = { path: 'A name', size: 'A file', files: 'The files', title: 'The title', message: 'The message', expires_at: 'The expiry', max_downloads: 'The number of downloads' };
+const FIELDS = { path: 'A name', size: 'A file', files: 'The files', title: 'The title', message: 'The message', expires_at: 'The expiry', max_downloads: 'The number of downloads', password: 'The password', code: 'The code', recipients: 'The addresses' };
 
 /** A complaint about a field, as a sentence. @param {FieldComplaint} complaint @param {string} [path] of the file that it is about */
 function complain({ field, message }, path) {
-  const subject = FIELDS[field.slice(field.lastIndexOf('.') + 1)];
-  if (!subject) return message;
+  const subject = FIELDS[field.slice(field.lastIndexOf('.') + 1)] ?? 'This';
   return path ? `${subject.replace('A ', 'The ')} “${path}” ${message}` : `${subject} ${message}`;
 }
 
@@ -107,13 +106,8 @@ export function details(failure) {
 }
 
 /** @param {string} text */
-export function capital(text) {
-  return text.charAt(0).toUpperCase() + text.slice(1);
-}
-
-/** @param {string} text */
-function sentence(text) {
-  return capital(text) + (/[.?]$/.test(text) ? '' : '.');
+export function sentence(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1) + (/[.?]$/.test(text) ? '' : '.');
 }
 
 // --- Trying again --------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 // "Send to" and "Your e-mail": nothing is mailed before "Send" is pressed, so what is half typed goes nowhere.
 // The address is confirmed once in this browser, by a code that was mailed to it.
-import { asFailure, capital, explain } from './failure.js';
+import { asFailure, explain, sentence } from './failure.js';
 import { say } from './options-form.js';
 
 /** @typedef {import('./transfer-upload.js').TransferUpload} TransferUpload */
@@ -140,9 +140,9 @@ class MailForm {
     const [first] = failure.facts.fields ?? [];
     const place = !first ? 'o-sender' : first.field.startsWith('recipients') ? 'o-recipients' : first.field === 'code' ? 'o-code' : 'o-sender';
     const which = /^recipients\.(\d+)$/.exec(first?.field ?? '');
-    const named = which ? `“${addressesIn(this.#field('o-recipients').value)[Number(which[1])]}” ${first?.message}` : capital(first?.message ?? '');
-    const said = failure.facts.code === 'too_much_mail' ? failure.facts.message : `Not sent. ${explain(failure).title}`;
-    this.#say(place, 'wrong', first ? named : said ?? '');
+    const { title } = explain(failure);
+    const named = which ? sentence(`“${addressesIn(this.#field('o-recipients').value)[Number(which[1])]}” ${first?.message}`) : title;
+    this.#say(place, 'wrong', first || failure.facts.code === 'too_much_mail' ? named : `Not sent. ${title}`);
   }
 
   /** @param {string} id @param {'saved' | 'wrong' | ''} kind @param {string} words */

@@ -1,5 +1,5 @@
 // Title, message, expiry, limit and password: saved as they change, each with its own word beside it.
-import { asFailure, capital, explain } from './failure.js';
+import { asFailure, explain } from './failure.js';
 import { plural } from './progress.js';
 
 /** @typedef {HTMLInputElement | HTMLTextAreaElement | HTMLSelectElement} Field */
@@ -137,8 +137,7 @@ export class OptionsForm {
     } catch (error) {
       if (mine.signal.aborted) return false;
       const failure = asFailure(error);
-      const complaint = failure.facts.fields?.find((one) => one.field === name) ?? failure.facts.fields?.[0];
-      say(field, 'wrong', complaint ? capital(complaint.message) : `Not saved. ${explain(failure).title}`);
+      say(field, 'wrong', `${failure.facts.fields?.length ? '' : 'Not saved. '}${explain(failure).title}`);
       return false;
     }
   }

@@ -296,9 +296,15 @@ def test_before_there_is_anything_to_add_to_it_says_what_to_do_first(
 def test_what_is_gone_is_only_begun_again(open_page: OpenPage, tmp_path: Path) -> None:
     make_files(tmp_path, {"a.txt": 5})
     sender = open_page()
-    sender.route("**/complete", lambda route: route.fulfill(status=404, json={}))
+    held: list[Route] = []
+    sender.route("**/complete", lambda route: held.append(route))
     choose(sender, tmp_path / "a.txt")
+    expect_state(sender, "checking")
+    sender.get_by_label("Title").focus()
+    held[0].fulfill(status=404, json={})
     expect_state(sender, "failed")
+    expect(sender.locator("#heading")).to_be_focused()
+    expect(sender.get_by_text("Sent", exact=True)).to_be_hidden()
     expect(sender.locator("#trouble-title")).to_have_text("This upload is no longer there.")
     again = sender.get_by_role("link", name="Start again")
     expect(again).to_have_attribute("href", "/")

@@ -288,6 +288,10 @@ def test_discarding_asks_and_then_really_deletes(
     offer.get_by_role("button", name="Keep it").click()
     expect(offer.get_by_role("button", name="Discard a.bin")).to_be_focused()
     offer.get_by_role("button", name="Discard a.bin").click()
+    plain.keyboard.press("Escape")
+    expect(offer.get_by_role("button", name="Discard and delete")).to_be_hidden()
+    expect(offer.get_by_role("button", name="Discard a.bin")).to_be_focused()
+    offer.get_by_role("button", name="Discard a.bin").click()
     held: list[Route] = []
     plain.route("**/transfers/*", lambda route: held.append(route))
     offer.get_by_role("button", name="Discard and delete").click()

@@ -365,6 +365,7 @@ class Offer {
     this.row = row;
     const template = /** @type {HTMLTemplateElement} */ (document.getElementById('offer-row'));
     this.element = /** @type {HTMLElement} */ (template.content.firstElementChild?.cloneNode(true));
+    this.#one('.ask').addEventListener('keydown', ({ key }) => { if (key === 'Escape') this.askDiscard(false); });
     place.append(this.element);
     this.#name(row.name);
   }

@@ -360,6 +360,8 @@ export class SenderView {
     if (isGone || isExpired) this.#askNoMore();
     if (isGone || isExpired) this.#get('cancel').hidden = true;
     if (isExpired) this.#showManage();
+    // What had the focus may be hidden now.
+    if (!document.activeElement?.getClientRects().length) this.#get('heading').focus({ preventScroll: true });
     document.title = `Stopped · ${NAME}`;
     this.#say(`${title} ${text}`);
   }

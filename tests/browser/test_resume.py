@@ -206,7 +206,7 @@ def test_what_is_safe_already_is_not_asked_for_and_not_called_another(
     offer.get_by_role("button", name=name, exact=True).click()
     choose(plain, tmp_path / "a.txt")
     expect(offer.get_by_role("alert")).to_have_text(
-        "“a.txt” is safe already. Still missing: “b.bin”."
+        "Not needed again: “a.txt”. Still missing: “b.bin”."
     )
 
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { howFar, safeSize, whatToChoose } from '../../static/js/upload/offers.js';
+import { howFar, safeSize, unwanted, whatToChoose } from '../../static/js/upload/offers.js';
 
 const plan = (size, partSize, state = 'OPEN') => ({ size, part_size: partSize, part_count: Math.max(1, Math.ceil(size / partSize)), state });
 
@@ -31,6 +31,12 @@ for (const [safe, percent, needed, count, words] of [
     assert.equal(howFar({ safe, percent, needed: [...needed].map((path) => ({ path })) }, Array(count)), words);
   });
 }
+
+test('what was chosen and is not missing is told apart from what is none of it', () => {
+  const known = new Map([['f1', { path: 'a.txt' }], ['f2', { path: 'b.bin' }]]);
+  assert.equal(unwanted([{ path: 'a.txt' }, { path: 'x' }], known), 'Not needed again: “a.txt”.');
+  assert.equal(unwanted([{ path: 'x' }], known), 'That is not what was being sent.');
+});
 
 for (const [paths, words] of [
   [['a'], 'Choose the file again'],

@@ -195,7 +195,7 @@ export class Offers {
       this.#turn(offer, 'open', before);
       const objected = new Set(refused.map(({ path }) => path));
       const missing = offer.missing.map(({ path }) => path).filter((path) => !objected.has(path));
-      this.#refuse(offer, [!found.size && !refused.length && offer.unwanted(chosen), objections(refused, missing)]);
+      this.#refuse(offer, [!found.size && !refused.length && unwanted(chosen, offer.known), objections(refused, missing)]);
     } catch {
       this.#turn(offer, 'open', before);
       this.#refuse(offer, ['That could not be read.']);
@@ -338,6 +338,13 @@ export function howFar({ safe, percent, needed }, files) {
   return needed.length < files.length && needed.length <= FEW ? `${said} Still needed: ${listed(needed.map(({ path }) => path))}.` : said;
 }
 
+/** What is said of chosen files of which none is missing. @param {{path: string}[]} chosen @param {Map<string, {path: string}>} known */
+export function unwanted(chosen, known) {
+  const own = new Set([...known.values()].map(({ path }) => path));
+  const paths = chosen.map(({ path }) => path).filter((path) => own.has(path));
+  return paths.length ? `Not needed again: ${listed(paths)}.` : 'That is not what was being sent.';
+}
+
 /** What to ask for, by what is missing. @param {FilePlan[]} missing */
 export function whatToChoose(missing) {
   if (missing.some(({ path }) => path.includes('/'))) return 'Choose the folder again';
@@ -392,15 +399,6 @@ class Offer {
   /** Those of them that were not found yet. */
   get missing() {
     return this.needed.filter(({ id }) => !this.found.has(id));
-  }
-
-  /** What is said of chosen files of which none is missing. @param {Picked[]} chosen */
-  unwanted(chosen) {
-    const paths = new Set(chosen.map(({ path }) => path));
-    const own = (this.transfer?.files ?? []).filter(({ id, path }) => paths.has(this.known.get(id)?.from ?? path));
-    const safe = own.filter(({ id }) => !this.found.has(id)).map(({ path }) => path);
-    if (safe.length) return `${listed(safe)} ${safe.length === 1 ? 'is' : 'are'} safe already.`;
-    return own.length ? '' : 'That is not what was being sent.';
   }
 
   get hasHandles() {

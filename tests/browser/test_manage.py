@@ -211,10 +211,37 @@ def test_from_the_upload_to_the_page_and_back_from_the_first_page(
     expect(page.get_by_role("heading", level=1)).to_have_text("2 files")
     page.go_back()
     mine.get_by_role("button", name="Forget").press("Enter")
-    expect(mine).to_be_hidden()
-    expect(page.locator("#choose-files")).to_be_focused()
     page.reload()
+    expect(page.locator("#choose-files")).to_be_visible()
     expect(mine).to_be_hidden()
+
+
+def test_what_is_forgotten_can_be_undone_and_the_focus_stays_in_its_place(
+    open_page: OpenPage,
+) -> None:
+    page = open_page()
+    page.evaluate("""() => [1, 2, 3].forEach((day) => localStorage.setItem(`beeline-sent:${day}`, JSON.stringify(
+        {id: `${day}`, token: 't', title: `Rushes ${day}`, link: '/d/x', at: `2026-01-0${day}T12:00:00Z`})))""")
+    page.reload()
+    rows = page.locator(".mine")
+    middle = rows.nth(1)
+    middle.get_by_role("button").press("Enter")
+    expect(middle).to_contain_text("Forgotten")
+    expect(page.locator("#live")).to_contain_text("Forgotten: Rushes 2.")
+    expect(middle.get_by_role("button", name="Undo forgetting Rushes 2")).to_be_focused()
+    assert page.evaluate("localStorage.getItem('beeline-sent:2')") is None
+    look(page, "manage-forgotten")
+    page.keyboard.press("Enter")
+    expect(middle.get_by_role("button", name="Forget Rushes 2")).to_be_focused()
+    assert page.evaluate("localStorage.getItem('beeline-sent:2')") is not None
+
+    page.keyboard.press("Enter")
+    expect(rows).to_have_count(2)
+    expect(page.get_by_role("link", name="Rushes 1")).to_be_focused()
+    for left in (1, 0):
+        rows.last.get_by_role("button").press("Enter")
+        expect(rows).to_have_count(left)
+    expect(page.locator("#choose-files")).to_be_focused()
 
 
 def test_it_follows_an_upload_and_a_file_is_taken_out_by_key(

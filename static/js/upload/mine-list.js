@@ -1,35 +1,60 @@
 // "Sent from this device": a quiet list below the drop area. Nothing is asked of anybody to show it.
-import { all, forget, manageUrl } from './mine.js';
+import { say } from '../page.js';
+import { all, forget, keep, manageUrl } from './mine.js';
+
+const UNDO = 5_000; // milliseconds
 
 /** @param {HTMLElement} card */
 export function showMine(card) {
   const list = /** @type {HTMLElement} */ (card.querySelector('ul'));
-  const template = /** @type {HTMLTemplateElement} */ (document.getElementById('mine-row'));
-  list.replaceChildren(...all().map((one) => row(template, one, () => leave(card, list, one.id))));
+  list.replaceChildren(...all().map((one) => row(card, one)));
   card.hidden = !list.children.length;
 }
 
-/** @param {HTMLTemplateElement} template @param {import('./mine.js').Mine} one @param {() => void} onForget */
-function row(template, { id, token, title, at }, onForget) {
+/** @param {HTMLElement} card @param {import('./mine.js').Mine} one */
+function row(card, one) {
+  const { id, token, title, at } = one;
+  const template = /** @type {HTMLTemplateElement} */ (document.getElementById('mine-row'));
   const made = /** @type {HTMLElement} */ (template.content.firstElementChild?.cloneNode(true));
-  const link = /** @type {HTMLAnchorElement} */ (made.querySelector('a'));
+  const [link, when, button] = /** @type {[HTMLAnchorElement, HTMLElement, HTMLElement]} */ ([...made.children]);
   link.href = manageUrl(id, token);
   link.textContent = title;
   link.title = title;
-  const when = /** @type {HTMLElement} */ (made.querySelector('time'));
   when.setAttribute('datetime', at);
   when.textContent = new Date(at).toLocaleDateString(undefined, { day: 'numeric', month: 'short', year: 'numeric' });
-  const button = /** @type {HTMLElement} */ (made.querySelector('button'));
   button.setAttribute('aria-label', `Forget ${title} on this device`);
-  button.addEventListener('click', onForget);
+  let timer = 0;
+  button.addEventListener('click', () => {
+    if (timer) return undo();
+    // At once, so that whoever leaves the page meant it. The button stays, and has the focus.
+    forget(id);
+    made.dataset.state = 'removed';
+    when.textContent = 'Forgotten';
+    button.className = 'button button-small';
+    button.textContent = 'Undo';
+    button.setAttribute('aria-label', `Undo forgetting ${title}`);
+    say(`Forgotten: ${title}. It can be undone for ${UNDO / 1000} seconds.`);
+    timer = window.setTimeout(() => remove(card, made), UNDO);
+    return undefined;
+  });
+
+  function undo() {
+    clearTimeout(timer);
+    keep(one);
+    const fresh = row(card, one);
+    made.replaceWith(fresh);
+    fresh.querySelector('button')?.focus();
+    say('It was not forgotten.');
+  }
   return made;
 }
 
-/** @param {HTMLElement} card @param {HTMLElement} list @param {string} id */
-function leave(card, list, id) {
-  forget(id);
-  showMine(card);
+/** @param {HTMLElement} card @param {HTMLElement} made */
+function remove(card, made) {
+  const next = made.nextElementSibling ?? made.previousElementSibling;
+  const focused = made.contains(document.activeElement);
+  made.remove();
+  card.hidden = !next;
   // The focus goes to what has taken its place, or back to where a new one begins.
-  const next = list.querySelector('button') ?? document.getElementById('choose-files');
-  next?.focus();
+  if (focused) (next?.querySelector('a') ?? document.getElementById('choose-files'))?.focus();
 }

@@ -98,3 +98,6 @@ addEventListener('pagehide', () => {
   forget(get('manage').dataset.transfer ?? '');
   void fetch(ending.action, { method: 'POST', body: new URLSearchParams(/** @type {any} */ (new FormData(ending))), keepalive: true });
 });
+
+// The browser may bring this page back as it was left, with what is no longer so.
+addEventListener('pageshow', ({ persisted }) => { if (persisted) location.reload(); });

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.steps import Hold, call, choose, expect_state, look, make_files, send
 from tests.browser.test_asking import expire, flask, sent
+from tests.lab.chromium import FLAGS, path
 from tests.lab.mailserver import MailServer
 from tests.lab.stack import Stack
 
@@ -304,12 +305,41 @@ def test_whoever_leaves_while_it_can_be_undone_meant_it(open_page: OpenPage, liv
     page.get_by_role("button", name="Delete now").press("Enter")
     expect(page.get_by_role("button", name="Undo")).to_be_focused()
     page.goto("/")
+    expect_deleted(open_page, made)
+
+
+def expect_deleted(open_page: OpenPage, made: dict[str, Any]) -> None:
     for _ in range(100):
         reader = open_page(f"/d/{made['slug']}")
         if reader.get_by_role("heading", level=1).inner_text() == "This was deleted":
             return
         time.sleep(0.1)
     raise AssertionError("it is still there")
+
+
+def test_whoever_comes_back_to_what_was_deleted_is_told_so(
+    open_page: OpenPage, chromium: Browser, live: Stack
+) -> None:
+    made = sent(live)
+    # As people's browsers are: what is left is kept as it was, and is back without a request.
+    keeping = chromium.browser_type.launch(
+        executable_path=path(), args=FLAGS, ignore_default_args=["--disable-back-forward-cache"]
+    )
+    try:
+        page = keeping.new_page(base_url=live.url)
+        page.goto(page_of(made))
+        page.locator("#manage-end summary").press("Enter")
+        page.get_by_role("button", name="Delete now").press("Enter")
+        expect(page.get_by_role("button", name="Undo")).to_be_focused()
+        page.locator(".logo").click()
+        page.wait_for_url(f"{live.url}/")
+        expect_deleted(open_page, made)
+        page.evaluate("setTimeout(() => history.back())")
+        # Before the list of people asks by itself.
+        heading = page.get_by_role("heading", level=1)
+        expect(heading).to_have_text("This was deleted", timeout=10_000)
+    finally:
+        keeping.close()
 
 
 def test_where_nothing_can_be_kept_sending_still_works(

@@ -441,6 +441,22 @@ def test_one_click_brings_back_what_has_expired(
     assert 'id="m-title"' in (answer.text if htmx else open_page(browser, sent))
 
 
+def test_what_has_expired_is_mailed_to_nobody_before_it_has_more_time(
+    sender: Sender, browser: FlaskClient, mail: MailServer
+) -> None:
+    sent = addressed(sender.ready(), BOB).set(expires_at=clock.now() - timedelta(hours=1))
+    page = open_page(browser, sent)
+    assert "Give it more time first; then it can be mailed." in page
+    assert 'id="m-recipients"' not in page
+    # Whoever had the form before keeps what was typed in it.
+    late = press(browser, sent, "/recipients", True, recipients=EVE)
+    assert late.status_code == 409
+    assert re.search(rf'id="m-recipients"[^>]*>\s*{EVE}<', late.text)
+    answer = press(browser, sent, "/extend", True)
+    assert 'id="m-recipients"' in answer.text
+    assert "it can be mailed" not in answer.text
+
+
 def test_questions_are_shown_and_answered_with_one_click(
     sender: Sender, browser: FlaskClient
 ) -> None:

@@ -1,9 +1,10 @@
 // The sender's page: what is open or typed stays, what has changed is said, and deleting can be undone for some seconds.
 // Without this script everything works by its forms.
 import { forget } from './upload/mine.js';
-import { complain, localizeTimes, say } from './page.js';
+import { complain, focusOn, localizeTimes, say } from './page.js';
 
 const SECONDS = 7;
+const TOLD = '[data-told], [role="alert"]';
 
 /** @param {string} id */
 const get = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
@@ -12,6 +13,8 @@ const get = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
 
 /** @type {Set<string>} */ let opened = new Set();
 let said = get('manage-now').dataset.says;
+/** What has the focus, and in which region. */
+let [focused, around] = ['', ''];
 
 const kept = () => [...document.querySelectorAll('#manage details[data-keep]')].filter((one) => one instanceof HTMLDetailsElement);
 
@@ -27,6 +30,8 @@ document.addEventListener('htmx:beforeSwap', (event) => {
   // A page where a region was asked for: it was deleted meanwhile, or is no longer ours to see.
   if (/^\s*<!doctype/i.test(detail.xhr.responseText)) detail.shouldSwap = false;
   opened = new Set(kept().filter((one) => one.open).map((one) => one.dataset.keep ?? ''));
+  focused = document.activeElement?.id ?? '';
+  around = document.activeElement?.closest('#manage > section')?.id ?? '';
 });
 
 document.addEventListener('htmx:afterRequest', (event) => {
@@ -42,10 +47,21 @@ document.addEventListener('htmx:afterSettle', (event) => {
   const now = get('manage-now').dataset.says;
   if (now !== said) say(now ?? '');
   said = now;
-  const told = target.querySelector('[data-told], [role="alert"]');
+  const told = target.querySelector(TOLD);
   if (told) say(told.textContent ?? '');
   const wrong = target.querySelector('[aria-invalid="true"]');
   if (wrong instanceof HTMLElement) wrong.focus();
+  if (!around || document.activeElement !== document.body) return;
+  // What was pressed may be gone: then the focus goes to what came of it.
+  const region = get(around);
+  focusOn(document.getElementById(focused) ?? region.querySelector(TOLD) ?? region.querySelector('h1, h2'));
+});
+
+document.addEventListener('keydown', ({ key, target }) => {
+  const asked = key === 'Escape' && target instanceof Element ? target.closest('.inline-ask') : null;
+  if (!(asked instanceof HTMLDetailsElement)) return;
+  asked.open = false;
+  asked.querySelector('summary')?.focus();
 });
 
 // --- Deleting ----------------------------------------------------------------------------------

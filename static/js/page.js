@@ -1,5 +1,5 @@
 // Small things that every page has: copying, dates as the reader writes them, and what changes said aloud.
-export { complain, localizeTimes, say };
+export { complain, focusOn, localizeTimes, say };
 
 const NEAR = 7 * 86_400_000;
 const live = document.getElementById('live');
@@ -7,6 +7,13 @@ const live = document.getElementById('live');
 /** @param {string} words */
 function say(words) {
   if (live && words) live.textContent = words;
+}
+
+/** Where what had the focus is gone: nobody is to begin again at the top. @param {Element | null | undefined} place */
+function focusOn(place) {
+  if (!(place instanceof HTMLElement)) return;
+  if (place.tabIndex < 0) place.tabIndex = -1;
+  place.focus({ preventScroll: true });
 }
 
 // --- Dates: in the reader's zone; relative when near, with the exact time in the title. ---
@@ -101,7 +108,7 @@ for (const failure of ['htmx:sendError', 'htmx:responseError']) {
 // --- The recipient's region: what was open stays open, what has changed is said, what counts is renewed. ---
 
 /** @type {Set<string>} */ let opened = new Set();
-let focused = '';
+/** @type {string | null} */ let focused = null;
 let said = document.getElementById('transfer')?.dataset.says;
 
 /** @param {Element} region */
@@ -116,8 +123,8 @@ document.addEventListener('htmx:beforeSwap', (event) => {
   opened = new Set(kept(region).filter((one) => one.open).map((one) => one.dataset.keep ?? ''));
   // htmx would look for what had the focus while its folder is still closed, and the page would jump.
   const active = document.activeElement;
-  focused = active instanceof HTMLElement && region.contains(active) ? active.id : '';
-  if (focused) /** @type {HTMLElement} */ (active).blur();
+  focused = active instanceof HTMLElement && detail.target.contains(active) ? active.id : null;
+  if (focused !== null) /** @type {HTMLElement} */ (active).blur();
 });
 
 let zipState = document.getElementById('zip')?.dataset.state;
@@ -145,7 +152,7 @@ document.addEventListener('htmx:afterSettle', () => {
   lookAtZip();
   localizeTimes(region);
   for (const one of kept(region)) one.open = opened.has(one.dataset.keep ?? '');
-  if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+  if (focused !== null && document.activeElement === document.body) focusOn(document.getElementById(focused) ?? document.getElementById('transfer-title'));
   if (region.dataset.says !== said) say(region.dataset.says ?? '');
   said = region.dataset.says;
 });

@@ -184,8 +184,18 @@ def test_a_question_that_is_open_stays_when_its_region_is_renewed(
             "htmx.ajax('GET', `${location.pathname}/people`, {target: '#manage-people', swap: 'outerHTML'})"
         )
     page.wait_for_timeout(200)
-    expect(row.get_by_role("button", name="Take the link back")).to_be_visible()
+    take_back = row.get_by_role("button", name="Take the link back")
+    expect(take_back).to_be_visible()
     expect(page.locator(".inline-ask[open]")).to_have_count(1)
+
+    # By key: it is thought better of, and then done.
+    take_back.focus()
+    page.keyboard.press("Escape")
+    expect(take_back).to_be_hidden()
+    expect(row.locator("summary")).to_be_focused()
+    row.locator("summary").press("Enter")
+    take_back.press("Enter")
+    expect(page.locator("#manage-people [data-told]")).to_be_focused()
 
 
 def test_from_the_upload_to_the_page_and_back_from_the_first_page(
@@ -276,6 +286,13 @@ def test_it_follows_an_upload_and_a_file_is_taken_out_by_key(
     look(manage, "manage-uploading")
     manage.get_by_role("button", name="Remove three.bin").press("Enter")
     expect(manage.get_by_role("button", name="Remove three.bin")).to_have_count(0)
+    expect(manage.locator("[data-told]")).to_be_focused()
+    code = manage.locator("summary", has_text="QR code")
+    code.focus()
+    with manage.expect_response("**/now"):
+        pass
+    manage.wait_for_timeout(200)
+    expect(code).to_be_focused()
     look(manage, "manage-removed")
     hold.release()
     expect(manage.get_by_text("Ready to download", exact=True)).to_be_visible(timeout=60_000)

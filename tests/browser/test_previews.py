@@ -200,8 +200,10 @@ def test_a_download_leaves_what_is_open_as_it_was(
     expect(reader.locator(".seen-text")).to_be_visible()
     with reader.expect_download():
         reader.get_by_role("button", name="Download notes.txt").click()
+    reader.get_by_text("Command line").press("Enter")
     expect(reader.get_by_text("1 download left")).to_be_visible()
     expect(reader.locator(".seen-text")).to_be_visible()
+    expect(reader.locator("summary", has_text="Command line")).to_be_focused()
 
 
 def test_whoever_watches_it_arrive_sees_the_pictures_come(

@@ -103,6 +103,11 @@ class Script:
         """That is all."""
         self._call("/complete", {})
 
+    def delete(self) -> None:
+        """Remove all of it."""
+        made = self._made
+        call(self._live, "DELETE", f"/transfers/{made['id']}", made["owner_token"])
+
     def _parts(self, **body: Any) -> Any:
         return self._call("/parts", body)
 
@@ -163,6 +168,23 @@ def test_what_is_open_and_focused_stays_so_and_nothing_moves_that_has_not_change
     assert reader.evaluate("document.activeElement.ariaLabel") == "Download trip/day 1/0002.raw"
     expect(button).to_be_visible()
     assert abs(reader.evaluate("scrollY") - before) < 60, "a line of words at most"
+
+
+def test_where_what_had_the_focus_is_gone_the_heading_has_it(
+    open_page: OpenPage, script: Script
+) -> None:
+    reader = open_page(script.path)
+    report = reader.get_by_role("link", name="Report this")
+    report.focus()
+    script.send("notes.txt")
+    button = reader.get_by_role("button", name="Download notes.txt")
+    expect(button).to_be_visible()
+    expect(report).to_be_focused()
+    button.focus()
+    script.delete()
+    heading = reader.get_by_role("heading", level=1)
+    expect(heading).to_have_text("This was deleted")
+    expect(heading).to_be_focused()
 
 
 def test_a_button_that_is_being_pressed_is_not_taken_away(

@@ -44,9 +44,10 @@ document.addEventListener('htmx:afterSettle', (event) => {
   const target = /** @type {Element} */ (event.target);
   localizeTimes(get('manage'));
   for (const one of kept()) one.open ||= opened.has(one.dataset.keep ?? '');
-  const now = get('manage-now').dataset.says;
-  if (now !== said) say(now ?? '');
-  said = now;
+  const now = get('manage-now').dataset;
+  document.title = now.title ?? document.title;
+  if (now.says !== said) say(now.says ?? '');
+  said = now.says;
   const told = target.querySelector(TOLD);
   if (told) say(told.textContent ?? '');
   const wrong = target.querySelector('[aria-invalid="true"]');

@@ -153,6 +153,7 @@ document.addEventListener('htmx:afterSettle', () => {
   localizeTimes(region);
   for (const one of kept(region)) one.open = opened.has(one.dataset.keep ?? '');
   if (focused !== null && document.activeElement === document.body) focusOn(document.getElementById(focused) ?? document.getElementById('transfer-title'));
+  document.title = region.dataset.title ?? document.title;
   if (region.dataset.says !== said) say(region.dataset.says ?? '');
   said = region.dataset.says;
 });

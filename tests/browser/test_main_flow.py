@@ -88,12 +88,14 @@ def test_the_link_works_from_the_first_moment_and_its_page_follows_to_the_end(
     choose(sender, tmp_path / "a.bin")
     reader = open_page(link_of(sender))
     expect(reader.locator("#transfer")).to_have_attribute("data-state", "uploading")
+    expect(reader).to_have_title("Files on their way · Beeline")
     expect(reader.get_by_role("button")).to_have_count(0)
 
     held.release()
     expect_state(sender, "done")
     expect(reader.locator("#transfer")).to_have_attribute("data-state", "ready", timeout=10_000)
     expect(reader.get_by_role("status")).to_have_text("The files are ready to download.")
+    expect(reader).to_have_title("Files for you · Beeline")
     polls: list[str] = []
     reader.on("request", lambda request: polls.append(request.url))
     reader.wait_for_timeout(3000)

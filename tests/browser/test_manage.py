@@ -110,6 +110,7 @@ def test_how_all_of_it_looks(open_page: OpenPage, live: Stack, post: MailServer)
     seen(page, "changed-meanwhile")
     page.get_by_role("button", name="Save").first.click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Mine")
+    expect(page).to_have_title("Mine · Manage · Beeline")
     seen(page, "saved")
 
     page.locator("#manage-end summary").click()

@@ -187,6 +187,7 @@ def test_a_page_that_is_open_asks_as_soon_as_there_is_one(
     expect(reader.get_by_text("big.bin")).to_be_visible()
     protect(sender)
     expect(reader.get_by_label("Password", exact=True)).to_be_visible()
+    expect(reader).to_have_title("Password needed · Beeline")
     expect(reader.get_by_text("big.bin")).to_have_count(0)
     unlock(reader, SECRET)
     expect(reader.get_by_text("big.bin")).to_be_visible()

@@ -79,10 +79,10 @@ def test_everybody_else_is_still_asked(ended: Sent, ada: FlaskClient) -> None:
 @pytest.mark.parametrize(
     ("words", "name", "said"),
     [
-        ({"message": "x" * 501}, "message", "Must be at most 500 characters."),
-        ({"message": "a\0b"}, "message", "Must not hold control characters."),
-        ({"contact": "x" * 255}, "contact", "Must be at most 254 characters."),
-        ({"contact": "a\nb"}, "contact", "Must not hold control characters."),
+        ({"message": "x" * 501}, "message", "This must be at most 500 characters."),
+        ({"message": "a\0b"}, "message", "This must not hold control characters."),
+        ({"contact": "x" * 255}, "contact", "This must be at most 254 characters."),
+        ({"contact": "a\nb"}, "contact", "This must not hold control characters."),
     ],
 )
 def test_what_cannot_be_used_is_told_beside_its_field(

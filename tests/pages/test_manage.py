@@ -312,7 +312,7 @@ def test_a_limit_below_what_has_happened_is_refused_by_its_field(
     sent = sender.ready(max_downloads=5).set(download_count=3)
     answer = edit(browser, sent, max_downloads="2")
     assert answer.status_code == 422
-    assert "Must be at least 3" in answer.text
+    assert "This must be at least 3" in answer.text
 
 
 def test_a_form_made_up_by_hand_is_answered_and_changes_nothing(
@@ -548,7 +548,7 @@ def test_a_sender_is_confirmed_by_a_code_and_mails_people(
     assert "Code from the mail" in open_page(browser, sent)
     wrong = press(browser, sent, "/confirm", htmx, code="000000" if code[0] != "000000" else "1")
     assert wrong.status_code == 422
-    assert "Is not the one that was mailed." in wrong.text
+    assert "This is not the one that was mailed." in wrong.text
     assert press(browser, sent, "/confirm", htmx, code=code[0]).status_code == fine
     answer = press(browser, sent, "/recipients", htmx, recipients=f"{BOB}, <{EVE}")
     assert answer.status_code == 422

@@ -86,11 +86,11 @@ def test_it_tells_nothing_of_what_the_link_holds(sender: Sender, eve: FlaskClien
 @pytest.mark.parametrize(
     ("words", "name", "said"),
     [
-        ({"reason": None}, "reason", "Choose one of these."),
-        ({"reason": "boring"}, "reason", "Choose one of these."),
-        ({"message": "x" * 2001}, "message", "Must be at most 2000 characters."),
-        ({"message": "a\x1bb"}, "message", "Must not hold control characters."),
-        ({"contact": "x" * 255}, "contact", "Must be at most 254 characters."),
+        ({"reason": None}, "reason", "This must be one of these."),
+        ({"reason": "boring"}, "reason", "This must be one of these."),
+        ({"message": "x" * 2001}, "message", "This must be at most 2000 characters."),
+        ({"message": "a\x1bb"}, "message", "This must not hold control characters."),
+        ({"contact": "x" * 255}, "contact", "This must be at most 254 characters."),
     ],
 )
 def test_what_cannot_be_used_is_told_beside_its_field(

@@ -158,11 +158,11 @@ def test_adding_shows_the_secret_once(app: Flask, admin: Admin, person: Person) 
     assert (hook["url"], hook["events"]) == (URL, ["transfer.ready", "transfer.expired"])
     assert person.get(path_of(hook)).status_code == 200
     for more, words in (
-        ({"url": "http://localhost/", **fields}, "Must begin with https://."),
-        ({"url": "https://127.0.0.1/", **fields}, "Must name its host in full"),
-        ({"url": URL}, "Must not be empty."),
+        ({"url": "http://localhost/", **fields}, "This must begin with https://."),
+        ({"url": "https://127.0.0.1/", **fields}, "This must name its host in full"),
+        ({"url": URL}, "This must not be empty."),
         ({"url": "a\0b", **fields}, "control characters"),
-        (fields, "Must be at most"),
+        (fields, "This must be at most"),
     ):
         refused = person.post(AT, **more)
         assert refused.status_code == 422

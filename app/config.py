@@ -422,7 +422,9 @@ class Settings:
         _whole(60, 300), "how long a signed download address lives, whoever has it", 300
     )
     download_window_in_minutes: int = setting(
-        _whole(1, 24 * 60), "repeats by one browser within this time are one download", 60
+        _whole(1, 24 * 60),
+        "repeats by one browser within this time are one download; longer for what is large",
+        60,
     )
     zip_at_once: bool = setting(
         _switch,

@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, exists, func, or_, select, update
 
 from app import clock, links
 from app.clock import db_now
-from app.config import settings
+from app.config import MIB, settings
 from app.db import changed, db, transaction
 from app.dispositions import attachment, safe_name
 from app.errors import Gone, NotFound, PasswordNeeded, WrongState
@@ -54,6 +54,8 @@ _ENDED = {
 _OVER = {"expired", "deleted", "unavailable"}
 # A file may be had as soon as it is safe itself, whatever becomes of the others.
 _LIVE = (State.INIT, State.PROCESSING, State.READY)
+# Bytes a second of the slowest line for which going on with large files is sure to count once.
+SLOW_LINE = MIB
 
 
 @dataclass(frozen=True)
@@ -384,7 +386,7 @@ def count_once(
     recipient_id: uuid.UUID | None = None,
 ) -> None:
     """Count this visitor's download of a file, or of the zip, unless it was counted within the
-    window.
+    window: the setting's, or as long as all files take by SLOW_LINE.
 
     One conditional UPDATE decides, so of any number at once exactly as many as are left pass.
     Raises Gone; and NotFound or WrongState for a file that its sender takes out just now.
@@ -462,7 +464,9 @@ def _tell_why_not(transfer_id: uuid.UUID, file_id: uuid.UUID | None) -> NoReturn
 def _counted(transfer_id: uuid.UUID, visitor: str | None) -> bool:
     if visitor is None:
         return False
-    since = db_now() - timedelta(minutes=settings.download_window_in_minutes)
+    # As long as its files take on a slow line: who goes on with them then is still at the same.
+    seconds = func.make_interval(0, 0, 0, 0, 0, 0, Transfer.total_size / SLOW_LINE)
+    window = func.greatest(timedelta(minutes=settings.download_window_in_minutes), seconds)
     # Who takes one file early has the hour for the others once all are there.
     whole_at = func.coalesce(Transfer.ready_at, db_now())
     found = db.session.scalar(
@@ -472,7 +476,7 @@ def _counted(transfer_id: uuid.UUID, visitor: str | None) -> bool:
         .where(
             Download.transfer_id == transfer_id,
             Download.visitor_hash == _hash(visitor),
-            func.greatest(Download.created_at, whole_at) > since,
+            func.greatest(Download.created_at, whole_at) > db_now() - window,
             # In this statement too: who has been counted is not handed out what was blocked since.
             Transfer.quarantined_at.is_(None),
         )

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from app import clock
+from app.config import MIB
 from app.db import db
 from app.errors import Gone, NotFound, WrongState
 from app.models import Download
@@ -72,6 +73,20 @@ def test_after_the_hour_it_is_another_download(sender: Sender) -> None:
     sent.set(ready_at=row.created_at)
     url_of(sent, "ada")
     assert sent.row().download_count == 2
+
+
+def test_who_goes_on_with_what_takes_longer_than_an_hour_is_not_counted_again(
+    sender: Sender,
+) -> None:
+    sent = sender.ready(max_downloads=1).set(total_size=5 * 3600 * MIB)
+    url_of(sent, "ada")
+    for hours, is_it in ((4.9, True), (5.1, False)):
+        row = db.session.query(Download).one()
+        row.created_at = clock.now() - timedelta(hours=hours)
+        db.session.commit()
+        sent.set(ready_at=row.created_at)
+        assert (downloads.view(sent.slug, "ada").state == "ready") is is_it
+    assert downloads.view(sent.slug, "bob").state == "limit_reached"
 
 
 def test_f56_the_hour_of_who_comes_early_does_not_end_before_all_is_there(sender: Sender) -> None:

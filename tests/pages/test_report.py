@@ -103,7 +103,17 @@ def test_what_cannot_be_used_is_told_beside_its_field(
     assert re.findall(r'id="(\w+)-said" data-kind="wrong">([^<]+)', answer.text) == [(name, said)]
     assert ("for my bank" in answer.text) == (name != "message")
     assert (' value="phishing" required checked' in answer.text) == (name != "reason")
+    assert re.findall(r'name="(\w+)"[^>]* autofocus', answer.text) == [name]
     assert reports(sent) == []
+
+
+def test_of_several_fields_the_first_that_is_wrong_has_the_focus(
+    sender: Sender, eve: FlaskClient
+) -> None:
+    sent = sender.ready()
+    answer = send(eve, sent, reason="other", message="x" * 2001, contact="x" * 255)
+    assert re.findall(r'name="(\w+)"[^>]* autofocus', answer.text) == ["message"]
+    assert "autofocus" not in eve.get(f"/d/{sent.slug}/report").text
 
 
 def test_s02_what_was_typed_comes_back_as_text(sender: Sender, eve: FlaskClient) -> None:

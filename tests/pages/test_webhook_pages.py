@@ -160,7 +160,7 @@ def test_adding_shows_the_secret_once(app: Flask, admin: Admin, person: Person) 
     for more, words in (
         ({"url": "http://localhost/", **fields}, "This must begin with https://."),
         ({"url": "https://127.0.0.1/", **fields}, "This must name its host in full"),
-        ({"url": URL}, "This must not be empty."),
+        ({"url": URL}, "Choose at least one."),
         ({"url": "a\0b", **fields}, "control characters"),
         (fields, "This must be at most"),
     ):
@@ -169,6 +169,22 @@ def test_adding_shows_the_secret_once(app: Flask, admin: Admin, person: Person) 
         assert words in refused.text
         assert "whsec_" not in refused.text
     assert len(admin.call("GET").json["webhooks"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "first"),
+    [
+        ({"url": URL}, "transfer.ready"),
+        ({"url": "http://localhost/"}, "url"),
+        ({"url": "http://localhost/", "transfer.expired": "1"}, "url"),
+    ],
+)
+def test_the_first_field_that_is_wrong_has_the_focus(
+    person: Person, fields: dict[str, str], first: str
+) -> None:
+    refused = person.post(AT, **fields).text
+    assert re.findall(r'name="([^"]+)"[^>]* autofocus', refused) == [first]
+    assert "autofocus" not in person.get().text
 
 
 def test_what_somebody_typed_is_no_markup(admin: Admin, person: Person) -> None:

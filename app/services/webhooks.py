@@ -9,11 +9,12 @@ import secrets
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, case, delete, literal, select, tuple_, update
 
-from app import jobs
+from app import clock, jobs
 from app.clock import db_now
 from app.config import settings
 from app.db import changed, db, transaction
@@ -27,7 +28,7 @@ from app.models import (
     WebhookEvent,
     Workspace,
 )
-from app.services import audit, repeats, webhook_news
+from app.services import audit, claims, repeats, webhook_news
 from app.services.accounts import Caller
 from app.services.repeats import Once
 
@@ -52,11 +53,19 @@ class Log:
 
     deliveries: Sequence[WebhookDelivery]
     next_before: uuid.UUID | None
+    # Until then its webhook is left alone.
+    rest_until: datetime | None
 
     @property
-    def is_waiting(self) -> bool:
-        """Whether any of it is still to be sent."""
-        return any(one.state is DeliveryState.WAITING for one in self.deliveries)
+    def is_live(self) -> bool:
+        """Whether any of it is under way, or about to be sent."""
+        now = clock.now()
+        if self.rest_until is not None and self.rest_until > now:
+            return False
+        # What is under way is due again when its claim has lapsed.
+        soon = now + timedelta(seconds=claims.CLAIM_SECONDS)
+        waiting = [one for one in self.deliveries if one.state is DeliveryState.WAITING]
+        return any(one.due_at <= soon for one in waiting)
 
 
 # -- which there are -----------------------------------------------------------------------------
@@ -234,7 +243,8 @@ def log_of(webhook: Webhook, before: uuid.UUID | None = None) -> Log:
         .limit(PAGE + 1)
         .execution_options(populate_existing=True)
     ).all()
-    return Log(found[:PAGE], found[PAGE - 1].id if len(found) > PAGE else None)
+    next_before = found[PAGE - 1].id if len(found) > PAGE else None
+    return Log(found[:PAGE], next_before, webhook.rest_until)
 
 
 def send_test(webhook: Webhook) -> WebhookDelivery:

@@ -10,9 +10,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app import clock
-from app.models import Scope
-from app.services import accounts
-from tests.hooks import Admin, rows, send_webhooks
+from app.db import transaction
+from app.models import Scope, WebhookDelivery
+from app.services import accounts, claims
+from tests.hooks import Admin, pass_time, rows, send_webhooks
 from tests.lab.receiver import Receiver
 
 AT = "/workspace/webhooks"
@@ -227,6 +228,40 @@ def test_test_switch_send_again_and_delete(
     assert person.post(f"{at}/delete").location == AT
     assert person.get(at).status_code == 404
     assert "There are none yet." in person.get().text
+
+
+def test_it_is_asked_often_only_while_something_is_about_to_be_sent(
+    app: Flask, admin: Admin, person: Person, receiver: Receiver
+) -> None:
+    def every(seconds: int) -> bool:
+        page = person.get(at).text
+        assert ("http-equiv" in page) == (seconds == 2)
+        return f'hx-trigger="every {seconds}s"' in page
+
+    def take() -> None:
+        with app.app_context(), transaction():
+            claims.take(WebhookDelivery, [one.id for one in rows(app)])
+
+    receiver.answers = [500]
+    hook = admin.add(receiver.url)
+    at = path_of(hook)
+    assert every(15)
+    person.post(f"{at}/test")
+    assert every(2)
+    send_webhooks(app)
+    # It rests first, and is tried again a minute after it failed.
+    assert every(15)
+    pass_time(app, seconds=60)
+    assert every(2)
+    take()
+    assert every(2)
+    pass_time(app, minutes=3)
+    send_webhooks(app)
+    pass_time(app, minutes=1)
+    # The rest is over, and the next try is a quarter of an hour after the third.
+    assert every(15)
+    pass_time(app, minutes=14)
+    assert every(2)
 
 
 def test_s07_another_workspaces_are_not_there(app: Flask, admin: Admin, person: Person) -> None:

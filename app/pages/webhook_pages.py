@@ -1,7 +1,7 @@
 """/workspace/webhooks: a workspace's webhooks for people, who come in with a key of scope admin.
 
 The key is shown once, by a form; a cookie of an hour stands for it from then on. Everything works
-without a script; with one the log of a webhook is renewed by itself.
+without a script; with one the page of a webhook is renewed by itself.
 """
 
 import uuid
@@ -124,7 +124,7 @@ def _list(caller: Caller, status: int = 200, **words: Any) -> Response:
 @bp.get("/<uuid:webhook_id>")
 @_inside
 def show_webhook(caller: Caller, webhook_id: uuid.UUID) -> AnyResponse:
-    """One of them with its log; to htmx the log alone."""
+    """One of them with its log; to htmx its log, and how it is doing."""
     return _shown(caller, webhook_id)
 
 
@@ -132,7 +132,7 @@ def _shown(caller: Caller, webhook_id: uuid.UUID) -> Response:
     webhook = webhooks.of_caller(webhook_id, caller)
     return page_or_fragment(
         "pages/webhook.html",
-        "fragments/_webhook_log.html",
+        "fragments/_webhook.html",
         status=200,
         webhook=webhook,
         log=webhooks.log_of(webhook),
@@ -172,7 +172,7 @@ def delete_webhook(caller: Caller, webhook_id: uuid.UUID) -> AnyResponse:
 
 
 def _done(caller: Caller, webhook_id: uuid.UUID, act: Callable[[], object]) -> AnyResponse:
-    """The log as it is now to htmx, else back to the page."""
+    """What is renewed as it is now to htmx, else back to the page."""
     try:
         act()
     except WrongState:

@@ -1,4 +1,4 @@
-// The page of a webhook: its log is renewed by itself; what has changed is said, and nothing goes from under a finger.
+// The page of a webhook is renewed by itself: what has changed is said, and nothing goes from under a finger.
 import { localizeTimes, say } from './page.js';
 
 let said = document.getElementById('log')?.dataset.says;
@@ -10,10 +10,17 @@ document.addEventListener('htmx:beforeRequest', (event) => {
   if (requestConfig.verb === 'get' && (elt.matches(':active') || isReading)) event.preventDefault();
 });
 
+// How it is doing comes with each log; while that is the same, what is focused or open there stays.
+document.addEventListener('htmx:oobBeforeSwap', (event) => {
+  const { detail } = /** @type {CustomEvent} */ (event);
+  const isSame = detail.target.dataset.state === detail.fragment.firstElementChild.dataset.state;
+  detail.shouldSwap = !isSame && !detail.target.matches(':active');
+});
+
 document.addEventListener('htmx:afterSettle', () => {
   const log = document.getElementById('log');
   if (!log) return;
-  localizeTimes(log);
+  localizeTimes(document);
   if (log.dataset.says !== said) say(log.dataset.says ?? '');
   said = log.dataset.says;
 });

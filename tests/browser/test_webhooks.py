@@ -63,14 +63,14 @@ def test_from_the_door_to_a_message_that_was_taken(
     seen("one-new")
     page.get_by_role("button", name="Send a test").press("Enter")
     expect(page.locator("#log .person")).to_have_count(1)
-    expect(page.get_by_text("It answered 500.")).to_be_visible(timeout=40_000)
+    expect(page.locator("#log").get_by_text("It answered 500.")).to_be_visible(timeout=40_000)
     expect(page.get_by_text("Next try")).to_be_visible()
-    page.reload()
+    expect(page.locator(".status-title")).to_have_text("Fails")
     seen("one-fails")
     page.get_by_role("button", name="Send again").press("Enter")
     expect(page.locator("#log .person-state", has_text="Taken")).to_be_visible(timeout=40_000)
     expect(page.locator("#live")).to_have_text("Test: Taken")
-    page.reload()
+    expect(page.locator(".status-title")).to_have_text("On")
     seen("one-taken")
     page.locator("summary", has_text="Delete").click()
     seen("one-asks")
@@ -82,6 +82,21 @@ def test_from_the_door_to_a_message_that_was_taken(
     seen("some")
     page.get_by_role("button", name="Leave").click()
     expect(page.get_by_label("API key")).to_be_visible()
+
+
+def test_a_receiver_that_is_gone_switches_it_off_on_the_open_page(
+    open_page: OpenPage, live: Stack, receiver: Receiver
+) -> None:
+    receiver.answers = [410]
+    page = open_page(AT)
+    come_in(page, key_of(live, "Gone"))
+    page.get_by_label("Address").fill(receiver.url)
+    page.get_by_role("button", name="Add").click()
+    page.get_by_role("link", name=receiver.url).click()
+    page.get_by_role("button", name="Send a test").press("Enter")
+    expect(page.locator(".status-title")).to_have_text("Switched off", timeout=40_000)
+    expect(page.get_by_text("nothing is there any more (410)")).to_be_visible()
+    expect(page.get_by_role("button", name="Switch on")).to_be_visible()
 
 
 def test_what_does_not_get_through_is_told_beside_its_button(

@@ -213,8 +213,13 @@ def test_test_switch_send_again_and_delete(
     assert part.status_code == 200
     assert part.text.lstrip().startswith('<section class="manage-part" id="log"')
     assert "HX-Request" in part.headers["Vary"]
+    # How it is doing comes with the log.
+    assert '<div id="now"' in part.text
+    assert "Fails" in part.text
     send_webhooks(app)
-    assert "Taken" in person.get(at, headers=HTMX).text
+    part = person.get(at, headers=HTMX)
+    assert "Taken" in part.text
+    assert "Fails" not in part.text
     assert person.post(f"{at}/off").location == at
     off = person.get(at).text
     assert "You have switched it off." in off

@@ -95,3 +95,9 @@ class WebhookDelivery(Base):
         Index("ix_webhook_deliveries_log", "webhook_id", "created_at", "id"),
         Index("ix_webhook_deliveries_created_at", "created_at"),
     )
+
+    @property
+    def is_tried_again(self) -> bool:
+        """Whether it has failed so far, and is still tried."""
+        is_waiting = self.state is DeliveryState.WAITING
+        return is_waiting and self.attempt_count > 0 and self.error != ""

@@ -64,12 +64,15 @@ def test_from_the_door_to_a_message_that_was_taken(
     page.get_by_role("button", name="Send a test").press("Enter")
     expect(page.locator("#log .person")).to_have_count(1)
     expect(page.locator("#log").get_by_text("It answered 500.")).to_be_visible(timeout=40_000)
+    expect(page.locator("#live")).to_have_text("Test: It answered 500.")
+    expect(page.get_by_role("button", name="Send a test")).to_be_focused()
     expect(page.get_by_text("Next try")).to_be_visible()
     expect(page.locator(".status-title")).to_have_text("Fails")
     seen("one-fails")
     page.get_by_role("button", name="Send again").press("Enter")
     expect(page.locator("#log .person-state", has_text="Taken")).to_be_visible(timeout=40_000)
     expect(page.locator("#live")).to_have_text("Test: Taken")
+    expect(page.get_by_role("heading", name="What it was sent")).to_be_focused()
     expect(page.locator(".status-title")).to_have_text("On")
     seen("one-taken")
     page.locator("summary", has_text="Delete").click()
@@ -96,6 +99,9 @@ def test_a_receiver_that_is_gone_switches_it_off_on_the_open_page(
     page.get_by_role("button", name="Send a test").press("Enter")
     expect(page.locator(".status-title")).to_have_text("Switched off", timeout=40_000)
     expect(page.get_by_text("nothing is there any more (410)")).to_be_visible()
+    expect(page.locator("#live")).to_have_text("It is switched off. Test: Given up")
+    # What was pressed is gone.
+    expect(page.get_by_role("heading", name="Webhook", exact=True)).to_be_focused()
     expect(page.get_by_role("button", name="Switch on")).to_be_visible()
 
 

@@ -209,6 +209,7 @@ def test_test_switch_send_again_and_delete(
     shown = person.get(at).text
     assert "It answered 500." in shown
     assert "Fails" in shown
+    assert 'data-says="Test: It answered 500."' in shown
     part = person.post(f"{at}/deliveries/{admin.log(hook)[0]['id']}/retry", headers=HTMX)
     assert part.status_code == 200
     assert part.text.lstrip().startswith('<section class="manage-part" id="log"')

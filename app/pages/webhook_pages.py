@@ -4,10 +4,12 @@ The key is shown once, by a form; a cookie of an hour stands for it from then on
 without a script; with one the page of a webhook is renewed by itself.
 """
 
+import secrets
 import uuid
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
+from urllib.parse import urlencode
 
 from flask import Blueprint, Response, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
@@ -18,8 +20,9 @@ from app.errors import Invalid, NotAllowed, Unauthorized, WrongState
 from app.gateways.webhook import LONGEST_URL
 from app.inputs import Inputs
 from app.pages.view import is_htmx, page_or_fragment, typed
-from app.services import entering, webhooks
+from app.services import entering, repeats, webhooks
 from app.services.accounts import Caller
+from app.services.repeats import Once
 
 bp = Blueprint("webhook_pages", __name__, url_prefix="/workspace/webhooks")
 
@@ -98,16 +101,24 @@ def _door(complaint: str = "", status: int = 200) -> Response:
 @bp.post("")
 @_inside
 def create_webhook(caller: Caller) -> AnyResponse:
-    """A new one. Its secret is on the page that answers, and on no other."""
+    """A new one. Its secret is on the page that answers, loaded again or not, and on no other."""
     events = {event.value: event for event in webhooks.EVENTS}
-    said = typed("url", *events)
+    said = typed("url", "once", *events)
     try:
         with Inputs({"url": said.get("url", "")}) as given:
             url = given.text("url", longest=LONGEST_URL).strip()
-        made = webhooks.create(caller, url, [events[name] for name in events if name in said])
+        wanted = [events[name] for name in events if name in said]
+        made = webhooks.create(caller, url, wanted, _once(caller, said))
     except Invalid as error:
         return _list(caller, 422, said=said, complaints=error.fields)
     return _list(caller, 201, made=made)
+
+
+def _once(caller: Caller, said: dict[str, str]) -> Once | None:
+    """This form as it was filled in; None without its own word: then it is done each time."""
+    # All of it is the key: whoever goes back and adds something else means another.
+    key = urlencode(sorted(said.items())) if said.get("once") else None
+    return repeats.once(key, str(caller.workspace_id), b"")
 
 
 def _list(caller: Caller, status: int = 200, **words: Any) -> Response:
@@ -116,6 +127,7 @@ def _list(caller: Caller, status: int = 200, **words: Any) -> Response:
         workspace=entering.workspace_of(caller),
         webhooks=webhooks.all_of(caller),
         events=webhooks.EVENTS,
+        once=secrets.token_urlsafe(16),
         **words,
     )
     return make_response(page, status)

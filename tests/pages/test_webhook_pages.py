@@ -172,6 +172,27 @@ def test_adding_shows_the_secret_once(app: Flask, admin: Admin, person: Person) 
     assert len(admin.call("GET").json["webhooks"]) == 1
 
 
+def test_the_page_that_shows_the_secret_can_be_loaded_again(admin: Admin, person: Person) -> None:
+    def add(**more: str) -> Any:
+        answer = person.post(AT, **{"url": URL, "transfer.ready": "1", "once": once} | more)
+        assert answer.status_code == 201
+        return re.findall(r"whsec_[A-Za-z0-9+/=]{44}", answer.text)
+
+    def there_are() -> int:
+        return len(admin.call("GET").json["webhooks"])
+
+    once = re.findall(r'name="once" value="([^"]{20,})"', person.get().text)[0]
+    secret = add()
+    assert add() == secret
+    assert there_are() == 1
+    # Whoever went back and changed something has another, and so has the next form.
+    assert add(url=f"{URL}/2") != secret
+    assert add(**{"transfer.expired": "1"}) != secret
+    once = re.findall(r'name="once" value="([^"]{20,})"', person.get().text)[0]
+    assert add() != secret
+    assert there_are() == 4
+
+
 @pytest.mark.parametrize(
     ("fields", "first"),
     [

@@ -123,6 +123,7 @@ def test_what_does_not_get_through_is_told_beside_its_button(
 ) -> None:
     receiver.answers = [500]
     page = open_page(AT)
+    page.clock.install()
     come_in(page, key_of(live, "Bad line"))
     page.get_by_label("Address").fill(receiver.url)
     page.get_by_role("button", name="Add").click()
@@ -142,8 +143,9 @@ def test_what_does_not_get_through_is_told_beside_its_button(
     again = page.get_by_role("button", name="Send again")
     again.press("Enter")
     expect(told).to_contain_text("That did not get through.")
-    # The log renews itself every two seconds while something waits, and not while that is read.
-    page.wait_for_timeout(2500)
+    # The log renews itself, and not while that is read.
+    page.clock.fast_forward(16_000)
+    page.wait_for_timeout(500)
     expect(told).to_be_visible()
     look(page, "webhooks-again-did-not-get-through")
 

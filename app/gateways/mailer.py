@@ -15,7 +15,8 @@ import smtplib
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from email.policy import EmailPolicy
+from email.header import Header
+from email.policy import EmailPolicy, Policy
 from email.utils import parseaddr
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 # For connecting, and for each answer.
 TIMEOUT_SECONDS = 10.0
+# What mail programs take without any trouble.
+_LONGEST_LINE = 78
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 # What SES says of one letter; whatever else it says is about us, and may be over tomorrow.
 _REFUSED_BY_SES = {"MessageRejected", "BadRequestException"}
@@ -66,6 +69,25 @@ class Letter(Protocol):
 
     def as_bytes(self, *, policy: EmailPolicy) -> bytes:
         """All of it, by these rules."""
+
+
+class Subject(str):
+    """A subject that is read as it was written, to the last blank.
+
+    The library would drop some of them, and double others, where it wraps what it has to encode;
+    and of a word that looks encoded it would write what that stands for.
+    """
+
+    # By this the library knows that it is a header already, and asks it to write itself down.
+    name = "Subject"
+
+    def fold(self, *, policy: Policy) -> str:
+        """The header with its line end, in ASCII whatever the policy."""
+        line = f"{self.name}: {self}"
+        if not line.isascii() or "=?" in line or len(line) > _LONGEST_LINE:
+            text = Header(self, "utf-8", header_name=self.name).encode(linesep=policy.linesep)
+            line = f"{self.name}: {text}"
+        return f"{line}{policy.linesep}"
 
 
 class _Form(EmailPolicy):

@@ -26,7 +26,7 @@ from app.clock import db_now
 from app.config import settings
 from app.db import db, transaction
 from app.extensions import mailer
-from app.gateways.mailer import Letter
+from app.gateways.mailer import Letter, Subject
 from app.models import (
     AbuseReport,
     Board,
@@ -181,7 +181,7 @@ def _written(kind: MailKind, told: dict[str, Any]) -> EmailMessage:
     told = {**told, "subject": subject}
     letter = EmailMessage(policy=policy.SMTP)
     letter["From"] = mailer.sender
-    letter["Subject"] = subject
+    letter["Subject"] = Subject(subject)
     letter["Auto-Submitted"] = "auto-generated"
     letter["X-Auto-Response-Suppress"] = "All"
     if kind in delivery.TO_RECIPIENT:

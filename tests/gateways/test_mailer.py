@@ -1,11 +1,14 @@
 """Where letters go: SMTP in all its moods, SES, a folder. Credentials are told to nobody."""
 
+import random
 import ssl
 import subprocess
 import urllib.request
 from dataclasses import replace
 from email import message_from_bytes, policy
+from email.header import decode_header, make_header
 from email.message import EmailMessage
+from email.policy import EmailPolicy
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from botocore.stub import ANY, Stubber
 
 from app import config
 from app.gateways import mailer as gateway
-from app.gateways.mailer import Fate, Mailer
+from app.gateways.mailer import Fate, Mailer, Subject
 from embedded import services
 from tests.lab.mailserver import MailServer
 from tests.lab.proxy import Proxy
@@ -68,6 +71,35 @@ def test_headers_that_programs_read_stay_in_one_piece() -> None:
         line.send(letter(), TO)
         lines = server.caught[0].raw.split(b"\r\n")
     assert b"List-Unsubscribe: <https://example.org/u/" + b"x" * 300 + b">" in lines
+
+
+WORDS = [
+    *("Rushes,", "Thursday", "with", "Grüße", "–", "写真", "ملف", "😀", "final_cut"),
+    *("a=b", "=?", "?=", "=?utf-8?q?b?=", "x" * 90, "ü" * 90),
+]
+
+
+@pytest.mark.parametrize("form", [gateway._PLAIN, gateway._UTF8], ids=["plain", "utf8"])
+@pytest.mark.parametrize("sender", ["ada@example.org", f"{'a' * 38}@example.org"])
+def test_a_subject_is_read_as_it_was_written(sender: str, form: EmailPolicy) -> None:
+    chance = random.Random(1)
+    for _ in range(300):
+        title = " ".join(chance.choices(WORDS, k=chance.randint(1, 12)))
+        for subject in (f"{sender} sends you “{title}”", f"{sender} sends you {title}"):
+            made = EmailMessage(policy=policy.SMTP)
+            made["Subject"] = Subject(subject)
+            raw = made.as_bytes(policy=form)
+            assert raw.isascii()
+            assert all(len(line) <= 78 for line in raw.split(b"\r\n"))
+            assert message_from_bytes(raw, policy=policy.default)["Subject"] == subject
+            assert str(make_header(decode_header(message_from_bytes(raw)["Subject"]))) == subject
+
+
+def test_a_subject_that_stands_for_itself_goes_as_it_is() -> None:
+    made = EmailMessage(policy=policy.SMTP)
+    made["Subject"] = Subject("123456 is your code for Beeline")
+    raw = made.as_bytes(policy=gateway._PLAIN)
+    assert raw.startswith(b"Subject: 123456 is your code for Beeline\r\n")
 
 
 def test_an_address_beyond_ascii_needs_a_server_that_knows_such() -> None:

@@ -193,6 +193,7 @@ TITLES = [
     "Win\u2028Bcc: eve@example.org",
     "Win\u2029Bcc: eve@example.org",
     "=?utf-8?q?Win=0d=0aBcc:_eve@example.org?=",
+    "=?utf-8?q?See_evil=2Eexample?=",
     "Win\\r\\nBcc: eve@example.org",
     "http://evil.example/login",
     "See www.evil.example now",

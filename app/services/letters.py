@@ -51,6 +51,8 @@ MOST_ROWS = 20
 # With a scheme or a www it was meant as a link; a bare name only becomes one in some programs.
 _LINK = re.compile(r"(?:[a-z][a-z0-9+.-]{0,30}://|www\.)\S+", re.IGNORECASE)
 _BARE = re.compile(r"(?<=\w)[.](?=[^\W\d_]{2})")
+# Without what an address may hold as well, but a page's address has: / and ? above all.
+_ADDRESS = re.compile(r"[\w.+-]+@[\w.-]+")
 # Marks that turn the direction of what follows: a subject must read as it is.
 _TURNS = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 # Who opts out of others' mail still hears of what they send; a mailbox that is not there does not.
@@ -376,6 +378,11 @@ def unlinked(text: str) -> str:
     return _BARE.sub(".\u200b", _LINK.sub("[link]", text))
 
 
+def contact(text: str) -> str:
+    """An address to answer to as it is, for copying; anything else as unlinked() has it."""
+    return text if _ADDRESS.fullmatch(text) else unlinked(text)
+
+
 def _name(given: str, contents: Contents) -> str:
     """The title, unless it could be taken for an address to go to."""
     title = _one_line(given)
@@ -408,6 +415,7 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"filesize": filesize, "plain_date": plain_date, "unlinked": unlinked}
+    made.filters |= {"filesize": filesize, "plain_date": plain_date}
+    made.filters |= {"unlinked": unlinked, "contact": contact}
     made.globals |= {"counted": counted, "home": lambda: settings.base_url}
     return made

@@ -76,6 +76,20 @@ def test_the_operator_is_mailed_a_report_of_a_board(
     assert abuse.reports() == []
 
 
+def test_the_operator_can_copy_the_address_of_who_reports_and_no_other_link(
+    app: Flask, sender: Sender, mail: MailServer, configure
+) -> None:
+    configure(abuse_contact="operator@example.org")
+    sent = sender.ready()
+    for given in ("eve@mail.example.org", "evil.example/eve@mail.example.org"):
+        abuse.report(sent.slug, Harm.OTHER, contact=given)
+    send_mail(app)
+    reachable, odd = sorted(mail.to("operator@example.org"), key=lambda one: one.subject)
+    for kind in ("plain", "html"):
+        assert "eve@mail.example.org" in reachable.body(kind)
+        assert "evil.\u200bexample" in odd.body(kind)
+
+
 def test_a_board_gives_back_only_the_files_that_were_stopped_with_it(machine: Machine) -> None:
     board = machine.board()
     files = [{"name": "a", "size": 1}, {"name": "b", "size": 1}]

@@ -27,7 +27,7 @@ document.addEventListener('htmx:beforeRequest', (event) => {
 
 document.addEventListener('htmx:beforeSwap', (event) => {
   const { detail } = /** @type {CustomEvent} */ (event);
-  // A page where a region was asked for: it was deleted meanwhile, or is no longer ours to see.
+  // A page where a region was asked for: it is no longer ours to see.
   if (/^\s*<!doctype/i.test(detail.xhr.responseText)) detail.shouldSwap = false;
   opened = new Set(kept().filter((one) => one.open).map((one) => one.dataset.keep ?? ''));
   focused = document.activeElement?.id ?? '';
@@ -36,8 +36,7 @@ document.addEventListener('htmx:beforeSwap', (event) => {
 
 document.addEventListener('htmx:afterRequest', (event) => {
   const { xhr, requestConfig } = /** @type {CustomEvent} */ (event).detail;
-  if (xhr.status === 404 || xhr.status === 410) location.reload();
-  else if (requestConfig.verb !== 'get' && /^\s*<!doctype/i.test(xhr.responseText)) complain(requestConfig.elt);
+  if (requestConfig.verb !== 'get' && /^\s*<!doctype/i.test(xhr.responseText)) complain(requestConfig.elt);
 });
 
 document.addEventListener('htmx:afterSettle', (event) => {

@@ -105,6 +105,15 @@ for (const failure of ['htmx:sendError', 'htmx:responseError']) {
   });
 }
 
+// A page where a region was asked for: what it was of is gone, and the page that is at this address now says so.
+document.addEventListener('htmx:beforeSwap', (event) => {
+  const { detail } = /** @type {CustomEvent} */ (event);
+  const isGone = detail.xhr.status === 404 || detail.xhr.status === 410;
+  if (!isGone || !/^\s*<!doctype/i.test(detail.xhr.responseText)) return;
+  detail.shouldSwap = false;
+  location.reload();
+});
+
 // --- The recipient's region: what was open stays open, what has changed is said, what counts is renewed. ---
 
 /** @type {Set<string>} */ let opened = new Set();

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import urllib3
 from playwright.sync_api import Page, expect
 
 from tests.browser.steps import look
+from tests.browser.test_asking import flask
 from tests.lab.stack import Stack
 
 http = urllib3.PoolManager(retries=False)
@@ -21,10 +20,7 @@ BODY = os.urandom(300_000)
 
 def key_of(live: Stack) -> str:
     """An API key, issued as an operator does it."""
-    words = ["keys", "issue", "--workspace", "Acme", "--name", "a test's"]
-    command = [sys.executable, "-m", "flask", *words]
-    done = subprocess.run(command, env=live.environ, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    return flask(live, "keys", "issue", "--workspace", "Acme", "--name", "a test's").strip()
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +63,16 @@ def test_a_file_arrives_as_it_was_sent(
     assert started.value.suggested_filename == "Lighthouse from the pier, early.jpg"
     got = Path(started.value.path()).read_bytes()
     assert hashlib.sha256(got).digest() == hashlib.sha256(BODY).digest()
+
+
+def test_a_board_that_is_stopped_while_it_is_open_says_so_by_itself(
+    open_page: Callable[..., Page], live: Stack, board: dict[str, str]
+) -> None:
+    page = open_page("/b/" + board["url"].rpartition("/")[2])
+    expect(page.get_by_text("On its way")).to_be_visible()
+    flask(live, "transfers", "quarantine", board["url"])
+    try:
+        heading = page.get_by_role("heading", level=1)
+        expect(heading).to_have_text("This is not available", timeout=15_000)
+    finally:
+        flask(live, "transfers", "release", board["url"])

@@ -125,4 +125,6 @@ def test_the_changing_region_alone_for_htmx(machine: Machine) -> None:
 
 def test_no_board_there(client: FlaskClient, configure: Any) -> None:
     for path in ("/b/" + "x" * 32, "/b/short", "/b/"):
-        assert client.get(path).status_code == 404
+        gone = client.get(path, headers={"Accept": "text/html"})
+        assert gone.status_code == 404
+        assert "Check that it was copied whole" in gone.text

@@ -22,7 +22,7 @@ def show_preview(slug: str, file_id: uuid.UUID) -> AnyResponse:
     """A page of its own, or to htmx the region below the file's row; looking counts nothing."""
     try:
         look = looking.at(slug, file_id, session.get("visitor"), proof_of(slug))
-    except (Gone, PasswordNeeded):
+    except (Gone, PasswordNeeded, looking.NoPreview):
         return _to_transfer(slug)
     return page_or_fragment("pages/preview.html", "fragments/_preview.html", status=200, look=look)
 
@@ -55,7 +55,7 @@ def _to_storage(address_of: Callable[..., str], slug: str, file_id: uuid.UUID) -
 
 
 def _to_transfer(slug: str) -> AnyResponse:
-    """The page says what has become of it; htmx is told to load it anew."""
+    """The page says what has become of it, and has the file; htmx is told to load it anew."""
     if request.headers.get("HX-Request") == "true":
         answer: Response = make_response("", 204)
         answer.headers["HX-Refresh"] = "true"

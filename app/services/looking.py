@@ -21,6 +21,10 @@ from app.services import downloads, sights
 PICTURE_TYPE = "image/webp"
 
 
+class NoPreview(NotFound):
+    """The file is there, but nothing of it can be seen."""
+
+
 @dataclass(frozen=True)
 class Look:
     """One file as it is seen in the page; `is_playable` is whether this visitor may play it."""
@@ -43,7 +47,7 @@ class Look:
 
 
 def at(slug: str, file_id: uuid.UUID, visitor: str | None, proof: str | None = None) -> Look:
-    """What is seen of a file. Raises NotFound where there is no preview, else as looked_into()."""
+    """What is seen of a file. Raises NoPreview where there is none, else as looked_into()."""
     file, preview, may_have_all = _seen(slug, file_id, visitor, proof)
     is_all_of_it = preview.media_type is not None or (
         preview.excerpt is not None and sights.may_be_whole(file.size)
@@ -108,5 +112,5 @@ def _seen(
     if file is None:
         raise NotFound("This transfer has no such file.")
     if file.preview is None or file.preview.state is not PreviewState.MADE:
-        raise NotFound("There is no preview of this file.")
+        raise NoPreview("There is no preview of this file.")
     return file, file.preview, may_have_all

@@ -241,13 +241,22 @@ def test_what_has_no_preview_is_not_found(
 ) -> None:
     sent = seen(FILES | {"cut.jpg": PHOTO[:1000], "d.bin": b"1"})
     waiting, other = sender.ready({"a.jpg": PHOTO}), sender.create({"a.jpg": PHOTO})
-    urls = [address(sent, "cut.jpg"), address(sent, "d.bin", "/picture"), address(waiting, "a.jpg")]
+    urls = [address(sent, "cut.jpg", "/picture"), address(sent, "d.bin", "/picture")]
     urls += [address(sent, "c.html", "/media"), address(sent, "a.jpg", "/media")]
     # Another transfer's file.
     urls += [address(sent, "a.jpg").replace(sent.slug, waiting.slug)]
     for url in urls:
         assert client.get(url).status_code == 404, url
     assert client.get(address(other, "a.jpg")).status_code == 409
+
+
+def test_the_preview_of_a_file_without_one_leads_to_the_transfer(
+    client: FlaskClient, seen: Callable, sender: Sender
+) -> None:
+    sent, waiting = seen({"cut.jpg": PHOTO[:1000], "d.bin": b"1"}), sender.ready({"a.jpg": PHOTO})
+    for one, path in ((sent, "cut.jpg"), (sent, "d.bin"), (waiting, "a.jpg")):
+        answer = client.get(address(one, path))
+        assert (answer.status_code, answer.headers["Location"]) == (303, f"/d/{one.slug}")
 
 
 def test_a_program_gets_what_everybody_gets(client: FlaskClient, seen: Callable) -> None:

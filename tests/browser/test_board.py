@@ -52,6 +52,11 @@ def test_how_it_looks(open_page: Callable[..., Page], board: dict[str, str]) -> 
     expect(page.get_by_role("button", name="Download Lighthouse")).to_be_visible()
     expect(page.get_by_text("On its way")).to_be_visible()
     look(page, "board")
+    for width in (390, 1280):
+        page.set_viewport_size({"width": width, "height": 844})
+        box = page.get_by_role("link", name="A map of all the places").bounding_box()
+        assert box is not None
+        assert box["height"] >= 44
 
 
 def test_a_file_arrives_as_it_was_sent(

@@ -88,6 +88,8 @@ def target_of(url: str, *, may_be_here: bool = False) -> Target:
 
     `may_be_here` allows http, and any port, where the address leads to this machine.
     """
+    if not url.isascii():
+        raise BadAddress("may hold only plain letters: write its host as xn--…, others as %C3%A4")
     if not re.fullmatch(rf"[\x21-\x7e]{{1,{LONGEST_URL}}}", url) or "\\" in url:
         raise BadAddress(f"must be at most {LONGEST_URL} printable ASCII characters, without \\")
     try:

@@ -206,6 +206,12 @@ def test_usual_addresses_are_taken(url: str) -> None:
     assert target_of(url).port in webhook.PORTS
 
 
+def test_letters_beyond_ascii_are_told_how_to_be_written() -> None:
+    for url in ("https://bücher.example/", "https://hooks.example.org/Grüße"):
+        with pytest.raises(BadAddress, match="write its host as xn--…, others as %C3%A4"):
+            target_of(url)
+
+
 @pytest.mark.parametrize("url", ["", "https://", "https:///x", "https://a.example\n", "x" * 3000])
 def test_what_is_no_address_is_told(url: str) -> None:
     with pytest.raises(BadAddress):

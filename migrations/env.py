@@ -1,6 +1,8 @@
 """How `flask db` runs the migrations: online, each in a transaction, one release at a time."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 from alembic import context
@@ -39,9 +41,18 @@ def leave_to_others(connection: Connection) -> None:
     connection.commit()
 
 
-with patience.as_long_as_it_takes(), db.engine.connect() as connection:
-    # What is set and locked here is the session's: it ends with it, and is not left to a pool.
-    connection.detach()
+@contextmanager
+def session() -> Iterator[Connection]:
+    """A connection that ends with its session: what is set and locked in it is left to no pool."""
+    with db.engine.connect() as connection:
+        try:
+            yield connection
+        finally:
+            # Not detach() at its beginning: a migration may want to be without a transaction.
+            connection.invalidate()
+
+
+with patience.as_long_as_it_takes(), session() as connection:
     # The web's own limits are not for migrations.
     connection.execute(text("SET statement_timeout = 0"))
     connection.execute(text("SET idle_in_transaction_session_timeout = 0"))

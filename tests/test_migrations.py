@@ -12,6 +12,7 @@ from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.exc import IntegrityError
 
 from app.config import settings
+from tests.embedded.watched import until
 from tests.lab.crasher import Crasher
 
 MIB = 2**20
@@ -560,6 +561,39 @@ def test_0020_knows_whose_a_kept_zip_is_and_forgets_it_with_its_transfer(old: Ol
     old.migrate("downgrade", "0019")
     assert [row[0] for row in old.run(UPLOADS)] == ["before", "written by old code"]
     old.migrate("upgrade", "0020")
+
+
+def test_0020_waits_for_nobody_who_would_wait_for_it(old: Old) -> None:
+    """Web processes and workers go on meanwhile, and write transfers first, then uploads."""
+    old.migrate("upgrade", "0019")
+    old.run(
+        "INSERT INTO transfers (id, slug, owner_token_hash, state, expires_at)"
+        " VALUES (gen_random_uuid(), 's', sha256('s'), 'INIT', now())"
+    )
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity"
+        f" WHERE wait_event_type = 'Lock' AND datname = '{NAME}'"
+    )
+    with old.engine.begin() as working, ThreadPoolExecutor(1) as pool:
+        working.execute(text("UPDATE transfers SET title = 'a'"))
+        migrated = pool.submit(old.migrate, "upgrade", "0020")
+        until(lambda: old.run(waiting) == [(1,)], "the migration to wait")
+        working.execute(text("UPDATE uploads SET etag = NULL"))
+        working.commit()
+        migrated.result()
+
+
+def test_0020_goes_on_where_it_was_interrupted(old: Old) -> None:
+    old.migrate("upgrade", "0020")
+    old.run("DROP INDEX ix_uploads_kept_for")
+    # As a CREATE INDEX CONCURRENTLY that dies leaves it: not of use, and in the way.
+    old.run("CREATE INDEX ix_uploads_kept_for ON uploads (key)")
+    old.run("UPDATE alembic_version SET version_num = '0019'")
+    old.migrate("upgrade", "0020")
+    told = "SELECT indexdef FROM pg_indexes WHERE indexname = 'ix_uploads_kept_for'"
+    assert "(kept_for) WHERE" in str(old.run(told))
+    valid = "SELECT convalidated FROM pg_constraint WHERE conrelid = 'uploads'::regclass"
+    assert old.run(f"{valid} AND contype = 'f'") == [(True,)]
 
 
 def test_0021_takes_reports_of_boards_and_going_back_hides_what_is_blocked(old: Old) -> None:

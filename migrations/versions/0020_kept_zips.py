@@ -12,17 +12,45 @@ branch_labels = None
 depends_on = None
 
 
+FOREIGN_KEY = "fk_uploads_kept_for"
+INDEX = "ix_uploads_kept_for"
+
+
 def upgrade():
-    op.add_column("uploads", sa.Column("kept_for", sa.Uuid(), nullable=True))
-    op.create_foreign_key(
-        None, "uploads", "transfers", ["kept_for"], ["id"], ondelete="SET NULL"
-    )
-    op.create_index(
-        "ix_uploads_kept_for",
-        "uploads",
-        ["kept_for"],
-        postgresql_where=sa.text("kept_for IS NOT NULL"),
-    )
+    # The two busiest tables: each step commits, so that none holds a lock for long, nor one that
+    # the next would wait with. All of it runs again where it was interrupted.
+    with op.get_context().autocommit_block():
+        op.add_column(
+            "uploads", sa.Column("kept_for", sa.Uuid(), nullable=True), if_not_exists=True
+        )
+    if not _has_foreign_key():
+        # In the order in which they are written: else each would wait for the other.
+        op.execute("LOCK TABLE transfers IN SHARE ROW EXCLUSIVE MODE")
+        op.create_foreign_key(
+            FOREIGN_KEY,
+            "uploads",
+            "transfers",
+            ["kept_for"],
+            ["id"],
+            ondelete="SET NULL",
+            postgresql_not_valid=True,
+        )
+    with op.get_context().autocommit_block():
+        op.execute(f"ALTER TABLE uploads VALIDATE CONSTRAINT {FOREIGN_KEY}")
+        # One that was interrupted leaves an index that nobody may use.
+        op.drop_index(INDEX, "uploads", if_exists=True, postgresql_concurrently=True)
+        op.create_index(
+            INDEX,
+            "uploads",
+            ["kept_for"],
+            postgresql_where=sa.text("kept_for IS NOT NULL"),
+            postgresql_concurrently=True,
+        )
+
+
+def _has_foreign_key():
+    found = sa.inspect(op.get_bind()).get_foreign_keys("uploads")
+    return any(one["name"] == FOREIGN_KEY for one in found)
 
 
 def downgrade():

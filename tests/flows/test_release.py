@@ -200,8 +200,8 @@ def test_f44_whoever_has_migrated_or_failed_leaves_nothing_to_wait_for(
     """A pooler may keep the session that ends here, with whatever is still locked in it."""
     left = []
 
-    @event.listens_for(db.engine, "close_detached")
-    def look(line: Any) -> None:
+    @event.listens_for(db.engine, "invalidate")
+    def look(line: Any, *_: object) -> None:
         with line.cursor() as cursor:
             cursor.execute("SELECT pid FROM pg_locks WHERE locktype = 'advisory'")
             left.append(cursor.fetchall())

@@ -165,8 +165,12 @@ def _path(link: str) -> str:
 
 
 def quarantine(transfer_id: uuid.UUID) -> bool:
-    """Nobody is given anything of it from now on. True if it was not so before. Repeatable."""
-    return _set_quarantine(transfer_id, Transfer.quarantined_at.is_(None), db_now(), "quarantine")
+    """Nobody is given anything of it from now on. True if it was not so before. Repeatable.
+
+    What was only stopped with its board is new, and stays when the board is released.
+    """
+    is_new = or_(Transfer.quarantined_at.is_(None), _was_stopped_with_its_board())
+    return _set_quarantine(transfer_id, is_new, db_now(), "quarantine")
 
 
 def lift_quarantine(transfer_id: uuid.UUID) -> bool:
@@ -206,6 +210,17 @@ def lift_board_quarantine(board_id: uuid.UUID) -> bool:
     return is_lifted
 
 
+def _was_stopped_with_its_board() -> ColumnElement[bool]:
+    """The condition that a transfer is blocked since the very instant that its board is."""
+    return (
+        select(Board.id)
+        .join(BoardItem, BoardItem.board_id == Board.id)
+        .join(File, File.id == BoardItem.file_id)
+        .where(File.transfer_id == Transfer.id, Board.quarantined_at == Transfer.quarantined_at)
+        .exists()
+    )
+
+
 def _on_board(board_id: uuid.UUID) -> Sequence[uuid.UUID]:
     return db.session.scalars(
         select(File.transfer_id)
@@ -234,7 +249,7 @@ def _set_board_quarantine(
 def quarantine_blocked(transfer_id: uuid.UUID, entry: BlockedFile, path: str) -> None:
     """A file of it is on the block list: as quarantine(), and a report to the operator of our own.
 
-    Nothing new where it is quarantined already. Call in transaction().
+    Nothing new where quarantine() finds nothing new. Call in transaction().
     """
     audit.note("blocked file", transfer_id)
     if not quarantine(transfer_id):

@@ -7,8 +7,9 @@ import pytest
 from flask import Flask
 
 from app import clock
+from app.db import transaction
 from app.errors import Blocked, Gone, NotFound
-from app.models import Harm, State
+from app.models import BlockedFile, Harm, State
 from app.services import abuse, boards, delivery, downloads, mail_links, transfers, upkeep
 from tests.factories import Machine, Sender
 from tests.lab.mailserver import MailServer
@@ -91,11 +92,7 @@ def test_the_operator_can_copy_the_address_of_who_reports_and_no_other_link(
 
 
 def test_a_board_gives_back_only_the_files_that_were_stopped_with_it(machine: Machine) -> None:
-    board = machine.board()
-    files = [{"name": "a", "size": 1}, {"name": "b", "size": 1}]
-    machine.call("POST", f"/boards/{board['id']}/files", json=files)
-    board_id = uuid.UUID(board["id"])
-    evil, good = (one.file.transfer_id for one in boards.items_of(board_id) if one.file)
+    board_id, (evil, good) = _board_of_two(machine)
     assert abuse.quarantine(evil)
     for is_new in (True, False):
         assert abuse.quarantine_board(board_id) is is_new
@@ -104,6 +101,42 @@ def test_a_board_gives_back_only_the_files_that_were_stopped_with_it(machine: Ma
         assert abuse.lift_board_quarantine(board_id) is is_new
     assert transfers.of_id(good).quarantined_at is None
     assert transfers.of_id(evil).quarantined_at is not None
+
+
+def test_a_board_does_not_give_back_a_file_that_was_stopped_by_itself_since(
+    machine: Machine,
+) -> None:
+    board_id, (evil, good) = _board_of_two(machine)
+    abuse.quarantine_board(board_id)
+    assert [abuse.quarantine(evil) for _ in range(2)] == [True, False]
+    abuse.lift_board_quarantine(board_id)
+    assert transfers.of_id(good).quarantined_at is None
+    assert transfers.of_id(evil).quarantined_at is not None
+    assert abuse.lift_quarantine(evil)
+
+
+def test_what_the_block_list_finds_on_a_stopped_board_is_reported_and_stays_stopped(
+    machine: Machine,
+) -> None:
+    board_id, (evil, _) = _board_of_two(machine)
+    abuse.quarantine_board(board_id)
+    for _ in range(2):
+        with transaction():
+            entry = BlockedFile(sha256=bytes(32), size=1, reason=Harm.MALWARE)
+            abuse.quarantine_blocked(evil, entry, "a")
+    ((report, about),) = abuse.reports()
+    assert (report.reason, report.message, about.id) == (Harm.MALWARE, "a", evil)
+    abuse.lift_board_quarantine(board_id)
+    assert transfers.of_id(evil).quarantined_at is not None
+
+
+def _board_of_two(machine: Machine) -> tuple[uuid.UUID, list[uuid.UUID]]:
+    """A board, and the transfers of the two files on it."""
+    board = machine.board()
+    files = [{"name": "a", "size": 1}, {"name": "b", "size": 1}]
+    machine.call("POST", f"/boards/{board['id']}/files", json=files)
+    board_id = uuid.UUID(board["id"])
+    return board_id, [one.file.transfer_id for one in boards.items_of(board_id) if one.file]
 
 
 def test_nobody_is_mailed_a_link_that_is_blocked(

@@ -93,7 +93,7 @@ def _tell_board(board: Board) -> None:
     _tell("title", board.name)
     for line in (board.description or "").split("\n"):
         _tell("message", line)
-    items = boards.items_of(board.id, with_blocked=True)
+    items = boards.items_of(board.id, with_unseen=True)
     for item in items[:MOST_NAMES]:
         if item.file is None:
             _tell("leads to", item.url or "")

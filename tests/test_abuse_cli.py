@@ -93,6 +93,9 @@ def test_a_board_is_shown_and_stopped_with_its_files(run: Run, machine: Machine)
         assert run("transfers", "quarantine", below) == f"{file_link} {words}.\n"
     assert run("transfers", "release", link) == f"{link} is released.\n"
     assert run("transfers", "release", below) == f"{file_link} is released.\n"
+    with machine.client.application.app_context():
+        transfers.delete(abuse.find(file_link).id)
+    assert own in run("reports", "show", number)
     wrong = f"{link[:-5]}xxxxx"
     assert "does not lead to anything" in run("transfers", "quarantine", wrong, code=1)
 

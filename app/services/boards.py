@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, true
 from sqlalchemy.orm import joinedload
 
 from app import clock, links
@@ -82,13 +82,13 @@ def of_caller(board_id: uuid.UUID, caller: Caller) -> Board:
     return board
 
 
-def items_of(board_id: uuid.UUID, *, with_blocked: bool = False) -> list[BoardItem]:
+def items_of(board_id: uuid.UUID, *, with_unseen: bool = False) -> list[BoardItem]:
     """What is on the board, in the order it was added, without files that are over.
 
-    Those that are blocked are the operator's business alone: `with_blocked`.
+    Those, and those that are blocked, are the operator's business alone: `with_unseen`.
     """
     found = db.session.scalars(
-        _there(select(BoardItem), board_id, with_blocked=with_blocked)
+        _there(select(BoardItem), board_id, with_unseen=with_unseen)
         .order_by(BoardItem.position)
         .options(joinedload(BoardItem.file).joinedload(File.upload))
         .options(joinedload(BoardItem.file).joinedload(File.transfer))
@@ -98,16 +98,15 @@ def items_of(board_id: uuid.UUID, *, with_blocked: bool = False) -> list[BoardIt
 
 
 def _there(
-    statement: Select[Any], board_id: uuid.UUID, *, with_blocked: bool = False
+    statement: Select[Any], board_id: uuid.UUID, *, with_unseen: bool = False
 ) -> Select[Any]:
-    """The statement, for this board's links and those of its files that somebody may see."""
-    may_be_seen = _has_not_ended()
-    if not with_blocked:
-        may_be_seen = and_(may_be_seen, Transfer.quarantined_at.is_(None))
+    """The statement, for this board's links and those of its files that may be seen, or all."""
+    may_be_seen = and_(_has_not_ended(), Transfer.quarantined_at.is_(None))
+    is_there = true() if with_unseen else or_(BoardItem.file_id.is_(None), may_be_seen)
     return (
         statement.outerjoin(File, BoardItem.file_id == File.id)
         .outerjoin(Transfer, File.transfer_id == Transfer.id)
-        .where(BoardItem.board_id == board_id, or_(BoardItem.file_id.is_(None), may_be_seen))
+        .where(BoardItem.board_id == board_id, is_there)
     )
 
 

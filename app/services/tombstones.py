@@ -31,6 +31,7 @@ from app.models import (
     AbuseReport,
     Archive,
     AssetVersion,
+    BoardItem,
     Download,
     File,
     IdempotencyKey,
@@ -60,9 +61,9 @@ def forget_deleted(tell: Tell = untold) -> int:
 def drop_tombstones(tell: Tell = untold) -> int:
     """Job: rows of transfers that were deleted long ago go, and of uploads that nobody has.
 
-    Never while bytes may still be there, nor while there is a report of the transfer; those go
-    first, when they are closed and old. And what is remembered of requests that nobody sends again
-    any more.
+    Never while bytes may still be there, nor while there is a report of the transfer or its board;
+    those go first, when they are closed and old. And what is remembered of requests that nobody
+    sends again any more.
     """
     with transaction():
         _drop_reports()
@@ -144,8 +145,18 @@ def _was_blocked_lately() -> ColumnElement[bool]:
 
 
 def _has_report(condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    about_it = AbuseReport.transfer_id == Transfer.id
-    return select(AbuseReport.id).where(about_it, condition).exists()
+    """The condition that there is such a report, of a transfer or of the board that its file is on.
+
+    Two, as each is found by its own index.
+    """
+    of_it = select(AbuseReport.id).where(AbuseReport.transfer_id == Transfer.id, condition)
+    of_its_board = (
+        select(AbuseReport.id)
+        .join(BoardItem, BoardItem.board_id == AbuseReport.board_id)
+        .join(File, File.id == BoardItem.file_id)
+        .where(File.transfer_id == Transfer.id, condition)
+    )
+    return or_(of_it.exists(), of_its_board.exists())
 
 
 def _is_report_over() -> ColumnElement[bool]:

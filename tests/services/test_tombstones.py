@@ -1,5 +1,6 @@
 """What is left of a deleted transfer: nothing that anybody wrote, and one day nothing at all."""
 
+import uuid
 from datetime import timedelta
 from typing import Any
 
@@ -21,8 +22,18 @@ from app.models import (
     Transfer,
     Upload,
 )
-from app.services import abuse, archives, checking, downloads, news, tombstones, transfers, upkeep
-from tests.factories import Sender, Sent
+from app.services import (
+    abuse,
+    archives,
+    boards,
+    checking,
+    downloads,
+    news,
+    tombstones,
+    transfers,
+    upkeep,
+)
+from tests.factories import Machine, Sender, Sent
 
 pytestmark = pytest.mark.usefixtures("inside")
 WORDS = {"title": "Secret wedding", "message": "For nobody else"}
@@ -132,6 +143,24 @@ def test_what_is_reported_or_quarantined_is_kept_for_the_operator(sender: Sender
     age_report(number, days=90.1)
     assert tombstones.drop_tombstones() == 1
     assert count(AbuseReport) == 0
+
+
+def test_a_report_of_a_board_keeps_what_is_known_of_its_files(machine: Machine) -> None:
+    board = machine.board()
+    added = [{"name": "evil.exe", "size": 1}]
+    machine.call("POST", f"/boards/{board['id']}/files", json=added)
+    (file,) = (item.file for item in boards.items_of(uuid.UUID(board["id"])) if item.file)
+    number = abuse.report_board(board["url"].rpartition("/")[2], Harm.MALWARE)
+    with transaction():
+        db.session.execute(update(Transfer).values(address_hash=b"a" * 32))
+    transfers.delete(file.transfer_id)
+    assert tombstones.forget_deleted() == 0
+    abuse.close(number)
+    assert tombstones.forget_deleted() == 1
+    assert transfers.of_id(file.transfer_id).address_hash == b"a" * 32
+    age_report(number, days=90.1)
+    tombstones.drop_tombstones()
+    assert transfers.of_id(file.transfer_id).address_hash is None
 
 
 def test_s31_who_sent_what_was_reported_is_known_as_long_as_the_report(sender: Sender) -> None:

@@ -122,4 +122,4 @@ def opt_out(email: str) -> None:
 
 def has_opted_out(email: str) -> bool:
     """Whether this address wants no mail from here."""
-    return suppression.reason_of(email) is NoMail.ASKED
+    return suppression.has_asked(email)

@@ -3,7 +3,7 @@
 Kept as keyed hashes, so nobody can read from the rows who they are.
 """
 
-from sqlalchemy import ARRAY, ColumnElement, LargeBinary, any_, bindparam, delete, or_, select
+from sqlalchemy import ARRAY, ColumnElement, LargeBinary, any_, bindparam, delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from app.addresses import hashes
@@ -17,12 +17,12 @@ WORDS = {
     NoMail.BOUNCED: "Mail to this address has come back.",
     NoMail.COMPLAINED: "This person wants no mail from here.",
 }
-# Why the address that asking() tells of gets no mail, to be asked along with something else. An own
-# wish first, where former keys have left more than one row.
+# Why the address that asking() tells of gets no mail, to be asked along with something else. Where
+# there is more than one row, a complaint first, and then an own wish.
 REASON = (
     select(_ROWS.c.reason)
     .where(_ROWS.c.email_hash == any_(bindparam("email_hashes", type_=ARRAY(LargeBinary))))
-    .order_by(_ROWS.c.reason)
+    .order_by(_ROWS.c.reason != NoMail.COMPLAINED, _ROWS.c.reason)
     .limit(1)
     .scalar_subquery()
 )
@@ -31,8 +31,14 @@ REASON = (
 def suppress(email: str, reason: NoMail) -> None:
     """No mail to this address any more. Call in transaction(); repeatable.
 
-    What a person has said stays, whatever their mail server says later.
+    What a person has said stays, whatever their mail server says later; a complaint also beside an
+    opt-out, whichever came first.
     """
+    if NoMail.COMPLAINED in (reason, reason_of(email)):
+        beside = insert(OptOut).values(
+            email_hash=hashes(_complaint_of(email))[0], reason=NoMail.COMPLAINED
+        )
+        db.session.execute(beside.on_conflict_do_nothing())
     added = insert(OptOut).values(email_hash=hashes(email)[0], reason=reason)
     db.session.execute(
         added.on_conflict_do_nothing()
@@ -50,9 +56,15 @@ def reason_of(email: str) -> NoMail | None:
     return db.session.scalar(select(REASON), asking(email))
 
 
+def has_asked(email: str) -> bool:
+    """Whether this address's owner has said, by our own link, that they want none."""
+    asked = select(OptOut.email_hash).where(_is_of(email), OptOut.reason == NoMail.ASKED)
+    return db.session.scalar(asked.limit(1)) is not None
+
+
 def asking(email: str) -> dict[str, list[bytes]]:
     """What REASON has to be told of an address."""
-    return {"email_hashes": hashes(email)}
+    return {"email_hashes": _hashes_of(email)}
 
 
 def lift(email: str, *reasons: NoMail) -> bool:
@@ -62,4 +74,13 @@ def lift(email: str, *reasons: NoMail) -> bool:
 
 
 def _is_of(email: str) -> ColumnElement[bool]:
-    return or_(*(OptOut.email_hash == one for one in hashes(email)))
+    return OptOut.email_hash.in_(_hashes_of(email))
+
+
+def _hashes_of(email: str) -> list[bytes]:
+    return hashes(email) + hashes(_complaint_of(email))
+
+
+def _complaint_of(email: str) -> str:
+    """What a complaint's own row is of: no address has a colon, so it is nobody's."""
+    return f"complaint:{email}"

@@ -130,9 +130,25 @@ def test_a_complaint_is_taken_for_an_opt_out(
         assert mail_links.has_opted_out(BO) is False, "on the page they may still say so"
         mail_links.opt_out(BO)
         bounces.came_back(BO)
-        assert suppression.reason_of(BO) is NoMail.ASKED
-        assert not bounces.allow(BO)
-    assert reason_of(app) is NoMail.ASKED
+        assert mail_links.has_opted_out(BO)
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+def test_a_complaint_and_an_opt_out_stand_beside_each_other_and_one_can_be_taken_back(
+    app: Flask, inside: None, is_first: bool
+) -> None:
+    if is_first:
+        bounces.complained(BO)
+    mail_links.opt_out(BO)
+    if not is_first:
+        bounces.complained(BO)
+    assert suppression.reason_of(BO) is NoMail.COMPLAINED
+    assert mail_links.has_opted_out(BO)
+    assert [bounces.allow(BO) for _ in range(2)] == [True, False]
+    assert suppression.reason_of(BO) is NoMail.ASKED
+    bounces.complained(CY)
+    assert bounces.allow(CY)
+    assert suppression.reason_of(CY) is None
 
 
 def test_a_sender_whose_mailbox_is_gone_gets_codes_only_and_one_of_them_lifts_it(

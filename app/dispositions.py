@@ -31,6 +31,12 @@ def saved_name(name: str) -> str:
     return f"_{safe}" if safe.startswith(".") else safe
 
 
+def name_by_curl(name: str) -> str:
+    """The name that `curl -J` saves a file under: of both kinds of quotes it can be told one."""
+    saved = saved_name(name)
+    return saved.replace('"', "_") if "'" in saved else saved
+
+
 def without_marks(text: str) -> str:
     """The text without what a terminal would obey, and without marks that reorder what is shown."""
     if text.isprintable():  # then it has none of them, and pages hold thousands of names
@@ -59,8 +65,6 @@ def attachment_for_curl(name: str) -> str:
 
     So the name comes as its plain UTF-8, which a header of WSGI carries as if it were Latin-1.
     """
-    true = saved_name(name)
+    true = name_by_curl(name)
     quotes = "'" if '"' in true else '"'
-    if quotes in true:
-        true, quotes = true.replace('"', "_"), '"'
     return f"attachment; filename={quotes}{true}{quotes}".encode().decode("latin-1")

@@ -7,7 +7,7 @@ from flask import Blueprint, Response, jsonify, session
 
 from app import links
 from app.api.auth import anyone
-from app.dispositions import safe_name
+from app.dispositions import name_by_curl, safe_name
 from app.doors import limit_unknown
 from app.models import File
 from app.proofs import proof_of
@@ -85,11 +85,14 @@ def _sfv(view: TransferView) -> str:
 
 
 def _saved_names(files: Any) -> dict[str, str]:
-    """What each is called once it is saved; with its folders where two would be called the same."""
-    counts = Counter(safe_name(file.name) for file in files)
+    """What `curl -J` calls each; with its folders where two would be called the same.
+
+    Those come by the zip or `beeline get`, which hide no name.
+    """
+    counts = Counter(name_by_curl(file.name) for file in files)
     saved = {}
     for file in files:
-        name = safe_name(file.name)
+        name = name_by_curl(file.name)
         if counts[name] > 1:
             name = "/".join(safe_name(piece) for piece in file.path.split("/"))
         # A line that begins so would be a comment.

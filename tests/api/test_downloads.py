@@ -88,11 +88,13 @@ def read_sfv(text: str) -> dict[str, int]:
 def test_sfv_lists_each_verified_file_by_the_name_it_is_saved_under(sender: Sender) -> None:
     contents = {
         "a b.txt": b"1", "dir/c.txt": b"2", "; d.txt": b"3", "# e": b"4", "x\u202egnp.exe": b"5", "ü ☕": b"6",
+        ".env": b"7", "it's \"it\"": b"8", 'a "b"': b"9",
     }  # fmt: skip
     sent = sender.ready(contents, verified=True)
     answer = sender.client.get(f"/d/{sent.slug}.sfv")
     assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
-    names = ["a b.txt", "c.txt", "./; d.txt", "./# e", "xgnp.exe", "ü ☕"]
+    names = ["a b.txt", "c.txt", "./; d.txt", "./# e", "xgnp.exe", "ü ☕", "_.env", "it's _it_"]
+    names.append('a "b"')
     assert read_sfv(answer.text) == dict(
         zip(names, map(zlib.crc32, contents.values()), strict=True)
     )

@@ -131,9 +131,10 @@ def test_what_arrived_is_checked_by_the_list(
     sender: Sender, web: LoggedStack, tmp_path: Path, checker: list[str]
 ) -> None:
     contents = {"a b.txt": b"1", "dir/ü ☕.bin": b"2" * 100_000, "; c": b"3", "# d": b"4"}
+    contents |= {".env": b"5", 'it\'s "it"': b"6"}
     sent = sender.ready(contents, verified=True)
     link = f"{web.url}/d/{sent.slug}"
-    curl("-b", "", "-OJL", f"{link}/files/[1-4]", into=tmp_path)
+    curl("-b", "", "-OJL", f"{link}/files/[1-6]", into=tmp_path)
     curl("-o", "checksums.sfv", f"{link}.sfv", into=tmp_path)
     check = [*checker, "checksums.sfv"]
     assert subprocess.run(check, cwd=tmp_path, check=False, capture_output=True).returncode == 0

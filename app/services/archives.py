@@ -294,6 +294,8 @@ def build(transfer_id: str) -> None:
         except Stopped:
             lease.forgive()
         except SourceLost as lost:
+            # First of all: of what is found again the CRC32s may be others than its parts say.
+            _drop_parts(lease)
             if not uploads.find_again([file.upload for file in files_of(lease.transfer_id)]):
                 log.error("a file of a zip is not in storage", extra={"key": str(lost)})
                 _give_up(lease, ZipFailure.FILE_LOST)
@@ -445,10 +447,19 @@ def _settle(lease: leases.Lease, upload: Upload, etag: str) -> None:
 
 
 def _start_over(lease: leases.Lease, upload: Upload) -> None:
-    """The multipart was aborted behind our back: a new one, from nothing, in the next attempt."""
+    """The multipart is gone, or is to go: a new one, from nothing, in the next attempt."""
     with transaction():
         uploads.forget_multipart(upload)
         db.session.execute(lease.mine.values(done_size=0))
+
+
+def _drop_parts(lease: leases.Lease) -> None:
+    """What is made of it so far is of no use any more: as _start_over()."""
+    archive = find(lease.transfer_id)
+    if archive is None or archive.upload.s3_upload_id is None:
+        return
+    _start_over(lease, archive.upload)
+    removal.abort([(archive.upload.key, archive.upload.s3_upload_id)])
 
 
 def _start_over_with_equal_parts(lease: leases.Lease, upload: Upload) -> None:

@@ -488,10 +488,12 @@ def _with_crc32(upload: Upload, stored: Stored, combined: bytes | None) -> Outco
 def find_again(uploads: Sequence[Upload]) -> bool:
     """Note the new ETags of these complete ones, if all are still theirs; whether there are any.
 
-    Whoever copies a bucket cuts its objects anew, and how one was cut shows in its ETag.
+    Whoever copies a bucket cuts its objects anew, and how one was cut shows in its ETag. A CRC32
+    that storage does not confirm of such a one is forgotten: it is to be read again.
     """
     release()
     etags: dict[uuid.UUID, str] = {}
+    proven: set[uuid.UUID] = set()
     for upload, stored in zip(uploads, each(uploads, _head), strict=True):
         if stored is None or not _is_ours(upload, stored):
             return False
@@ -499,6 +501,8 @@ def find_again(uploads: Sequence[Upload]) -> bool:
             return False
         if stored.etag != upload.etag:
             etags[upload.id] = stored.etag
+            if stored.crc32 is not None:
+                proven.add(upload.id)
     if not etags:
         return False
     log.warning("objects have been copied: their ETags are others", extra={"count": len(etags)})
@@ -506,7 +510,10 @@ def find_again(uploads: Sequence[Upload]) -> bool:
         db.session.execute(
             update(Upload)
             .where(Upload.id.in_(etags), Upload.state == UploadState.COMPLETE)
-            .values(etag=case(etags, value=Upload.id))
+            .values(
+                etag=case(etags, value=Upload.id),
+                crc32=case((Upload.id.in_(proven), Upload.crc32)),
+            )
             .execution_options(synchronize_session=False)
         )
     return True

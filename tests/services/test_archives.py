@@ -300,15 +300,36 @@ def test_files_that_were_copied_anew_are_found_again(
 ) -> None:
     """As in a bucket that was moved: the same bytes and metadata, but cut otherwise."""
     sent = sender.ready(SMALL, verified=verified)
-    for file in transfers.files_of(sent.id):
-        key = file.upload.key
-        s3_id = storage.begin_upload(key, file.upload.token, with_crc32=False)
-        storage.put_part(key, s3_id, 1, memoryview(SMALL[file.path]))
-        storage.finish_upload(key, s3_id, storage.list_parts(key, s3_id), None)
+    copy_anew(sent, SMALL)
     sent.zip()
     archives.build(str(sent.id))
     assert archive(sent).failure is None
     assert contents(sent) == SMALL
+
+
+@pytest.mark.parametrize("verified", [True, False])
+def test_what_nobody_confirms_of_files_that_were_copied_anew_is_read_again(
+    sender: Sender, inside: None, verified: bool
+) -> None:
+    """Storage says no CRC32 of the whole: an own one could be of bytes that lie there no more."""
+    sent = sender.ready(SMALL, verified=verified).zip()
+    with transaction():
+        archives.forget(sent.id)
+    others = {path: bytes(len(body)) for path, body in SMALL.items()}
+    copy_anew(sent, others)
+    sent.zip()
+    assert archive(sent).upload.s3_upload_id is None, "its parts were of the former CRC32s"
+    archives.build(str(sent.id))
+    assert contents(sent) == others
+
+
+def copy_anew(sent: Sent, bodies: dict[str, bytes]) -> None:
+    """Each file's object in one part of a multipart, without a checksum."""
+    for file in transfers.files_of(sent.id):
+        key = file.upload.key
+        s3_id = storage.begin_upload(key, file.upload.token, with_crc32=False)
+        storage.put_part(key, s3_id, 1, memoryview(bodies[file.path]))
+        storage.finish_upload(key, s3_id, storage.list_parts(key, s3_id), None)
 
 
 def test_other_bytes_under_a_files_own_token_are_noticed(sender: Sender, inside: None) -> None:

@@ -2176,6 +2176,13 @@ def _duration(text: str) -> timedelta:
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
+def _filled(text: str) -> str:
+    """A word that says something: an unset variable in a script must not mean this folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
+
+
 def _number(most: int) -> Callable[[str], int]:
     def read(text: str) -> int:
         if not re.fullmatch(r"\d{1,10}", text) or not 1 <= int(text) <= most:
@@ -2208,18 +2215,26 @@ def _parser() -> argparse.ArgumentParser:
         help=f"pieces at once ({LANES})",
     )
     secret = _Parser(add_help=False)
-    secret.add_argument("--password-file", metavar="FILE", help="the password is in this file")
+    secret.add_argument(
+        "--password-file", type=_filled, metavar="FILE", help="the password is in this file"
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_send(commands, [every, lanes, secret], shape)
     one = commands.add_parser(
         "resume", parents=[every, lanes], help="go on with what was interrupted"
     )
-    one.add_argument("id", nargs="?", metavar="ID", help="an id, its beginning, or the link")
+    one.add_argument(
+        "id", nargs="?", type=_filled, metavar="ID", help="an id, its beginning, or the link"
+    )
     one.set_defaults(act=resume)
     one = commands.add_parser("get", parents=[every, lanes, secret], help="fetch what a link holds")
     one.add_argument("link", metavar="LINK")
-    one.add_argument("files", nargs="*", metavar="FILE", help="only these: paths, * is known")
-    one.add_argument("-o", "--output", default=".", metavar="DIR", help="where to (here)")
+    one.add_argument(
+        "files", nargs="*", type=_filled, metavar="FILE", help="only these: paths, * is known"
+    )
+    one.add_argument(
+        "-o", "--output", type=_filled, default=".", metavar="DIR", help="where to (here)"
+    )
     one.add_argument("--force", action="store_true", help="write over files that are there")
     one.set_defaults(act=get)
     one = commands.add_parser("list", parents=[every], help="what was sent from here")
@@ -2234,12 +2249,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_send(commands: Any, parents: list[argparse.ArgumentParser], shape: Any) -> None:
     one = commands.add_parser("send", parents=parents, help="send files and folders")
-    one.add_argument("files", nargs="+", metavar="FILE", help="a file, a folder, or - for stdin")
+    one.add_argument(
+        "files", nargs="+", type=_filled, metavar="FILE", help="a file, a folder, or - for stdin"
+    )
     one.add_argument("--name", default="", help="what that from stdin is called")
     one.add_argument("--title")
     one.add_argument("--message")
     one.add_argument(
-        "--to", action="append", metavar="A@B.C", help="mail the link; may be repeated"
+        "--to",
+        action="append",
+        type=_filled,
+        metavar="A@B.C",
+        help="mail the link; may be repeated",
     )
     one.add_argument("--from", dest="sender", metavar="A@B.C", help="your own address, for mail")
     one.add_argument("--expires", type=_duration, metavar="7d", help="how long the link is good")
@@ -2258,6 +2279,8 @@ def _read(words: list[str]) -> argparse.Namespace:
     is_odd = any(word.startswith("-") and word != "-" for word in left[:at])
     if left and (is_odd or "files" not in given):
         parser.error(f"unrecognized arguments: {' '.join(left)}")
+    if "" in left:
+        parser.error("argument FILE: must not be empty")
     if left:
         given.files = [*given.files, *left[:at], *left[at + 1 :]]
     return given

@@ -122,6 +122,25 @@ def test_files_are_named_before_between_and_after_what_is_said_of_them(shell: Sh
     assert sums(shell.home / "got") == sums(shell.home / "src")
 
 
+def test_an_empty_word_is_never_taken_for_this_folder(shell: Shell) -> None:
+    """As a script types it whose variable is not set."""
+    words = shell.write({"a": b"1"})
+    link = shell.ask("send", *words)["link"]
+    for wrong in (
+        ["send", ""],
+        ["send", *words, "--title", "Rushes", ""],
+        ["send", *words, "--password-file", ""],
+        ["send", *words, "--to", ""],
+        ["get", link, ""],
+        ["get", link, "-o", ""],
+        ["resume", ""],
+    ):
+        told = shell.ask(*wrong, code=2)
+        assert "must not be empty" in told["error"]["message"], wrong
+    assert len(shell.ask("list")["items"]) == 1
+    assert not (shell.home / "a").exists()
+
+
 def test_how_to_go_on_says_what_was_allowed(shell: Shell, storage: S3Faults) -> None:
     patience = ("--patience", "1s", "--allow-http")
     storage.plan("PutObject", SLOW_DOWN)

@@ -824,13 +824,8 @@ class Memory:
     def spool(self, source: BinaryIO) -> Path:
         """All of a stream as a file, so that its size is known and any part can be sent again."""
         place = self._sub("spool") / secrets.token_hex(8)
-        try:
-            with _private(place) as file:
-                shutil.copyfileobj(source, file, BLOCK)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                place.unlink()
-            raise
+        with _whole(place) as file:
+            shutil.copyfileobj(source, file, BLOCK)
         return place
 
     def read(self, name: str) -> dict[str, Json]:
@@ -873,7 +868,7 @@ class Memory:
 
     def _write(self, place: Path, told: Mapping[str, Json]) -> None:
         beside = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
-        with _private(beside) as file:
+        with _whole(beside) as file:
             file.write(json.dumps(told).encode())
         os.replace(beside, place)
 
@@ -894,6 +889,26 @@ def _state_folder() -> Path:
 def _private(place: Path) -> BinaryIO:
     """A new file that only its owner may read, from the moment that it is there."""
     return open(place, "w+b", opener=lambda path, flags: os.open(path, flags, 0o600))
+
+
+@contextlib.contextmanager
+def _whole(place: Path) -> Iterator[BinaryIO]:
+    """The same, of which nothing stays unless all of it was written."""
+    try:
+        with _private(place) as file:
+            yield file
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            place.unlink()
+        if isinstance(error, OSError) and error.filename is None:
+            # A disk that is full does not say which.
+            error.filename = str(place.parent)
+        raise
+
+
+def _in_short(error: OSError) -> str:
+    """What is wrong with what, as far as the system says it."""
+    return f"{error.filename or 'This computer'}: {error.strerror or error}"
 
 
 # -- sending -----------------------------------------------------------------------------------
@@ -1407,6 +1422,7 @@ class Link:
         self._run, self._memory, self.url = run, memory, url
         self._open = threading.Lock()
         self._visitor: dict[str, str] = {}
+        self._is_forgetful = False
         self._proof: dict[str, str] = {}
         kept = memory.read(self.VISITS).get(url, {})
         if kept.get("at", 0) > time.time() - 3600:
@@ -1479,7 +1495,14 @@ class Link:
         table = self._memory.read(self.VISITS)
         table = {url: one for url, one in table.items() if one.get("at", 0) > now - 3600}
         table[self.url] = {"at": now, "cookies": self._visitor}
-        self._memory.write(self.VISITS, table)
+        try:
+            self._memory.write(self.VISITS, table)
+        except OSError as error:
+            # It has been counted already: what is fetched now is worth more than what is kept.
+            if not self._is_forgetful:
+                self._is_forgetful = True
+                told = f"It cannot be remembered here who was counted: {_in_short(error)}."
+                self._run.voice.complain(told)
 
 
 def _cookies(answer: http.client.HTTPResponse) -> dict[str, str]:
@@ -2306,8 +2329,7 @@ def main(words: list[str] | None = None) -> int:
     except Stop as stop:
         return _tell(run, told, stop, stop.exit_code)
     except OSError as error:
-        wrong = HereWrong(f"{error.filename or 'This computer'}: {error.strerror or error}.")
-        return _tell(run, told, wrong, LOCAL)
+        return _tell(run, told, HereWrong(f"{_in_short(error)}."), LOCAL)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         odd = Stop(f"What answers there is not as expected ({error!r}).", "unexpected")
         return _tell(run, told, odd, FAILED)

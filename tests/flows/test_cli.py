@@ -1,5 +1,6 @@
 """`beeline`, downloaded from /cli and run as it is, against a real server, worker and storage."""
 
+import errno
 import json
 import os
 import shlex
@@ -380,6 +381,31 @@ def test_a_download_goes_on_where_it_was_cut_and_is_the_same_download(
     assert (got["state"], got["saved_as"]) == ("saved", "a.bin")
     assert sums(shell.home / "src") == {"a.bin": sums(shell.home)["a.bin"]}
     assert Truth(environ).rows("SELECT download_count FROM transfers") == [(1,)]
+
+
+def test_what_cannot_be_remembered_is_fetched_all_the_same(shell: Shell) -> None:
+    """It has been counted by then, and nobody could ask for it again."""
+    link = shell.ask("send", *shell.write({"a": b"1", "b": b"2"}), "--max-downloads", "1")["link"]
+    (shell.home / "full").write_text("no folder")
+    _, told = shell.run("get", link, "-o", "got", XDG_STATE_HOME=str(shell.home / "full"))
+    assert sums(shell.home / "got") == sums(shell.home / "src")
+    assert told.count("It cannot be remembered here who was counted: ") == 1
+
+
+def test_of_what_cannot_be_written_whole_nothing_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it is told where, though a full disk does not say it of itself."""
+
+    def fill(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(beeline.json, "dumps", fill)
+    with pytest.raises(OSError, match="No space") as told:
+        beeline.Memory().write("visits.json", {})
+    assert told.value.filename == str(tmp_path / "beeline")
+    assert list((tmp_path / "beeline").iterdir()) == []
 
 
 def test_what_is_damaged_is_fetched_once_more_and_then_refused(

@@ -62,6 +62,8 @@ MOST_PARTS_AT_ONCE = 100
 MOST_SENT_AT_ONCE = 500
 FILES_AT_ONCE = 1000
 CREATE_SIZE = MIB
+# As much as is written of a transfer of a few files.
+RECORD_SIZE = 4096
 # Bytes that are prepared (read for their checksum, and addressed) ahead of each lane.
 AHEAD = 8 * MIB
 # Seconds after which a line without a byte is taken for dead, and with every byte gone: storage may
@@ -792,6 +794,13 @@ class Memory:
         """Keep it, whole or not at all."""
         self._write(self._file(record.id), asdict(record))
 
+    def try_out(self) -> None:
+        """Raise OSError where nothing can be kept, before there is something to lose."""
+        place = self._sub("transfers") / f".{secrets.token_hex(8)}"
+        with _whole(place) as file:
+            file.write(bytes(RECORD_SIZE))
+        place.unlink()
+
     def records(self) -> list[Record]:
         """All, the newest first; what cannot be read is passed over."""
         found = [self._load(path) for path in self._folder.glob("transfers/*.json")]
@@ -1284,7 +1293,13 @@ class Delivery:
         self._memory.drop_spooled(self._record.files)
         self._record.is_done, self._record.files = True, []
         self._record.expires_at = transfer["expires_at"]
-        self._memory.save(self._record)
+        try:
+            self._memory.save(self._record)
+        except OSError as error:
+            told = (
+                f"Everything has arrived, but that cannot be remembered here: {_in_short(error)}."
+            )
+            self._run.voice.complain(told)
 
 
 # -- the sender's address ----------------------------------------------------------------------
@@ -1779,9 +1794,10 @@ def send(run: Run, given: argparse.Namespace) -> Json:
     mail = _mail(run, memory, server, given)
     files = gather(given.files, given.name, memory, run.voice.complain)
     try:
+        memory.try_out()
         created = _create(run, server, files, options)
         record = _record(server, created, files)
-        memory.save(record)
+        _keep(run, memory, record)
     except BaseException:
         memory.drop_spooled(files)
         raise
@@ -1879,6 +1895,15 @@ def remove(run: Run, given: argparse.Namespace) -> Json:
 
 
 # What they are made of.
+
+
+def _keep(run: Run, memory: Memory, record: Record) -> None:
+    """Remember a new one; where that fails nobody could ever go on with it, so it does not stay."""
+    try:
+        memory.save(record)
+    except BaseException:
+        _take_back(Owned.of(run, record))
+        raise
 
 
 def _record(server: Server, created: Json, files: list[LocalFile]) -> Record:

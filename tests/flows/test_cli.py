@@ -353,6 +353,47 @@ def test_of_files_that_are_not_all_taken_nothing_stays(
     assert shell.ask("list")["items"] == []
 
 
+class Spoiled:
+    """A state folder in which, once the server has been asked for so much, nothing can be kept."""
+
+    def __init__(self, shell: Shell) -> None:
+        self.folder = shell.home / ".local/state/beeline/transfers"
+        self.kept = shell.home / "kept"
+
+    def __call__(self, request: Request, forward: Forward) -> Answer:
+        answer = forward()
+        self.folder.rename(self.kept)
+        self.folder.write_text("no folder")
+        return answer
+
+
+def test_of_what_cannot_be_remembered_nothing_stays(shell: Shell, environ: dict[str, str]) -> None:
+    """Nobody would have what it takes to go on with it, or to end it."""
+    words = shell.write({"a": b"1"})
+    with S3Faults(shell.url) as before:
+        before.plan("POST ", Spoiled(shell), 1)
+        told = shell.ask("send", *words, "--server", before.url, code=3)
+        assert "beeline/transfers" in told["error"]["message"]
+        assert Truth(environ).rows("SELECT state FROM transfers") == [("DELETED",)]
+        asked = before.seen("POST ")
+        shell.ask("send", *words, "--server", before.url, code=3)
+        assert before.seen("POST ") == asked
+
+
+def test_what_has_arrived_is_sent_though_it_cannot_be_remembered(shell: Shell) -> None:
+    """And it is found out again once it can."""
+    spoiled = Spoiled(shell)
+    with S3Faults(shell.url) as before:
+        before.plan("POST ", spoiled, 1, key="/complete")
+        words = (*shell.write({"a": b"1"}), "--server", before.url)
+        link, told = shell.run("send", *words)
+        assert "Everything has arrived, but that cannot be remembered here: " in told
+        spoiled.folder.unlink()
+        spoiled.kept.rename(spoiled.folder)
+        assert shell.ask("resume")["link"] == link.strip()
+    assert shell.ask("resume", code=5)["error"]["code"] == "nothing"
+
+
 # -- fetching ----------------------------------------------------------------------------------
 
 

@@ -77,6 +77,8 @@ LONGEST_PAUSE_UNANSWERED = 10.0
 # An address that is about to die is not used any more.
 ADDRESS_MARGIN = 60.0
 MOST_REFUSALS = 3
+# Seconds for which what is read from stdin cannot be taken for left behind.
+SPOOL_MARGIN = 60.0
 # The last second that a date can have.
 LATEST = 253_402_300_799
 # The longest name that the file systems in use take.
@@ -834,8 +836,20 @@ class Memory:
         """All of a stream as a file, so that its size is known and any part can be sent again."""
         place = self._sub("spool") / secrets.token_hex(8)
         with _whole(place) as file:
+            if _lock(file):
+                # Left open: until this process ends, nobody else takes it for left behind.
+                os.dup(file.fileno())
             shutil.copyfileobj(source, file, BLOCK)
         return place
+
+    def sweep(self) -> None:
+        """Drop what a killed run has read from stdin, and nobody can go on with."""
+        for place in self._folder.glob("spool/*"):
+            with contextlib.suppress(OSError), place.open("r+b") as file:
+                # A moment lies between a file and its lock, none between its record and the end.
+                is_new = time.time() - place.stat().st_mtime < SPOOL_MARGIN
+                if not is_new and _lock(file) and not self._names(place):
+                    place.unlink()
 
     def read(self, name: str) -> dict[str, Json]:
         """A small table of ours; empty when there is none."""
@@ -863,6 +877,11 @@ class Memory:
             except OSError:
                 raise Stop("Another beeline is sending this just now.", "busy") from None
             yield
+
+    def _names(self, spooled: Path) -> bool:
+        """Whether any record speaks of it, one of another version too."""
+        kept = self._folder.glob("transfers/*.json")
+        return any(spooled.name in path.read_text(errors="replace") for path in kept)
 
     def _load(self, path: Path) -> Record | None:
         try:
@@ -898,6 +917,19 @@ def _state_folder() -> Path:
 def _private(place: Path) -> BinaryIO:
     """A new file that only its owner may read, from the moment that it is there."""
     return open(place, "w+b", opener=lambda path, flags: os.open(path, flags, 0o600))
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Whether it is ours alone until it is closed, also by the end of the process."""
+    if os.name != "posix":
+        return False
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -1789,6 +1821,7 @@ def _cut(name: str, end: str = "") -> str:
 def send(run: Run, given: argparse.Namespace) -> Json:
     """`beeline send`: the link is printed at once, and good; then everything goes."""
     memory = Memory()
+    memory.sweep()
     server = Server(run, _server_url(given))
     options = _options(given)
     mail = _mail(run, memory, server, given)
@@ -1813,6 +1846,7 @@ def send(run: Run, given: argparse.Namespace) -> Json:
 def resume(run: Run, given: argparse.Namespace) -> Json:
     """`beeline resume`: what storage has is asked, and only what is missing is sent."""
     memory = Memory()
+    memory.sweep()
     record = _one_unfinished(memory, given.id)
     _name_record(run, record, given)
     try:
@@ -1852,6 +1886,7 @@ def get(run: Run, given: argparse.Namespace) -> Json:
 def list_sent(run: Run, given: argparse.Namespace) -> Json:
     """`beeline list`: what this computer has sent, and how each is now."""
     memory = Memory()
+    memory.sweep()
     records = memory.records()
     records = records if given.all else records[: given.limit]
     waiting = deque(enumerate(records))
@@ -2340,6 +2375,9 @@ def main(words: list[str] | None = None) -> int:
     voice = Voice(is_json="--json" in words, is_quiet=bool({"-q", "--quiet"} & set(words)))
     run = Run(voice)
     signal.signal(signal.SIGTERM, _interrupt)
+    # Whoever was started by nohup stays when the terminal goes.
+    if os.name == "posix" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _interrupt)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

@@ -35,10 +35,12 @@ class Shell:
         self.program.write_bytes(http.request("GET", f"{url}/cli").data)
         self.environ = {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8"}
 
-    def begin(self, *words: str, **given: str) -> subprocess.Popen[str]:
+    def begin(
+        self, *words: str, start: tuple[str, ...] = (), **given: str
+    ) -> subprocess.Popen[str]:
         """Type a command; it runs with nothing but the standard library."""
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", str(self.program), *words],
+            [*start, sys.executable, "-I", "-S", str(self.program), *words],
             cwd=self.home,
             env=self.environ | given,
             stdin=subprocess.PIPE,

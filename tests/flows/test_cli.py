@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import signal
+import subprocess
 import threading
 import time
 import unicodedata
@@ -168,6 +169,51 @@ def test_stdin_is_sent_under_a_name_and_leaves_nothing_behind(shell: Shell) -> N
     assert (shell.home / "got/dump.sql").read_text() == "SELECT 1;"
     assert not list((shell.home / ".local/state/beeline/spool").iterdir())
     shell.run("send", "-", code=2)
+
+
+def test_what_a_killed_run_has_read_from_stdin_goes_with_the_next_one(
+    shell: Shell, storage: S3Faults
+) -> None:
+    """But not what another is reading just now, and not what can be gone on with."""
+    spool = shell.home / ".local/state/beeline/spool"
+
+    def begin(name: str) -> tuple[subprocess.Popen[str], Path]:
+        running, before = shell.begin("send", "-", "--name", name), set(spool.glob("*"))
+        deadline = time.monotonic() + 20
+        while not (new := set(spool.glob("*")) - before):
+            assert time.monotonic() < deadline, "nothing is kept"
+            time.sleep(0.02)
+        return running, new.pop()
+
+    storage.plan("PutObject", SLOW_DOWN)
+    kept = shell.ask("send", "-", "--name", "kept", "--patience", "1s", code=4, stdin="1")
+    storage.heal()
+    (unfinished,) = spool.iterdir()
+    killed, dead = begin("killed")
+    reading, alive = begin("reading")
+    killed.kill()
+    killed.communicate()
+    shell.run("list")
+    assert dead.exists(), "it could be so new that it has no lock yet"
+    text = shell.program.read_text()
+    shell.program.write_text(text.replace("\nSPOOL_MARGIN = 60.0\n", "\nSPOOL_MARGIN = 0.0\n"))
+    shell.run("list")
+    assert set(spool.iterdir()) == {unfinished, alive}
+    reading.send_signal(signal.SIGHUP)
+    reading.communicate(timeout=20)
+    assert reading.returncode == 130
+    assert list(spool.iterdir()) == [unfinished]
+    assert shell.ask("resume", kept["id"])["files"][0]["size"] == 1
+
+
+def test_what_nohup_has_started_stays_when_the_terminal_goes(shell: Shell) -> None:
+    reading = shell.begin("send", "-", "--name", "a", start=("nohup",))
+    spool = shell.home / ".local/state/beeline/spool"
+    while not list(spool.glob("*")):
+        time.sleep(0.02)
+    reading.send_signal(signal.SIGHUP)
+    reading.communicate("1", timeout=20)
+    assert reading.returncode == 0
 
 
 # -- what goes wrong on the way ----------------------------------------------------------------

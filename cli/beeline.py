@@ -81,6 +81,9 @@ MOST_REFUSALS = 3
 SPOOL_MARGIN = 60.0
 # The last second that a date can have.
 LATEST = 253_402_300_799
+# For how long it is kept as whom a link's download was counted. The server says for how long that
+# is one download; this is longer than any does.
+VISIT_SECONDS = 90 * 86400
 # The longest name that the file systems in use take.
 MOST_NAME_BYTES = 255
 POLLS = (0.2, 0.3, 0.5, 1.0, 1.0, 2.0)
@@ -1472,7 +1475,7 @@ class Link:
         self._is_forgetful = False
         self._proof: dict[str, str] = {}
         kept = memory.read(self.VISITS).get(url, {})
-        if kept.get("at", 0) > time.time() - 3600:
+        if kept.get("at", 0) > time.time() - VISIT_SECONDS:
             self._visitor = dict(kept.get("cookies", {}))
 
     def show(self, patience: float | None = None) -> Json:
@@ -1540,7 +1543,7 @@ class Link:
         self._visitor.update(new)
         now = time.time()
         table = self._memory.read(self.VISITS)
-        table = {url: one for url, one in table.items() if one.get("at", 0) > now - 3600}
+        table = {url: one for url, one in table.items() if one.get("at", 0) > now - VISIT_SECONDS}
         table[self.url] = {"at": now, "cookies": self._visitor}
         try:
             self._memory.write(self.VISITS, table)
@@ -1878,6 +1881,8 @@ def get(run: Run, given: argparse.Namespace) -> Json:
         if one.state != "not_yet":
             run.voice.result(str(one.place))
     if missing:
+        # What it counts is what could be fetched, and not what is still on its way.
+        run.progress = None
         raise NotYet(f"{missing[0].path} has not arrived yet. Try again later.", "not_yet")
     run.voice.say(f"{count_in_words(len(wanted))}, all as they were sent.")
     return {"link": link.url, "title": shown["title"], "files": files}

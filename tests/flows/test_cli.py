@@ -495,6 +495,23 @@ def test_of_what_cannot_be_written_whole_nothing_stays(
     assert list((tmp_path / "beeline").iterdir()) == []
 
 
+def test_who_was_counted_is_remembered_for_as_long_as_the_server_may(
+    shell: Shell, sender: Sender
+) -> None:
+    """While files are on their way, and for as long after that as its operator has chosen."""
+    sent = sender.create({"a": b"1", "b": b"2"}, max_downloads=1)
+    sent.upload(without=(("b", 1),)).name("a").unlock()
+    link = f"{shell.url}/d/{sent.slug}"
+    shell.ask("get", link, code=8)
+    visits = shell.home / ".local/state/beeline/visits.json"
+    kept = json.loads(visits.read_text())
+    kept[link]["at"] -= 30 * 86400
+    visits.write_text(json.dumps(kept))
+    (shell.home / "a").unlink()
+    told = shell.ask("get", link, code=8)
+    assert [one["state"] for one in told["files"]] == ["saved", "not_yet"]
+
+
 def test_what_is_damaged_is_fetched_once_more_and_then_refused(
     shell: Shell, storage: S3Faults
 ) -> None:
@@ -558,6 +575,9 @@ def test_files_that_are_still_on_their_way(shell: Shell, sender: Sender) -> None
     sent = sender.create({"a": b"1", "b": b"2"})
     sent.upload(without=(("b", 1),)).name("a").unlock()
     link = f"{shell.url}/d/{sent.slug}"
+    _, told = shell.run("get", link, code=8)
+    assert told.splitlines()[-1] == f"Go on with: beeline get {link} -o ."
+    (shell.home / "a").unlink()
     told = shell.ask("get", link, code=8)
     assert [one["state"] for one in told["files"]] == ["saved", "not_yet"]
     assert (shell.home / "a").read_bytes() == b"1"

@@ -206,6 +206,21 @@ def test_what_a_killed_run_has_read_from_stdin_goes_with_the_next_one(
     assert shell.ask("resume", kept["id"])["files"][0]["size"] == 1
 
 
+def test_what_was_read_from_stdin_is_nobody_elses_while_the_server_is_asked(shell: Shell) -> None:
+    """No record names it yet."""
+    text = shell.program.read_text()
+    shell.program.write_text(text.replace("\nSPOOL_MARGIN = 60.0\n", "\nSPOOL_MARGIN = 0.0\n"))
+
+    def sweep(request: Request, forward: Forward) -> Answer:
+        shell.run("list")
+        return forward()
+
+    with S3Faults(shell.url) as before:
+        before.plan("POST ", sweep, 1)
+        sent = shell.ask("send", "-", "--name", "a", "--server", before.url, stdin="1")
+    assert sent["files"][0]["size"] == 1
+
+
 def test_what_nohup_has_started_stays_when_the_terminal_goes(shell: Shell) -> None:
     reading = shell.begin("send", "-", "--name", "a", start=("nohup",))
     spool = shell.home / ".local/state/beeline/spool"

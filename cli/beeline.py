@@ -867,18 +867,20 @@ class Memory:
         self._write(self._sub("") / name, table)
 
     @contextlib.contextmanager
+    def changing(self, name: str) -> Iterator[dict[str, Json]]:
+        """A small table to be changed and kept; whoever else wants to change it waits."""
+        with _private(self._sub("") / f"{name}.lock") as lock:
+            _lock(lock, waits=True)
+            table = self.read(name)
+            yield table
+            self.write(name, table)
+
+    @contextlib.contextmanager
     def alone(self, record: Record) -> Iterator[None]:
         """Keep a second run from sending the same; it ends with the process, however that ends."""
-        if os.name != "posix":
-            yield
-            return
-        import fcntl
-
         with _private(self._sub("transfers") / f"{record.id}.lock") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise Stop("Another beeline is sending this just now.", "busy") from None
+            if _lock(lock) is False:
+                raise Stop("Another beeline is sending this just now.", "busy")
             yield
 
     def _names(self, spooled: Path) -> bool:
@@ -922,16 +924,21 @@ def _private(place: Path) -> BinaryIO:
     return open(place, "w+b", opener=lambda path, flags: os.open(path, flags, 0o600))
 
 
-def _lock(file: BinaryIO) -> bool:
-    """Whether it is ours alone until it is closed, also by the end of the process."""
+def _lock(file: BinaryIO, *, waits: bool = False) -> bool | None:
+    """Whether it is ours alone until it is closed, also by the end of the process.
+
+    None where there are no locks: on Windows, and on some file systems.
+    """
     if os.name != "posix":
-        return False
+        return None
     import fcntl
 
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+    except BlockingIOError:
         return False
+    except OSError:
+        return None
     return True
 
 
@@ -1542,11 +1549,12 @@ class Link:
             return
         self._visitor.update(new)
         now = time.time()
-        table = self._memory.read(self.VISITS)
-        table = {url: one for url, one in table.items() if one.get("at", 0) > now - VISIT_SECONDS}
-        table[self.url] = {"at": now, "cookies": self._visitor}
         try:
-            self._memory.write(self.VISITS, table)
+            with self._memory.changing(self.VISITS) as table:
+                for url in [*table]:
+                    if table[url].get("at", 0) <= now - VISIT_SECONDS:
+                        del table[url]
+                table[self.url] = {"at": now, "cookies": self._visitor}
         except OSError as error:
             # It has been counted already: what is fetched now is worth more than what is kept.
             if not self._is_forgetful:
@@ -1604,17 +1612,18 @@ class Fetching:
     def _fetch(self, wanted: Wanted) -> None:
         try:
             wanted.part.parent.mkdir(parents=True, exist_ok=True)
-            since = time.monotonic()
-            for tried in itertools.count():
-                self._run.check()
-                try:
-                    self._download(wanted)
-                except Away as away:
-                    self._run.rest(tried, away, since)
-                    continue
-                if self._is_right(wanted):
-                    break
-            self._put_in_place(wanted)
+            with _alone_in(wanted.part):
+                since = time.monotonic()
+                for tried in itertools.count():
+                    self._run.check()
+                    try:
+                        self._download(wanted)
+                    except Away as away:
+                        self._run.rest(tried, away, since)
+                        continue
+                    if self._is_right(wanted):
+                        break
+                self._put_in_place(wanted)
         except OSError as error:
             where = error.filename or wanted.place
             raise HereWrong(f"{where}: {error.strerror}.", path=wanted.path) from error
@@ -1623,7 +1632,7 @@ class Fetching:
         """What is missing of it, in one try."""
         has = _size_of(wanted.part)
         if has > wanted.size:
-            wanted.part.unlink()
+            os.truncate(wanted.part, 0)
             self._progress.settle(-min(has, wanted.size), 0)
             has = 0
         if has == wanted.size and has:
@@ -1706,7 +1715,8 @@ class Fetching:
         self._see(wanted, wanted.size)
         if _size_of(wanted.part) == wanted.size and wanted.crc32 in (None, wanted.seen_crc32):
             return True
-        wanted.part.unlink()
+        # Not unlinked: it is what keeps others from fetching the same.
+        os.truncate(wanted.part, 0)
         wanted.seen_crc32 = wanted.seen_size = 0
         self._progress.settle(-wanted.size, 0)
         if wanted.was_damaged:
@@ -1721,6 +1731,29 @@ class Fetching:
         else:
             _rename_over_nothing(wanted.part, wanted.place)
         wanted.state = "saved"
+
+
+@contextlib.contextmanager
+def _alone_in(part: Path) -> Iterator[None]:
+    """Keep a second run from writing into the same; of what has failed nothing empty stays."""
+    with open(part, "ab") if os.name == "posix" else contextlib.nullcontext() as file:
+        # By now another may have put it in its place.
+        if file and (_lock(file) is False or not _is_at(file, part)):
+            raise Stop("Another beeline is fetching this just now.", "busy")
+        try:
+            yield
+        except BaseException:
+            if not _size_of(part):
+                with contextlib.suppress(OSError):
+                    part.unlink()
+            raise
+
+
+def _is_at(file: BinaryIO, place: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(place))
+    except FileNotFoundError:
+        return False
 
 
 def _rename_over_nothing(part: Path, place: Path) -> None:

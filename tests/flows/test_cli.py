@@ -11,6 +11,7 @@ import time
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -492,6 +493,43 @@ def test_what_cannot_be_remembered_is_fetched_all_the_same(shell: Shell) -> None
     _, told = shell.run("get", link, "-o", "got", XDG_STATE_HOME=str(shell.home / "full"))
     assert sums(shell.home / "got") == sums(shell.home / "src")
     assert told.count("It cannot be remembered here who was counted: ") == 1
+
+
+def test_a_second_run_does_not_fetch_into_the_same_file(
+    shell: Shell, storage: S3Faults, environ: dict[str, str]
+) -> None:
+    """And is not counted for it."""
+    link = shell.ask("send", *shell.write({"a": b"1" * 5000}))["link"]
+    told: list[dict[str, Any]] = []
+
+    def again(request: Request, forward: Forward) -> Answer:
+        told.append(shell.ask("get", link, code=1))
+        return forward()
+
+    storage.plan("GetObject", again, 1)
+    shell.run("get", link)
+    assert told[0]["error"]["code"] == "busy"
+    assert sums(shell.home)["a"] == sums(shell.home / "src")["a"]
+    assert not list(shell.home.glob(".beeline-*"))
+    assert Truth(environ).rows("SELECT download_count FROM transfers") == [(1,)]
+
+
+def test_what_many_runs_remember_at_once_is_all_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+    def remember(name: str) -> None:
+        with beeline.Memory().changing("visits.json") as table:
+            time.sleep(0.02)
+            table[name] = 1
+
+    runs = [threading.Thread(target=remember, args=(f"{number}",)) for number in range(8)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    assert len(beeline.Memory().read("visits.json")) == 8
 
 
 def test_of_what_cannot_be_written_whole_nothing_stays(

@@ -1625,7 +1625,8 @@ class Fetching:
                         break
                 self._put_in_place(wanted)
         except OSError as error:
-            where = error.filename or wanted.place
+            of_ours = error.filename in (None, str(wanted.part))
+            where = wanted.place if of_ours else error.filename
             raise HereWrong(f"{where}: {error.strerror}.", path=wanted.path) from error
 
     def _download(self, wanted: Wanted) -> None:
@@ -1770,13 +1771,16 @@ def _rename_over_nothing(part: Path, place: Path) -> None:
 
 
 def _in_the_way(place: Path) -> HereWrong:
-    return HereWrong(f"{place} is there already. Over it: --force", "exists", path=str(place))
+    told = f"{place} is there already. Over it: --force"
+    if place.is_dir():
+        told = f"{place} is a folder here. Move it away, or fetch to another one: -o"
+    return HereWrong(told, "exists", path=str(place))
 
 
 def _size_of(place: Path) -> int:
     try:
         return place.stat().st_size
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0
 
 
@@ -2266,6 +2270,12 @@ def _planned(file: Json, place: Path, *, force: bool) -> Wanted:
             wanted.state = "already_here"
         elif not force or place.is_dir():
             raise _in_the_way(place)
+    above = next((one for one in place.parents if one.exists()), place.parent)
+    if above.exists() and not above.is_dir():
+        told = (
+            f"{above} is no folder, and one is needed there. Move it away, or fetch to another: -o"
+        )
+        raise HereWrong(told, "exists", path=str(above))
     return wanted
 
 

@@ -595,6 +595,25 @@ def test_nothing_that_is_there_is_written_over_unless_forced(shell: Shell) -> No
     assert (shell.home / "a").read_bytes() == b"new"
 
 
+def test_a_folder_in_a_files_way_and_a_file_in_a_folders_are_called_by_their_names(
+    shell: Shell,
+) -> None:
+    """And neither is written over."""
+    sent = shell.ask("send", *shell.write({"a": b"1", "d/b": b"2"}), "--max-downloads", "1")
+    (shell.home / "a").mkdir()
+    for more in ((), ("--force",)):
+        told = shell.ask("get", sent["link"], *more, code=3)["error"]
+        assert told["message"].startswith("a is a folder here. Move it away,")
+    (shell.home / "d").write_text("mine")
+    for place in ("d/b", "d/e/f/b"):
+        folder = str(Path(place).parent)
+        told = shell.ask("get", sent["link"], "d/b", "-o", folder, "--force", code=3)["error"]
+        assert told["message"].startswith("d is no folder, and one is needed there.")
+        assert (told["code"], told["path"]) == ("exists", "d")
+    shell.ask("get", sent["link"], "-o", "got")
+    assert sums(shell.home / "got") == sums(shell.home / "src")
+
+
 def test_a_password_is_never_typed_where_others_see_it(shell: Shell) -> None:
     words = shell.write({"a": b"1"})
     shell.run("send", *words, "--password", code=2)

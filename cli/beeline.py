@@ -43,7 +43,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta, timezone
 from email.message import Message
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TextIO, TypeVar
 from urllib.parse import urlencode, urljoin, urlsplit
 
 VERSION = "0.1.0"
@@ -252,37 +252,53 @@ class Voice:
     def result(self, line: str) -> None:
         """What the command is for: the only thing on stdout."""
         if not self.is_json:
-            print(plain(line), flush=True)
+            _write(sys.stdout, f"{plain(line)}\n")
 
     def answer(self, told: Mapping[str, Json]) -> None:
         """The one object that a script reads."""
         if self.is_json:
-            print(json.dumps(told, ensure_ascii=True), flush=True)
+            _write(sys.stdout, f"{json.dumps(told, ensure_ascii=True)}\n")
 
     def bar(self, line: str) -> None:
         """Draw the progress over what was drawn before; nothing to end it."""
         if not self.has_bar:
             return
         with self._lock:
-            width = shutil.get_terminal_size().columns - 1
-            self._bar = line[:width]
-            sys.stderr.write(f"\r{self._bar}\x1b[K")
-            sys.stderr.flush()
+            self._bar = line[: _width() - 1]
+            _write(sys.stderr, f"\r{self._bar}\x1b[K")
 
     def end_bar(self) -> None:
         """What was drawn last stays."""
         with self._lock:
             if self._bar:
-                sys.stderr.write("\n")
-                sys.stderr.flush()
+                _write(sys.stderr, "\n")
             self._bar = ""
 
     def _write(self, line: str) -> None:
         with self._lock:
             over = "\r\x1b[K" if self._bar else ""
             again = self._bar if self._bar else ""
-            sys.stderr.write(f"{over}{line}\n{again}")
-            sys.stderr.flush()
+            _write(sys.stderr, f"{over}{line}\n{again}")
+
+
+def _width() -> int:
+    """Columns of the terminal that is drawn on; stdout may be somewhere else."""
+    with contextlib.suppress(OSError, ValueError):
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    return 80
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """Print it; where nobody reads any more (`| head`, a closed terminal), nothing is."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError as error:
+        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+            raise
+        # Else what is left would be tried once more at the end, and complained about.
+        with open(os.devnull, "wb") as nobody:
+            os.dup2(nobody.fileno(), stream.fileno())
 
 
 class Progress:

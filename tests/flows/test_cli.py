@@ -6,6 +6,8 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
+import termios
 import threading
 import time
 import unicodedata
@@ -811,6 +813,31 @@ def test_mail_by_a_code_that_is_asked_for_once(shell: Shell, web: LoggedStack) -
     refused = shell.ask("send", *words, "--to", "nobody", code=1)
     assert refused["error"]["fields"][0]["field"] == "recipients.0"
     assert len(shell.ask("list")["items"]) == before
+
+
+def test_who_no_longer_reads_is_told_nothing_and_everything_is_done(shell: Shell) -> None:
+    link = shell.ask("send", *shell.write({"a": b"1", "b": b"2"}))["link"]
+    for words in (["list"], ["list", "--json"], ["get", link, "-o", "got"], ["send", "src/a"]):
+        with shell.begin(*words) as running:
+            assert running.stdout is not None
+            assert running.stderr is not None
+            running.stdout.close()
+            assert "Broken pipe" not in running.stderr.read()
+        assert running.returncode == 0
+    assert sums(shell.home / "got") == sums(shell.home / "src")
+    assert [one["status"] for one in shell.ask("list")["items"]] == ["READY", "READY"]
+
+
+def test_what_is_drawn_is_as_wide_as_the_terminal_it_is_drawn_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """stdout is a file, where the link goes."""
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (24, 132))
+    with open(theirs, "w") as terminal, open(ours, "rb"):
+        monkeypatch.setattr(sys, "stderr", terminal)
+        assert beeline._width() == 132
+    monkeypatch.undo()
 
 
 def test_a_terminal_sees_how_far_it_is(shell: Shell) -> None:

@@ -2309,6 +2309,10 @@ def _fetched(one: Wanted) -> Json:
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, prog: str | None = None, **more: Any) -> None:
+        # A word that is short for one option today may be short for two tomorrow.
+        super().__init__(prog, allow_abbrev=False, **more)
+
     def error(self, message: str) -> Any:
         raise Usage(f"{message}. See: {self.prog} --help")
 
@@ -2436,8 +2440,7 @@ def _read(words: list[str]) -> argparse.Namespace:
 def main(words: list[str] | None = None) -> int:
     """The program: parses, does, tells; its exit code."""
     words = sys.argv[1:] if words is None else words
-    voice = Voice(is_json="--json" in words, is_quiet=bool({"-q", "--quiet"} & set(words)))
-    run = Run(voice)
+    run = Run(Voice(is_json="--json" in words, is_quiet=bool({"-q", "--quiet"} & set(words))))
     signal.signal(signal.SIGTERM, _interrupt)
     # Whoever was started by nohup stays when the terminal goes.
     if os.name == "posix" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
@@ -2448,6 +2451,8 @@ def main(words: list[str] | None = None) -> int:
     told: dict[str, Json] = {}
     try:
         given = _read(words)
+        # As it was meant: a file may be called --json, and -q stand together with others.
+        run.voice = Voice(is_json=given.json, is_quiet=given.quiet)
         told["command"] = given.command
         run.set_up(patience=given.patience.total_seconds(), allow_http=given.allow_http)
         told = {"ok": True, **told, **given.act(run, given)}
@@ -2460,7 +2465,7 @@ def main(words: list[str] | None = None) -> int:
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         odd = Stop(f"What answers there is not as expected ({error!r}).", "unexpected")
         return _tell(run, told, odd, FAILED)
-    voice.answer(told)
+    run.voice.answer(told)
     return OK
 
 

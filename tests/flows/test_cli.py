@@ -127,6 +127,17 @@ def test_files_are_named_before_between_and_after_what_is_said_of_them(shell: Sh
     assert sums(shell.home / "got") == sums(shell.home / "src")
 
 
+def test_what_is_to_be_said_is_what_was_meant_and_not_what_it_looks_like(shell: Shell) -> None:
+    shell.write({"--json": b"1"})
+    link, told = shell.run("send", "--", "src/--json")
+    assert link.startswith(f"{shell.url}/d/")
+    assert "Done." in told
+    said, told = shell.run("get", link.strip(), "-qogot", "--", "--json")
+    assert (said, told) == ("got/--json\n", "")
+    _, told = shell.run("list", "--js", code=2)
+    assert "unrecognized arguments: --js" in told
+
+
 def test_an_empty_word_is_never_taken_for_this_folder(shell: Shell) -> None:
     """As a script types it whose variable is not set."""
     words = shell.write({"a": b"1"})

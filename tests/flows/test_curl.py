@@ -126,6 +126,30 @@ def test_wget_keeps_cookies_by_itself(sender: Sender, web: LoggedStack, tmp_path
     assert sent.row().download_count == 1
 
 
+# As docs/download.md has them.
+WGET_JAR = ["--load-cookies", "jar", "--save-cookies", "jar", "--keep-session-cookies"]
+GOING_ON = {
+    "curl": ["curl", "-q", "-sS", "-b", "jar", "-c", "jar", "-C", "-", "-o", "NAME", "-L"],
+    "wget": ["wget", "--no-config", "-q", *WGET_JAR, "-c", "-O", "NAME"],
+}
+
+
+@pytest.mark.parametrize("program", GOING_ON)
+def test_what_was_interrupted_is_gone_on_with_by_its_name(
+    sender: Sender, web: LoggedStack, tmp_path: Path, program: str
+) -> None:
+    """And with cookies that are kept it is the same download."""
+    body = bytes(range(256)) * 400
+    sent = sender.ready({"a.bin": body}, max_downloads=1)
+    command = [*GOING_ON[program], f"{web.url}/d/{sent.slug}"]
+    for has in (0, 70_000):
+        (tmp_path / "NAME").write_bytes(body[:has])
+        told = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True)
+        assert told.returncode == 0, told.stderr
+        assert (tmp_path / "NAME").read_bytes() == body
+    assert sent.row().download_count == 1
+
+
 @pytest.mark.parametrize("checker", [["cksfv", "-f"], ["rhash", "-c"]], ids=lambda one: one[0])
 def test_what_arrived_is_checked_by_the_list(
     sender: Sender, web: LoggedStack, tmp_path: Path, checker: list[str]

@@ -82,10 +82,13 @@ def test_the_operator_can_copy_the_address_of_who_reports_and_no_other_link(
 ) -> None:
     configure(abuse_contact="operator@example.org")
     sent = sender.ready()
-    for given in ("eve@mail.example.org", "evil.example/eve@mail.example.org"):
+    numbers = [
         abuse.report(sent.slug, Harm.OTHER, contact=given)
+        for given in ("eve@mail.example.org", "evil.example/eve@mail.example.org")
+    ]
     send_mail(app)
-    reachable, odd = sorted(mail.to("operator@example.org"), key=lambda one: one.subject)
+    told = {one.subject: one for one in mail.to("operator@example.org")}
+    reachable, odd = (told[f"Report {number}: other"] for number in numbers)
     for kind in ("plain", "html"):
         assert "eve@mail.example.org" in reachable.body(kind)
         assert "evil.\u200bexample" in odd.body(kind)

@@ -9,7 +9,7 @@ import logging
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from sqlalchemy import ColumnElement, Select, func, or_, select, update
@@ -22,6 +22,8 @@ from app.services import audit, delivery, unsent
 from app.services.transfers import is_at
 
 log = logging.getLogger(__name__)
+
+About = TypeVar("About", Transfer, Board)
 
 LONGEST_MESSAGE = 2000
 LONGEST_CONTACT = 254
@@ -69,14 +71,14 @@ def _note(made: AbuseReport) -> int:
 
 def reportable_board(slug: str) -> Board:
     """The board at an address; raises NotFound, and Gone for one that is blocked."""
-    board = _board_where(Board.slug == slug)
+    board = _where(Board, Board.slug == slug)
     if board.quarantined_at is not None:
         raise Gone("This is not available.", reason="unavailable")
     return board
 
 
 def _reportable(slug: str) -> Transfer:
-    transfer = _where(is_at(slug))
+    transfer = _where(Transfer, is_at(slug))
     if transfer.state is State.DELETED:
         raise Gone(reason="deleted")
     if transfer.quarantined_at is not None:
@@ -146,7 +148,7 @@ def find(link: str) -> Transfer:
     """The transfer that a link, any address below it, or a slug alone names; raises NotFound."""
     path = _path(link)
     slug = path.partition("/d/")[2] or path
-    return _where(is_at(slug.strip("/").partition("/")[0].partition(".")[0]))
+    return _where(Transfer, is_at(slug.strip("/").partition("/")[0].partition(".")[0]))
 
 
 def find_board(link: str) -> Board | None:
@@ -154,7 +156,7 @@ def find_board(link: str) -> Board | None:
     before, _, slug = _path(link).partition("/b/")
     # A link's file may lie in a folder of that name.
     is_board = slug and "/d/" not in f"{before}/"
-    return _board_where(Board.slug == slug.partition("/")[0]) if is_board else None
+    return _where(Board, Board.slug == slug.partition("/")[0]) if is_board else None
 
 
 def _path(link: str) -> str:
@@ -286,18 +288,9 @@ def _set_quarantine(
     return is_changed
 
 
-def _where(condition: ColumnElement[bool]) -> Transfer:
+def _where(kind: type[About], condition: ColumnElement[bool]) -> About:
     found = db.session.scalar(
-        select(Transfer).where(condition).execution_options(populate_existing=True)
-    )
-    if found is None:
-        raise NotFound("This link does not lead to anything.")
-    return found
-
-
-def _board_where(condition: ColumnElement[bool]) -> Board:
-    found = db.session.scalar(
-        select(Board).where(condition).execution_options(populate_existing=True)
+        select(kind).where(condition).execution_options(populate_existing=True)
     )
     if found is None:
         raise NotFound("This link does not lead to anything.")

@@ -145,8 +145,11 @@ def _ready(transfer_id: uuid.UUID) -> Transfer:
     row = of_id(transfer_id)
     if row.state is State.DELETED:
         raise Gone("This transfer was deleted.", reason="deleted")
-    has_ended = db.session.scalar(select(is_over()).where(Transfer.id == row.id))
-    if row.state is State.EXPIRED or has_ended:
+    is_late = row.expires_at <= clock.now()
+    # Whether that has ended it is asked only then.
+    if row.state is State.EXPIRED or (
+        is_late and db.session.scalar(select(is_over()).where(Transfer.id == row.id))
+    ):
         raise TransferExpired
     refuse_blocked(row)
     if row.state is not State.READY:

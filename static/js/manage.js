@@ -1,7 +1,7 @@
 // The sender's page: what is open or typed stays, what has changed is said, and deleting can be undone for some seconds.
 // Without this script everything works by its forms.
 import { forget } from './upload/mine.js';
-import { complain, focusOn, localizeTimes, say } from './page.js';
+import { complain, focusOn, isPage, localizeTimes, say } from './page.js';
 
 const SECONDS = 7;
 const TOLD = '[data-told], [role="alert"]';
@@ -28,7 +28,7 @@ document.addEventListener('htmx:beforeRequest', (event) => {
 document.addEventListener('htmx:beforeSwap', (event) => {
   const { detail } = /** @type {CustomEvent} */ (event);
   // A page where a region was asked for: it is no longer ours to see.
-  if (/^\s*<!doctype/i.test(detail.xhr.responseText)) detail.shouldSwap = false;
+  if (isPage(detail.xhr)) detail.shouldSwap = false;
   opened = new Set(kept().filter((one) => one.open).map((one) => one.dataset.keep ?? ''));
   focused = document.activeElement?.id ?? '';
   around = document.activeElement?.closest('#manage > section')?.id ?? '';
@@ -36,7 +36,7 @@ document.addEventListener('htmx:beforeSwap', (event) => {
 
 document.addEventListener('htmx:afterRequest', (event) => {
   const { xhr, requestConfig } = /** @type {CustomEvent} */ (event).detail;
-  if (requestConfig.verb !== 'get' && /^\s*<!doctype/i.test(xhr.responseText)) complain(requestConfig.elt);
+  if (requestConfig.verb !== 'get' && isPage(xhr)) complain(requestConfig.elt);
 });
 
 document.addEventListener('htmx:afterSettle', (event) => {

@@ -1,5 +1,5 @@
 // Small things that every page has: copying, dates as the reader writes them, and what changes said aloud.
-export { complain, focusOn, localizeTimes, say };
+export { complain, focusOn, isPage, localizeTimes, say };
 
 const NEAR = 7 * 86_400_000;
 const live = document.getElementById('live');
@@ -105,11 +105,16 @@ for (const failure of ['htmx:sendError', 'htmx:responseError']) {
   });
 }
 
-// A page where a region was asked for: what it was of is gone, and the page that is at this address now says so.
+/** Whether a page has come where a region was asked for. @param {XMLHttpRequest} xhr */
+function isPage({ responseText }) {
+  return /^\s*<!doctype/i.test(responseText);
+}
+
+// By a 404 or 410 it says that what the region was of is gone: so does, from now on, what is at this address.
 document.addEventListener('htmx:beforeSwap', (event) => {
   const { detail } = /** @type {CustomEvent} */ (event);
   const isGone = detail.xhr.status === 404 || detail.xhr.status === 410;
-  if (!isGone || !/^\s*<!doctype/i.test(detail.xhr.responseText)) return;
+  if (!isGone || !isPage(detail.xhr)) return;
   detail.shouldSwap = false;
   location.reload();
 });

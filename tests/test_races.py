@@ -26,12 +26,13 @@ from app.services import (
     downloads,
     extension_requests,
     handouts,
+    options,
     staging,
     transfers,
     upkeep,
 )
 from app.services.boards import LinkSpec
-from app.services.transfers import FileSpec
+from app.services.contents import FileSpec
 from tests.factories import Machine, Sender, put
 
 pytestmark = pytest.mark.real_commits
@@ -177,7 +178,7 @@ def test_f22_revival_against_removal_has_one_winner(app: Flask, sender: Sender) 
         def revive_or_remove(index: int, row: Transfer = row) -> str:
             if index % 2:
                 return f"{upkeep.delete_expired()} removed"
-            transfers.edit(row, {"expires_at": clock.now() + timedelta(days=1)})
+            options.edit(row, {"expires_at": clock.now() + timedelta(days=1)})
             return "revived"
 
         got = at_once(app, 4, revive_or_remove)

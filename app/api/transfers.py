@@ -38,8 +38,8 @@ from app.services import (
     transfers,
 )
 from app.services.accounts import Caller
+from app.services.contents import FileSpec
 from app.services.sending import Wanted
-from app.services.transfers import FileSpec
 
 bp = Blueprint("transfers", __name__, url_prefix="/transfers")
 

@@ -35,8 +35,8 @@ from app.problems import speaks
 from app.services import accounts, boards, checking, creating, planning, sending, transfers
 from app.services.accounts import Caller
 from app.services.boards import LinkSpec
+from app.services.contents import FileSpec
 from app.services.repeats import Once
-from app.services.transfers import FileSpec
 
 bp = Blueprint("wetransfer", __name__, url_prefix="/v2")
 

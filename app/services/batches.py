@@ -25,15 +25,16 @@ from app.services import (
     archives,
     audit,
     checking,
+    contents,
     delivery,
     previews,
     removal,
     repeats,
-    transfers,
 )
 from app.services.checking import MOST_ATTEMPTS
+from app.services.contents import FileSpec
 from app.services.repeats import Once
-from app.services.transfers import FileSpec, files_of, held, hold, of_id
+from app.services.transfers import files_of, held, hold, of_id
 from app.services.uploads import Outcome
 
 log = logging.getLogger(__name__)
@@ -61,23 +62,23 @@ def add_files(
     KeyReused, TooMany.
     """
     if of_id(transfer.id).state is State.INIT:
-        return transfers.add_files(transfer, specs, once)
+        return contents.add_files(transfer, specs, once)
     if (ids := repeats.made(once)) is not None:
         return files_of(transfer.id, File.id.in_(ids), with_coming=True)
-    agreed = transfers.agree_on_checksums(specs)
+    agreed = contents.agree_on_checksums(specs)
     with transaction():
         if held(transfer.id).state is not State.READY:
             raise WrongState("This transfer is being checked. It takes more once it is ready.")
         already = files_of(transfer.id, with_coming=True)
         if again := _as_before(specs, already):
             return again
-        transfers.check_files(specs, already)
-        coming = transfers.size_of([*specs, *(file for file in already if file.is_coming)])
-        transfers.check_share(transfer.address_hash, coming, transfer.id)
+        contents.check_files(specs, already)
+        coming = contents.size_of([*specs, *(file for file in already if file.is_coming)])
+        contents.check_share(transfer.address_hash, coming, transfer.id)
         _begin(transfer.id)
         audit.note("add files", transfer.id)
         first = max(file.position for file in already) + 1
-        files = transfers.put_files(transfer.id, specs, agreed, first, are_coming=True)
+        files = contents.put_files(transfer.id, specs, agreed, first, are_coming=True)
         repeats.note(once, [file.id for file in files])
         return files
 
@@ -110,9 +111,9 @@ def _begin(transfer_id: uuid.UUID) -> None:
 
 
 def remove_file(transfer: Transfer, file_id: uuid.UUID) -> None:
-    """As transfers.remove_file(); a batch without files is none."""
+    """As contents.remove_file(); a batch without files is none."""
     with transaction():
-        transfers.remove_file(transfer, file_id)
+        contents.remove_file(transfer, file_id)
         db.session.execute(
             delete(Batch)
             .where(Batch.transfer_id == transfer.id, ~_has_files())
@@ -217,7 +218,7 @@ def _admit(lease: leases.Lease) -> bool:
         .values(batch=number, problem=None)
         .execution_options(synchronize_session=False)
     )
-    transfers.note_size(lease.transfer_id)
+    contents.note_size(lease.transfer_id)
     previews.expect(lease.transfer_id)
     archives.renew(lease.transfer_id)
     if tells_recipients:

@@ -23,8 +23,8 @@ from app.errors import Blocked, Invalid, NotAllowed, NotFound
 from app.models import Board, BoardItem, File, State, Transfer
 from app.services import abuse, audit, checking, creating, repeats, sending, transfers
 from app.services.accounts import Caller
+from app.services.contents import FileSpec
 from app.services.repeats import Once
-from app.services.transfers import FileSpec
 
 
 @dataclass(frozen=True)

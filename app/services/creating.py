@@ -19,19 +19,16 @@ from app.errors import KeyReused, NotFound
 from app.models import Staging, Transfer
 from app.services import audit
 from app.services.accounts import Caller
-from app.services.transfers import (
+from app.services.contents import (
     FileSpec,
     agree_on_checksums,
     check_files,
     check_share,
-    expiry,
-    hash_token,
-    lock_for,
-    of_id,
-    owned,
     put_files,
     size_of,
 )
+from app.services.options import expiry, lock_for
+from app.services.transfers import hash_token, of_id, owned
 
 
 @dataclass(frozen=True)

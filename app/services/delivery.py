@@ -22,9 +22,10 @@ from app.db import changed, db, transaction
 from app.errors import Invalid, NotFound, WrongState
 from app.models import AbuseReport, MailKind, MailState, OutboxMail, Recipient, State, Transfer
 from app.services import audit, creating, repeats, senders, shares, unsent
+from app.services.contents import FileSpec
 from app.services.creating import Also, Created
 from app.services.repeats import Once
-from app.services.transfers import FileSpec, held, of_id
+from app.services.transfers import held, of_id
 
 # Those a sender gets; each can be switched off.
 TO_SENDER = (

@@ -12,7 +12,7 @@ from app.clock import db_now
 from app.db import transaction
 from app.errors import Gone, PreconditionFailed, WrongState
 from app.models import State, Transfer
-from app.services import audit, delivery, managing, transfers, unsent
+from app.services import audit, delivery, managing, options, transfers, unsent
 from app.services.transfers import hold, of_id
 
 # Whether a version is one that whoever asks has seen.
@@ -48,9 +48,9 @@ def change(
 
     A new date revives what has expired, whatever `status` says beside it. With `is_seen` nothing
     is changed that somebody else has changed meanwhile: raises PreconditionFailed. Else raises as
-    transfers.edit() and delivery.address(), and WrongState for a status that cannot follow.
+    options.edit() and delivery.address(), and WrongState for a status that cannot follow.
     """
-    columns = transfers.columns_of(changes)
+    columns = options.columns_of(changes)
     with transaction():
         # Held, so that nobody changes it between the look and the change.
         row = hold(transfer.id)
@@ -59,7 +59,7 @@ def change(
         is_revival = row.state is State.EXPIRED and "expires_at" in columns
         if status is State.READY and not is_revival:
             _bring_back(row)
-        transfers.write(row, columns)
+        options.write(row, columns)
         # Mail only now: what has just been brought back may be mailed.
         delivery.address(row, mail)
         if status is State.EXPIRED and not is_revival:

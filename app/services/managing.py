@@ -37,6 +37,7 @@ from app.services import (
     delivery,
     extension_requests,
     mail_links,
+    options,
     senders,
     shares,
     transfers,
@@ -355,7 +356,7 @@ def edit(transfer: Transfer, changes: dict[str, Any], seen: Mapping[str, str]) -
     """Change what of `changes` differs from what its form was made from, by the marks in `seen`.
 
     What somebody else has changed meanwhile is not written over: raises ChangedMeanwhile, which
-    names those fields, and changes nothing. Else as transfers.edit().
+    names those fields, and changes nothing. Else as options.edit().
     """
     row = of_id(transfer.id)
     refuse_blocked(row)
@@ -367,7 +368,7 @@ def edit(transfer: Transfer, changes: dict[str, Any], seen: Mapping[str, str]) -
     as_read = [one.is_not_distinct_from(getattr(row, one.key)) for one in columns]
     read = marks_of(row)
     try:
-        return transfers.edit(row, dict(wanted), *as_read)
+        return options.edit(row, dict(wanted), *as_read)
     except (Gone, Invalid):
         fresh = of_id(row.id)
         if missed := [name for name in wanted if _is_missed(fresh, name, wanted[name], read)]:

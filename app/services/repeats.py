@@ -2,7 +2,7 @@
 
 What was made is noted in the transaction that makes it, by its rows' ids, and the answer is written
 anew from these: so nothing secret of it has to be kept. (A transfer keeps its own note, from which
-its owner token can be told again: services/transfers.py.)
+its owner token can be told again: services/creating.py.)
 """
 
 import hashlib

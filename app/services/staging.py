@@ -27,7 +27,7 @@ from app.extensions import storage
 from app.gateways.stored import NoSuchUpload, NotOffered, Source, SourceLost
 from app.leases import Lease
 from app.models import File, Method, Staging, State, Transfer, Upload, UploadState
-from app.services import audit, checking, planning, removal, transfers, uploads
+from app.services import audit, checking, contents, planning, removal, uploads
 from app.services.transfers import of_id, refuse_blocked
 from app.services.uploads import Outcome
 
@@ -65,7 +65,7 @@ def upload_url(
         if _has_files(transfer.id):
             raise NotNow("The files of this transfer are sent in parts, by POST .../parts.")
         if size is not None:
-            transfers.check_share(transfer.address_hash, size, transfer.id)
+            contents.check_share(transfer.address_hash, size, transfer.id)
         staging = db.session.get(Staging, transfer.id, populate_existing=True)
         if staging is None:
             staging = Staging(transfer_id=transfer.id)
@@ -174,7 +174,7 @@ def _settle(lease: Lease, staging: Staging, upload: Upload, outcome: Outcome) ->
         )
         # flush(): what follows reads the row.
         db.session.flush()
-        transfers.note_size(transfer_id)
+        contents.note_size(transfer_id)
         db.session.execute(
             update(Staging)
             .where(Staging.transfer_id == transfer_id)

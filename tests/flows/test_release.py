@@ -28,7 +28,7 @@ from app import clock, config, create_app, patience
 from app.db import db, transaction
 from app.extensions import queue, storage
 from app.models import State, UploadState
-from app.services import checking, downloads, transfers, upkeep
+from app.services import checking, downloads, options, transfers, upkeep
 from tests.factories import Sender
 
 pytestmark = pytest.mark.real_commits
@@ -334,7 +334,7 @@ def test_f44_what_an_old_web_process_wrote_is_taken_to_its_end(old: MetaData) ->
     assert transfers.owned(transfer_id, "owner").id == transfer_id
     file = transfers.files_of(transfer_id)[2]
     assert downloads.file_url(transfer.slug, file.id, "somebody")
-    transfers.edit(transfer, {"title": "t"})
+    options.edit(transfer, {"title": "t"})
     transfers.delete(transfer_id)
     upkeep.remove_bytes()
     assert {one.upload.state for one in transfers.files_of(transfer_id)} == {UploadState.ABORTED}

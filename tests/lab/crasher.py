@@ -57,6 +57,7 @@ def _verbs() -> dict[str, Callable[..., Any]]:
         checking,
         inspecting,
         listening,
+        options,
         outbox,
         planning,
         sending,
@@ -80,7 +81,7 @@ def _verbs() -> dict[str, Callable[..., Any]]:
 
     def revive(transfer_id: str) -> None:
         transfer = transfers.of_id(uuid.UUID(transfer_id))
-        transfers.edit(transfer, {"expires_at": clock.now() + timedelta(days=1)})
+        options.edit(transfer, {"expires_at": clock.now() + timedelta(days=1)})
 
     def stage(transfer_id: str) -> None:
         # Whoever died after the commit is told so.

@@ -17,7 +17,7 @@ from app.errors import NotFound
 from app.extensions import storage
 from app.models import Batch, Failure, File, OutboxMail, State, Upload, UploadState
 from app.services import abuse, archives, batches, census, downloads, managing, transfers, upkeep
-from app.services.transfers import FileSpec
+from app.services.contents import FileSpec
 from tests.factories import Machine, Sender, Sent, http, put
 from tests.lab.mailserver import MailServer
 from tests.mail import addressed, pass_time, send_mail

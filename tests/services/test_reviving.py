@@ -12,7 +12,7 @@ from app import clock, lifecycle
 from app.config import MIB
 from app.db import db
 from app.models import AuditEvent, State
-from app.services import abuse, archives, downloads, mail_links, transfers, upkeep
+from app.services import abuse, archives, downloads, mail_links, options, upkeep
 from tests.factories import Sender, Sent, http
 from tests.lab.mailserver import MailServer
 from tests.mail import addressed, send_mail, states
@@ -63,7 +63,7 @@ def test_a_zip_that_was_being_made_goes_on(sender: Sender, inside: None) -> None
     upkeep.expire_due()
     archives.build(str(sent.id))
     assert archives.find_made(sent.id) is None
-    transfers.edit(sent.row(), {"expires_at": clock.now() + timedelta(days=1)})
+    options.edit(sent.row(), {"expires_at": clock.now() + timedelta(days=1)})
     archives.build(str(sent.id))
     assert archives.find_made(sent.id) is not None
 

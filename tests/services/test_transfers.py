@@ -9,8 +9,8 @@ from app.config import MIB
 from app.db import db, transaction
 from app.errors import Invalid, WrongState
 from app.models import Upload, UploadState
-from app.services import creating, removal, sending, transfers, uploads
-from app.services.transfers import FileSpec
+from app.services import contents, creating, removal, sending, transfers, uploads
+from app.services.contents import FileSpec
 from tests.factories import Sender
 
 PART = 8 * MIB
@@ -93,9 +93,9 @@ def test_limits_of_the_whole_transfer(configure, inside: None) -> None:
         assert field in caught.value.fields
     transfer = creating.create([FileSpec("a", 100)]).transfer
     with pytest.raises(Invalid):
-        transfers.add_files(transfer, [FileSpec("b", 51)])
+        contents.add_files(transfer, [FileSpec("b", 51)])
     with pytest.raises(Invalid):
-        transfers.add_files(transfer, [FileSpec("a", 1)])
+        contents.add_files(transfer, [FileSpec("a", 1)])
 
 
 def test_signing_for_a_file_removed_meanwhile_is_refused(sender: Sender, inside: None) -> None:

@@ -16,6 +16,7 @@ from app.extensions import storage
 from app.models import State, Transfer, Upload, UploadState
 from app.services import (
     checking,
+    contents,
     downloads,
     sending,
     transfers,
@@ -342,7 +343,7 @@ def test_early_against_taking_a_file_out_and_against_deleting(app: Flask, sender
             if index % 2:
                 unlocking.unlock(str(sent.id))
             elif end == "remove":
-                transfers.remove_file(transfers.of_id(sent.id), file_id)
+                contents.remove_file(transfers.of_id(sent.id), file_id)
             else:
                 transfers.delete(sent.id)
 
@@ -364,7 +365,7 @@ def test_a_download_against_taking_its_file_out(app: Flask, sender: Sender) -> N
 
         def act(index: int, sent: Sent = sent, file_id: uuid.UUID = file_id) -> str:
             if index == 0:
-                transfers.remove_file(transfers.of_id(sent.id), file_id)
+                contents.remove_file(transfers.of_id(sent.id), file_id)
                 return "removed"
             downloads.file_url(sent.slug, file_id, f"visitor {index}")
             return "link"

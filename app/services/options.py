@@ -1,0 +1,122 @@
+"""What a sender may change of a transfer: its title, message, date, limit and password."""
+
+import uuid
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, select, update
+
+from app import clock, crash, lifecycle, passwords
+from app.config import settings
+from app.db import changed, db, release, transaction
+from app.errors import Gone, Invalid
+from app.models import Ending, State, Transfer
+from app.services import audit, extension_requests, locks, unsent
+from app.services.transfers import of_id, refuse_blocked
+
+
+def edit(transfer: Transfer, changes: dict[str, Any], *conditions: ColumnElement[bool]) -> Transfer:
+    """Change title, message, expires_at, max_downloads, password; only those in `changes`, and
+    only while `conditions` hold, by which who calls knows that it was not changed meanwhile.
+
+    A new `expires_at` revives a transfer that has expired, as long as its bytes are kept (the
+    grace period): it is READY at once, whole, and its zip too. Of that and its removal exactly one
+    happens. Whom its end has kept from their mail gets it now. A changed password locks out
+    whoever had opened it with the former one, and those who have to wait may try at once. Raises
+    Invalid, Gone if it has expired (for good, where `expires_at` is among the changes) or was
+    deleted meanwhile, and Blocked.
+    """
+    return write(transfer, columns_of(changes), *conditions)
+
+
+def columns_of(changes: dict[str, Any]) -> dict[str, Any]:
+    """What an edit writes: its date is checked, its password hashed. Not in transaction()."""
+    columns = dict(changes)
+    if "expires_at" in columns:
+        columns["expires_at"] = expiry(columns["expires_at"])
+    if "password" in columns:
+        columns["password_hash"] = lock_for(columns.pop("password"))
+    return columns
+
+
+def write(
+    transfer: Transfer, columns: dict[str, Any], *conditions: ColumnElement[bool]
+) -> Transfer:
+    """As edit(), of what columns_of() has made of the changes."""
+    if not columns:
+        return transfer
+    required = [Transfer.quarantined_at.is_(None), *conditions]
+    limit = columns.get("max_downloads")
+    if limit is not None:
+        required.append(Transfer.download_count <= limit)
+    with transaction():
+        change = _edit(transfer.id, columns, required)
+        if change:
+            audit.note(change, transfer.id)
+            extension_requests.settle(transfer.id, _answered(columns))
+        if change and "expires_at" in columns:
+            unsent.take_up_left_out(transfer.id)
+        if change and "password_hash" in columns:
+            locks.forget_tries(transfer.id)
+    fresh = of_id(transfer.id)
+    if change:
+        return fresh
+    refuse_blocked(fresh)
+    if limit is not None and fresh.download_count > limit:
+        raise Invalid(
+            {"max_downloads": f"must be at least {fresh.download_count}: so many happened"}
+        )
+    raise Gone(reason="deleted" if fresh.state is State.DELETED else "expired")
+
+
+def _answered(changes: dict[str, Any]) -> list[Ending]:
+    """Which of the questions of recipients an edit answers."""
+    answers = {"expires_at": Ending.EXPIRED, "max_downloads": Ending.LIMIT_REACHED}
+    return [answer for name, answer in answers.items() if name in changes]
+
+
+def _edit(
+    transfer_id: uuid.UUID, changes: dict[str, Any], conditions: list[ColumnElement[bool]]
+) -> str | None:
+    """What happened, in the audit's word; None if it may not be changed. Call in transaction()."""
+    # Locked, so that its date cannot pass, nor a sweep, between the first look and the second.
+    locked = select(Transfer.id).where(Transfer.id == transfer_id)
+    db.session.execute(locked.with_for_update(key_share=True))
+    is_alive: ColumnElement[bool] = Transfer.state.in_([State.INIT, State.PROCESSING, State.READY])
+    if "expires_at" not in changes:
+        is_alive &= ~lifecycle.is_due()
+    edited = changed(
+        update(Transfer)
+        .where(Transfer.id == transfer_id, is_alive, *conditions)
+        .values(**changes)
+        .execution_options(synchronize_session=False)
+    )
+    if edited:
+        return "edit"
+    is_kept = (Transfer.state == State.EXPIRED) & ~lifecycle.is_past_grace()
+    if "expires_at" in changes and lifecycle.move(
+        transfer_id, State.READY, is_kept, *conditions, **changes
+    ):
+        crash.point("revive.1")
+        return "revive"
+    return None
+
+
+def expiry(wished: datetime | None) -> datetime:
+    """When a transfer that is changed now ends, as is wished or as usual; raises Invalid."""
+    now = clock.now()
+    if wished is None:
+        return now + timedelta(days=settings.default_expires_in_days)
+    if wished <= now:
+        raise Invalid({"expires_at": "must be in the future"})
+    if wished > now + timedelta(days=settings.max_expires_in_days, minutes=1):
+        raise Invalid({"expires_at": f"must be within {settings.max_expires_in_days} days"})
+    return wished
+
+
+def lock_for(password: str | None) -> str | None:
+    """What is stored of a password; None where there is none. Not in transaction()."""
+    if password is None:
+        return None
+    release()  # It takes a while, and may have to wait for its turn.
+    return passwords.hashed(password)

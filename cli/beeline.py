@@ -1381,14 +1381,14 @@ class Senders:
 
     def token(self, email: str, *, is_new: bool = False) -> str:
         """What proves the address; asks for the code when there is none yet, or `is_new`."""
-        table = self._memory.read(self.NAME)
-        known = table.setdefault(self._server.url, {})
+        known = self._memory.read(self.NAME).get(self._server.url, {})
         proof = known.get("tokens", {}).get(email)
         if proof is None or is_new:
             proof = self._confirmed(email)
-        known.setdefault("tokens", {})[email] = proof
-        known["last"] = email
-        self._memory.write(self.NAME, table)
+        with self._memory.changing(self.NAME) as table:
+            known = table.setdefault(self._server.url, {})
+            known.setdefault("tokens", {})[email] = proof
+            known["last"] = email
         return str(proof)
 
     def _confirmed(self, email: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Date, cast, func, select
 
-from app import links
+from app import clock, links
 from app.clock import db_now
 from app.config import settings
 from app.db import db, transaction
@@ -120,6 +120,11 @@ class Managed:
         """Whether the page will change by itself: files come, or their zip is being made."""
         is_zipping = self.zip is not None and self.zip.state == "building"
         return self.is_moving or ((is_zipping or self.takes_batch) and not self.is_blocked)
+
+    @property
+    def tells_date(self) -> bool:
+        """Whether it ends when its date says: one that passes while files are sent is moved."""
+        return not self.is_moving or self.transfer.expires_at > clock.now()
 
     @property
     def takes_batch(self) -> bool:

@@ -13,6 +13,7 @@ import time
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -543,6 +544,28 @@ def test_what_many_runs_remember_at_once_is_all_remembered(
     for run in runs:
         run.join()
     assert len(beeline.Memory().read("visits.json")) == 8
+
+
+def test_an_address_that_is_confirmed_while_another_is_forgets_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    server = SimpleNamespace(url="http://beeline.test")
+
+    def ours() -> beeline.Senders:
+        return beeline.Senders(SimpleNamespace(), beeline.Memory(), server)
+
+    def confirmed(senders: beeline.Senders, email: str) -> str:
+        # While somebody looks for the code, another run comes to its end.
+        if email == "ada@example.org":
+            ours().token("bob@example.org")
+        return f"proof of {email}"
+
+    monkeypatch.setattr(beeline.Senders, "_confirmed", confirmed)
+    assert ours().token("ada@example.org") == "proof of ada@example.org"
+    (kept,) = beeline.Memory().read("senders.json").values()
+    assert set(kept["tokens"]) == {"ada@example.org", "bob@example.org"}
+    assert kept["last"] == "ada@example.org"
 
 
 def test_of_what_cannot_be_written_whole_nothing_stays(

@@ -206,6 +206,15 @@ def test_each_state_says_what_it_is(sender: Sender, browser: FlaskClient) -> Non
         assert browser.get(f"{page_of(sent)}/now").status_code == 303
 
 
+def test_a_date_that_passes_while_files_are_sent_is_not_told(
+    sender: Sender, browser: FlaskClient
+) -> None:
+    sent = sender.create()
+    assert "<li>Expires" in open_page(browser, sent)
+    sent.set(expires_at=clock.now() - timedelta(minutes=1))
+    assert "<li>Expires" not in open_page(browser, sent)
+
+
 def test_the_poll_that_finds_it_ready_brings_the_rest_along(
     sender: Sender, browser: FlaskClient
 ) -> None:

@@ -105,6 +105,10 @@ remembersSomething().then(async (something) => {
 // So is what was sent from here before: no request but for the script that shows it.
 async function showSent() {
   const card = document.getElementById('mine');
-  if (card && Object.keys(localStorage).some((key) => key.startsWith('beeline-sent:'))) (await import('./upload/mine-list.js')).showMine(card);
+  const isKept = Object.keys(localStorage).some((key) => key.startsWith('beeline-sent:'));
+  if (card && (isKept || !card.hidden)) (await import('./upload/mine-list.js')).showMine(card);
 }
-showSent().catch(() => { /* Nothing is kept here. */ });
+const tellSent = () => { showSent().catch(() => { /* Nothing is kept here. */ }); };
+tellSent();
+// Back from a page on which one of them was deleted.
+addEventListener('pageshow', ({ persisted }) => { if (persisted) tellSent(); });

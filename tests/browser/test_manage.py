@@ -335,29 +335,55 @@ def expect_deleted(open_page: OpenPage, made: dict[str, Any]) -> None:
     raise AssertionError("it is still there")
 
 
-def test_whoever_comes_back_to_what_was_deleted_is_told_so(
-    open_page: OpenPage, chromium: Browser, live: Stack
-) -> None:
-    made = sent(live)
-    # As people's browsers are: what is left is kept as it was, and is back without a request.
-    keeping = chromium.browser_type.launch(
+@pytest.fixture
+def keeping(chromium: Browser, live: Stack) -> Iterator[Page]:
+    """A page as in people's browsers: what is left is kept as it was, and is back without a
+    request."""
+    browser = chromium.browser_type.launch(
         executable_path=path(), args=FLAGS, ignore_default_args=["--disable-back-forward-cache"]
     )
     try:
-        page = keeping.new_page(base_url=live.url)
-        page.goto(page_of(made))
-        page.locator("#manage-end summary").press("Enter")
-        page.get_by_role("button", name="Delete now").press("Enter")
-        expect(page.get_by_role("button", name="Undo")).to_be_focused()
-        page.locator(".logo").click()
-        page.wait_for_url(f"{live.url}/")
-        expect_deleted(open_page, made)
-        page.evaluate("setTimeout(() => history.back())")
-        # Before the list of people asks by itself.
-        heading = page.get_by_role("heading", level=1)
-        expect(heading).to_have_text("This was deleted", timeout=10_000)
+        yield browser.new_page(base_url=live.url)
     finally:
-        keeping.close()
+        browser.close()
+
+
+def go_back(page: Page) -> None:
+    """Playwright's own would wait for a load, and there is none."""
+    page.evaluate("setTimeout(() => history.back())")
+
+
+def test_whoever_comes_back_to_what_was_deleted_is_told_so(
+    open_page: OpenPage, keeping: Page, live: Stack
+) -> None:
+    made = sent(live)
+    keeping.goto(page_of(made))
+    keeping.locator("#manage-end summary").press("Enter")
+    keeping.get_by_role("button", name="Delete now").press("Enter")
+    expect(keeping.get_by_role("button", name="Undo")).to_be_focused()
+    keeping.locator(".logo").click()
+    keeping.wait_for_url(f"{live.url}/")
+    expect_deleted(open_page, made)
+    go_back(keeping)
+    # Before the list of people asks by itself.
+    heading = keeping.get_by_role("heading", level=1)
+    expect(heading).to_have_text("This was deleted", timeout=10_000)
+
+
+def test_whoever_comes_back_to_the_first_page_finds_nothing_that_was_forgotten_meanwhile(
+    keeping: Page, live: Stack
+) -> None:
+    keeping.goto("/")
+    keeping.evaluate("""() => localStorage.setItem('beeline-sent:1', JSON.stringify(
+        {id: '1', token: 't', title: 'Rushes', link: '/d/x', at: '2026-01-01T12:00:00Z'}))""")
+    keeping.reload()
+    expect(keeping.locator(".mine")).to_have_count(1)
+    keeping.goto("/docs")
+    keeping.evaluate("localStorage.clear()")
+    go_back(keeping)
+    expect(keeping).to_have_url(f"{live.url}/")
+    expect(keeping.locator(".mine")).to_have_count(0)
+    expect(keeping.get_by_role("region", name="Sent from this device")).to_be_hidden()
 
 
 def test_where_nothing_can_be_kept_sending_still_works(

@@ -75,7 +75,7 @@ def _tell(fetched: list[Fetched]) -> None:
     rows = [[o.name, o.phase, f"{o.plain:,}", f"{o.gzipped:,}", f"{o.sent:,}"] for o in known]
     first = [one for one in known if one.phase == "first view"]
     scripts = [one for one in known if one.kind.endswith("javascript")]
-    uploader = [one for one in scripts if one.name.startswith("js/upload")]
+    uploader = [one for one in scripts if one.name.startswith(("js/upload", "js/sender/"))]
     for name, group in (
         ("first view", first),
         ("all scripts", scripts),

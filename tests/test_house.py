@@ -165,6 +165,12 @@ def test_every_file_has_its_place_in_the_description_of_the_code() -> None:
         assert path.stem == "__init__" or path.stem in words, path
 
 
+def test_the_upload_engine_touches_no_page() -> None:
+    """It runs under `node --test`; what is shown is in static/js/sender/."""
+    for path in Path("static/js/upload").glob("*.js"):
+        assert "document." not in path.read_text(), path
+
+
 def test_htmx_is_the_one_that_was_looked_at() -> None:
     assert hashlib.sha256(static_files.htmx().read_bytes()).hexdigest() == HTMX_SHA256
 

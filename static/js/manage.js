@@ -1,6 +1,6 @@
 // The sender's page: what is open or typed stays, what has changed is said, and deleting can be undone for some seconds.
 // Without this script everything works by its forms.
-import { forget } from './upload/mine.js';
+import { forget } from './sender/mine.js';
 import { complain, focusOn, isPage, localizeTimes, say } from './page.js';
 
 const SECONDS = 7;

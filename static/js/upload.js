@@ -5,10 +5,10 @@ import { askForHandles, fromData, fromFiles, fromHandles } from './upload/pick-f
 /** @typedef {import('./upload/pick-files.js').Picked} Picked */
 /** @typedef {(picking: Promise<Picked[]>) => void} Take */
 
-/** @type {Promise<import('./upload/view.js').SenderView> | undefined} */
+/** @type {Promise<import('./sender/view.js').SenderView> | undefined} */
 let loading;
 const view = () => {
-  loading ??= import('./upload/view.js').then(({ SenderView }) => new SenderView(element('sender')));
+  loading ??= import('./sender/view.js').then(({ SenderView }) => new SenderView(element('sender')));
   loading.catch(() => { loading = undefined; });
   return loading;
 };
@@ -96,7 +96,7 @@ async function remembersSomething() {
 }
 remembersSomething().then(async (something) => {
   if (!something) return;
-  const { Offers } = await import('./upload/offers.js');
+  const { Offers } = await import('./sender/offers.js');
   const { addsTo } = element('sender').dataset;
   const only = addsTo && JSON.parse(addsTo).id;
   await new Offers(element('offers'), { choose, start: async (resumed) => (await view()).resume(resumed), only }).show();
@@ -106,7 +106,7 @@ remembersSomething().then(async (something) => {
 async function showSent() {
   const card = document.getElementById('mine');
   const isKept = Object.keys(localStorage).some((key) => key.startsWith('beeline-sent:'));
-  if (card && (isKept || !card.hidden)) (await import('./upload/mine-list.js')).showMine(card);
+  if (card && (isKept || !card.hidden)) (await import('./sender/mine-list.js')).showMine(card);
 }
 const tellSent = () => { showSent().catch(() => { /* Nothing is kept here. */ }); };
 tellSent();

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { endOfName } from '../../static/js/upload/file-list.js';
+import { endOfName } from '../../static/js/sender/file-list.js';
 
 // tests/test_words.py has the same table.
 for (const [name, end] of [

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { addressesIn } from '../../static/js/upload/mail-form.js';
+import { addressesIn } from '../../static/js/sender/mail-form.js';
 
 for (const [text, expected] of [
   ['', []],

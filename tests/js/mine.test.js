@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, test } from 'node:test';
 
-import { all, forget, keep, manageUrl } from '../../static/js/upload/mine.js';
+import { all, forget, keep, manageUrl } from '../../static/js/sender/mine.js';
 
 const one = (/** @type {string} */ id, /** @type {string} */ at) => ({ id, token: 't'.repeat(43), title: `Title ${id}`, link: `http://localhost/d/${id}`, at });
 const known = Object.getOwnPropertyDescriptor(globalThis, 'localStorage');
@@ -30,7 +30,8 @@ test('what was sent is found again, the latest first, and forgotten one by one',
   forget('b');
   forget('never there');
   assert.deepEqual(all().map(({ id }) => id), ['a']);
-  assert.equal(manageUrl('a', 'secret'), '/m/a.secret');
+  assert.equal(manageUrl({ id: 'a' }, 'secret'), '/m/a.secret');
+  assert.equal(manageUrl({ id: 'a', adds: true }, 'a.secret'), '/m/a.secret');
 });
 
 test('what others keep here, and what is damaged, is passed over', () => {

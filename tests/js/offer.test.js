@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { howFar, safeSize, unwanted, whatToChoose } from '../../static/js/upload/offers.js';
+import { howFar, safeSize, unwanted, whatToChoose } from '../../static/js/sender/offers.js';
 
 const plan = (size, partSize, state = 'OPEN') => ({ size, part_size: partSize, part_count: Math.max(1, Math.ceil(size / partSize)), state });
 

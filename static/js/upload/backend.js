@@ -1,4 +1,4 @@
-// The only file that knows our own URLs, and the shapes that come back from them.
+// The only file that calls our own API, and the shapes of its answers.
 import { Failure } from './failure.js';
 
 /** @typedef {import('./failure.js').Cause} Cause */

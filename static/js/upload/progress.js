@@ -74,11 +74,3 @@ export function timeLeft(seconds) {
 export function plural(count, one, many = `${one}s`) {
   return `${count.toLocaleString('en')} ${count === 1 ? one : many}`;
 }
-
-/** The beeline as a progress bar; templates/fragments/_look.html has its parts. @param {HTMLElement} line @param {number} percent */
-export function drawLine(line, percent) {
-  if (line.getAttribute('aria-valuenow') === String(percent)) return;
-  line.setAttribute('aria-valuenow', String(percent));
-  line.querySelector('.beeline-drawn')?.setAttribute('stroke-dasharray', `${percent} 200`);
-  line.querySelector('.beeline-now')?.setAttribute('cx', `${percent}%`);
-}

@@ -1,7 +1,7 @@
 // The rows: one per file, a folder is one row that opens. Only rows in sight of the sender are made and renewed.
-import { plural, size } from './progress.js';
+import { plural, size } from '../upload/progress.js';
 
-/** @typedef {import('./file-upload.js').FileUpload} FileUpload */
+/** @typedef {import('../upload/file-upload.js').FileUpload} FileUpload */
 /** @typedef {{row: HTMLElement, files: FileUpload[], list: HTMLElement, shown: boolean, filling: boolean}} Folder */
 
 const AT_FIRST = 200;

@@ -5,9 +5,12 @@
 
 const PREFIX = 'beeline-sent:';
 
-/** Where everything about it is told. @param {string} id @param {string} token */
-export function manageUrl(id, token) {
-  return `/m/${id}.${token}`;
+/**
+ * The transfer's manage page. What is added to a transfer was begun there, and its token is already the page's own.
+ * @param {{id: string, adds?: boolean}} transfer @param {string} token
+ */
+export function manageUrl({ id, adds }, token) {
+  return adds ? `/m/${token}` : `/m/${id}.${token}`;
 }
 
 /** @param {Mine} one */

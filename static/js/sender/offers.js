@@ -1,19 +1,20 @@
 // What was begun in this browser and is not finished, on the first page: how much of it is safe, and the
 // way to go on. Loaded only where something is remembered.
-import { browserWorld } from './browser-world.js';
-import { asFailure, explain, insist } from './failure.js';
-import { sizeHeld } from './file-upload.js';
-import { difference, listed, objections, recognise, severalAtOnce } from './fingerprint.js';
-import { memory, nameOf } from './memory.js';
+import { browserWorld } from '../upload/browser-world.js';
+import { asFailure, explain, insist } from '../upload/failure.js';
+import { sizeHeld } from '../upload/file-upload.js';
+import { difference, listed, objections, recognise, severalAtOnce } from '../upload/fingerprint.js';
+import { memory, nameOf } from '../upload/memory.js';
+import { plural, size } from '../upload/progress.js';
+import { claim, isTaken, onTold, whenFree } from '../upload/tabs.js';
+import { drawLine } from './line.js';
 import { keep, manageUrl } from './mine.js';
-import { drawLine, plural, size } from './progress.js';
-import { claim, isTaken, onTold, whenFree } from './tabs.js';
 
-/** @typedef {import('./backend.js').FilePlan} FilePlan */
-/** @typedef {import('./backend.js').Transfer} Transfer */
-/** @typedef {import('./memory.js').Known} Known */
-/** @typedef {import('./memory.js').Row} Row */
-/** @typedef {import('./pick-files.js').Picked} Picked */
+/** @typedef {import('../upload/backend.js').FilePlan} FilePlan */
+/** @typedef {import('../upload/backend.js').Transfer} Transfer */
+/** @typedef {import('../upload/memory.js').Known} Known */
+/** @typedef {import('../upload/memory.js').Row} Row */
+/** @typedef {import('../upload/pick-files.js').Picked} Picked */
 /** @typedef {{transfer: Transfer, token: string, blobs: Map<string, Blob>, held: Map<string, number[]>, hasHandles: boolean, release: () => void}} Resumed */
 /**
  * @typedef {object} Ways
@@ -87,7 +88,7 @@ export class Offers {
       }
       const known = await memory.filesOf(id);
       const owned = this.#owned(offer, known);
-      const wait = (/** @type {import('./failure.js').Failure} */ why) => this.#turn(offer, 'waiting', `${explain(why).title} What was sent is safe; we ask again by ourselves.`);
+      const wait = (/** @type {import('../upload/failure.js').Failure} */ why) => this.#turn(offer, 'waiting', `${explain(why).title} What was sent is safe; we ask again by ourselves.`);
       const { signal } = offer.ended;
       const transfer = await insist(() => owned.read(signal), this.#world, signal, wait);
       const { files } = await insist(() => owned.held(signal), this.#world, signal, wait);
@@ -121,9 +122,8 @@ export class Offers {
   // One click on its page brings it back, for as long as its bytes are kept.
   /** @param {Offer} offer */
   #tellExpired(offer) {
-    const { id, token, adds } = offer.row;
     rememberSent(offer.row);
-    this.#over(offer, 'It has expired: nobody can download it now. Its page brings it back, as long as its files are kept.', adds ? `/m/${token}` : manageUrl(id, token), 'Manage');
+    this.#over(offer, 'It has expired: nobody can download it now. Its page brings it back, as long as its files are kept.', manageUrl(offer.row, offer.row.token), 'Manage');
   }
 
   /** @param {Offer} offer @param {string} words @param {string} [link] @param {string} [named] */
@@ -146,7 +146,7 @@ export class Offers {
   async #continue(offer) {
     const before = offer.words;
     this.#turn(offer, 'busy', offer.missing.length ? 'Looking at the files.' : before);
-    /** @type {import('./fingerprint.js').Refusal[]} */ const refused = [];
+    /** @type {import('../upload/fingerprint.js').Refusal[]} */ const refused = [];
     /** @type {string[]} */ const moved = [];
     // The permission first, while the click still counts.
     const denied = !await allowed(offer.missing.flatMap(({ id }) => offer.known.get(id)?.handle ?? []));

@@ -13,11 +13,11 @@ export function showMine(card) {
 
 /** @param {HTMLElement} card @param {import('./mine.js').Mine} one */
 function row(card, one) {
-  const { id, token, title, at } = one;
+  const { id, title, at } = one;
   const template = /** @type {HTMLTemplateElement} */ (document.getElementById('mine-row'));
   const made = /** @type {HTMLElement} */ (template.content.firstElementChild?.cloneNode(true));
   const [link, when, button] = /** @type {[HTMLAnchorElement, HTMLElement, HTMLElement]} */ ([...made.children]);
-  link.href = manageUrl(id, token);
+  link.href = manageUrl(one, one.token);
   link.textContent = title;
   link.title = title;
   when.setAttribute('datetime', at);

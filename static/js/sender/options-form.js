@@ -1,6 +1,6 @@
 // Title, message, expiry, limit and password: saved as they change, each with its own word beside it.
-import { asFailure, explain } from './failure.js';
-import { plural } from './progress.js';
+import { asFailure, explain } from '../upload/failure.js';
+import { plural } from '../upload/progress.js';
 
 /** @typedef {HTMLInputElement | HTMLTextAreaElement | HTMLSelectElement} Field */
 
@@ -10,7 +10,7 @@ const SHORTEST = 4; // characters of a password
 
 export class OptionsForm {
   #form;
-  /** @type {import('./transfer-upload.js').TransferUpload | null} */ #upload = null;
+  /** @type {import('../upload/transfer-upload.js').TransferUpload | null} */ #upload = null;
   #createdAt = 0;
   /** @type {Map<string, string>} */ #saved = new Map();
   /** @type {Map<string, AbortController>} */ #saving = new Map();
@@ -53,7 +53,7 @@ export class OptionsForm {
     return all.filter(({ name }) => name);
   }
 
-  /** From now on it is this transfer's. @param {import('./transfer-upload.js').TransferUpload} upload */
+  /** From now on it is this transfer's. @param {import('../upload/transfer-upload.js').TransferUpload} upload */
   serve(upload) {
     this.#upload = upload;
     // Not by the reader's clock, which may be wrong by years.
@@ -69,7 +69,7 @@ export class OptionsForm {
   }
 
   // A transfer that is continued brings what was said about it before.
-  /** @param {Field} field @param {import('./backend.js').Transfer} transfer */
+  /** @param {Field} field @param {import('../upload/backend.js').Transfer} transfer */
   #fill(field, { title, message, max_downloads: most, expires_at: end }) {
     if (field.name === 'title' && title) field.value = title;
     if (field.name === 'message' && message) field.value = message;
@@ -125,7 +125,7 @@ export class OptionsForm {
     this.#show.setAttribute('aria-label', `${this.#show.textContent} the password`);
   }
 
-  /** Whether it was saved; if not, its line says why. @param {Field} field @param {import('./backend.js').Options} change */
+  /** Whether it was saved; if not, its line says why. @param {Field} field @param {import('../upload/backend.js').Options} change */
   async #send(field, change) {
     const { name } = field;
     this.#saving.get(name)?.abort();
@@ -142,7 +142,7 @@ export class OptionsForm {
     }
   }
 
-  /** @param {string} name @param {string} value @returns {import('./backend.js').Options} */
+  /** @param {string} name @param {string} value @returns {import('../upload/backend.js').Options} */
   #change(name, value) {
     if (name === 'max_downloads') return { max_downloads: value.trim() ? Number(value) : null };
     if (name === 'expires_at') return { expires_at: new Date(this.#createdAt + Number(value) * DAY).toISOString() };

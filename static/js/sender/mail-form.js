@@ -1,10 +1,10 @@
 // "Send to" and "Your e-mail": nothing is mailed before "Send" is pressed, so what is half typed goes nowhere.
 // The address is confirmed once in this browser, by a code that was mailed to it.
-import { asFailure, explain, sentence } from './failure.js';
+import { asFailure, explain, sentence } from '../upload/failure.js';
 import { say } from './options-form.js';
 
-/** @typedef {import('./transfer-upload.js').TransferUpload} TransferUpload */
-/** @typedef {import('./backend.js').Backend} Backend */
+/** @typedef {import('../upload/transfer-upload.js').TransferUpload} TransferUpload */
+/** @typedef {import('../upload/backend.js').Backend} Backend */
 /** @typedef {HTMLInputElement | HTMLTextAreaElement} Field */
 
 const KEPT = 'beeline-sender';
@@ -105,7 +105,7 @@ class MailForm {
     this.#field('o-code').focus();
   }
 
-  /** @param {import('./backend.js').Options} change @param {string | undefined} token */
+  /** @param {import('../upload/backend.js').Options} change @param {string | undefined} token */
   async #edit(change, token) {
     try {
       await this.#upload?.edit(token ? { ...change, sender_token: token } : change);
@@ -135,7 +135,7 @@ class MailForm {
     this.#say('o-sender', 'saved', status === 'READY' ? `Sent to ${people}.` : `It goes to ${people} as soon as everything has arrived.`);
   }
 
-  /** @param {import('./failure.js').Failure} failure */
+  /** @param {import('../upload/failure.js').Failure} failure */
   #complain(failure) {
     const [first] = failure.facts.fields ?? [];
     const place = !first ? 'o-sender' : first.field.startsWith('recipients') ? 'o-recipients' : first.field === 'code' ? 'o-code' : 'o-sender';

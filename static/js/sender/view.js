@@ -1,17 +1,17 @@
-// What the sender sees. The DOM of the first page is touched here, in file-list.js and in options-form.js,
-// and nowhere in the engine.
-import { browserWorld } from './browser-world.js';
-import { Failure, asFailure, details, explain } from './failure.js';
+// The sender's page: shows the state of one upload and passes on what is pressed. The engine (../upload/) has no DOM.
+import { browserWorld } from '../upload/browser-world.js';
+import { Failure, asFailure, details, explain } from '../upload/failure.js';
+import { memory, nameOf } from '../upload/memory.js';
+import { tooMuch, withUniquePaths } from '../upload/pick-files.js';
+import { Progress, plural, size, timeLeft } from '../upload/progress.js';
+import { StayAwake, claim } from '../upload/tabs.js';
+import { TransferUpload } from '../upload/transfer-upload.js';
 import { FileList } from './file-list.js';
-import { memory, nameOf } from './memory.js';
+import { drawLine } from './line.js';
 import { keep, manageUrl } from './mine.js';
 import { OptionsForm, say } from './options-form.js';
-import { tooMuch, withUniquePaths } from './pick-files.js';
-import { Progress, drawLine, plural, size, timeLeft } from './progress.js';
-import { StayAwake, claim } from './tabs.js';
-import { TransferUpload } from './transfer-upload.js';
 
-/** @typedef {import('./pick-files.js').Picked} Picked */
+/** @typedef {import('../upload/pick-files.js').Picked} Picked */
 /** @typedef {'ready' | 'uploading' | 'paused' | 'checking' | 'done' | 'failed'} Shown */
 
 const TICK = 250; // milliseconds
@@ -239,7 +239,7 @@ export class SenderView {
     }
   }
 
-  /** @param {import('./file-upload.js').FileUpload} file @returns {Promise<boolean>} whether it is gone */
+  /** @param {import('../upload/file-upload.js').FileUpload} file @returns {Promise<boolean>} whether it is gone */
   async #remove(file) {
     const upload = this.#upload;
     if (!upload) return false;
@@ -331,11 +331,10 @@ export class SenderView {
 
   // Its manage page is found again from the first page of this browser, as long as nobody lets it forget.
   #rememberSent() {
-    if (!this.#upload) return undefined;
+    if (!this.#upload) return;
     const { transfer, token } = this.#upload;
-    if (transfer.adds) return this.#get('manage').setAttribute('href', `/m/${token}`);
-    keep({ id: transfer.id, token, title: nameOf(this.#now(this.#upload)), link: transfer.link, at: transfer.created_at });
-    return this.#get('manage').setAttribute('href', manageUrl(transfer.id, token));
+    this.#get('manage').setAttribute('href', manageUrl(transfer, token));
+    if (!transfer.adds) keep({ id: transfer.id, token, title: nameOf(this.#now(this.#upload)), link: transfer.link, at: transfer.created_at });
   }
 
   /** @param {Failure} failure */

@@ -146,7 +146,8 @@ def extend_transfer(word: str) -> AnyResponse:
         return _refused(word, transfer, "now", error)
     # Where the other forms were there before, what is being typed in them stays.
     others = ["details", *_AFTER_THE_END] if had_ended else []
-    return _done(word, transfer, "There is more now.", "now", *others)
+    words = "It can be downloaded again." if had_ended else "It has more time now."
+    return _done(word, transfer, words, "now", *others)
 
 
 @bp.post("/recipients")

@@ -6,6 +6,7 @@ from app import links
 from app.dispositions import without_marks
 from app.errors import AppError
 from app.pages import command_line
+from app.pages.folders import tree
 from app.problems import json_problem, speaks, text_problem
 from app.words import end_of_name, filesize, plain_date
 
@@ -16,6 +17,7 @@ def init_app(app: Flask) -> None:
     app.add_template_filter(end_of_name)
     app.add_template_filter(plain_date)
     app.add_template_filter(without_marks)
+    app.add_template_filter(tree)
     app.add_template_filter(command_line.shortest_address)
     app.add_template_global(links.program_url)
 

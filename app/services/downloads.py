@@ -83,6 +83,8 @@ class TransferView:
     zip: archives.Progress | None = None
     # Whose own link this is; None for the transfer's.
     recipient_id: uuid.UUID | None = None
+    # Who sent it, on a recipient's own link: the transfer's link may be anywhere by now.
+    sender: str | None = None
 
     @property
     def has_zip(self) -> bool:
@@ -146,7 +148,7 @@ class TransferView:
         shown = (
             self.state, self.title, self.message, self.expires_at, self.downloads_left,
             self.percent, self.file_count, self.total_size, self.checked_count, self.latest_at,
-            self.tells_date,
+            self.tells_date, self.sender,
         )  # fmt: skip
         return hashlib.sha256(repr(shown).encode()).hexdigest()[:24]
 
@@ -221,6 +223,8 @@ def version(slug: str, visitor: str | None = None, proof: str | None = None) -> 
 def _open_view(transfer: Transfer, state: str, slug: str, **of_files: Any) -> TransferView:
     # What its sender has deleted, or the operator blocked, is told to nobody, its words neither.
     is_told = state != "deleted" and transfer.quarantined_at is None
+    recipient_id = _recipient_of(transfer, slug)
+    is_known = recipient_id is not None and transfer.sender_confirmed_at is not None
     return TransferView(
         id=transfer.id,
         # The link that was asked for, and no other: a recipient's own tells nobody the transfer's.
@@ -234,7 +238,8 @@ def _open_view(transfer: Transfer, state: str, slug: str, **of_files: Any) -> Tr
         max_downloads=transfer.max_downloads,
         downloads_left=_left(transfer),
         sent_size=transfer.sent_size,
-        recipient_id=_recipient_of(transfer, slug),
+        recipient_id=recipient_id,
+        sender=transfer.sender_email if is_known and is_told else None,
         **of_files,
     )
 

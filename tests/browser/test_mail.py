@@ -222,7 +222,7 @@ def test_links_in_mails_lead_to_one_button(
     expect(other.get_by_role("heading", level=1)).to_have_text("No more mail")
     assert is_drawn(other)
     look(other, "opt-out-done")
-    other.get_by_role("link", name="To the first page").click()
+    other.get_by_role("link", name="To the start page").click()
     expect(other.locator("#choose-files")).to_be_visible()
 
 

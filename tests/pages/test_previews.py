@@ -264,3 +264,10 @@ def test_a_program_gets_what_everybody_gets(client: FlaskClient, seen: Callable)
     for url in every_address(sent):
         assert client.get(url, headers={"User-Agent": "curl/8.5.0"}).status_code in (200, 303)
     assert sent.row().download_count == 0
+
+
+def test_the_manage_page_shows_no_picture_that_asks_for_a_password(
+    seen: Callable[..., Sent], client: FlaskClient
+) -> None:
+    assert "/preview" in client.get(page_of(seen())).text
+    assert "/preview" not in client.get(page_of(seen(password="open sesame"))).text

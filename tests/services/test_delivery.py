@@ -483,3 +483,17 @@ def test_a_former_key_for_opt_outs_knows_who_wants_no_mail_and_opens_no_link(
         assert mail_links.has_opted_out(BO)
         with pytest.raises(NotFound):
             mail_links.opting_out(seal)
+
+
+def test_a_recipients_own_link_names_who_sent_it_until_it_is_taken_back(
+    app: Flask, sender: Sender, mail: MailServer
+) -> None:
+    sent = addressed(sender.ready(), "bob@example.org")
+    own = f"/d/{slug_of(app, sent, 'bob@example.org')}"
+    assert f"From <bdi>{ADA}</bdi>" in sender.client.get(own).text
+    # The transfer's link may be anywhere by now.
+    assert ADA not in sender.client.get(f"/d/{sent.slug}").text
+    sent.call("PATCH", json={"recipients": []})
+    taken_back = sender.client.get(own)
+    assert taken_back.status_code == 410
+    assert "This link was taken back" in taken_back.text

@@ -4,7 +4,7 @@ Every change is one conditional UPDATE, so that of any number of callers exactly
 """
 
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, update
@@ -44,8 +44,17 @@ def _stamps(to: State) -> dict[str, Any]:
 
 
 def is_due() -> ColumnElement[bool]:
-    """The condition that a READY transfer is past its date."""
+    """The condition that a READY transfer is past its date, as state_at() says it of a row."""
     return and_(Transfer.state == State.READY, Transfer.expires_at <= db_now())
+
+
+def state_at(transfer: Transfer, now: datetime) -> State:
+    """The state that counts at `now`: a READY transfer past its date has EXPIRED already.
+
+    The sweep may not have written it to the row yet. `now` is the database's time.
+    """
+    is_due = transfer.state is State.READY and transfer.expires_at <= now
+    return State.EXPIRED if is_due else transfer.state
 
 
 def is_past_grace() -> ColumnElement[bool]:

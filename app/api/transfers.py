@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
-from app import addresses, clock, links, passwords
+from app import addresses, links, passwords
 from app.api.auth import anyone_or_key, owner, sends_key
 from app.api.bodies import idempotency_key, json_body, json_or_nothing, once
 from app.config import S3_MAX_OBJECT_SIZE, S3_MAX_PARTS, settings
@@ -240,7 +240,7 @@ def transfer_json(transfer: Transfer) -> dict[str, Any]:
         "id": str(transfer.id),
         "slug": transfer.slug,
         "link": links.transfer_url(transfer.slug),
-        "status": _status(transfer),
+        "status": transfers.state_of(transfer),
         "problem": _problem_json(transfer.failure) if transfer.state is State.INIT else None,
         "batch": _batch_json(transfer),
         "title": transfer.title,
@@ -263,12 +263,6 @@ def transfer_json(transfer: Transfer) -> dict[str, Any]:
         "total_size": sum(file.size for file in there),
         "files": [file_json(file) for file in files],
     }
-
-
-def _status(transfer: Transfer) -> State:
-    """Past its date it has expired, whether or not the sweep has come by."""
-    is_due = transfer.state is State.READY and transfer.expires_at <= clock.now()
-    return State.EXPIRED if is_due else transfer.state
 
 
 def recipient_json(recipient: Recipient) -> dict[str, Any]:

@@ -13,19 +13,19 @@ from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, jsonify
 
-from app import clock, links
+from app import links
 from app.api.auth import key, member
 from app.api.bodies import idempotency_key, json_or_nothing, once
 from app.config import MIB, S3_MAX_PARTS, settings
 from app.errors import (
     AppError,
-    Gone,
     Invalid,
     MethodNotAllowed,
     NotFound,
     PartsMissing,
     SizeMismatch,
     TooMany,
+    TransferExpired,
     Unauthorized,
     WrongType,
 )
@@ -57,6 +57,7 @@ _STATES = {
     State.INIT: "uploading",
     State.PROCESSING: "processing",
     State.READY: "downloadable",
+    State.EXPIRED: "expired",
 }
 # What is said where nothing more is known than the kind of error.
 _SENTENCES: dict[type[AppError], str] = {
@@ -253,16 +254,10 @@ def _transfer(text: str, caller: Caller, else_said: str = "Couldn't find Transfe
 
 
 def _still(transfer: Transfer) -> Transfer:
-    """The transfer if its time is not over; raises Gone."""
-    if _is_over(transfer):
-        raise Gone("This transfer has expired.", reason="expired")
+    """The same transfer; raises TransferExpired."""
+    if transfers.state_of(transfer) is State.EXPIRED:
+        raise TransferExpired
     return transfer
-
-
-def _is_over(transfer: Transfer) -> bool:
-    """Whether it has expired, whether or not the sweep has come by."""
-    is_due = transfer.state is State.READY and transfer.expires_at <= clock.now()
-    return is_due or transfer.state is State.EXPIRED
 
 
 def _file_of(transfer: Transfer, text: str) -> File:
@@ -411,12 +406,12 @@ def _read_part_numbers() -> None:
 
 
 def _transfer_json(transfer: Transfer) -> dict[str, Any]:
-    state = "expired" if _is_over(transfer) else _STATES[transfer.state]
-    has_link = transfer.state in (State.PROCESSING, State.READY)
+    state = transfers.state_of(transfer)
+    has_link = state in (State.PROCESSING, State.READY)
     return {
         "id": str(transfer.id),
         "message": transfer.message,
-        "state": state,
+        "state": _STATES[state],
         "url": links.transfer_url(transfer.slug) if has_link else None,
         "expires_at": f"{transfer.expires_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
         "files": [_file_json(file) for file in transfers.files_of(transfer.id)],

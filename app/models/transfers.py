@@ -7,14 +7,17 @@ from sqlalchemy import (
     ARRAY,
     BigInteger,
     CheckConstraint,
+    ColumnElement,
     ForeignKey,
     Index,
     Integer,
     LargeBinary,
     Text,
+    and_,
     func,
     text,
 )
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.config import (
@@ -96,6 +99,17 @@ class Transfer(Leased, Base):
     files: Mapped[list["File"]] = relationship(
         back_populates="transfer", order_by="File.position", passive_deletes=True, lazy="raise"
     )
+
+    @hybrid_property
+    def is_used_up(self) -> bool:
+        """Whether every download that its limit allows has been counted; also a SQL condition."""
+        return self.max_downloads is not None and self.download_count >= self.max_downloads
+
+    @is_used_up.inplace.expression
+    @classmethod
+    def _is_used_up(cls) -> ColumnElement[bool]:
+        # Never NULL, so that it can be negated.
+        return and_(cls.max_downloads.is_not(None), cls.download_count >= cls.max_downloads)
 
     __table_args__ = (
         CheckConstraint("octet_length(owner_token_hash) = 32", name="owner_token_is_sha256"),

@@ -126,7 +126,7 @@ def _is_used_up() -> ColumnElement[bool]:
     return and_(
         Transfer.state == State.READY,
         Transfer.expires_at > db_now(),
-        Transfer.download_count >= Transfer.max_downloads,
+        Transfer.is_used_up,
     )
 
 

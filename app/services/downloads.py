@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, NoReturn
 
-from sqlalchemy import ColumnElement, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, exists, func, select, update
 
 from app import clock, links
 from app.clock import db_now
@@ -332,7 +332,7 @@ def looked_into(slug: str, visitor: str | None, proof: str | None = None) -> tup
     if transfer.state is not State.READY:
         raise WrongState("The files have not arrived completely yet.")
     is_free = transfer.max_downloads is None or _counted(transfer.id, visitor)
-    if _left(transfer) == 0 and not is_free:
+    if transfer.is_used_up and not is_free:
         raise Gone(_ENDED["limit_reached"], reason="limit_reached")
     return transfer, is_free
 
@@ -380,7 +380,7 @@ def _opened(slug: str, proof: str | None) -> Transfer:
 
 def _check_left(transfer: Transfer, visitor: str | None) -> None:
     """Raises Gone for a visitor for whom no download is left; whoever may have it asks for it."""
-    if _left(transfer) == 0 and not _counted(transfer.id, visitor):
+    if transfer.is_used_up and not _counted(transfer.id, visitor):
         raise Gone(_ENDED["limit_reached"], reason="limit_reached")
 
 
@@ -445,10 +445,7 @@ def _take_one(transfer_id: uuid.UUID, file_id: uuid.UUID | None) -> bool:
             _is_safe(transfer_id, file_id),
             ~is_over(),
             Transfer.quarantined_at.is_(None),
-            or_(
-                Transfer.max_downloads.is_(None),
-                Transfer.download_count < Transfer.max_downloads,
-            ),
+            ~Transfer.is_used_up,
         )
         .values(download_count=Transfer.download_count + 1)
         .execution_options(synchronize_session=False)
@@ -550,7 +547,7 @@ def _state_shown(transfer: Transfer, is_due: bool) -> str:
         return "expired"
     if transfer.quarantined_at is not None and _SHOWN_AS[transfer.state] not in _OVER:
         return "unavailable"
-    if transfer.state in _LIVE and _left(transfer) == 0:
+    if transfer.state in _LIVE and transfer.is_used_up:
         return "limit_reached"
     return _SHOWN_AS[transfer.state]
 

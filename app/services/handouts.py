@@ -28,7 +28,7 @@ from app.extensions import storage
 from app.models import File, State, Transfer
 from app.services import archives, delivery, downloads, managing, repeats, senders
 from app.services.repeats import Once
-from app.services.transfers import files_of, hold, is_over, of_id, refuse_blocked
+from app.services.transfers import files_of, hold, is_over, not_deleted, refuse_blocked
 
 
 def download_url(
@@ -42,7 +42,7 @@ def download_url(
     ZipFailed and ZipLacksFile where it could not be.
     """
     row = _ready(transfer.id)
-    if row.max_downloads is not None and row.download_count >= row.max_downloads:
+    if row.is_used_up:
         raise LimitReached
     seconds = _seconds(minutes, row.expires_at, is_vouched=is_vouched)
     key, name, counted = _wanted(row, file_id, seconds)
@@ -142,14 +142,13 @@ def _speak_for(row: Transfer) -> None:
 
 def _ready(transfer_id: uuid.UUID) -> Transfer:
     """The row as it is now; raises Gone, TransferExpired, Blocked, NotNow."""
-    row = of_id(transfer_id)
-    if row.state is State.DELETED:
-        raise Gone("This transfer was deleted.", reason="deleted")
-    is_late = row.expires_at <= clock.now()
-    # Whether that has ended it is asked only then.
-    if row.state is State.EXPIRED or (
-        is_late and db.session.scalar(select(is_over()).where(Transfer.id == row.id))
-    ):
+    row, has_ended = db.session.execute(
+        select(Transfer, is_over())
+        .where(Transfer.id == transfer_id)
+        .execution_options(populate_existing=True)
+    ).one()
+    not_deleted(row)
+    if row.state is State.EXPIRED or has_ended:
         raise TransferExpired
     refuse_blocked(row)
     if row.state is not State.READY:

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select, true
+from sqlalchemy import ColumnElement, Select, func, or_, select, true
 
+from app import lifecycle
 from app.clock import db_now
 from app.db import db
 from app.models import File, State, Transfer
@@ -71,7 +72,9 @@ _COLUMNS: dict[SortBy, Any] = {
 def of_workspace(caller: Caller, wish: Wish) -> Page:
     """A page of all that the caller's keys have made, for whichever user; two queries."""
     found = db.session.execute(items_query(caller, wish))
-    items = [Listed(row, _shown(row, is_due), path, kind) for row, is_due, path, kind in found]
+    items = [
+        Listed(row, lifecycle.state_at(row, now), path, kind) for row, now, path, kind in found
+    ]
     return Page(items, db.session.scalar(count_query(caller, wish)) or 0)
 
 
@@ -87,7 +90,7 @@ def items_query(caller: Caller, wish: Wish) -> Select[Any]:
     # Both the same way, so that an index is read from one end; by its id, none comes twice.
     by = [_COLUMNS[wish.sort_by], Transfer.id]
     return (
-        select(Transfer, _is_due(), first.c.path, first.c.content_type)
+        select(Transfer, db_now(), first.c.path, first.c.content_type)
         .outerjoin(first, true())
         .where(*_conditions(caller, wish))
         .order_by(*(one.desc() if wish.order is Order.DESC else one.asc() for one in by))
@@ -108,16 +111,9 @@ def _conditions(caller: Caller, wish: Wish) -> list[ColumnElement[bool]]:
         return [mine]
     in_state = Transfer.state == wish.status
     if wish.status is State.READY:
-        return [mine, in_state, ~_is_due()]
+        return [mine, in_state, ~lifecycle.is_due()]
     if wish.status is State.EXPIRED:
-        due = and_(Transfer.state == State.READY, _is_due())
-        return [mine, Transfer.state.in_([State.READY, State.EXPIRED]), or_(in_state, due)]
+        # Two states that the index is searched for; then the condition itself.
+        either = Transfer.state.in_([State.READY, State.EXPIRED])
+        return [mine, either, or_(in_state, lifecycle.is_due())]
     return [mine, in_state]
-
-
-def _is_due() -> ColumnElement[bool]:
-    return Transfer.expires_at <= db_now()
-
-
-def _shown(row: Transfer, is_due: bool) -> State:
-    return State.EXPIRED if row.state is State.READY and is_due else row.state

@@ -17,7 +17,7 @@ from app.errors import Gone, NotFound, WrongState
 from app.models import NoMail, State, Transfer
 from app.seals import Seal
 from app.services import audit, extension_requests, suppression, unsent
-from app.services.transfers import of_id, refuse_blocked
+from app.services.transfers import not_deleted, of_id, refuse_blocked
 
 # A limit that is used up is raised by so many when its sender gives more time.
 MORE_DOWNLOADS = 5
@@ -51,10 +51,7 @@ def _sealed(seal: Seal, token: str) -> Transfer:
         transfer_id = uuid.UUID(seal.read(token) or "")
     except ValueError as error:
         raise NotFound("This link does not lead to anything.") from error
-    transfer = of_id(transfer_id)
-    if transfer.state is State.DELETED:
-        raise Gone("This transfer was deleted.", reason="deleted")
-    return transfer
+    return not_deleted(of_id(transfer_id))
 
 
 def extend(transfer: Transfer) -> Transfer:
@@ -66,11 +63,10 @@ def extend(transfer: Transfer) -> Transfer:
     later = func.greatest(
         Transfer.expires_at, db_now() + timedelta(days=settings.default_expires_in_days)
     )
-    is_used_up = Transfer.download_count >= Transfer.max_downloads
     values = {
         "expires_at": later,
         "max_downloads": Transfer.max_downloads
-        + func.coalesce(cast(is_used_up, Integer), 0) * MORE_DOWNLOADS,
+        + cast(Transfer.is_used_up, Integer) * MORE_DOWNLOADS,
     }
     is_free = Transfer.quarantined_at.is_(None)
     with transaction():
@@ -87,8 +83,7 @@ def extend(transfer: Transfer) -> Transfer:
     fresh = of_id(transfer.id)
     if not done:
         refuse_blocked(fresh)
-        if fresh.state is State.DELETED:
-            raise Gone("This transfer was deleted.", reason="deleted")
+        not_deleted(fresh)
         if fresh.state is State.EXPIRED:
             raise Gone("This has expired, and its files are being removed.", reason="expired")
         raise WrongState("The files of this transfer have not arrived completely yet.")

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Date, cast, func, select
 
-from app import clock, links
+from app import clock, lifecycle, links
 from app.clock import db_now
 from app.config import settings
 from app.db import db, transaction
@@ -42,7 +42,7 @@ from app.services import (
     shares,
     transfers,
 )
-from app.services.transfers import files_of, hold, of_id, refuse_blocked
+from app.services.transfers import files_of, hold, not_deleted, of_id, refuse_blocked
 
 # What a page lists at most of a transfer's files, and of the days on which it was downloaded.
 MOST_FILES_SHOWN = 500
@@ -239,8 +239,7 @@ def view(transfer: Transfer) -> Managed:
         .where(Transfer.id == transfer.id)
         .execution_options(populate_existing=True)
     ).one()
-    if row.state is State.DELETED:
-        raise Gone("This transfer was deleted.", reason="deleted")
+    not_deleted(row)
     there = _sums(row.id, File.batch.is_not(None))
     batch = batches.find(row.id)
     state = _state_of(row, now)
@@ -262,7 +261,7 @@ def view(transfer: Transfer) -> Managed:
         coming=_sums(row.id, File.batch.is_(None)) if batch else Sums(0, 0, 0),
         # Less than an hour more is nothing that anybody would press a button for.
         gives_days=row.expires_at < later - timedelta(hours=1),
-        gives_downloads=_is_used_up(row),
+        gives_downloads=row.is_used_up,
     )
 
 
@@ -281,15 +280,8 @@ def _sums(transfer_id: uuid.UUID, condition: ColumnElement[bool]) -> Sums:
 
 
 def _state_of(row: Transfer, now: datetime) -> str:
-    if row.state is State.READY and row.expires_at <= now:
-        return "expired"
-    if row.state is State.READY and _is_used_up(row):
-        return "limit_reached"
-    return _STATES[row.state]
-
-
-def _is_used_up(row: Transfer) -> bool:
-    return row.max_downloads is not None and row.download_count >= row.max_downloads
+    state = lifecycle.state_at(row, now)
+    return "limit_reached" if state is State.READY and row.is_used_up else _STATES[state]
 
 
 def _kept_until(row: Transfer, now: datetime) -> datetime | None:

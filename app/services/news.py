@@ -16,7 +16,6 @@ from sqlalchemy import (
     func,
     literal,
     null,
-    or_,
     select,
     update,
 )
@@ -120,10 +119,7 @@ def _reminders() -> Any:
         .where(
             _ends_soon(),
             Transfer.sender_confirmed_at.is_not(None),
-            or_(
-                Transfer.max_downloads.is_(None),
-                Transfer.download_count < Transfer.max_downloads,
-            ),
+            ~Transfer.is_used_up,
             Recipient.sent_at < db_now() - _before(),
             Recipient.downloaded_at.is_(None),
             Recipient.revoked_at.is_(None),

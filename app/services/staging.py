@@ -16,7 +16,6 @@ from app.config import MIB, S3_MAX_PART_SIZE, settings
 from app.db import db, release, transaction
 from app.errors import (
     AppError,
-    Gone,
     Invalid,
     NotNow,
     TransferExpired,
@@ -28,7 +27,7 @@ from app.gateways.stored import NoSuchUpload, NotOffered, Source, SourceLost
 from app.leases import Lease
 from app.models import File, Method, Staging, State, Transfer, Upload, UploadState
 from app.services import audit, checking, contents, planning, removal, uploads
-from app.services.transfers import of_id, refuse_blocked
+from app.services.transfers import not_deleted, of_id, refuse_blocked
 from app.services.uploads import Outcome
 
 # As the documented flow has it: whoever asks for an address has the file at hand.
@@ -239,8 +238,7 @@ def _held_in_init(transfer_id: uuid.UUID) -> None:
         .with_for_update()
         .execution_options(populate_existing=True)
     ).one()
-    if row.state is State.DELETED:
-        raise Gone("This transfer was deleted.", reason="deleted")
+    not_deleted(row)
     if row.state is State.EXPIRED or is_due:
         raise TransferExpired
     refuse_blocked(row)

@@ -6,6 +6,7 @@ How it begins is in creating.py, what is in it in contents.py, what is said of i
 import hashlib
 import uuid
 from collections.abc import Sequence
+from datetime import datetime
 
 from sqlalchemy import (
     ColumnElement,
@@ -111,12 +112,23 @@ def of_workspace(transfer_id: uuid.UUID, caller: Caller) -> Transfer:
 def _unless_deleted(
     query: Select[Transfer], values: dict[str, uuid.UUID | None] | None = None
 ) -> Transfer:
-    transfer = db.session.scalar(query, values)
+    return not_deleted(db.session.scalar(query, values))
+
+
+def not_deleted(transfer: Transfer | None) -> Transfer:
+    """The same transfer; raises NotFound if there is none, and Gone if it has been deleted."""
     if transfer is None:
         raise NotFound("There is no such transfer.")
     if transfer.state is State.DELETED:
         raise Gone("This transfer was deleted.", reason="deleted")
     return transfer
+
+
+def state_of(transfer: Transfer) -> State:
+    """The state to show: EXPIRED from the transfer's date on, by the database's clock."""
+    if transfer.state is not State.READY:
+        return transfer.state  # Its date makes no difference, which saves a query.
+    return lifecycle.state_at(transfer, db.session.execute(select(db_now())).scalar_one())
 
 
 def is_over() -> ColumnElement[bool]:
@@ -233,28 +245,28 @@ def hold(transfer_id: uuid.UUID) -> Transfer:
 
 def held(transfer_id: uuid.UUID) -> Transfer:
     """As hold(), of one that has not ended: raises Gone and Blocked as refuse_ended() does."""
-    return _unless_ended(_with_its_end(transfer_id).with_for_update(key_share=True))
+    return _unless_ended(_with_the_time(transfer_id).with_for_update(key_share=True))
 
 
 def refuse_ended(transfer_id: uuid.UUID) -> Transfer:
     """The row; raises Gone after its end, whether or not the sweep has come by, and Blocked."""
-    return _unless_ended(_with_its_end(transfer_id))
+    return _unless_ended(_with_the_time(transfer_id))
 
 
-def _with_its_end(transfer_id: uuid.UUID) -> Select[Transfer, bool]:
+def _with_the_time(transfer_id: uuid.UUID) -> Select[Transfer, datetime]:
     return (
-        select(Transfer, Transfer.expires_at <= db_now())
+        select(Transfer, db_now())
         .where(Transfer.id == transfer_id)
         .execution_options(populate_existing=True)
     )
 
 
-def _unless_ended(query: Select[Transfer, bool]) -> Transfer:
+def _unless_ended(query: Select[Transfer, datetime]) -> Transfer:
     row = db.session.execute(query).first()
     if row is None or row[0].state is State.DELETED:
         raise Gone(reason="deleted")
-    transfer, is_due = row
-    if transfer.state is State.EXPIRED or (transfer.state is State.READY and is_due):
+    transfer, now = row
+    if lifecycle.state_at(transfer, now) is State.EXPIRED:
         raise Gone(reason="expired")
     refuse_blocked(transfer)
     return transfer

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -99,6 +99,21 @@ def test_filtered_by_what_it_is_now(machine: Machine, made: list[Any]) -> None:
     assert (ids("READY"), ids("EXPIRED")) == ([], [made[0]["id"]])
     machine.native("DELETE", f"/{made[0]['id']}")
     assert (ids("EXPIRED"), ids("DELETED")) == ([], [made[0]["id"]])
+
+
+def test_every_dialect_tells_the_state_by_the_databases_clock(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = machine.ready()
+    Sent(machine.client, made).set(expires_at=clock.now() - timedelta(seconds=1))
+    for seconds in (-20, 0, 20):  # how wrong the clock of this process is
+        there = datetime.now(UTC) + timedelta(seconds=seconds)
+        monkeypatch.setattr(clock, "now", lambda there=there: there)
+        assert listed(machine)["items"][0]["status"] == "EXPIRED"
+        assert machine.native("GET", f"/{made['id']}").json["status"] == "EXPIRED"
+        machine.token = machine.authorize()  # by the same clock
+        shown = machine.call("GET", f"/transfers/{made['id']}").json
+        assert (shown["state"], shown["url"]) == ("expired", None)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`flask release`, `flask storage` and `flask sweep`: what an operator runs, by hand or at release.
+"""The commands of an operator: `flask release`, `storage`, `database`, `keys` and `sweep`.
 
 What is done about a reported link is in abuse_cli.py, about mail that came back in mail_cli.py.
 """

@@ -121,7 +121,7 @@ class SwitchedOff(enum.StrEnum):
 
 
 class NoMail(enum.StrEnum):
-    """Why an address gets no mail from here: its owner said so, or its server did."""
+    """Why an address gets no mail: its owner opted out, a mail bounced, or was reported as spam."""
 
     ASKED = "asked"
     BOUNCED = "bounced"

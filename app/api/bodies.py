@@ -1,6 +1,7 @@
-"""The JSON body of a request, or a clear refusal: never an unexpected exception."""
+"""The JSON body and the query of a request, or a clear refusal: never an unexpected exception."""
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 from flask import request
@@ -9,6 +10,8 @@ from werkzeug.exceptions import BadRequest as WerkzeugBadRequest
 from app.errors import BadRequest, Invalid, WrongType
 from app.services import repeats
 from app.services.repeats import Once
+
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
 
 
 def json_or_nothing() -> Any:
@@ -30,6 +33,18 @@ def once(actor: object) -> Once | None:
     """This request, to be done once however often this actor sends it; None without a key."""
     said = b"\n".join((request.method.encode(), request.path.encode(), request.get_data()))
     return repeats.once(idempotency_key(), str(actor), said)
+
+
+def query(*names: str, whole: Collection[str] = ()) -> dict[str, Any]:
+    """These fields of the query string, for Inputs, and as numbers those of `whole`.
+
+    Any other field is ignored. What is not a whole number stays text, for Inputs to refuse.
+    """
+    said = {name: request.args[name] for name in (*names, *whole) if name in request.args}
+    return {
+        name: int(value) if name in whole and _WHOLE.fullmatch(value) else value
+        for name, value in said.items()
+    }
 
 
 def json_body() -> Any:

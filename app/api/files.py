@@ -1,13 +1,12 @@
 """/files: small files by a form that goes straight to storage, for programs with a key."""
 
-import re
 import uuid
 from typing import Any
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, jsonify
 
 from app.api.auth import key
-from app.api.bodies import json_body, once
+from app.api.bodies import json_body, once, query
 from app.config import S3_MAX_PART_SIZE, settings
 from app.errors import NotFound
 from app.inputs import LONGEST_NAME_BYTES, Inputs, bad_text
@@ -57,7 +56,7 @@ def confirm_file(caller: Caller, file_key: str) -> Response:
 @key(Scope.READ)
 def list_files(caller: Caller) -> Response:
     """The workspace's files, the newest first."""
-    with Inputs(_page_asked()) as given:
+    with Inputs(query(whole=("limit", "offset"))) as given:
         limit = given.whole("limit", least=1, most=MOST_AT_ONCE, default=USUAL_AT_ONCE)
         offset = given.whole("offset", least=0, most=2**31 - 1, default=0)
     page = small_files.page(caller, limit, offset)
@@ -105,12 +104,3 @@ def _whole_key(given: str) -> str:
     if bad_text(given):  # PostgreSQL cannot even be asked for NUL
         raise NotFound
     return settings.s3_prefix + given.removeprefix(settings.s3_prefix)
-
-
-def _page_asked() -> dict[str, Any]:
-    """`limit` and `offset` of the query; other names there are nobody's business."""
-    asked = {name: request.args[name] for name in ("limit", "offset") if name in request.args}
-    return {
-        name: int(value) if re.fullmatch(r"-?[0-9]{1,12}", value) else value
-        for name, value in asked.items()
-    }

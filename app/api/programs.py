@@ -10,7 +10,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from app import addresses
 from app.api.auth import Asking, key, owner_asking
-from app.api.bodies import json_body, once
+from app.api.bodies import json_body, once, query
 from app.api.transfers import MOST_ADDRESSES
 from app.config import S3_MAX_OBJECT_SIZE
 from app.errors import Invalid, MethodNotAllowed
@@ -28,8 +28,6 @@ MOST_OFFSET = 2**31 - 1
 # How long an address of a file is good, unless said.
 USUAL_MINUTES = 5
 MOST_MINUTES = 7 * 24 * 60
-# Other names in the query are nobody's business.
-_WISHES: tuple[str, ...] = ("status", "limit", "offset", "sort_by", "order")
 
 
 # -- the workspace's -----------------------------------------------------------------------------
@@ -81,7 +79,7 @@ def show_download_url(asking: Asking) -> Response:
     transfer = asking.transfer()
     if request.method == "HEAD":  # which Flask would answer like GET, and so count
         raise MethodNotAllowed(allow="GET")
-    with Inputs({name: request.args[name] for name in ("file",) if name in request.args}) as given:
+    with Inputs(query("file")) as given:
         file_id = given.uuid("file") if given.has("file") else None
     minutes, is_vouched = _read_minutes(), asking.caller is not None
     url = handouts.download_url(transfer, file_id, minutes, is_vouched=is_vouched)
@@ -125,10 +123,7 @@ def _named(error: Invalid) -> Invalid:
 
 
 def _read_wish() -> Wish:
-    asked: dict[str, Any] = {name: request.args[name] for name in _WISHES if name in request.args}
-    for name in ("limit", "offset"):
-        if re.fullmatch(r"-?[0-9]{1,18}", asked.get(name, ""), re.ASCII):
-            asked[name] = int(asked[name])
+    asked = query("status", "sort_by", "order", whole=("limit", "offset"))
     if "order" in asked:
         asked["order"] = asked["order"].upper()
     with Inputs(asked) as given:

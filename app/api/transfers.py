@@ -3,14 +3,13 @@
 What only scripts use of it is in programs.py.
 """
 
-import re
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
 from app import addresses, links, passwords
 from app.api.auth import anyone_or_key, owner, sends_key
-from app.api.bodies import idempotency_key, json_body, json_or_nothing, once
+from app.api.bodies import idempotency_key, json_body, json_or_nothing, once, query
 from app.config import S3_MAX_OBJECT_SIZE, S3_MAX_PARTS, settings
 from app.crc32 import SIZE as CRC32_SIZE
 from app.doors import creates_limit, limiter
@@ -193,7 +192,7 @@ def sign_parts(transfer: Transfer) -> Response:
 @owner(Scope.READ)
 def show_held_parts(transfer: Transfer) -> Response:
     """What storage really holds of each file: for going on after an interruption."""
-    with Inputs(_page_asked()) as given:
+    with Inputs(query("after", whole=["limit"])) as given:
         after = given.uuid("after") if given.has("after") else None
         limit = given.whole("limit", least=1, most=MOST_FILES_AT_ONCE, default=MOST_FILES_AT_ONCE)
     page = sending.held_parts(transfer, after, limit)
@@ -354,13 +353,6 @@ def _check_wanted(wanted: list[Wanted]) -> None:
         raise Invalid({"wanted": f"must name at most {MOST_PARTS_AT_ONCE} numbers in all"})
     if len({one.file_id for one in wanted}) != len(wanted):
         raise Invalid({"wanted": "must name each file once"})
-
-
-def _page_asked() -> dict[str, Any]:
-    """`after` and `limit` of the query; other names there are nobody's business."""
-    asked = {name: request.args[name] for name in ("after", "limit") if name in request.args}
-    limit = asked.get("limit", "")
-    return asked | ({"limit": int(limit)} if re.fullmatch(r"[0-9]{1,9}", limit) else {})
 
 
 def _read_mail(given: Inputs) -> dict[str, Any]:

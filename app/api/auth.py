@@ -11,7 +11,7 @@ from flask import request
 from app.doors import count_call, count_wrong_key
 from app.errors import AppError, Gone, Unauthorized
 from app.models import Scope, Transfer
-from app.services import accounts, audit, managing, transfers, upload_sessions
+from app.services import accounts, audit, sender_access, transfers, upload_sessions
 from app.services.accounts import Caller
 
 Route = Callable[..., Any]
@@ -26,10 +26,10 @@ class Asking:
     owner_token: str | None
 
     def transfer(self) -> Transfer:
-        """The transfer, if it is theirs; raises as managing.owned() does."""
+        """The transfer, if it is theirs; raises as sender_access.owned() does."""
         if self.caller is not None:
             return transfers.of_workspace(self.transfer_id, self.caller)
-        return managing.owned(self.transfer_id, self.owner_token)
+        return sender_access.owned(self.transfer_id, self.owner_token)
 
 
 def anyone(route: Route) -> Route:

@@ -21,7 +21,7 @@ from app.inputs import Inputs
 from app.models import MailKind, Transfer
 from app.pages.home import uploader
 from app.pages.view import is_htmx, typed
-from app.services import delivery, mail_links, managing, transfers
+from app.services import delivery, mail_links, managing, sender_access, transfers
 
 bp = Blueprint("manage", __name__, url_prefix="/m/<word>")
 limit_unknown(bp)
@@ -42,7 +42,7 @@ _REFUSED = {
 @bp.get("")
 def show_transfer(word: str) -> AnyResponse:
     """Everything about one transfer, for whoever has the word."""
-    transfer = managing.opened(word)
+    transfer = sender_access.opened(word)
     told = session.get("managed")
     if told and told[0] == str(transfer.id):
         session.pop("managed")
@@ -53,7 +53,7 @@ def show_transfer(word: str) -> AnyResponse:
 @bp.get("/<any(now, people):region>")
 def show_region(word: str, region: str) -> AnyResponse:
     """A region as it is now, for the page's own polls; when all has arrived, those that follow."""
-    transfer = managing.opened(word)
+    transfer = sender_access.opened(word)
     if not is_htmx():
         return redirect(url_for(".show_transfer", word=word), 303)
     shown = managing.view(transfer)
@@ -68,7 +68,7 @@ def show_region(word: str, region: str) -> AnyResponse:
 @bp.post("/details")
 def edit_details(word: str) -> AnyResponse:
     """Change title, message, expiry, limit and password; only what was touched."""
-    transfer = managing.opened(word)
+    transfer = sender_access.opened(word)
     had_ended = managing.view(transfer).has_ended
     given_marks = typed(*(f"was_{name}" for name in managing.FIELDS))
     marks = {name.removeprefix("was_"): mark for name, mark in given_marks.items()}
@@ -138,7 +138,7 @@ def _touched(said: dict[str, str], marks: dict[str, str]) -> dict[str, str]:
 @bp.post("/extend")
 def extend_transfer(word: str) -> AnyResponse:
     """More time, and more downloads where they are used up; brings back what has expired."""
-    transfer = managing.opened(word)
+    transfer = sender_access.opened(word)
     had_ended = managing.view(transfer).has_ended
     try:
         managing.extend(transfer)
@@ -153,7 +153,7 @@ def extend_transfer(word: str) -> AnyResponse:
 @bp.post("/recipients")
 def add_recipients(word: str) -> AnyResponse:
     """Mail it to more people."""
-    transfer = managing.opened(word)
+    transfer = sender_access.opened(word)
     said = typed("recipients")
     emails = [one for one in _SEPARATORS.split(said.get("recipients", "")) if one]
     try:
@@ -172,7 +172,7 @@ def _sent_words(count: int) -> str:
 @bp.post("/recipients/<uuid:recipient_id>/revoke")
 def revoke_recipient(word: str, recipient_id: uuid.UUID) -> AnyResponse:
     """Take one recipient's link back."""
-    transfer = managing.opened(word)
+    transfer = sender_access.opened(word)
     try:
         managing.revoke(transfer, recipient_id)
     except AppError as error:
@@ -183,7 +183,7 @@ def revoke_recipient(word: str, recipient_id: uuid.UUID) -> AnyResponse:
 @bp.post("/recipients/<uuid:recipient_id>/mail")
 def mail_recipient(word: str, recipient_id: uuid.UUID) -> AnyResponse:
     """Mail one recipient once more."""
-    transfer = managing.opened(word)
+    transfer = sender_access.opened(word)
     try:
         managing.mail_again(transfer, recipient_id)
     except AppError as error:
@@ -195,7 +195,7 @@ def mail_recipient(word: str, recipient_id: uuid.UUID) -> AnyResponse:
 @limiter.limit(codes_limit, override_defaults=False)
 def name_sender(word: str) -> AnyResponse:
     """Whose address mails go out for: a code is mailed there."""
-    transfer = managing.opened(word)
+    transfer = sender_access.opened(word)
     said = typed("sender_email")
     try:
         with Inputs(said) as given:
@@ -211,7 +211,7 @@ def name_sender(word: str) -> AnyResponse:
 @bp.post("/confirm")
 def confirm_sender(word: str) -> AnyResponse:
     """The code from that mail."""
-    transfer = managing.opened(word)
+    transfer = sender_access.opened(word)
     said = typed("code")
     try:
         with Inputs(said) as given:
@@ -225,7 +225,7 @@ def confirm_sender(word: str) -> AnyResponse:
 @bp.post("/news")
 def choose_news(word: str) -> AnyResponse:
     """Which mails the sender wants."""
-    transfer = managing.opened(word)
+    transfer = sender_access.opened(word)
     said = typed("was_muted", *(kind.value for kind in delivery.TO_SENDER))
     kinds = [MailKind(kind) for kind in delivery.TO_SENDER if kind.value in said]
     try:
@@ -238,7 +238,7 @@ def choose_news(word: str) -> AnyResponse:
 @bp.post("/files/<uuid:file_id>/remove")
 def remove_file(word: str, file_id: uuid.UUID) -> AnyResponse:
     """Take one file out while it is still on its way."""
-    transfer = managing.opened(word)
+    transfer = sender_access.opened(word)
     try:
         managing.remove_file(transfer, file_id)
     except AppError as error:
@@ -249,7 +249,7 @@ def remove_file(word: str, file_id: uuid.UUID) -> AnyResponse:
 @bp.get("/add")
 def show_uploader(word: str) -> AnyResponse:
     """The uploader for more files, as the first page has it; else back, where it says why not."""
-    shown = managing.adds_to(managing.opened(word))
+    shown = managing.adds_to(sender_access.opened(word))
     if shown is None:
         return redirect(url_for(".show_transfer", word=word), 303)
     return uploader(adds_to=shown, word=word)
@@ -258,7 +258,7 @@ def show_uploader(word: str) -> AnyResponse:
 @bp.post("/batch/drop")
 def drop_batch(word: str) -> AnyResponse:
     """Give up what is on its way; what was there stays."""
-    transfer = managing.opened(word)
+    transfer = sender_access.opened(word)
     try:
         managing.drop_batch(transfer)
     except AppError as error:
@@ -269,7 +269,7 @@ def drop_batch(word: str) -> AnyResponse:
 @bp.post("/delete")
 def delete_transfer(word: str) -> AnyResponse:
     """End it: its links are dead at once, its bytes follow. Leads to the page that says so."""
-    transfers.delete(managing.opened(word).id)
+    transfers.delete(sender_access.opened(word).id)
     return redirect(url_for(".show_transfer", word=word), 303)
 
 

@@ -1,7 +1,6 @@
-"""The sender afterwards: who may manage a transfer, what its page shows, what may be done there.
+"""The sender afterwards: what the manage page shows, and what may be done there.
 
-A transfer's manage word is its id and a secret, `<id>.<secret>`: the owner token that its sender's
-browser keeps, or our signature, which mails carry. Nothing that lies in the database opens it.
+Who may open it is in sender_access.py.
 """
 
 import hashlib
@@ -18,7 +17,7 @@ from app import clock, lifecycle, links
 from app.clock import db_now
 from app.config import settings
 from app.db import db, transaction
-from app.errors import ChangedMeanwhile, Gone, Invalid, NotFound, Unauthorized, WrongState
+from app.errors import ChangedMeanwhile, Gone, Invalid, WrongState
 from app.models import (
     Batch,
     Download,
@@ -40,7 +39,6 @@ from app.services import (
     options,
     senders,
     shares,
-    transfers,
 )
 from app.services.transfers import files_of, hold, not_deleted, of_id, refuse_blocked
 
@@ -55,7 +53,6 @@ _STATES = {
     State.READY: "ready",
     State.EXPIRED: "expired",
 }
-_WORD_LENGTH = 36
 
 
 @dataclass(frozen=True)
@@ -189,46 +186,6 @@ def _percent(done: int, all_of_it: int) -> int:
     return min(100, 100 * done // all_of_it) if all_of_it else 0
 
 
-# -- whose it is ---------------------------------------------------------------------------------
-
-
-def word_of(transfer_id: uuid.UUID | str, owner_token: str) -> str:
-    """What a sender's own manage link ends with."""
-    return f"{transfer_id}.{owner_token}"
-
-
-def opened(word: str) -> Transfer:
-    """The transfer that a manage word is for; raises NotFound, and Gone once deleted.
-
-    A wrong secret, a forged signature and an unknown transfer look the same.
-    """
-    transfer_id, _, secret = word.partition(".")
-    if len(transfer_id) == _WORD_LENGTH:
-        try:
-            return transfers.owned(uuid.UUID(transfer_id), secret)
-        except (ValueError, NotFound, Unauthorized):
-            pass  # then it is a mailed one, or none
-    try:
-        return mail_links.managed(word)
-    except NotFound:
-        # In the words of an address that no route knows.
-        raise NotFound from None
-
-
-def owned(transfer_id: uuid.UUID, secret: str | None) -> Transfer:
-    """As transfers.owned(), but its manage word, as opened() takes it, is as good as the token."""
-    try:
-        return transfers.owned(transfer_id, secret)
-    except NotFound as unknown:
-        try:
-            transfer = opened(secret or "")
-        except NotFound:
-            raise unknown from None
-        if transfer.id != transfer_id:
-            raise unknown from None
-        return transfer
-
-
 # -- what is seen --------------------------------------------------------------------------------
 
 
@@ -337,6 +294,13 @@ def _days(transfer_id: uuid.UUID) -> list[tuple[date, int]]:
 # -- what may be changed -------------------------------------------------------------------------
 
 
+def _unblocked(transfer: Transfer) -> Transfer:
+    """The transfer as its row says now; raises Blocked while the operator has quarantined it."""
+    row = of_id(transfer.id)
+    refuse_blocked(row)
+    return row
+
+
 def mark_of(value: Any) -> str:
     """What a form carries of a value that it was made from: it tells two apart and no more."""
     if isinstance(value, datetime):
@@ -355,8 +319,7 @@ def edit(transfer: Transfer, changes: dict[str, Any], seen: Mapping[str, str]) -
     What somebody else has changed meanwhile is not written over: raises ChangedMeanwhile, which
     names those fields, and changes nothing. Else as options.edit().
     """
-    row = of_id(transfer.id)
-    refuse_blocked(row)
+    row = _unblocked(transfer)
     wanted = {name: value for name, value in changes.items() if _is_wanted(name, value, seen)}
     if missed := [name for name in wanted if _is_missed(row, name, wanted[name], seen)]:
         raise ChangedMeanwhile(missed)
@@ -391,19 +354,17 @@ def _is_missed(row: Transfer, name: str, value: Any, seen: Mapping[str, str]) ->
 
 def extend(transfer: Transfer) -> Transfer:
     """More time, and more downloads where they are used up; as mail_links.extend(), and Blocked."""
-    refuse_blocked(of_id(transfer.id))
-    return mail_links.extend(transfer)
+    return mail_links.extend(_unblocked(transfer))
 
 
 def remove_file(transfer: Transfer, file_id: uuid.UUID) -> None:
-    """As batches.remove_file()."""
+    """Take one file out while it is still on its way; raises as batches.remove_file()."""
     batches.remove_file(transfer, file_id)
 
 
 def drop_batch(transfer: Transfer) -> None:
-    """As batches.drop(), and Blocked."""
-    refuse_blocked(of_id(transfer.id))
-    batches.drop(transfer)
+    """Give up the files that are on their way; raises as batches.drop(), and Blocked."""
+    batches.drop(_unblocked(transfer))
 
 
 def adds_to(transfer: Transfer) -> Managed | None:
@@ -420,7 +381,7 @@ def add_recipients(transfer: Transfer, emails: Sequence[str]) -> Transfer:
 
     Raises as delivery.address(), and WrongState before the sender's own address is confirmed.
     """
-    refuse_blocked(of_id(transfer.id))
+    _unblocked(transfer)
     with transaction():
         row = hold(transfer.id)
         if row.sender_confirmed_at is None:
@@ -431,21 +392,18 @@ def add_recipients(transfer: Transfer, emails: Sequence[str]) -> Transfer:
 
 
 def revoke(transfer: Transfer, recipient_id: uuid.UUID) -> None:
-    """As delivery.revoke(), and Blocked."""
-    refuse_blocked(of_id(transfer.id))
-    delivery.revoke(transfer, recipient_id)
+    """Take one recipient's link back; raises as delivery.revoke(), and Blocked."""
+    delivery.revoke(_unblocked(transfer), recipient_id)
 
 
 def mail_again(transfer: Transfer, recipient_id: uuid.UUID) -> None:
-    """As delivery.send_again(), and Blocked."""
-    refuse_blocked(of_id(transfer.id))
-    delivery.send_again(transfer, recipient_id)
+    """Mail one recipient once more; raises as delivery.send_again(), and Blocked."""
+    delivery.send_again(_unblocked(transfer), recipient_id)
 
 
 def name_sender(transfer: Transfer, email: str) -> Transfer:
     """Whose transfer it is; a code goes to that address. Raises as senders.mail_code(), Blocked."""
-    refuse_blocked(of_id(transfer.id))
-    named = delivery.address(transfer, {"sender_email": email})
+    named = delivery.address(_unblocked(transfer), {"sender_email": email})
     if named.sender_email and named.sender_confirmed_at is None:
         senders.mail_code(named.sender_email)
     return named
@@ -453,8 +411,7 @@ def name_sender(transfer: Transfer, email: str) -> Transfer:
 
 def confirm_sender(transfer: Transfer, figures: str) -> Transfer:
     """The code that was mailed: from now on mail goes out. Raises as senders.confirm(), Blocked."""
-    row = of_id(transfer.id)
-    refuse_blocked(row)
+    row = _unblocked(transfer)
     if row.sender_email is None:
         raise WrongState("Enter your address first.")
     word = senders.confirm(row.sender_email, figures)
@@ -466,7 +423,7 @@ def choose_news(transfer: Transfer, kinds: Sequence[MailKind], seen: str) -> Tra
 
     Raises ChangedMeanwhile, Blocked.
     """
-    refuse_blocked(of_id(transfer.id))
+    _unblocked(transfer)
     with transaction():
         row = hold(transfer.id)
         muted = [kind.value for kind in delivery.TO_SENDER if kind not in kinds]

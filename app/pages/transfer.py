@@ -30,10 +30,16 @@ from app.errors import (
     WrongState,
     ZipFailed,
 )
-from app.extensions import csrf
 from app.inputs import Inputs
 from app.pages import command_line
-from app.pages.view import is_htmx, of_version, page_or_fragment, typed
+from app.pages.view import (
+    is_browser,
+    is_htmx,
+    of_version,
+    page_or_fragment,
+    protects_browsers,
+    typed,
+)
 from app.proofs import proof_of, remember
 from app.services import asking, delivery, downloads
 from app.services.downloads import TransferView
@@ -61,12 +67,10 @@ def show_transfer(slug: str) -> AnyResponse:
 
 
 @bp.post("/<slug:slug>")
-@csrf.exempt  # checked inside, for browsers
+@protects_browsers
 def unlock_transfer(slug: str) -> AnyResponse:
     """Try a password; the right one is remembered by a cookie, and leads back to the page."""
-    if _is_browser():
-        csrf.protect()
-    page = redirect(url_for(".show_transfer", slug=slug), 303)
+    page = _to_page(slug)
     try:
         if (given := request.form.get("password")) and (proof := downloads.unlock(slug, given)):
             remember(page, slug, proof)
@@ -79,61 +83,59 @@ def unlock_transfer(slug: str) -> AnyResponse:
 
 
 @bp.post("/<slug:slug>/ask")
-@csrf.exempt  # checked inside, for browsers
 @limit_messages
+@protects_browsers
 def ask_sender(slug: str) -> AnyResponse:
     """Ask the sender for more time or more downloads; leads back to the page, which says so."""
-    if _is_browser():
-        csrf.protect()
-    visitor, page = session.get("visitor"), redirect(url_for(".show_transfer", slug=slug), 303)
-    said = typed("message", "contact")
     try:
-        with Inputs(said) as given:
-            message = given.text("message", longest=asking.LONGEST_MESSAGE, lines=True).strip()
-            contact = given.text("contact", longest=asking.LONGEST_CONTACT).strip()
-        is_first = asking.ask(slug, visitor, proof_of(slug), message, contact)
-    except (Gone, PasswordNeeded, WrongState):
-        if _is_browser():
-            return page
+        is_first = asking.ask(slug, session.get("visitor"), proof_of(slug), *_read_question())
+    except (Gone, PasswordNeeded, WrongState, Invalid) as error:
+        if is_browser():
+            return _not_asked(slug, error)
         raise
-    except Invalid as error:
-        if not _is_browser():
-            raise
-        view = _view(slug)
-        if not (can_ask := _can_ask(view)):
-            return page
-        return _page(view, None, 422, can_ask=can_ask, said=said, complaints=error.fields)
-    if not _is_browser():
+    if not is_browser():
         noted = "Your request was noted." if is_first else "You have asked today."
         return Response(f"{noted} The sender sees it beside the transfer.\n", mimetype="text/plain")
     session["noted"] = slug if is_first else None
-    return page
+    return _to_page(slug)
+
+
+def _read_question() -> tuple[str, str]:
+    """The message and the contact that were typed; raises Invalid."""
+    with Inputs(typed("message", "contact")) as given:
+        message = given.text("message", longest=asking.LONGEST_MESSAGE, lines=True).strip()
+        contact = given.text("contact", longest=asking.LONGEST_CONTACT).strip()
+    return message, contact
+
+
+def _not_asked(slug: str, error: AppError) -> AnyResponse:
+    """The form again with its complaints; or the page as it is now, which has no such form."""
+    if isinstance(error, Invalid) and _can_ask(view := _view(slug)):
+        said = typed("message", "contact")
+        return _page(view, None, 422, can_ask=True, said=said, complaints=error.fields)
+    return _to_page(slug)
 
 
 @bp.post("/<slug:slug>/files/<uuid:file_id>")
-@csrf.exempt  # checked inside, for browsers
+@protects_browsers
 def download_file(slug: str, file_id: uuid.UUID) -> AnyResponse:
     """Count the download and send the browser on to storage, which serves the bytes."""
-    if _is_browser():
-        csrf.protect()
     return _to_storage(slug, file_id)
 
 
 @bp.post("/<slug:slug>/zip")
-@csrf.exempt  # checked inside, for browsers
+@protects_browsers
 def download_zip(slug: str) -> AnyResponse:
     """Count the download and send the browser on to the zip; have it made if it is not yet."""
-    if _is_browser():
-        csrf.protect()
-    page = redirect(url_for(".show_transfer", slug=slug), 303)
+    page = _to_page(slug)
     try:
         found = downloads.zip_url(slug, session.get("visitor"), proof_of(slug))
     except (Gone, PasswordNeeded):
-        if _is_browser():
+        if is_browser():
             return _elsewhere(page.location) if is_htmx() else page
         raise
     except ZipFailed:
-        if not _is_browser():
+        if not is_browser():
             raise
         found = None  # the page says why
     if not is_htmx():
@@ -147,7 +149,7 @@ def show_zip(slug: str) -> AnyResponse:
     if command_line.fetches():
         return command_line.fetch_zip(slug)
     if not is_htmx():
-        return redirect(url_for(".show_transfer", slug=slug), 303)
+        return _to_page(slug)
     return _zip_region(slug)
 
 
@@ -158,6 +160,10 @@ def _zip_region(slug: str) -> AnyResponse:
     answer = make_response(render_template("fragments/_zip.html", view=view))
     answer.headers["Vary"] = "HX-Request"
     return answer
+
+
+def _to_page(slug: str) -> AnyResponse:
+    return redirect(url_for(".show_transfer", slug=slug), 303)
 
 
 def _elsewhere(url: str) -> Response:
@@ -235,15 +241,7 @@ def _to_storage(slug: str, file_id: uuid.UUID) -> AnyResponse:
     try:
         url = downloads.file_url(slug, file_id, session.get("visitor"), proof_of(slug))
     except (Gone, PasswordNeeded):
-        if _is_browser():
-            return redirect(url_for(".show_transfer", slug=slug), 303)
+        if is_browser():
+            return _to_page(slug)
         raise
     return redirect(url, 303)
-
-
-def _is_browser() -> bool:
-    """Only what sends cookies or says where a form came from can be made to act by another site.
-
-    Such a request needs the form's token; a program that sends neither has nothing to abuse.
-    """
-    return bool(request.cookies) or bool({"Origin", "Sec-Fetch-Site"} & set(request.headers.keys()))

@@ -1,10 +1,15 @@
 """What every page shares: filters for templates, page or fragment, and errors as pages."""
 
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
 from flask import Flask, Response, g, make_response, render_template, request
 
 from app import links
 from app.dispositions import without_marks
 from app.errors import AppError
+from app.extensions import csrf
 from app.pages import command_line
 from app.pages.folders import tree
 from app.problems import json_problem, speaks, text_problem
@@ -32,6 +37,28 @@ def page_or_fragment(page: str, fragment: str, status: int, **context: object) -
     answer = make_response(render_template(fragment if is_htmx() else page, **context), status)
     answer.headers["Vary"] = "HX-Request"
     return answer
+
+
+def is_browser() -> bool:
+    """Whether a browser sent this request, which another site may have made it do.
+
+    Browsers send cookies, or say which site a form came from. A program that does neither has
+    nothing that another site could abuse.
+    """
+    return bool(request.cookies) or bool({"Origin", "Sec-Fetch-Site"} & set(request.headers.keys()))
+
+
+def protects_browsers(route: Callable[..., Any]) -> Callable[..., Any]:
+    """Require the token of our form from browsers, but not from programs."""
+
+    @wraps(route)
+    def protected(*given: Any, **named: Any) -> Any:
+        if is_browser():
+            csrf.protect()
+        return route(*given, **named)
+
+    exempt: Callable[..., Any] = csrf.exempt(protected)  # otherwise programs need it too
+    return exempt
 
 
 def typed(*names: str) -> dict[str, str]:

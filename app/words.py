@@ -1,4 +1,4 @@
-"""Sizes, names and dates as people read them; pages and mails speak alike."""
+"""Sizes, percentages, names and dates as people read them; pages and mails speak alike."""
 
 import re
 from datetime import UTC, datetime
@@ -28,6 +28,11 @@ def end_of_name(name: str) -> str:
 def plain_date(instant: datetime) -> str:
     """For a reader without JavaScript: day, time and zone."""
     return f"{instant.astimezone(UTC):%-d %B %Y, %H:%M} UTC"
+
+
+def percent_of(done: int, whole: int) -> int:
+    """Whole percents, rounded down and never above 100; 0 of nothing."""
+    return min(100, 100 * done // whole) if whole else 0
 
 
 def counted(number: int, one: str, many: str) -> str:

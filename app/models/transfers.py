@@ -453,6 +453,11 @@ class Preview(Base):
         """Whether there is something to be seen."""
         return self.state is PreviewState.MADE
 
+    @property
+    def has_picture(self) -> bool:
+        """Whether that is a picture."""
+        return self.is_made and self.picture_id is not None
+
     __table_args__ = (
         CheckConstraint("width > 0 AND height > 0", name="size_positive"),
         CheckConstraint(f"octet_length(excerpt) <= {PREVIEW_TEXT_SIZE}", name="excerpt_is_short"),

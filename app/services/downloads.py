@@ -33,8 +33,9 @@ from app.models import (
     Upload,
     UploadState,
 )
-from app.services import archives, audit, delivery, locks, webhook_news
+from app.services import archives, audit, delivery, locks, previews, webhook_news
 from app.services.transfers import files_of, is_at, is_over
+from app.words import percent_of
 
 _SHOWN_AS = {
     State.INIT: "uploading",
@@ -94,9 +95,7 @@ class TransferView:
     @cached_property  # every row asks
     def has_pictures(self) -> bool:
         """Whether there is a picture of any of the files, so that each row has room for one."""
-        return any(
-            file.preview and file.preview.is_made and file.preview.picture_id for file in self.files
-        )
+        return previews.has_pictures(self.files)
 
     @property
     def awaits_previews(self) -> bool:
@@ -136,7 +135,7 @@ class TransferView:
         done, all_of_it = self.sent_size, self.total_size
         if self.state == "processing":
             done, all_of_it = self.checked_count, self.file_count
-        return min(100, 100 * done // all_of_it) if all_of_it else 0
+        return percent_of(done, all_of_it)
 
     @property
     def version(self) -> str:

@@ -37,10 +37,12 @@ from app.services import (
     extension_requests,
     mail_links,
     options,
+    previews,
     senders,
     shares,
 )
 from app.services.transfers import files_of, hold, not_deleted, of_id, refuse_blocked
+from app.words import percent_of
 
 # What a page lists at most of a transfer's files, and of the days on which it was downloaded.
 MOST_FILES_SHOWN = 500
@@ -98,7 +100,7 @@ class Managed:
     kept_until: datetime | None
     # What is on its way to it beside the files that are there, and how much of it is safe.
     batch: Batch | None
-    coming: "Sums"
+    coming: Sums
     gives_days: bool
     gives_downloads: bool
 
@@ -159,31 +161,25 @@ class Managed:
     def percent(self) -> int:
         """How far it is: bytes by the sender's own count, then files that were checked."""
         if self.state == "processing":
-            return _percent(self.checked_count, self.file_count)
-        return _percent(self.transfer.sent_size, self.total_size)
+            return percent_of(self.checked_count, self.file_count)
+        return percent_of(self.transfer.sent_size, self.total_size)
 
     @property
     def batch_percent(self) -> int:
         """The same of what is on its way beside the files that are there."""
         if self.batch is None or self.batch.closed_at is not None:
-            return _percent(self.coming.complete_count, self.coming.count)
-        return _percent(self.batch.sent_size, self.coming.size)
+            return percent_of(self.coming.complete_count, self.coming.count)
+        return percent_of(self.batch.sent_size, self.coming.size)
 
     @cached_property  # every row asks
     def has_pictures(self) -> bool:
         """Whether there is a picture of any of the files, so that each row has room for one."""
-        return any(
-            file.preview and file.preview.is_made and file.preview.picture_id for file in self.files
-        )
+        return previews.has_pictures(self.files)
 
     @property
     def slug(self) -> str:
         """The link's own word."""
         return self.transfer.slug
-
-
-def _percent(done: int, all_of_it: int) -> int:
-    return min(100, 100 * done // all_of_it) if all_of_it else 0
 
 
 # -- what is seen --------------------------------------------------------------------------------

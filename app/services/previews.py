@@ -5,7 +5,7 @@ its transfer: a file that nothing can be seen of is as good as any other.
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, delete, or_, select, union_all, update
@@ -62,6 +62,14 @@ def _note_reminder(condition: ColumnElement[bool]) -> Any:
         .returning(Transfer.queue_count, Transfer.id)
         .execution_options(synchronize_session=False)
     )
+
+
+def has_pictures(files: Iterable[File]) -> bool:
+    """Whether any of the files has a picture, so that each row of their list leaves room for one.
+
+    The files were read with their previews.
+    """
+    return any(file.preview is not None and file.preview.has_picture for file in files)
 
 
 def is_claimable() -> ColumnElement[bool]:

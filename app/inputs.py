@@ -9,7 +9,6 @@ nothing else can come out of reading. A field that nobody asked for is a complai
 
 import base64
 import enum
-import math
 import re
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -262,13 +261,12 @@ class Inputs:
         return value
 
     def _whole(self, name: str, value: Any, least: int, most: int) -> int:
-        if isinstance(value, float) and math.isfinite(value) and value == int(value):
-            value = int(value)  # JSON has one kind of number, and 3.0 is 3
-        if not isinstance(value, int) or isinstance(value, bool):
+        number = whole_of(value)
+        if number is None:
             return self._complain(name, "must be a whole number", least)
-        if not least <= value <= most:
+        if not least <= number <= most:
             return self._complain(name, f"must be from {least} to {most}", least)
-        return value
+        return number
 
     def _take(self, name: str) -> Any:
         self._read.add(name)
@@ -291,6 +289,15 @@ def _uuid(value: Any) -> uuid.UUID | None:
         return uuid.UUID(value)
     except ValueError:
         return None
+
+
+def whole_of(value: Any) -> int | None:
+    """The whole number that a JSON value is, if it is one: JSON knows no integers, and 3.0 is 3."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) else None
 
 
 def bad_text(value: str, *, lines: bool = False) -> str | None:

@@ -4,7 +4,6 @@ Its names, codes and sentences are its own, as its clients compare them to the l
 done is done by the same services as everywhere.
 """
 
-import math
 import uuid
 from collections.abc import Sequence
 from datetime import UTC
@@ -29,7 +28,7 @@ from app.errors import (
     Unauthorized,
     WrongType,
 )
-from app.inputs import bad_text
+from app.inputs import bad_text, whole_of
 from app.models import Board, BoardItem, File, Scope, State, Transfer
 from app.problems import speaks
 from app.services import accounts, boards, checking, creating, planning, sending, transfers
@@ -336,16 +335,15 @@ def _text(field: str, given: Any, longest: int, *, may_be_empty: bool = False) -
 def _size(field: str, given: Any, least: int) -> int:
     if given is _MISSING:
         raise _invalid(field, "is required")
-    if isinstance(given, float) and math.isfinite(given) and given == int(given):
-        given = int(given)  # JSON has one kind of number, and 3.0 is 3
-    if not isinstance(given, int) or isinstance(given, bool):
+    size = whole_of(given)
+    if size is None:
         raise _invalid(field, "must be a number")
-    if given < least:
+    if size < least:
         # What it says of 1 is not so, but these are the words.
         raise _invalid(field, f"must be greater than {least or -1}")
-    if given > LARGEST_FILE_SIZE:
+    if size > LARGEST_FILE_SIZE:
         raise _invalid(field, f"must be less than or equal to {LARGEST_FILE_SIZE}")
-    return given
+    return size
 
 
 def _read_transfer_files(given: Any) -> list[FileSpec]:
@@ -398,7 +396,7 @@ def _read_part_numbers() -> None:
     if given is None:
         return
     number = _object("body", given).get("part_numbers", 0)
-    if not isinstance(number, int) or isinstance(number, bool):
+    if whole_of(number) is None:
         raise _invalid("part_numbers", "must be a number")
 
 

@@ -6,12 +6,13 @@ that is not here does not exist; `docs/operate.md` lists each one (checked by a 
 """
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from email.utils import parseaddr
 from typing import Any, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
+
+from app import setting_kinds as kinds
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
@@ -22,213 +23,9 @@ S3_MAX_OBJECT_SIZE = S3_MAX_PARTS * S3_MAX_PART_SIZE
 # Bytes of a text that its preview holds.
 PREVIEW_TEXT_SIZE = 8 * KIB
 
-_KNOWN_SECRETS = {"changeme", "secret", "dev", "development", "insecure", "default", "password"}
-
 
 class ConfigError(Exception):
     """The environment does not describe a Beeline that may start; says every reason."""
-
-
-def _text(value: str) -> str:
-    return value.strip()
-
-
-def _whole(least: int, most: int) -> Callable[[str], int]:
-    def parse(value: str) -> int:
-        number = int(value.replace("_", ""))
-        if not least <= number <= most:
-            raise ValueError(f"must be a whole number from {least} to {most}")
-        return number
-
-    return parse
-
-
-def _optional_whole(least: int, most: int) -> Callable[[str], int | None]:
-    return lambda value: _whole(least, most)(value) if value.strip() else None
-
-
-def _switch(value: str) -> bool:
-    known = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-    if value.strip().lower() not in known:
-        raise ValueError("must be true or false")
-    return known[value.strip().lower()]
-
-
-def _choice(*names: str) -> Callable[[str], str]:
-    def parse(value: str) -> str:
-        if value not in names:
-            raise ValueError(f"must be one of {', '.join(names)}")
-        return value
-
-    return parse
-
-
-def _secret(value: str) -> str:
-    if value.strip().lower() in _KNOWN_SECRETS or len(value) < 32 or len(set(value)) < 8:
-        raise ValueError(
-            "must be at least 32 random characters, for example from "
-            "`python3 -c 'import secrets; print(secrets.token_urlsafe(48))'`"
-        )
-    return value
-
-
-def _secrets(value: str) -> tuple[str, ...]:
-    return tuple(_secret(one) for one in value.split())
-
-
-def _origin(value: str) -> str:
-    """In the one spelling that browsers use and stores compare with; a path stays as it is."""
-    parts = urlsplit(value.strip())
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("must be an absolute http(s) address")
-    if "@" in parts.netloc or parts.query or parts.fragment:
-        raise ValueError("must be without user and password, and end before any ? or #")
-    host = _host(parts.hostname)
-    is_usual = parts.port in (None, {"http": 80, "https": 443}[parts.scheme])
-    port = "" if is_usual else f":{parts.port}"
-    return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}"
-
-
-def _host(name: str) -> str:
-    """A host's name as browsers send it, or a number in its brackets."""
-    if ":" in name:
-        return f"[{name}]"
-    if re.search("[ßς\u200c\u200d]", name):
-        # This Python spells these by older rules, which lead elsewhere.
-        raise ValueError("must name its host as browsers send it, with xn--")
-    return name if name.isascii() else name.encode("idna").decode()
-
-
-def _base_url(value: str) -> str:
-    url = _origin(value)
-    if urlsplit(url).path:
-        raise ValueError("must be an address without a path, such as https://send.example.org")
-    return url
-
-
-def _database(value: str) -> str:
-    """Heroku hands out postgres://, and SQLAlchemy 2.1 means psycopg 3 by postgresql://."""
-    rewritten = re.sub(r"^postgres(ql)?://", "postgresql+psycopg2://", value.strip())
-    if not rewritten.startswith("postgresql+psycopg2://"):
-        raise ValueError("must be a postgresql:// address")
-    return rewritten
-
-
-def _redis(value: str) -> str:
-    if not value.startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError("must be a redis:// or rediss:// address")
-    return value
-
-
-def _without_proof(redis_url: str) -> str:
-    """The same server, believed whatever its certificate says; what the address itself says of
-    that comes first."""
-    if not redis_url.startswith("rediss://"):
-        return redis_url
-    return f"{redis_url}{'&' if '?' in redis_url else '?'}ssl_cert_reqs=none"
-
-
-def _prefix(value: str) -> str:
-    if not re.fullmatch(r"([A-Za-z0-9_-]+/)+", value):
-        raise ValueError("must end in a slash and hold only letters, figures, - and _")
-    return value
-
-
-def _contact(value: str) -> str:
-    said = value.strip()
-    if said and not re.fullmatch(r"https?://[^\s]+|[^\s@:/?#]+@[^\s@:/?#]+", said):
-        raise ValueError("must be a mail address or an http(s) address")
-    return said
-
-
-def _cloudfront_url(value: str) -> str:
-    if not value.strip():
-        return ""
-    url = _base_url(value)
-    if not url.startswith("https://"):
-        raise ValueError("must begin with https://")
-    return url
-
-
-def _key_pair_id(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9]*", value.strip()):
-        raise ValueError("must be letters and figures")
-    return value.strip()
-
-
-def _private_key(value: str) -> str:
-    """A PEM, also one whose lines a platform's form has made one; never repeated in an error."""
-    pem = value.strip().replace("\\n", "\n")
-    if not pem:
-        return ""
-    # Here, so that only those who use it have it in memory.
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    try:
-        key = load_pem_private_key(pem.encode(), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        key = None
-    if not isinstance(key, RSAPrivateKey):
-        raise ValueError("must be an RSA private key as PEM, without a passphrase") from None
-    return pem
-
-
-def _mail_url(value: str) -> str:
-    if not value.strip():
-        return ""
-    try:
-        parts = urlsplit(value.strip())
-        port = parts.port
-    except ValueError:
-        parts, port = urlsplit(""), 0
-    is_server = parts.scheme in {"smtp", "smtps"} and parts.hostname and port != 0
-    if is_server and not unquote(f"{parts.username or ''}{parts.password or ''}").isascii():
-        raise ValueError(
-            "must have a user and a password of ASCII only: no mail server is told others"
-        )
-    is_folder = parts.scheme == "file" and not parts.netloc and parts.path.startswith("/")
-    if not (is_server or is_folder or (parts.scheme == "ses" and parts.hostname)):
-        # Not repeated: it holds a password.
-        raise ValueError(
-            "must be smtp://user:password@host:port, smtps://..., ses://region or file:///folder"
-        )
-    return value.strip()
-
-
-def _topic(value: str) -> str:
-    arn = value.strip()
-    if arn and not re.fullmatch(r"arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}", arn):
-        raise ValueError("must be the ARN of a standard topic: arn:aws:sns:region:account:name")
-    return arn
-
-
-def _queue(value: str) -> str:
-    if not value.strip():
-        return ""
-    url = _origin(value)
-    if not re.fullmatch(r"/[\w/-]+", urlsplit(url).path):
-        raise ValueError("must be the address of a standard queue: https://sqs.region...")
-    return url
-
-
-def _mail_from(value: str) -> str:
-    _, address = parseaddr(value.strip())
-    if not re.fullmatch(r"[\w.+-]+@[A-Za-z0-9.-]+", address, re.ASCII) or not value.isprintable():
-        raise ValueError("must be an address such as Beeline <files@send.example.org>")
-    return value.strip()
-
-
-def _types(value: str) -> tuple[str, ...]:
-    """Media types in lower case, where an asterisk stands for the end of one."""
-    types = tuple(value.lower().split())
-    for one in types:
-        if not re.fullmatch(r"\*/\*|[a-z0-9-]+/([a-z0-9.+_-]+\*?|\*)", one):
-            raise ValueError("must be types such as image/* or application/pdf")
-    if not types:
-        raise ValueError("must name a type; */* allows all")
-    return types
 
 
 def setting(parse: Callable[[str], Any], meaning: str, default: Any = ...) -> Any:
@@ -240,15 +37,15 @@ def setting(parse: Callable[[str], Any], meaning: str, default: Any = ...) -> An
 class Settings:
     """The bound settings. The environment's name of each is its name in capitals."""
 
-    secret_key: str = setting(_secret, "signs cookies; at least 32 random characters")
-    base_url: str = setting(_base_url, "the address people see, without a path")
+    secret_key: str = setting(kinds.secret, "signs cookies; at least 32 random characters")
+    base_url: str = setting(kinds.base_url, "the address people see, without a path")
     secret_key_fallbacks: tuple[str, ...] = setting(
-        _secrets,
+        kinds.secrets,
         "former secret keys, separated by spaces, still good for reading cookies and mailed links",
         (),
     )
     opt_out_keys: tuple[str, ...] = setting(
-        _secrets,
+        kinds.secrets,
         "former secret keys, separated by spaces, good only for knowing who wants no mail",
         (),
     )
@@ -257,246 +54,272 @@ class Settings:
         "further host names to answer for, separated by spaces",
         (),
     )
-    database_url: str = setting(_database, "PostgreSQL, postgres:// is fine")
-    redis_url: str = setting(_redis, "Redis or Valkey, for the job queue")
+    database_url: str = setting(kinds.database, "PostgreSQL, postgres:// is fine")
+    redis_url: str = setting(kinds.redis, "Redis or Valkey, for the job queue")
     redis_tls_verify: bool = setting(
-        _switch, "a rediss:// server must prove who it is; false takes any certificate", True
+        kinds.switch, "a rediss:// server must prove who it is; false takes any certificate", True
     )
     database_pool_size: int = setting(
-        _whole(1, 100), "database connections each process keeps at most", 8
+        kinds.whole(1, 100), "database connections each process keeps at most", 8
     )
     web_concurrency: int = setting(
-        _whole(1, 100), "web processes that gunicorn starts; the Procfile reads it too", 2
+        kinds.whole(1, 100), "web processes that gunicorn starts; the Procfile reads it too", 2
     )
     trusted_proxies: int = setting(
-        _whole(0, 10),
+        kinds.whole(0, 10),
         "how many proxies in front add to X-Forwarded-For; the nearest tells X-Forwarded-Proto",
         0,
     )
     log_level: str = setting(
-        _choice("DEBUG", "INFO", "WARNING", "ERROR"), "least severe line that is logged", "INFO"
+        kinds.choice("DEBUG", "INFO", "WARNING", "ERROR"),
+        "least severe line that is logged",
+        "INFO",
     )
 
-    s3_bucket: str = setting(_text, "the bucket that holds the files")
+    s3_bucket: str = setting(kinds.text, "the bucket that holds the files")
     s3_endpoint_url: str = setting(
-        lambda v: _origin(v) if v.strip() else "", "the store's address; empty means AWS S3", ""
+        kinds.optional(kinds.origin), "the store's address; empty means AWS S3", ""
     )
     s3_public_endpoint_url: str = setting(
-        lambda v: _origin(v) if v.strip() else "",
+        kinds.optional(kinds.origin),
         "the store's address as browsers reach it; empty means the same",
         "",
     )
-    s3_region: str = setting(_text, "the region that signatures name", "us-east-1")
-    s3_access_key_id: str = setting(
-        _text, "access key; empty means boto3's own search (role, AWS_* variables)", ""
+    s3_region: str = setting(
+        lambda value: value.strip() or "us-east-1", "the region that signatures name", "us-east-1"
     )
-    s3_secret_access_key: str = setting(_text, "secret of the access key", "")
+    s3_access_key_id: str = setting(
+        kinds.text, "access key; empty means boto3's own search (role, AWS_* variables)", ""
+    )
+    s3_secret_access_key: str = setting(kinds.text, "secret of the access key", "")
     s3_addressing: str = setting(
-        _choice("auto", "path", "virtual"),
+        kinds.choice("auto", "path", "virtual"),
         "bucket in the path or in the host name; auto: host on AWS, path elsewhere",
         "auto",
     )
     s3_prefix: str = setting(
-        _prefix, "every object of ours lies below this; nothing else is ever touched", "beeline/"
+        kinds.prefix,
+        "every object of ours lies below this; nothing else is ever touched",
+        "beeline/",
     )
     s3_conditional_writes: bool = setting(
-        _switch,
+        kinds.switch,
         "the store honours If-None-Match on PUT; false sends small files as multipart",
         True,
     )
     s3_checksums: str = setting(
-        _choice("auto", "on", "off"),
+        kinds.choice("auto", "on", "off"),
         "the store verifies CRC32 of parts and of whole objects; auto: it is asked",
         "auto",
     )
     s3_equal_parts: str = setting(
-        _choice("auto", "on", "off"),
+        kinds.choice("auto", "on", "off"),
         "the store wants all parts but the last to be of one size; auto: Cloudflare R2 does",
         "auto",
     )
 
     cloudfront_url: str = setting(
-        _cloudfront_url, "a CloudFront distribution before the bucket, for downloads", ""
+        kinds.optional(kinds.cloudfront_url),
+        "a CloudFront distribution before the bucket, for downloads",
+        "",
     )
-    cloudfront_key_pair_id: str = setting(_key_pair_id, "the id of its public key", "")
+    cloudfront_key_pair_id: str = setting(kinds.key_pair_id, "the id of its public key", "")
     cloudfront_private_key: str = setting(
-        _private_key, "the private key to it, as PEM; line ends may be written as \\n", ""
+        kinds.optional(kinds.private_key),
+        "the private key to it, as PEM; line ends may be written as \\n",
+        "",
     )
 
     max_file_size: int = setting(
-        _whole(1, S3_MAX_OBJECT_SIZE), "largest file, in bytes", S3_MAX_OBJECT_SIZE
+        kinds.whole(1, S3_MAX_OBJECT_SIZE), "largest file, in bytes", S3_MAX_OBJECT_SIZE
     )
     max_transfer_size: int | None = setting(
-        _optional_whole(1, 2**62), "largest transfer, in bytes; empty means no limit", None
+        kinds.optional_whole(1, 2**62), "largest transfer, in bytes; empty means no limit", None
     )
-    max_files: int = setting(_whole(1, 10_000), "most files in one transfer", 5_000)
+    max_files: int = setting(kinds.whole(1, 10_000), "most files in one transfer", 5_000)
     max_small_file_size: int = setting(
-        _whole(1, GIB),
+        kinds.whole(1, GIB),
         "largest file that a form of /files brings, in bytes",
         100 * MIB,
     )
     small_file_types: tuple[str, ...] = setting(
-        _types,
+        kinds.types,
         "types that a form of /files may bring, separated by spaces; image/* means all images",
-        _types(
+        kinds.types(
             "image/* audio/* video/* font/* text/plain text/csv text/markdown application/pdf "
             "application/json application/zip application/msword application/vnd.* "
             "application/octet-stream"
         ),
     )
     max_open_transfers_per_address: int = setting(
-        _whole(1, 100_000), "most unfinished transfers of one network address", 50
+        kinds.whole(1, 100_000), "most unfinished transfers of one network address", 50
     )
     max_open_bytes_per_address: int = setting(
-        _whole(1, 2**62),
+        kinds.whole(1, 2**62),
         "most bytes that several unfinished transfers of one network address may come to",
         1024 * GIB,
     )
     max_creates_per_hour: int = setting(
-        _whole(1, 1_000_000), "most transfers one network address may create in an hour", 400
+        kinds.whole(1, 1_000_000), "most transfers one network address may create in an hour", 400
     )
     max_unknown_per_minute: int = setting(
-        _whole(1, 1_000_000),
+        kinds.whole(1, 1_000_000),
         "most unknown links and wrong API keys one network address may try in a minute",
         100,
     )
     max_messages_per_hour: int = setting(
-        _whole(1, 1_000_000),
+        kinds.whole(1, 1_000_000),
         "most reports and requests one network address may send in an hour",
         20,
     )
     max_messages_per_link_and_hour: int = setting(
-        _whole(1, 1_000_000), "most of them about one link in an hour, from anywhere", 60
+        kinds.whole(1, 1_000_000), "most of them about one link in an hour, from anywhere", 60
     )
     abuse_contact: str = setting(
-        _contact, "a mail address or a page, shown to who reports a link; empty: none", ""
+        kinds.contact, "a mail address or a page, shown to who reports a link; empty: none", ""
     )
     max_calls_per_key_and_day: int = setting(
-        _whole(1, 1_000_000_000), "most requests of one API key in a day", 500_000
+        kinds.whole(1, 1_000_000_000), "most requests of one API key in a day", 500_000
     )
     max_asset_form_size: int = setting(
-        _whole(0, 16 * MIB), "largest file that POST /api/assets/upload takes; 0: none", 0
+        kinds.whole(0, 16 * MIB), "largest file that POST /api/assets/upload takes; 0: none", 0
     )
     jwt_secret: str = setting(
-        lambda v: _secret(v) if v else "",
+        kinds.optional(kinds.secret),
         "signs the tokens of POST /v2/authorize; empty: derived from SECRET_KEY",
         "",
     )
     jwt_secret_fallbacks: tuple[str, ...] = setting(
-        _secrets, "former JWT secrets, separated by spaces, still good for reading tokens", ()
+        kinds.secrets, "former JWT secrets, separated by spaces, still good for reading tokens", ()
     )
     jwt_ttl_in_minutes: int = setting(
-        _whole(1, 24 * 60), "how long a token of POST /v2/authorize is good", 15
+        kinds.whole(1, 24 * 60), "how long a token of POST /v2/authorize is good", 15
     )
     unlock_ttl_in_hours: int = setting(
-        _whole(1, 24 * 7), "how long a password that was right opens a transfer in one browser", 12
+        kinds.whole(1, 24 * 7),
+        "how long a password that was right opens a transfer in one browser",
+        12,
     )
     unlock_tries_at_once: int = setting(
-        _whole(1, 100), "passwords one network address may try on a transfer before it must wait", 5
+        kinds.whole(1, 100),
+        "passwords one network address may try on a transfer before it must wait",
+        5,
     )
     max_unlock_tries_per_hour: int = setting(
-        _whole(1, 1_000_000), "most wrong passwords for one transfer in an hour, from anywhere", 100
+        kinds.whole(1, 1_000_000),
+        "most wrong passwords for one transfer in an hour, from anywhere",
+        100,
     )
     default_expires_in_days: int = setting(
-        _whole(1, 3650), "how long a link lives when the sender says nothing", 7
+        kinds.whole(1, 3650), "how long a link lives when the sender says nothing", 7
     )
-    max_expires_in_days: int = setting(_whole(1, 3650), "how long a link may live at most", 90)
+    max_expires_in_days: int = setting(kinds.whole(1, 3650), "how long a link may live at most", 90)
     grace_in_days: int = setting(
-        _whole(0, 365), "how long an expired transfer's bytes are kept for reviving", 3
+        kinds.whole(0, 365), "how long an expired transfer's bytes are kept for reviving", 3
     )
     tombstones_in_days: int = setting(
-        _whole(1, 3650), "how long the link of a deleted transfer still says so", 90
+        kinds.whole(1, 3650), "how long the link of a deleted transfer still says so", 90
     )
     report_retention_in_days: int = setting(
-        _whole(1, 3650),
+        kinds.whole(1, 3650),
         "how long reports are kept, and who sent what was reported or blocked",
         90,
     )
     upload_window_in_hours: int = setting(
-        _whole(1, 24 * 30), "an unfinished upload without progress for so long is removed", 24
+        kinds.whole(1, 24 * 30), "an unfinished upload without progress for so long is removed", 24
     )
     part_url_ttl_in_seconds: int = setting(
-        _whole(120, 24 * 3600), "how long a signed upload address lives", 3600
+        kinds.whole(120, 24 * 3600), "how long a signed upload address lives", 3600
     )
     download_url_ttl_in_seconds: int = setting(
-        _whole(60, 300), "how long a signed download address lives, whoever has it", 300
+        kinds.whole(60, 300),
+        "how long a signed download address lives, whoever has it",
+        300,
     )
     download_window_in_minutes: int = setting(
-        _whole(1, 24 * 60),
+        kinds.whole(1, 24 * 60),
         "repeats by one browser within this time are one download; longer for what is large",
         60,
     )
     zip_at_once: bool = setting(
-        _switch,
+        kinds.switch,
         "make the zip of each transfer when it has arrived; false: when first asked for",
         False,
     )
     previews: bool = setting(
-        _switch, "small pictures and players of what was sent, made by workers", True
+        kinds.switch, "small pictures and players of what was sent, made by workers", True
     )
     preview_memory_in_mib: int = setting(
-        _whole(256, 16_384), "address space that making one preview may use", 1024
+        kinds.whole(256, 16_384), "address space that making one preview may use", 1024
     )
     sweep_max_share_in_percent: int = setting(
-        _whole(0, 100), "a sweep refuses to remove a larger share of unknown things", 20
+        kinds.whole(0, 100), "a sweep refuses to remove a larger share of unknown things", 20
     )
 
     mail_url: str = setting(
-        _mail_url, "where mail is handed over; empty means that there is none", ""
+        kinds.optional(kinds.mail_url),
+        "where mail is handed over; empty means that there is none",
+        "",
     )
     mail_from: str = setting(
-        lambda v: _mail_from(v) if v.strip() else "",
+        kinds.optional(kinds.mail_from),
         "the address all mail comes from; empty means noreply at the host of BASE_URL",
         "",
     )
     mail_require_tls: bool = setting(
-        _switch, "refuse to hand mail over where the server offers no STARTTLS", False
+        kinds.switch, "refuse to hand mail over where the server offers no STARTTLS", False
     )
     sns_topic_arn: str = setting(
-        _topic, "the SNS topic that is told who a transfer is shared with; empty: none", ""
+        kinds.topic, "the SNS topic that is told who a transfer is shared with; empty: none", ""
     )
     sqs_queue_url: str = setting(
-        _queue, "the SQS queue that `worker.py sqs` listens to; empty: none", ""
+        kinds.optional(kinds.queue),
+        "the SQS queue that `worker.py sqs` listens to; empty: none",
+        "",
     )
     aws_endpoint_url: str = setting(
-        lambda v: _origin(v) if v.strip() else "",
+        kinds.optional(kinds.origin),
         "what stands in for AWS's own SES and SNS, for tests; empty means AWS",
         "",
     )
-    max_recipients: int = setting(_whole(1, 500), "people one transfer may be mailed to", 20)
+    max_recipients: int = setting(kinds.whole(1, 500), "people one transfer may be mailed to", 20)
     max_recipients_per_day: int = setting(
-        _whole(1, 1_000_000), "mails one sender's address may ask for in a day", 100
+        kinds.whole(1, 1_000_000), "mails one sender's address may ask for in a day", 100
     )
     max_sends_per_hour: int = setting(
-        _whole(1, 1_000_000), "transfers one sender's address may mail in an hour", 8
+        kinds.whole(1, 1_000_000), "transfers one sender's address may mail in an hour", 8
     )
     max_recipients_per_network_per_hour: int = setting(
-        _whole(1, 1_000_000), "mails one network address may ask for in an hour", 60
+        kinds.whole(1, 1_000_000), "mails one network address may ask for in an hour", 60
     )
     max_mails_per_recipient_per_hour: int = setting(
-        _whole(1, 1_000_000), "mails one address gets in an hour, whoever asks for them", 5
+        kinds.whole(1, 1_000_000), "mails one address gets in an hour, whoever asks for them", 5
     )
     max_mails_per_hour: int = setting(
-        _whole(1, 10_000_000), "mails this installation hands over in an hour; others wait", 1000
+        kinds.whole(1, 10_000_000),
+        "mails this installation hands over in an hour; others wait",
+        1000,
     )
     max_codes_per_hour: int = setting(
-        _whole(1, 1_000_000), "codes one network address may have mailed in an hour", 10
+        kinds.whole(1, 1_000_000), "codes one network address may have mailed in an hour", 10
     )
     max_mailed_message_length: int = setting(
-        _whole(0, 5000), "characters of a sender's message that a mail repeats", 2000
+        kinds.whole(0, 5000), "characters of a sender's message that a mail repeats", 2000
     )
     remind_before_in_hours: int = setting(
-        _whole(1, 24 * 30), "how long before the end recipients and senders are reminded", 24
+        kinds.whole(1, 24 * 30), "how long before the end recipients and senders are reminded", 24
     )
     nobody_downloaded_after_in_days: int = setting(
-        _whole(1, 365), "after how long a sender is told that nobody has downloaded", 3
+        kinds.whole(1, 365), "after how long a sender is told that nobody has downloaded", 3
     )
 
     webhook_log_days: int = setting(
-        _whole(1, 365), "how long it is kept what became of each message to a webhook", 30
+        kinds.whole(1, 365), "how long it is kept what became of each message to a webhook", 30
     )
     webhook_allow_loopback: bool = setting(
-        _switch, "webhooks may lead to this machine, by http too: for development and tests", False
+        kinds.switch,
+        "webhooks may lead to this machine, by http too: for development and tests",
+        False,
     )
 
     def __repr__(self) -> str:
@@ -544,11 +367,19 @@ class Settings:
 
 def _read(one: "Field[Any]", environ: Mapping[str, str]) -> Any:
     given = environ.get(one.name.upper())
-    if given is None or (given == "" and one.metadata["default"] is ...):
+    if given is None or (not given.strip() and one.metadata["default"] is ...):
         if one.metadata["default"] is ...:
             raise ValueError("is required")
         return one.metadata["default"]
     return one.metadata["parse"](given)
+
+
+def _without_proof(redis_url: str) -> str:
+    """The same server, believed whatever its certificate says; what the address itself says of
+    that comes first."""
+    if not redis_url.startswith("rediss://"):
+        return redis_url
+    return f"{redis_url}{'&' if '?' in redis_url else '?'}ssl_cert_reqs=none"
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:

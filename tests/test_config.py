@@ -128,6 +128,33 @@ def test_values_that_cannot_be_meant_are_refused(name: str, value: str) -> None:
         config.load(GOOD | {name: value})
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("MAX_FILES", "many", "must be a whole number from 1 to 10000"),
+        ("MAX_FILES", "9" * 5000, "must be a whole number from 1 to 10000"),
+        ("TRUSTED_PROXIES", "", "must be a whole number from 0 to 10"),
+        ("MAX_TRANSFER_SIZE", "1 TiB", f"must be a whole number from 1 to {2**62}"),
+        ("S3_BUCKET", " ", "is required"),
+        ("BASE_URL", "https://send.example.org:https", "must be an absolute http(s) address"),
+        ("S3_ENDPOINT_URL", "https://[::1", "must be an absolute http(s) address"),
+        (
+            "BASE_URL",
+            f"https://{'ü' * 64}.example",
+            "must name its host as browsers send it, with xn--",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_value_is_said_in_our_words(name: str, value: str, said: str) -> None:
+    with pytest.raises(config.ConfigError) as caught:
+        config.load(GOOD | {name: value})
+    assert str(caught.value) == f"Beeline cannot start:\n  {name} {said}"
+
+
+def test_an_empty_region_is_the_usual_one() -> None:
+    assert config.load(GOOD | {"S3_REGION": ""}).s3_region == config.load(GOOD).s3_region
+
+
 @pytest.mark.parametrize("said", ["", "abuse@example.org", "https://example.org/abuse?a=b"])
 def test_who_to_turn_to_is_a_mail_address_or_a_page(said: str) -> None:
     assert config.load(GOOD | {"ABUSE_CONTACT": said}).abuse_contact == said

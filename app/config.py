@@ -232,7 +232,8 @@ class Settings:
         kinds.whole(120, 24 * 3600), "how long a signed upload address lives", 3600
     )
     download_url_ttl_in_seconds: int = setting(
-        kinds.whole(60, 300),
+        # Storage whose clock is a minute ahead must not find it expired when it is handed out.
+        kinds.whole(120, 300),
         "how long a signed download address lives, whoever has it",
         300,
     )

@@ -65,6 +65,36 @@ gc.enable()
 __all__ = ["create_app", "get_ready", "models"]
 
 
+PAGES = (
+    home.bp,
+    docs.bp,
+    transfer.bp,
+    preview.bp,
+    command_line.bp,
+    qr_code.bp,
+    report.bp,
+    mail_links.bp,
+    manage.bp,
+    board.bp,
+    webhook_pages.bp,
+    # JSON and text, that anybody may read.
+    status.bp,
+    downloads.bp,
+    cli_download.bp,
+)
+# These take no cookies, only keys and tokens, so another site cannot make a browser act on them.
+APIS = (
+    transfers.bp,
+    programs.bp,
+    senders.bp,
+    wetransfer.bp,
+    webhooks.bp,
+    files.bp,
+    assets.bp,
+    assets.form_bp,
+)
+
+
 class SlugConverter(BaseConverter):
     """A link's own word; anything else never reaches the database."""
 
@@ -96,37 +126,10 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     mailer.bind(settings)
     events.bind(settings)
 
-    app.register_blueprint(status.bp)
-    app.register_blueprint(transfers.bp)
-    app.register_blueprint(programs.bp)
-    app.register_blueprint(senders.bp)
-    app.register_blueprint(downloads.bp)
-    app.register_blueprint(cli_download.bp)
-    app.register_blueprint(home.bp)
-    app.register_blueprint(docs.bp)
-    app.register_blueprint(transfer.bp)
-    app.register_blueprint(preview.bp)
-    app.register_blueprint(command_line.bp)
-    app.register_blueprint(qr_code.bp)
-    app.register_blueprint(report.bp)
-    app.register_blueprint(mail_links.bp)
-    app.register_blueprint(manage.bp)
-    app.register_blueprint(board.bp)
-    app.register_blueprint(wetransfer.bp)
-    app.register_blueprint(webhooks.bp)
-    app.register_blueprint(webhook_pages.bp)
-    app.register_blueprint(files.bp)
-    app.register_blueprint(assets.bp)
-    app.register_blueprint(assets.form_bp)
-    # The API takes no cookies, only its own keys, so there is nothing for another site to abuse.
-    csrf.exempt(transfers.bp)
-    csrf.exempt(programs.bp)
-    csrf.exempt(senders.bp)
-    csrf.exempt(wetransfer.bp)
-    csrf.exempt(webhooks.bp)
-    csrf.exempt(files.bp)
-    csrf.exempt(assets.bp)
-    csrf.exempt(assets.form_bp)
+    for blueprint in PAGES + APIS:
+        app.register_blueprint(blueprint)
+    for blueprint in APIS:
+        csrf.exempt(blueprint)
 
     problems.init_app(app)
     doors.init_app(app)

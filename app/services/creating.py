@@ -71,34 +71,28 @@ def create(
     that its only file is announced later (services/staging.py). What `also` does is done with it
     or not at all, and what it raises is raised.
     """
-    if caller and idempotency_key:
-        # What somebody else has made by the same words is not theirs.
-        idempotency_key = f"{caller.workspace_id}:{caller.user_identifier}:{idempotency_key}"
-    said = (*_password_said(password, idempotency_key), *(["by one PUT"] if by_one_put else []))
-    said += also.said if also else ()
+    key = _own_key(idempotency_key, caller)
+    said = _said_beside(password, key, by_one_put=by_one_put, also=also)
     request_hash = _fingerprint(specs, title, message, expires_at, max_downloads, *said)
-    if idempotency_key and (before := _created_before(idempotency_key, request_hash)):
+    if key and (before := _created_before(key, request_hash)):
         return before
-    expires_at = expiry(expires_at)
+    ends_at = expiry(expires_at)
     check_files(specs, already=[])
     address_hash = None if caller else audit.actor.get()
     check_share(address_hash, size_of(specs))
     agreed = agree_on_checksums(specs)
-    owner_token = _owner_token(idempotency_key)
-    transfer = Transfer(
-        id=uuid.uuid4(),
-        slug=secrets.token_urlsafe(24),
-        owner_token_hash=hash_token(owner_token),
+    owner_token = _owner_token(key)
+    transfer = _row(
+        owner_token,
+        caller,
+        key,
+        request_hash,
         title=title,
         message=message,
-        expires_at=expires_at,
+        expires_at=ends_at,
         max_downloads=max_downloads,
         password_hash=lock_for(password),
         address_hash=address_hash,
-        workspace_id=caller.workspace_id if caller else None,
-        user_identifier=caller.user_identifier if caller else None,
-        idempotency_hash=hash_token(idempotency_key) if idempotency_key else None,
-        request_hash=request_hash if idempotency_key else None,
     )
     try:
         with transaction():
@@ -111,10 +105,32 @@ def create(
                 also.do(transfer)
     except IntegrityError:
         # The same request at the same time: the database's unique key let one of them win.
-        if idempotency_key and (before := _created_before(idempotency_key, request_hash)):
+        if key and (before := _created_before(key, request_hash)):
             return before
         raise
     return Created(of_id(transfer.id), owner_token)
+
+
+def _own_key(idempotency_key: str | None, caller: Caller | None) -> str | None:
+    """The key, made unique to the caller: two callers who choose the same key do not meet."""
+    if caller is None or not idempotency_key:
+        return idempotency_key
+    return f"{caller.workspace_id}:{caller.user_identifier}:{idempotency_key}"
+
+
+def _row(
+    owner_token: str, caller: Caller | None, key: str | None, request_hash: bytes, **options: Any
+) -> Transfer:
+    return Transfer(
+        id=uuid.uuid4(),
+        slug=secrets.token_urlsafe(24),
+        owner_token_hash=hash_token(owner_token),
+        workspace_id=caller.workspace_id if caller else None,
+        user_identifier=caller.user_identifier if caller else None,
+        idempotency_hash=hash_token(key) if key else None,
+        request_hash=request_hash if key else None,
+        **options,
+    )
 
 
 def _owner_token(idempotency_key: str | None, secret_key: str | None = None) -> str:
@@ -138,11 +154,19 @@ def _said(spec: FileSpec) -> tuple[str | int, ...]:
     return (spec.path, spec.size, spec.content_type, *checksum, *modified)
 
 
-def _password_said(password: str | None, idempotency_key: str | None) -> tuple[str, ...]:
-    """For the fingerprint, which is stored: worth nothing without the key, which is not."""
-    if password is None or idempotency_key is None:
-        return ()
-    return (hmac.digest(idempotency_key.encode(), password.encode(), "sha256").hex(),)
+def _said_beside(
+    password: str | None, key: str | None, *, by_one_put: bool, also: Also | None
+) -> tuple[str, ...]:
+    """What else of a request goes into its fingerprint, beside its files and options.
+
+    The fingerprint is stored and the key is not, so the password is hashed with the key first.
+    """
+    said: tuple[str, ...] = ()
+    if password is not None and key is not None:
+        said += (hmac.digest(key.encode(), password.encode(), "sha256").hex(),)
+    if by_one_put:
+        said += ("by one PUT",)
+    return said + (also.said if also else ())
 
 
 def _created_before(idempotency_key: str, request_hash: bytes) -> Created | None:

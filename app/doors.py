@@ -15,20 +15,17 @@ from typing import Any
 from urllib.parse import urlsplit
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-import redis
 from flask import Flask, redirect, request
 from flask_limiter import Limiter
 from gunicorn.http.errors import ParseException
 from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
-from limits.storage import MemoryStorage, RedisStorage
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 from werkzeug.wrappers import Response
 from werkzeug.wsgi import ClosingIterator
 
 from app.config import settings
 from app.errors import BadRequest, HostUnknown, TlsRequired, TooMany, TooSlow
 from app.extensions import queue
+from app.gateways import counters
 from app.services import audit
 
 log = logging.getLogger(__name__)
@@ -74,44 +71,6 @@ def _warn_of_unknown() -> None:
     log.warning("visitors whose address cannot be read share one count: look at TRUSTED_PROXIES")
 
 
-class _Counters(RedisStorage):
-    """Counts in Redis; while that is away each process counts for itself, and nobody waits.
-
-    A limit is no reason to refuse service. Whoever finds Redis away says so to the whole process
-    by the queue's circuit, so that of all requests only one in a while waits for it.
-    """
-
-    # limits finds a storage by the scheme of its address: this one instead of its own.
-    STORAGE_SCHEME = ["redis", "rediss", "unix"]  # noqa: RUF012
-    # It would load valkey's library too, wherever that is installed.
-    DEPENDENCIES = {"redis": None}  # noqa: RUF012
-
-    def __init__(self, uri: str, **options: Any) -> None:
-        """As limits' own; opens no connection."""
-        super().__init__(uri, **options)
-        self._ours = MemoryStorage()
-
-    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        """Count, and tell the count."""
-        return int(self._ask("incr", key, expiry, amount))
-
-    def get(self, key: str) -> int:
-        """The count."""
-        return int(self._ask("get", key))
-
-    def get_expiry(self, key: str) -> float:
-        """When counting begins anew."""
-        return float(self._ask("get_expiry", key))
-
-    def _ask(self, verb: str, *given: Any) -> Any:
-        away = redis.ConnectionError("Redis did not answer a moment ago")
-        try:
-            with queue.circuit.guard((redis.ConnectionError, redis.TimeoutError), away):
-                return getattr(super(), verb)(*given)
-        except redis.RedisError:
-            return getattr(self._ours, verb)(*given)
-
-
 limiter = Limiter(
     key_func=lambda: _address_hash().hex(),
     swallow_errors=True,
@@ -121,11 +80,7 @@ limiter = Limiter(
 def init_app(app: Flask) -> None:
     """Put the doors before every route."""
     app.config["RATELIMIT_STORAGE_URI"] = settings.redis_url
-    app.config["RATELIMIT_STORAGE_OPTIONS"] = {
-        "socket_timeout": 1,
-        "socket_connect_timeout": 1,
-        "retry": Retry(NoBackoff(), 0),
-    }
+    app.config["RATELIMIT_STORAGE_OPTIONS"] = counters.options(queue.circuit)
     limiter.init_app(app)
     app.before_request(_check_host)
     app.before_request(_check_tls)

@@ -329,10 +329,11 @@ def test_s27_a_key_is_in_no_route_but_its_own_header(machine: Machine) -> None:
     assert machine.client.post("/v2/authorize", headers=bearer).status_code == 200
 
 
-def test_a_key_is_good_while_redis_is_away(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
+def test_a_key_is_good_while_redis_is_away_and_its_calls_are_still_counted(
+    machine: Machine, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each process then counts its calls for itself."""
+    """Each process then counts for itself, from zero: Redis knows of the calls before."""
+    configure(max_calls_per_key_and_day=3)
     made = machine.create()
 
     def away(*given: Any, **named: Any) -> None:
@@ -340,8 +341,8 @@ def test_a_key_is_good_while_redis_is_away(
 
     for verb in ("incr", "get", "get_expiry"):
         monkeypatch.setattr(RedisStorage, verb, away)
-    for _ in range(3):
-        assert machine.call("GET", f"/transfers/{made['id']}").status_code == 200
+    answers = [machine.call("GET", f"/transfers/{made['id']}").status_code for _ in range(4)]
+    assert answers == [200, 200, 200, 429]
 
 
 def test_a_call_without_tls_is_refused_and_not_led_on(

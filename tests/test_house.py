@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -163,6 +164,48 @@ def test_every_file_has_its_place_in_the_description_of_the_code() -> None:
     words = set(re.findall(r"\w+", told))
     for path in Path("app").rglob("*.py"):
         assert path.stem == "__init__" or path.stem in words, path
+
+
+def _broken_contracts(tree: Path, **additions: str) -> str:
+    """What import-linter reports about a copy of the code with these lines added to its modules."""
+    for name in ("app", "embedded"):
+        shutil.copytree(name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy("pyproject.toml", tree)
+    for name, line in additions.items():
+        with (tree / "app" / f"{name.replace('__', '/')}.py").open("a") as module:
+            module.write(f"\n{line}\n")
+    linter = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([linter, "--no-cache"], cwd=tree, capture_output=True, text=True)
+    assert done.returncode == 1, done.stdout
+    return done.stdout
+
+
+def test_the_contracts_about_imports_can_be_broken(tmp_path: Path) -> None:
+    """A rule that nothing can break says nothing: `make check` only shows that all of them hold."""
+    report = _broken_contracts(
+        tmp_path,
+        stray="",
+        zip_parts="from app.services import transfers",
+        api__assets="from app.api import wetransfer",
+        services__sights="import flask",
+        problems="import boto3",
+        static_files="import redis, rq",
+        words="import smtplib",
+        links="import embedded.services",
+    )
+    assert "5 broken" in report
+    for broken in (
+        "- app.stray",
+        "app.zip_parts -> app.services.transfers",
+        "app.api.assets -> app.api.wetransfer",
+        "app.services.sights -> flask",
+        "app.problems -> boto3",
+        "app.static_files -> redis",
+        "app.static_files -> rq",
+        "app.words -> smtplib",
+        "app.links -> embedded.services",
+    ):
+        assert broken in report
 
 
 def test_the_upload_engine_touches_no_page() -> None:

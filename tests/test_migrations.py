@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 
 import pytest
 from flask import Flask
-from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy import Engine, create_engine, make_url, select, text
 from sqlalchemy.exc import IntegrityError
 
 from app.config import settings
+from app.models import ExtensionRequest
 from tests.embedded.watched import until
 from tests.lab.crasher import Crasher
 
@@ -626,6 +627,28 @@ def test_0021_takes_reports_of_boards_and_going_back_hides_what_is_blocked(old: 
     assert old.run("SELECT count(*), count(*) FILTER (WHERE slug = 'good') FROM boards") == [(2, 1)]
     assert old.run("SELECT slug FROM boards WHERE slug = 'evil'") == []
     old.migrate("upgrade", "0021")
+
+
+def test_0022_drops_an_index_and_older_code_still_announces(old: Old) -> None:
+    indexes = "SELECT indexname FROM pg_indexes WHERE indexname LIKE '%to_announce'"
+    old.migrate("upgrade", "0021")
+    assert len(old.run(indexes)) == 1
+    old.migrate("upgrade", "0022")
+    assert old.run(indexes) == []
+    old.run(
+        "INSERT INTO transfers (id, slug, owner_token_hash, state, expires_at, expired_at, ready_at)"
+        " VALUES (gen_random_uuid(), 's', sha256('s'), 'EXPIRED', now(), now(), now())"
+    )
+    old.run(
+        "INSERT INTO extension_requests (id, transfer_id, reason, asker_hash, day)"
+        " SELECT gen_random_uuid(), id, 'expired', sha256('a'), now() FROM transfers"
+    )
+    old.run("UPDATE extension_requests SET announced_at = now()")
+    # Code of today does not name it: the release after this one may drop it.
+    assert "announced_at" not in str(select(ExtensionRequest))
+    old.migrate("downgrade", "0021")
+    assert len(old.run(indexes)) == 1
+    old.migrate("upgrade", "0022")
 
 
 def test_0014_keeps_opt_outs_and_going_back_forgets_only_what_bounced(old: Old) -> None:

@@ -61,8 +61,11 @@ class ExtensionRequest(Base):
     # In UTC, by the database's clock.
     day: Mapped[date] = mapped_column(Date)
     created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
-    # When the sender was told of it; null until a job has done so.
-    announced_at: Mapped[datetime | None] = mapped_column(Instant)
+    # Written by releases before migration 0022 and read by none. Deferred, so that no statement of
+    # ours names it: the next release may drop it.
+    announced_at: Mapped[datetime | None] = mapped_column(
+        Instant, deferred=True, deferred_raiseload=True
+    )
     # When its sender gave what was asked for; null while the question is open.
     settled_at: Mapped[datetime | None] = mapped_column(Instant)
 
@@ -71,11 +74,6 @@ class ExtensionRequest(Base):
         CheckConstraint("char_length(message) <= 500", name="message_is_short"),
         CheckConstraint("char_length(contact) <= 254", name="contact_is_short"),
         CheckConstraint("octet_length(asker_hash) = 32", name="asker_is_hash"),
-        Index(
-            "ix_extension_requests_to_announce",
-            "created_at",
-            postgresql_where=text("announced_at IS NULL"),
-        ),
     )
 
 

@@ -7,19 +7,7 @@ import hashlib
 import uuid
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Date,
-    Insert,
-    and_,
-    case,
-    cast,
-    func,
-    literal,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import ColumnElement, Date, Insert, and_, case, cast, func, literal, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
 from app import lifecycle
@@ -56,7 +44,9 @@ def ask(
         is_noted = changed(_note(shown.id, asker_hash, message, contact)) == 1
         if is_noted:
             audit.note("ask sender", shown.id)
-            _announce(shown.id, asker_hash, "\n\n".join(filter(None, (message, contact))))
+            words = "\n\n".join(filter(None, (message, contact)))
+            # A sender without a confirmed address finds the request on the manage page.
+            delivery.pass_on_question(of_id(shown.id), words)
     if is_noted:
         return True
     if _has_asked(shown.id, asker_hash):
@@ -64,22 +54,6 @@ def ask(
     if shown.has_ended:
         raise Gone(reason=shown.state)
     raise WrongState("There is nothing to ask for: the files are here, or on their way.")
-
-
-def _announce(transfer_id: uuid.UUID, asker_hash: bytes, words: str) -> None:
-    """Mail it to a sender who has a confirmed address; else they find it where they look."""
-    if not delivery.pass_on_question(of_id(transfer_id), words):
-        return
-    db.session.execute(
-        update(ExtensionRequest)
-        .where(
-            ExtensionRequest.transfer_id == transfer_id,
-            ExtensionRequest.asker_hash == asker_hash,
-            ExtensionRequest.day == _today(),
-        )
-        .values(announced_at=db_now())
-        .execution_options(synchronize_session=False)
-    )
 
 
 def has_asked_today(transfer_id: uuid.UUID, visitor: str | None) -> bool:

@@ -1,6 +1,6 @@
 """What recipients have asked of a transfer's sender, as rows: read, counted, settled, forgotten.
 
-How one is made is services/asking.py. A job may announce those whose `announced_at` is null.
+asking.py makes them.
 """
 
 import uuid

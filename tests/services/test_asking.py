@@ -44,7 +44,6 @@ def test_what_was_asked_is_kept_with_its_reason(sender: Sender) -> None:
         (asked,) = rows(sent)
         assert (asked.reason, asked.message) == (reason, "Two more days, please")
         assert asked.contact == "ada@example.org"
-        assert asked.announced_at is None
         assert b"ada" not in asked.asker_hash
         assert extension_requests.count(sent.id) == 1
         assert actions(sent.id)[-1] == "ask sender"

@@ -5,16 +5,19 @@ Queues deliver twice, at once, or not at all; a worker may be killed at any inst
 work on a transfer starts by claiming its lease, a heartbeat renews it, and every write of the
 result names the token (`Lease.is_mine`). A lease that lapses may be claimed by another, and the
 late one's writes then change nothing.
+
+The same rows say when their work was last queued, so that what the queue has lost is queued again.
 """
 
 import logging
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Select, Update, or_, select, update
+from sqlalchemy import ColumnElement, Engine, Select, Update, and_, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.clock import db_now
@@ -26,6 +29,8 @@ log = logging.getLogger(__name__)
 
 # What is worked on; each row is one transfer's, but for an inspection's, which is one upload's.
 Row = type[Transfer] | type[Archive] | type[Batch] | type[Inspection]
+# The `again` method of the job (app/jobs.py) that does this work.
+Again = Callable[[Iterable[tuple[uuid.UUID, int]]], None]
 LEASE_SECONDS = 25
 HEARTBEAT_SECONDS = 8
 # How long to leave a transfer alone after its n-th failed attempt.
@@ -109,6 +114,44 @@ def hold(row: Row, row_id: uuid.UUID, is_wanted: ColumnElement[bool]) -> Iterato
 def is_free(row: Row = Transfer) -> ColumnElement[bool]:
     """The condition that nobody works on it now."""
     return or_(row.lease_until.is_(None), row.lease_until < db_now())
+
+
+def is_unattended(row: Row, queued_before: ColumnElement[Any]) -> ColumnElement[bool]:
+    """The condition that nobody works on it now, and that it has not been queued since then."""
+    return and_(is_free(row), or_(row.queued_at.is_(None), row.queued_at <= queued_before))
+
+
+def remind(row: Row, condition: ColumnElement[bool], again: Again) -> int:
+    """Queue the work on these rows after the commit; returns how many. Call in transaction()."""
+    key = _key_of(row)
+    noted = db.session.execute(
+        update(row)
+        .where(condition)
+        .values(queued_at=db_now(), queue_count=row.queue_count + 1)
+        .returning(key, row.queue_count)
+        .execution_options(synchronize_session=False)
+    ).all()
+    if noted:
+        again((row_id, count) for row_id, count in noted)
+    return len(noted)
+
+
+def remind_stuck(row: Row, is_stuck: ColumnElement[bool], again: Again) -> int:
+    """Queue the work on all rows that are stuck, in one statement; returns how many.
+
+    Whether the queue still holds a reminder does not matter: the rows decide. Rows that somebody
+    has locked are left for the next run, because waiting for one would delay all the others.
+    """
+    key = _key_of(row)
+    stuck = (
+        select(key.label("key"))
+        .where(is_stuck)
+        .with_for_update(skip_locked=True)
+        # A CTE is evaluated once; a plain subquery may be run again and lock more.
+        .cte("stuck")
+    )
+    with transaction():
+        return remind(row, key.in_(select(stuck.c.key)), again)
 
 
 def _is_of(row: Row, row_id: uuid.UUID) -> ColumnElement[bool]:

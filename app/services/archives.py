@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, cast, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, cast, delete, func, insert, select, update
 from sqlalchemy.orm import joinedload
 
 from app import crash, jobs, leases, zip_parts
@@ -227,11 +227,7 @@ def is_wanted() -> ColumnElement[bool]:
 
 def is_stuck(queued_before: ColumnElement[Any]) -> ColumnElement[bool]:
     """The condition that a zip is wanted, nobody makes it, and nobody was told of it since."""
-    return and_(
-        is_wanted(),
-        leases.is_free(Archive),
-        or_(Archive.queued_at.is_(None), Archive.queued_at <= queued_before),
-    )
+    return and_(is_wanted(), leases.is_unattended(Archive, queued_before))
 
 
 def waiting() -> Waiting:
@@ -248,30 +244,13 @@ def waiting() -> Waiting:
 
 
 def remind_stuck(queued_before: ColumnElement[Any]) -> int:
-    """Queue every zip that is stuck, whatever the queue believes; how many. One statement."""
-    found = (
-        select(Archive.transfer_id)
-        .where(is_stuck(queued_before))
-        .with_for_update(skip_locked=True)
-        # A CTE is evaluated once; a plain subquery may be run again and lock more.
-        .cte("stuck")
-    )
-    with transaction():
-        return _remind(Archive.transfer_id.in_(select(found.c.transfer_id)))
+    """Queue every zip that is stuck; returns how many."""
+    return leases.remind_stuck(Archive, is_stuck(queued_before), jobs.BUILD_ARCHIVE.again)
 
 
-def _remind(condition: ColumnElement[bool]) -> int:
-    """Put these zips into the queue after the commit; how many. Call in transaction()."""
-    told = db.session.execute(
-        update(Archive)
-        .where(condition, is_wanted())
-        .values(queued_at=db_now(), queue_count=Archive.queue_count + 1)
-        .returning(Archive.transfer_id, Archive.queue_count)
-        .execution_options(synchronize_session=False)
-    ).all()
-    if told:
-        jobs.BUILD_ARCHIVE.again((transfer_id, count) for transfer_id, count in told)
-    return len(told)
+def _remind(*conditions: ColumnElement[bool]) -> None:
+    """Queue the zips that are wanted and for which these hold. Call in transaction()."""
+    leases.remind(Archive, and_(is_wanted(), *conditions), jobs.BUILD_ARCHIVE.again)
 
 
 # -- making it -------------------------------------------------------------------------------
@@ -301,7 +280,7 @@ def build(transfer_id: str) -> None:
                 _give_up(lease, ZipFailure.FILE_LOST)
     # If it is not over, whoever is free goes on from what storage holds.
     with transaction():
-        _remind(and_(Archive.transfer_id == lease.transfer_id, leases.is_free(Archive)))
+        _remind(Archive.transfer_id == lease.transfer_id, leases.is_free(Archive))
 
 
 def _build(lease: leases.Lease) -> None:

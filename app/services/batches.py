@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, exists, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app import crash, jobs, leases
@@ -131,7 +131,7 @@ def finalize(transfer: Transfer, *, tells_recipients: bool = False) -> Transfer:
         if find(transfer.id) is not None and _close(transfer.id, tells_recipients):
             if tells_recipients:
                 delivery.check_news(of_id(transfer.id))
-            _remind(Batch.transfer_id == transfer.id)
+            _remind(transfer.id)
             audit.note("complete batch", transfer.id)
     return checking.finalize(transfer)
 
@@ -174,7 +174,7 @@ def process(transfer_id: str) -> None:
             lease.forgive()
     if not is_done:
         with transaction():
-            _remind(Batch.transfer_id == lease.transfer_id)
+            _remind(lease.transfer_id)
 
 
 def _settle(lease: leases.Lease, failed: dict[uuid.UUID, Outcome]) -> None:
@@ -229,7 +229,7 @@ def _admit(lease: leases.Lease) -> bool:
 
 def go_on(transfer_id: uuid.UUID) -> None:
     """One of its files is held back no more: as checking.go_on(). Call in transaction()."""
-    _remind(Batch.transfer_id == transfer_id)
+    _remind(transfer_id)
 
 
 def give_up(transfer_id: uuid.UUID) -> bool:
@@ -291,37 +291,20 @@ def is_stuck(queued_before: ColumnElement[Any]) -> ColumnElement[bool]:
     """
     return and_(
         _is_wanted(),
-        leases.is_free(Batch),
-        or_(Batch.queued_at.is_(None), Batch.queued_at <= queued_before),
+        leases.is_unattended(Batch, queued_before),
         ~checking.only_waits(Batch.transfer_id),
     )
 
 
 def remind_stuck(queued_before: ColumnElement[Any]) -> int:
-    """Queue every batch that is stuck, whatever the queue believes; how many. One statement."""
-    found = (
-        select(Batch.transfer_id)
-        .where(is_stuck(queued_before))
-        .with_for_update(skip_locked=True)
-        # A CTE is evaluated once; a plain subquery may be run again and lock more.
-        .cte("stuck")
-    )
-    with transaction():
-        return _remind(Batch.transfer_id.in_(select(found.c.transfer_id)))
+    """Queue every batch that is stuck; returns how many."""
+    return leases.remind_stuck(Batch, is_stuck(queued_before), jobs.PROCESS_BATCH.again)
 
 
-def _remind(condition: ColumnElement[bool]) -> int:
-    """Put these into the queue after the commit; how many. Call in transaction()."""
-    told = db.session.execute(
-        update(Batch)
-        .where(condition, _is_wanted())
-        .values(queued_at=db_now(), queue_count=Batch.queue_count + 1)
-        .returning(Batch.transfer_id, Batch.queue_count)
-        .execution_options(synchronize_session=False)
-    ).all()
-    if told:
-        jobs.PROCESS_BATCH.again((transfer_id, count) for transfer_id, count in told)
-    return len(told)
+def _remind(transfer_id: uuid.UUID) -> None:
+    """Queue the transfer's batch if it is wanted. Call in transaction()."""
+    condition = and_(Batch.transfer_id == transfer_id, _is_wanted())
+    leases.remind(Batch, condition, jobs.PROCESS_BATCH.again)
 
 
 # -- giving up -----------------------------------------------------------------------------------

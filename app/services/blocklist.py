@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, cast, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, cast, delete, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import InstrumentedAttribute, joinedload
 
@@ -218,34 +218,14 @@ def waiting() -> archives.Waiting:
 
 
 def remind_stuck(queued_before: ColumnElement[Any]) -> int:
-    """Queue every file that is to be read and is not, whatever the queue believes; how many."""
-    found = (
-        select(Inspection.upload_id)
-        .where(
-            is_wanted(),
-            leases.is_free(Inspection),
-            or_(Inspection.queued_at.is_(None), Inspection.queued_at <= queued_before),
-        )
-        .with_for_update(skip_locked=True)
-        # A CTE is evaluated once; a plain subquery may be run again and lock more.
-        .cte("stuck")
-    )
-    with transaction():
-        return remind(Inspection.upload_id.in_(select(found.c.upload_id)))
+    """Queue every file that is to be read and that nobody reads; returns how many."""
+    is_stuck = and_(is_wanted(), leases.is_unattended(Inspection, queued_before))
+    return leases.remind_stuck(Inspection, is_stuck, jobs.INSPECT_FILE.again)
 
 
-def remind(condition: ColumnElement[bool]) -> int:
-    """Put these files into the queue after the commit; how many. Call in transaction()."""
-    told = db.session.execute(
-        update(Inspection)
-        .where(condition, is_wanted())
-        .values(queued_at=db_now(), queue_count=Inspection.queue_count + 1)
-        .returning(Inspection.upload_id, Inspection.queue_count)
-        .execution_options(synchronize_session=False)
-    ).all()
-    if told:
-        jobs.INSPECT_FILE.again((upload_id, count) for upload_id, count in told)
-    return len(told)
+def remind(condition: ColumnElement[bool]) -> None:
+    """Queue the files that are to be read and for which this holds. Call in transaction()."""
+    leases.remind(Inspection, and_(is_wanted(), condition), jobs.INSPECT_FILE.again)
 
 
 def _want(rows: Sequence[dict[str, Any]]) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, cast, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, cast, func, literal, select, update
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app import crash, jobs, leases, lifecycle
@@ -173,7 +173,10 @@ def _is_open() -> ColumnElement[bool]:
 
 
 def _remind(transfer_id: uuid.UUID) -> None:
-    """Put the transfer's job into the queue after the commit. Call in transaction()."""
+    """Put the transfer's job into the queue after the commit. Call in transaction().
+
+    Somebody is waiting: unlike leases.remind(), this does not first read all that is queued.
+    """
     count = db.session.scalar(
         update(Transfer)
         .where(Transfer.id == transfer_id, Transfer.state == State.PROCESSING)
@@ -192,8 +195,7 @@ def is_stuck(queued_before: ColumnElement[Any]) -> ColumnElement[bool]:
     """
     return and_(
         Transfer.state == State.PROCESSING,
-        leases.is_free(),
-        or_(Transfer.queued_at.is_(None), Transfer.queued_at <= queued_before),
+        leases.is_unattended(Transfer, queued_before),
         ~only_waits(Transfer.id),
     )
 
@@ -210,29 +212,8 @@ def only_waits(transfer_id: InstrumentedAttribute[uuid.UUID]) -> ColumnElement[b
 
 
 def remind_stuck(queued_before: ColumnElement[Any]) -> int:
-    """Queue every transfer that is stuck; how many.
-
-    Whatever the queue believes: the rows decide. One statement, however many there are. A row that
-    somebody holds is left for the next time: waiting for one would keep all the others.
-    """
-    found = (
-        select(Transfer.id)
-        .where(is_stuck(queued_before))
-        .with_for_update(skip_locked=True)
-        # A CTE is evaluated once; a plain subquery may be run again and lock more.
-        .cte("stuck")
-    )
-    with transaction():
-        stuck = db.session.execute(
-            update(Transfer)
-            .where(Transfer.id.in_(select(found.c.id)))
-            .values(queued_at=db_now(), queue_count=Transfer.queue_count + 1)
-            .returning(Transfer.id, Transfer.queue_count)
-            .execution_options(synchronize_session=False)
-        ).all()
-        if stuck:
-            jobs.PROCESS_TRANSFER.again((transfer_id, count) for transfer_id, count in stuck)
-    return len(stuck)
+    """Queue every transfer that is stuck; returns how many."""
+    return leases.remind_stuck(Transfer, is_stuck(queued_before), jobs.PROCESS_TRANSFER.again)
 
 
 @contextmanager

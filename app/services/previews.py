@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, delete, or_, select, union_all, update
 from sqlalchemy.dialects.postgresql import insert
 
-from app import jobs
+from app import jobs, leases
 from app.clock import db_now
 from app.config import settings
 from app.db import db, transaction
@@ -47,21 +47,12 @@ def expect(transfer_id: uuid.UUID) -> None:
 
 
 def remind(transfer_id: uuid.UUID) -> None:
-    """Put the transfer's previews into the queue after the commit. Call in transaction()."""
-    count = db.session.scalar(_note_reminder(Transfer.id == transfer_id))
-    if count is not None:
-        jobs.MAKE_PREVIEWS.again([(transfer_id, count)])
+    """Queue the transfer's previews if it is READY. Call in transaction().
 
-
-def _note_reminder(condition: ColumnElement[bool]) -> Any:
-    """A transfer's reminders are counted on its row; before READY they were those of its check."""
-    return (
-        update(Transfer)
-        .where(condition, Transfer.state == State.READY)
-        .values(queued_at=db_now(), queue_count=Transfer.queue_count + 1)
-        .returning(Transfer.queue_count, Transfer.id)
-        .execution_options(synchronize_session=False)
-    )
+    Reminders are counted on the transfer's row; before READY those of its check were.
+    """
+    condition = and_(Transfer.id == transfer_id, Transfer.state == State.READY)
+    leases.remind(Transfer, condition, jobs.MAKE_PREVIEWS.again)
 
 
 def has_pictures(files: Iterable[File]) -> bool:
@@ -83,25 +74,16 @@ def is_claimable() -> ColumnElement[bool]:
 def remind_lost(queued_before: ColumnElement[Any]) -> int:
     """Queue the READY transfers whose previews nobody makes or was told of since; how many.
 
-    Whatever the queue believes: the rows decide. With previews switched off nobody is told.
+    With previews switched off nobody is told.
     """
     if not settings.previews:
         return 0
-    lost = (
-        select(Transfer.id)
-        .where(
-            Transfer.id.in_(select(File.transfer_id).join(File.preview).where(is_claimable())),
-            Transfer.state == State.READY,
-            or_(Transfer.queued_at.is_(None), Transfer.queued_at <= queued_before),
-        )
-        .with_for_update(skip_locked=True)
-        .cte("lost")
+    is_lost = and_(
+        Transfer.id.in_(select(File.transfer_id).join(File.preview).where(is_claimable())),
+        Transfer.state == State.READY,
+        leases.is_unattended(Transfer, queued_before),
     )
-    with transaction():
-        noted = db.session.execute(_note_reminder(Transfer.id.in_(select(lost.c.id)))).all()
-        if noted:
-            jobs.MAKE_PREVIEWS.again((transfer_id, count) for count, transfer_id in noted)
-    return len(noted)
+    return leases.remind_stuck(Transfer, is_lost, jobs.MAKE_PREVIEWS.again)
 
 
 def give_up(transfer_id: uuid.UUID) -> None:

@@ -9,21 +9,19 @@ import logging
 import time
 import uuid
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import case, select, update
+from sqlalchemy import ColumnElement, and_, case, select, update
 
-from app import crash, jobs, leases
-from app.clock import db_now
+from app import crash, jobs
 from app.config import settings
-from app.db import changed, db, discard, release, transaction
+from app.db import db, release, transaction
 from app.extensions import storage
 from app.gateways import darkroom
 from app.gateways.darkroom import Developed
 from app.gateways.stored import Source
 from app.models import File, Preview, PreviewState, Sight, State, Transfer, Upload, UploadState
-from app.services import planning, previews, removal, sights
+from app.services import picturing, planning, previews, removal, sights
 from app.services.looking import PICTURE_TYPE
 from app.services.transfers import files_of
 
@@ -31,10 +29,6 @@ log = logging.getLogger(__name__)
 
 # After so long the next transfer has its turn, and so has a check that waits for this worker.
 TURN_SECONDS = 5
-# Longer than making one may take: its bytes come from storage and its decoding is timed.
-CLAIM_SECONDS = 180
-# How long to leave one alone after an attempt that failed, or when storage was away.
-RETRY_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -45,6 +39,11 @@ class _Claim:
     file: File
     sight: Sight
     token: uuid.UUID
+
+    @property
+    def is_ours(self) -> ColumnElement[bool]:
+        """The condition that finds the preview while nobody else has claimed it."""
+        return and_(Preview.file_id == self.file.id, Preview.claim_token == self.token)
 
 
 @dataclass(frozen=True)
@@ -72,23 +71,12 @@ def make(transfer_id: str) -> None:
     with transaction():
         previews.give_up(wanted)
     while claim := _claim(wanted):
-        try:
+        with picturing.attempt(Preview, claim.is_ours):
             _make_one(claim)
-        except BaseException as error:
-            is_ours = _give_back(claim, is_counted=not _is_excused(error))
-            # Deleted meanwhile, its bytes too: then there is nothing to be told of.
-            is_nothing = isinstance(error, darkroom.Interrupted) or not is_ours
-            if isinstance(error, Exception) and is_nothing:
-                return
-            raise
         if jobs.stopping.is_set() or time.monotonic() > turn_ends:
             with transaction():
                 previews.remind(wanted)
             return
-
-
-def _is_excused(error: BaseException) -> bool:
-    return isinstance(error, darkroom.Interrupted) or leases.is_outage(error)
 
 
 def _claim(transfer_id: uuid.UUID) -> _Claim | None:
@@ -102,7 +90,7 @@ def _claim(transfer_id: uuid.UUID) -> _Claim | None:
             Transfer.id == transfer_id,
             Transfer.state == State.READY,
             previews.is_claimable(),
-            Preview.attempt_count < previews.MOST_ATTEMPTS,
+            Preview.attempt_count < picturing.MOST_ATTEMPTS,
         )
         .order_by(Preview.attempt_count, File.position)
         .limit(1)
@@ -113,11 +101,7 @@ def _claim(transfer_id: uuid.UUID) -> _Claim | None:
         claimed = db.session.execute(
             update(Preview)
             .where(Preview.file_id.in_(select(chosen.c.file_id)))
-            .values(
-                claim_token=token,
-                claimed_until=db_now() + timedelta(seconds=CLAIM_SECONDS),
-                attempt_count=Preview.attempt_count + 1,
-            )
+            .values(**picturing.claim(Preview, token))
             .returning(Preview.file_id, Preview.sight)
             .execution_options(synchronize_session=False)
         ).first()
@@ -237,22 +221,6 @@ def _settle(claim: _Claim, etags: dict[uuid.UUID, str] | None = None, **values: 
     crash.point("preview.4")
 
 
-def _give_back(claim: _Claim, *, is_counted: bool) -> bool:
-    """Leave it to another, in a moment; what kept us may be no fault of the file's.
-
-    False if it was not ours any more.
-    """
-    discard()
-    count = Preview.attempt_count if is_counted else Preview.attempt_count - 1
-    with transaction():
-        return _update(
-            claim,
-            claim_token=None,
-            claimed_until=db_now() + timedelta(seconds=RETRY_SECONDS),
-            attempt_count=count,
-        )
-
-
 def _lock(claim: _Claim) -> Any:
     """Keep the transfer from ending until this transaction does: what is linked; None if it has.
 
@@ -262,20 +230,15 @@ def _lock(claim: _Claim) -> Any:
         select(Preview.thumbnail_id, Preview.picture_id)
         .join(File, File.id == Preview.file_id)
         .join(Transfer, Transfer.id == File.transfer_id)
-        .where(
-            Preview.file_id == claim.file.id,
-            Preview.claim_token == claim.token,
-            Transfer.state.in_([State.READY, State.EXPIRED]),
-        )
+        .where(claim.is_ours, Transfer.state.in_([State.READY, State.EXPIRED]))
         .with_for_update(read=True, of=Transfer)
     ).first()
 
 
-def _update(claim: _Claim, **values: Any) -> bool:
-    done = changed(
+def _update(claim: _Claim, **values: Any) -> None:
+    db.session.execute(
         update(Preview)
-        .where(Preview.file_id == claim.file.id, Preview.claim_token == claim.token)
+        .where(claim.is_ours)
         .values(**values)
         .execution_options(synchronize_session=False)
     )
-    return done == 1

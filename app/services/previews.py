@@ -8,19 +8,14 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, delete, or_, select, union_all, update
+from sqlalchemy import ColumnElement, Select, and_, delete, select, union_all, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app import jobs, leases
-from app.clock import db_now
 from app.config import settings
 from app.db import db, transaction
 from app.models import File, Preview, PreviewState, State, Transfer, Upload
-from app.services import removal, sights
-
-# So often a worker may fail or be killed over one file; then it has no preview. Outages of
-# storage or the database do not count.
-MOST_ATTEMPTS = 3
+from app.services import picturing, removal, sights
 
 
 def expect(transfer_id: uuid.UUID) -> None:
@@ -65,10 +60,7 @@ def has_pictures(files: Iterable[File]) -> bool:
 
 def is_claimable() -> ColumnElement[bool]:
     """The condition that a preview waits and nobody is making it."""
-    return and_(
-        Preview.state == PreviewState.WAITING,
-        or_(Preview.claimed_until.is_(None), Preview.claimed_until < db_now()),
-    )
+    return and_(Preview.state == PreviewState.WAITING, picturing.is_unclaimed(Preview))
 
 
 def remind_lost(queued_before: ColumnElement[Any]) -> int:
@@ -90,7 +82,9 @@ def give_up(transfer_id: uuid.UUID) -> None:
     """Settle as NONE what has failed too often. Call in transaction()."""
     files = select(File.id).where(File.transfer_id == transfer_id)
     hopeless = and_(
-        Preview.file_id.in_(files), is_claimable(), Preview.attempt_count >= MOST_ATTEMPTS
+        Preview.file_id.in_(files),
+        is_claimable(),
+        Preview.attempt_count >= picturing.MOST_ATTEMPTS,
     )
     removal.abandon(_objects(hopeless))
     db.session.execute(

@@ -7,32 +7,26 @@ died puts the same one there again.
 
 import logging
 import uuid
-from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, or_, select, update
 from sqlalchemy.orm import joinedload
 
-from app import clock, crash, jobs, leases
+from app import clock, crash, jobs
 from app.clock import db_now
 from app.config import settings
-from app.db import changed, db, discard, release, transaction
+from app.db import changed, db, release, transaction
 from app.extensions import storage
 from app.gateways import darkroom
 from app.gateways.stored import Source
 from app.models import Asset, AssetVersion, Method, PreviewState, Sight, Upload, UploadState
-from app.services import planning, removal, sights
+from app.services import picturing, planning, removal, sights
 
 log = logging.getLogger(__name__)
 
 PICTURE_TYPE = "image/jpeg"
 # Of texts and sounds there is no picture.
 _SEEN = (Sight.IMAGE, Sight.PDF, Sight.VIDEO)
-MOST_ATTEMPTS = 3
-# Longer than making one may take: its bytes come from storage and its decoding is timed.
-CLAIM_SECONDS = 180
-# How long to leave one alone after an attempt that failed, or when storage was away.
-RETRY_SECONDS = 60
 
 
 def expected(version: AssetVersion, size: int) -> dict[str, Any]:
@@ -46,8 +40,7 @@ def expected(version: AssetVersion, size: int) -> dict[str, Any]:
 def is_claimable() -> ColumnElement[bool]:
     """The condition that a picture waits and nobody is making it."""
     return and_(
-        AssetVersion.picture_state == PreviewState.WAITING,
-        or_(AssetVersion.claimed_until.is_(None), AssetVersion.claimed_until < db_now()),
+        AssetVersion.picture_state == PreviewState.WAITING, picturing.is_unclaimed(AssetVersion)
     )
 
 
@@ -91,29 +84,16 @@ def make(version_id: str) -> None:
     version = _claim(uuid.UUID(version_id), token)
     if version is None:
         return
-    try:
+    with picturing.attempt(AssetVersion, _is_ours(version, token)):
         _make(version, token)
-    except BaseException as error:
-        is_excused = isinstance(error, darkroom.Interrupted) or leases.is_outage(error)
-        is_ours = _give_back(version, token, is_counted=not is_excused)
-        # Deleted meanwhile, its bytes too: then there is nothing to be told of.
-        is_nothing = isinstance(error, darkroom.Interrupted) or not is_ours
-        if isinstance(error, Exception) and is_nothing:
-            return
-        raise
 
 
 def _claim(version_id: uuid.UUID, token: uuid.UUID) -> AssetVersion | None:
     with transaction():
         _give_up(version_id)
-        claimed = _update(
-            and_(AssetVersion.id == version_id, is_claimable()),
-            claim_token=token,
-            claimed_until=db_now() + timedelta(seconds=CLAIM_SECONDS),
-            attempt_count=AssetVersion.attempt_count + 1,
-        )
-    if not claimed:
-        return None
+        is_free = and_(AssetVersion.id == version_id, is_claimable())
+        if not _update(is_free, **picturing.claim(AssetVersion, token)):
+            return None
     return db.session.scalar(
         select(AssetVersion)
         .where(AssetVersion.id == version_id, AssetVersion.claim_token == token)
@@ -127,7 +107,7 @@ def _give_up(version_id: uuid.UUID) -> None:
     hopeless = and_(
         AssetVersion.id == version_id,
         is_claimable(),
-        AssetVersion.attempt_count >= MOST_ATTEMPTS,
+        AssetVersion.attempt_count >= picturing.MOST_ATTEMPTS,
     )
     removal.abandon(
         select(AssetVersion.thumbnail_id).where(hopeless, AssetVersion.thumbnail_id.is_not(None))
@@ -212,19 +192,6 @@ def _settle(
             _is_ours(version, token), claim_token=None, picture_state=state, thumbnail_id=upload_id
         )
     crash.point("thumbnail.4")
-
-
-def _give_back(version: AssetVersion, token: uuid.UUID, *, is_counted: bool) -> bool:
-    """Leave it to another, in a moment; False if it was not ours any more."""
-    discard()
-    count = AssetVersion.attempt_count if is_counted else AssetVersion.attempt_count - 1
-    with transaction():
-        return _update(
-            _is_ours(version, token),
-            claim_token=None,
-            claimed_until=db_now() + timedelta(seconds=RETRY_SECONDS),
-            attempt_count=count,
-        )
 
 
 def _lock(version: AssetVersion, token: uuid.UUID) -> Any:

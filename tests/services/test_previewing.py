@@ -20,7 +20,7 @@ from app.gateways import darkroom
 from app.gateways.darkroom import Interrupted
 from app.gateways.stored import SourceLost
 from app.models import File, Preview, PreviewState, State, Transfer, Upload, UploadState
-from app.services import census, previewing, previews, transfers, upkeep
+from app.services import census, picturing, previewing, previews, transfers, upkeep
 from tests import pictures
 from tests.factories import Sender, Sent
 from tests.pictures import drawn, encoded
@@ -161,7 +161,7 @@ def test_f_dying_anywhere_leaves_one_set_and_nothing_unknown(
     with monkeypatch.context() as dying:
         dying.setattr(previewing.crash, "point", die)
         # As after a kill, nobody gives anything back.
-        dying.setattr(previewing, "_give_back", lambda claim, is_counted: None)
+        dying.setattr(picturing, "_give_back", lambda *row, is_counted: True)
         with pytest.raises(Died):
             previewing.make(str(sent.id))
     previewing.make(str(sent.id))
@@ -315,7 +315,7 @@ def test_a_file_that_kills_its_worker_is_given_up(
             previewing.make(str(sent.id))
         except ZeroDivisionError:
             change(sent, claimed_until=clock.now() - timedelta(seconds=1))
-    assert len(begun) == previews.MOST_ATTEMPTS
+    assert len(begun) == picturing.MOST_ATTEMPTS
     assert states(sent) == {"a.jpg": "NONE", "b.txt": "MADE"}
     assert sent.show()["status"] == "READY"
 
@@ -331,7 +331,7 @@ def test_an_outage_or_a_stop_is_no_fault_of_the_file(
 
     with monkeypatch.context() as away:
         away.setattr(previewing, "_look_at", fail)
-        for _ in range(previews.MOST_ATTEMPTS + 2):
+        for _ in range(picturing.MOST_ATTEMPTS + 2):
             with contextlib.suppress(Outage):
                 previewing.make(str(sent.id))
             change(sent, claimed_until=clock.now() - timedelta(seconds=1))
@@ -344,7 +344,7 @@ def test_bytes_that_are_not_there_are_no_endless_work(
 ) -> None:
     sent = sender.ready({"a.txt": b"words"})
     storage.delete([transfers.files_of(sent.id)[0].upload.key])
-    for _ in range(previews.MOST_ATTEMPTS):
+    for _ in range(picturing.MOST_ATTEMPTS):
         with pytest.raises(SourceLost):
             previewing.make(str(sent.id))
         change(sent, claimed_until=clock.now() - timedelta(seconds=1))

@@ -184,6 +184,7 @@ class _Post:
     is_alive = True
 
     def send(self, letter: Letter, envelope: str, to: str) -> Outcome:
+        """Hand over one letter to one address. A failure is an outcome, never an exception."""
         raise NotImplementedError
 
     def close(self) -> None:

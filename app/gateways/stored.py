@@ -142,6 +142,7 @@ class Listed:
 
 
 def encoded(crc32: bytes) -> str:
+    """The checksum as S3 writes it: in base64."""
     return binascii.b2a_base64(crc32, newline=False).decode()
 
 
@@ -168,12 +169,13 @@ def means_unknown_to_it(error: ClientError) -> bool:
 
 
 def translated(error: ClientError) -> Exception:
+    """Our exception for an error of boto3's, by its code and its status."""
     code = error.response["Error"]["Code"]
     return _meaning(code, error.response["ResponseMetadata"]["HTTPStatusCode"], str(error))
 
 
 def failure_of(answer: Answer) -> Exception:
-    """The same of an answer that boto3 has not read."""
+    """As translated(), for an error answer to a request that was sent without boto3."""
     code = _CODE.search(answer.text)
     if answer.status == BROKEN or (code and code[1] in _PASSING):
         return Away()

@@ -434,7 +434,7 @@ def bind(values: Settings) -> None:
 
 
 def current() -> Settings:
-    """The bound settings as a value, for `dataclasses.replace`."""
+    """The bound settings as a value, for tests and benchmarks: they bind a changed copy of it."""
     if _bound._now is None:
         raise RuntimeError("settings are not bound yet: create_app() does it")
     return _bound._now

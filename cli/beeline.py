@@ -2370,7 +2370,7 @@ def _parser() -> argparse.ArgumentParser:
         "--password-file", type=_filled, metavar="FILE", help="the password is in this file"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_send(commands, [every, lanes, secret], shape)
+    _add_send(commands, [every, lanes, secret])
     one = commands.add_parser(
         "resume", parents=[every, lanes], help="go on with what was interrupted"
     )
@@ -2398,7 +2398,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_send(commands: Any, parents: list[argparse.ArgumentParser], shape: Any) -> None:
+def _add_send(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     one = commands.add_parser("send", parents=parents, help="send files and folders")
     one.add_argument(
         "files", nargs="+", type=_filled, metavar="FILE", help="a file, a folder, or - for stdin"

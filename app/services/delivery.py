@@ -354,12 +354,6 @@ def note_download(transfer_id: uuid.UUID, recipient_id: uuid.UUID | None) -> Non
         tell_sender(transfer_id, MailKind.DOWNLOADED)
 
 
-def hears_questions(transfer: Transfer) -> bool:
-    """Whether there is a sender who can be asked for more."""
-    is_known = transfer.sender_confirmed_at is not None
-    return settings.sends_mail and is_known and MailKind.SOMEBODY_ASKS not in transfer.muted
-
-
 def pass_on_question(transfer: Transfer, words: str) -> bool:
     """Mail the sender that somebody asks for more, with a link that gives it; not twice an hour.
 

@@ -38,13 +38,8 @@ def connections() -> tuple[int, int]:
     return settings.web_concurrency * settings.database_pool_size + OTHERS, allowed
 
 
-def late_sweeps() -> list[str]:
-    """The sweeps that have not come to their end for far too long: no worker, no clock, a bug."""
-    return [run.name for run in heartbeats.runs() if is_late(run)]
-
-
 def is_late(run: heartbeats.Run) -> bool:
-    """Whether a sweep has missed too many of its turns."""
+    """Whether a sweep has missed too many of its turns: no worker, no clock, or a bug."""
     return run.age_seconds > TURNS_MISSED * run.interval_seconds + LATE_SECONDS
 
 

@@ -204,16 +204,6 @@ class Person:
         assert answer.status == 200, (answer, answer.body)
         return answer.json
 
-    # -- receiving -----------------------------------------------------------------------------
-
-    def link_to(self, sent: Sent, index: int = 0) -> str:
-        """Click on a file's button: where the browser is sent for the bytes."""
-        file = sent.json["files"][index]["id"]
-        agent = {"User-Agent": "curl/8"}
-        answer = self.insist("GET", f"{sent.page}/files/{file}", **agent)
-        assert answer.status == 303, (answer, answer.body)
-        return answer.headers["Location"]
-
 
 def put(url: str, body: bytes, headers: dict[str, str]) -> int:
     """PUT to storage as a browser does, again while it is only busy; the last status."""

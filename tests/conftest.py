@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from botocore.client import BaseClient
 from flask import Flask
 from flask.testing import FlaskClient
 from flask_migrate import upgrade
@@ -34,7 +35,9 @@ from embedded.s3.store import Store
 from tests.described import DescribedClient
 from tests.factories import Machine, Program, Sender
 from tests.lab.mailserver import MailServer
+from tests.lab.receiver import Receiver
 from tests.mail import forget_limits, turn_off, turn_on
+from tests.watching import Watch
 
 if TYPE_CHECKING:
     from tests.lab.cloud import Cloud
@@ -232,6 +235,37 @@ def configure(app: Flask) -> Iterator[Callable[..., None]]:
 
     yield change
     config.bind(before)
+
+
+@pytest.fixture
+def s3_calls(app: Flask, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the calls that boto3 makes during the test, so far."""
+    calls: list[str] = []
+    call = BaseClient._make_api_call
+
+    def recorded(client: Any, operation: str, given: dict[str, Any]) -> Any:
+        calls.append(operation)
+        return call(client, operation, given)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", recorded)
+    return calls
+
+
+@pytest.fixture
+def watch(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
+    """What is asked outside, and who is idle in a transaction then; for tests that really commit."""
+    made = Watch()
+    made.begin(monkeypatch)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def receiver(configure: Callable[..., None]) -> Iterator[Receiver]:
+    """A server on this machine that webhooks may be sent to."""
+    configure(webhook_allow_loopback=True)
+    with Receiver() as started:
+        yield started
 
 
 @pytest.fixture

@@ -8,19 +8,15 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from botocore.client import BaseClient
 from flask import Flask
 from openapi_spec_validator import validate
 from rq.utils import import_attribute
-from sqlalchemy import create_engine, text
 
 from app import errors, jobs, static_files
-from app.config import MIB, settings
-from app.extensions import storage
+from app.config import MIB
 from app.models import File, Harm, Scope
 from app.services import (
     abuse,
@@ -35,11 +31,8 @@ from app.services import (
 from tests.described import parameter, path_of
 from tests.factories import Machine, Program, Sender
 from tests.pictures import drawn, encoded
+from tests.watching import Watch
 
-IDLE = text(
-    "SELECT query FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
-    " AND datname = current_database()"
-)
 ALL_JOBS = [job for job in vars(jobs).values() if isinstance(job, jobs.Job)]
 GUARDS = {
     "anyone",
@@ -219,48 +212,11 @@ def test_htmx_is_the_one_that_was_looked_at() -> None:
 
 @pytest.mark.real_commits
 def test_no_transaction_is_open_while_storage_is_asked(
-    app: Flask, sender: Sender, machine: Machine, program: Program, monkeypatch
+    app: Flask, sender: Sender, machine: Machine, program: Program, watch: Watch
 ) -> None:
-    """Each call to S3 looks, from another connection, for sessions idle in a transaction."""
-    watcher = create_engine(settings.database_url, isolation_level="AUTOCOMMIT")
-    asked: list[str] = []
-    idle: list[str] = []
-    send = BaseClient._make_api_call
-
-    def watching(client: Any, operation: str, given: dict[str, Any]) -> Any:
-        with watcher.connect() as connection:
-            found = connection.scalars(IDLE).all()
-        asked.append(operation)
-        idle.extend(f"{operation}: {query}" for query in found)
-        return send(client, operation, given)
-
-    get, put = storage._get, storage._put
-
-    def asking(operation: str, ask: Any) -> Any:
-        def watched(*given: Any) -> Any:
-            with watcher.connect() as connection:
-                idle.extend(f"{operation}: {query}" for query in connection.scalars(IDLE))
-            asked.append(operation)
-            return ask(*given)
-
-        return watched
-
-    open_one = storage._clients.opener._post
-
-    def opening(*given: Any) -> Any:
-        with watcher.connect() as connection:
-            found = connection.scalars(IDLE).all()
-        asked.append("CreateMultipartUpload by ourselves")
-        idle.extend(f"CreateMultipartUpload: {query}" for query in found)
-        return open_one(*given)
-
-    monkeypatch.setattr(BaseClient, "_make_api_call", watching)
-    monkeypatch.setattr(storage, "_get", asking("GetObject", get))
-    monkeypatch.setattr(storage, "_put", asking("UploadPart", put))
-    monkeypatch.setattr(storage._clients.opener, "_post", opening)
     contents = {"a": b"1", "big": b"b" * (8 * MIB + 1), "photo.png": encoded(drawn(), "PNG")}
     sent = sender.create(contents, verified=True)
-    assert asked == ["CreateMultipartUpload", "AbortMultipartUpload"]  # what can storage do?
+    assert watch.asked == ["CreateMultipartUpload", "AbortMultipartUpload"]  # what can storage do?
     sent.upload()
     assert sent.call("GET", "/parts").status_code == 200
     sent.complete().process()
@@ -281,17 +237,16 @@ def test_no_transaction_is_open_while_storage_is_asked(
         transfers.delete(sent.id)
         upkeep.remove_bytes()
         upkeep.abort_unknown_uploads()
-    watcher.dispose()
     assert {
         "CreateMultipartUpload by ourselves",
         "ListParts",
         "CompleteMultipartUpload",
         "HeadObject",
-    } <= set(asked)
-    assert {"GetObject", "PutObject", "UploadPart", "UploadPartCopy"} <= set(asked)
-    assert {"GetObject", "PutObject", "UploadPart", "CopyObject"} <= set(asked)
-    assert {"DeleteObjects", "AbortMultipartUpload", "ListMultipartUploads"} <= set(asked)
-    assert idle == []
+    } <= set(watch.asked)
+    assert {"GetObject", "PutObject", "UploadPart", "UploadPartCopy"} <= set(watch.asked)
+    assert {"GetObject", "PutObject", "UploadPart", "CopyObject"} <= set(watch.asked)
+    assert {"DeleteObjects", "AbortMultipartUpload", "ListMultipartUploads"} <= set(watch.asked)
+    assert watch.idle == []
 
 
 def test_no_thread_of_ours_outlives_its_work(sender: Sender) -> None:

@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 import urllib3
-from botocore.client import BaseClient
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import create_engine, event, select, update
+from sqlalchemy import event, select, update
 
 from app import clock
 from app.config import MIB, settings
@@ -28,7 +27,7 @@ from app.services import accounts, asset_upkeep, assets, thumbnails, upkeep
 from tests.factories import http, put
 from tests.keeper import Keeper, post_form
 from tests.pictures import drawn, encoded
-from tests.test_house import IDLE
+from tests.watching import Watch
 
 Configure = Callable[..., None]
 PART = 5 * MIB
@@ -913,28 +912,7 @@ def test_deleted_while_it_is_completed_it_does_not_come_back(
 
 
 @pytest.mark.real_commits
-def test_no_transaction_is_open_while_storage_is_asked(keeper: Keeper, monkeypatch: Any) -> None:
-    watcher = create_engine(settings.database_url, isolation_level="AUTOCOMMIT")
-    asked: list[str] = []
-    idle: list[str] = []
-    send = BaseClient._make_api_call
-
-    def watching(client: Any, operation: str, given: dict[str, Any]) -> Any:
-        with watcher.connect() as connection:
-            idle.extend(f"{operation}: {query}" for query in connection.scalars(IDLE))
-        asked.append(operation)
-        return send(client, operation, given)
-
-    open_one = storage._clients.opener._post
-
-    def opening(*given: Any) -> Any:
-        with watcher.connect() as connection:
-            idle.extend(f"CreateMultipartUpload: {query}" for query in connection.scalars(IDLE))
-        asked.append("CreateMultipartUpload")
-        return open_one(*given)
-
-    monkeypatch.setattr(BaseClient, "_make_api_call", watching)
-    monkeypatch.setattr(storage._clients.opener, "_post", opening)
+def test_no_transaction_is_open_while_storage_is_asked(keeper: Keeper, watch: Watch) -> None:
     photo = encoded(drawn(), "PNG")
     kept = keeper.keep(photo, fileName="a.png", fileType="image/png")
     begun = keeper.start()
@@ -948,10 +926,11 @@ def test_no_transaction_is_open_while_storage_is_asked(keeper: Keeper, monkeypat
         thumbnails.make(str(version_of(kept["key"]).id))
         assert asset_upkeep.confirm_posted() == 1
         upkeep.remove_bytes()
-    watcher.dispose()
-    assert {"CopyObject", "PutObject", "HeadObject", "ListParts", "GetBucketCors"} <= set(asked)
-    assert "CreateMultipartUpload" in asked
-    assert idle == []
+    assert {"CopyObject", "PutObject", "HeadObject", "ListParts", "GetBucketCors"} <= set(
+        watch.asked
+    )
+    assert "CreateMultipartUpload by ourselves" in watch.asked
+    assert watch.idle == []
 
 
 def test_what_is_in_a_session_is_cut_from_logs(keeper: Keeper) -> None:

@@ -2,7 +2,6 @@
 
 import re
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,6 @@ NOBODY = uuid.uuid4()
 @pytest.fixture
 def admin(client: FlaskClient) -> Admin:
     return Admin(client)
-
-
-@pytest.fixture
-def receiver(configure: Any) -> Iterator[Receiver]:
-    configure(webhook_allow_loopback=True)
-    with Receiver() as started:
-        yield started
 
 
 def fields_of(answer: Any) -> dict[str, str]:

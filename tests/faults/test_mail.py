@@ -58,14 +58,8 @@ def test_f47_each_death_doubles_one_mail_at_most(
     assert send_mail(app) == 0
 
 
-def test_six_workers_at_once_send_each_mail_once(
-    app: Flask, sender: Sender, mail: MailServer, configure, monkeypatch
-) -> None:
-    configure(max_sends_per_hour=100, max_mails_per_recipient_per_hour=100)
-    monkeypatch.setattr(outbox, "BATCH", 3)
-    for _ in range(6):
-        addressed(sender.ready(), *PEOPLE)
-    configure(max_mails_per_recipient_per_hour=5)
+def six_workers_at_once(app: Flask) -> list[int]:
+    """How many mails each of them has handed over."""
     gate = threading.Barrier(6)
 
     def work(_: int) -> int:
@@ -77,7 +71,18 @@ def test_six_workers_at_once_send_each_mail_once(
                 db.session.remove()
 
     with ThreadPoolExecutor(6) as pool:
-        taken = list(pool.map(work, range(6)))
+        return list(pool.map(work, range(6)))
+
+
+def test_six_workers_at_once_send_each_mail_once(
+    app: Flask, sender: Sender, mail: MailServer, configure, monkeypatch
+) -> None:
+    configure(max_sends_per_hour=100, max_mails_per_recipient_per_hour=100)
+    monkeypatch.setattr(outbox, "BATCH", 3)
+    for _ in range(6):
+        addressed(sender.ready(), *PEOPLE)
+    configure(max_mails_per_recipient_per_hour=5)
+    taken = six_workers_at_once(app)
     # Five an hour for each recipient, however many ask; senders are told of all six.
     assert Counter(one.to for one in mail.caught) == dict.fromkeys(PEOPLE, 5) | {ADA: 6}
     assert sum(taken) == 26
@@ -96,18 +101,7 @@ def test_six_workers_at_once_keep_to_the_installations_share(
     monkeypatch.setattr(
         shares, "left_to_hand_over", lambda: (left(), time.sleep(0.1 * next(turns)))[0]
     )
-    gate = threading.Barrier(6)
-
-    def work(_: int) -> int:
-        with app.app_context():
-            gate.wait()
-            try:
-                return outbox.send_due()
-            finally:
-                db.session.remove()
-
-    with ThreadPoolExecutor(6) as pool:
-        assert sum(pool.map(work, range(6))) == 9
+    assert sum(six_workers_at_once(app)) == 9
     assert len(mail.caught) == 9
 
 

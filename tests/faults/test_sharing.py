@@ -7,12 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from botocore.client import BaseClient
 from flask import Flask
-from sqlalchemy import create_engine
 
 from app import config
-from app.extensions import mailer, storage
+from app.extensions import mailer
 from app.services import previewing
 from tests.factories import Sender
 from tests.faults.test_crashes import STEPS
@@ -24,7 +22,7 @@ from tests.mail import addressed, pass_time, states
 from tests.pictures import drawn, encoded
 from tests.services.test_bounces import COMPLAINT, bounce
 from tests.services.test_sharing import PEOPLE, forget_publishing, got, listen, publish, reveal
-from tests.test_house import IDLE
+from tests.watching import Watch
 
 pytestmark = pytest.mark.real_commits
 
@@ -71,35 +69,19 @@ def test_a_death_loses_no_mail_and_doubles_none(
 
 
 def test_no_transaction_is_open_while_anybody_else_is_asked(
-    app: Flask, sender: Sender, cloud: Cloud, configure: Any, monkeypatch: Any
+    app: Flask, sender: Sender, cloud: Cloud, configure: Any, watch: Watch
 ) -> None:
     """SNS, SQS, SES and storage, each asked with a look at who is idle in a transaction."""
     configure(mail_url=f"ses://{REGION}")
     mailer.bind(config.current())
-    watcher = create_engine(config.settings.database_url, isolation_level="AUTOCOMMIT")
-    asked: list[str] = []
-    idle: list[str] = []
-
-    def watching(name: str, ask: Any, *given: Any) -> Any:
-        with watcher.connect() as connection:
-            idle.extend(f"{name}: {query}" for query in connection.scalars(IDLE))
-        asked.append(name)
-        return ask(*given)
-
     sent = addressed(sender.ready({"a.jpg": encoded(drawn(), "JPEG")}), *PEOPLE)
     with app.app_context():
         previewing.make(str(sent.id))
-    call, read = BaseClient._make_api_call, storage._get
-    monkeypatch.setattr(
-        BaseClient, "_make_api_call", lambda *given: watching(given[1], call, *given)
-    )
-    monkeypatch.setattr(storage, "_get", lambda *given: watching("GetObject", read, *given))
     assert (publish(app), listen(app)) == (3, 3)
     for told in (bounce(), bounce("Transient"), COMPLAINT):
         cloud.send(told)
     while cloud.count():
         listen(app)
-    watcher.dispose()
     assert len(cloud.mails) == 3
     assert {
         "PublishBatch",
@@ -107,8 +89,8 @@ def test_no_transaction_is_open_while_anybody_else_is_asked(
         "SendEmail",
         "GetObject",
         "DeleteMessageBatch",
-    } <= set(asked)
-    assert idle == []
+    } <= set(watch.asked)
+    assert watch.idle == []
 
 
 def test_one_that_dies_between_sending_and_noting_it_doubles_one_mail_at_most(

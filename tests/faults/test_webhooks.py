@@ -21,13 +21,6 @@ from tests.lab.receiver import Receiver
 pytestmark = pytest.mark.real_commits
 
 
-@pytest.fixture
-def receiver(configure) -> Iterator[Receiver]:
-    configure(webhook_allow_loopback=True)
-    with Receiver() as started:
-        yield started
-
-
 @pytest.fixture(scope="module")
 def crasher(app: Flask, environ: dict[str, str]) -> Iterator[Crasher]:
     made = Crasher(environ | {"WEBHOOK_ALLOW_LOOPBACK": "true"})

@@ -1,7 +1,6 @@
 """/workspace/webhooks: for people, who come in with a key; everything works without a script."""
 
 import re
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -39,13 +38,6 @@ class Person:
 
     def enter(self, key: str) -> Any:
         return self.post(f"{AT}/enter", key=key)
-
-
-@pytest.fixture
-def receiver(configure: Any) -> Iterator[Receiver]:
-    configure(webhook_allow_loopback=True)
-    with Receiver() as started:
-        yield started
 
 
 @pytest.fixture

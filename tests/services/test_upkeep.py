@@ -7,7 +7,6 @@ from datetime import timedelta
 
 import pytest
 import redis
-from botocore.client import BaseClient
 from flask import Flask
 from flask.testing import FlaskClient
 from rq.utils import import_attribute
@@ -350,22 +349,18 @@ def test_who_has_lost_the_turn_leaves_the_rest_to_the_next(monkeypatch) -> None:
 
 @pytest.mark.parametrize("job", [job for _, job in jobs.SCHEDULE], ids=lambda job: job.name)
 def test_only_sweeps_that_never_ask_storage_come_before_checks(
-    sender: Sender, client: FlaskClient, monkeypatch, job: jobs.Job
+    sender: Sender, client: FlaskClient, s3_calls: list[str], job: jobs.Job
 ) -> None:
     """One that waits for a storage that hangs would keep the only worker from them."""
-    asked: list[str] = []
     Keeper(client).params()
     sender.ready().set(expires_at=ago(days=9))
     sender.ready().set(expires_at=ago(days=9), state=State.EXPIRED, expired_at=ago(days=8))
     sender.create({"a": b"1"}).upload().set(last_activity_at=ago(days=9))
     transfers.delete(sender.ready().id)
-    ask = BaseClient._make_api_call
-    monkeypatch.setattr(
-        BaseClient, "_make_api_call", lambda *given: (asked.append(given[1]), ask(*given))[1]
-    )
+    s3_calls.clear()
     import_attribute(job.path)()
     comes_last = job.queue == "removal"
-    assert bool(asked) == comes_last
+    assert bool(s3_calls) == comes_last
     default, last = map(jobs.QUEUES.index, (jobs.PROCESS_TRANSFER.queue, "removal"))
     assert default < last == len(jobs.QUICK_QUEUES) - 1
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from botocore.client import BaseClient
 from sqlalchemy import update
 
 from app.config import GIB, MIB, S3_MAX_OBJECT_SIZE, S3_MAX_PART_SIZE, S3_MAX_PARTS
@@ -112,16 +111,21 @@ def test_completing_twice_gives_the_same(inside: None) -> None:
         assert uploads.complete(upload) == uploads.complete(upload)
 
 
+def lose_answer_of_complete(patch: pytest.MonkeyPatch) -> None:
+    """Storage completes the upload, the answer is lost, and a retry finds nothing to complete."""
+    finish = storage.finish_upload
+
+    def finish_and_fail(*given: Any) -> None:
+        finish(*given)
+        raise NoSuchUpload("the SDK's own retry found nothing to complete")
+
+    patch.setattr(storage, "finish_upload", finish_and_fail)
+
+
 def test_f14_a_lost_answer_of_complete_is_proved_by_the_token(monkeypatch) -> None:
     upload = added(PART + 5)
     send(upload, b"z" * upload.size)
-    finish = storage.finish_upload
-
-    def commit_then_lose(*given: object) -> None:
-        finish(*given)  # type: ignore[arg-type]
-        raise NoSuchUpload("the SDK's own retry found nothing to complete")
-
-    monkeypatch.setattr(storage, "finish_upload", commit_then_lose)
+    lose_answer_of_complete(monkeypatch)
     assert uploads.complete(upload).problem is None
 
 
@@ -370,13 +374,7 @@ def test_f14_after_a_lost_answer_storage_says_the_checksum(monkeypatch) -> None:
     upload = added(PART + 5, verified=True)
     body = os.urandom(upload.size)
     send(upload, body)
-    finish = storage.finish_upload
-
-    def commit_then_lose(*given: Any) -> None:
-        finish(*given)
-        raise NoSuchUpload("the SDK's own retry found nothing to complete")
-
-    monkeypatch.setattr(storage, "finish_upload", commit_then_lose)
+    lose_answer_of_complete(monkeypatch)
     outcome = uploads.complete(upload)
     assert (outcome.problem, outcome.crc32) == (None, raw_crc32(body))
     assert uploads.held([upload]) == [[1, 2]]
@@ -426,18 +424,14 @@ def test_removing_leaves_nothing_in_storage_and_may_be_repeated(inside: None) ->
         storage.list_parts(half.key, half.s3_upload_id or "")
 
 
-def test_what_was_seen_complete_has_no_multipart_to_drop(inside: None, monkeypatch) -> None:
+def test_what_was_seen_complete_has_no_multipart_to_drop(inside: None, s3_calls: list[str]) -> None:
     """A request for each upload would take many times as long as a thousand keys in one."""
     done = added(PART + 1)
     send(done, b"d" * done.size, 1, 2)
     done.etag = uploads.complete(done).etag
-    asked: list[str] = []
-    ask = BaseClient._make_api_call
-    monkeypatch.setattr(
-        BaseClient, "_make_api_call", lambda *given: (asked.append(given[1]), ask(*given))[1]
-    )
+    s3_calls.clear()
     assert removal.remove([done]) == [done]
-    assert asked == ["DeleteObjects"]
+    assert s3_calls == ["DeleteObjects"]
     assert storage.head(done.key) is None
 
 

@@ -644,8 +644,24 @@ def test_who_has_lost_the_lease_settles_nothing(
     assert contents(sent) == SMALL
 
 
-def test_parts_that_come_late_are_expected_when_it_is_removed(sender: Sender, inside: None) -> None:
-    assert archive(sender.ready(SMALL).zip()).upload.urls_until is not None
+def test_what_a_maker_writes_after_the_removal_is_removed_too(sender: Sender, inside: None) -> None:
+    """One that hung may go on writing for a while after its transfer was deleted."""
+    sent = sender.ready(SMALL).zip()
+    upload = archive(sent).upload
+    transfers.delete(sent.id)
+    upkeep.remove_bytes()
+    assert storage.head(upload.key) is None
+    storage.put_object(upload.key, upload.token, b"late", "application/zip")
+    upkeep.remove_bytes()
+    assert storage.head(upload.key), "not due yet"
+    long_ago = clock.now() - timedelta(days=9)
+    with transaction():
+        it = update(Upload).where(Upload.id == upload.id)
+        db.session.execute(it.values(urls_until=long_ago, remove_after=long_ago))
+    upkeep.remove_bytes()
+    assert storage.head(upload.key) is None
+    db.session.refresh(upload)
+    assert upload.removed_at is not None
 
 
 def test_an_expired_transfer_waits_with_its_zip(sender: Sender, inside: None) -> None:

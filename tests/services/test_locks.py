@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import func, select, text, update
 
 from app import clock
+from app.config import settings
 from app.db import db
 from app.errors import Gone, NotFound, PasswordNeeded, PasswordWrong, TooManyTries
 from app.models import AuditEvent, UnlockTries
@@ -206,7 +207,7 @@ def test_s34_a_proof_survives_a_new_key_while_the_old_is_known(
 ) -> None:
     sent = protected(sender)
     proof = downloads.unlock(sent.slug, "open sesame")
-    old = transfers.settings.secret_key
+    old = settings.secret_key
     configure(secret_key="another-key-for-tests-0123456789abcd", secret_key_fallbacks=(old,))
     assert downloads.view(sent.slug, None, proof).state == "ready"
     configure(secret_key_fallbacks=())

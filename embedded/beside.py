@@ -1,9 +1,9 @@
-"""Run one command beside what `make run` runs, with the same database, queue and bucket.
+"""Run one command beside what `make run` runs, with its settings, database, queue and bucket.
 
     python -m embedded.beside flask keys list
 
-The runner leaves what it tells its processes in `var/environment.json` for as long as it runs.
-Addresses of real services that were set for `make run` are to be set here too.
+While it runs, the runner keeps its environment in `var/environment.json`: what it was given, and
+what it adds for its processes. What is set for the command itself comes before what was given.
 """
 
 import json
@@ -21,11 +21,11 @@ def main(words: list[str]) -> int:
         return 2
     kept = Path(os.environ.get("BEELINE_VAR") or "var") / ENVIRONMENT
     try:
-        environment = json.loads(kept.read_text())
+        told = json.loads(kept.read_text())
     except FileNotFoundError:
         print("Beeline does not run here. Start it with `make run` in another terminal.")
         return 1
-    env = os.environ | environment
+    env = told["given"] | os.environ | told["own"]
     os.execvpe(words[0], words, env)  # noqa: S606 - no shell is wanted
     return None
 

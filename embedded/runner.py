@@ -240,7 +240,8 @@ class Runner:
             self._start_service(service)
         port = asked or usual_or_free(USUAL_WEB_PORT)
         self._env = self._app_environment(var, port)
-        write_private(var.path / ENVIRONMENT, json.dumps(self._env))
+        told = {"given": dict(self._environ), "own": self._env}
+        write_private(var.path / ENVIRONMENT, json.dumps(told))
         self._release()
         for line in self._lines:
             if line.name != RELEASE:

@@ -18,7 +18,7 @@ SECRETS = {
     "S3_SECRET_ACCESS_KEY": 30,
 }
 LEFTOVERS_LIMIT_SECONDS = 10.0
-# What the processes of a running Beeline are told, for commands beside it (embedded/beside.py).
+# What a running Beeline was given and tells its processes, for commands beside it (beside.py).
 ENVIRONMENT = "environment.json"
 
 

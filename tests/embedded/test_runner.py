@@ -1,6 +1,7 @@
 """The runner, with a Procfile of small programs: order, restarts, stops, and no orphans."""
 
 import os
+import re
 import signal
 import socket
 import stat
@@ -115,6 +116,22 @@ def test_a_command_runs_beside_it_and_only_while_it_runs(start: Start, tmp_path:
     assert done.returncode == 1
     assert "make run" in done.stdout
     program.assert_nothing_is_left()
+
+
+def test_a_command_beside_it_has_its_settings_unless_told_otherwise(
+    start: Start, tmp_path: Path
+) -> None:
+    ask = "import os; print(*map(os.environ.get, ('GRACE_IN_DAYS', 'DATABASE_URL', 'PORT')))"
+    command = [sys.executable, "-m", "embedded.beside", sys.executable, "-c", ask]
+    env = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    env |= {"BEELINE_VAR": str(tmp_path / "var"), "PORT": "1"}
+    program = start("worker: python worker.py", BASE_URL="", GRACE_IN_DAYS="30")
+    program.line_with("working")
+    told = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    assert re.fullmatch(r"30 postgresql://elsewhere/x \d\d+\n", told)
+    env["GRACE_IN_DAYS"] = "5"
+    told = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    assert told.startswith("5 postgresql://elsewhere/x ")
 
 
 def test_it_ends_with_a_make_that_alone_was_interrupted(start: Start, tmp_path: Path) -> None:

@@ -131,7 +131,9 @@ def _list(view: downloads.TransferView) -> str:
         not_yet = "" if file.upload.state is UploadState.COMPLETE else ", on its way"
         lines += [f"{name}  ({size}{not_yet})", f"  {links.file_url(view.slug, file.id)}"]
     if view.file_count > 1:
-        lines += ["", "All of them, as one zip:", f'  curl -OJL "{links.zip_url(view.slug)}"']
+        # -f, so that a zip that takes longer is an exit code and not a file that says so.
+        lines += ["", "All of them, as one zip:"]
+        lines += [f'  curl --retry 50 -fOJL "{links.zip_url(view.slug)}"']
         lines += ["", "All of them, each by itself, as one download:"]
         lines += [f'  curl -b "" -OJL "{view.link}/files/[1-{view.file_count}]"']
     return "\n".join([*lines, "", f"As JSON: {view.link}.json", f"Checksums: {view.link}.sfv", ""])

@@ -1,11 +1,14 @@
 """The recipient without a browser: the real curl against a real web process and real storage."""
 
 import hashlib
+import shlex
 import shutil
 import subprocess
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -96,6 +99,29 @@ def test_all_as_one_zip_that_is_made_meanwhile(
     assert sent.row().download_count == 1
     again = curl("-fOJL", f"{web.url}/d/{sent.slug}/zip", into=tmp_path)
     assert again.returncode != 0
+    web.kill("maker")
+
+
+def test_what_the_page_says_of_the_zip_brings_nothing_else_however_many_wait(
+    sender: Sender, web: LoggedStack, tmp_path: Path
+) -> None:
+    sent = sender.ready({"a.txt": b"one", "b.txt": b"two"}, title="Both")
+    told = curl(f"{web.url}/d/{sent.slug}", into=tmp_path).stdout
+    words = shlex.split(next(line for line in told.splitlines() if line.endswith('/zip"')))
+    with ExitStack() as waiting:
+        folders = [tmp_path / str(number) for number in range(4)]
+        several = []
+        for folder in folders:
+            folder.mkdir()
+            command = [CURL or "", "-q", "-sS", *words[1:]]
+            several.append(waiting.enter_context(subprocess.Popen(command, cwd=folder)))
+        time.sleep(1)  # Two of them hold a thread by now, the others were refused.
+        web.start("maker")
+        codes = [one.wait(30) for one in several]
+    assert codes == [0] * 4
+    for folder in folders:
+        assert [path.name for path in folder.iterdir()] == ["Both.zip"]
+        assert zipfile.is_zipfile(folder / "Both.zip")
     web.kill("maker")
 
 

@@ -159,7 +159,7 @@ def test_many_files_are_listed_in_plain_text_which_counts_nothing(
         f"  {link}/files/{sent.files[1]['id']}",
         "",
         "All of them, as one zip:",
-        f'  curl -OJL "{link}/zip"',
+        f'  curl --retry 50 -fOJL "{link}/zip"',
         "",
         "All of them, each by itself, as one download:",
         f'  curl -b "" -OJL "{link}/files/[1-2]"',
@@ -284,6 +284,7 @@ def test_the_page_says_how(sender: Sender) -> None:
     assert f"{link}{one.slug}.sfv&#34; &amp;&amp; cksfv -f checksums.sfv" in page
     many = sender.ready({'b/c "$(id)`.txt': b"1", "much longer than the other.txt": b"2"})
     page = sender.client.get(f"/d/{many.slug}").text
+    assert f"curl --retry 50 -fOJL &#34;{link}{many.slug}/zip&#34;" in page
     assert f"{link}{many.slug}/files/[1-2]&#34;" in page
     assert f"{link}{many.slug}/b/c%20%22%24%28id%29%60.txt&#34;" in page
     assert "cksfv" not in page  # none was verified

@@ -16,7 +16,7 @@ WITH_DATABASE := $(BIN)/python -m embedded.with_services postgres --
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate $(u)
 
 .DEFAULT_GOAL := help
-.PHONY: help run flask test again check lint layers migrations types pytypes js bench lock migrate clean python tools browser audit
+.PHONY: help run flask test again check lint layers migrations types pytypes js bench picture lock migrate clean python tools browser audit
 
 help: ## list these
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,8 +74,12 @@ js: tools ## the browser code's tests
 	@echo "== browser code"
 	@$(BIN)/node --test "tests/js/**/*.test.js"
 
-bench: python browser ## measure, docs/speed.md says how; N=presign|weight|requests|memory|mail|companion|upkeep|zip|upload|parts
+bench: python browser ## measure, docs/speed.md says how; N=presign|weight|requests|memory|mail|companion|poll|upkeep|zip|upload|parts
 	@$(BIN)/python -m benchmarks $(N)
+
+picture: python browser ## take the README's picture of the sender's page anew
+	@$(BIN)/python -m pytest -q tests/browser/test_mail.py -k readmes_picture
+	@cp var/screenshots/sender-mail-uploading-1280-light.png docs/sending.png
 
 lock: python ## pin requirements*.in anew; u=--upgrade takes newer versions
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

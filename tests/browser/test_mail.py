@@ -13,6 +13,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.steps import (
     MIB,
     Hold,
+    Puts,
     choose,
     downloaded,
     expect_state,
@@ -172,6 +173,21 @@ def test_what_sends_mail_is_asked_for_again_when_it_did_not_come(
     confirm(page, post, "typed@example.org")
     expect(page.locator("#s-sender")).to_have_text("Sent to 1 person.")
     assert len(wait_for(post, "bo@example.org")) == 1
+
+
+def test_the_readmes_picture(open_page: OpenPage, live: Stack, tmp_path: Path) -> None:
+    """`make picture` keeps what this one sees."""
+    make_files(
+        tmp_path, {"Interview with the director, final cut.mov": 36 * MIB, "notes.txt": 1200}
+    )
+    page = open_page()
+    held, puts = Hold(page, live, after=3), Puts(page, live)
+    choose(page, *sorted(tmp_path.iterdir()))
+    puts.wait_for(3)
+    expect(page.get_by_label("Send to")).to_be_visible()
+    look(page, "sender-mail-uploading")
+    held.release()
+    expect_state(page, "done")
 
 
 def test_the_senders_page_with_mail(open_page: OpenPage, post: MailServer, tmp_path: Path) -> None:

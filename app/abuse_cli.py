@@ -60,7 +60,7 @@ def list_reports(handled_too: bool) -> None:
             f"{_standing(about):<12}  {_link_of(about)}{closed}"
         )
     if not found:
-        click.echo("There are no reports.")
+        click.echo("There are no reports." if handled_too else "There are no open reports.")
 
 
 @report_commands.command("show")

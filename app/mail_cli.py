@@ -21,7 +21,8 @@ def init_app(app: Flask) -> None:
 def note_bounce(address: str, reason: str) -> None:
     """Mail to ADDRESS came back for good: it gets no more, and its senders are told. Repeatable."""
     count = bounces.came_back(_checked(address), reason)
-    click.echo(f"It gets no mail any more; {count} recipients were marked.")
+    marked = "1 recipient was" if count == 1 else f"{count} recipients were"
+    click.echo(f"It gets no mail any more; {marked} marked.")
 
 
 @mail_commands.command("allow")
@@ -29,7 +30,10 @@ def note_bounce(address: str, reason: str) -> None:
 def allow_mail(address: str) -> None:
     """Mail goes to ADDRESS again, unless its owner has opted out. Repeatable."""
     lifted = bounces.allow(_checked(address))
-    click.echo("It gets mail again." if lifted else "Nothing but its owner kept mail from it.")
+    if lifted:
+        click.echo("It gets mail again, unless its owner has opted out.")
+    else:
+        click.echo("There was nothing to lift: no bounce or complaint is noted for it.")
 
 
 def _checked(address: str) -> str:

@@ -37,7 +37,8 @@ def report(sent: Sent, **words: str) -> str:
 
 
 def test_from_the_report_to_the_end_of_it(run: Run, sender: Sender) -> None:
-    assert run("reports", "list") == "There are no reports.\n"
+    assert run("reports", "list") == "There are no open reports.\n"
+    assert run("reports", "list", "--all") == "There are no reports.\n"
     sent = sender.ready(
         {"invoice.html": b"1", "b/c.txt": b"22"}, title="Your bank", message="Hi\nyou"
     )
@@ -62,7 +63,7 @@ def test_from_the_report_to_the_end_of_it(run: Run, sender: Sender) -> None:
     assert sender.client.get(f"/d/{sent.slug}").status_code == 410
     assert run("reports", "close", number) == f"Report {number} is closed.\n"
     assert run("reports", "close", number) == f"Report {number} was closed before.\n"
-    assert run("reports", "list") == "There are no reports.\n"
+    assert run("reports", "list") == "There are no open reports.\n"
     assert run("reports", "list", "--all").endswith(f"{link}  closed\n")
     assert run("transfers", "quarantine", sent.slug) == f"{link} was quarantined before.\n"
     assert run("transfers", "release", sent.slug) == f"{link} is released.\n"

@@ -16,6 +16,7 @@ ALL = {
     "mail": "mail for 1,000 recipients in one job, and in a job for each",
     "upkeep": "a million transfers that expire at once, and objects that are deleted",
     "companion": "creating and signing by one web process, against Uppy Companion",
+    "poll": "polls of the recipient's page that nothing has changed for",
     "upload": "uploads against curl, s3transfer and Uppy, on loopback and on a paced line",
 }
 # Only when asked for: they answer questions of whoever changes the plan.

@@ -2,9 +2,9 @@
 
     python -m benchmarks.asker < question
 
-The question is JSON: `port`, `seconds`, `headers` and `connections`, each of which is a list of
-[method, path, body] to be asked in turn, the next once the last was answered. Prints as JSON how
-many answers came within which time. Any other answer than 200 ends it.
+The question is JSON: `port`, `seconds`, `headers`, the `status` of each answer, and `connections`,
+each of which is a list of [method, path, body] to be asked in turn, the next once the last was
+answered. Prints as JSON how many answers came within which time. Any other status ends it.
 """
 
 import json
@@ -45,7 +45,7 @@ class Asker:
             connection.request(method, path, body, self._question["headers"])
             answer = connection.getresponse()
             said = answer.read()
-            if answer.status != 200:
+            if answer.status != self._question["status"]:
                 print(f"{method} {path}: {answer.status} {said[:300]!r}", file=sys.stderr)
                 sys.stderr.flush()
                 os._exit(1)

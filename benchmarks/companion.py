@@ -67,6 +67,7 @@ class Act:
 
     web: Web
     connections: list[list[Request]]
+    status: int = 200
 
     def once(self) -> Any:
         """The answer to the first request."""
@@ -75,7 +76,8 @@ class Act:
     def turn(self, seconds: float) -> Turn:
         """So many seconds of it: what a thousand answers took, of time and of CPU."""
         question = {"port": self.web.port, "headers": self.web.headers, "seconds": seconds}
-        asked = json.dumps(question | {"connections": self.connections})
+        question |= {"status": self.status, "connections": self.connections}
+        asked = json.dumps(question)
         words = [sys.executable, "-m", "benchmarks.asker"]
         web, services = self.web.cpu_seconds(), _services_seconds()
         done = subprocess.run(words, input=asked, capture_output=True, text=True, check=False)

@@ -40,6 +40,7 @@ GUARDS = {
     "uploader",
     *(f"{kind}:{scope}" for kind in ("anyone-or-key", "owner", "key", "member") for scope in Scope),
 }
+EXPLAINED = {"F": Path("docs/reliability.md"), "S": Path("SECURITY.md")}
 DESCRIPTION = yaml.safe_load(Path("app/api/openapi.yaml").read_text())
 # The SHA-256 of htmx 2.0.3's htmx.min.js, the same as npm publishes.
 HTMX_SHA256 = "491955cd1810747d7d7b9ccb936400afb760e06d25d53e4572b64b6563b2784e"
@@ -245,6 +246,17 @@ def test_the_contracts_about_imports_can_be_broken(tmp_path: Path) -> None:
         "app.links -> embedded.services",
     ):
         assert broken in report
+
+
+def test_every_number_of_a_fault_or_threat_is_explained() -> None:
+    """Tests name them as F09 or test_f09_..., S19 or test_s19_..."""
+    told = {letter: page.read_text() for letter, page in EXPLAINED.items()}
+    for path in Path("tests").rglob("*.py"):
+        for letter, number in re.findall(
+            r"(?<![A-Za-z0-9%])([FSfs])(\d\d)(?=_|\b)", path.read_text()
+        ):
+            row = rf"^\| [S\d, ]*{letter.upper()}{number}\b"
+            assert re.search(row, told[letter.upper()], re.MULTILINE), (path, letter + number)
 
 
 def test_the_upload_engine_touches_no_page() -> None:

@@ -61,7 +61,7 @@ SLOW_LINE = MIB
 
 @dataclass(frozen=True)
 class TransferView:
-    """A transfer as its link shows it: `state` is one of PRODUCT's words for the recipient."""
+    """A transfer as its link shows it: `state` is the page's word ("ready"), not the row's."""
 
     id: uuid.UUID
     slug: str

@@ -1,4 +1,4 @@
-"""A real Chromium on a line that breaks, hangs and lies between it and storage: see FAULTS A and I.
+"""A real Chromium on a line that breaks, hangs and lies between it and storage: F01 to F09 and F61.
 
 Whatever happens in passing, the upload ends by itself, the bytes are the same, and what is sent
 twice is at most what the faults cost.

@@ -1,4 +1,4 @@
-"""PostgreSQL reset, away, hanging, slow, and with few connections: see FAULTS F38, F39, F40."""
+"""PostgreSQL reset, away, hanging, slow, and with few connections: F38, F39, F40 of docs/reliability.md."""
 
 import contextlib
 import logging

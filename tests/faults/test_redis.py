@@ -1,4 +1,4 @@
-"""Redis refused, hanging, slow and emptied, while people send and look: see FAULTS F31, F32."""
+"""Redis refused, hanging, slow and emptied, while people send and look: F31, F32."""
 
 import logging
 import time

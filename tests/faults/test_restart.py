@@ -1,4 +1,4 @@
-"""Restarts under load, and kill -9 again and again: see FAULTS F28, F29, F30."""
+"""Restarts under load, and kill -9 again and again: F28, F29, F30 of docs/reliability.md."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""S3 slow, failing, refusing, hanging, and answers that are lost or lie: see FAULTS B, F24, F27."""
+"""S3 slow, failing, refusing, hanging, and answers that are lost or lie: F13, F14, F19, F24, F27."""
 
 import logging
 import os

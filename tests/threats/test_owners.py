@@ -118,7 +118,7 @@ def test_s09_ids_in_links_and_keys_cannot_be_guessed(sender: Sender) -> None:
 
 
 def test_s09_deleted_and_never_there_have_their_own_words_for_people(sender: Sender) -> None:
-    """PRODUCT wants it: whoever has a link has been told of it, and may know what became of it."""
+    """Whoever has a link has been told of it, and may know what became of it."""
     sent = sender.ready(title="not for everybody")
     sent.call("DELETE")
     deleted = sender.client.get(f"/d/{sent.slug}")

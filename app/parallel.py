@@ -1,4 +1,4 @@
-"""The same for many at a time, where each waits for storage."""
+"""One thing done to many items at once, where each waits for storage."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -52,8 +52,9 @@ def attachment(name: str) -> str:
     """The header's value: a plain-ASCII filename for old clients, the true one in UTF-8 beside."""
     true = saved_name(name)
     plain = unicodedata.normalize("NFKD", true).encode("ascii", "ignore").decode()
-    # A quote or a percent sign is read differently from one client to the next.
-    plain = "".join("_" if char in '"%;' else char for char in plain).strip()
+    # Clients differ in how they read a quote or a percent sign. Separators are replaced once more
+    # because NFKD makes new ones: it turns a full-width slash into "/", and U+2100 into "a/c".
+    plain = "".join("_" if char in '"%;/\\' else char for char in plain).strip()
     if not plain.strip("._ ") or plain.startswith("."):
         extension = true.rpartition(".")[2] if "." in true.strip(".") else ""
         plain = f"file.{extension}" if extension.isascii() and extension.isalnum() else "file"

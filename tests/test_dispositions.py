@@ -17,6 +17,7 @@ NAMES = [
     "*.txt", "a?b", "a:b", "a|b", "<script>.html", "$(id).sh", "`id`", "a&b=c", "a+b", "a,b", "a=b",
     "\x7f\x80\x9f.txt", "\u2028sep\u2029.txt", "\ufeffbom.txt", "\ud800lone", "file.tar.gz", "no_extension",
     "Ελληνικά.doc", "русский.zip", "ไทย.txt", "हिन्दी.txt", "x" * 250 + ".txt", ".curlrc",
+    "a\uff0f.curlrc", "a\uff0f..\uff0f..\uff0f.bashrc", "x\uff3c..\uff3cevil.exe", "\u2100.txt", "\u2105", "\u2024curlrc",
 ]  # fmt: skip
 
 
@@ -29,10 +30,11 @@ def test_the_header_is_one_line_that_parses_to_the_name_to_save_it_under(name: s
     message["Content-Disposition"] = header
     assert message.get_content_disposition() == "attachment"
     match = re.fullmatch(
-        r"attachment; filename=\"([^\"\\%;]+)\"; filename\*=UTF-8''([A-Za-z0-9!#$&+.^_`|~%-]+)",
+        r"attachment; filename=\"([^\"/\\%;]+)\"; filename\*=UTF-8''([A-Za-z0-9!#$&+.^_`|~%-]+)",
         header,
     )
     assert match
+    assert not match[1].startswith(".")
     true = unquote(match[2])
     assert true == saved_name(name)
     assert "/" not in true

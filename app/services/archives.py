@@ -23,7 +23,7 @@ from app.clock import db_now
 from app.config import S3_MAX_OBJECT_SIZE, settings
 from app.crc32 import SIZE as CRC32_SIZE
 from app.db import changed, db, discard, release, transaction
-from app.errors import Gone, NotFound, WrongState, ZipFailed, ZipLacksFile
+from app.errors import Gone, NotFound, Unavailable, WrongState, ZipFailed, ZipLacksFile
 from app.gateways.stored import NoSuchUpload, PartsRefused, Source, SourceLost
 from app.models import Archive, File, Problem, State, Transfer, Upload, UploadState, ZipFailure
 from app.services import audit, planning, removal, uploads
@@ -260,7 +260,8 @@ def build(transfer_id: str) -> None:
     """Job: make the zip of a transfer, or as much of it as fits in one turn.
 
     A file that storage has lost is an error that says so, never a zip without it; one that was only
-    copied anew is found again. Runs twice, at once and after a death anywhere to the same zip.
+    copied anew is found again, and one that storage failed to find once is tried again. Runs twice,
+    at once and after a death anywhere to the same zip.
     """
     with leases.hold(Archive, uuid.UUID(transfer_id), is_wanted()) as lease:
         if lease is None:
@@ -272,15 +273,30 @@ def build(transfer_id: str) -> None:
             _build(lease)
         except Stopped:
             lease.forgive()
-        except SourceLost as lost:
-            # First of all: of what is found again the CRC32s may be others than its parts say.
-            _drop_parts(lease)
-            if not uploads.find_again([file.upload for file in files_of(lease.transfer_id)]):
-                log.error("a file of a zip is not in storage", extra={"key": str(lost)})
-                _give_up(lease, ZipFailure.FILE_LOST)
+        except SourceLost:
+            _look_for_files(lease)
     # If it is not over, whoever is free goes on from what storage holds.
     with transaction():
         _remind(Archive.transfer_id == lease.transfer_id, leases.is_free(Archive))
+
+
+def _look_for_files(lease: leases.Lease) -> None:
+    """Storage has said that a file is gone or another: find out whether that is so.
+
+    Raises Unavailable if all files are as their rows say: then only this attempt has failed, and
+    the parts that were made stay.
+    """
+    try:
+        copied = uploads.copied_anew([file.upload for file in files_of(lease.transfer_id)])
+    except SourceLost as lost:
+        log.error("a file of a zip is not in storage", extra={"key": str(lost)})
+        _give_up(lease, ZipFailure.FILE_LOST)
+        return
+    if not copied:
+        raise Unavailable("Storage did not find a file that it has.")
+    # The parts go first: their headers may hold CRC32s that are forgotten with the former ETags.
+    _drop_parts(lease)
+    uploads.note_copied(copied)
 
 
 def _build(lease: leases.Lease) -> None:

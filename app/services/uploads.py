@@ -34,7 +34,7 @@ from app.crc32 import combine
 from app.db import ask, changed, db, release, transaction
 from app.errors import Invalid, Unavailable, WrongState
 from app.extensions import storage
-from app.gateways.stored import Damaged, NoSuchUpload, Part, Source, Stored
+from app.gateways.stored import Damaged, NoSuchUpload, Part, Source, SourceLost, Stored
 from app.models import Batch, File, Method, Problem, State, Transfer, Upload, UploadState
 from app.parallel import each
 from app.services.planning import Begun, Plan, part_count, part_size_of
@@ -478,34 +478,38 @@ def _with_crc32(upload: Upload, stored: Stored, combined: bytes | None) -> Outco
     if not _is_verified(upload):
         return Outcome(upload.id, etag=stored.etag)
     is_unproven = stored.crc32 is None and upload.method is Method.SINGLE
-    is_another = None not in (stored.crc32, combined) and stored.crc32 != combined
-    if is_unproven or is_another:
+    if is_unproven or _is_another(stored.crc32, combined):
         log.error("storage does not confirm a checksum", extra={"upload": str(upload.id)})
         return Outcome(upload.id, problem=Problem.DAMAGED)
     return Outcome(upload.id, etag=stored.etag, crc32=stored.crc32 or combined)
 
 
-def find_again(uploads: Sequence[Upload]) -> bool:
-    """Note the new ETags of these complete ones, if all are still theirs; whether there are any.
+def copied_anew(uploads: Sequence[Upload]) -> list[tuple[Upload, Stored]]:
+    """Those of these complete uploads whose object has another ETag than their row says.
 
-    Whoever copies a bucket cuts its objects anew, and how one was cut shows in its ETag. A CRC32
-    that storage does not confirm of such a one is forgotten: it is to be read again.
+    Copying a bucket may split its objects into other parts, and an ETag depends on the parts.
+    Asks storage about each; raises SourceLost for an object that is gone, or is not the upload's.
     """
     release()
-    etags: dict[uuid.UUID, str] = {}
-    proven: set[uuid.UUID] = set()
+    copied = []
     for upload, stored in zip(uploads, each(uploads, _head), strict=True):
         if stored is None or not _is_ours(upload, stored):
-            return False
-        if None not in (stored.crc32, upload.crc32) and stored.crc32 != upload.crc32:
-            return False
+            raise SourceLost(upload.key)
+        if _is_another(stored.crc32, upload.crc32):
+            raise SourceLost(upload.key)
         if stored.etag != upload.etag:
-            etags[upload.id] = stored.etag
-            if stored.crc32 is not None:
-                proven.add(upload.id)
-    if not etags:
-        return False
-    log.warning("objects have been copied: their ETags are others", extra={"count": len(etags)})
+            copied.append((upload, stored))
+    return copied
+
+
+def note_copied(copied: Sequence[tuple[Upload, Stored]]) -> None:
+    """Record the new ETags of what copied_anew() has found. Repeatable.
+
+    A CRC32 that storage does not confirm is forgotten, so that the object is read again.
+    """
+    log.warning("objects have been copied: their ETags are others", extra={"count": len(copied)})
+    etags = {upload.id: stored.etag for upload, stored in copied}
+    proven = [upload.id for upload, stored in copied if stored.crc32 is not None]
     with transaction():
         db.session.execute(
             update(Upload)
@@ -516,7 +520,11 @@ def find_again(uploads: Sequence[Upload]) -> bool:
             )
             .execution_options(synchronize_session=False)
         )
-    return True
+
+
+def _is_another(crc32: bytes | None, expected: bytes | None) -> bool:
+    """Whether both checksums are known, and differ."""
+    return None not in (crc32, expected) and crc32 != expected
 
 
 def _head(upload: Upload) -> Stored | None:

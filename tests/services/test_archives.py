@@ -21,7 +21,7 @@ from sqlalchemy import update
 from app import clock, jobs, zip_parts
 from app.config import MIB
 from app.db import db, transaction
-from app.errors import Gone, NotFound, Outage, WrongState, ZipLacksFile
+from app.errors import Gone, NotFound, Outage, Unavailable, WrongState, ZipLacksFile
 from app.extensions import storage
 from app.gateways.lines import Answer
 from app.gateways.stored import TOKEN_FIELD, Part, PartsRefused, Source, SourceLost
@@ -292,6 +292,37 @@ def test_another_object_in_a_files_place_is_noticed(sender: Sender, inside: None
     key = transfers.files_of(sent.id)[0].upload.key
     storage._client.put_object(Bucket=storage._bucket, Key=key, Body=b"HELLO")
     assert archive(sent.zip()).failure is ZipFailure.FILE_LOST
+
+
+@pytest.mark.parametrize("asked", ["_get", "copy_part"])
+def test_a_file_that_storage_misses_once_costs_an_attempt_and_no_part(
+    sender: Sender, inside: None, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    sent = sender.ready(large(), verified=True)
+    honest = getattr(storage, asked)
+    made: list[str] = []
+
+    def missing_once(*args: Any) -> Any:
+        made.append(asked)
+        if len(made) > 1:
+            return honest(*args)
+        if asked == "copy_part":
+            raise SourceLost(args[3].key)
+        return Answer(404, 0, b"")
+
+    monkeypatch.setattr(storage, asked, missing_once)
+    monkeypatch.setattr(composing, "BATCH", 1)
+    archives.request(sent.id)
+    with pytest.raises(Unavailable):
+        archives.build(str(sent.id))
+    assert (archive(sent).failed_at, archive(sent).attempt_count) == (None, 1)
+    multipart = archive(sent).upload.s3_upload_id
+    assert multipart is not None
+    with transaction():
+        db.session.execute(update(Archive).values(lease_until=None))
+    archives.build(str(sent.id))
+    assert archive(sent).upload.s3_upload_id == multipart, "what was made of it is kept"
+    assert contents(sent) == large()
 
 
 @pytest.mark.parametrize("verified", [True, False])

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 # How many seconds an answer is waited for, and how often storage is asked.
 QUICK, STEADY, PATIENT = (3, 2), (15, 5), (60, 5)
-_LATE = ("core", "session", "quick", "steady", "patient", "bulk", "lines", "opener")
+# PATIENT's place in a request, which has 30 seconds in all and asks QUICK before and after.
+ONE_TRY = (15, 1)
+_LATE = ("core", "session", "quick", "steady", "patient", "one_try", "bulk", "lines", "opener")
 _making = threading.Lock()
 _S3 = "http://s3.amazonaws.com/doc/2006-03-01/"
 # Whoever reads XML takes these for something else, unless they are written so.
@@ -87,11 +89,16 @@ class Clients:
 
     @cached_property
     def patient(self) -> Any:
-        """For what takes its time, as a Complete of many parts does.
+        """For jobs, where storage has work to do before it answers: a Complete, or a copy.
 
         Whoever waits that long for anything else waits for a dead connection.
         """
         return self._make(*PATIENT)
+
+    @cached_property
+    def one_try(self) -> Any:
+        """For requests, where storage has work to do before it answers: one long try."""
+        return self._make(*ONE_TRY)
 
     @cached_property
     def bulk(self) -> Any:

@@ -17,9 +17,7 @@ from urllib.parse import urlsplit
 
 CONNECT_SECONDS = 2
 READ_SECONDS = 15
-# Storage has all of a part on its disks before it answers.
-SEND_SECONDS = 60
-# So much is sent at a time, so that the seconds count for each and not for the whole.
+# A body is sent in pieces of this size, so that a time limit is for each and not for the whole.
 PIECE = 256 * 1024
 # Of an answer that brings no bytes of a range no more is read.
 MOST_OF_A_TEXT = 64 * 1024
@@ -68,13 +66,13 @@ class Lines:
 
         return self._ask(ask)
 
-    def put(self, url: str, body: memoryview | IO[bytes]) -> Answer:
-        """Send these bytes, or a file from its beginning."""
+    def put(self, url: str, body: memoryview | IO[bytes], seconds: float) -> Answer:
+        """Send these bytes, or a file from its beginning; storage may be silent for `seconds`."""
         target = url.removeprefix(self._origin)
         headers = {**self._host, "Content-Length": str(_size_of(body))}
 
         def ask(line: http.client.HTTPConnection) -> tuple[Answer, bool]:
-            line.sock.settimeout(SEND_SECONDS)
+            line.sock.settimeout(seconds)
             # Whoever refuses a body may do so before all of it has come, and then says why.
             with suppress(BrokenPipeError):
                 line.request("PUT", target, _pieces(body), headers)

@@ -26,7 +26,7 @@ from app import patience
 from app.circuit import Circuit
 from app.config import Settings
 from app.errors import Outage, Unavailable
-from app.gateways.clients import QUICK, STEADY, Clients
+from app.gateways.clients import ONE_TRY, PATIENT, QUICK, STEADY, Clients
 from app.gateways.lines import Answer
 from app.gateways.stored import (
     NOT_THERE,
@@ -92,6 +92,14 @@ class Storage:
     def _client(self) -> Any:
         return self._clients.quick if patience.is_short() else self._clients.steady
 
+    @property
+    def _client_for_long_work(self) -> Any:
+        """Waits long enough for a Complete or a copy, and in a request no longer than it may last.
+
+        What is cut off here may still end well in storage, so callers must be able to repeat it.
+        """
+        return self._clients.one_try if patience.is_short() else self._clients.patient
+
     # -- one object on its way ----------------------------------------------------------------
 
     def begin_upload(self, key: str, token: str, *, with_crc32: bool = False) -> str:
@@ -131,7 +139,7 @@ class Storage:
         if crc32 is not None:
             claimed = {"ChecksumCRC32": encoded(crc32), "ChecksumType": FULL_OBJECT}
         with self._asking():
-            self._clients.patient.complete_multipart_upload(
+            self._client_for_long_work.complete_multipart_upload(
                 Bucket=self._bucket,
                 Key=key,
                 UploadId=s3_upload_id,
@@ -219,7 +227,7 @@ class Storage:
         """
         try:
             with self._asking():
-                self._clients.patient.upload_part_copy(
+                self._client_for_long_work.upload_part_copy(
                     Bucket=self._bucket,
                     Key=key,
                     UploadId=s3_upload_id,
@@ -238,7 +246,7 @@ class Storage:
         """
         try:
             with self._asking():
-                self._clients.patient.copy_object(
+                self._client_for_long_work.copy_object(
                     Bucket=self._bucket,
                     Key=key,
                     CopySource={"Bucket": self._bucket, "Key": source.key},
@@ -255,10 +263,11 @@ class Storage:
     ) -> None:
         """Send one part ourselves, a file from its beginning; raises NoSuchUpload. Repeatable."""
         query = {"partNumber": str(number), "uploadId": s3_upload_id}
+        seconds, tries = ONE_TRY if patience.is_short() else PATIENT
         with self._circuit.guard((Away,), Away()):
-            for wait in WAITS:
+            for wait in WAITS[-tries:]:
                 url = self._clients.ours.url("PUT", key, query=query, expires_in=OUR_URL_SECONDS)
-                answer = self._put(url, body)
+                answer = self._put(url, body, seconds)
                 if answer.status == 200:
                     return
                 failure = failure_of(answer)
@@ -267,8 +276,8 @@ class Storage:
                 time.sleep(wait)
             raise Away
 
-    def _put(self, url: str, body: memoryview | IO[bytes]) -> Answer:
-        return self._clients.lines.put(url, body)
+    def _put(self, url: str, body: memoryview | IO[bytes], seconds: float) -> Answer:
+        return self._clients.lines.put(url, body, seconds)
 
     def put_object(self, key: str, token: str, body: bytes, content_type: str) -> str:
         """Store a small object of our own; its ETag. Repeatable."""

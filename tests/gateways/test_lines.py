@@ -88,7 +88,7 @@ def test_bytes_are_put_into_their_place_and_the_connection_is_kept(serving) -> N
     line = Lines(server.url, None)
     for _ in range(2):
         assert get(line, server) == (Answer(206, 5), b"hello")
-    assert line.put(f"{server.url}/k?part", memoryview(b"x" * 700_000)).status == 200
+    assert line.put(f"{server.url}/k?part", memoryview(b"x" * 700_000), 15).status == 200
     assert get(line, server) == (Answer(206, 5), b"hello")
     assert server.requests[0].startswith(b"GET /k?signed HTTP/1.1\r\n")
     assert server.requests[2].endswith(b"\r\n\r\n" + b"x" * 700_000)
@@ -179,7 +179,7 @@ def test_a_file_is_sent_from_its_beginning(serving) -> None:
     server = serving([SENT])
     file = io.BytesIO(b"from the beginning")
     file.read(5)
-    assert Lines(server.url, None).put(f"{server.url}/k", file).status == 200
+    assert Lines(server.url, None).put(f"{server.url}/k", file, 15).status == 200
     assert server.requests[0].endswith(b"\r\n\r\nfrom the beginning")
 
 

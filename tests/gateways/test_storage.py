@@ -1,10 +1,12 @@
 """The storage gateway: what it asks of S3 to the letter, and how failures are told."""
 
 import os
+import socket
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +21,7 @@ from moto import mock_aws
 from app import config
 from app.errors import Unavailable
 from app.extensions import storage
+from app.gateways.clients import ONE_TRY, QUICK
 from app.gateways.storage import REST_SECONDS, Storage
 from app.gateways.stored import (
     Away,
@@ -27,6 +30,7 @@ from app.gateways.stored import (
     Listed,
     NoSuchUpload,
     Part,
+    Source,
     StorageRefused,
     Stored,
 )
@@ -56,6 +60,7 @@ def stubbed() -> Any:
     )
     # Complete and what goes by the thousand have clients of their own.
     gateway._clients.patient = gateway._clients.bulk = gateway._client
+    gateway._clients.one_try = gateway._client
     with Stubber(gateway._client) as stub:
         yield gateway, stub
         stub.assert_no_pending_responses()
@@ -561,3 +566,62 @@ def test_keys_that_boto3_finds_are_used_with_their_token(endpoint: str, monkeypa
     asked = gateway._client.generate_presigned_url("get_object", Params=BUCKET | {"Key": "k"})
     for url in (gateway.urls.get("k", "attachment", 60), asked):
         assert "X-Amz-Security-Token=temporary" in url
+
+
+@pytest.fixture
+def silent() -> Iterator[socket.socket]:
+    """An address that takes connections, and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as listening:
+        listening.setblocking(False)
+        yield listening
+
+
+def connections_to(listening: socket.socket) -> int:
+    """How many were made, each of which is one try."""
+    count = 0
+    with suppress(BlockingIOError):
+        while True:
+            listening.accept()[0].close()
+            count += 1
+    return count
+
+
+FROM = Source("p", '"e"')
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda gateway: gateway.finish_upload("k", "u", [Part(1, 1, '"e"')]),
+        lambda gateway: gateway.copy_part("k", "u", 1, FROM, 0, 1),
+        lambda gateway: gateway.copy_whole(FROM, "k", "t"),
+        lambda gateway: gateway.put_part("k", "u", 1, memoryview(b"")),
+    ],
+    ids=["Complete", "UploadPartCopy", "CopyObject", "UploadPart"],
+)
+@pytest.mark.parametrize(("is_short", "tries"), [(True, 1), (False, 2)])
+def test_what_takes_long_has_one_try_in_a_request_and_more_in_a_job(
+    silent: socket.socket,
+    monkeypatch: pytest.MonkeyPatch,
+    ask: Callable[[Storage], None],
+    is_short: bool,
+    tries: int,
+) -> None:
+    for where in ("app.gateways.clients", "app.gateways.storage"):
+        monkeypatch.setattr(f"{where}.ONE_TRY", (0.2, 1))
+        monkeypatch.setattr(f"{where}.PATIENT", (0.2, 2))
+    monkeypatch.setattr("app.patience.is_short", lambda: is_short)
+    monkeypatch.setattr("app.gateways.storage.WAITS", (0.0, 0.0))
+    url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+    keys = {"S3_ACCESS_KEY_ID": "k", "S3_SECRET_ACCESS_KEY": "s"}
+    gateway = Storage()
+    gateway.bind(config.load(GOOD | keys | {"S3_ENDPOINT_URL": url}))
+    with pytest.raises(Away):
+        ask(gateway)
+    assert connections_to(silent) == tries
+
+
+def test_a_request_that_completes_or_copies_ends_before_a_router_gives_up() -> None:
+    """It asks what is there, has storage work, and asks again how that has ended."""
+    (before, tries), (work, once) = QUICK, ONE_TRY
+    assert 2 * before * tries + work * once < 30

@@ -61,7 +61,14 @@ def _conditions(wanted: Wanted) -> Iterable[ColumnElement[bool]]:
 
 
 def _is_of_type(kind: str) -> ColumnElement[bool]:
-    """Of exactly this type, or of all that begin so: "image" stands for image/png too."""
+    """Of this type, whatever its letters' case; "image" stands for image/png too.
+
+    Parameters such as "charset=utf-8" count only where `kind` has some.
+    """
+    kind = kind.lower()
+    whole_type = func.lower(Asset.content_type)
+    if ";" in kind:
+        return whole_type == kind
     if "/" in kind:
-        return Asset.content_type == kind
-    return Asset.content_type.startswith(f"{kind}/", autoescape=True)
+        return func.rtrim(func.split_part(whole_type, ";", 1)) == kind
+    return whole_type.startswith(f"{kind}/", autoescape=True)

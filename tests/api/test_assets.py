@@ -415,11 +415,22 @@ def test_search_by_words_type_tag_and_date(keeper: Keeper) -> None:
     assert keeper.names(type="image") == ["Summer_Photo-2024.JPG"]
     assert keeper.names(type="application/pdf") == ["report.pdf"]
     assert keeper.names(type="%") == []
+    assert keeper.names(type="IMAGE/jpeg") == ["Summer_Photo-2024.JPG"]
     assert keeper.names(tag="holiday") == ["Summer_Photo-2024.JPG"]
     assert keeper.names(tag="Café au lait", q="photo") == ["Summer_Photo-2024.JPG"]
     later = f"{clock.now() + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"
     assert len(keeper.names(to=later)) == 3
     assert keeper.names(**{"from": later}) == []
+
+
+def test_a_type_is_found_whatever_its_capitals_and_parameters(keeper: Keeper) -> None:
+    keeper.keep(fileName="1", fileType="text/plain; charset=utf-8")
+    keeper.keep(fileName="2", fileType="text/plain ;charset=utf-8")
+    keeper.keep(fileName="3", fileType="IMAGE/PNG")
+    keeper.keep(fileName="4", fileType="text/plainer")
+    assert keeper.names(type="text/plain") == ["2", "1"]
+    assert keeper.names(type="text/plain; charset=UTF-8") == ["1"]
+    assert keeper.names(type="image/png") == keeper.names(type="Image") == ["3"]
 
 
 def test_pages_come_with_one_query_for_items_and_one_for_the_count(keeper: Keeper) -> None:

@@ -70,6 +70,7 @@ class AssetVersion(Base):
         ForeignKey("uploads.id", ondelete="RESTRICT"), unique=True
     )
     posted_key: Mapped[str | None] = mapped_column(Text, unique=True)
+    # Empty where its sender gave none: on arrival it takes the one that the asset has then.
     name: Mapped[str] = mapped_column(Text)
     content_type: Mapped[str] = mapped_column(Text)
     # As its sender announced it, where it did; the upload's own size is known at its end.

@@ -98,7 +98,7 @@ def _announce(
             number=asset.last_number,
             upload_id=upload.id,
             upload=upload,
-            name=spec.name or asset.name,
+            name=spec.name,
             content_type=spec.content_type,
             declared_size=spec.size,
         )

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, bindparam, delete, func, or_, select, update
 from sqlalchemy.orm import contains_eager, joinedload
+from sqlalchemy.orm.attributes import set_committed_value
 
 from app import crash, jobs
 from app.clock import db_now
@@ -342,7 +343,10 @@ def _show(asset: Asset, version: AssetVersion, size: int) -> None:
     if version.posted_key is not None:
         removal.abandon(select(Upload.id).where(Upload.key == version.posted_key))
         jobs.REMOVE_BYTES.later()
-    values: dict[str, Any] = {"ready_at": db_now()}
+    if not version.name:
+        # It may have been renamed since this version was announced.
+        set_committed_value(version, "name", asset.name)
+    values: dict[str, Any] = {"ready_at": db_now(), "name": version.name}
     db.session.execute(
         update(AssetVersion)
         .where(AssetVersion.id == version.id)

@@ -141,6 +141,23 @@ def test_an_older_version_that_arrives_late_is_not_shown(keeper: Keeper) -> None
     assert keeper.fetch(asset_id) == b"newest"
 
 
+def test_a_version_without_a_name_keeps_the_name_the_asset_has_when_it_arrives(
+    keeper: Keeper,
+) -> None:
+    asset_id = keeper.keep(b"1", fileName="a.txt")["assetId"]
+    unnamed = keeper.start(assetId=asset_id)
+    parts = keeper.send(unnamed, b"2")
+    keeper.call("PATCH", f"/s3/assets/{asset_id}", json={"name": "renamed.txt"})
+    assert keeper.complete(unnamed, parts).status_code == 200
+    assert keeper.show(asset_id)["name"] == "renamed.txt"
+    assert keeper.names(q="renamed") == ["renamed.txt"]
+    # Once another version is shown, it is given out under the name that it had.
+    keeper.keep(b"3", assetId=asset_id, fileName="c.txt")
+    url = keeper.get("/download-url", assetId=asset_id, version=2).json["url"]
+    answer = http.request("GET", url)
+    assert answer.headers["Content-Disposition"].endswith("''renamed.txt")
+
+
 @pytest.mark.parametrize("by", ["key", "assetId"])
 @pytest.mark.usefixtures("inside")
 def test_delete_takes_the_versions_and_thumbnails_along(

@@ -24,7 +24,7 @@ from app.errors import Invalid, NotFound, PartsMissing, SizeMismatch, Unavailabl
 from app.extensions import storage
 from app.gateways.stored import NoSuchUpload, NotOffered, Part, Source, SourceLost, Stored
 from app.models import Asset, AssetVersion, Upload, UploadState
-from app.services import asset_words, audit, removal, thumbnails, uploads
+from app.services import asset_words, audit, planning, removal, thumbnails, uploads
 from app.services.accounts import Caller
 
 NO_UPLOAD = "There is no such upload."
@@ -273,41 +273,63 @@ def confirm(version: AssetVersion) -> bool:
     release()
     stored = storage.head(version.posted_key)
     if stored is None:
-        return False
+        return _has_arrived(version)
     try:
         _check_size(version, stored.size)
-        etag = _pinned(version.posted_key, stored.etag)
+        etag = _pinned(version, stored.etag)
+        if etag is None:
+            return _has_arrived(version)
         storage.copy_whole(
             Source(version.posted_key, etag), version.upload.key, version.upload.token
         )
     except NotOffered as error:
         raise Unavailable("This storage cannot copy what a form brought.") from error
     except (SourceLost, Invalid, SizeMismatch) as error:
-        abandon([version.id])
+        if not abandon([version.id]) and _has_arrived(version):
+            return True
         if isinstance(error, SourceLost):
             raise NotFound("Something else was sent to the same form meanwhile.") from error
         raise
     crash.point("asset.2")
     kept = storage.head(version.upload.key)
-    if kept is None or kept.token != version.upload.token:
-        return False
-    settle(version, kept)
-    db.session.refresh(version.upload)
-    return True
+    if kept is not None and kept.token == version.upload.token:
+        settle(version, kept)
+    return _has_arrived(version)
 
 
-def _pinned(key: str, etag: str) -> str:
-    """The ETag of what came first; noted before it is copied."""
+def _has_arrived(version: AssetVersion) -> bool:
+    """Whether the version is complete by now, perhaps through another request or the sweep.
+
+    Reads its rows again.
+    """
+    db.session.scalar(whole(select(AssetVersion)).where(AssetVersion.id == version.id))
+    return version.upload.state is UploadState.COMPLETE
+
+
+def _pinned(version: AssetVersion, etag: str) -> str | None:
+    """The ETag of what came first by the form; recorded before it is copied.
+
+    None if the version takes nothing any more: it has arrived, or was given up.
+    """
     with transaction():
-        db.session.execute(
+        # The asset first, as in settle().
+        db.session.execute(select(Asset.id).where(Asset.id == version.asset_id).with_for_update())
+        # If the version is deleted during the copy, its object is removed once more afterwards.
+        is_open = changed(
             update(Upload)
-            .where(Upload.key == key, Upload.etag.is_(None))
-            .values(etag=etag)
+            .where(Upload.id == version.upload_id, Upload.state == UploadState.OPEN)
+            .values(urls_until=db_now() + planning.OUR_OWN_WITHIN)
             .execution_options(synchronize_session=False)
         )
-        pinned = db.session.scalar(select(Upload.etag).where(Upload.key == key))
-    release()
-    return pinned or etag
+        if not is_open:
+            return None
+        return db.session.scalar(
+            update(Upload)
+            .where(Upload.key == version.posted_key)
+            .values(etag=func.coalesce(Upload.etag, etag))
+            .returning(Upload.etag)
+            .execution_options(synchronize_session=False)
+        )
 
 
 def settle(version: AssetVersion, stored: Stored) -> None:

@@ -652,6 +652,76 @@ def test_what_is_swapped_while_it_is_copied_is_not_taken(keeper: Keeper, monkeyp
     assert keeper.names() == []
 
 
+@pytest.mark.parametrize("step", ["head", "copy_whole"])
+@pytest.mark.usefixtures("inside")
+def test_who_asks_while_the_sweep_keeps_what_a_form_brought_gets_it(
+    keeper: Keeper, monkeypatch: Any, step: str
+) -> None:
+    form = keeper.params().json
+    post_form(form, b"once")
+    honest = getattr(storage, step)
+
+    def outrun(*given: Any) -> Any:
+        monkeypatch.setattr(storage, step, honest)
+        assert asset_upkeep.confirm_posted() == 1
+        upkeep.remove_bytes()
+        return honest(*given)
+
+    monkeypatch.setattr(storage, step, outrun)
+    led = keeper.get("/download", key=form["fields"]["key"])
+    assert led.status_code == 302, led.text
+    answer = http.request("GET", led.headers["Location"])
+    assert answer.data == b"once"
+    assert answer.headers["Content-Disposition"].endswith("''small.txt")
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_copy_that_lands_after_its_asset_was_deleted_is_removed_too(
+    keeper: Keeper, monkeypatch: Any
+) -> None:
+    form = keeper.params().json
+    posted = form["fields"]["key"]
+    post_form(form, b"bytes")
+    landed: list[str] = []
+
+    def landing_late(source: Any, key: str, token: str) -> None:
+        query = {"workspaceId": keeper.workspace, "key": posted}
+        assert keeper.call("DELETE", "/s3/delete", query_string=query).status_code == 200
+        upkeep.remove_bytes()
+        storage.put_object(key, token, b"bytes", "text/plain")
+        landed.append(key)
+
+    monkeypatch.setattr(storage, "copy_whole", landing_late)
+    assert error(keeper.get("/download", key=posted))[0] == 404
+    assert storage.head(landed[0]) is not None
+    with transaction():
+        db.session.execute(update(Upload).values(urls_until=clock.now() - timedelta(hours=1)))
+        due = update(Upload).where(Upload.removed_at.is_(None))
+        db.session.execute(due.values(remove_after=clock.now()))
+    upkeep.remove_bytes()
+    assert storage.head(landed[0]) is None
+
+
+@pytest.mark.usefixtures("inside")
+def test_nothing_is_copied_for_an_asset_that_was_deleted_meanwhile(
+    keeper: Keeper, monkeypatch: Any
+) -> None:
+    form = keeper.params().json
+    posted = form["fields"]["key"]
+    post_form(form, b"bytes")
+    head = storage.head
+
+    def deleting(*given: Any) -> Any:
+        found = head(*given)
+        query = {"workspaceId": keeper.workspace, "key": posted}
+        assert keeper.call("DELETE", "/s3/delete", query_string=query).status_code == 200
+        return found
+
+    monkeypatch.setattr(storage, "head", deleting)
+    monkeypatch.setattr(storage, "copy_whole", None)
+    assert error(keeper.get("/download", key=posted)) == (404, "NOT_FOUND")
+
+
 def test_storage_refuses_what_a_form_does_not_allow(keeper: Keeper) -> None:
     form = keeper.params(**{"metadata[fileSize]": "5"}).json
     assert post_form(form, b"123456").status == 400

@@ -288,7 +288,10 @@ def main() -> None:
         picture = on_white(draw(Source(line, int(size), block_size), known), known)
         picture.thumbnail(PICTURE)
         if small_as == "jpeg":
-            small = as_jpeg(known["PIL.ImageOps"].contain(picture, JPEG_THUMBNAIL))
+            # Unlike ImageOps.contain(), this leaves at least one pixel of either side.
+            small_picture = picture.copy()
+            small_picture.thumbnail(JPEG_THUMBNAIL)
+            small = as_jpeg(small_picture)
         else:
             small = as_webp(known["PIL.ImageOps"].fit(picture, THUMBNAIL))
         said = json.dumps({"width": picture.width, "height": picture.height}).encode()

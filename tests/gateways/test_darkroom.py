@@ -1,5 +1,6 @@
 """S23: strangers' files are decoded in a process that may die of it, and nothing else does."""
 
+import io
 import os
 import time
 from collections.abc import Callable
@@ -82,6 +83,15 @@ def test_what_is_transparent_is_shown_on_white() -> None:
     made = develop("image", encoded(Image.new("RGBA", (50, 50)), "PNG"))
     assert made
     assert is_near(opened(made.picture), (25, 25), (255, 255, 255))
+
+
+@pytest.mark.parametrize("size", [(3000, 1), (1, 3000), (50_000, 2)])
+def test_a_picture_however_thin_has_a_thumbnail(size: tuple[int, int]) -> None:
+    for small_as, kind in (("jpeg", "JPEG"), ("webp", "WEBP")):
+        made = develop("image", encoded(drawn(*size), "PNG"), small_as=small_as)
+        assert made
+        thumbnail = Image.open(io.BytesIO(made.thumbnail), formats=[kind])
+        assert max(thumbnail.size) <= 400
 
 
 def test_of_sixteen_bits_the_upper_ones_are_seen() -> None:

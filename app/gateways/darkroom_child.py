@@ -135,10 +135,14 @@ def image(source: Source, known: dict[str, Any]) -> Any:
     if picture.mode.startswith("I;16"):
         # Of 65,536 greys the upper eight bits; converting would make all but the darkest white.
         picture = picture.convert("I").point(lambda value: value / 256).convert("L")
-    if picture.mode not in ("RGB", "RGBA", "L"):
-        is_clear = picture.mode in ("LA", "PA") or "transparency" in picture.info
+        if "transparency" in picture.info:
+            picture.info["transparency"] >>= 8
+    # A PNG or GIF may name one of its colours as transparent, in any mode.
+    is_clear = picture.mode in ("LA", "PA") or "transparency" in picture.info
+    if is_clear or picture.mode not in ("RGB", "RGBA", "L"):
+        # A profile belongs to one colour space; that of RGB is good for RGBA too.
+        profile = profile if picture.mode == "RGB" else None
         picture = picture.convert("RGBA" if is_clear else "RGB")
-        profile = None
     picture.thumbnail(PICTURE, reducing_gap=2.0)
     return in_srgb(known["PIL.ImageOps"].exif_transpose(picture), profile, known)
 

@@ -85,6 +85,22 @@ def test_what_is_transparent_is_shown_on_white() -> None:
     assert is_near(opened(made.picture), (25, 25), (255, 255, 255))
 
 
+KEYED = {
+    "RGB": (Image.new("RGB", (50, 50)), (0, 0, 0)),
+    "grey": (Image.new("L", (50, 50)), 0),
+    "16 bits of grey": (Image.new("I;16", (50, 50), 40_000), 40_000),
+    "palette": (Image.new("P", (50, 50)), 0),
+}
+
+
+@pytest.mark.parametrize("kind", KEYED)
+def test_a_colour_that_stands_for_transparency_is_shown_on_white(kind: str) -> None:
+    picture, key = KEYED[kind]
+    made = develop("image", encoded(picture, "PNG", transparency=key))
+    assert made
+    assert is_near(opened(made.picture), (25, 25), (255, 255, 255))
+
+
 @pytest.mark.parametrize("size", [(3000, 1), (1, 3000), (50_000, 2)])
 def test_a_picture_however_thin_has_a_thumbnail(size: tuple[int, int]) -> None:
     for small_as, kind in (("jpeg", "JPEG"), ("webp", "WEBP")):

@@ -30,7 +30,7 @@ MOST_POSTED = S3_MAX_PART_SIZE
 
 @dataclass(frozen=True)
 class AssetSpec:
-    """A version that is announced: of an asset that is there, or of a new one."""
+    """A version that is announced: of an asset that is there, or of a new one with these tags."""
 
     content_type: str
     name: str = ""

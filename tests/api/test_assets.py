@@ -132,6 +132,11 @@ def test_versions_lie_at_keys_of_their_own_and_the_newest_is_shown(keeper: Keepe
     assert "/v4." in keeper.keep(b"three", assetId=first["assetId"])["key"]
 
 
+def test_tags_are_those_of_a_new_asset(keeper: Keeper) -> None:
+    asset_id = keeper.keep(b"1", tags="first")["assetId"]
+    assert keeper.keep(b"2", assetId=asset_id, tags="second")["tags"] == ["first"]
+
+
 def test_an_older_version_that_arrives_late_is_not_shown(keeper: Keeper) -> None:
     asset_id = keeper.keep(b"1")["assetId"]
     late = keeper.start(assetId=asset_id)

@@ -1,4 +1,6 @@
-"""The block list: files that nobody may send from here, and which files have to be read for it.
+"""The block list: files that no transfer may hold, and which files have to be read for it.
+
+Assets and small files, which workspaces keep, are not compared with it.
 
 What makes a file complete asks here, by size and CRC32, which cost nothing. Only one that could be
 on the list is held back, and read by a worker for its SHA-256 (inspecting.py).

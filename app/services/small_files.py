@@ -219,6 +219,9 @@ def _pin(file: SmallFile, etag: str) -> str:
 def _copied(file: SmallFile, source: Source) -> Stored | None:
     """What lies at the kept key after the copy; None if somebody else has settled it meanwhile."""
     kept = file.kept
+    # Pinned by an earlier call? Its copy may have ended after that call stopped waiting for it.
+    if file.etag is not None and (copied := _copy_at(kept)) is not None:
+        return copied
     try:
         storage.copy_whole(source, kept.key, kept.token)
     except NotOffered as error:
@@ -229,6 +232,11 @@ def _copied(file: SmallFile, source: Source) -> Stored | None:
         raise WrongState(
             "Other bytes have come since this was first confirmed. Ask for another form."
         ) from error
+    return _copy_at(kept)
+
+
+def _copy_at(kept: Upload) -> Stored | None:
+    """The copy that storage holds, if any. Nobody else can write to this key."""
     stored = storage.head(kept.key)
     return stored if stored and stored.token == kept.token else None
 

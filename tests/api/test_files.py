@@ -16,6 +16,7 @@ from app import clock, crash
 from app.config import MIB, settings
 from app.db import db
 from app.extensions import storage
+from app.gateways.stored import Away
 from app.models import AuditEvent, Scope, SmallFile, Upload, UploadState
 from app.services import accounts, census, reconciling, small_files, upkeep
 from tests.factories import Program, post
@@ -176,6 +177,23 @@ def test_other_bytes_between_looking_and_copying_are_not_taken(
     assert post(form, b"first") == (201, "")
     file = program.confirm(form["key"]).json
     assert program.fetch(file["file_id"]).data == b"first"
+
+
+def test_a_copy_that_outlived_the_request_for_it_is_found_by_the_next(
+    program: Program, monkeypatch: Any
+) -> None:
+    form = program.sent(b"large")
+    copy = storage.copy_whole
+
+    def cut_off(*given: Any) -> None:
+        copy(*given)
+        raise Away
+
+    monkeypatch.setattr(storage, "copy_whole", cut_off)
+    assert program.confirm(form["key"]).status_code == 503
+    again = program.confirm(form["key"])
+    assert again.status_code == 200
+    assert program.fetch(again.json["file_id"]).data == b"large"
 
 
 @pytest.mark.parametrize("point", ["confirm.1", "confirm.2"])

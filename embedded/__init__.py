@@ -1,5 +1,5 @@
-"""Everything `make run` starts where no address of a real service is set.
+"""What `make run` starts in place of each real service whose address is not set.
 
-The application knows nothing of this package: it reads addresses from its environment, and whether
-an embedded or a real service answers there is none of its business.
+The application knows nothing of this package: it reads addresses from its environment and cannot
+tell whether an embedded or a real service answers.
 """

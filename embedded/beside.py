@@ -1,9 +1,9 @@
-"""Run one command beside what `make run` runs, with its settings, database, queue and bucket.
+"""Run one command beside a running `make run`, with its settings, database, queue and bucket.
 
     python -m embedded.beside flask keys list
 
 While it runs, the runner keeps its environment in `var/environment.json`: what it was given, and
-what it adds for its processes. What is set for the command itself comes before what was given.
+what it adds for its processes. The command's own environment overrides the former, not the latter.
 """
 
 import json
@@ -15,7 +15,7 @@ from embedded.var import ENVIRONMENT
 
 
 def main(words: list[str]) -> int:
-    """Become the command; 1 where nothing runs, 2 where no command is named."""
+    """Become the command; returns 1 if nothing is running, 2 if no command is given."""
     if not words:
         print(f"usage: {sys.argv[0]} COMMAND...", file=sys.stderr)
         return 2

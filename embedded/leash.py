@@ -1,13 +1,15 @@
-"""The small parent of one process: when it goes, everything below goes with it.
+"""The small parent process of one command: when it ends, everything below it is killed.
 
     python -I -S embedded/leash.py [--user UID:GID] [--keep FD] -- command...
 
 Signals are passed on to the command. When the command ends, whatever it left behind is killed and
-its exit code is ours. When our own parent ends, however it ends, standard input reaches its end and
-everything below is killed at once. So neither a crash nor `kill -9` of the parent leaves an orphan:
-not gunicorn's workers, not RQ's work horse, not PostgreSQL's backends.
+the leash exits with the command's exit code. When the leash's own parent ends, for any reason,
+standard input reaches end of file and everything below is killed immediately. So neither a crash
+nor `kill -9` of the parent leaves an orphan: not gunicorn's workers, not RQ's work horse, not
+PostgreSQL's backends.
 
-This file is run by itself, thus imports nothing of ours, and little else: one lives per process.
+This file runs on its own, so it imports nothing of ours, and little else: every command has a
+process of it.
 """
 
 import contextlib
@@ -28,16 +30,16 @@ ON_LINUX = sys.platform.startswith("linux")
 
 
 def prctl(option: int, value: int) -> None:
-    """Ask Linux for a process property; elsewhere nothing happens."""
+    """Set a process attribute on Linux; does nothing on other systems."""
     if ON_LINUX:
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
 def children() -> list[int]:
-    """The processes whose parent we are, adopted ones included."""
+    """The pids of our child processes, including adopted orphans."""
     try:
         listed = Path("/proc/self/task", str(os.getpid()), "children").read_text()
-    except OSError:  # A kernel built without that file, or no Linux at all.
+    except OSError:  # A kernel built without that file, or not Linux.
         return [pid for pid in _all_pids() if _parent_of(pid) == os.getpid()]
     return [int(pid) for pid in listed.split()]
 
@@ -55,16 +57,16 @@ def _parent_of(pid: int) -> int:
 
 
 def kill(pid: int, signum: int) -> None:
-    """Send a signal; a process that has gone already is fine."""
+    """Send a signal; a process that is already gone is no error."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signum)
 
 
 def kill_everything_below(command: int) -> None:
-    """Kill until no child is left. Grandchildren come to us as their parents go."""
+    """Kill until no child is left. Orphaned grandchildren become our children in turn."""
     deadline = time.monotonic() + KILL_LIMIT_SECONDS
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(command, signal.SIGKILL)  # All there is on systems that do not hand us orphans.
+        os.killpg(command, signal.SIGKILL)  # All we can do without adopting orphans.
     while time.monotonic() < deadline:
         for pid in children():
             kill(pid, signal.SIGKILL)
@@ -77,8 +79,8 @@ def kill_everything_below(command: int) -> None:
 
 
 def spawn(command: list[str], user: str | None, kept: list[int]) -> int:
-    """Start the command in a group of its own, as another user if asked, and give its pid."""
-    # A signal that came between fork and exec would meet our handlers in the child and be lost.
+    """Start the command in its own process group, as another user if asked, and return its pid."""
+    # A signal between fork and exec would run our handlers in the child and be lost.
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     parent = os.getpid()
     pid = os.fork()
@@ -113,7 +115,7 @@ def _become(command: list[str], user: str | None, kept: list[int], parent: int) 
 
 
 def watch(command: int, signals: int) -> int:
-    """Pass signals on until the command or our parent ends; give the exit code."""
+    """Pass signals on until the command or our parent ends, and return the exit code."""
     while True:
         readable, _, _ = select.select([signals, 0], [], [])
         if 0 in readable and not os.read(0, 4096):
@@ -141,7 +143,7 @@ def _reap(command: int) -> int | None:
 
 
 def main(words: list[str]) -> int:
-    """Run the command after `--` to its end."""
+    """Run the command after `--` until it ends, and return its exit code."""
     options, command = words[: words.index("--")], words[words.index("--") + 1 :]
     given = list(zip(options[::2], options[1::2], strict=True))
     kept = [int(value) for name, value in given if name == "--keep"]

@@ -1,10 +1,10 @@
-"""The mail catcher: takes every mail, delivers none, and shows them on a page.
+"""The mail catcher: accepts every mail, delivers none, and shows them on a page.
 
     python -m embedded.mail --smtp-port 1025 --page-port 8025 --data var/mail
 
-Mails are kept in a Maildir as they came, after two lines that say who was named in the envelope.
-Whoever sent them is not to be trusted: HTML is shown in a frame that may run nothing and load
-nothing, and files are only ever offered for saving.
+Mails are kept unchanged in a Maildir, below added header lines with the envelope's addresses.
+Senders are not trusted: HTML is shown in a frame that may run nothing and load nothing, and
+attachments are only ever offered for download.
 """
 
 import argparse
@@ -31,8 +31,8 @@ LARGEST_MAIL = 50 * 1024 * 1024
 LOOPBACK = "127.0.0.1"
 
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-src 'self'; base-uri 'none'"
-# The address is given to the frame and can be opened by hand too, so the answer carries its own
-# sandbox. Links may open a new tab, because following the link in a mail is what one comes for.
+# The frame's URL can also be opened directly, so the response carries its own sandbox. Links may
+# open a new tab: following the link in a mail is what the page is for.
 BODY_POLICY = (
     "sandbox allow-popups allow-popups-to-escape-sandbox; default-src 'none'; "
     "img-src data:; style-src 'unsafe-inline'; form-action 'none'"
@@ -52,27 +52,27 @@ class Box:
     """The mails caught so far, newest first."""
 
     def __init__(self, folder: Path) -> None:
-        """Open the Maildir and make what is missing of it."""
-        for part in ("tmp", "new", "cur"):  # An empty folder would be taken for a broken Maildir.
+        """Open the Maildir and create the folders it lacks."""
+        for part in ("tmp", "new", "cur"):  # mailbox takes an empty folder for a broken Maildir.
             (folder / part).mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._box = mailbox.Maildir(folder, factory=None, create=True)
 
     def add(self, content: bytes, sender: str, recipients: Iterable[str]) -> None:
-        """Keep one mail."""
+        """Store one mail, with its envelope's addresses as extra headers."""
         envelope = [f"Return-Path: <{sender}>", *(f"Delivered-To: {name}" for name in recipients)]
         head = "".join(f"{_one_line(line)}\r\n" for line in envelope)
         with self._lock:
             self._box.add(head.encode() + content)
 
     def newest(self, limit: int) -> list[tuple[str, bytes]]:
-        """Key and content of the newest mails."""
+        """The keys and raw contents of at most `limit` mails, newest first."""
         with self._lock:
             keys = sorted(self._box.keys(), key=_age_of, reverse=True)[:limit]
             return [(key, self._box.get_bytes(key)) for key in keys]
 
     def get(self, key: str) -> bytes | None:
-        """The content of one mail."""
+        """The raw content of a mail, or None if there is no such key."""
         with self._lock:
             return self._box.get_bytes(key) if key in self._box else None
 
@@ -82,20 +82,20 @@ def _one_line(text: str) -> str:
 
 
 def _age_of(key: str) -> tuple[int, int]:
-    """Maildir keys begin with the second, then name the microsecond."""
+    """A sort key by age: Maildir keys begin with the second, then name the microsecond."""
     parts = re.match(r"(\d+)\.M(\d+)", key)
     return (int(parts[1]), int(parts[2])) if parts else (0, 0)
 
 
 class Catcher:
-    """What aiosmtpd calls for each mail."""
+    """The handler that aiosmtpd calls for each mail."""
 
     def __init__(self, box: Box) -> None:
-        """Every mail goes into the box."""
+        """Store every mail in `box`."""
         self._box = box
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
-        """Keep the mail, whoever it is for."""
+        """Store the mail, whatever its recipients."""
         content = envelope.content
         assert isinstance(content, bytes)
         self._box.add(content, envelope.mail_from or "", envelope.rcpt_tos)
@@ -103,7 +103,7 @@ class Catcher:
 
 
 def headers_of(content: bytes) -> dict[str, str]:
-    """The headers of a mail by lower-case name, decoded; those written in plain UTF-8 too."""
+    """The decoded headers by lower-case name, repeated ones joined; raw UTF-8 is read too."""
     text = re.split(rb"\r?\n\r?\n", content, maxsplit=1)[0].decode(errors="replace")
     found: dict[str, str] = {}
     message = HeaderParser(policy=policy.SMTPUTF8).parsestr(text)
@@ -118,14 +118,14 @@ def _shown(value: "BaseHeader | str") -> str:
 
 
 def parsed(content: bytes) -> EmailMessage:
-    """The mail with its parts."""
+    """Parse a raw mail."""
     message = message_from_bytes(content, policy=policy.default)
     assert isinstance(message, EmailMessage)
     return message
 
 
 def body_of(message: EmailMessage, kind: str) -> str | None:
-    """Its text as `plain` or `html`, None where it has none."""
+    """The text of the body of this kind (`plain` or `html`), or None if there is none."""
     part = message.get_body((kind,))
     if part is None:
         return None
@@ -133,12 +133,12 @@ def body_of(message: EmailMessage, kind: str) -> str | None:
     assert isinstance(content, bytes)
     try:
         return content.decode(part.get_content_charset("utf-8"), errors="replace")
-    except LookupError:  # A charset that nobody knows.
+    except LookupError:  # An unknown charset.
         return content.decode(errors="replace")
 
 
 def list_page(mails: Iterable[tuple[str, bytes]]) -> str:
-    """All mails at a glance."""
+    """The HTML page that lists the mails."""
     rows = []
     for key, content in mails:
         headers = headers_of(content)
@@ -155,7 +155,7 @@ def list_page(mails: Iterable[tuple[str, bytes]]) -> str:
 
 
 def mail_page(key: str, content: bytes) -> str:
-    """One mail with its text, its HTML in a sealed frame, and its files."""
+    """The HTML page of one mail: its text, its HTML in a sandboxed frame, and its attachments."""
     headers, message = headers_of(content), parsed(content)
     address = f"/mail/{quote(key, safe='')}"
     names = ("date", "from", "to", "cc", "reply-to", "return-path", "delivered-to", "subject")
@@ -191,7 +191,7 @@ def _escaped(text: str) -> str:
 
 
 def _linked(text: str) -> str:
-    """Escaped text whose web addresses can be clicked."""
+    """Escape the text and make its web addresses links."""
     pieces = re.split(r"(https?://[^\s<>\"']+)", text)
     for at in range(1, len(pieces), 2):
         url = _escaped(pieces[at])
@@ -209,16 +209,16 @@ def _page(title: str, body: str, *, refreshes: bool = False) -> str:
 
 
 class Page(BaseHTTPRequestHandler):
-    """The web page. `box` is set on a subclass by `page_server`."""
+    """Handles requests for the web page. `page_server` sets `box` on a subclass."""
 
     box: Box
     protocol_version = "HTTP/1.1"
     timeout = 30
 
     def do_GET(self) -> None:
-        """Answer with a page, a part of a mail, or not found."""
-        # A page elsewhere could point its own name at loopback and read mails; its name would be
-        # here then.
+        """Answer with a page or a part of a mail, or with 404; with 403 for a foreign host name."""
+        # Against DNS rebinding: a foreign site could point its own name at loopback to read
+        # mails, but then that name would be here.
         if urlsplit(f"//{self.headers.get('Host', '')}").hostname not in (LOOPBACK, "localhost"):
             self._answer(HTTPStatus.FORBIDDEN, "text/plain", b"Ask for 127.0.0.1 or localhost.")
             return
@@ -283,11 +283,11 @@ class Page(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """The page refreshes itself; saying so every few seconds helps nobody."""
+        """Log nothing: the page refreshes itself every few seconds."""
 
 
 def page_server(box: Box, port: int) -> ThreadingHTTPServer:
-    """The server of the page; `serve_forever` and `shutdown` are the caller's."""
+    """Create the page's server; the caller calls its `serve_forever` and `shutdown`."""
     server = ThreadingHTTPServer((LOOPBACK, port), type("BoxPage", (Page,), {"box": box}))
     server.daemon_threads = True
     return server
@@ -304,7 +304,7 @@ async def _catch(box: Box, port: int) -> None:
 
 
 def main() -> None:
-    """Serve both until we are stopped."""
+    """Run the SMTP server and the page until stopped."""
     parser = argparse.ArgumentParser(description="Catch mail and show it on a page.")
     parser.add_argument("--smtp-port", type=int, required=True)
     parser.add_argument("--page-port", type=int, required=True)

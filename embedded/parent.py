@@ -1,8 +1,8 @@
 """The process that started us, for a runner that is to end with it.
 
-`make` hands SIGTERM down and leaves SIGINT to the terminal, which sends it to all at once. A
-SIGINT that was sent to `make` alone therefore never comes here, and `make` would wait for us for
-ever; a killed `make` says nothing at all.
+`make` passes SIGTERM on but leaves SIGINT to the terminal, which sends it to the whole process
+group. So a SIGINT sent to `make` alone never reaches us, and `make` would wait for us forever; a
+killed `make` sends nothing at all.
 """
 
 import os
@@ -12,22 +12,22 @@ from pathlib import Path
 
 
 class Parent:
-    """Watches the process that is our parent at this moment."""
+    """Watches the process that is our parent when this is created."""
 
     def __init__(self) -> None:
-        """Remember who it is."""
+        """Remember its pid and whether it handles SIGINT."""
         self._pid = os.getppid()
         self._catches_interrupts = self._catches(signal.SIGINT)
 
     def wants_the_end(self) -> bool:
-        """Whether it has gone, or was interrupted and only waits for us."""
+        """Whether it is gone, or was interrupted and is only waiting for us to end."""
         if os.getppid() != self._pid:
             return True
-        # `make` gives a signal its usual meaning back as the first thing it does about it.
+        # On a signal, `make` first restores that signal's default action.
         return self._catches_interrupts and not self._catches(signal.SIGINT)
 
     def _catches(self, signum: int) -> bool:
-        """Whether it handles the signal itself; False where that cannot be seen."""
+        """Whether it handles the signal itself; False where that cannot be determined."""
         try:
             status = Path("/proc", str(self._pid), "status").read_text()
         except OSError:

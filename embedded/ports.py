@@ -1,4 +1,4 @@
-"""Ports on loopback: is one free, which one to take, does it answer."""
+"""Ports on loopback: which are free, which one to take, whether one answers."""
 
 import socket
 import sys
@@ -11,9 +11,9 @@ _reserved: dict[int, socket.socket] = {}
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on this port of loopback right now."""
+    """Whether a server could listen on this loopback port right now."""
     with socket.socket() as probe:
-        # As servers do: connections of a server that has just ended do not count.
+        # As servers do: ignore leftover connections of a server that has just ended.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
@@ -24,23 +24,24 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """Any free port. Somebody else may be quicker to take it: be ready to try again."""
+    """Any free port. Another process may take it first: be ready to try again."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
 
 
 def reserve(port: int) -> bool:
-    """Whether this process now has the port among all Beelines here, until it ends.
+    """Claim the port among all Beelines on this machine until we end; returns whether that worked.
 
-    Two that start at once would both find a port free, and the loser's page would seem to be ready
-    because the winner's answers. Elsewhere than on Linux this is not guarded against.
+    Two runners that start simultaneously would both find a port free, and the loser's page would
+    seem ready because the winner's answers. Outside Linux nothing is claimed, and the answer is
+    True.
     """
     if port in _reserved or not sys.platform.startswith("linux"):
         return True
     claim = socket.socket(socket.AF_UNIX)
     try:
-        claim.bind(f"\0beeline-port-{port}")  # A name without a file: it goes when its owner goes.
+        claim.bind(f"\0beeline-port-{port}")  # An abstract name, freed when its owner ends.
     except OSError:
         claim.close()
         return False
@@ -49,7 +50,7 @@ def reserve(port: int) -> bool:
 
 
 def usual_or_free(usual: int) -> int:
-    """The usual port if it can be had, otherwise one nearby, otherwise any. It is reserved."""
+    """Reserve the usual port or one of the next 19; otherwise return any free one, not reserved."""
     for port in range(usual, min(usual + 20, 65536)):
         if is_free(port) and port not in _reserved and reserve(port):
             return port
@@ -57,7 +58,7 @@ def usual_or_free(usual: int) -> int:
 
 
 def is_listening(port: int) -> bool:
-    """Whether something accepts connections there."""
+    """Whether the port accepts connections."""
     try:
         socket.create_connection((LOOPBACK, port), timeout=1).close()
     except OSError:
@@ -66,7 +67,7 @@ def is_listening(port: int) -> bool:
 
 
 def status_of(url: str) -> int | None:
-    """The status of the answer to a GET, None without one. Proxies are not asked for loopback."""
+    """The status code of the answer to a GET, or None without one. Proxies are bypassed."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=5) as answer:

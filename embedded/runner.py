@@ -2,12 +2,13 @@
 
     python -m embedded.runner
 
-Services come first, then the Procfile's release line, then its other lines. What dies is started
-again. On Ctrl-C or SIGTERM the application stops before what it uses; a second one does not wait.
-If the runner itself is killed, every process goes with it (see leash.py).
+Services come first, then the Procfile's release line, then its other lines. Whatever ends is
+restarted. On Ctrl-C or SIGTERM the application stops before the services it uses; a second signal
+skips the wait for the application. If the runner itself is killed, every process ends with it (see
+leash.py).
 
-Read from the environment: PORT, BEELINE_VAR, and the addresses of real services, for which nothing
-is started then.
+Read from the environment: PORT, BEELINE_VAR, and the addresses of real services. A service whose
+address is set is not started.
 """
 
 import argparse
@@ -42,36 +43,36 @@ APP_STOP_LIMIT_SECONDS = 25.0
 SERVICE_STOP_LIMIT_SECONDS = 15.0
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 10.0
-STEADY_SECONDS = 20.0  # What ran this long has earned a quick restart again.
+STEADY_SECONDS = 20.0  # Running this long resets the restart backoff.
 ECHO_SECONDS = 0.7
 COLOURS = (36, 33, 35, 32, 34, 96, 93, 95)
 
 
 class StopAsked(Exception):
-    """Somebody wants us to end."""
+    """A signal or the end of our parent asks us to stop."""
 
 
 class Voice:
-    """Whole lines to standard output, each behind the name of who said it."""
+    """Prints whole lines to standard output, each labelled with the process that wrote it."""
 
     def __init__(self) -> None:
-        """Colour is for terminals whose owner wants it."""
+        """Use colours on a terminal, unless NO_COLOR is set."""
         self._lock = threading.Lock()
         self._coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         self._names: list[str] = []
 
     def say(self, line: str, name: str = "runner") -> None:
-        """Print one line. Nobody listening any more is no reason to stop."""
+        """Print one line. A closed standard output is ignored."""
         with self._lock, contextlib.suppress(OSError, ValueError):
             print(f"{self._label(name)} {line}", flush=True)
 
     def announce(self, line: str) -> None:
-        """Print a line of our own as it is, for people and scripts that wait for it."""
+        """Print a line without a label, for people and scripts that wait for it."""
         with self._lock, contextlib.suppress(OSError, ValueError):
             print(line, flush=True)
 
     def of(self, name: str) -> Callable[[str], None]:
-        """Takes the lines of one process."""
+        """A function that prints the lines of one process."""
         return lambda line: self.say(line, name)
 
     def _label(self, name: str) -> str:
@@ -84,10 +85,10 @@ class Voice:
 
 
 class Bell:
-    """Wakes the main loop at a signal. Handlers only count; nothing is done inside them."""
+    """Wakes the main loop on a signal. The handlers only count; the loop does the work."""
 
     def __init__(self) -> None:
-        """Listen for the signals that end us and for children that end."""
+        """Listen for SIGCHLD and for the signals that stop us."""
         self.rung = 0
         self._last_ring = 0.0
         self._reader, writer = os.pipe()
@@ -96,19 +97,19 @@ class Bell:
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            # A hang-up that is ignored when we come is nohup's doing, and stays ignored.
+            # If SIGHUP is ignored already, nohup did that: it stays ignored.
             if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
                 signal.signal(signum, self._ring)
 
     def _ring(self, *_: object) -> None:
-        # One wish may come twice: from the terminal's group, and handed down by `make`.
+        # One request may arrive twice: sent to the process group, and passed on by `make`.
         now = time.monotonic()
         if now - self._last_ring > ECHO_SECONDS:
             self.rung += 1
         self._last_ring = now
 
     def wait(self, seconds: float) -> None:
-        """Sleep until a signal comes, at most so long."""
+        """Sleep until a signal arrives, at most this many seconds."""
         if select.select([self._reader], [], [], seconds)[0]:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._reader, 4096)
@@ -122,13 +123,13 @@ class Line:
     command: str
 
     def words(self) -> list[str]:
-        """How to start it. A line that is one command replaces the shell, so signals reach it."""
+        """The command to start. A simple command replaces the shell, so that signals reach it."""
         simple = not re.search(r"&&|\|\||[;|&]", self.command)
         return ["sh", "-c", f"exec {self.command}" if simple else self.command]
 
 
 def read_procfile(path: Path) -> list[Line]:
-    """Its lines in order; raises Refused when it cannot be read."""
+    """The Procfile's lines in order; raises Refused if it cannot be read."""
     try:
         text = path.read_text()
     except OSError as error:
@@ -138,10 +139,10 @@ def read_procfile(path: Path) -> list[Line]:
 
 
 class Kept:
-    """One process that is started again whenever it ends."""
+    """One process that is restarted, with backoff, whenever it ends."""
 
     def __init__(self, name: str, start: Callable[[], Process], voice: Voice) -> None:
-        """`start` starts it, every time."""
+        """`start` is called for every start."""
         self.name = name
         self._start = start
         self._voice = voice
@@ -151,14 +152,14 @@ class Kept:
         self.process: Process | None = None
 
     def begin(self) -> Process:
-        """Start it now."""
+        """Start it now and return the process."""
         self._due = None
         self._began = time.monotonic()
         self.process = self._start()
         return self.process
 
     def look(self) -> bool:
-        """Notice its end and start it again when its pause is over; whether it has just ended."""
+        """Notice its end, and restart it once its backoff is over; True if it has just ended."""
         if self._due is not None:
             if time.monotonic() >= self._due:
                 self._begin_again()
@@ -184,12 +185,12 @@ class Kept:
 
     @property
     def runs(self) -> bool:
-        """Whether there is a process now."""
+        """Whether the process is running now."""
         return self.process is not None and self.process.exit_code() is None
 
 
 def describe(code: int | None) -> str:
-    """How a process ended, in words."""
+    """In words, how a process with this exit code ended."""
     if code is not None and code > 128:
         with contextlib.suppress(ValueError):
             return f"was ended by {signal.Signals(code - 128).name}"
@@ -202,7 +203,7 @@ class Runner:
     def __init__(
         self, environ: Mapping[str, str], procfile: Path, *, follows_parent: bool = False
     ) -> None:
-        """Nothing is started yet. `follows_parent`: end when the process that started us ends."""
+        """Start nothing yet. With `follows_parent`, `run` ends when our parent process ends."""
         self._environ = environ
         self._lines = read_procfile(procfile)
         self._cwd = procfile.resolve().parent
@@ -210,14 +211,14 @@ class Runner:
         self._voice = Voice()
         self._bell = Bell()
         self._services: list[Service] = []
-        self._below: list[Kept] = []  # The services' processes,
-        self._apps: list[Kept] = []  # and the application's.
+        self._below: list[Kept] = []  # The services' processes.
+        self._apps: list[Kept] = []  # The application's processes.
         self._env: dict[str, str] = {}
         self._lock = -1
 
     def run(self) -> None:
-        """Start, keep running until asked to stop, stop. Raises Refused when it cannot start."""
-        # Should a leash itself be killed, what it held comes to us and not to the system.
+        """Start, keep running until asked to stop, stop. Raises Refused if it cannot start."""
+        # If a leash itself is killed, its children become ours and not init's.
         leash.prctl(leash.PR_SET_CHILD_SUBREAPER, 1)
         var = Var(Path(self._environ.get("BEELINE_VAR") or "var"))
         with var.locked() as self._lock:
@@ -258,7 +259,7 @@ class Runner:
                 return
             if all(map(is_free, service.ports)):
                 break
-            # Somebody else was quicker to take a port, for instance another Beeline starting.
+            # Another process took a port first, for instance another Beeline starting.
             services.choose_usual_ports([service])
         raise Refused(f"{service.name} {describe(process.exit_code())} while starting")
 
@@ -270,7 +271,7 @@ class Runner:
         return Process(command, output=self._voice.of(name), cwd=cwd, kept=(self._lock,))
 
     def _app_environment(self, var: Var, port: int) -> dict[str, str]:
-        """What the application is told. What the person at the keyboard set comes first."""
+        """The application's environment. SECRET_KEY and BASE_URL keep the user's values if set."""
         own: dict[str, str] = {}
         for service in self._services:
             own |= service.environment()
@@ -280,7 +281,7 @@ class Runner:
             ("BASE_URL", f"http://127.0.0.1:{port}"),
         ):
             own[name] = self._environ.get(name) or value
-        tools = str(Path(sys.executable).parent)  # Where flask and gunicorn lie.
+        tools = str(Path(sys.executable).parent)  # Where flask and gunicorn are.
         own["PATH"] = os.pathsep.join([tools, self._environ.get("PATH", os.defpath)])
         return own
 
@@ -317,7 +318,7 @@ class Runner:
         self._voice.announce(f"Beeline is ready: http://127.0.0.1:{port}")
 
     def _turn(self) -> None:
-        """Look after everything once."""
+        """One round of the main loop: pause, then restart what has ended."""
         self._pause(LOOK_EVERY_SECONDS)
         ended = [kept.look() for kept in (*self._below, *self._apps)]
         if any(ended):
@@ -329,16 +330,16 @@ class Runner:
             raise StopAsked
 
     def _kill_strays(self) -> None:
-        """Kill what a killed leash left to us."""
+        """Kill the orphans that a killed leash left to us."""
         ours = {kept.process.pid for kept in (*self._below, *self._apps) if kept.process}
         while strays := set(leash.children()) - ours:
-            for pid in strays:  # Their children come to us in turn.
+            for pid in strays:  # Their children then become ours.
                 leash.kill(pid, signal.SIGKILL)
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, 0)
 
     def _stop(self) -> None:
-        """Apps first, then what they use."""
+        """Stop the application first, then the services it uses."""
         rung = self._bell.rung
         if self._apps or self._below:
             self._voice.say("stopping")
@@ -351,7 +352,10 @@ class Runner:
             self._voice.say("stopped")
 
     def _stop_all(self, group: Iterable[Kept], limit_seconds: float, rung: int | None) -> None:
-        """Ask all at once, wait for all, kill the rest; a further Ctrl-C cuts the wait short."""
+        """Ask all to stop, wait for them, kill the rest.
+
+        Unless `rung` is None, a further signal (a count above `rung`) cuts the wait short.
+        """
         processes = {kept.name: kept.process for kept in group if kept.process and kept.runs}
         for process in processes.values():
             process.stop()
@@ -368,7 +372,7 @@ class Runner:
 
 
 def asked_port(environ: Mapping[str, str]) -> int | None:
-    """The port for the web that was asked for; raises Refused when it cannot be had."""
+    """The web port that PORT asks for, or None; raises Refused if it is invalid or taken."""
     asked = environ.get("PORT", "")
     if not asked:
         return None
@@ -383,7 +387,7 @@ def asked_port(environ: Mapping[str, str]) -> int | None:
 
 
 def main() -> int:
-    """Run; the exit code is 0 after a clean stop and 1 where something prevented the start."""
+    """Run until stopped; returns 0 after a clean stop and 1 if something prevented the start."""
     parser = argparse.ArgumentParser(description="Run Beeline and all it needs on this machine.")
     parser.add_argument("--procfile", type=Path, default=ROOT / "Procfile")
     parser.add_argument(
@@ -395,7 +399,7 @@ def main() -> int:
     except Refused as refused:
         print(f"Beeline cannot run: {refused}", file=sys.stderr, flush=True)
         return 1
-    except OSError as error:  # A full disk, a folder of another user: what and where is enough.
+    except OSError as error:  # A full disk, another user's folder: no traceback needed.
         print(f"Beeline cannot run: {error}", file=sys.stderr, flush=True)
         return 1
     return 0

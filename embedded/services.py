@@ -1,4 +1,4 @@
-"""The embedded services: how each starts, how it shows that it is ready, what it tells the app.
+"""The embedded services: how each is started and checked, and the settings it gives the app.
 
 The runner keeps them running; tests and commands use `started`.
 """
@@ -30,32 +30,32 @@ READY_LIMIT_SECONDS = 30.0
 STOP_LIMIT_SECONDS = 10.0
 TRIES = 5
 BUCKET = "beeline"
-ONCE = Retry(NoBackoff(), 0)  # Whoever waits for readiness does the repeating.
+ONCE = Retry(NoBackoff(), 0)  # The readiness loop does the retrying.
 
 
 class Service(ABC):
-    """One service. It is given its ports before it is prepared, started and asked."""
+    """One service. `ports` are set before it is prepared, started and checked."""
 
     name: ClassVar[str]
     usual_ports: ClassVar[tuple[int, ...]]
     replaced_by: ClassVar[tuple[str, ...]]  # Settings that name a real service in its place.
 
     def __init__(self, var: Var, *, sync: bool = True) -> None:
-        """`sync`: survive a crash of the machine. Without it everything is quicker."""
+        """With `sync`, data survives a crash of the machine. Without it everything is faster."""
         self.var = var
         self.sync = sync
         self.ports = self.usual_ports
 
     def is_replaced(self, environ: Mapping[str, str]) -> bool:
-        """Whether a real service is named in its place."""
+        """Whether a real service is configured in its place."""
         return any(environ.get(name) for name in self.replaced_by)
 
     def prepare(self) -> None:  # noqa: B027 - most have nothing to do
-        """Whatever must be done on disk before each start."""
+        """Do what is needed on disk before each start."""
 
     @abstractmethod
     def command(self) -> Command:
-        """How to start it."""
+        """The command that starts it."""
 
     @abstractmethod
     def is_ready(self) -> bool:
@@ -63,14 +63,14 @@ class Service(ABC):
 
     @abstractmethod
     def environment(self) -> dict[str, str]:
-        """What the application must know to use it."""
+        """The settings that the application needs to use it."""
 
     def close(self) -> None:  # noqa: B027
-        """Let go of what was held open for it."""
+        """Release what was held open for it."""
 
 
 class Postgres(Service):
-    """PostgreSQL, with a database of its own for the application."""
+    """PostgreSQL, with a database for the application."""
 
     name = "postgres"
     usual_ports = (54320,)
@@ -78,19 +78,21 @@ class Postgres(Service):
     database = "beeline"
 
     def __init__(self, var: Var, *, sync: bool = True) -> None:
-        """Its data lies in `postgres/`."""
+        """Keep the data in `postgres/`."""
         super().__init__(var, sync=sync)
         self._password = var.secrets()["POSTGRES_PASSWORD"]
         self._folder = DataFolder(var, self._password, sync=sync)
 
     def prepare(self) -> None:
+        """Create or repair the data folder; raises Refused as DataFolder.prepare() does."""
         self._folder.prepare()
 
     def command(self) -> Command:
+        """The server on the data folder, at the service's port."""
         return self._folder.command(self.ports[0])
 
     def is_ready(self) -> bool:
-        """Whether the application's database can be used; it is made the first time."""
+        """Whether the application's database can be used; creates it the first time."""
         if not self._folder.is_ready():
             return False
         try:
@@ -108,9 +110,11 @@ class Postgres(Service):
         return True
 
     def environment(self) -> dict[str, str]:
+        """The database's URL, with its password."""
         return {"DATABASE_URL": self._address(self.database)}
 
     def close(self) -> None:
+        """Close the data folder."""
         self._folder.close()
 
     def _address(self, database: str) -> str:
@@ -118,14 +122,14 @@ class Postgres(Service):
 
 
 class Redis(Service):
-    """Valkey, which is Redis in all that matters here. What is queued is kept on disk."""
+    """Valkey, which works like Redis for us. With `sync`, the queue is kept on disk."""
 
     name = "redis"
     usual_ports = (63790,)
     replaced_by = ("REDIS_URL",)
 
     def command(self) -> Command:
-        """Its settings are a file, because a password in the command line is for all to read."""
+        """The server with a settings file: a password in the command line would be public."""
         folder = self.var.folder("redis")
         settings = folder / "valkey.conf"
         write_private(settings, "".join(f"{line}\n" for line in self._settings(folder)))
@@ -148,7 +152,7 @@ class Redis(Service):
         return self.var.secrets()["REDIS_PASSWORD"]
 
     def is_ready(self) -> bool:
-        """Whether it answers us, and has read its data."""
+        """Whether it answers PING, which fails until it has loaded its data."""
         with contextlib.closing(redis.Redis.from_url(self._address(), retry=ONCE)) as client:
             try:
                 return bool(client.ping())
@@ -156,6 +160,7 @@ class Redis(Service):
                 return False
 
     def environment(self) -> dict[str, str]:
+        """The server's URL, with its password."""
         return {"REDIS_URL": self._address()}
 
     def _address(self) -> str:
@@ -170,7 +175,7 @@ class S3(Service):
     replaced_by = ("S3_ENDPOINT_URL", "S3_BUCKET")
 
     def command(self) -> Command:
-        """See embedded.s3."""
+        """The server of embedded.s3; its keys are passed in the environment."""
         words = [sys.executable, "-m", "embedded.s3", "--host", "127.0.0.1"]
         words += ["--port", str(self.ports[0]), "--data", str(self.var.folder("s3"))]
         words += [] if self.sync else ["--no-sync"]
@@ -181,11 +186,11 @@ class S3(Service):
         return {name: known[name] for name in ("S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY")}
 
     def is_ready(self) -> bool:
-        """Whether it answers anything: a refusal is an answer."""
+        """Whether it answers at all: a refusal is an answer."""
         return status_of(f"http://127.0.0.1:{self.ports[0]}/") is not None
 
     def environment(self) -> dict[str, str]:
-        """Where it is, its keys, and the name of the bucket to make there."""
+        """Its URL, region and keys, and the name of the bucket to create there."""
         return {
             "S3_ENDPOINT_URL": f"http://127.0.0.1:{self.ports[0]}",
             "S3_REGION": "us-east-1",
@@ -195,24 +200,25 @@ class S3(Service):
 
 
 class Mail(Service):
-    """Takes every mail and delivers none; a page shows them."""
+    """The mail catcher: accepts every mail, delivers none, and shows them on a page."""
 
     name = "mail"
     usual_ports = (1025, 8025)
     replaced_by = ("MAIL_URL",)
 
     def command(self) -> Command:
+        """The server of embedded.mail, for both ports."""
         smtp, page = self.ports
         words = [sys.executable, "-m", "embedded.mail", "--smtp-port", str(smtp)]
         words += ["--page-port", str(page), "--data", str(self.var.path / "mail")]
         return Command(words)
 
     def is_ready(self) -> bool:
-        """Whether both of its ports are served."""
+        """Whether both of its ports accept connections."""
         return all(map(is_listening, self.ports))
 
     def environment(self) -> dict[str, str]:
-        """Where mail goes, and where people can read it."""
+        """The URLs of the SMTP server and of the page that shows the mails."""
         smtp, page = self.ports
         return {
             "MAIL_URL": f"smtp://127.0.0.1:{smtp}",
@@ -232,7 +238,7 @@ def choose_usual_ports(services: Iterable[Service]) -> None:
 def wait_until_ready(
     service: Service, process: Process, pause: Callable[[float], None] = time.sleep
 ) -> bool:
-    """Whether it became ready; False when it ended before. Raises Refused when it does neither."""
+    """Wait until it is ready; False if it ended first. Raises Refused after 30 s of neither."""
     deadline = time.monotonic() + READY_LIMIT_SECONDS
     while process.exit_code() is None:
         if service.is_ready():
@@ -247,11 +253,11 @@ def wait_until_ready(
 def started(
     names: Iterable[str], *, var: Path | None = None, sync: bool = False
 ) -> Generator[dict[str, str]]:
-    """Run the named services while the block runs, and give what the application must be told.
+    """Run the named services while the block runs, and yield the settings the application needs.
 
-    Their data lies in `var`, or in a temporary folder that goes afterwards. They listen on free
-    ports of loopback, and nothing of them outlives this process, even when that is killed.
-    Unless `sync`, they are quick rather than safe against a crash of the machine.
+    Their data is in `var`, or in a temporary folder that is removed afterwards. They listen on free
+    loopback ports, and none of their processes outlives ours, even if ours is killed. Unless
+    `sync`, they are fast rather than safe against a crash of the machine.
     """
     kinds = {kind.name: kind for kind in ALL}
     place = Path(tempfile.mkdtemp(prefix="beeline-")) if var is None else var
@@ -284,7 +290,7 @@ def _running(service: Service, lock: int) -> Generator[None]:
 
 
 def _start(service: Service, output: IO[bytes], lock: int) -> Process:
-    """Start it on free ports, on others where somebody else was quicker to take one."""
+    """Start it on free ports, and again on others if another process took one first."""
     for _ in range(TRIES):
         service.ports = tuple(free_port() for _ in service.usual_ports)
         service.prepare()

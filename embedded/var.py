@@ -1,4 +1,4 @@
-"""The folder where the embedded services keep everything: its secrets, its lock, its parts."""
+"""The folder where the embedded services keep everything: secrets, lock and data."""
 
 import contextlib
 import fcntl
@@ -18,19 +18,19 @@ SECRETS = {
     "S3_SECRET_ACCESS_KEY": 30,
 }
 LEFTOVERS_LIMIT_SECONDS = 10.0
-# What a running Beeline was given and tells its processes, for commands beside it (beside.py).
+# The runner's own environment and what it adds to it, for commands beside it (embedded/beside.py).
 ENVIRONMENT = "environment.json"
 
 
 class Refused(Exception):
-    """Something the person who started us must know and can put right. The message says how."""
+    """A problem that the user must know and can fix. The message says how."""
 
 
 class Var:
-    """One such folder. When we make it, only its owner can read it."""
+    """One such folder. If it is created here, only its owner can read it."""
 
     def __init__(self, path: Path) -> None:
-        """Make the folder if it is missing; raises Refused where that is impossible."""
+        """Create the folder if it is missing; raises Refused if it cannot be created or used."""
         self.path = Path(os.path.abspath(path))
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -43,13 +43,13 @@ class Var:
             )
 
     def folder(self, name: str) -> Path:
-        """A folder in here, made if it is missing."""
+        """The path of a subfolder, created if it is missing."""
         path = self.path / name
         path.mkdir(exist_ok=True, mode=0o700)
         return path
 
     def secrets(self) -> dict[str, str]:
-        """Random words, made once and kept in a file that only its owner can read."""
+        """Random secrets, created once and kept in a file that only its owner can read."""
         path = self.path / "secrets.json"
         try:
             known: dict[str, str] = json.loads(path.read_text())
@@ -59,17 +59,17 @@ class Var:
             raise Refused(f"{path} cannot be read: {error}") from error
         missing = SECRETS.keys() - known.keys()
         if missing:
-            # Hexadecimal, because some of these become part of an address.
+            # Hexadecimal, because some of these become part of a URL.
             known |= {name: secrets.token_hex(SECRETS[name]) for name in sorted(missing)}
             write_private(path, json.dumps(known, indent=2) + "\n")
         return known
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[int]:
-        """Hold this folder alone and give the lock's file, for processes that keep it held too.
+        """Lock this folder and yield the lock's file descriptor, for processes to hold it as well.
 
-        Raises Refused when somebody else holds it. What a killed runner left behind is on its way
-        out and is waited for.
+        Raises Refused if another process holds the lock. What a killed runner left behind is about
+        to end and is waited for.
         """
         path = self.path / "lock"
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -99,7 +99,7 @@ class Var:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read: whole or not at all."""
+    """Write a file that only its owner can read, atomically."""
     fd, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     with os.fdopen(fd, "w") as file:
         file.write(text)
@@ -115,7 +115,7 @@ def _is_alive(pid: str) -> bool:
         return True
     except (ProcessLookupError, ValueError):
         return False
-    # Killed, but not yet collected by its parent: that one holds nothing any more.
+    # A zombie, killed but not yet reaped by its parent, no longer holds the lock.
     with contextlib.suppress(OSError, IndexError):
         return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return True

@@ -2,8 +2,8 @@
 
     python -m embedded.with_services postgres -- flask db check
 
-The data is thrown away afterwards. The application refuses to start without all of its settings,
-so those that nobody has given are made up; what they name is not there.
+The data is discarded afterwards. The application refuses to start without all of its settings, so
+missing ones get placeholders that lead nowhere.
 """
 
 import os
@@ -24,7 +24,7 @@ MADE_UP = {
 
 
 def main(words: list[str]) -> int:
-    """Give the command's exit code."""
+    """Run the command and return its exit code; 1 if a service did not start, 2 for wrong usage."""
     if "--" not in words:
         print(f"usage: {sys.argv[0]} SERVICE... -- COMMAND...", file=sys.stderr)
         return 2

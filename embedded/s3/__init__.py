@@ -2,9 +2,10 @@
 
     python -m embedded.s3 --port 9000 --data var/s3 --access-key K --secret-key S
 
-The promise: what was answered with success is on disk and survives `kill -9`; what Amazon S3 would
-refuse (a signature, a size, a checksum, an origin) is refused here too; memory does not grow with
-the size of what is stored. Where behaviour is not obvious it follows the Amazon S3 API Reference.
+The promise: whatever was answered with success is on disk and survives `kill -9`; whatever Amazon
+S3 would refuse (a signature, a size, a checksum, an origin) is refused here too; memory use does
+not grow with the size of the objects. Where the behaviour is not obvious, it follows the Amazon S3
+API Reference.
 
 How to read it, from the socket inwards:
 
@@ -17,5 +18,5 @@ How to read it, from the socket inwards:
     objects.py    actions on objects
     multipart.py  actions on multipart uploads
     forms.py      uploads by HTML form with a signed policy
-    store.py      what is kept: an SQLite index beside one file per part
+    store.py      the stored data: an SQLite index, and one file per part
 """

@@ -1,4 +1,4 @@
-"""The files: one per part, named by chance, written once, never changed, removed when unused."""
+"""The files: one per part, randomly named, written once, never changed, removed when unused."""
 
 import contextlib
 import logging
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Blob:
-    """A file on disk and its digests; checksums are base64, SHA's only where they were wanted."""
+    """A file on disk and its digests: MD5 in hex, checksums in base64, SHA only if asked for."""
 
     name: str
     size: int
@@ -43,10 +43,10 @@ class Span:
 class Blobs:
     """A folder of blobs.
 
-    A blob may be unlinked while it is being read: it stays until its last reader unpins it.
-    Hold `lock` from looking a blob up to pinning it, so that no removal comes in between.
-    A thread of its own unlinks, because freeing the blocks of a large object takes seconds that
-    nobody should wait for; what it has not done at a stop, the next start does.
+    A blob may be discarded while it is being read: its file stays until its last reader unpins it.
+    Hold `lock` from looking a blob up to pinning it, so that no removal comes in between. A thread
+    of its own unlinks, because freeing the blocks of a large object takes seconds that no request
+    should wait for; what it has not done at a stop, the next start does.
     """
 
     def __init__(self, folder: Path, sync: bool) -> None:
@@ -60,7 +60,7 @@ class Blobs:
             (folder / f"{number:02x}").mkdir(parents=True, exist_ok=True)
         if sync:
             sync_folder(folder)
-        # Lots of names: a thousand that come one by one wake the other thread as often.
+        # Of sets: a thousand names put one by one would wake the other thread a thousand times.
         self._unused: SimpleQueue[set[str]] = SimpleQueue()
         self._remover = threading.Thread(target=self._remove, daemon=True)
         self._remover.start()
@@ -72,16 +72,19 @@ class Blobs:
         self._remover.join()
 
     def path(self, name: str) -> Path:
+        """The path of a blob's file."""
         return self._folder / name[:2] / name
 
     def writer(self) -> "BlobWriter":
+        """A writer for a new, randomly named blob."""
         return BlobWriter(self.path(secrets.token_hex(16)), self._sync)
 
     def pin(self, names: Iterable[str]) -> None:
-        """Keep the blobs' files until unpin(); the caller holds `lock`."""
+        """Keep the blobs' files until unpin(); the caller must hold `lock`."""
         self._pins.update(names)
 
     def unpin(self, names: list[str]) -> None:
+        """Undo one pin(); blobs that were discarded and have no more pins are removed."""
         with self.lock:
             self._pins.subtract(names)
             for name in [name for name in names if not self._pins[name]]:
@@ -92,7 +95,7 @@ class Blobs:
             self._unused.put(free)
 
     def discard(self, names: set[str]) -> None:
-        """Have blobs removed that nothing refers to any more, soon or after their last reader."""
+        """Remove unreferenced blobs in the background, pinned ones after their last reader."""
         with self.lock:
             pinned = names & self._pins.keys()
             self._doomed |= pinned
@@ -100,7 +103,7 @@ class Blobs:
             self._unused.put(free)
 
     def sweep(self, known: set[str]) -> tuple[int, int]:
-        """Remove files nobody knows; how many were removed, how many known ones are missing."""
+        """Remove unknown files; returns how many, and how many of the known ones are missing."""
         found = {entry.name for entry in self._folder.glob("??/*")}
         for name in found - known:
             self._unlink(name)
@@ -114,7 +117,7 @@ class Blobs:
                 self._unlink(name)
 
     def _unlink(self, name: str) -> None:
-        # A thousand come at a time, and making a Path of a name takes twice as long as the rest.
+        # Called for thousands of names: making a Path would take twice as long as the rest.
         try:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{self._folder}/{name[:2]}/{name}")
@@ -123,7 +126,7 @@ class Blobs:
 
 
 class BlobWriter:
-    """A new blob; leaving the `with` block removes it unless `kept` was set."""
+    """A new blob; leaving the `with` block removes its file unless `kept` was set."""
 
     def __init__(self, path: Path, sync: bool) -> None:
         self._path = path
@@ -145,11 +148,12 @@ class BlobWriter:
             self._path.unlink(missing_ok=True)
 
     def write(self, piece: memoryview) -> None:
+        """Write all of the piece: the file is unbuffered, and a write may be short."""
         while piece:
             piece = piece[self._file.write(piece) :]
 
     def seal(self, digests: Digests) -> Blob:
-        """Bring the bytes and the file's name to disk."""
+        """Sync the bytes and the file's name to disk, and return the blob with its digests."""
         if self._sync:
             os.fsync(self._file.fileno())
             sync_folder(self._path.parent)
@@ -161,20 +165,21 @@ class BlobWriter:
 
 
 class BlobStream:
-    """Pinned spans to be sent or read in order; close() it whatever happens."""
+    """Pinned spans to be sent or read in order; must be closed in any case, to unpin them."""
 
     def __init__(self, blobs: Blobs, spans: list[Span]) -> None:
         self._blobs = blobs
         self._spans = spans
 
     def send(self, connection: socket.socket) -> None:
-        """The bytes, from the page cache to the socket; OSError if a file is too short."""
+        """Send the bytes from the page cache to the socket; OSError if a file is too short."""
         for span in self._spans:
             with self._blobs.path(span.name).open("rb") as file:
                 if connection.sendfile(file, span.offset, span.size) != span.size:
                     raise OSError(f"blob {span.name} is shorter than the index says")
 
     def pieces(self) -> Iterator[memoryview]:
+        """Yield the bytes in views of one reused buffer; OSError if a file is too short."""
         view = memoryview(bytearray(PIECE))
         for span in self._spans:
             with self._blobs.path(span.name).open("rb", buffering=0) as file:
@@ -188,12 +193,13 @@ class BlobStream:
                     yield view[:count]
 
     def close(self) -> None:
+        """Unpin the spans; closing again does nothing."""
         self._blobs.unpin([span.name for span in self._spans])
         self._spans = []
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring a folder's entries to disk."""
+    """Sync a folder's entries to disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Actions on buckets: create, delete, their rules, and lists of what is in them."""
+"""Actions on buckets: create, delete, their rules, and listing their objects."""
 
 import base64
 import binascii
@@ -20,6 +20,7 @@ LIFECYCLE_ACTIONS = ("AbortIncompleteMultipartUpload", "Expiration")
 
 
 def list_buckets(call: Call) -> Response:
+    """All buckets, by name."""
     nodes = [
         ("Bucket", [("Name", bucket.name), ("CreationDate", iso(bucket.created_at))])
         for bucket in call.store.buckets()
@@ -28,7 +29,7 @@ def list_buckets(call: Call) -> Response:
 
 
 def create_bucket(call: Call) -> Response:
-    """As S3 has it: creating one's own bucket again succeeds in us-east-1 and nowhere else."""
+    """Create a bucket; as in S3, creating it again succeeds in us-east-1 and nowhere else."""
     if not BUCKET_NAME.fullmatch(call.bucket):
         message = "The specified bucket is not valid."
         raise S3Error("InvalidBucketName", message, BucketName=call.bucket)
@@ -47,25 +48,30 @@ def create_bucket(call: Call) -> Response:
 
 
 def head_bucket(call: Call) -> Response:
+    """The bucket's region as a header, or NoSuchBucket."""
     return Response(200, {"x-amz-bucket-region": _bucket(call).region})
 
 
 def delete_bucket(call: Call) -> Response:
+    """Delete an empty bucket and its open uploads; BucketNotEmpty if it has objects."""
     call.store.delete_bucket(call.bucket)
     return Response(204)
 
 
 def get_location(call: Call) -> Response:
+    """The bucket's region; as in S3, the empty string for us-east-1."""
     region = _bucket(call).region
     body = xml.write("LocationConstraint", []) if region == "us-east-1" else _location(region)
     return Response(200, {"Content-Type": "application/xml"}, body)
 
 
 def get_versioning(call: Call) -> Response:
+    """An empty document, which means that versioning was never enabled."""
     return document("VersioningConfiguration", [])
 
 
 def put_cors(call: Call) -> Response:
+    """Store the CORS rules as sent; S3Error if S3 would refuse them."""
     text = _document_text(call)
     cors.read_rules(text)
     call.store.set_cors(call.bucket, text)
@@ -73,17 +79,19 @@ def put_cors(call: Call) -> Response:
 
 
 def get_cors(call: Call) -> Response:
+    """The CORS rules as they were sent, or NoSuchCORSConfiguration."""
     missing = ("NoSuchCORSConfiguration", "The CORS configuration does not exist")
     return _kept_document(_bucket(call).cors, *missing)
 
 
 def delete_cors(call: Call) -> Response:
+    """Remove the CORS rules, if there are any."""
     call.store.set_cors(call.bucket, "")
     return Response(204)
 
 
 def put_lifecycle(call: Call) -> Response:
-    """Kept and returned, not carried out: whoever owns the bucket removes what it stored."""
+    """Store the rules without carrying them out: the bucket's owner removes its objects itself."""
     text = _document_text(call)
     rules = xml.read(text.encode(), "LifecycleConfiguration").findall("Rule")
     if not 0 < len(rules) <= LIFECYCLE_RULE_LIMIT:
@@ -97,17 +105,19 @@ def put_lifecycle(call: Call) -> Response:
 
 
 def get_lifecycle(call: Call) -> Response:
+    """The lifecycle rules as they were sent, or NoSuchLifecycleConfiguration."""
     message = "The lifecycle configuration does not exist"
     return _kept_document(_bucket(call).lifecycle, "NoSuchLifecycleConfiguration", message)
 
 
 def delete_lifecycle(call: Call) -> Response:
+    """Remove the lifecycle rules, if there are any."""
     call.store.set_lifecycle(call.bucket, "")
     return Response(204)
 
 
 def delete_objects(call: Call) -> Response:
-    """Up to 1000 keys in one transaction; missing ones count as deleted."""
+    """Delete up to 1000 keys in one transaction; missing ones count as deleted."""
     body = read_proven_document(call.request, call.signature)
     root = xml.read(body, "Delete")
     objects = root.findall("Object")
@@ -122,6 +132,7 @@ def delete_objects(call: Call) -> Response:
 
 
 def list_objects_v2(call: Call) -> Response:
+    """One page of objects (ListObjectsV2), continued by a continuation token."""
     encode, token = call.encoder(), call.arg("continuation-token")
     if token:
         bound = _read_token(token)
@@ -139,6 +150,7 @@ def list_objects_v2(call: Call) -> Response:
 
 
 def list_objects(call: Call) -> Response:
+    """One page of objects (the first ListObjects), continued by a marker."""
     encode, marker = call.encoder(), call.arg("marker")
     bound = marker_bound(marker, call.arg("prefix"), call.arg("delimiter"))
     page, nodes = _page(call, bound, encode)
@@ -216,6 +228,6 @@ def _kept_document(text: str, code: str, message: str) -> Response:
 
 
 def _location(region: str) -> bytes:
-    """The one document whose root has text instead of elements."""
+    """A LocationConstraint, the only document whose root has text instead of elements."""
     empty = xml.write("LocationConstraint", [])
     return empty.replace(b"></", f">{region}</".encode())

@@ -1,6 +1,6 @@
 """Digests of what is received, and the arithmetic of S3's multipart checksums.
 
-CRC32C and CRC64NVME are not offered: without a C library they would run at some 10 MB/s.
+CRC32C and CRC64NVME are not offered: without a C library they would run at about 10 MB/s.
 """
 
 import base64
@@ -28,21 +28,25 @@ class Digests:
             self._hashes[name] = hashlib.new(name, usedforsecurity=False)
 
     def update(self, piece: memoryview) -> None:
+        """Add the next bytes of the stream."""
         self.size += len(piece)
         self._crc32 = zlib.crc32(piece, self._crc32)
         for digest in self._hashes.values():
             digest.update(piece)
 
     def raw(self, name: str) -> bytes:
+        """The digest as bytes; KeyError for an algorithm that was not wanted."""
         if name == "crc32":
             return self._crc32.to_bytes(4, "big")
         return self._hashes[name].digest()
 
     def has(self, name: str) -> bool:
+        """Whether this digest is computed."""
         return name == "crc32" or name in self._hashes
 
 
 def encode(raw: bytes) -> str:
+    """A digest in base64, as S3's headers write it."""
     return base64.b64encode(raw).decode()
 
 
@@ -56,7 +60,7 @@ def decode(value: str, size: int) -> bytes | None:
 
 
 def known(name: str) -> str:
-    """The algorithm in our spelling; S3Error for one that is not offered here."""
+    """The algorithm's name in lower case; S3Error for one that is not offered here."""
     if name.lower() in ("crc32c", "crc64nvme"):
         raise S3Error("NotImplemented", f"The checksum algorithm {name} is not implemented here")
     if name.lower() not in ALGORITHMS:
@@ -75,7 +79,7 @@ def composite(algorithm: str, parts: Sequence[str]) -> str:
 
 
 def whole_crc32(parts: Sequence[tuple[str, int]]) -> str:
-    """The CRC32 of the whole from (CRC32, size) of its parts, as zlib's crc32_combine does it."""
+    """The CRC32 of the whole from (CRC32, size) of its parts, as by zlib's crc32_combine."""
     total = 0
     for checksum, size in parts:
         crc = int.from_bytes(base64.b64decode(checksum), "big")

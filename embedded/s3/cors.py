@@ -1,4 +1,4 @@
-"""A bucket's CORS rules: read, matched, and answered as S3 does it.
+"""A bucket's CORS rules: parsed, matched, and answered as by S3.
 
 Facts from "Using cross-origin resource sharing" and the CORSRule type in the Amazon S3
 documentation: the first rule that allows origin, method and every requested header decides.
@@ -22,6 +22,8 @@ RULE_LIMIT = 100
 
 @dataclass(frozen=True)
 class Rule:
+    """One CORSRule; `headers` are in lower case, `max_age` is in seconds, empty if not set."""
+
     origins: tuple[str, ...]
     methods: tuple[str, ...]
     headers: tuple[str, ...]
@@ -29,6 +31,7 @@ class Rule:
     max_age: str
 
     def allows(self, origin: str, method: str, headers: list[str]) -> bool:
+        """Whether it allows the origin, the method and every header (lower-case names)."""
         return (
             method in self.methods
             and any(_matches(pattern, origin) for pattern in self.origins)
@@ -36,7 +39,7 @@ class Rule:
         )
 
     def answer(self, origin: str) -> dict[str, str]:
-        """The headers that a matching request's response carries."""
+        """The headers for the response to a matching request."""
         anyone = "*" in self.origins
         answer = {
             "Access-Control-Allow-Origin": "*" if anyone else origin,
@@ -54,7 +57,7 @@ class Rule:
 
 @lru_cache(maxsize=32)
 def read_rules(text: str) -> tuple[Rule, ...]:
-    """The rules of a CORSConfiguration document; S3Error if S3 would refuse it."""
+    """Parse a CORSConfiguration document; S3Error if S3 would refuse it."""
     root = xml.read(text.encode(), "CORSConfiguration")
     rules = tuple(_read_rule(element) for element in root.findall("CORSRule"))
     if not rules or len(rules) != len(root):
@@ -65,7 +68,7 @@ def read_rules(text: str) -> tuple[Rule, ...]:
 
 
 def preflight(request: Request, bucket: Bucket | None) -> Response:
-    """The answer to OPTIONS, which nobody signs."""
+    """The answer to OPTIONS, which is never signed; S3Error if no rule allows the request."""
     origin = request.headers.get("origin")
     method = request.headers.get("access-control-request-method")
     if not origin:
@@ -94,7 +97,7 @@ def preflight(request: Request, bucket: Bucket | None) -> Response:
 
 
 def response_headers(request: Request, bucket: Bucket | None) -> dict[str, str]:
-    """What is added to any other response, errors included, for a page of an allowed origin."""
+    """The headers added to any other response, even an error, for a page of an allowed origin."""
     origin = request.headers.get("origin")
     if not origin or bucket is None or not bucket.cors or request.method == "OPTIONS":
         return {}

@@ -1,4 +1,4 @@
-"""The one exception of this package: an error as S3 names it, with its HTTP status."""
+"""The exceptions of this package: errors as S3 names them, with their HTTP status, and 304."""
 
 STATUS = {
     "AccessDenied": 403,
@@ -24,7 +24,7 @@ STATUS = {
 
 
 class S3Error(Exception):
-    """Answered to the client as S3's error document; `facts` become further elements of it."""
+    """Sent to the client as S3's error document; `facts` become further elements of it."""
 
     def __init__(self, code: str, message: str, **facts: str | int) -> None:
         super().__init__(message)
@@ -35,7 +35,7 @@ class S3Error(Exception):
 
 
 class NotModified(Exception):
-    """A conditional read whose answer is 304, without a body."""
+    """Raised by a conditional read whose answer is 304, without a body."""
 
     def __init__(self, headers: dict[str, str]) -> None:
         super().__init__("304")

@@ -1,4 +1,4 @@
-"""Uploads by an HTML form, bounded by a signed policy.
+"""Uploads by an HTML form, restricted by a signed policy.
 
 Facts from "Browser-Based Uploads Using POST (AWS Signature Version 4)" in the Amazon S3 API
 Reference: every field must be named by a condition of the policy, and what follows the file is
@@ -32,7 +32,7 @@ FILE_NAME = re.compile(r'\bfilename="([^"]*)"')
 
 @dataclass(frozen=True)
 class Policy:
-    """A verified policy: how many bytes the file may have, the fields are already checked."""
+    """What a verified policy allows as the size of the file, in bytes."""
 
     min_size: int
     max_size: int
@@ -49,6 +49,7 @@ class FormFile:
         self.trailers: dict[str, str] = {}
 
     def pieces(self) -> Iterator[memoryview]:
+        """Yield the file's bytes; EntityTooLarge or EntityTooSmall outside the policy's limits."""
         size = 0
         for piece in self._split():
             size += len(piece)
@@ -74,6 +75,7 @@ class FormFile:
 
 
 def is_form(request: Request) -> bool:
+    """Whether the request is an upload by form: a POST of multipart/form-data."""
     content_type = request.headers.get("content-type").lower()
     return request.method == "POST" and content_type.startswith("multipart/form-data")
 
@@ -81,7 +83,7 @@ def is_form(request: Request) -> bool:
 def post_object(
     request: Request, store: Store, credentials: Credentials, now: datetime
 ) -> Response:
-    """Store the form's file under the form's key, if the form's policy was signed by us."""
+    """Store the form's file under the form's key; S3Error unless a policy we signed allows it."""
     match = BOUNDARY.fullmatch(request.headers.get("content-type"))
     if not match:
         raise _malformed()
@@ -101,7 +103,7 @@ def post_object(
 
 
 def _read_fields(body: Body, boundary: bytes) -> dict[str, str]:
-    """The fields before the file, names in lower case; the body then stands at the file."""
+    """The fields before the file by lower-case name; leaves the body at the file."""
     fields: dict[str, str] = {}
     budget = FIELDS_LIMIT
     _expect_boundary(body, boundary)
@@ -151,7 +153,7 @@ def _read_value(body: Body, boundary: bytes, budget: int) -> bytes:
 
 
 def _with_file_name(fields: dict[str, str], head: str) -> dict[str, str]:
-    """`${filename}` in the key stands for the name that the browser gave the file."""
+    """Replace `${filename}` in the key by the name that the browser gave the file."""
     match = FILE_NAME.search(head)
     if "key" in fields:
         fields["key"] = fields["key"].replace("${filename}", match[1] if match else "")
@@ -174,7 +176,7 @@ def _verify(fields: dict[str, str], bucket: str, credentials: Credentials, now: 
 
 
 def _read_policy(encoded: str) -> dict[str, Any]:
-    """The policy's document, with `expiration` as a moment and `conditions` as a list."""
+    """The policy's document, with `expiration` as a datetime and `conditions` as a list."""
     try:
         policy = json.loads(base64.b64decode(encoded, validate=True))
         expiration = datetime.fromisoformat(policy["expiration"])
@@ -211,7 +213,7 @@ def _check_conditions(conditions: list[Any], fields: dict[str, str]) -> Policy:
 
 
 def _parse_condition(condition: Any) -> tuple[str, str, str]:
-    """Operator, field in lower case, operand."""
+    """The operator, the field in lower case and the operand; for a size range, its two ends."""
     if isinstance(condition, dict) and len(condition) == 1:
         name, value = next(iter(condition.items()))
         return "eq", name.lower(), str(value)
@@ -225,7 +227,7 @@ def _parse_condition(condition: Any) -> tuple[str, str, str]:
 
 
 def _headers(fields: dict[str, str]) -> Headers:
-    """The fields as headers: what is stored must be something a header can carry."""
+    """The fields as headers; S3Error for a value that a header cannot carry."""
     headers = Headers()
     for name, value in fields.items():
         if name.startswith(("x-amz-checksum-", "x-amz-server-side-", "x-amz-tagging", "tagging")):

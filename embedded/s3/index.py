@@ -84,7 +84,7 @@ class Index:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection that sees one moment of the index."""
+        """A connection that sees a consistent snapshot of the index."""
         try:
             connection = self._idle.pop()
         except IndexError:
@@ -98,7 +98,7 @@ class Index:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction; it is on disk when the `with` block has ended without an error."""
+        """A write transaction, on disk when the `with` block has ended; rolled back on an error."""
         with self._write_lock:
             self._writer.execute("BEGIN IMMEDIATE")
             try:
@@ -109,7 +109,7 @@ class Index:
                 raise
 
     def close(self) -> None:
-        """Close every connection; nobody may be using one."""
+        """Close every connection; none may be in use."""
         for connection in [*self._idle, self._writer]:
             connection.close()
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 Bound = tuple[str, str]
-"""Rows from here on: those with a greater key, and of the same key those with a greater id."""
+"""Where a list continues: rows with a greater key, or with the same key and a greater id."""
 
 Fetch = Callable[[Bound], Iterator[sqlite3.Row]]
 LAST_ID = "~"
@@ -14,7 +14,7 @@ LAST_ID = "~"
 
 @dataclass
 class Page:
-    """One page: rows, the prefixes that stand for rolled-up keys, and where the next one begins."""
+    """One page: rows, common prefixes of grouped keys, and where the next page begins, if any."""
 
     rows: list[sqlite3.Row] = field(default_factory=list)
     prefixes: list[str] = field(default_factory=list)
@@ -26,7 +26,7 @@ class Page:
 
 
 def walk(fetch: Fetch, prefix: str, delimiter: str, bound: Bound, limit: int) -> Page:
-    """At most `limit` entries from `bound`; keys sharing the text up to a delimiter are one."""
+    """A page of at most `limit` entries after `bound`; keys with a common prefix are one entry."""
     page = Page()
     rows = fetch(bound)
     while limit and (row := next(rows, None)):
@@ -52,7 +52,7 @@ def group_of(key: str, prefix: str, delimiter: str) -> str:
 
 
 def marker_bound(marker: str, prefix: str, delimiter: str) -> Bound:
-    """Where a list goes on after a marker, which is a key or one of the common prefixes."""
+    """Where a list continues after a marker, which is a key or a common prefix."""
     if not marker:
         return ("", "")
     if group_of(marker, prefix, delimiter) == marker:
@@ -61,6 +61,7 @@ def marker_bound(marker: str, prefix: str, delimiter: str) -> Bound:
 
 
 def after_group(prefix: str) -> Bound:
+    """Where a list continues after all keys that begin with `prefix`."""
     return (successor(prefix) or "\U0010ffff" * 300, "")
 
 

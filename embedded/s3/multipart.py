@@ -35,7 +35,7 @@ COPY_RANGE = re.compile(r"bytes=(\d{1,18})-(\d{1,18})")
 
 @dataclass(frozen=True)
 class Listed:
-    """A part as the client names it when it completes the upload."""
+    """A part as the client lists it when completing the upload."""
 
     number: int
     etag: str
@@ -52,6 +52,7 @@ class Claims:
 
 
 def create_upload(call: Call) -> Response:
+    """Start a multipart upload and return its id, and its checksum algorithm and type."""
     algorithm, kind = _checksum_choice(call)
     headers = kept_headers(call.request.headers)
     upload_id = call.store.create_upload(call.bucket, call.key, headers, algorithm, kind)
@@ -64,6 +65,7 @@ def create_upload(call: Call) -> Response:
 
 
 def put_part(call: Call) -> Response:
+    """Store the request's body as a part, replacing an earlier one of the same number."""
     number, upload = _part_number(call), _upload(call)
     payload = open_payload(call.request, call.signature)
     declared = read_declared(call.request, call.signature)
@@ -84,7 +86,7 @@ def put_part(call: Call) -> Response:
 
 
 def copy_part(call: Call) -> Response:
-    """A part made of a range of an object: a reference where one blob is just that, or a copy."""
+    """Make a part of a range of an object: by reference if one blob is exactly that, or a copy."""
     number, upload, source = _part_number(call), _upload(call), copy_source(call)
     found, wanted, stream = call.store.open_object(*source, lambda found: _copied(call, found))
     try:
@@ -103,9 +105,9 @@ def copy_part(call: Call) -> Response:
 
 
 def complete_upload(call: Call) -> Response:
-    """Make the object of the listed parts; asking again gives the same answer."""
+    """Make the object of the listed parts; repeating the request gives the same answer."""
     upload_id = call.arg("uploadId")
-    # The checksum in this request's headers is the object's, not that of its body.
+    # The checksum in this request's headers is the object's, not the body's.
     listed = _read_listed(read_document(call.request, call.signature))
     claims = _claims(call)
     try:
@@ -126,7 +128,11 @@ def complete_upload(call: Call) -> Response:
 def assemble(
     upload: Upload, held: dict[int, Part], listed: list[Listed], claims: Claims
 ) -> tuple[Draft, list[Part]]:
-    """The object that the listed parts make, each held as it is listed; or S3's refusal."""
+    """The object that the listed parts make, and those parts.
+
+    S3Error if a part is missing, differs from the list, is out of order or too small, or if the
+    whole is not what the client claims.
+    """
     numbers = [item.number for item in listed]
     if any(later <= earlier for earlier, later in pairwise(numbers)):
         raise S3Error(
@@ -153,17 +159,19 @@ def assemble(
 
 
 def etag_of_parts(etags: list[str]) -> str:
-    """The MD5 of the parts' MD5s, and their number."""
+    """A multipart ETag: the MD5 of the parts' MD5s, and their number."""
     joined = b"".join(bytes.fromhex(etag) for etag in etags)
     return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(etags)}"
 
 
 def abort_upload(call: Call) -> Response:
+    """Remove an open upload and its parts, or NoSuchUpload."""
     call.store.abort_upload(call.bucket, call.key, call.arg("uploadId"))
     return Response(204)
 
 
 def list_parts(call: Call) -> Response:
+    """One page of the upload's parts, by number."""
     upload, limit = _upload(call), call.limit("max-parts")
     marker = call.whole("part-number-marker", 0)
     parts = call.store.list_parts(upload, marker, limit + 1)
@@ -184,6 +192,7 @@ def list_parts(call: Call) -> Response:
 
 
 def list_uploads(call: Call) -> Response:
+    """One page of the bucket's open uploads, by key and id."""
     encode, limit = call.encoder(), call.limit("max-uploads")
     prefix, delimiter = call.arg("prefix"), call.arg("delimiter")
     marker, id_marker = call.arg("key-marker"), call.arg("upload-id-marker")
@@ -235,7 +244,7 @@ def _part_number(call: Call) -> int:
 
 
 def _checksum_choice(call: Call) -> tuple[str, str]:
-    """Algorithm and type for an upload; S3 combines only CRCs to a FULL_OBJECT checksum."""
+    """Algorithm and type for an upload; as in S3, only a CRC can be FULL_OBJECT."""
     name = call.header("x-amz-checksum-algorithm")
     algorithm = checksums.known(name) if name else ""
     kind = call.header("x-amz-checksum-type").upper()
@@ -256,7 +265,7 @@ def _checksum_choice(call: Call) -> tuple[str, str]:
 
 
 def _copied(call: Call, found: Object) -> range:
-    """The bytes named by x-amz-copy-source-range, all of them if it is not given."""
+    """The range in x-amz-copy-source-range, or the whole object if it is not sent."""
     value = call.header("x-amz-copy-source-range")
     wanted = range(found.size)
     if value:
@@ -359,7 +368,7 @@ def _check_claims(upload: Upload, claims: Claims, checksum: str) -> None:
 
 
 def _made_by(stored: Object | None, upload_id: str, listed: list[Listed]) -> bool:
-    """Whether the object came of this very upload and list of parts."""
+    """Whether the object was made by this very upload from this list of parts."""
     if stored is None or stored.upload_id != upload_id:
         return False
     etags = [item.etag for item in listed]

@@ -34,10 +34,11 @@ BYTE_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 def put_object(call: Call) -> Response:
+    """Store the request's body as the object, replacing one of the same key."""
     headers, when = kept_headers(call.request.headers), precondition(call)
     payload = open_payload(call.request, call.signature)
     declared = read_declared(call.request, call.signature)
-    # Asked again in the transaction; asking first saves sending a body for nothing.
+    # Checked again in the transaction; checking first saves sending a body in vain.
     when.check(call.store.find_object(call.bucket, call.key))
     with call.store.new_blob() as writer:
         blob = writer.seal(receive(payload, declared, writer.write))
@@ -47,7 +48,7 @@ def put_object(call: Call) -> Response:
 
 
 def put_draft(blob: Blob, headers: dict[str, str], declared: Declared) -> Draft:
-    """An object made of one blob, with the checksum that the client sent along."""
+    """The draft of an object made of one blob, with the checksum that the client sent along."""
     if not declared.algorithm:
         return Draft(blob.md5, headers)
     checksum = getattr(blob, declared.algorithm)
@@ -67,6 +68,7 @@ def get_object(call: Call) -> Response:
 
 
 def head_object(call: Call) -> Response:
+    """The status and headers of get_object()."""
     overrides = _overrides(call)
     found = call.store.find_object(call.bucket, call.key)
     if found is None:
@@ -77,12 +79,13 @@ def head_object(call: Call) -> Response:
 
 
 def delete_object(call: Call) -> Response:
+    """Delete the object; succeeds without one, unless If-Match was sent."""
     call.store.delete_object(call.bucket, call.key, precondition(call))
     return Response(204)
 
 
 def copy_object(call: Call) -> Response:
-    """The copy shares the source's blobs; it keeps its ETag, where S3 may compute a new one."""
+    """Copy by reference to the source's blobs. The ETag is kept, where S3 may compute a new one."""
     source = copy_source(call)
     directive = call.header("x-amz-metadata-directive") or "COPY"
     if directive not in ("COPY", "REPLACE"):
@@ -98,7 +101,7 @@ def copy_object(call: Call) -> Response:
     def draft(found: Object) -> Draft:
         check_copy_source(call, found, found.size)
         headers = found.headers if replaced is None else replaced
-        # A copy is one piece to S3, so its checksum cannot be one of parts.
+        # To S3 a copy is one piece, so it cannot have a checksum of parts.
         if found.checksum_type == "COMPOSITE":
             return Draft(found.etag, headers)
         return Draft(found.etag, headers, found.algorithm, found.checksum_type, found.checksum)
@@ -109,7 +112,7 @@ def copy_object(call: Call) -> Response:
 
 
 def copy_source(call: Call) -> tuple[str, str]:
-    """Bucket and key named by x-amz-copy-source."""
+    """The bucket and key in x-amz-copy-source; S3Error if it is malformed or names a version."""
     text, _, version = call.header("x-amz-copy-source").partition("?")
     bucket, _, key = decode(text).removeprefix("/").partition("/")
     if version:
@@ -121,7 +124,7 @@ def copy_source(call: Call) -> tuple[str, str]:
 
 
 def check_copy_source(call: Call, found: Object, size: int) -> None:
-    """Refuse a source that its own preconditions exclude, or that is too large to copy."""
+    """Refuse a source whose preconditions fail, or of which `size` bytes are too many to copy."""
     failed = failed_condition(found, lambda name: call.header(f"x-amz-copy-source-{name}"))
     if failed:
         raise failed_precondition(f"x-amz-copy-source-{failed}")
@@ -134,7 +137,7 @@ def check_copy_source(call: Call, found: Object, size: int) -> None:
 
 
 def kept_headers(headers: Headers) -> dict[str, str]:
-    """What is stored with an object and sent with it: content headers and metadata."""
+    """The headers stored with an object and sent with it: content headers and metadata."""
     kept = {name: headers.get(key) for key, name in KEPT_HEADERS.items() if headers.get(key)}
     encoding = [part.strip() for part in kept.pop("Content-Encoding", "").split(",")]
     encoding = [part for part in encoding if part and part != "aws-chunked"]
@@ -149,7 +152,7 @@ def kept_headers(headers: Headers) -> dict[str, str]:
 
 
 def precondition(call: Call) -> Precondition:
-    """If-Match and If-None-Match of a write; S3 knows only `*` for the latter."""
+    """If-Match and If-None-Match of a write; as in S3, the latter can only be `*`."""
     if call.header("if-none-match") not in ("", "*"):
         message = "A header you provided implies functionality that is not implemented"
         raise S3Error("NotImplemented", message, Header="If-None-Match")
@@ -157,6 +160,7 @@ def precondition(call: Call) -> Precondition:
 
 
 def checksum_headers(stored: Object) -> dict[str, str]:
+    """The object's checksum and its type as headers, if it has one."""
     if not stored.algorithm:
         return {}
     name = f"x-amz-checksum-{stored.algorithm}"
@@ -164,7 +168,7 @@ def checksum_headers(stored: Object) -> dict[str, str]:
 
 
 def failed_condition(found: Object, header: Callable[[str], str]) -> str:
-    """The name of the first conditional header that does not hold, in the order of RFC 9110."""
+    """The first conditional header that fails, in RFC 9110's order; empty if none does."""
     modified = datetime.fromtimestamp(found.modified_at // 1000, UTC)
     if header("if-match"):
         if not _lists(header("if-match"), found.etag):
@@ -180,7 +184,7 @@ def failed_condition(found: Object, header: Callable[[str], str]) -> str:
 
 
 def byte_range(value: str, size: int) -> range | None:
-    """The bytes of a Range header; None for one that means the whole; or InvalidRange."""
+    """The bytes of a Range header, or None to send the whole; InvalidRange if there are none."""
     match = BYTE_RANGE.fullmatch(value.strip())
     if not match or match[1] + match[2] == "":
         return None
@@ -197,7 +201,7 @@ def byte_range(value: str, size: int) -> range | None:
 
 
 def _wanted(call: Call, found: Object) -> range:
-    """The bytes to send, once the conditional headers have had their say."""
+    """The range to send; NotModified or PreconditionFailed if a conditional header fails."""
     failed = failed_condition(found, call.header)
     if failed in ("if-none-match", "if-modified-since"):
         raise NotModified(_object_headers(found))
@@ -213,7 +217,7 @@ def _range_applies(call: Call, found: Object) -> bool:
 
 
 def _describe(call: Call, found: Object, wanted: range) -> Response:
-    """Status and headers of a read; the body is up to the caller."""
+    """Status and headers of a read; the caller adds the body."""
     headers = {"Content-Type": "binary/octet-stream", "Accept-Ranges": "bytes"}
     headers |= _object_headers(found)
     response = Response(200, headers, length=len(wanted))
@@ -226,7 +230,7 @@ def _describe(call: Call, found: Object, wanted: range) -> Response:
 
 
 def _range_asked(call: Call, found: Object) -> bool:
-    """Whether a valid Range was given, which is 206 even if it covers the whole object."""
+    """Whether a valid Range was sent: that is 206 even if it covers the whole object."""
     return _range_applies(call, found) and byte_range(call.header("range"), found.size) is not None
 
 
@@ -236,7 +240,7 @@ def _object_headers(found: Object) -> dict[str, str]:
 
 
 def _overrides(call: Call) -> dict[str, str]:
-    """response-content-type and its like; only what a header can carry."""
+    """Headers from response-content-type and the like; S3Error if a header cannot carry one."""
     overrides = {}
     for name, header in OVERRIDES.items():
         value = call.arg(name)
@@ -253,7 +257,7 @@ def _http_date(found: Object) -> str:
 
 
 def _date(value: str) -> datetime | None:
-    """A date in a header; one that cannot be read is as good as none."""
+    """A date in a header; None if it cannot be parsed."""
     try:
         moment = parsedate_to_datetime(value)
     except ValueError:
@@ -267,7 +271,7 @@ def _lists(value: str, etag: str) -> bool:
 
 
 def checksum_nodes(algorithm: str, checksum: str | None) -> list[tuple[str, str]]:
-    """ChecksumCRC32 and its like, where there is one."""
+    """An element such as ChecksumCRC32, if there is a checksum."""
     if not algorithm or checksum is None or algorithm not in checksums.ALGORITHMS:
         return []
     return [(f"Checksum{algorithm.upper()}", checksum)]

@@ -30,7 +30,7 @@ MAX_PUT = 5 * 1024**3
 
 
 class Payload(Protocol):
-    """`size` decoded bytes in pieces; `trailers` are there after the last one."""
+    """A body of `size` decoded bytes; `trailers` are complete after the last piece."""
 
     size: int
     trailers: dict[str, str]
@@ -40,7 +40,7 @@ class Payload(Protocol):
 
 @dataclass(frozen=True)
 class Declared:
-    """What the client says about its bytes, to be compared with what came."""
+    """The digests that the client declared, to be compared with what was received."""
 
     sha256_hex: str = ""
     md5: bytes = b""
@@ -50,7 +50,7 @@ class Declared:
 
 
 class Plain:
-    """A body that is the payload."""
+    """A body that is the payload itself, not aws-chunked."""
 
     def __init__(self, body: Body) -> None:
         self._body = body
@@ -58,13 +58,14 @@ class Plain:
         self.trailers: dict[str, str] = {}
 
     def pieces(self) -> Iterator[memoryview]:
+        """Yield the bytes in views of one reused buffer."""
         view = memoryview(bytearray(min(PIECE, self.size)))
         while self._body.left:
             yield view[: self._body.readinto(view)]
 
 
 class Chunked:
-    """An aws-chunked body: each chunk's signature is checked, and the trailer's."""
+    """An aws-chunked body; the signatures of its chunks and trailer are checked, if it has any."""
 
     def __init__(self, body: Body, size: int, signature: Signature) -> None:
         self._body = body
@@ -76,6 +77,7 @@ class Chunked:
         self.trailers: dict[str, str] = {}
 
     def pieces(self) -> Iterator[memoryview]:
+        """Yield the decoded bytes; S3Error after a chunk whose signature or length is wrong."""
         view = memoryview(bytearray(min(PIECE, self.size)))
         received = 0
         while True:
@@ -110,7 +112,7 @@ class Chunked:
             self._check("AWS4-HMAC-SHA256-PAYLOAD", signature, EMPTY_HASH, digest.hexdigest())
 
     def _end(self) -> None:
-        """The trailers and the last empty line."""
+        """Read the trailers and the last empty line, and check the trailers' signature."""
         signed_text = ""
         while (line := self._body.readline(1024)) not in (b"\r\n", b""):
             match = TRAILER_LINE.fullmatch(line) if self._has_trailer else None
@@ -133,7 +135,7 @@ class Chunked:
 
 
 def open_payload(request: Request, signature: Signature) -> Payload:
-    """The payload as the signature describes it, not yet read."""
+    """The payload, not yet read, plain or aws-chunked as x-amz-content-sha256 says."""
     if "content-length" not in request.headers:
         message = "You must provide the Content-Length HTTP header."
         raise S3Error("MissingContentLength", message)
@@ -149,7 +151,7 @@ def open_payload(request: Request, signature: Signature) -> Payload:
 
 
 def read_declared(request: Request, signature: Signature) -> Declared:
-    """The digests in the headers, each well formed; several checksums at once are refused."""
+    """The digests in the headers; S3Error if one is malformed or there are several checksums."""
     sent = [name for name in request.headers if _names_checksum(name)]
     trailer = request.headers.get("x-amz-trailer").strip().lower()
     if len(sent) + bool(trailer) > 1:
@@ -171,7 +173,10 @@ def read_declared(request: Request, signature: Signature) -> Declared:
 def receive(
     payload: Payload, declared: Declared, sink: Callable[[memoryview], object], wanted: str = ""
 ) -> Digests:
-    """Stream the payload into `sink`; BadDigest and its kin if it is not what was declared."""
+    """Stream the payload into `sink`; S3Error, such as BadDigest, if it is not as declared.
+
+    `wanted` is one more algorithm to compute, or empty.
+    """
     if payload.size > MAX_PUT:
         raise S3Error(
             "EntityTooLarge",
@@ -189,13 +194,13 @@ def receive(
 
 
 def read_document(request: Request, signature: Signature) -> bytes:
-    """A small body as bytes; checksums in the headers are taken to be those of something else."""
+    """A small body as bytes; checksum headers are ignored, as they may not be about the body."""
     declared = Declared(_payload_hash(signature), _content_md5(request))
     return _collect(open_payload(request, signature), declared)
 
 
 def read_proven_document(request: Request, signature: Signature) -> bytes:
-    """A small body as bytes, that must come with Content-MD5 or a checksum."""
+    """A small body as bytes; S3Error unless it comes with Content-MD5 or a checksum."""
     declared = read_declared(request, signature)
     if not declared.md5 and not declared.algorithm:
         message = "Missing required header for this request: Content-MD5 OR x-amz-checksum-*"
@@ -249,7 +254,7 @@ def _well_formed(algorithm: str, checksum: str) -> bool:
 
 
 def _check_announced(request: Request, algorithm: str) -> None:
-    """x-amz-sdk-checksum-algorithm only announces; it must agree with what is sent."""
+    """Refuse an x-amz-sdk-checksum-algorithm that does not agree with the checksum sent."""
     announced = request.headers.get("x-amz-sdk-checksum-algorithm")
     if announced and checksums.known(announced) != algorithm:
         raise S3Error(

@@ -1,4 +1,4 @@
-"""Which action serves which request, and what is refused because nobody serves it."""
+"""Which action serves which request, and which requests are refused as not implemented."""
 
 from collections.abc import Callable
 
@@ -52,7 +52,7 @@ ARGUMENTS = {
     *("max-uploads", "key-marker", "upload-id-marker"),
     *objects.OVERRIDES,
 }
-"""Every argument that is understood; S3's others would change what is asked, so they are refused.
+"""Every supported argument; S3's others change what is requested, so they are refused.
 
 Those that begin with x-amz- belong to the signature or stand for headers.
 """
@@ -74,7 +74,7 @@ HARMLESS = {
 
 
 def find_action(request: Request) -> Action:
-    """The action for a request, or what S3 says of one that it does not know."""
+    """The action for a request; S3Error if there is none, or if an option is not implemented."""
     _refuse_unknown(request)
     table = OBJECT if request.key else BUCKET if request.bucket else SERVICE
     action = table.get((request.method, _subject(request)))
@@ -85,7 +85,7 @@ def find_action(request: Request) -> Action:
 
 
 def _subject(request: Request) -> str:
-    """What of the object or bucket is meant: a subresource, an upload, a copy."""
+    """What of the object or bucket is addressed: a subresource, an upload, a copy."""
     names = request.argument_names
     subject = next((name for name in SUBRESOURCES if name in names), "")
     if not request.key:
@@ -99,7 +99,7 @@ def _subject(request: Request) -> str:
 
 
 def _refuse_unknown(request: Request) -> None:
-    """An option that would be ignored is an answer that would be wrong."""
+    """Refuse options that are not implemented: ignoring them would give wrong answers."""
     for name in request.argument_names:
         if name not in ARGUMENTS and not name.lower().startswith("x-amz-"):
             raise S3Error("NotImplemented", f"The argument {name} is not implemented here")

@@ -34,7 +34,7 @@ IDLE_SECONDS = 60
 STOP_SECONDS = 1.5
 CONNECTION_LIMIT = 512
 KEY_LIMIT = 1024
-# As socketserver has it, which knows UDP too.
+# socketserver's type, which covers UDP too.
 Accepted = socket.socket | tuple[bytes, socket.socket]
 CHECKSUM_HEADERS = ("x-amz-checksum-", "x-amz-sdk-checksum-", "x-amz-trailer")
 
@@ -42,8 +42,8 @@ CHECKSUM_HEADERS = ("x-amz-checksum-", "x-amz-sdk-checksum-", "x-amz-trailer")
 class Server(socketserver.ThreadingTCPServer):
     """The endpoint; `domains` are the names whose subdomains are buckets.
 
-    Without `checksums` it is a store from before objects had any: what is sent of them is passed
-    over, neither verified nor kept. Without `part_copies` it knows no UploadPartCopy.
+    Without `checksums` it acts like a store from before objects had any: checksum headers are
+    ignored, neither verified nor stored. Without `part_copies` it does not know UploadPartCopy.
     """
 
     allow_reuse_address = True
@@ -74,7 +74,7 @@ class Server(socketserver.ThreadingTCPServer):
         super().__init__(address, Connection)
 
     def stop(self) -> None:
-        """Accept nothing more, let running requests end briefly, close the store."""
+        """Stop accepting, give running requests a moment to finish, close the store."""
         self.stopping = True
         self.shutdown()
         self.server_close()
@@ -82,13 +82,13 @@ class Server(socketserver.ThreadingTCPServer):
         with self._idle:
             while self._running and (left := deadline - time.monotonic()) > 0:
                 self._idle.wait(left)
-            # What still runs is cut off, as by kill -9, which the store is made to survive.
+            # Requests still running are cut off as by kill -9, which the store survives.
             if not self._running:
                 self.store.close()
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Counts a request, so that stop() can wait for it."""
+        """Counts a request while the block runs, so that stop() can wait for it."""
         with self._idle:
             self._running += 1
         try:
@@ -99,24 +99,26 @@ class Server(socketserver.ThreadingTCPServer):
                 self._idle.notify_all()
 
     def process_request(self, request: Accepted, client_address: Any) -> None:
-        """Beyond the limit a connection is dropped: its client tries again."""
+        """Serve a connection; beyond the limit it is dropped, for its client to retry."""
         if self._slots.acquire(blocking=False):
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Accepted, client_address: Any) -> None:
+        """Serve a connection in its thread, then free its slot."""
         try:
             super().process_request_thread(request, client_address)
         finally:
             self._slots.release()
 
     def handle_error(self, request: object, client_address: object) -> None:
+        """Log the exception; the other connections go on."""
         log.exception("connection failed")
 
 
 class Connection(socketserver.StreamRequestHandler):
-    """The requests of one client, one after the other."""
+    """Serves the requests of one client, one after the other."""
 
     server: Server
     timeout = IDLE_SECONDS
@@ -124,13 +126,14 @@ class Connection(socketserver.StreamRequestHandler):
     rbufsize = 64 * 1024
 
     def handle(self) -> None:
-        # A client that goes away, or is silent for too long, is nothing to report.
+        """Serve requests until either side ends the connection."""
+        # A client that disconnects or times out is not an error.
         with contextlib.suppress(ConnectionError, TimeoutError):
             while self._serve_one():
                 pass
 
     def _serve_one(self) -> bool:
-        """Whether the connection can serve another request."""
+        """Serve one request; returns whether the connection can serve another."""
         try:
             request = read_request(self.rfile, self.connection)
         except S3Error as error:
@@ -152,7 +155,7 @@ class Connection(socketserver.StreamRequestHandler):
         return request.keep_alive
 
     def _finish_body(self, request: Request) -> None:
-        """Read what an action left unread, so that the client is done sending and hears us."""
+        """Read what the action left unread: a client that is still sending may miss the answer."""
         if self.server.stopping:
             request.keep_alive = False
         if not request.body.left:
@@ -165,7 +168,7 @@ class Connection(socketserver.StreamRequestHandler):
 
 
 def answer(request: Request, server: Server) -> Response:
-    """The response to a request, whatever happens."""
+    """The response to a request; errors become error documents, only ConnectionError is raised."""
     request_id = new_request_id()
     bucket: Bucket | None = None
     try:
@@ -193,7 +196,7 @@ def answer(request: Request, server: Server) -> Response:
 
 
 def locate(request: Request, domains: list[str]) -> None:
-    """Find bucket and key: in the path, or the bucket in the host's name."""
+    """Set the request's bucket and key: both from the path, or the bucket from the host name."""
     path = decode(request.path)[1:]
     bucket = _bucket_of_host(request.headers.get("host"), domains)
     if bucket:
@@ -209,6 +212,7 @@ def locate(request: Request, domains: list[str]) -> None:
 
 
 def error_response(error: S3Error, resource: str, request_id: str) -> Response:
+    """S3's error document, with the error's HTTP status."""
     nodes: list[xml.Node] = [
         ("Code", error.code),
         ("Message", error.message),
@@ -243,7 +247,7 @@ def _act(request: Request, bucket: Bucket | None, server: Server) -> Response:
 
 
 def _hoist(request: Request) -> None:
-    """A signed URL may carry x-amz-* headers as arguments; they count as if they were sent."""
+    """Add the x-amz-* arguments of a presigned URL to the headers: S3 treats them alike."""
     for name, value in request.query:
         lower = name.lower()
         if not lower.startswith("x-amz-") or lower in request.headers:

@@ -1,7 +1,7 @@
-"""Signature Version 4: who signed a request, and does the signature cover what came.
+"""Signature Version 4: who signed a request, and does the signature cover what was sent.
 
-Facts from "Authenticating Requests (AWS Signature Version 4)" in the Amazon S3 API Reference.
-Any region is accepted: the scope names it, and one endpoint has no other to confuse it with.
+Facts from "Authenticating Requests (AWS Signature Version 4)" in the Amazon S3 API Reference. Any
+region is accepted: it is part of the scope, and there is no second endpoint to confuse it with.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ QUERY_FIELDS = ("Algorithm", "Credential", "Date", "Expires", "SignedHeaders", "
 
 @dataclass(frozen=True)
 class Credentials:
-    """The one key pair this endpoint knows."""
+    """The one key pair that this endpoint accepts."""
 
     access_key: str
     secret_key: str
@@ -36,7 +36,7 @@ class Credentials:
 
 @dataclass(frozen=True)
 class Scope:
-    """Who signed, when, and with which derived key."""
+    """When a request was signed, the scope's name (`day/region/s3/aws4_request`), and its key."""
 
     signed_at: datetime
     name: str
@@ -47,14 +47,14 @@ class Scope:
         return self.name.split("/")[1]
 
     def sign(self, algorithm: str, *lines: str) -> str:
-        """The signature of a string to sign made of `lines`."""
+        """The signature of a string to sign whose last lines are `lines`."""
         text = "\n".join([algorithm, timestamp(self.signed_at), self.name, *lines])
         return sign_text(self.key, text)
 
 
 @dataclass(frozen=True)
 class Signature:
-    """A verified request signature; `payload` is what it says about the body."""
+    """A verified request signature; `payload` is its x-amz-content-sha256."""
 
     scope: Scope
     value: str
@@ -62,7 +62,7 @@ class Signature:
 
 
 def verify(request: Request, credentials: Credentials, now: datetime) -> Signature:
-    """The signature of a request, or the S3Error that S3 answers: anonymous ones are refused."""
+    """The verified signature of a request; S3Error as from S3, also for anonymous requests."""
     in_query = any(name.startswith("X-Amz-Algorithm") for name in request.argument_names)
     if in_query and "authorization" in request.headers:
         raise S3Error("InvalidArgument", "Only one auth mechanism allowed")
@@ -76,7 +76,7 @@ def verify(request: Request, credentials: Credentials, now: datetime) -> Signatu
 
 
 def open_scope(credentials: Credentials, credential: str, date: str) -> Scope:
-    """The key for `AKID/day/region/s3/aws4_request`; refuses another's or a wrong scope."""
+    """The scope of `AKID/day/region/s3/aws4_request`; S3Error for another key or a wrong scope."""
     parts = credential.rsplit("/", 4)
     if len(parts) != 5 or parts[3:] != ["s3", "aws4_request"] or not parts[2]:
         raise S3Error("AuthorizationHeaderMalformed", "The credential scope is malformed")
@@ -94,7 +94,7 @@ def open_scope(credentials: Credentials, credential: str, date: str) -> Scope:
 
 
 def parse_date(text: str) -> datetime:
-    """`20260131T235959Z`, or AccessDenied."""
+    """A time such as `20260131T235959Z`; raises AccessDenied if it cannot be parsed."""
     try:
         return datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError as error:
@@ -103,10 +103,12 @@ def parse_date(text: str) -> datetime:
 
 
 def timestamp(moment: datetime) -> str:
+    """A time as `20260131T235959Z`."""
     return moment.strftime("%Y%m%dT%H%M%SZ")
 
 
 def sign_text(key: bytes, text: str) -> str:
+    """The HMAC-SHA256 of a text, in hex."""
     return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
 
@@ -162,7 +164,7 @@ def _verify_query(request: Request, credentials: Credentials, now: datetime) -> 
 
 
 def _query_fields(request: Request) -> dict[str, str]:
-    """The X-Amz-* arguments, each present once and well formed."""
+    """The X-Amz-* arguments; S3Error unless each is sent once and well formed."""
     names = [name for name, _ in request.query]
     given = {}
     for field in QUERY_FIELDS:
@@ -198,13 +200,13 @@ def _verify_request(
             payload,
         ]
     )
-    # Header values are bytes that were read as Latin-1; the client signed the bytes.
+    # Header values were decoded as Latin-1; the client signed the bytes.
     digest = hashlib.sha256(canonical.encode("latin-1", "replace")).hexdigest()
     check(scope.sign(ALGORITHM, digest), signature)
 
 
 def _check_coverage(headers: Headers, signed: list[str]) -> None:
-    """Host and every x-amz-* header must be signed, so that nobody can add one to a URL."""
+    """Refuse unless host and every x-amz-* header are signed: none can be added to a signed URL."""
     if "host" not in signed:
         raise S3Error("AccessDenied", "The host header must be signed")
     loose = [name for name in headers if name.startswith("x-amz-") and name not in signed]
@@ -226,7 +228,7 @@ def _canonical_query(query: list[tuple[str, str]]) -> str:
 
 
 def _canonical_value(value: str) -> str:
-    # Not str.split(): in UTF-8 read as Latin-1, some letters' bytes count as white space.
+    # Not str.split(): bytes of UTF-8 letters, decoded as Latin-1, may count as white space.
     return re.sub("[ \t]+", " ", value)
 
 

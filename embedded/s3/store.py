@@ -1,8 +1,8 @@
-"""What is kept and how it changes: each verb is one transaction on the index.
+"""What is stored and how it changes: each public method is one transaction on the index.
 
-A part or an object is durable when its verb returns. Blobs are written before they are recorded
-and removed after the record is gone, so a crash can only leave files that nobody knows: those are
-removed at the next start. Nothing here speaks HTTP.
+A part or an object is durable when its method returns. Blobs are written before they are recorded
+and removed after their record is gone, so a crash can only leave unreferenced files: those are
+removed at the next start. Nothing here is about HTTP.
 """
 
 import fcntl
@@ -30,6 +30,8 @@ PART_COLUMNS = "part.number, part.modified_at, blob.*"
 
 @dataclass(frozen=True)
 class Bucket:
+    """A bucket; `cors` and `lifecycle` are XML documents, empty if not set."""
+
     name: str
     region: str
     created_at: int
@@ -39,7 +41,7 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Object:
-    """`headers` are those to be sent with it; `upload_id` is empty unless made from parts."""
+    """An object; `headers` are sent with it, `upload_id` is empty unless it was made of parts."""
 
     id: int
     bucket: str
@@ -56,6 +58,8 @@ class Object:
 
 @dataclass(frozen=True)
 class Upload:
+    """An open multipart upload; `headers` are those of the object to come."""
+
     id: str
     bucket: str
     key: str
@@ -67,6 +71,8 @@ class Upload:
 
 @dataclass(frozen=True)
 class Part:
+    """A part of an open upload; `modified_at` is in milliseconds since the epoch."""
+
     number: int
     modified_at: int
     blob: Blob
@@ -74,7 +80,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Draft:
-    """What an object is to become, before it is recorded."""
+    """The properties of an object that is about to be recorded."""
 
     etag: str
     headers: dict[str, str]
@@ -92,6 +98,7 @@ class Precondition:
     if_none_match: str = ""
 
     def check(self, found: Object | None) -> None:
+        """Raise PreconditionFailed or NoSuchKey unless `found` fulfils the conditions."""
         if self.if_none_match and found:
             raise failed_precondition("If-None-Match")
         if not self.if_match:
@@ -103,9 +110,10 @@ class Precondition:
 
 
 class Store:
-    """Buckets, objects and open uploads under one folder, which it keeps for itself alone.
+    """Buckets, objects and open uploads in one folder, which it locks.
 
-    OSError if another process has the folder.
+    Raises OSError if another process has the folder. Without `sync`, a crash of the machine may
+    lose data.
     """
 
     def __init__(self, folder: Path, sync: bool = True) -> None:
@@ -122,7 +130,7 @@ class Store:
         self._sweep()
 
     def close(self) -> None:
-        """Close the index; nobody may be using the store."""
+        """Close the index and unlock the folder; the store must not be in use."""
         self._blobs.close()
         self._index.close()
         self._lock_file.close()
@@ -130,7 +138,7 @@ class Store:
     # Buckets
 
     def create_bucket(self, name: str, region: str) -> bool:
-        """True if it is new, False if it was there."""
+        """Create the bucket; True if it is new, False if it existed."""
         with self._index.writing() as db:
             return bool(
                 db.execute(
@@ -145,6 +153,7 @@ class Store:
         return Bucket(**row) if row else None
 
     def buckets(self) -> list[Bucket]:
+        """All buckets, by name."""
         with self._index.reading() as db:
             return [Bucket(**row) for row in db.execute("SELECT * FROM bucket ORDER BY name")]
 
@@ -160,16 +169,19 @@ class Store:
             change.db.execute("DELETE FROM bucket WHERE name = ?", (name,))
 
     def set_cors(self, bucket: str, document: str) -> None:
+        """Set the bucket's CORS document; an empty one removes it."""
         with self._index.writing() as db:
             db.execute("UPDATE bucket SET cors = ? WHERE name = ?", (document, bucket))
 
     def set_lifecycle(self, bucket: str, document: str) -> None:
+        """Set the bucket's lifecycle document; an empty one removes it."""
         with self._index.writing() as db:
             db.execute("UPDATE bucket SET lifecycle = ? WHERE name = ?", (document, bucket))
 
     # Objects
 
     def new_blob(self) -> BlobWriter:
+        """A writer for a new blob, which is removed again unless it gets recorded."""
         return self._blobs.writer()
 
     def find_object(self, bucket: str, key: str) -> Object | None:
@@ -179,7 +191,7 @@ class Store:
     def open_object(
         self, bucket: str, key: str, pick: Callable[[Object], range]
     ) -> tuple[Object, range, BlobStream]:
-        """The object and the bytes of it that `pick` wants; the stream must be closed."""
+        """The object, the range that `pick` chooses, and a stream of it, which must be closed."""
         with self._blobs.lock, self._index.reading() as db:
             found = _find_object(db, bucket, key)
             if found is None:
@@ -198,7 +210,7 @@ class Store:
         blob: Blob,
         when: Precondition,
     ) -> Object:
-        """Record a sealed blob as the object, instead of the one that was there."""
+        """Record a sealed blob as the object, replacing an existing one."""
         with self._change() as change:
             when.check(_find_object(change.db, bucket, key))
             change.add_blob(writer, blob)
@@ -208,7 +220,7 @@ class Store:
         self, source: tuple[str, str], bucket: str, key: str,
         draft: Callable[[Object], Draft], when: Precondition,
     ) -> Object:  # fmt: skip
-        """A new object of the source's blobs; no byte is copied."""
+        """Make an object that refers to the source's blobs; no bytes are copied."""
         with self._change() as change:
             found = _find_object(change.db, *source)
             if found is None:
@@ -221,19 +233,20 @@ class Store:
             return change.replace_object(bucket, key, draft(found), segments)
 
     def delete_object(self, bucket: str, key: str, when: Precondition) -> None:
-        """Remove the object if it is there; a missing one is no error unless `when` needs it."""
+        """Delete the object; a missing one is no error unless `when` requires it."""
         with self._change() as change:
             when.check(_find_object(change.db, bucket, key))
             change.remove_objects(bucket, [key])
 
     def delete_objects(self, bucket: str, keys: list[str]) -> None:
-        """Remove the objects that are there, in one transaction."""
+        """Delete those of the objects that exist, in one transaction."""
         with self._change() as change:
             change.remove_objects(bucket, keys)
 
     def list_objects(
         self, bucket: str, prefix: str, delimiter: str, bound: Bound, limit: int
     ) -> Page:
+        """A page of objects after `bound`, grouped by `delimiter`; see listing.walk()."""
         columns = "key, 'object' AS id, size, etag, modified_at, algorithm, checksum_type"
         return self._list("object", columns, "'object'", bucket, prefix, delimiter, bound, limit)
 
@@ -242,7 +255,7 @@ class Store:
     def create_upload(
         self, bucket: str, key: str, headers: dict[str, str], algorithm: str, checksum_type: str
     ) -> str:
-        """The id of a new upload; ids sort by time, as lists of uploads must."""
+        """Create an upload and return its id; ids sort by time, as lists of uploads must."""
         upload_id = f"{time.time_ns():016x}{secrets.token_hex(16)}"
         with self._index.writing() as db:
             db.execute(
@@ -266,9 +279,10 @@ class Store:
     def refer_part(
         self, upload: Upload, number: int, source: tuple[str, str], etag: str, wanted: range
     ) -> Part | None:
-        """Make a part of a blob that is exactly the wanted range of the source, without copying.
+        """Make a part by reference to a blob that is exactly the wanted range of the source.
 
-        None if there is no such blob, or if it lacks the checksum the upload needs.
+        None if there is no such blob, if the source has changed, or if the blob lacks the checksum
+        that the upload needs.
         """
         with self._change() as change:
             _find_upload(change.db, upload.bucket, upload.key, upload.id)
@@ -285,6 +299,7 @@ class Store:
             return change.replace_part(upload.id, number, Blob(**row))
 
     def list_parts(self, upload: Upload, after: int, limit: int) -> list[Part]:
+        """At most `limit` parts of the upload with numbers greater than `after`."""
         with self._index.reading() as db:
             return _parts(db, upload.id, after, limit)
 
@@ -293,9 +308,9 @@ class Store:
         assemble: Callable[[Upload, dict[int, Part]], tuple[Draft, list[Part]]],
         when: Precondition,
     ) -> Object:  # fmt: skip
-        """One commit: the parts that `assemble` chooses become the object, the upload is gone.
+        """Replace the upload by an object of the parts that `assemble` chooses, in one commit.
 
-        NoSuchUpload if it is gone already.
+        NoSuchUpload if the upload is gone already.
         """
         with self._change() as change:
             upload = _find_upload(change.db, bucket, key, upload_id)
@@ -308,7 +323,7 @@ class Store:
             return stored
 
     def abort_upload(self, bucket: str, key: str, upload_id: str) -> None:
-        """Forget the upload and its parts, or NoSuchUpload."""
+        """Remove the upload and its parts, or NoSuchUpload."""
         with self._change() as change:
             _find_upload(change.db, bucket, key, upload_id)
             change.release_upload(upload_id)
@@ -316,6 +331,7 @@ class Store:
     def list_uploads(
         self, bucket: str, prefix: str, delimiter: str, bound: Bound, limit: int
     ) -> Page:
+        """A page of open uploads after `bound`, grouped by `delimiter`; see listing.walk()."""
         return self._list("upload", "*", "id", bucket, prefix, delimiter, bound, limit)
 
     def _list(
@@ -346,7 +362,7 @@ class Store:
 
     @contextmanager
     def _change(self) -> Iterator["Change"]:
-        """A transaction; files it made unreferenced are removed after the commit."""
+        """A transaction; files that it left unreferenced are removed after the commit."""
         with self._index.writing() as db:
             change = Change(db)
             yield change
@@ -357,7 +373,7 @@ class Store:
 
 
 class Change:
-    """The statements of one writing transaction, and the blobs it may have left unused."""
+    """The statements of one write transaction, and the blobs that they may have left unused."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self.db = db
@@ -373,6 +389,7 @@ class Change:
     def replace_object(
         self, bucket: str, key: str, draft: Draft, segments: list[tuple[str, int]]
     ) -> Object:
+        """Record an object made of (blob, size) segments, replacing an existing one."""
         self.remove_objects(bucket, [key])
         size = sum(size for _, size in segments)
         row = self.db.execute(
@@ -391,10 +408,11 @@ class Change:
         return _record(Object, row)
 
     def remove_objects(self, bucket: str, keys: list[str]) -> None:
-        """As many statements for a thousand keys as for one: lists go in and out as JSON.
+        """Delete those of the objects that exist, and release their blobs.
 
-        A statement that gave back a row for each key would hand the interpreter's lock over as
-        often. The segments would go along by themselves, but more slowly.
+        The number of statements does not depend on the number of keys: lists go in and out as JSON.
+        A result row per key would hand over the interpreter's lock as often. Cascading would delete
+        the segments too, but more slowly.
         """
         ids, blobs = self.db.execute(
             "SELECT json_group_array(DISTINCT id), "
@@ -411,6 +429,7 @@ class Change:
             self.db.execute(delete, (ids,))
 
     def replace_part(self, upload_id: str, number: int, blob: Blob) -> Part:
+        """Record a blob as the part, and release the blob of the one it replaces."""
         self._release("SELECT blob FROM part WHERE upload_id = ? AND number = ?", upload_id, number)
         part = Part(number, now_ms(), blob)
         self.db.execute(
@@ -420,11 +439,12 @@ class Change:
         return part
 
     def release_upload(self, upload_id: str) -> None:
+        """Delete the upload and its parts, and release their blobs."""
         self._release("SELECT blob FROM part WHERE upload_id = ?", upload_id)
         self.db.execute("DELETE FROM upload WHERE id = ?", (upload_id,))
 
     def forget_unused(self) -> set[str]:
-        """Delete the rows of released blobs that nothing refers to; their names."""
+        """Delete the rows of released blobs that nothing refers to; returns their names."""
         if not self._released:
             return set()
         (used,) = self.db.execute(
@@ -454,6 +474,7 @@ def failed_precondition(name: str) -> S3Error:
 
 
 def now_ms() -> int:
+    """The time in milliseconds since the epoch."""
     return time.time_ns() // 1_000_000
 
 

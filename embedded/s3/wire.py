@@ -33,13 +33,15 @@ class Headers:
         self._values: dict[str, list[str]] = {}
 
     def add(self, name: str, value: str) -> None:
+        """Add a header; one that exists keeps its value too."""
         self._values.setdefault(name.lower(), []).append(value)
 
     def get(self, name: str, default: str = "") -> str:
+        """The value of a header (lower-case name), or the default."""
         return ",".join(self._values[name]) if name in self._values else default
 
     def forget(self, beginnings: tuple[str, ...]) -> None:
-        """Be as if those that begin so had not been sent."""
+        """Remove the headers whose names begin with one of these."""
         self._values = {n: v for n, v in self._values.items() if not n.startswith(beginnings)}
 
     def __contains__(self, name: str) -> bool:
@@ -49,6 +51,7 @@ class Headers:
         return iter(self._values)
 
     def count(self, name: str) -> int:
+        """How often the header was sent."""
         return len(self._values.get(name, ()))
 
 
@@ -62,7 +65,7 @@ class Stream(Protocol):
 
 @dataclass
 class Response:
-    """`length` is what Content-Length says where it is not the length of `body`."""
+    """A response; `length` is its Content-Length if that is not the length of `body`."""
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
@@ -71,7 +74,7 @@ class Response:
 
 
 class Body:
-    """The bytes after the head: at most Content-Length of them, read in pieces, never kept."""
+    """The bytes after the head: Content-Length of them, read in pieces, never held in memory."""
 
     def __init__(
         self, source: BufferedIOBase, length: int, invite: Callable[[], None] | None
@@ -83,11 +86,11 @@ class Body:
 
     @property
     def invited(self) -> bool:
-        """Whether the client sends without waiting for `100 Continue`."""
+        """Whether the client sends already, and does not wait for `100 Continue`."""
         return self._invite is None
 
     def readinto(self, view: memoryview) -> int:
-        """Fill as much of `view` as the body still has; 0 at its end."""
+        """Fill `view` as far as the body goes, and return the count; 0 at the end of the body."""
         self._ask()
         view = view[: self.left]
         count = self._source.readinto(view) if view else 0
@@ -100,14 +103,14 @@ class Body:
         return count
 
     def readline(self, limit: int) -> bytes:
-        """One line with its end, at most `limit` bytes of it."""
+        """One line with its line end, at most `limit` bytes of it."""
         self._ask()
         line = self._source.readline(min(limit, self.left))
         self.left -= len(line)
         return line
 
     def drain(self) -> None:
-        """Read the rest and forget it."""
+        """Read and discard the rest."""
         scrap = memoryview(bytearray(min(PIECE, self.left)))
         while self.left:
             self.readinto(scrap)
@@ -120,7 +123,7 @@ class Body:
 
 @dataclass
 class Request:
-    """One request as it came; `bucket` and `key` are filled in by the server."""
+    """One request as received; the server fills in `bucket` and `key`."""
 
     method: str
     path: str
@@ -132,6 +135,7 @@ class Request:
     key: str = ""
 
     def arg(self, name: str, default: str = "") -> str:
+        """The first value of a query argument, or the default."""
         return next((value for key, value in self.query if key == name), default)
 
     @property
@@ -140,7 +144,7 @@ class Request:
 
 
 def read_request(source: BufferedIOBase, connection: socket.socket) -> Request | None:
-    """The next request on the connection, None where the client has closed it."""
+    """The next request on the connection, or None if the client has closed it."""
     line = source.readline(LINE_LIMIT)
     if line in (b"\r\n", b"\n"):
         line = source.readline(LINE_LIMIT)
@@ -162,13 +166,13 @@ def read_request(source: BufferedIOBase, connection: socket.socket) -> Request |
 
 
 def parse_query(query: str) -> list[tuple[str, str]]:
-    """The arguments in the order they came, decoded once; `+` is a space, as S3 has it."""
+    """The arguments in their order, decoded once; `+` is a space, as in S3."""
     pairs = (pair.partition("=") for pair in query.split("&") if pair)
     return [(_decode_argument(name), _decode_argument(value)) for name, _, value in pairs]
 
 
 def decode(text: str) -> str:
-    """Percent-decoding that refuses what is not UTF-8."""
+    """Decode percent-encoding; InvalidURI if the result is not UTF-8."""
     try:
         return unquote_to_bytes(text).decode()
     except UnicodeDecodeError as error:
@@ -176,7 +180,7 @@ def decode(text: str) -> str:
 
 
 def send_response(connection: socket.socket, request: Request | None, response: Response) -> None:
-    """Head and body; a body is left out where HTTP wants none."""
+    """Send head and body; no body for HEAD, 204 and 304."""
     length = response.length
     if length is None:
         length = len(response.body) if isinstance(response.body, bytes) else 0
@@ -197,7 +201,7 @@ def send_response(connection: socket.socket, request: Request | None, response: 
 
 
 def linger(connection: socket.socket) -> None:
-    """Close our half, then read on briefly.
+    """Shut down our sending side, then keep reading briefly.
 
     Closing with unread input resets the connection, and the client might lose the answer.
     """

@@ -1,4 +1,4 @@
-"""S3's documents: written from nested lists, read with everything but plain elements refused."""
+"""S3's documents: written from nested lists, and read with anything but plain elements refused."""
 
 import re
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ Node = tuple[str, Union[str, int, bool, "Sequence[Node]"]]
 
 
 def write(name: str, children: Sequence[Node], namespace: str = NAMESPACE) -> bytes:
-    """A whole document; an error document passes no namespace, as S3 does."""
+    """Write a document; pass an empty namespace for an error document, which has none in S3."""
     attribute = f' xmlns="{namespace}"' if namespace else ""
     inner = "".join(_element(child) for child in children)
     text = f'<?xml version="1.0" encoding="UTF-8"?>\n<{name}{attribute}>{inner}</{name}>'
@@ -23,8 +23,8 @@ def write(name: str, children: Sequence[Node], namespace: str = NAMESPACE) -> by
 
 
 def read(body: bytes, root: str) -> ElementTree.Element:
-    """The root element, its namespace and those of its children removed; or MalformedXML."""
-    # No DOCTYPE, nor an encoding that could hide one.
+    """Parse a document and return its root, with namespaces removed; raises MalformedXML."""
+    # Neither a DOCTYPE nor an encoding that could hide one is accepted.
     if b"\0" in body or b"<!" in body.replace(b"<!--", b""):
         raise _malformed()
     try:
@@ -49,7 +49,7 @@ def text(element: ElementTree.Element, name: str, default: str | None = None) ->
 
 
 def whole(element: ElementTree.Element, name: str) -> int:
-    """The whole number in a child, or MalformedXML."""
+    """The whole number in a child; MalformedXML if it is none."""
     value = text(element, name).strip()
     if not re.fullmatch(r"[0-9]{1,18}", value):
         raise _malformed()
@@ -66,7 +66,7 @@ def _element(node: Node) -> str:
 
 
 def _text(value: str) -> str:
-    """Keys may hold characters that XML cannot: S3 writes a reference, and so do we."""
+    """Escape a text; characters that XML cannot hold become references, as in S3."""
     return CONTROL.sub(lambda found: f"&#x{ord(found[0]):x};", escape(value, {'"': "&quot;"}))
 
 

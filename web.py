@@ -1,9 +1,9 @@
 """gunicorn's threaded worker, except that no thread waits for the head of a request.
 
-`gunicorn --worker-class web.Worker`. gunicorn gives a thread to every connection that has sent
-one byte, and waits without end for the rest of its head: as many slow clients as there are
-threads would be enough to stop everybody else. Here a connection waits in the event loop, which
-costs next to nothing, until its head is here.
+`gunicorn --worker-class web.Worker`. gunicorn gives a thread to every connection that has sent one
+byte, and lets it wait without a timeout for the rest of the head: as many slow clients as there are
+threads would block everyone else. Here a connection waits in the event loop, at next to no cost,
+until its head is complete.
 """
 
 import contextlib
@@ -15,12 +15,12 @@ from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
-# gunicorn loads this class before it forks: all of its workers share what this loads.
+# gunicorn imports this before it forks, so that its workers share what is imported here.
 from app import get_ready
 
-# From the first byte of a head to its last.
+# The time limit from the first byte of a head to its last.
 HEAD_SECONDS = 8.0
-# Routers take no larger head either.
+# Routers do not accept larger heads either.
 LARGEST_HEAD = 32 * 1024
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
@@ -29,15 +29,15 @@ _TOO_LARGE = (
 
 
 class Worker(ThreadWorker):
-    """Runs in one thread but for the requests themselves, so it needs no locks."""
+    """Needs no locks: only the requests themselves run in other threads."""
 
     def load_wsgi(self) -> None:
-        """Get all ready that the first request would have to wait for."""
+        """Load the application and prepare what the first request would have to wait for."""
         super().load_wsgi()
         get_ready()
 
     def enqueue_req(self, conn: Any) -> None:
-        """Hand a connection to a thread; or wait for the rest of its next request's head."""
+        """Hand a connection to a thread, or wait for the rest of its next request's head."""
         seen = _seen(conn)
         if seen is None or b"\r\n\r\n" in seen:
             conn.head_until = None
@@ -52,9 +52,9 @@ class Worker(ThreadWorker):
         conn.head_until = getattr(conn, "head_until", None) or time.monotonic() + HEAD_SECONDS
         conn.timeout = conn.head_until
         conn.sock.setblocking(False)
-        # Otherwise what has been seen already would wake us again and again.
+        # Otherwise the bytes that are already here would wake us again and again.
         _wake_at(conn, seen_size + 1)
-        # murder_pending(), called every second, ends those whose time is over.
+        # murder_pending(), called every second, closes those whose timeout has passed.
         self.pending_conns.append(conn)
         self.poller.register(conn.sock, EVENT_READ, partial(self.on_pending_socket_readable, conn))
 
@@ -66,8 +66,11 @@ class Worker(ThreadWorker):
 
 
 def _seen(conn: Any) -> bytes | None:
-    """What has come of the next head, without taking it; None when a thread shall look for itself:
-    the other side has left, or gunicorn holds some of it already."""
+    """Peek at the received part of the next head, without consuming it.
+
+    None if a thread is to read it itself: the client has disconnected, or gunicorn has buffered a
+    part of it already.
+    """
     if conn.initialized and conn.parser.unreader.buf.getvalue():
         return None
     try:
@@ -80,7 +83,7 @@ def _seen(conn: Any) -> bytes | None:
 
 
 def _wake_at(conn: Any, size: int) -> None:
-    # Nearly every head comes as a whole: then nothing is to be changed.
+    # Nearly every head arrives whole: then there is nothing to change.
     if getattr(conn, "wakes_at", 1) != size:
         conn.wakes_at = size
         with contextlib.suppress(OSError):

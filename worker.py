@@ -1,8 +1,8 @@
 """`python worker.py [queue ...]` runs jobs; `python worker.py clock` queues them by schedule;
-`python worker.py sqs` does what arrives in the event queue.
+`python worker.py sqs` processes the messages of the event queue.
 
-Any number of each may run: jobs and mails are claimed in the database, and of several clocks one
-puts each tick.
+Any number of each may run: jobs and mails are claimed in the database, and of several clocks only
+one queues each tick.
 """
 
 import logging
@@ -19,12 +19,12 @@ from app.extensions import events, queue
 from app.services import listening
 
 log = logging.getLogger("beeline.worker")
-# After a failure of the event queue or the database.
+# The pause after a failure of the event queue or the database.
 REST_SECONDS = 3
 
 
 def clock(stop: threading.Event) -> None:
-    """Queue each job of the schedule at its interval until told to stop; survives Redis."""
+    """Queue each job of the schedule at its interval until `stop` is set; survives Redis errors."""
     done: dict[str, int] = {}
     while not stop.is_set():
         for seconds, job in jobs.SCHEDULE:
@@ -35,16 +35,16 @@ def clock(stop: threading.Event) -> None:
                 queue.put_once(job, slot, seconds)
                 done[job.name] = slot
             except Exception as error:
-                # Tried again in a second: a clock that dies would stop every sweep.
+                # Retried in a second: if the clock died, every sweep would stop.
                 log.warning("could not queue %s: %s", job.name, error)
         stop.wait(1)
 
 
 def listen(app: Flask, stop: threading.Event) -> None:
-    """Work on the event queue until told to stop; survives queue and database."""
+    """Process the event queue until `stop` is set; outlives failures of queue and database."""
     if not events.listens:
-        # It stays, so that whatever runs every line of the Procfile does not start it again and
-        # again, or end with it.
+        # Keep running: a supervisor that runs every line of the Procfile would otherwise restart
+        # this again and again, or stop when it does.
         log.info("SQS_QUEUE_URL is not set: there is nothing to listen to")
         stop.wait()
         return
@@ -64,7 +64,7 @@ def _stop_by_signal(stop: threading.Event) -> None:
 
 
 def _refuse_unknown(words: list[str]) -> None:
-    """End with the queues that there are: at any other a worker would wait for ever."""
+    """Exit and list the queues if one does not exist: a worker would wait on it forever."""
     for word in words:
         if word not in jobs.QUEUES:
             known = ", ".join(jobs.QUEUES)
@@ -74,7 +74,7 @@ def _refuse_unknown(words: list[str]) -> None:
 
 
 def main(words: list[str]) -> None:
-    """Run the clock, the listener, or a worker on the named queues (all when none is named)."""
+    """Run the clock, the listener, or a worker on the named queues (on all if none is named)."""
     if words not in (["clock"], ["sqs"]):
         _refuse_unknown(words)
     app = create_app()

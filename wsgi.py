@@ -1,4 +1,4 @@
-"""What gunicorn serves: `gunicorn wsgi:app`."""
+"""The application for gunicorn: `gunicorn wsgi:app`."""
 
 from app import create_app
 

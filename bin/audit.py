@@ -1,8 +1,8 @@
-"""Look every pinned dependency up in the public advisories: `make audit`.
+"""Look up every pinned dependency in the public advisories: `make audit`.
 
-Ends with 1 when something known is wrong, and with 0 when nothing is. What could not be looked up,
-because there is no network or a mirror without advisories, is said in so many words and is no
-failure, unless `--strict`. A finding that does not concern us is named in ACCEPTED with its reason.
+Exits with 1 if a vulnerability is known, and with 0 otherwise. What could not be looked up, because
+there is no network or a mirror without advisories, is reported as such and is no failure, unless
+`--strict`. A finding that does not concern us is listed in ACCEPTED with its reason.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
 REQUIREMENTS = ("requirements.txt", "requirements-dev.txt")
-# WeTransfer's own client, as old as the programs that use it are: the tests drive it.
+# WeTransfer's own client, as old as the programs that use it: only the tests run it.
 _OLD_CLIENT = ("@wetransfer/js-sdk", "async", "axios", "debug", "follow-redirects", "lodash")
-# Advisory, or Node package -> why it does not concern us. Empty is how it should be.
+# Advisory or Node package -> why it does not concern us. Should be empty.
 ACCEPTED: dict[str, str] = dict.fromkeys(
     _OLD_CLIENT, "only in tests, where it asks nobody but a server of ours on loopback"
 )
 LIMIT_SECONDS = 180
 
-# What was found, and what could not be looked up; a line for each.
+# The findings, and what could not be looked up, as lines to print.
 Verdict = tuple[list[str], list[str]]
 
 
 def judge_python(answer: str) -> Verdict:
-    """Read what `pip-audit --format json` wrote."""
+    """Read the output of `pip-audit --format json`."""
     try:
         packages: list[dict[str, Any]] = json.loads(answer)["dependencies"]
     except (ValueError, KeyError, TypeError):
@@ -48,7 +48,7 @@ def judge_python(answer: str) -> Verdict:
 
 
 def judge_node(answer: str) -> Verdict:
-    """Read what `npm audit --json` wrote."""
+    """Read the output of `npm audit --json`."""
     try:
         bugs: dict[str, dict[str, Any]] = json.loads(answer)["vulnerabilities"]
     except (ValueError, KeyError, TypeError):
@@ -61,7 +61,7 @@ def judge_node(answer: str) -> Verdict:
 
 
 def answer_of(*command: str | Path) -> str:
-    """What a command writes; nothing when it cannot be run or does not end."""
+    """The output of a command; empty if it cannot be run or does not end in time."""
     try:
         done = subprocess.run(
             [str(word) for word in command],
@@ -77,7 +77,7 @@ def answer_of(*command: str | Path) -> str:
 
 
 def main(words: list[str]) -> int:
-    """Ask for each list, say what came of it, and return the process's end."""
+    """Audit each list, print the results, and return the exit code."""
     verdicts = {
         name: judge_python(
             answer_of(BIN / "pip-audit", "-r", name, "--disable-pip", "--no-deps", "-f", "json")

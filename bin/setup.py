@@ -1,11 +1,11 @@
-"""Set up what Beeline needs in this folder: run by the Makefile, with whatever Python is there.
+"""Set up what Beeline needs in this folder; run by the Makefile, with whatever Python is there.
 
     python3 bin/setup.py [python] [node] [chromium]
 
-`python` makes .venv with the pinned packages, `node` makes node_modules with what checks the
-browser's code, `chromium` installs the browser that the tests drive. What is up to date is left
-alone; what was interrupted is made afresh. Standard library only, and it must be readable by
-Pythons that are too old for everything else, in order to say so.
+`python` creates .venv with the pinned packages, `node` creates node_modules with the tools that
+check the browser's code, `chromium` installs the browser and the programs that the tests use. What
+is up to date is left alone; what was interrupted starts over. Standard library only, and parsable
+by Pythons that are too old for everything else, so that it can say so.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ UNREACHABLE = re.compile(
     "Connection refused|Network is unreachable|timed out|ProxyError|SSLError|CERTIFICATE_VERIFY"
 )
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-# The fonts are for the test's pages: Latin letters to measure by, and emoji in file names.
+# The fonts are for the tests' pages: Latin letters to measure text, and emoji in file names.
 BROWSER_PACKAGES = ("chromium", "fonts-liberation", "fonts-noto-color-emoji")
-# What recipients use in a terminal; the tests use them too. And Debian's packages of them.
+# Programs that recipients use in a terminal, and the tests too, with their Debian packages.
 PROGRAMS = {
     "curl": "curl",
     "wget": "wget",
@@ -58,21 +58,21 @@ PROGRAMS = {
 
 
 class SetupError(Exception):
-    """Why the set-up cannot go on, and what puts it right."""
+    """Why the set-up cannot continue, and how to fix that."""
 
 
 def say(line: str) -> None:
-    """Progress, one line at a time, with a terminal or without."""
+    """Print one line of progress, on a terminal or not."""
     print("set-up   | " + line, flush=True)
 
 
 def as_root(command: str) -> str:
-    """The command as this user would have to type it."""
+    """The command as this user has to type it to run it as root."""
     return command if os.geteuid() == 0 else "sudo " + command
 
 
 def use_a_new_enough_python() -> None:
-    """Go on in a newer Python if ours is too old and there is one."""
+    """Restart in a newer Python if ours is too old; raises SetupError if there is none."""
     if sys.version_info >= OLDEST_PYTHON:
         return
     for name in NEWER_PYTHONS:
@@ -87,11 +87,11 @@ def use_a_new_enough_python() -> None:
 
 
 def set_up_python() -> None:
-    """Make .venv what requirements-dev.txt says."""
+    """Make .venv match requirements-dev.txt."""
     wanted = {
         "requirements": _digest(REQUIREMENTS),
         "python": sys.implementation.cache_tag,
-        "path": str(VENV),  # Its scripts name this path, so a moved or copied one is of no use.
+        "path": str(VENV),  # Its scripts contain this path, so a moved or copied one is useless.
     }
     had = _state_of_venv()
     if had == wanted:
@@ -99,7 +99,7 @@ def set_up_python() -> None:
     began = time.monotonic()
     if {**had, "requirements": ""} != {**wanted, "requirements": ""}:
         _make_venv()
-    # Until this is set again, the next run knows that it must begin afresh.
+    # Until the state is written again, the next run knows that it must start over.
     _write(VENV_STATE, "{}")
     _install_packages()
     _write(VENV_STATE, json.dumps(wanted))
@@ -140,7 +140,7 @@ def _make_venv() -> None:
 
 
 def pip_command() -> list[str]:
-    """Pip for .venv: its own, or the system's where Debian left out ensurepip."""
+    """Pip for .venv: its own, or the system's if Debian left out ensurepip."""
     if list(VENV.glob("lib/python3*/site-packages/pip/__main__.py")):
         return [str(VENV_PYTHON), "-I", "-m", "pip"]
     return [sys.executable, "-m", "pip", "--python", str(VENV_PYTHON)]
@@ -185,7 +185,7 @@ def _why_pip_failed(log: list[str]) -> str:
 
 
 def set_up_node() -> None:
-    """Make node_modules what package-lock.json says. Node itself is one of the Python packages."""
+    """Make node_modules match package-lock.json. Node itself is one of the Python packages."""
     wanted = _digest(ROOT / "package.json") + _digest(ROOT / "package-lock.json")
     if NODE_STATE.exists() and NODE_STATE.read_text() == wanted:
         return
@@ -199,7 +199,7 @@ def set_up_node() -> None:
 
 
 def set_up_chromium() -> None:
-    """Install Debian's Chromium if there is none, and the recipients' programs."""
+    """Install Debian's Chromium if there is no browser, and the recipients' programs."""
     missing = [package for name, package in PROGRAMS.items() if not shutil.which(name)]
     if not any(shutil.which(name) for name in BROWSERS):
         missing += BROWSER_PACKAGES
@@ -232,7 +232,7 @@ def _shown_by_apt(line: str) -> str | None:
 def _run(
     command: list[str], shown: Callable[[str], str | None], env: dict[str, str] | None = None
 ) -> tuple[int, list[str]]:
-    """Run it to its end, show what `shown` makes of each line; give exit code and all lines."""
+    """Run a command and print what `shown` makes of each line; returns exit code and all lines."""
     log: list[str] = []
     with subprocess.Popen(
         command,
@@ -259,7 +259,7 @@ def _digest(path: Path) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
+    """Write a file atomically."""
     fd, name = tempfile.mkstemp(dir=path.parent)
     with os.fdopen(fd, "w") as file:
         file.write(text)
@@ -268,9 +268,9 @@ def _write(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """One set-up of this folder at a time."""
+    """Allow one set-up of this folder at a time; others wait."""
     fd = os.open(ROOT, os.O_RDONLY)
-    # What we start holds it too: if we are killed, the next one waits for a pip that still writes.
+    # Our children hold the lock too: if we are killed, the next run waits for a pip still writing.
     os.set_inheritable(fd, True)
     try:
         try:
@@ -287,7 +287,7 @@ STEPS = {"python": set_up_python, "node": set_up_node, "chromium": set_up_chromi
 
 
 def main(names: list[str]) -> int:
-    """Do the named steps; 0 when all is in place."""
+    """Run the named steps; returns 0 when all is in place, 1 on an error, 130 on Ctrl-C."""
     try:
         use_a_new_enough_python()
         with alone():

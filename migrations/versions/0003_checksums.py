@@ -1,6 +1,6 @@
-"""checksums: what is planned for an upload, and the whole file's once it is verified
+"""checksums: the algorithm planned for an upload, and the whole file's CRC32 once verified
 
-Numbered, never edited after it has landed. Only expands: old and new code run on it alike.
+Numbered, and never edited once it has landed. Expand-only: old and new code both run on it.
 """
 
 import sqlalchemy as sa

@@ -1,6 +1,6 @@
-"""passwords: a transfer may have one, and tries of it are counted
+"""passwords: a transfer may have one, and attempts to enter it are counted
 
-Numbered, never edited after it has landed. Only expands: old and new code run on it alike.
+Numbered, and never edited once it has landed. Expand-only: old and new code both run on it.
 """
 
 import sqlalchemy as sa

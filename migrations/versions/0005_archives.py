@@ -1,6 +1,6 @@
-"""archives: one zip for each transfer; a file's own date; a CRC32 that we have read ourselves
+"""archives: one zip per transfer; a file's own date; a CRC32 that we computed ourselves
 
-Numbered, never edited after it has landed. Only expands: old and new code run on it alike.
+Numbered, and never edited once it has landed. Expand-only: old and new code both run on it.
 """
 
 import sqlalchemy as sa

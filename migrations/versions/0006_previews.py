@@ -1,6 +1,6 @@
-"""previews: what is seen of a file in the page, and who is making it
+"""previews: what the page shows of a file, and which worker is making it
 
-Numbered, never edited after it has landed. Only expands: old and new code run on it alike.
+Numbered, and never edited once it has landed. Expand-only: old and new code both run on it.
 """
 
 import sqlalchemy as sa

@@ -1,6 +1,6 @@
-"""requests and reports: what recipients ask of senders and tell the operator; quarantine
+"""requests and reports: what recipients ask senders and report to the operator; quarantine
 
-Numbered, never edited after it has landed. Only expands: old and new code run on it alike.
+Numbered, and never edited once it has landed. Expand-only: old and new code both run on it.
 """
 
 import sqlalchemy as sa

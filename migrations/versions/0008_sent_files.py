@@ -1,6 +1,6 @@
-"""sent files: an upload notes when its sender said that all of it was sent
+"""sent files: an upload records when its sender reported that all of it was sent
 
-Numbered, never edited after it has landed. Only expands: old and new code run on it alike.
+Numbered, and never edited once it has landed. Expand-only: old and new code both run on it.
 """
 
 import sqlalchemy as sa

@@ -1,6 +1,6 @@
-"""mail: recipients with links of their own, an outbox, codes for senders, opt-outs
+"""mail: recipients with their own links, an outbox, codes for senders, opt-outs
 
-Numbered, never edited after it has landed. Only expands: old and new code run on it alike.
+Numbered, and never edited once it has landed. Expand-only: old and new code both run on it.
 """
 
 import sqlalchemy as sa

@@ -1,6 +1,6 @@
-"""accounts: workspaces and their API keys, whose a transfer is, boards
+"""accounts: workspaces and their API keys, which workspace owns a transfer, boards
 
-Numbered, never edited after it has landed. Only expands: old and new code run on it alike.
+Numbered, and never edited once it has landed. Expand-only: old and new code both run on it.
 """
 
 import sqlalchemy as sa

@@ -1,6 +1,6 @@
-"""upkeep: what each sweep did and how it failed; tombstones that forget, and end
+"""upkeep: what each sweep did and how it failed; tombstones lose their data, and end
 
-Numbered, never edited after it has landed. Only expands: old and new code run on it alike.
+Numbered, and never edited once it has landed. Expand-only: old and new code both run on it.
 """
 
 import sqlalchemy as sa

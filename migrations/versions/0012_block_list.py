@@ -1,6 +1,6 @@
-"""block list: files that nobody may send, those that are read for it, how long reports are kept
+"""block list: files that may not be sent, those being checked against it, retention of reports
 
-Numbered, never edited after it has landed. Only expands: old and new code run on it alike.
+Numbered, and never edited once it has landed. Expand-only: old and new code both run on it.
 """
 
 import sqlalchemy as sa

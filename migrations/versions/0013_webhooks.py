@@ -1,6 +1,6 @@
-"""webhooks: addresses of a workspace that are told, and what waits to be sent to them
+"""webhooks: the URLs a workspace wants notified, and the deliveries queued for them
 
-Numbered, never edited after it has landed. Only expands: old and new code run on it alike.
+Numbered, and never edited once it has landed. Expand-only: old and new code both run on it.
 """
 
 import sqlalchemy as sa

@@ -1,6 +1,6 @@
-"""mail events: what was published, what a server calls a mail, why an address gets none
+"""mail events: when a mail was published, its id at the server, why an address gets no mail
 
-Numbered, never edited after it has landed. Only expands: old and new code run on it alike.
+Numbered, and never edited once it has landed. Expand-only: old and new code both run on it.
 """
 
 import sqlalchemy as sa

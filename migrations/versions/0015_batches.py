@@ -1,7 +1,7 @@
-"""batches: more files for a transfer that is READY; questions that were answered
+"""batches: more files for a READY transfer; requests that were answered
 
-Numbered, never edited after it has landed. Only expands: old and new code run on it alike, as long
-as nobody adds files to what is READY.
+Numbered, and never edited once it has landed. Expand-only: old and new code both run on it, as long
+as no files are added to READY transfers.
 """
 
 import sqlalchemy as sa

@@ -1,6 +1,6 @@
-"""the native API for keys: lists of a workspace, files by one PUT, requests that come again
+"""the native API for keys: listing a workspace, files by a single PUT, idempotent requests
 
-Numbered, never edited after it has landed. Only expands: old and new code run on it alike.
+Numbered, and never edited once it has landed. Expand-only: old and new code both run on it.
 """
 
 import sqlalchemy as sa

@@ -1,6 +1,6 @@
-"""assets: what a workspace keeps, with its versions
+"""assets: files that a workspace keeps, with their versions
 
-Numbered, never edited after it has landed. Only expands: old and new code run on it alike.
+Numbered, and never edited once it has landed. Expand-only: old and new code both run on it.
 """
 
 import sqlalchemy as sa

@@ -1,6 +1,6 @@
-"""small files: what comes by a form, in one POST to storage
+"""small files: uploaded with a form, in one POST to storage
 
-Numbered, never edited after it has landed. Only expands: old and new code run on it alike.
+Numbered, and never edited once it has landed. Expand-only: old and new code both run on it.
 """
 
 import sqlalchemy as sa

@@ -1,6 +1,6 @@
-"""turns: which run of a sweep is at it
+"""turns: until when a sweep is reserved for the run that is working on it
 
-Numbered, never edited after it has landed. Only expands: old and new code run on it alike.
+Numbered, and never edited once it has landed. Expand-only: old and new code both run on it.
 """
 
 import sqlalchemy as sa

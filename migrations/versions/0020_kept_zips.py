@@ -1,6 +1,6 @@
-"""kept zips: whose bytes they are that stay for addresses that were given away
+"""kept zips: which transfer owns bytes that are kept for URLs that were handed out
 
-Numbered, never edited after it has landed. Only expands: old and new code run on it alike.
+Numbered, and never edited once it has landed. Expand-only: old and new code both run on it.
 """
 
 import sqlalchemy as sa

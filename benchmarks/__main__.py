@@ -19,18 +19,18 @@ ALL = {
     "poll": "polls of the recipient's page that nothing has changed for",
     "upload": "uploads against curl, s3transfer and Uppy, on loopback and on a paced line",
 }
-# Only when asked for: they answer questions of whoever changes the plan.
+# Only run by name: they help to choose how uploads are planned.
 FURTHER = {"parts": "part sizes, by lanes without an uploader and by the page"}
 
 
 def main(names: list[str]) -> int:
-    """Run them; 1 when one of them failed, 2 for a name that is not there."""
+    """Run the named benchmarks, or all; returns 1 if one of them failed, 2 for an unknown name."""
     known = ALL | FURTHER
     unknown = [name for name in names if name not in known]
     if unknown:
         print(f"no benchmark is called {', '.join(unknown)}; there are: {', '.join(known)}")
         return 2
-    # Asked to end, it ends like this: with everything that it has started, and its files.
+    # On SIGTERM, unwind: child processes are stopped and temporary files removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     failed = []
     for name in names or ALL:

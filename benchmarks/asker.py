@@ -1,10 +1,10 @@
-"""Asks a web process again and again by connections that are kept, in a process of its own.
+"""Sends requests to a web process over persistent connections, in a process of its own.
 
     python -m benchmarks.asker < question
 
-The question is JSON: `port`, `seconds`, `headers`, the `status` of each answer, and `connections`,
-each of which is a list of [method, path, body] to be asked in turn, the next once the last was
-answered. Prints as JSON how many answers came within which time. Any other status ends it.
+The question is JSON: `port`, `seconds`, `headers`, the expected `status` and `connections`, each of
+which is a list of [method, path, body] to be sent in turn, the next one after the last was
+answered. Prints as JSON how many answers came in how many seconds. Any other status ends it.
 """
 
 import json
@@ -27,7 +27,7 @@ class Asker:
         self._until = 0.0
 
     def ask(self) -> dict[str, float]:
-        """Until the time is over; the seconds end with the last answer."""
+        """Send requests until the time is over; the seconds returned end with the last answer."""
         began = time.monotonic()
         self._until = began + self._question["seconds"]
         lists = self._question["connections"]

@@ -1,6 +1,6 @@
 """Chromium as a person uses it: the page is opened, a file is chosen, and the page does the rest.
 
-Nothing here knows how the uploader works: the browser itself tells when the first request to
+Nothing here knows how the uploader works: the browser itself reports when the first request to
 storage began and when the last one ended.
 """
 
@@ -17,12 +17,12 @@ from benchmarks.knobs import knobs
 from tests.lab.chromium import FLAGS, path
 
 REST_SECONDS = 2.0
-# When the file was chosen; and room for one entry per request, of which browsers keep only 250.
+# Notes when the file is chosen. Makes room for one entry per request: browsers keep only 250.
 CLOCK = """
 performance.setResourceTimingBufferSize(1e5);
 addEventListener('change', () => { window.chosenAt ??= performance.now(); }, true);
 """
-# From the choice to the last answer of storage, and how many PUTs that took.
+# Seconds from the choice to storage's first request and last answer, and the number of requests.
 STORED = """(storage) => {
   const all = performance.getEntriesByType('resource')
     .filter((one) => one.name.startsWith(storage));
@@ -37,7 +37,7 @@ STORED = """(storage) => {
 
 @contextlib.contextmanager
 def started() -> Generator[Browser]:
-    """Debian's Chromium, or another that is on the PATH."""
+    """Debian's Chromium, or another one on the PATH."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path(), args=FLAGS)
         try:
@@ -48,14 +48,14 @@ def started() -> Generator[Browser]:
 
 @contextlib.contextmanager
 def page_at(browser: Browser, url: str, limit_seconds: float | None = None) -> Generator[Page]:
-    """A page in a profile of its own, come to rest."""
+    """A page in a fresh profile, loaded and idle."""
     context = browser.new_context()
     try:
         page = context.new_page()
         page.set_default_timeout((limit_seconds or knobs().turn_seconds) * 1000)
         page.add_init_script(CLOCK)
         page.goto(url, wait_until="load")
-        # Whatever a page fetches once it has come to rest is here before the clock runs.
+        # Whatever a page fetches after loading has arrived before the clock starts.
         page.wait_for_timeout(REST_SECONDS * 1000)
         yield page
     finally:
@@ -63,10 +63,11 @@ def page_at(browser: Browser, url: str, limit_seconds: float | None = None) -> G
 
 
 def send(page: Page, file: Path, storage: str) -> dict[str, float]:
-    """Choose the file on Beeline's page and wait until it says that it is done.
+    """Choose the file on Beeline's page and wait until the page shows that it is done.
 
-    Gives the seconds until storage had answered everything, those until the page said so, and the
-    number of requests to storage. Raises RuntimeError with the page's own words if it stopped.
+    Returns the seconds to the first request to storage, to its last answer and to the page showing
+    that it is done, and the number of requests. Raises RuntimeError with the page's message if the
+    upload failed.
     """
     page.locator("#files-input").set_input_files(str(file))
     page.locator("#sender[data-state=done], #sender[data-state=failed]").wait_for()
@@ -76,7 +77,7 @@ def send(page: Page, file: Path, storage: str) -> dict[str, float]:
 
 
 class Usage:
-    """What the browser's processes use: CPU by kind, and memory while a block runs."""
+    """The browser's processes, and the CPU they have used, by kind."""
 
     def __init__(self, browser: Browser) -> None:
         self._devtools = browser.new_browser_cdp_session()
@@ -124,7 +125,7 @@ class MemoryWatch:
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory that a process has in use; 0 when it is gone."""
+    """The resident memory of a process in bytes; 0 when it is gone."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):

@@ -1,9 +1,9 @@
 """What the web process does for an upload, against Uppy Companion: one process of each.
 
-Both speak the same routes, so both are asked the same: create a multipart upload, sign one part,
-sign a hundred. Beeline is asked for a hundred by its own API as well. It looks up whose key that
-is, counts its calls, looks up the upload and notes that addresses were given out; Companion asks
-nobody and signs whatever upload it is told.
+Both have the same routes, so both get the same requests: create a multipart upload, sign one part,
+sign a hundred. Beeline is asked for a hundred by its own API as well. It looks up the API key,
+counts its calls, looks up the upload and records that URLs were handed out; Companion checks
+nothing and signs any upload it is asked for.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from tests.lab.stack import family, kill_family
 
 THEIRS, OURS, OWN = "Companion", "Beeline", "Beeline, its own API"
 CREATE, ONE, BATCH = "create", "sign one part", "sign 100 parts"
-# One for each of the threads that a Beeline has; each asks for an upload of its own.
+# One for each thread of a Beeline's web process; each has an upload of its own.
 CONNECTIONS = 8
 PARTS = 100
 WARM_SECONDS = 1.0
@@ -42,14 +42,14 @@ NEW: Request = ("POST", "/s3/multipart", json.dumps(_FILE))
 
 @dataclass(frozen=True)
 class Web:
-    """One web process, and what every request to it carries."""
+    """One web process, and the headers of every request to it."""
 
     port: int
     pid: int
     headers: dict[str, str]
 
     def say(self, method: str, path: str, body: str | None = None) -> Any:
-        """One request, whose answer is wanted."""
+        """Send one request and return its answer, parsed as JSON."""
         data = None if body is None else body.encode()
         url = f"http://127.0.0.1:{self.port}{path}"
         request = urllib.request.Request(url, data, self.headers, method=method)
@@ -57,24 +57,24 @@ class Web:
             return json.load(answer)
 
     def cpu_seconds(self) -> float:
-        """CPU that it has used, with the processes it is made of."""
+        """CPU seconds used by the process and everything in its session."""
         return sum(map(cpu_seconds, family(self.pid)))
 
 
 @dataclass(frozen=True)
 class Act:
-    """What a web process is asked by each of several connections, again and again."""
+    """The requests that each of several connections sends to a web process, again and again."""
 
     web: Web
     connections: list[list[Request]]
     status: int = 200
 
     def once(self) -> Any:
-        """The answer to the first request."""
+        """Send the first request and return its answer."""
         return self.web.say(*self.connections[0][0])
 
     def turn(self, seconds: float) -> Turn:
-        """So many seconds of it: what a thousand answers took, of time and of CPU."""
+        """Repeat it for this many seconds; the turn holds time and CPU per thousand answers."""
         question = {"port": self.web.port, "headers": self.web.headers, "seconds": seconds}
         question |= {"status": self.status, "connections": self.connections}
         asked = json.dumps(question)
@@ -91,7 +91,7 @@ class Act:
 
 
 def run() -> None:
-    """COMPANION_SECONDS (2) of each act by each of them in turn; then a table of all."""
+    """Run each act for COMPANION_SECONDS (2) with each of them in turn, then print a table."""
     if not peers.fetch_uppy():
         return
     with (
@@ -109,7 +109,7 @@ def run() -> None:
 
 
 def _acts(theirs: Web, ours: Web) -> dict[str, dict[str, Act]]:
-    """By what is done and by who does it. Each has been seen to be done."""
+    """The acts, by what is done and by who does it. Each was tried once, and its answer checked."""
     acts: dict[str, dict[str, Act]] = {CREATE: {}, ONE: {}, BATCH: {}}
     for name, web in ((THEIRS, theirs), (OURS, ours)):
         acts[CREATE][name] = create = Act(web, [[NEW]] * CONNECTIONS)
@@ -141,7 +141,7 @@ def _address(made: Any) -> str:
 
 
 def _own_hundred(web: Web) -> Request:
-    """Of a transfer whose only file has more parts than that."""
+    """The request for 100 parts of a transfer whose only file has more."""
     files = [{"path": "holiday.mov", "size": 10 * GIB}]
     made = web.say("POST", "/transfers", json.dumps({"files": files}))
     wanted = {"file": made["files"][0]["id"], "numbers": list(range(1, PARTS + 1))}
@@ -149,7 +149,7 @@ def _own_hundred(web: Web) -> Request:
 
 
 def _check(urls: Sequence[str], count: int, part: bytes = b"a part") -> None:
-    """That so many were signed, and that storage takes the part at the last; else it raises."""
+    """Raise unless `count` URLs were signed and storage accepts the part at the last one."""
     if len(set(urls)) != count:
         raise RuntimeError(f"{len(set(urls))} addresses were signed, not {count}")
     request = urllib.request.Request(urls[-1], part, method="PUT")
@@ -181,12 +181,12 @@ def _rows(words: str, rounds: Rounds) -> list[list[str]]:
     return rows
 
 
-# -- the two of them ---------------------------------------------------------------------------
+# -- the two servers ---------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def _companion(place: Place) -> Generator[Web]:
-    """One process of Node, with a bucket and a folder of its own."""
+    """Companion in one process of Node, with a bucket and a folder of its own."""
     place.make_peers_bucket()
     tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     node = shutil.which("node", path=tools)
@@ -210,7 +210,7 @@ def _companion(place: Place) -> Generator[Web]:
 
 
 def _beeline(place: Place) -> Web:
-    """One web process, and a key that is never refused."""
+    """One web process of Beeline, and an API key with a quota that is never reached."""
     stack = place.beeline(MAX_CALLS_PER_KEY_AND_DAY="1000000000")
     words = ["flask", "keys", "issue", "--workspace", "benchmarks", "--name", "benchmarks"]
     done = subprocess.run(words, env=stack.environ, check=True, capture_output=True, text=True)
@@ -219,7 +219,7 @@ def _beeline(place: Place) -> Web:
 
 
 def _services_seconds() -> float:
-    """CPU that PostgreSQL and Redis have used, of those that were started here."""
+    """CPU seconds of PostgreSQL and Redis, as far as they were started here."""
     names: dict[int, str] = {}
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").glob("[0-9]*"):

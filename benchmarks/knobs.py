@@ -1,4 +1,4 @@
-"""What may be set from outside, by environment variables; docs/speed.md lists them."""
+"""Settings in environment variables; docs/speed.md lists them."""
 
 import os
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ _UNITS = {"K": 1024, "M": MIB, "G": GIB}
 
 
 def size_of(words: str) -> int:
-    """A number of bytes as people write it: 512M, 4G."""
+    """The number of bytes in a text such as 512M or 4G."""
     digits, unit = (words[:-1], words[-1].upper()) if words[-1:].isalpha() else (words, "")
     return int(float(digits) * (_UNITS[unit] if unit else 1))
 
 
 def text(name: str, default: str) -> str:
-    """What the environment says, or the default."""
+    """The value of an environment variable, or the default if it is not set."""
     return os.environ.get(name) or default
 
 
@@ -32,11 +32,11 @@ class Knobs:
     only: tuple[str, ...]
 
     def size_on(self, line: str) -> int:
-        """How large the file is that is sent there."""
+        """The size in bytes of the file that is sent over this line."""
         return self.paced_size if line == "paced" else self.size
 
     def words_for(self, line: str) -> str:
-        """A line as its table calls it."""
+        """The name of a line in its table."""
         return {
             "loopback": "loopback",
             "sink": "loopback, storage that forgets",
@@ -45,7 +45,7 @@ class Knobs:
 
 
 def knobs() -> Knobs:
-    """As the environment says now."""
+    """The settings as they are in the environment now."""
     return Knobs(
         rounds=int(text("ROUNDS", "5")),
         size=size_of(text("SIZE", "1G")),

@@ -1,11 +1,11 @@
-"""A long, narrow line before anything that speaks TCP: its rate, each connection's, and its delay.
+"""A long, narrow line before a TCP server: limits its rate and each connection's, and delays.
 
     python -m benchmarks.line TARGET_PORT --rate 125e6 --each 30e6 --delay 0.04
 
-Prints its port. Every byte towards the target takes its turn in two token buckets, the line's and
-its connection's, and arrives half of the delay later; answers take the other half and are not
-paced. A new connection waits one delay more, as for TCP's handshake. Slow start, loss and TLS are
-not imitated.
+Prints its port. Every byte towards the target passes two token buckets, the line's and its
+connection's, and arrives half of the delay later; answers take the other half and are not paced. A
+new connection waits one more delay, as for TCP's handshake. Slow start, loss and TLS are not
+simulated.
 """
 
 import argparse
@@ -18,27 +18,27 @@ from collections import deque
 from pathlib import Path
 
 PIECE = 64 * 1024
-# What may be made up for after waking late.
+# How much lost time may be made up for after waking late.
 SLACK_SECONDS = 0.05
-# About what a connection has under way; more would tell the sender that bytes have left.
+# About what a connection has in flight; with more, the sender would think that bytes had left.
 BUFFER = 1024 * 1024
 
 
 class Bucket:
-    """So many bytes a second; whoever takes some is told when they have passed."""
+    """A token bucket of `rate` bytes per second."""
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
         self._free_at = 0.0
 
     def take(self, size: int, now: float) -> float:
-        """When these bytes have passed."""
+        """Take this many bytes; returns the time at which they have passed."""
         self._free_at = max(self._free_at, now - SLACK_SECONDS) + size / self._rate
         return self._free_at
 
 
 class Line:
-    """Listens, and leads each connection to the target."""
+    """Listens, and connects each client to the target."""
 
     def __init__(self, target: int, rate: float, each: float, delay: float) -> None:
         self._target = target
@@ -48,7 +48,7 @@ class Line:
         self.passed = 0
 
     async def serve(self) -> None:
-        """Until the process ends."""
+        """Accept connections until the process ends."""
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
         listener.bind(("127.0.0.1", 0))
@@ -78,7 +78,7 @@ class Line:
             ]
             await asyncio.gather(*ways)
         except OSError:
-            pass  # One side has gone; so does the other.
+            pass  # One side has closed; close the other too.
         finally:
             near.close()
             far.close()
@@ -86,7 +86,7 @@ class Line:
     async def _pump(
         self, source: socket.socket, sink: socket.socket, buckets: list[Bucket]
     ) -> None:
-        """Read at the line's pace, deliver half a delay later."""
+        """Read at the line's rate, deliver half a delay later."""
         loop = asyncio.get_running_loop()
         waiting: deque[tuple[float, bytes]] = deque()
         come = asyncio.Event()
@@ -126,7 +126,7 @@ async def _until(due: float) -> None:
 
 
 def main() -> None:
-    """Lead until killed, or until the parent is gone."""
+    """Serve until killed, or until the parent is gone."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("target", type=int)
     parser.add_argument("--rate", type=float, default=125e6)
@@ -148,7 +148,7 @@ async def _serve(line: Line, told: Path | None) -> None:
 
 
 async def _tell(line: Line, told: Path) -> None:
-    """Twice a second; whoever reads never finds half a number."""
+    """Write the bytes passed to the file twice a second, atomically."""
     while True:
         await asyncio.sleep(0.5)
         new = told.with_suffix(".new")

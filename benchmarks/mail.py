@@ -27,13 +27,13 @@ from benchmarks.place import cpu_seconds, opened
 from benchmarks.turns import Turn, figure, median, ratio, table, take_turns
 from tests.lab.stack import Process, kill_family
 
-# A job for each takes minutes: so many are done, and the rest is arithmetic.
+# A job for each takes minutes: only this many are run, and the result is scaled up.
 SAMPLE = 100
 
 
 @dataclass(frozen=True)
 class OneEach:
-    """A job that hands over one mail, as one lends itself to writing it."""
+    """A job that sends one mail, which is the obvious way to write it."""
 
     path: str = "benchmarks.mail.send_one"
     name: str = "benchmarks.mail.send_one"
@@ -42,12 +42,12 @@ class OneEach:
 
 
 def send_one(mail_id: str) -> None:
-    """Job: what send_due() does, of this mail alone and on a connection of its own."""
+    """Job: do what send_due() does, for this mail alone and on a connection of its own."""
     outbox.send_these([uuid.UUID(mail_id)])
 
 
 def run() -> None:
-    """Both by a real worker that forks for each job, over Redis, to an SMTP server on loopback."""
+    """Time both with a real worker, which forks for each job, and an SMTP server on loopback."""
     count = int(os.environ.get("MAIL_RECIPIENTS", "1000"))
     with (
         tempfile.TemporaryDirectory() as data,
@@ -121,7 +121,10 @@ def _timed(
 
 
 def _fill(count: int) -> Sequence[uuid.UUID]:
-    """One transfer that is there and announced to so many, and nothing else in the outbox."""
+    """Create one READY transfer and an outbox that announces it to `count` recipients.
+
+    Returns the ids of the mails; there are no others.
+    """
     db.session.expunge_all()
     transfer_id = uuid.uuid4()
     with transaction():

@@ -1,4 +1,4 @@
-"""The tab's memory while it sends a small and a large file, in a browser started for each."""
+"""The tab's memory while it sends a small and a large file, in a new browser for each."""
 
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ WHEN = (" at rest", "")
 
 
 def run() -> None:
-    """Sparse files of MEMORY_SMALL (512M) and MEMORY_LARGE (4G) to a storage that forgets."""
+    """Send sparse files of MEMORY_SMALL (512M) and MEMORY_LARGE (4G) to `sink` storage."""
     sizes = [size_of(text("MEMORY_SMALL", "512M")), size_of(text("MEMORY_LARGE", "4G"))]
     with place.folder(64 * MIB) as data, place.opened(data, "sink") as here:
         contestants = {}

@@ -1,4 +1,4 @@
-"""Which part size: lanes without an uploader, the page itself, and where the CPU goes."""
+"""Which part size: lanes without an uploader, the page itself, and where the CPU time goes."""
 
 import contextlib
 from collections.abc import Generator
@@ -19,7 +19,7 @@ KINDS = ("browser", "network", "tab", "endpoint", "line", "web")
 
 
 def run() -> None:
-    """One table each for loopback, for loopback to a storage that forgets, for the paced line."""
+    """Print a table each for loopback, for loopback to `sink` storage, and for the paced line."""
     given = knobs()
     with (
         place.folder(3 * max(given.size, given.paced_size)) as data,

@@ -1,4 +1,4 @@
-"""The others: curl, s3transfer, Uppy in the same Chromium, and lanes without any uploader."""
+"""The competitors: curl, s3transfer, Uppy in the same Chromium, and lanes without any uploader."""
 
 import contextlib
 import hashlib
@@ -32,7 +32,7 @@ TYPES = {".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascrip
 
 
 def fetch_uppy() -> bool:
-    """Have npm put what package-lock.json pins into node_modules; whether it is there."""
+    """Install what package-lock.json pins into node_modules; returns whether it is there."""
     wanted = hashlib.sha256((HERE / "package-lock.json").read_bytes()).hexdigest()
     mark = MODULES / ".set-up"
     if mark.is_file() and mark.read_text() == wanted:
@@ -53,7 +53,7 @@ def fetch_uppy() -> bool:
 
 
 def curl(place: Place, file: Path, endpoint: str) -> Turn:
-    """`curl -T` of the whole file to one presigned address: one connection, no uploader."""
+    """`curl -T` of the whole file to one presigned URL: one connection, no uploader."""
     place.forget()
     address = place.client(endpoint).generate_presigned_url(
         "put_object", Params={"Bucket": PEERS, "Key": file.name}, ExpiresIn=3600
@@ -90,8 +90,10 @@ print(time.monotonic() - began)
 
 
 def s3transfer(place: Place, file: Path, endpoint: str) -> Turn:
-    """boto3's upload_file with its own settings (8 MiB parts, ten threads, CRC32), in a process of
-    its own whose start does not count."""
+    """Upload with boto3's upload_file and its defaults: 8 MiB parts, ten threads, CRC32.
+
+    It runs in a process of its own, whose start does not count.
+    """
     place.forget()
     before = place.endpoint_seconds()
     words = [endpoint, place.key, place.secret, PEERS, str(file), file.name]
@@ -107,7 +109,7 @@ def s3transfer(place: Place, file: Path, endpoint: str) -> Turn:
 
 
 class Peers:
-    """A page with other uploaders, and the small server that signs for them."""
+    """A page with other uploaders, and the small server that signs URLs for them."""
 
     def __init__(self, place: Place, browser: Browser) -> None:
         self._place = place
@@ -123,7 +125,7 @@ class Peers:
         self._server.server_close()
 
     def send(self, uploader: str, file: Path, endpoint: str, **more: int) -> Turn:
-        """One file by "uppy5", "uppy6", or "lanes" with `part` and `lanes`."""
+        """Send one file by "uppy5", "uppy6", or "lanes" with `part` (bytes) and `lanes`."""
         query = urlencode({"with": uploader, "endpoint": endpoint, **more})
 
         def act(page: Page) -> dict[str, float]:
@@ -136,7 +138,7 @@ class Peers:
         return self.browse(f"{self.url}?{query}", act)
 
     def browse(self, url: str, act: Callable[[Page], dict[str, float]]) -> Turn:
-        """One turn in the browser, with the CPU seconds of everybody who took part."""
+        """Take one turn in the browser, with the CPU seconds of every process involved."""
         self._place.forget()
         with chromium.page_at(self._browser, url) as page:
             before = self._used()
@@ -229,7 +231,7 @@ def _abort(_: Any, s3: Any, asked: Any) -> Any:
 
 
 def _request(client: Any, _: Any, asked: Any) -> Any:
-    """Whatever Uppy 6 wants to do to an object, told by its method and its upload."""
+    """Sign what Uppy 6 wants to do to an object, derived from the method and the upload id."""
     upload, number = asked.get("uploadId"), asked.get("partNumber")
     operation = {
         ("PUT", False): "put_object",

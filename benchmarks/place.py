@@ -1,4 +1,4 @@
-"""Where it all happens: services, an S3 endpoint in memory, Beelines before it, a slow line."""
+"""The test bed: services, an S3 endpoint in memory, Beelines in front of it, a slow line."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ MEMORY = Path("/dev/shm")
 PREFIX = "beeline-bench-"
 PEERS = "peers"
 RATE, EACH, DELAY = 125e6, 30e6, 0.04
-# Anybody may send here: two origins and every way of asking.
+# Open to every origin: Beeline's pages and the peers' page differ in theirs.
 CORS = {
     "CORSRules": [
         {
@@ -40,13 +40,13 @@ CORS = {
 
 
 def checksum_ways() -> list[tuple[str, dict[str, str]]]:
-    """With checksums and without, as words and as settings."""
+    """With checksums and without: the name in tables and the settings."""
     return [("CRC32 on", {"S3_CHECKSUMS": "on"}), ("CRC32 off", {"S3_CHECKSUMS": "off"})]
 
 
 @contextlib.contextmanager
 def folder(needed: int) -> Generator[Path]:
-    """A folder for bytes: in memory if it is large enough, so that no disk takes part."""
+    """A temporary folder: in memory if `needed` bytes fit, so that the disk is not measured."""
     where = MEMORY if _memory_free() > needed else None
     if where is None:
         say(f"   {needed // MIB} MiB do not fit into memory: the disk takes part")
@@ -55,7 +55,7 @@ def folder(needed: int) -> Generator[Path]:
 
 
 def _memory_free() -> int:
-    """What fits there, once nothing is left of a benchmark that was killed."""
+    """How many bytes fit there, after removing what killed benchmarks left behind."""
     if not MEMORY.is_dir():
         return 0
     for left in MEMORY.glob(f"{PREFIX}*"):
@@ -70,7 +70,7 @@ def _memory_free() -> int:
 
 
 def make_file(path: Path, size: int, *, sparse: bool = False) -> Path:
-    """A file of that size; sparse ones take no room."""
+    """Make a file of this size; a sparse one takes no space."""
     with path.open("wb") as file:
         block = b"" if sparse else os.urandom(MIB)
         for _ in range(0 if sparse else size // MIB):
@@ -80,7 +80,7 @@ def make_file(path: Path, size: int, *, sparse: bool = False) -> Path:
 
 
 class Place:
-    """One endpoint, and as many Beelines and lines before it as are asked for."""
+    """One endpoint, and the Beelines and lines in front of it, started when first asked for."""
 
     def __init__(self, environ: dict[str, str], endpoint_url: str | None = None) -> None:
         self.environ = environ
@@ -103,11 +103,11 @@ class Place:
         )
 
     def client(self, endpoint_url: str) -> Any:
-        """A client of the same endpoint by another address, for signing and for s3transfer."""
+        """A client of the same endpoint at another URL, for signing and for s3transfer."""
         return self.s3 if endpoint_url == self.endpoint_url else self._client(endpoint_url)
 
     def beeline(self, **settings: str) -> Stack:
-        """A Beeline with these settings, its web process in one environment and a worker."""
+        """The Beeline with these settings, with a web process; the first one has a worker too."""
         key = tuple(sorted(settings.items()))
         if key not in self._beelines:
             given = self.environ | {
@@ -134,15 +134,15 @@ class Place:
         self.s3.put_bucket_cors(Bucket=services.BUCKET, CORSConfiguration=CORS)
 
     def make_peers_bucket(self) -> None:
-        """A bucket of their own for all that are not Beeline."""
+        """Create the bucket that all but Beeline use."""
         self.s3.create_bucket(Bucket=PEERS)
         self.s3.put_bucket_cors(Bucket=PEERS, CORSConfiguration=CORS)
 
     def line(self, pace: float | None = None) -> str:
-        """The endpoint's address behind the slow line.
+        """The endpoint's URL behind the slow line.
 
         PACE below 1 is slow motion, for a machine that is too weak or too busy: the rates go down
-        and the delay goes up, so that as many bytes as before are under way.
+        and the delay goes up, so that the number of bytes in flight stays the same.
         """
         scale = pace or knobs().pace
         if scale not in self._lines:
@@ -156,7 +156,7 @@ class Place:
         return self._lines[scale]
 
     def forget(self) -> None:
-        """Remove every object and open multipart, so that each turn begins with the same."""
+        """Remove every object and open multipart upload, so that each turn starts from nothing."""
         for bucket in (services.BUCKET, PEERS):
             with contextlib.suppress(self.s3.exceptions.ClientError):
                 for upload in self.s3.list_multipart_uploads(Bucket=bucket).get("Uploads", []):
@@ -168,20 +168,20 @@ class Place:
         time.sleep(0.2)  # The endpoint removes its files a moment later.
 
     def endpoint_seconds(self) -> float:
-        """CPU that the endpoint has used."""
+        """CPU seconds that the endpoint has used."""
         return sum(map(cpu_seconds, _serving(urlsplit(self.endpoint_url).port or 0)))
 
     def web_seconds(self) -> float:
-        """CPU that all web processes and workers have used."""
+        """CPU seconds that all web processes and workers have used."""
         running = [p for stack in self._beelines.values() for p in stack.running.values()]
         return sum(cpu_seconds(pid) for process in running for pid in family(process.pid))
 
     def line_seconds(self) -> float:
-        """CPU that the slow lines have used."""
+        """CPU seconds that the slow lines have used."""
         return sum(cpu_seconds(process.pid) for process in self._processes)
 
     def stop(self) -> None:
-        """End what was started here."""
+        """Stop everything that was started here."""
         for stack in self._beelines.values():
             stack.stop()
         for process in self._processes:
@@ -190,7 +190,7 @@ class Place:
 
 @contextlib.contextmanager
 def opened(data: Path, endpoint: str, *, with_beeline: bool = True) -> Generator[Place]:
-    """A place whose endpoint ("s3", or "sink" that forgets) keeps its bytes in `data`."""
+    """A place whose endpoint ("s3", or "sink", which discards bytes) keeps its data in `data`."""
     with contextlib.ExitStack() as running:
         running.callback(setattr, services, "ALL", services.ALL)
         services.ALL = (*services.ALL, Sink)
@@ -204,7 +204,7 @@ def opened(data: Path, endpoint: str, *, with_beeline: bool = True) -> Generator
 
 @contextlib.contextmanager
 def delayed(place: Place, delay: float) -> Generator[tuple[str, Path]]:
-    """The endpoint so many seconds away; and the file that tells the bytes passed, both ways."""
+    """The endpoint's URL behind a delay in seconds, and a file with the bytes passed both ways."""
     with tempfile.TemporaryDirectory() as kept:
         told = Path(kept) / "told"
         told.write_text("0")
@@ -222,7 +222,7 @@ def delayed(place: Place, delay: float) -> Generator[tuple[str, Path]]:
 
 
 def _serving(port: int) -> list[int]:
-    """The endpoint at that port and whatever started it, known by their command lines."""
+    """The pids of the endpoint at that port and its leash, found by their command lines."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -233,7 +233,7 @@ def _serving(port: int) -> list[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process; 0 where it cannot be known."""
+    """User and system time of a process; 0 if it cannot be read."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

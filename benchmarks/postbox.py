@@ -1,4 +1,4 @@
-"""An SMTP server that takes every mail and forgets it, in a process of its own; prints its port."""
+"""An SMTP server that accepts and discards every mail, run as a process; prints its port."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""Signing part addresses: ours in a batch, boto3's, and the least that CPython needs for it."""
+"""Presigning part URLs: ours in a batch, boto3's, and the least that CPython needs for it."""
 
 import hashlib
 import hmac
@@ -14,7 +14,7 @@ from benchmarks.knobs import MIB, knobs
 from benchmarks.turns import Turn, figure, median, ratio, table, take_turns
 
 BATCH = 100
-# So many of each take about as long, and are over before the machine changes its mind.
+# Chosen to take about equally long, and too short for the machine's load to change meanwhile.
 BATCHES = {"ours": 60, "the floor": 90, "boto3": 1}
 KEY, UPLOAD = f"beeline/{'0a' * 20}", "c" * 32
 CHECKSUM = "AAAAAA=="
@@ -39,7 +39,7 @@ PARTS = [(number, 8 * MIB) for number in range(1, BATCH + 1)]
 
 
 def run() -> None:
-    """Microseconds for one address, in batches of 100."""
+    """Print the microseconds for one URL, in batches of 100."""
     contestants = {
         "ours": lambda: _timed("ours", _ours),
         "ours, with checksum": lambda: _timed("ours", _ours_with_checksums),

@@ -1,4 +1,4 @@
-"""How often the page asks Beeline, and how often storage, while it sends one very large file."""
+"""How many requests Beeline and storage get while the page sends one very large file."""
 
 import re
 from collections import Counter
@@ -14,7 +14,7 @@ LIMIT_SECONDS = 1800
 
 
 def run() -> None:
-    """A sparse file of REQUESTS_SIZE (10G) to a storage that forgets its bytes."""
+    """Send a sparse file of REQUESTS_SIZE (10G) to storage that discards the bytes."""
     size = size_of(text("REQUESTS_SIZE", "10G"))
     rows = []
     with (

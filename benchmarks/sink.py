@@ -1,8 +1,8 @@
-"""The embedded S3 endpoint, except that it forgets the bytes: `python -m benchmarks.sink`.
+"""The embedded S3 endpoint, except that it discards the bytes: `python -m benchmarks.sink`.
 
-Real storage is another machine's work. Here it would take the processor from the browser, and the
-benchmark would measure its hashing and writing; so this one reads, counts and throws away. It
-speaks S3 as before: signatures, sizes, parts and CORS are checked. Checksums are believed.
+Real storage is another machine's work. Here it would take CPU time from the browser, and the
+benchmark would measure its hashing and writing; so this one reads, counts and discards. It speaks
+S3 as before: signatures, sizes, parts and CORS are checked. Checksums are not verified.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from embedded.s3.__main__ import main
 
 
 class Sink(services.S3):
-    """How `services.started(["sink"])` starts it."""
+    """What `services.started(["sink"])` starts."""
 
     name = "sink"
 
@@ -35,7 +35,7 @@ def _believe(declared: payload.Declared, digests: Any, trailers: dict[str, str])
 
 
 def forget_bytes() -> None:
-    """From now on this process's endpoint keeps sizes and names, and no bytes."""
+    """From now on this process's endpoint stores sizes and names, but no bytes."""
     checksums.Digests.update = _count  # type: ignore[method-assign]
     payload._compare = _believe
     blobs.BlobWriter.write = lambda *_: None  # type: ignore[method-assign]

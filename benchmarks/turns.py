@@ -1,4 +1,4 @@
-"""Takes turns (A B A B ...), so that whatever else the machine does hits everybody alike."""
+"""Takes turns (A B A B ...), so that other load on the machine affects all contestants alike."""
 
 import statistics
 import time
@@ -10,7 +10,7 @@ from benchmarks.knobs import knobs
 
 @dataclass(frozen=True)
 class Turn:
-    """What one turn took; `more` is whatever else it tells, such as CPU seconds."""
+    """How long one turn took; `more` holds further figures, such as CPU seconds."""
 
     seconds: float
     more: Mapping[str, float] = field(default_factory=dict)
@@ -21,14 +21,14 @@ Rounds = dict[str, list[Turn]]
 
 
 def say(line: str) -> None:
-    """One line of progress, at once."""
+    """Print one line of progress immediately."""
     print(line, flush=True)
 
 
 def take_turns(contestants: Mapping[str, Contestant], rounds: int | None = None) -> Rounds:
-    """Every contestant once in each round; who fails says why and is asked again the next time.
+    """Run every contestant once in each round; a failure is printed, and retried in the next round.
 
-    It ends before the next round when the time is over (LIMIT_MINUTES).
+    Stops early if one more round would take it past LIMIT_MINUTES.
     """
     given = knobs()
     count = rounds or given.rounds
@@ -58,7 +58,7 @@ def _is_named(name: str, words: Sequence[str]) -> bool:
 
 
 def median(turns: Sequence[Turn], name: str = "") -> float | None:
-    """The median of the seconds, or of one of the other figures; None where there is none."""
+    """The median of the seconds, or of the named figure; None if there is none."""
     values = [
         turn.more[name] if name else turn.seconds for turn in turns if not name or name in turn.more
     ]
@@ -66,7 +66,7 @@ def median(turns: Sequence[Turn], name: str = "") -> float | None:
 
 
 def ratio(value: float | None, base: float | None) -> str:
-    """How many times `base`; a dash where one of them is missing."""
+    """How many times `base`; a dash if one of them is missing."""
     return f"{value / base:.2f}" if value and base else "-"
 
 

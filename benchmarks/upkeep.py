@@ -1,5 +1,7 @@
-"""A million transfers that expire at once, against one UPDATE and against row by row; and objects
-that are removed in numbers, against one by one."""
+"""A million transfers that expire at once, and objects that are removed in batches.
+
+The former against one UPDATE and against row by row, the latter against one by one.
+"""
 
 import contextlib
 import os
@@ -25,7 +27,7 @@ from benchmarks.turns import Turn, figure, median, ratio, say, table, take_turns
 from embedded.services import BUCKET
 
 DELAY = 0.02
-# One by one takes hours: so many are done, and the rest is arithmetic.
+# One by one takes hours: only this many are done, and the result is scaled up.
 SAMPLE_ROWS, SAMPLE_OBJECTS = 2000, 200
 FILL = """
     INSERT INTO transfers (id, slug, owner_token_hash, state, title, ready_at, expires_at)
@@ -36,12 +38,12 @@ ONE_UPDATE = """
     UPDATE transfers SET state = 'EXPIRED', expired_at = now(), lease_token = NULL,
     lease_until = NULL, attempt_count = 0
     WHERE state = 'READY' AND expires_at <= now()"""
-# What the sweep does beside: a record of each.
+# What the sweep does as well: an audit record of each.
 RECORD = "INSERT INTO audit_events (action, transfer_id) SELECT 'expire', id FROM transfers"
 
 
 def run() -> None:
-    """All of it; what is removed is so over a line of 20 ms for each request."""
+    """Time both; objects are removed over a line that delays each request by 20 ms."""
     transfer_count = int(os.environ.get("UPKEEP_TRANSFERS", "1000000"))
     object_count = int(os.environ.get("UPKEEP_OBJECTS", "10000"))
     with tempfile.TemporaryDirectory() as data, opened(Path(data), "s3") as place:
@@ -63,7 +65,7 @@ def run() -> None:
 
 @contextlib.contextmanager
 def _patient() -> Iterator[None]:
-    """Wait for one statement about a million rows, longer than anybody should at other times."""
+    """Raise the query timeout to an hour, for one statement about a million rows."""
     usual, patience.JOB_QUERY_SECONDS = patience.JOB_QUERY_SECONDS, 3600.0
     try:
         yield
@@ -108,7 +110,7 @@ def _timed(count: int, act: Callable[[], object]) -> Turn:
 
 
 def _row_by_row(count: int) -> Turn:
-    """As an ORM lends itself to: each loaded, changed, recorded and committed."""
+    """The obvious way with an ORM: each row loaded, changed, recorded and committed."""
     _fill(count)
     due = db.session.scalars(
         select(Transfer.id).where(Transfer.state == State.READY).limit(SAMPLE_ROWS)
@@ -125,7 +127,7 @@ def _row_by_row(count: int) -> Turn:
 
 
 def _fill(count: int) -> None:
-    """The same rows for everybody, on pages that nobody has written on before."""
+    """Insert the same rows for each contestant, on pages that were never written before."""
     db.session.expunge_all()
     _run("TRUNCATE transfers, uploads, audit_events CASCADE", text(FILL).bindparams(count=count))
     with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -136,7 +138,7 @@ def _fill(count: int) -> None:
 
 
 def _run(*statements: Any) -> None:
-    """All in one transaction, however long they take."""
+    """Run all in one transaction, without a statement timeout."""
     with transaction():
         db.session.execute(text("SET LOCAL statement_timeout = 0"))
         for one in statements:
@@ -177,7 +179,7 @@ def _remove(place: Place, count: int) -> None:
 
 
 def _swept(place: Place, count: int) -> Turn:
-    """All that the sweep does: looks them up, removes, settles."""
+    """All that the sweep does: look the uploads up, remove their objects, record that."""
     _plant(place, count)
     spent, began = place.endpoint_seconds(), time.monotonic()
     upkeep.remove_bytes()
@@ -188,7 +190,7 @@ def _swept(place: Place, count: int) -> Turn:
 
 
 def _upload(key: str, number: int) -> dict[str, Any]:
-    """One that nobody wants any more; every other one came in parts."""
+    """The row of an aborted upload; every other one is a multipart upload."""
     is_multipart = number % 2 == 1
     return {
         "key": key,
@@ -203,10 +205,10 @@ def _upload(key: str, number: int) -> dict[str, Any]:
 
 
 def _one_by_one(place: Place, url: str, count: int) -> Turn:
-    """As one writes it first: load a row, delete its object, settle the row, commit."""
+    """The obvious way: load a row, delete its object, update the row, commit."""
     client = place.client(url)
     _plant(place, min(count, SAMPLE_OBJECTS))
-    client.head_bucket(Bucket=BUCKET)  # Its connection is open before the clock runs.
+    client.head_bucket(Bucket=BUCKET)  # Opens its connection before the clock starts.
     ids = db.session.scalars(select(Upload.id)).all()
     release()
     began = time.monotonic()
@@ -221,7 +223,7 @@ def _one_by_one(place: Place, url: str, count: int) -> Turn:
 
 
 def _plant(place: Place, count: int) -> None:
-    """So many objects that nobody wants any more, and their rows."""
+    """Create this many objects of aborted uploads, and their rows."""
     keys = [f"beeline/{secrets.token_hex(20)}" for _ in range(count)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda key: place.s3.put_object(Bucket=BUCKET, Key=key, Body=b"abc"), keys))
@@ -229,5 +231,5 @@ def _plant(place: Place, count: int) -> None:
     _run("TRUNCATE transfers, uploads CASCADE")
     with transaction():
         db.session.execute(insert(Upload), [_upload(key, n) for n, key in enumerate(keys)])
-        # As autovacuum would; after TRUNCATE the planner believes that there is next to nothing.
+        # As autovacuum would; after TRUNCATE the planner expects next to no rows.
         db.session.execute(text("ANALYZE uploads"))

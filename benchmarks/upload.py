@@ -1,4 +1,7 @@
-"""One file by everybody: on loopback, on loopback to a storage that forgets, on a paced line."""
+"""The same file sent by Beeline and by each of its peers.
+
+On loopback, on loopback to storage that discards the bytes, and on a paced line.
+"""
 
 import contextlib
 from collections.abc import Generator
@@ -19,7 +22,7 @@ KINDS = ("browser", "network", "tab", "endpoint", "web")
 
 
 def run() -> None:
-    """Three tables: SIZE on loopback twice, PACED_SIZE on the line, which PACE scales."""
+    """Print three tables: SIZE on loopback twice, PACED_SIZE on the line, which PACE scales."""
     given = knobs()
     has_uppy = peers.fetch_uppy()
     with (

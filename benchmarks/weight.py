@@ -1,4 +1,4 @@
-"""What a browser fetches for the first page, by what is sent and by what gzip makes of it."""
+"""What a browser fetches for the first page: its size plain, gzipped and as it is sent."""
 
 import gzip
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from benchmarks.turns import say, table
 
 @dataclass(frozen=True)
 class Fetched:
-    """One answer: its name, kind, and sizes in bytes; `phase` is when it was asked for."""
+    """One answer: its name, kind, and sizes in bytes; `phase` is when it was requested."""
 
     phase: str
     name: str
@@ -25,7 +25,7 @@ class Fetched:
 
 
 def run() -> None:
-    """The home page until it has loaded, then at rest, then after a small file was sent."""
+    """Fetch the home page: until it has loaded, then at rest, then after a small file was sent."""
     with (
         place.folder(64 * MIB) as data,
         place.opened(data, "sink") as here,
@@ -59,7 +59,7 @@ def _watch(page: Page, url: str, data: Path) -> list[Fetched]:
 def _weigh(phase: str, answer: Response) -> Fetched:
     body = answer.body()
     path = urlsplit(answer.url).path
-    # The folder named by a hash says nothing.
+    # Without the folder named by a hash.
     name = path.split("/", 3)[3] if path.startswith("/static/") else path
     sent = answer.headers.get("content-length")
     is_zipped = "content-encoding" in answer.headers

@@ -1,4 +1,4 @@
-"""The application with another part size than it would plan: PART_SIZE, in bytes."""
+"""The application with a fixed part size instead of the planned one: PART_SIZE, in bytes."""
 
 import os
 

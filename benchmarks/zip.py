@@ -1,5 +1,7 @@
-"""One zip put together inside the bucket: how little of it goes through the maker, and how fast
-small files do, against reading them one after the other with boto3."""
+"""One zip assembled inside the bucket, and how few of its bytes pass through the maker.
+
+And how fast small files are, against reading them one by one with boto3.
+"""
 
 import json
 import os
@@ -21,12 +23,12 @@ from embedded.services import BUCKET
 
 LARGE_COUNT, SMALL_SIZE, DELAY = 10, 10 * 1024, 0.02
 BLOCK = 64 * MIB
-# One after the other takes minutes: so many are read, and the rest is arithmetic.
+# One by one takes minutes: only this many are read, and the result is scaled up.
 SERIAL_COUNT = 300
 
 
 def run() -> None:
-    """Both halves; the second over a line of 20 ms for each request."""
+    """Run both halves; the second over a line that delays each request by 20 ms."""
     large = int(os.environ.get("ZIP_LARGE", str(1024))) * MIB
     small_count = int(os.environ.get("ZIP_SMALL", "10000"))
     with (
@@ -59,7 +61,7 @@ def _large(place: Place, size: int) -> None:
 
 
 def _repeated(place: Place, name: str, count: int) -> tuple[str, str]:
-    """An object of so many blocks, each a reference to the same bytes."""
+    """An object of `count` blocks, each a reference to the same bytes."""
     key, s3 = f"beeline/{name}", place.s3
     upload = s3.create_multipart_upload(Bucket=BUCKET, Key=key)["UploadId"]
     parts = []
@@ -106,7 +108,7 @@ def _small(place: Place, count: int) -> None:
 
 
 def _more(turns: list[Turn]) -> list[str]:
-    """Whose CPU it was, and the most memory that was resident."""
+    """CPU seconds by process, and the peak resident memory."""
     shares = [figure(median(turns, name), 1) for name in ("own", "endpoint", "line")]
     memory = [turn.more["memory"] for turn in turns if "memory" in turn.more]
     return [*shares, f"{max(memory) / MIB:.0f} MiB" if memory else ""]
@@ -125,7 +127,7 @@ def _serial(place: Place, url: str, plan: list[Any]) -> Turn:
 
 
 def _shares(place: Place) -> Callable[[], dict[str, float]]:
-    """CPU seconds that the endpoint and the line have used since."""
+    """A function that returns the CPU seconds of endpoint and line from now on."""
     endpoint, line = place.endpoint_seconds(), place.line_seconds()
     return lambda: {
         "endpoint": place.endpoint_seconds() - endpoint,
@@ -134,7 +136,7 @@ def _shares(place: Place) -> Callable[[], dict[str, float]]:
 
 
 def _build(place: Place, url: str, plan: list[Any]) -> Turn:
-    """In a process of its own, so that its memory is known."""
+    """Build the zip in a process of its own, so that its memory can be measured."""
     settings = {
         "S3_ENDPOINT_URL": url, "S3_BUCKET": BUCKET, "S3_ACCESS_KEY_ID": place.key,
         "S3_SECRET_ACCESS_KEY": place.secret, "SECRET_KEY": "only-for-benchmarks-0123456789abcdef",
@@ -152,5 +154,5 @@ def _build(place: Place, url: str, plan: list[Any]) -> Turn:
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
     told = json.loads(done.stdout) | shares()
-    time.sleep(0.6)  # The line tells what has passed twice a second.
+    time.sleep(0.6)  # The line reports the bytes passed twice a second.
     return Turn(told["seconds"], told)

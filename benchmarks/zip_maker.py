@@ -1,6 +1,6 @@
-"""One zip made as a `maker` makes it, in a process of its own: what it takes, as JSON.
+"""Makes one zip as a `maker` does, in a process of its own, and prints what it took as JSON.
 
-It reads what is to be in it, as (key, ETag, size, CRC32) for each file, from its standard input.
+Reads its members as JSON from standard input: (key, ETag, size, CRC32) for each file.
 """
 
 import json
@@ -20,7 +20,7 @@ THEN = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def main() -> None:
-    """All that a maker does but for the database."""
+    """Do all that a maker does except for the database."""
     create_app()
     plan = json.load(sys.stdin)
     base, began, own = _peak(), time.monotonic(), time.process_time()
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def _peak() -> int:
-    """The most memory that was resident; getrusage() may tell the parent's instead."""
+    """The peak resident memory in bytes; getrusage() may report the parent's instead."""
     told = Path("/proc/self/status").read_text()
     return int(told.partition("VmHWM:")[2].split()[0]) * 1024
 

@@ -222,7 +222,7 @@ def delayed(place: Place, delay: float) -> Generator[tuple[str, Path]]:
 
 
 def _serving(port: int) -> list[int]:
-    """The pids of the endpoint at that port and its leash, found by their command lines."""
+    """The pids of the endpoint at that port and of its leash, found by their command lines."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):

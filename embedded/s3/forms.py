@@ -32,7 +32,7 @@ FILE_NAME = re.compile(r'\bfilename="([^"]*)"')
 
 @dataclass(frozen=True)
 class Policy:
-    """What a verified policy allows as the size of the file, in bytes."""
+    """The file size that a verified policy allows, in bytes; the fields are already checked."""
 
     min_size: int
     max_size: int

@@ -1,8 +1,7 @@
-"""What one web process takes for a look of the recipient's page at how far the files are.
+"""What the recipient's page costs one web process when it polls how far the files are.
 
-The page asks every few seconds. When nothing has changed it is answered 304 after a look at the
-rows; otherwise everything is selected and the fragment is rendered, which is what both are
-compared with.
+The page polls every few seconds. When nothing has changed it is answered 304 after a look at the
+rows; otherwise everything is selected and the fragment is rendered, which is the baseline.
 """
 
 import json
@@ -23,7 +22,7 @@ UNCHANGED, RENDERED = "unchanged (304)", "selected and rendered"
 
 
 def run() -> None:
-    """POLL_SECONDS (2) of each in turn, of a transfer of twenty files that are on their way."""
+    """Run each for POLL_SECONDS (2) in turn, on a transfer of twenty files still being uploaded."""
     with tempfile.TemporaryDirectory() as data, opened(Path(data), "s3") as place:
         acts = _acts(place)
         for act in acts.values():

@@ -1,7 +1,7 @@
 """requests not announced: drop the index on `announced_at`, which no query uses
 
-Numbered, never edited after it has landed. The column itself stays: while this release is rolled
-out, processes of the release before still write it. The next release may drop it.
+Numbered, and never edited once it has landed. The column itself stays: while this release is rolled
+out, processes of the previous release still write it. The next release may drop it.
 """
 
 import sqlalchemy as sa

@@ -23,7 +23,14 @@ from werkzeug.wrappers import Response
 from werkzeug.wsgi import ClosingIterator
 
 from app.config import settings
-from app.errors import BadRequest, HostUnknown, TlsRequired, TooMany, TooSlow
+from app.errors import (
+    BadRequest,
+    HostUnknown,
+    TlsRequired,
+    TooMany,
+    TooManyWrongKeys,
+    TooSlow,
+)
 from app.extensions import queue
 from app.gateways import counters
 from app.services import audit
@@ -166,24 +173,25 @@ def count_call(key_id: uuid.UUID) -> None:
 
     Not a decorator of the route: what is counted by must not be what anybody may send.
     """
-    _count(RateLimitItemPerDay(settings.max_calls_per_key_and_day), "key", key_id.hex)
+    per_day = RateLimitItemPerDay(settings.max_calls_per_key_and_day)
+    _count(per_day, "key", key_id.hex, refusal=TooMany())
 
 
 def count_wrong_key(prefix: str | None) -> None:
-    """Count a try by what is no key, or none any more; raises TooMany.
+    """Count a try by what is no key, or none any more; raises TooManyWrongKeys.
 
     By the address that tries, and by the key it says to have, if it has the form of one. Whoever
     has a good key is neither counted here nor kept waiting by those who have none.
     """
     most = settings.max_unknown_per_minute
-    _count(RateLimitItemPerMinute(most), "wrong-keys", _address_hash().hex())
+    refusal = TooManyWrongKeys()
+    _count(RateLimitItemPerMinute(most), "wrong-keys", _address_hash().hex(), refusal=refusal)
     if prefix is not None:
-        _count(RateLimitItemPerMinute(max(1, most // 10)), "wrong-keys-of", prefix)
+        _count(RateLimitItemPerMinute(max(1, most // 10)), "wrong-keys-of", prefix, refusal=refusal)
 
 
-def _count(limit: RateLimitItem, *what: str) -> None:
+def _count(limit: RateLimitItem, *what: str, refusal: TooMany) -> None:
     if not limiter.limiter.hit(limit, *what):
-        refusal = TooMany()
         over_at = limiter.limiter.get_window_stats(limit, *what).reset_time
         refusal.retry_after = max(1, math.ceil(over_at - time.time()))
         raise refusal

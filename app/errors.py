@@ -279,6 +279,10 @@ class TooManyTries(TooMany):
         self.retry_after = whole
 
 
+class TooManyWrongKeys(TooMany):
+    """Wrong API keys were sent too often; apart, so that a dialect may answer as to one of them."""
+
+
 class TooMuchMail(TooMany):
     """More mail than is reasonable was asked for; good again when some time has passed."""
 

@@ -85,7 +85,8 @@ def _answer(error: AppError) -> Response:
     answer, status = shaped if isinstance(shaped, tuple) else (shaped, error.status)
     answer.status_code = status
     answer.headers["Cache-Control"] = "no-store"
-    if error.retry_after is not None:
+    # Both belong to the error's own status: a dialect that answers another means something else.
+    if error.retry_after is not None and status == error.status:
         answer.headers["Retry-After"] = str(error.retry_after)
     if error.challenge is not None and status == error.status:
         answer.headers["WWW-Authenticate"] = error.challenge

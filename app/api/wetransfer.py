@@ -24,6 +24,7 @@ from app.errors import (
     PartsMissing,
     SizeMismatch,
     TooMany,
+    TooManyWrongKeys,
     TransferExpired,
     Unauthorized,
     WrongType,
@@ -63,10 +64,17 @@ _SENTENCES: dict[type[AppError], str] = {
     NotFound: "Resource not found",
     MethodNotAllowed: "The HTTP method or resources may not be supported.",
     Unauthorized: "Forbidden: invalid API Key",
+    TooManyWrongKeys: "Forbidden: invalid API Key",
     TooMany: "Limit Exceeded Exception",
     WrongType: "Send this as application/json",
 }
-_STATUSES: dict[type[AppError], int] = {Unauthorized: 403, PartsMissing: 417, SizeMismatch: 400}
+_STATUSES: dict[type[AppError], int] = {
+    Unauthorized: 403,
+    # Its clients repeat a 429 for ever, and a wrong key stays wrong.
+    TooManyWrongKeys: 403,
+    PartsMissing: 417,
+    SizeMismatch: 400,
+}
 
 
 @speaks("/v2/")

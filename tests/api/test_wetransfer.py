@@ -1,6 +1,7 @@
 """/v2: each row of WeTransfer's contract, each of its errors, and the rules its clients rest on."""
 
 import re
+import secrets
 import unicodedata
 import uuid
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from app.db import db
 from app.errors import Outage
 from app.extensions import storage
 from app.models import Problem, Scope, State, Transfer
-from app.services import checking, transfers
+from app.services import accounts, checking, transfers
 from tests.factories import Machine, put
 from tests.test_dispositions import NAMES
 from tests.threats.test_names import MORE_NAMES
@@ -191,6 +192,32 @@ def test_a_bad_or_missing_key_is_told_alike(machine: Machine) -> None:
             answer = machine.client.open(path, method=method, headers=headers)
             assert told(answer) == NO_KEY, key
             assert "WWW-Authenticate" not in answer.headers
+
+
+@pytest.mark.parametrize("is_revoked", [False, True])
+def test_a_key_that_stays_wrong_is_never_told_to_wait(
+    machine: Machine, configure: Configure, is_revoked: bool
+) -> None:
+    """The JavaScript SDK repeats a 429 for ever. The tries are counted all the same."""
+    configure(max_unknown_per_minute=20)
+    token = {"Authorization": f"Bearer {machine.token}"}
+    if is_revoked:
+        with machine.client.application.app_context():
+            assert accounts.revoke_key(machine.key[:16])
+    key = machine.key if is_revoked else f"bee_{secrets.token_hex(6)}_{'b' * 43}"
+    # An address of its own, because the count outlives this test.
+    address = {"REMOTE_ADDR": f"198.51.100.{10 + is_revoked}"}
+    for _ in range(30):
+        answer = machine.client.get(
+            f"/v2/transfers/{NOWHERE}",
+            headers=token | {"x-api-key": key},
+            environ_base=address,
+        )
+        assert told(answer) == NO_KEY
+        assert "Retry-After" not in answer.headers
+    native = machine.client.get("/transfers", headers={"x-api-key": key}, environ_base=address)
+    assert native.status_code == 429
+    assert 0 < int(native.headers["Retry-After"]) <= 60
 
 
 @pytest.mark.parametrize("token", [None, "", "Bearer", "Bearer x", "Basic eDp5"])

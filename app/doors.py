@@ -92,6 +92,7 @@ def init_app(app: Flask) -> None:
     app.before_request(_check_host)
     app.before_request(_check_tls)
     app.before_request(_know_address)
+    app.after_request(_tell_when_to_return)
     app.wsgi_app = _Timed(app.wsgi_app)  # type: ignore[method-assign]
 
 
@@ -192,9 +193,21 @@ def count_wrong_key(prefix: str | None) -> None:
 
 def _count(limit: RateLimitItem, *what: str, refusal: TooMany) -> None:
     if not limiter.limiter.hit(limit, *what):
-        over_at = limiter.limiter.get_window_stats(limit, *what).reset_time
-        refusal.retry_after = max(1, math.ceil(over_at - time.time()))
+        window = limiter.limiter.get_window_stats(limit, *what)
+        refusal.retry_after = _seconds_until(window.reset_time)
         raise refusal
+
+
+def _tell_when_to_return(answer: Response) -> Response:
+    """A limit put on a route is refused by flask-limiter, whose error does not say for how long."""
+    limit = limiter.current_limit
+    if limit is not None and limit.breached:
+        answer.headers["Retry-After"] = str(_seconds_until(limit.reset_at))
+    return answer
+
+
+def _seconds_until(moment: float) -> int:
+    return max(1, math.ceil(moment - time.time()))
 
 
 def _address_hash() -> bytes:

@@ -183,6 +183,16 @@ def test_s37_lengths_that_are_lies_end_with_the_connection(
     assert_quiet(web)
 
 
+def test_uppys_longest_names_fit_into_an_address(web: LoggedStack) -> None:
+    """It says the name of a file in a folder three times, and a browser cannot read gunicorn's 414."""
+    name = "漢" * 251 + ".png"
+    said = {"filename": name, "metadata[name]": name, "metadata[relativePath]": f"Photos/{name}"}
+    session = "x" * 200
+    answer = http.request("GET", f"{web.url}/s3/as/{session}/s3/params", fields=said)
+    assert answer.status == 401
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+
+
 def test_s37_slow_ones_end_and_others_are_served_meanwhile(
     web: LoggedStack, sender: Sender
 ) -> None:

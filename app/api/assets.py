@@ -237,7 +237,11 @@ def show_bucket_config(caller: Caller) -> Response:
 @key(Scope.ADMIN)
 def update_bucket_config(caller: Caller) -> Response:
     """Other CORS rules, beside the one that our own pages need."""
-    bucket_rules.write((_body(json_or_nothing() or {})).get("CORSRules", []))
+    body = json_body()
+    with Inputs(body) as given:
+        # A forgotten or misspelt name must not be taken for an empty list, which removes rules.
+        given.needed("CORSRules")
+    bucket_rules.write(body["CORSRules"])
     return jsonify({"success": True})
 
 
@@ -252,7 +256,8 @@ def show_workspace(caller: Caller) -> Response:
 @key(Scope.WRITE)
 def open_session(caller: Caller) -> tuple[Response, int]:
     """An address by which a page uploads into the workspace, for a while and without the key."""
-    with Inputs(json_or_nothing() or {}) as given:
+    body = json_or_nothing()
+    with Inputs({} if body is None else body) as given:
         ttl = given.whole("expiresIn", least=60, most=LONGEST_SESSION, default=SESSION_SECONDS)
     word = upload_sessions.open_session(caller, ttl)
     shown = {"workspaceId": str(caller.workspace_id), "expiresIn": ttl}

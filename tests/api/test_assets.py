@@ -746,6 +746,12 @@ def opened(keeper: Keeper, **body: Any) -> str:
     return answer.json["url"].removeprefix(settings.base_url)
 
 
+@pytest.mark.parametrize("body", ["[]", "0", "false", '""'])
+def test_a_session_is_not_opened_by_what_is_no_object(keeper: Keeper, body: str) -> None:
+    answer = keeper.call("POST", "/s3/sessions", data=body, content_type="application/json")
+    assert error(answer) == (400, "INVALID_PARAMETER")
+
+
 def test_a_session_uploads_without_a_header_and_does_nothing_else(keeper: Keeper) -> None:
     at = f"{opened(keeper)}/s3"
     client = keeper.client
@@ -879,6 +885,32 @@ def test_rules_of_the_bucket_are_read_and_set_and_ours_stays(keeper: Keeper) -> 
 def test_rules_that_storage_would_not_take_are_refused(keeper: Keeper, rules: Any) -> None:
     answer = keeper.call("POST", "/s3/updateBucketConfig", json={"CORSRules": rules})
     assert error(answer) == (400, "INVALID_PARAMETER")
+
+
+@pytest.mark.usefixtures("rules_stay")
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (None, "UNSUPPORTED_MEDIA_TYPE"),
+        ("null", "INVALID_PARAMETER"),
+        ("[]", "INVALID_PARAMETER"),
+        ("0", "INVALID_PARAMETER"),
+        ("false", "INVALID_PARAMETER"),
+        ("{}", "MISSING_PARAMETER"),
+        ('{"CORSRules": null}', "MISSING_PARAMETER"),
+        ('{"corsRules": []}', "MISSING_PARAMETER"),
+        ('{"CORSRules": [], "more": 1}', "INVALID_PARAMETER"),
+    ],
+)
+def test_only_an_empty_list_takes_all_rules_away(
+    keeper: Keeper, body: str | None, code: str
+) -> None:
+    keeper.call("POST", "/s3/updateBucketConfig", json={"CORSRules": [THEIRS]})
+    before = keeper.get("/getBucketConfig").json
+    assert len(before["CORSRules"]) == 2
+    sent = {} if body is None else {"data": body, "content_type": "application/json"}
+    assert error(keeper.call("POST", "/s3/updateBucketConfig", **sent))[1] == code
+    assert keeper.get("/getBucketConfig").json == before
 
 
 def test_the_bucket_lets_a_page_read_the_etag(keeper: Keeper) -> None:

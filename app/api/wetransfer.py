@@ -296,7 +296,7 @@ def _part_number(text: str, file: File, else_said: str) -> int:
 
 
 def _once(caller: Caller) -> Once | None:
-    return once(f"{caller.workspace_id}:{caller.user_identifier}")
+    return once(caller.actor)
 
 
 # -- reading -------------------------------------------------------------------------------------

@@ -53,6 +53,14 @@ class Caller:
     scope: Scope
     user_identifier: str | None = None
 
+    @property
+    def actor(self) -> str:
+        """The workspace and the user in one word, to know by who sends a request again.
+
+        The user's name is quoted: no name reads as another caller, or as none.
+        """
+        return f"{self.workspace_id}:{self.user_identifier!r}"
+
     def check_may(self, scope: Scope) -> None:
         """Raise NotAllowed unless the key's scope includes this one."""
         if _RANKS[self.scope] < _RANKS[scope]:

@@ -115,7 +115,7 @@ def _own_key(idempotency_key: str | None, caller: Caller | None) -> str | None:
     """The key, made unique to the caller: two callers who choose the same key do not meet."""
     if caller is None or not idempotency_key:
         return idempotency_key
-    return f"{caller.workspace_id}:{caller.user_identifier}:{idempotency_key}"
+    return f"{caller.actor}:{idempotency_key}"
 
 
 def _row(
@@ -151,7 +151,8 @@ def _said(spec: FileSpec) -> tuple[str | int, ...]:
     # Nothing is added where nothing was said: rows hold hashes from before it could be.
     checksum = (spec.checksum_algorithm.value,) if spec.checksum_algorithm else ()
     modified = (spec.modified_at.isoformat(),) if spec.modified_at else ()
-    return (spec.path, spec.size, spec.content_type, *checksum, *modified)
+    cut = (f"in parts of {spec.part_size}",) if spec.part_size else ()
+    return (spec.path, spec.size, spec.content_type, *checksum, *modified, *cut)
 
 
 def _said_beside(

@@ -6,6 +6,7 @@ import unicodedata
 import uuid
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -791,6 +792,44 @@ def test_f20_the_same_create_again_is_the_same_transfer(machine: Machine) -> Non
         theirs = stranger.call("POST", "/transfers", json=body, headers=headers)
         assert theirs.status_code == 201
         assert theirs.json["id"] != made[0]["id"]
+
+
+@pytest.mark.parametrize("is_native_first", [False, True])
+def test_f20_a_create_of_the_native_api_is_another_request(
+    machine: Machine, is_native_first: bool
+) -> None:
+    """It is cut in another way, and has another answer."""
+    headers = {"Idempotency-Key": "n" * 20}
+    file = {"path": FILE["name"], "size": FILE["size"]}
+    asks = [
+        partial(machine.call, "POST", "/transfers", json={"files": [FILE]}, headers=headers),
+        partial(machine.native, "POST", "", json={"files": [file]}, headers=headers),
+    ]
+    first, other = reversed(asks) if is_native_first else asks
+    made = first()
+    assert made.status_code == 201
+    assert other().status_code == 422
+    assert first().json["id"] == made.json["id"]
+
+
+def test_f20_no_users_name_makes_the_same_request_somebody_elses(machine: Machine) -> None:
+    headers = {"Idempotency-Key": "x" * 20}
+    made = set()
+    for user in (None, "None", "'None'", "a", "'a"):
+        theirs = Machine(machine.client, user=user, key=machine.key)
+        for path, body in (("/transfers", {"files": [FILE]}), ("/boards", {"name": "b"})):
+            answers = [theirs.call("POST", path, json=body, headers=headers) for _ in range(2)]
+            assert [one.status_code for one in answers] == [201, 201], answers[0].text
+            assert answers[0].json["id"] == answers[1].json["id"]
+            made.add(answers[0].json["id"])
+    assert len(made) == 10
+    # Not even together with the beginning of the key.
+    one = Machine(machine.client, user="a", key=machine.key)
+    other = Machine(machine.client, user="a:b", key=machine.key)
+    body = {"files": [FILE]}
+    first = one.call("POST", "/transfers", json=body, headers={"Idempotency-Key": "b:" + "x" * 20})
+    second = other.call("POST", "/transfers", json=body, headers=headers)
+    assert first.json["id"] != second.json["id"]
 
 
 def test_limits_of_size_are_the_installations(machine: Machine, configure: Configure) -> None:

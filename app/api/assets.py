@@ -398,7 +398,10 @@ def upload_form(caller: Caller) -> tuple[Response, int]:
     if len(body) > most:
         raise Invalid({"file": f"must be at most {most} bytes"})
     kind = _known_type(file.content_type if file else "")
-    version = announcing.take(caller, AssetSpec(kind, name, len(body), tags, asset_id), body)
+    spec = AssetSpec(kind, name, len(body), tags, asset_id)
+    # Sent again, a form has another boundary between its fields.
+    same = once(caller.workspace_id, repr(spec).encode() + body)
+    version = announcing.take(caller, spec, body, same)
     return jsonify(_asset_json(assets.by_id(caller, version.asset_id))), 201
 
 

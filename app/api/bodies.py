@@ -29,10 +29,14 @@ def idempotency_key() -> str | None:
     return key
 
 
-def once(actor: object) -> Once | None:
-    """This request, to be done once however often this actor sends it; None without a key."""
-    said = b"\n".join((request.method.encode(), request.path.encode(), request.get_data()))
-    return repeats.once(idempotency_key(), str(actor), said)
+def once(actor: object, said: bytes | None = None) -> Once | None:
+    """This request, to be done once however often this actor sends it; None without a key.
+
+    `said` stands for a body that is written in other bytes each time it is sent.
+    """
+    body = request.get_data() if said is None else said
+    whole = b"\n".join((request.method.encode(), request.path.encode(), body))
+    return repeats.once(idempotency_key(), str(actor), whole)
 
 
 def query(*names: str, whole: Collection[str] = ()) -> dict[str, Any]:

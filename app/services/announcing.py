@@ -63,10 +63,15 @@ def begin_posted(caller: Caller, spec: AssetSpec) -> tuple[AssetVersion, PostFor
     return version, storage.urls.post_form(posted, spec.content_type, most, ttl)
 
 
-def take(caller: Caller, spec: AssetSpec, body: bytes) -> AssetVersion:
-    """A new version of a few bytes that we put into the bucket ourselves; raises as begin()."""
-    version = _announce(caller, spec, Method.SINGLE, is_ours=True)
+def take(caller: Caller, spec: AssetSpec, body: bytes, once: Once | None = None) -> AssetVersion:
+    """A new version of a few bytes that we put into the bucket ourselves; raises as begin().
+
+    The same request again puts them there unless they have arrived.
+    """
+    version = _announce(caller, spec, Method.SINGLE, is_ours=True, once=once)
     upload = version.upload
+    if upload.state is UploadState.COMPLETE:
+        return version
     release()
     etag = storage.put_object(upload.key, upload.token, body, UNTYPED)
     settle(version, Stored(len(body), etag, upload.token))
@@ -86,7 +91,7 @@ def _announce(
     ending = _ending(spec)
     with transaction():
         if (before := repeats.made(once)) is not None:
-            return _again(before[0])
+            return _again(before[0], is_ours=is_ours)
         asset = _numbered(caller, spec, ending)
         own = f"{asset.workspace_id}/digital_assets/{asset.id}.{ending}"
         later = f"{asset.workspace_id}/versions/{asset.id}/v{asset.last_number}.{ending}"
@@ -113,11 +118,13 @@ def _announce(
     return version
 
 
-def _again(version_id: uuid.UUID) -> AssetVersion:
+def _again(version_id: uuid.UUID, *, is_ours: bool) -> AssetVersion:
     """What the same request has made; raises NotFound once that was given up."""
     version = db.session.scalar(whole(select(AssetVersion)).where(AssetVersion.id == version_id))
     if version is None or version.upload.state is UploadState.ABORTED:
         raise NotFound(NO_UPLOAD)
+    if is_ours:
+        version.upload.urls_until = db_now() + planning.OUR_OWN_WITHIN
     return version
 
 

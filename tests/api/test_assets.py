@@ -925,11 +925,15 @@ def test_the_bucket_lets_a_page_read_the_etag(keeper: Keeper) -> None:
 # -- a small form --------------------------------------------------------------------------------
 
 
-def form(keeper: Keeper, body: bytes, **fields: str) -> Any:
+def form(keeper: Keeper, body: bytes, again: str | None = None, **fields: str) -> Any:
+    """Send a form, and with `again` say by this key that it is the same as before."""
     file = {"file": (fields.pop("filename", "a.txt"), body, "text/plain")}
     given = {"workspaceId": keeper.workspace} | fields | file
     data, content_type = urllib3.encode_multipart_formdata(given)
-    return keeper.call("POST", "/api/assets/upload", data=data, content_type=content_type)
+    headers = {"Idempotency-Key": again} if again else {}
+    return keeper.call(
+        "POST", "/api/assets/upload", data=data, content_type=content_type, headers=headers
+    )
 
 
 def test_a_form_is_not_taken_unless_that_was_switched_on(keeper: Keeper) -> None:
@@ -958,6 +962,48 @@ def test_a_small_form_is_an_asset(keeper: Keeper, stranger: Keeper, configure: C
     assert error(form(keeper, b"x" * (4 * MIB))) == (413, "TOO_LARGE")
     nothing = keeper.call("POST", "/api/assets/upload", data={"workspaceId": keeper.workspace})
     assert error(nothing) == (400, "MISSING_PARAMETER")
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_form_that_is_sent_again_under_its_key_is_one_asset(
+    keeper: Keeper, configure: Configure
+) -> None:
+    """Each time with another boundary, as every client chooses one anew."""
+    configure(max_asset_form_size=MIB)
+    key = "k" * 20
+    first, again = (form(keeper, b"1", key, tags="a") for _ in range(2))
+    assert first.status_code == 201
+    assert (again.status_code, again.json) == (201, first.json)
+    assert len(keeper.names()) == 1
+    for other in (form(keeper, b"2", key, tags="a"), form(keeper, b"1", key, tags="b")):
+        assert error(other) == (422, "IDEMPOTENCY_KEY_REUSED")
+    assert form(keeper, b"1", tags="a").json["assetId"] != first.json["assetId"]
+    # Another version of an asset is not made twice either.
+    named = {"assetId": first.json["assetId"]}
+    told = [form(keeper, b"3", "v" * 20, **named) for _ in range(2)]
+    assert [one.json["version"] for one in told] == [2, 2]
+    assert keeper.fetch(first.json["assetId"]) == b"3"
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_form_that_storage_did_not_take_arrives_when_it_is_sent_again(
+    keeper: Keeper, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(max_asset_form_size=MIB)
+
+    def away(*given: Any) -> None:
+        raise Outage
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage, "put_object", away)
+        assert form(keeper, b"1", "k" * 20).status_code == 503
+    db.session.execute(update(Upload).values(urls_until=clock.now()))
+    answer = form(keeper, b"1", "k" * 20)
+    assert answer.status_code == 201
+    assert keeper.fetch(answer.json["assetId"]) == b"1"
+    assert db.session.query(AssetVersion).count() == 1
+    # Deleted now, it would be removed once more when this attempt must be over.
+    assert upload_at(answer.json["key"]).urls_until > clock.now()
 
 
 # -- what time brings ----------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from flask import Blueprint, Response, jsonify, redirect, request
 from werkzeug.wrappers import Response as AnyResponse
 
 from app.api.auth import Route, key, uploader
-from app.api.bodies import json_body, json_or_nothing, once, query
+from app.api.bodies import is_seen, json_body, json_or_nothing, once, query
 from app.config import KIB, S3_MAX_OBJECT_SIZE, S3_MAX_PARTS, settings
 from app.doors import creates_limit, limiter
 from app.errors import (
@@ -205,22 +205,26 @@ def show_asset(caller: Caller, asset_id: str) -> Response:
     version = assets.by_id(caller, _id(asset_id))
     if not assets.confirm(version):
         raise NotFound(assets.NO_ASSET)
-    return jsonify(_whole_json(assets.by_id(caller, version.asset_id)))
+    return _shown(assets.by_id(caller, version.asset_id))
 
 
 @bp.patch("/assets/<asset_id>")
 @key(Scope.WRITE)
 def edit_asset(caller: Caller, asset_id: str) -> Response:
-    """Another name, other tags."""
+    """Another name, other tags; with If-Match, only if they are as seen."""
     body = json_body()
     with Inputs(body) as given:
         name = given.needed_text("name", longest=LONGEST_NAME) if given.has("name") else None
         tags = given.texts("tags", longest=LONGEST_TAG, most=MOST_TAGS)
         has_tags = given.has("tags")
     edited = assets.edit(
-        caller, _id(asset_id), name=name, tags=tuple(dict.fromkeys(tags)) if has_tags else None
+        caller,
+        _id(asset_id),
+        name=name,
+        tags=tuple(dict.fromkeys(tags)) if has_tags else None,
+        is_seen=is_seen(),
     )
-    return jsonify(_whole_json(edited))
+    return _shown(edited)
 
 
 # -- the bucket, and who may upload to it from a page --------------------------------------------
@@ -552,9 +556,12 @@ def _asset_json(version: AssetVersion) -> dict[str, Any]:
     }
 
 
-def _whole_json(version: AssetVersion) -> dict[str, Any]:
-    versions = assets.versions_of(version.asset_id)
-    return {**_asset_json(version), "versions": [_version_json(one) for one in versions]}
+def _shown(version: AssetVersion) -> Response:
+    """An asset with its versions, and with the mark that If-Match takes."""
+    versions = [_version_json(one) for one in assets.versions_of(version.asset_id)]
+    answer = jsonify({**_asset_json(version), "versions": versions})
+    answer.set_etag(assets.edit_mark(version.asset))
+    return answer
 
 
 def _version_json(version: AssetVersion) -> dict[str, Any]:

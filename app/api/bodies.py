@@ -9,6 +9,7 @@ from werkzeug.exceptions import BadRequest as WerkzeugBadRequest
 
 from app.errors import BadRequest, Invalid, WrongType
 from app.services import repeats
+from app.services.marks import IsSeen
 from app.services.repeats import Once
 
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
@@ -49,6 +50,14 @@ def query(*names: str, whole: Collection[str] = ()) -> dict[str, Any]:
         name: int(value) if name in whole and _WHOLE.fullmatch(value) else value
         for name, value in said.items()
     }
+
+
+def is_seen() -> IsSeen | None:
+    """A function that tells whether If-Match names a mark; None without that header.
+
+    A header in which nothing can be read names no mark: what its sender asked for does not hold.
+    """
+    return request.if_match.contains if "If-Match" in request.headers else None
 
 
 def json_body() -> Any:

@@ -5,11 +5,11 @@ What only scripts use of it is in programs.py.
 
 from typing import Any
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, jsonify
 
 from app import addresses, links, passwords
 from app.api.auth import anyone_or_key, owner, sends_key
-from app.api.bodies import idempotency_key, json_body, json_or_nothing, once, query
+from app.api.bodies import idempotency_key, is_seen, json_body, json_or_nothing, once, query
 from app.config import S3_MAX_OBJECT_SIZE, S3_MAX_PARTS, settings
 from app.crc32 import SIZE as CRC32_SIZE
 from app.doors import creates_limit, limiter
@@ -108,8 +108,7 @@ def edit_transfer(transfer: Transfer) -> Response:
         changes = {name: v for name, v in _read_options(given).items() if given.has(name)}
         mail = {name: v for name, v in _read_mail(given).items() if given.has(name)}
         status = given.one_of("status", (State.READY, State.EXPIRED))
-    is_seen = request.if_match.contains if request.if_match else None
-    return shown(editing.change(transfer, changes, mail, status, is_seen))
+    return shown(editing.change(transfer, changes, mail, status, is_seen()))
 
 
 @bp.delete("/<uuid:transfer_id>")

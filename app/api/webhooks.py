@@ -9,7 +9,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from app import links
 from app.api.auth import key
-from app.api.bodies import json_body, once
+from app.api.bodies import is_seen, json_body, once
 from app.errors import Invalid
 from app.gateways.webhook import LONGEST_URL
 from app.inputs import Inputs
@@ -41,7 +41,7 @@ def create_webhook(caller: Caller) -> tuple[Response, int]:
             missing |= {"events": "is required"} if events is None else {}
             raise Invalid(missing | given.complaints)
     made = webhooks.create(caller, url, events, once(caller.workspace_id))
-    return jsonify({**_webhook_json(made.row), "secret": made.secret}), 201
+    return _shown(made.row, secret=made.secret), 201
 
 
 @bp.get("")
@@ -55,13 +55,13 @@ def list_webhooks(caller: Caller) -> Response:
 @key(Scope.ADMIN)
 def show_webhook(caller: Caller, webhook_id: uuid.UUID) -> Response:
     """One as it is now."""
-    return jsonify(_webhook_json(webhooks.of_caller(webhook_id, caller)))
+    return _shown(webhooks.of_caller(webhook_id, caller))
 
 
 @bp.patch("/<uuid:webhook_id>")
 @key(Scope.ADMIN)
 def edit_webhook(caller: Caller, webhook_id: uuid.UUID) -> Response:
-    """Change its address or its events, or switch it on or off."""
+    """Change its address or its events, or switch it on or off; with If-Match, only as seen."""
     webhook = webhooks.of_caller(webhook_id, caller)
     changes: dict[str, Any] = {}
     with Inputs(json_body()) as given:
@@ -71,7 +71,7 @@ def edit_webhook(caller: Caller, webhook_id: uuid.UUID) -> Response:
             changes["events"] = given.some_of("events", webhooks.EVENTS) or []
         if given.has("enabled"):
             changes["is_enabled"] = given.switch("enabled")
-    return jsonify(_webhook_json(webhooks.edit(webhook, **changes)))
+    return _shown(webhooks.edit(webhook, **changes, is_seen=is_seen()))
 
 
 @bp.delete("/<uuid:webhook_id>")
@@ -110,6 +110,13 @@ def retry_delivery(
     """Send it once more, now, under the same id."""
     row = webhooks.retry(webhooks.of_caller(webhook_id, caller), delivery_id)
     return jsonify(_delivery_json(row)), 202
+
+
+def _shown(webhook: Webhook, **more: Any) -> Response:
+    """A webhook with the mark that If-Match takes."""
+    answer = jsonify(_webhook_json(webhook) | more)
+    answer.set_etag(webhooks.edit_mark(webhook))
+    return answer
 
 
 def _webhook_json(webhook: Webhook) -> dict[str, Any]:

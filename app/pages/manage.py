@@ -22,6 +22,7 @@ from app.models import MailKind, Transfer
 from app.pages.home import uploader
 from app.pages.view import is_htmx, typed
 from app.services import delivery, mail_links, managing, sender_access, transfers
+from app.services.marks import mark_of
 
 bp = Blueprint("manage", __name__, url_prefix="/m/<word>")
 limit_unknown(bp)
@@ -131,7 +132,7 @@ def _touched(said: dict[str, str], marks: dict[str, str]) -> dict[str, str]:
         "message": said.get("message", "").strip(),
         "max_downloads": _number(limit),
     }
-    same = {name for name, value in values.items() if managing.mark_of(value) == marks.get(name)}
+    same = {name for name, value in values.items() if mark_of(value) == marks.get(name)}
     return {name: given for name, given in said.items() if name not in same}
 
 
@@ -327,7 +328,7 @@ def _context(word: str, shown: managing.Managed) -> dict[str, Any]:
         "transfer": shown.transfer,
         "word": word,
         "now_marks": managing.marks_of(shown.transfer),
-        "muted_mark": managing.mark_of(shown.transfer.muted),
+        "muted_mark": mark_of(shown.transfer.muted),
         "kinds": delivery.TO_SENDER,
         "sends_mail": settings.sends_mail,
         "days": settings.default_expires_in_days,

@@ -26,6 +26,7 @@ from app.gateways.stored import NoSuchUpload, NotOffered, Part, Source, SourceLo
 from app.models import Asset, AssetVersion, Upload, UploadState
 from app.services import asset_words, audit, planning, removal, thumbnails, uploads
 from app.services.accounts import Caller
+from app.services.marks import IsSeen, check_seen, mark_of
 
 NO_UPLOAD = "There is no such upload."
 NO_ASSET = "There is no such asset."
@@ -388,18 +389,28 @@ def _show(asset: Asset, version: AssetVersion, size: int) -> None:
 # -- changing and going ------------------------------------------------------------------------
 
 
+def edit_mark(asset: Asset) -> str:
+    """The mark of all that edit() may change."""
+    return mark_of((asset.name, asset.tags))
+
+
 def edit(
     caller: Caller,
     asset_id: uuid.UUID,
     *,
     name: str | None = None,
     tags: Sequence[str] | None = None,
+    is_seen: IsSeen | None = None,
 ) -> AssetVersion:
-    """Another name, other tags; None leaves them. Repeatable; raises NotFound."""
+    """Another name, other tags; None leaves them. Repeatable.
+
+    Raises NotFound, PreconditionFailed.
+    """
     with transaction():
         asset = _locked(caller, asset_id)
         if asset.shown_number == 0:
             raise NotFound(NO_ASSET)
+        check_seen(is_seen, edit_mark(asset))
         asset.name = asset.name if name is None else name
         asset.tags = asset.tags if tags is None else list(tags)
         asset.search = asset_words.vector(asset.name, asset.content_type, asset.tags)

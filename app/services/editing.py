@@ -4,19 +4,16 @@ The version is made of the marks by which the sender's page tells two editors ap
 (services/managing.py): it changes with whatever an edit may change, and with nothing else.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from app import lifecycle
 from app.clock import db_now
 from app.db import transaction
-from app.errors import Gone, PreconditionFailed, WrongState
+from app.errors import Gone, WrongState
 from app.models import State, Transfer
 from app.services import audit, delivery, managing, options, transfers, unsent
+from app.services.marks import IsSeen, check_seen, mark_of
 from app.services.transfers import hold, of_id
-
-# Whether a version is one that whoever asks has seen.
-IsSeen = Callable[[str], bool]
 
 
 def version_of(transfer: Transfer) -> str:
@@ -33,7 +30,7 @@ def version_of(transfer: Transfer) -> str:
         people,
         transfer.state is State.EXPIRED,
     )
-    return managing.mark_of(said)
+    return mark_of(said)
 
 
 def change(
@@ -52,10 +49,8 @@ def change(
     """
     columns = options.columns_of(changes)
     with transaction():
-        # Held, so that nobody changes it between the look and the change.
         row = hold(transfer.id)
-        if is_seen is not None and not is_seen(version_of(row)):
-            raise PreconditionFailed
+        check_seen(is_seen, version_of(row))
         is_revival = row.state is State.EXPIRED and "expires_at" in columns
         if status is State.READY and not is_revival:
             _bring_back(row)

@@ -3,7 +3,6 @@
 Who may open it is in sender_access.py.
 """
 
-import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +40,7 @@ from app.services import (
     senders,
     shares,
 )
+from app.services.marks import mark_of
 from app.services.transfers import files_of, hold, not_deleted, of_id, refuse_blocked
 from app.words import percent_of
 
@@ -295,13 +295,6 @@ def _unblocked(transfer: Transfer) -> Transfer:
     row = of_id(transfer.id)
     refuse_blocked(row)
     return row
-
-
-def mark_of(value: Any) -> str:
-    """What a form carries of a value that it was made from: it tells two apart and no more."""
-    if isinstance(value, datetime):
-        value = value.timestamp()
-    return hashlib.sha256(repr(value).encode()).hexdigest()[:16]
 
 
 def marks_of(transfer: Transfer) -> dict[str, str]:

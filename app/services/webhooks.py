@@ -30,6 +30,7 @@ from app.models import (
 )
 from app.services import audit, claims, repeats, webhook_news
 from app.services.accounts import Caller
+from app.services.marks import IsSeen, check_seen, mark_of
 from app.services.repeats import Once
 
 # What may be listened to; TEST comes to whoever asks for it.
@@ -122,13 +123,20 @@ def of_caller(webhook_id: uuid.UUID, caller: Caller) -> Webhook:
     return _one(Webhook.id == webhook_id, Webhook.workspace_id == caller.workspace_id)
 
 
-def _one(*conditions: ColumnElement[bool]) -> Webhook:
-    found = db.session.scalar(
-        select(Webhook).where(*conditions).execution_options(populate_existing=True)
-    )
+def _one(*conditions: ColumnElement[bool], is_held: bool = False) -> Webhook:
+    wanted = select(Webhook).where(*conditions).execution_options(populate_existing=True)
+    if is_held:
+        # As an UPDATE holds it: what is to be sent to it can be added meanwhile.
+        wanted = wanted.with_for_update(key_share=True)
+    found = db.session.scalar(wanted)
     if found is None:
         raise NotFound("This workspace has no such webhook.")
     return found
+
+
+def edit_mark(webhook: Webhook) -> str:
+    """The mark of all that edit() may change."""
+    return mark_of((webhook.url, list(map(str, webhook.events)), webhook.is_enabled))
 
 
 def edit(
@@ -137,8 +145,11 @@ def edit(
     url: str | None = None,
     events: Sequence[WebhookEvent] | None = None,
     is_enabled: bool | None = None,
+    is_seen: IsSeen | None = None,
 ) -> Webhook:
-    """Change what is given, or switch it on or off; repeatable. Raises Invalid, NotFound.
+    """Change what is given, or switch it on or off; repeatable.
+
+    Raises Invalid, NotFound, PreconditionFailed.
 
     Switched off, it is told nothing, and what waits is given up. Switched on, it begins afresh.
     """
@@ -156,6 +167,7 @@ def edit(
     if is_enabled:
         values |= {"disabled_at": None, "disabled_for": None}
     with transaction():
+        check_seen(is_seen, edit_mark(_one(Webhook.id == webhook.id, is_held=True)))
         if values:
             db.session.execute(
                 update(Webhook)

@@ -3,9 +3,12 @@
 from typing import Any
 
 import pytest
+from flask.testing import FlaskClient
 
 from app.services import upkeep
 from tests.factories import Machine, Sent, put
+from tests.hooks import Admin
+from tests.keeper import Keeper
 from tests.lab.mailserver import MailServer
 from tests.mail import addressed
 
@@ -20,6 +23,8 @@ def edit(machine: Machine, made: Any, body: Any, **headers: str) -> Any:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return machine.native("PATCH", f"/{made['id']}", json=body, headers=named)
 
+
+# -- transfers -----------------------------------------------------------------------------------
 
 CHANGES: list[Any] = [
     {"title": "x"},
@@ -84,7 +89,9 @@ def test_downloads_and_arriving_files_leave_it_as_it_is(machine: Machine, inside
         ('"another", {}', 200),
         ("W/{}", 412),
         ("another", 412),
-        ("", 200),
+        ('"', 412),
+        (", ,", 412),
+        ("", 412),
     ],
 )
 def test_it_is_read_as_the_standard_says(machine: Machine, said: str, status: int) -> None:
@@ -97,3 +104,58 @@ def test_without_it_whoever_comes_last_is_right(machine: Machine) -> None:
     made = machine.put_one()
     for title in ("one", "two"):
         assert edit(machine, made, {"title": title}).json["title"] == title
+
+
+# -- assets and webhooks -------------------------------------------------------------------------
+
+
+def hook(client: FlaskClient) -> tuple[Admin, str]:
+    admin = Admin(client)
+    return admin, f"/webhooks/{admin.add('https://hooks.example.org/')['id']}"
+
+
+def asset(client: FlaskClient) -> tuple[Keeper, str]:
+    keeper = Keeper(client)
+    return keeper, f"/s3/assets/{keeper.keep(tags='a')['assetId']}"
+
+
+@pytest.mark.parametrize(
+    ("make", "change", "late"),
+    [
+        (asset, {"name": "x"}, {"tags": ["mine"]}),
+        (asset, {"tags": ["a", "theirs"]}, {"tags": ["a", "mine"]}),
+        (hook, {"url": "https://other.example.org/"}, {"enabled": False}),
+        (hook, {"events": ["transfer.expired"]}, {"events": ["transfer.ready"]}),
+        (hook, {"enabled": False}, {"enabled": True}),
+    ],
+)
+def test_of_two_editors_of_an_asset_or_a_webhook_the_later_one_is_told(
+    client: FlaskClient, make: Any, change: Any, late: Any
+) -> None:
+    program, at = make(client)
+    ask = {"x-api-key": program.key}
+    before = client.get(at, headers=ask)
+    seen = before.headers["ETag"]
+    mine = ask | {"If-Match": seen}
+    for unreadable in ('"nope"', '"', ""):
+        answer = client.patch(at, json=late, headers=ask | {"If-Match": unreadable})
+        assert answer.status_code == 412
+    assert client.get(at, headers=ask).json == before.json
+    changed = client.patch(at, json=change, headers=mine)
+    assert changed.status_code == 200
+    now = client.get(at, headers=ask)
+    assert now.headers["ETag"] == changed.headers["ETag"] != seen
+    assert client.patch(at, json=late, headers=mine).status_code == 412
+    assert client.get(at, headers=ask).json == now.json
+    fresh = ask | {"If-Match": now.headers["ETag"]}
+    assert client.patch(at, json=late, headers=fresh).status_code == 200
+    # Whoever says nothing of what has been seen changes it as before.
+    assert client.patch(at, json=change, headers=ask).status_code == 200
+
+
+def test_a_new_webhook_is_answered_with_its_etag(client: FlaskClient) -> None:
+    ask = {"x-api-key": Admin(client).key}
+    body = {"url": "https://hooks.example.org/", "events": ["transfer.expired", "transfer.ready"]}
+    made = client.post("/webhooks", json=body, headers=ask)
+    at = f"/webhooks/{made.json['id']}"
+    assert client.get(at, headers=ask).headers["ETag"] == made.headers["ETag"]

@@ -10,6 +10,7 @@ from flask import Flask
 from app.errors import AppError, ChangedMeanwhile
 from app.models import MailKind
 from app.services import managing, transfers
+from app.services.marks import mark_of
 from tests.factories import Sender, Sent
 from tests.lab.mailserver import MailServer
 from tests.mail import addressed
@@ -91,7 +92,7 @@ def test_whoever_two_people_add_at_once_are_all_there(
 
 def test_of_two_who_choose_mails_one_is_told(app: Flask, sender: Sender, mail: MailServer) -> None:
     sent = addressed(sender.ready())
-    seen = managing.mark_of(sent.row().muted)
+    seen = mark_of(sent.row().muted)
 
     def choose(*kinds: MailKind) -> Callable[[], Any]:
         return lambda: managing.choose_news(transfers.of_id(sent.id), kinds, seen)

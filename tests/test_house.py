@@ -121,6 +121,8 @@ def test_every_parameter_and_key_is_described(app: Flask) -> None:
             else:
                 assert opened_by, rule
                 assert opened_by <= KEYS, rule
+            if view.guard.endswith((":write", ":admin")):
+                assert "403" in said["responses"], f"{rule}: a key may be of less scope"
             assert said.get("operationId")
             assert said.get("summary")
 
@@ -131,6 +133,14 @@ def test_whoever_may_be_refused_for_a_key_may_be_told_to_wait() -> None:
         for method, operation in operations.items():
             if method != "parameters" and "401" in operation["responses"]:
                 assert "429" in operation["responses"], f"{method} {path}"
+
+
+def test_whoever_may_send_too_much_may_send_it_too_slowly() -> None:
+    """Each route that reads a body says both (app/doors.py)."""
+    for path, operations in DESCRIPTION["paths"].items():
+        for method, operation in operations.items():
+            told = {"408", "413"} & set(operation["responses"] if method != "parameters" else ())
+            assert len(told) != 1, f"{method} {path}"
 
 
 def test_every_error_code_is_described() -> None:

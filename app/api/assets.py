@@ -202,6 +202,7 @@ def list_assets(caller: Caller) -> Response:
 @key(Scope.READ)
 def show_asset(caller: Caller, asset_id: str) -> Response:
     """One asset with its versions."""
+    _check_named_workspace(caller)
     version = assets.by_id(caller, _id(asset_id))
     if not assets.confirm(version):
         raise NotFound(assets.NO_ASSET)
@@ -212,6 +213,7 @@ def show_asset(caller: Caller, asset_id: str) -> Response:
 @key(Scope.WRITE)
 def edit_asset(caller: Caller, asset_id: str) -> Response:
     """Another name, other tags; with If-Match, only if they are as seen."""
+    _check_named_workspace(caller)
     body = json_body()
     with Inputs(body) as given:
         name = given.needed_text("name", longest=LONGEST_NAME) if given.has("name") else None
@@ -252,7 +254,7 @@ def update_bucket_config(caller: Caller) -> Response:
 @bp.get("/workspace")
 @key(Scope.READ)
 def show_workspace(caller: Caller) -> Response:
-    """Which workspace the key is of: the `workspaceId` of all other calls."""
+    """Which workspace the key is of: what other calls name as `workspaceId`."""
     return jsonify({"workspaceId": str(caller.workspace_id)})
 
 
@@ -429,6 +431,13 @@ def _check_workspace(caller: Caller, given: Inputs) -> None:
     said = given.needed_text("workspaceId", longest=100)
     if said and said.lower() != str(caller.workspace_id):
         raise NotAllowed("This key is not of that workspace.")
+
+
+def _check_named_workspace(caller: Caller) -> None:
+    """The same for what is found by its own id: there the workspace need not be named."""
+    if "workspaceId" in request.args:
+        with _asked("workspaceId") as q:
+            _check_workspace(caller, q)
 
 
 def _needed_id(given: Inputs) -> uuid.UUID:

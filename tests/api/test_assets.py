@@ -329,6 +329,25 @@ def test_s07_a_stranger_finds_nothing_on_any_route(keeper: Keeper, stranger: Kee
     assert keeper.fetch(kept["assetId"]) == b"hello"
 
 
+def test_an_asset_is_not_shown_or_changed_under_another_workspace(
+    keeper: Keeper, stranger: Keeper
+) -> None:
+    kept = keeper.keep()
+    at = f"/s3/assets/{kept['assetId']}"
+    for said, status in (
+        ({"workspaceId": stranger.workspace}, (403, "FORBIDDEN")),
+        ({"workspaceId": "x"}, (403, "FORBIDDEN")),
+        ({"workspaceId": ""}, (400, "MISSING_PARAMETER")),
+    ):
+        assert error(keeper.call("GET", at, query_string=said)) == status
+        assert error(keeper.call("PATCH", at, query_string=said, json={"name": "x"})) == status
+    assert keeper.show(kept["assetId"])["name"] == kept["name"]
+    for right in ({"workspaceId": keeper.workspace}, {}):
+        assert keeper.call("GET", at, query_string=right).status_code == 200
+        changed = keeper.call("PATCH", at, query_string=right, json={"name": "x"})
+        assert changed.json["name"] == "x"
+
+
 def test_the_key_that_is_given_is_only_compared(keeper: Keeper) -> None:
     """Whatever a client names, what is signed is what the row says."""
     one, other = keeper.start(), keeper.start()

@@ -10,14 +10,25 @@ import pytest
 from flask import Flask
 from sqlalchemy import select, update
 
-from app import clock
+from app import clock, leases
 from app.config import MIB, settings
 from app.db import db, transaction
 from app.errors import NotFound
 from app.extensions import storage
-from app.models import Batch, Failure, File, OutboxMail, State, Upload, UploadState
-from app.services import abuse, archives, batches, census, downloads, transfers, upkeep
+from app.models import Batch, Failure, File, OutboxMail, Problem, State, Upload, UploadState
+from app.services import (
+    abuse,
+    archives,
+    batches,
+    census,
+    checking,
+    downloads,
+    transfers,
+    upkeep,
+    uploads,
+)
 from app.services.contents import FileSpec
+from app.services.uploads import Outcome
 from tests.factories import Machine, Sender, Sent, http, put
 from tests.lab.mailserver import MailServer
 from tests.mail import addressed, pass_time, send_mail
@@ -373,6 +384,28 @@ def test_what_an_attempt_failed_of_is_not_told_of_a_later_one(sender: Sender, in
     shown = sent.show()
     assert (shown["batch"]["status"], shown["batch"]["problem"]) == ("INIT", None)
     assert shown["files"][2]["problem"]["code"] == "missing"
+
+
+def test_f29_a_late_runner_is_fenced_out(sender: Sender, inside: None) -> None:
+    """Its lease lapsed and another took over: it neither reopens the batch nor adds its files."""
+    sent = sender.ready({"a": b"1"})
+    added(sent, {"b": b"2"}).upload().complete()
+    (file,) = transfers.files_of(sent.id, File.batch.is_(None), with_coming=True)
+    is_closed = Batch.closed_at.is_not(None)
+    with leases.hold(Batch, sent.id, is_closed) as late:
+        assert late is not None
+        with transaction():
+            db.session.execute(update(Batch).values(lease_until=ago(seconds=1)))
+        with leases.hold(Batch, sent.id, is_closed) as taker:
+            assert taker is not None
+            batches._settle(late, {file.id: Outcome(file.upload.id, problem=Problem.LOST)})
+            batches._give_up(late)
+            assert checking.settle_batch(taker, [uploads.complete(file.upload)])
+            batches._settle(late, {})
+            assert sent.show()["batch"]["status"] == "PROCESSING"
+    check(sent)
+    assert sent.show()["batch"] is None
+    assert [file["path"] for file in sent.show()["files"]] == ["a", "b"]
 
 
 @pytest.mark.parametrize("how", ["dropped", "abandoned"])

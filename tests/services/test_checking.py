@@ -2,7 +2,8 @@
 
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import psycopg2
@@ -16,8 +17,9 @@ from app.db import db, transaction
 from app.errors import Gone, Outage
 from app.extensions import storage
 from app.gateways.stored import StorageRefused
-from app.models import Failure, File, State, Transfer, Upload, UploadState
+from app.models import Failure, File, Problem, State, Transfer, Upload, UploadState
 from app.services import checking, transfers, uploads
+from app.services.uploads import Outcome
 from tests.factories import Sender, Sent, put
 
 PART = 8 * MIB
@@ -184,26 +186,42 @@ def test_f29_a_second_runner_does_nothing_while_the_first_holds_the_lease(
     assert sent.process().show()["status"] == "READY"
 
 
+@contextmanager
+def taken_over(sent: Sent) -> Iterator[tuple[leases.Lease, leases.Lease]]:
+    """The lease of a worker that was too slow, and that of the worker that has taken over."""
+    with leases.hold(Transfer, sent.id, IS_PROCESSING) as late:
+        assert late is not None
+        sent.set(lease_until=clock.now() - timedelta(seconds=1))
+        with leases.hold(Transfer, sent.id, IS_PROCESSING) as taker:
+            assert taker is not None
+            yield late, taker
+
+
 def test_f29_a_late_runner_is_fenced_out(sender: Sender, inside: None) -> None:
     """Its lease lapsed and another took over: whatever it still writes changes nothing."""
     sent = sender.create().upload().complete()
-    with leases.hold(Transfer, sent.id, IS_PROCESSING) as late:
-        assert late is not None
-        with transaction():
-            db.session.execute(
-                update(Transfer)
-                .where(Transfer.id == sent.id)
-                .values(lease_until=clock.now() - timedelta(seconds=1))
-            )
-        with leases.hold(Transfer, sent.id, IS_PROCESSING) as taker:
-            assert taker is not None
-            file = transfers.files_of(sent.id)[0]
-            outcome = uploads.complete(file.upload)
-            checking.settle_batch(late, [outcome])
-            checking._settle(late, {})
-            assert sent.show()["status"] == "PROCESSING"
-            assert transfers.files_of(sent.id)[0].upload.state is UploadState.OPEN
+    with taken_over(sent) as (late, _):
+        file = transfers.files_of(sent.id)[0]
+        checking.settle_batch(late, [uploads.complete(file.upload)])
+        assert transfers.files_of(sent.id)[0].upload.state is UploadState.OPEN
+        lost = Outcome(file.upload.id, problem=Problem.LOST)
+        checking._settle(late, {file.id: lost})
+        checking._give_up(late)
+        row = sent.row()
+        assert (row.state, row.failure) == (State.PROCESSING, None)
+        # A lost file would have been given a new upload.
+        assert transfers.files_of(sent.id)[0].upload.id == file.upload.id
     assert sent.process().show()["status"] == "READY"
+
+
+def test_f29_a_late_runner_does_not_make_it_ready(sender: Sender, inside: None) -> None:
+    """Even with every file complete, only the worker that holds the lease may do that."""
+    sent = sender.create().upload().complete()
+    with taken_over(sent) as (late, taker):
+        (file,) = transfers.files_of(sent.id)
+        assert checking.settle_batch(taker, [uploads.complete(file.upload)])
+        checking._settle(late, {})
+        assert sent.row().state is State.PROCESSING
 
 
 def test_a_failed_attempt_is_left_alone_for_a_while_and_then_succeeds(

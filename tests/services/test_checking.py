@@ -8,12 +8,12 @@ from datetime import timedelta
 
 import psycopg2
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import select, text
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from app import clock, jobs, leases
 from app.config import MIB
-from app.db import db, transaction
+from app.db import db
 from app.errors import Gone, Outage
 from app.extensions import storage
 from app.gateways.stored import StorageRefused

@@ -10,6 +10,7 @@ import pytest
 import redis
 from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.routing import Rule
 
 from app import doors
 from app.services import accounts
@@ -69,6 +70,37 @@ def test_s09_guessing_files_of_a_link_counts_too(
     url = f"/d/{sent.slug}/files/00000000-0000-4000-8000-%012d"
     told = [client.get(url % n, headers=headers).status_code for n in range(10)]
     assert told == [404] * 5 + [429] * 5
+
+
+def test_s09_every_route_of_a_link_counts_unknown_links(
+    app: Flask, client: FlaskClient, configure: Configure
+) -> None:
+    """They accept the same secrets, so one route without the limit would let any link be guessed.
+
+    The limit is set for whole blueprints; their GET routes stand for the others.
+    """
+    configure(max_unknown_per_minute=2)
+    told, blueprints = {}, set()
+    for number, rule in enumerate(app.url_map.iter_rules()):
+        if not rule.rule.startswith(("/d/", "/b/", "/m/", "/u/")) or "GET" not in rule.methods:
+            continue
+        url = unknown_url(rule)
+        # Some routes would redirect a browser to the link's page without looking the link up.
+        tool = {"headers": {"User-Agent": "curl/8", "HX-Request": "true"}}
+        somebody = {"environ_base": {"REMOTE_ADDR": f"203.0.113.{number}"}}
+        told[url] = [client.get(url, **tool, **somebody).status_code for _ in range(3)]
+        blueprints.add(rule.endpoint.partition(".")[0])
+    assert all(one == [404, 404, 429] for one in told.values()), told
+    assert len(blueprints) == 9
+
+
+def unknown_url(rule: Rule) -> str:
+    """A path of this route whose arguments have the right form and name nothing that exists."""
+    known = {"file_id": "00000000-0000-4000-8000-000000000000", "at": "1", "region": "now"}
+    given = {name: known.get(name, "x" * 32) for name in rule.arguments}
+    built = rule.build(given | (rule.defaults or {}))
+    assert built is not None, rule
+    return built[1]
 
 
 @pytest.mark.real_commits

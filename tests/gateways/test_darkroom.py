@@ -5,12 +5,13 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from app.config import MIB
-from app.gateways import darkroom
+from app.gateways import darkroom, darkroom_child
 from app.gateways.darkroom import Developed, Interrupted
 from tests import pictures
 from tests.pictures import drawn, encoded, opened
@@ -172,6 +173,28 @@ def test_s23_a_film_names_no_other_file(playlist: bytes) -> None:
     assert develop("video", playlist) is None
 
 
+def test_s23_ffmpeg_is_given_one_format_and_no_protocol() -> None:
+    """Left to guess the format, FFmpeg also reads playlists, which can name other files."""
+    asked = []
+
+    def open_film(source: object, **options: object) -> None:
+        asked.append(options)
+        raise InterruptedError
+
+    film = SimpleNamespace(open=open_film)
+    for body in (
+        pictures.video(),
+        pictures.video("webm", "libvpx"),
+        pictures.video("avi", "mpeg4"),
+    ):
+        with pytest.raises(InterruptedError):
+            darkroom_child.video(io.BytesIO(body), {"av": film})  # type: ignore[arg-type]
+    assert asked == [
+        {"format": name, "options": {"protocol_whitelist": ""}}
+        for name in ("mov", "matroska", "avi")
+    ]
+
+
 HOSTILE = """
 import importlib.util, os, socket, sys, time
 spec = importlib.util.spec_from_file_location("child", {child!r})
@@ -229,6 +252,17 @@ def test_s23_whatever_a_child_does_there_is_only_no_picture(
     assert develop("image", b"1") is None
     assert time.monotonic() - began < 10
     assert not Path("/tmp/of-the-child").exists()
+
+
+def test_s23_a_child_has_these_limits_of_its_own(hostile: Callable[[str], None]) -> None:
+    """They hold even if its parent is gone and cannot end it."""
+    limits = {"CPU": darkroom_child.CPU_SECONDS, "FSIZE": 0, "CORE": 0, "NOFILE": 0}
+    hostile(
+        f"limits = {limits!r}; "
+        "found = [child.resource.getrlimit(getattr(child.resource, f'RLIMIT_{name}')) for name in limits]; "
+        "return DONE if found == [(most, most) for most in limits.values()] else None"
+    )
+    assert develop("image", b"1")
 
 
 @pytest.mark.parametrize("deed", ["while True: pass", "time.sleep(60)"])

@@ -254,7 +254,9 @@ def test_a_quarantined_transfer_expires_and_is_deleted_in_its_time(sender: Sende
 
 
 @pytest.mark.parametrize("visitor", [None, "ada"])
-def test_counting_itself_asks_whether_it_is_blocked(sender: Sender, visitor: str | None) -> None:
+def test_s31_counting_itself_asks_whether_it_is_blocked(
+    sender: Sender, visitor: str | None
+) -> None:
     """Whatever was true a moment ago, and also for a visitor who has been counted before."""
     sent = sender.ready()
     file_id = uuid.UUID(sent.files[0]["id"])

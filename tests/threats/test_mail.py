@@ -145,6 +145,22 @@ def test_s29_networks_days_and_the_whole_installation_have_a_share(
     assert send_mail(app) == 9
 
 
+def test_s29_codes_are_limited_for_the_whole_installation(
+    app: Flask, client: FlaskClient, mail: MailServer, configure: Any
+) -> None:
+    """Otherwise someone with many network addresses could have codes mailed to everybody."""
+    configure(max_mails_per_hour=3)
+
+    def ask(number: int) -> int:
+        asked = {"email": f"p{number}@example.org"}
+        network = {"REMOTE_ADDR": f"203.0.113.{number}"}
+        return client.post("/senders/code", json=asked, environ_base=network).status_code
+
+    assert [ask(number) for number in range(5)] == [202, 202, 202, 429, 429]
+    send_mail(app)
+    assert len(mail.caught) == 3
+
+
 def test_s29_a_server_that_was_away_for_long_uses_up_no_share(
     app: Flask, sender: Sender, mail: MailServer, configure: Any
 ) -> None:

@@ -167,24 +167,25 @@ def test_f08_the_last_bytes_sent_for_a_part_count(inside: None) -> None:
     assert fetched(upload) == b"b" * PART + b"a" * PART
 
 
-class TwoAtATime:
-    """A paginator of boto3's with pages of two; a real store cuts them at 1000."""
-
-    def __init__(self, paginator: Any) -> None:
-        self.paginator = paginator
-
-    def paginate(self, **given: Any) -> Any:
-        return self.paginator.paginate(**given, PaginationConfig={"PageSize": 2})
-
-
-def test_f12_every_page_of_the_list_of_parts_is_read(monkeypatch) -> None:
+def test_f12_every_page_of_the_list_of_parts_is_read() -> None:
+    """Storage lists 1000 parts per page; here every request asks for two."""
     upload = added(5 * PART)
     send(upload, b"p" * upload.size)
-    get = storage._client.get_paginator
-    monkeypatch.setattr(storage._client, "get_paginator", lambda name: TwoAtATime(get(name)))
-    held = storage.list_parts(upload.key, upload.s3_upload_id or "")
-    assert [part.number for part in held] == [1, 2, 3, 4, 5]
-    assert uploads.complete(upload).problem is None
+    asked = []
+
+    def ask_for_two(params: dict[str, Any], **more: Any) -> None:
+        asked.append(params.get("PartNumberMarker"))
+        params["MaxParts"] = 2
+
+    events = storage._client.meta.events
+    events.register("before-parameter-build.s3.ListParts", ask_for_two)
+    try:
+        held = storage.list_parts(upload.key, upload.s3_upload_id or "")
+        assert [part.number for part in held] == [1, 2, 3, 4, 5]
+        assert asked == [None, 2, 4]
+        assert uploads.complete(upload).problem is None
+    finally:
+        events.unregister("before-parameter-build.s3.ListParts", ask_for_two)
 
 
 @pytest.mark.parametrize("off_by", [-1, 1])

@@ -1,14 +1,17 @@
 """transaction(), after_commit() and release(): the only words about commits."""
 
+import uuid
+
 import psycopg2
 import pytest
 from flask import Flask
 from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from app import leases
+from app import jobs, leases
 from app.config import settings
 from app.db import after_commit, db, is_away, release, transaction
+from app.extensions import queue
 
 pytestmark = pytest.mark.usefixtures("inside")
 
@@ -27,6 +30,33 @@ def test_actions_run_after_the_outermost_commit_and_never_after_a_rollback() -> 
     assert done == ["inner"]
     after_commit(lambda: done.append("at once"))
     assert done == ["inner", "at once"]
+
+
+@pytest.mark.parametrize("how", ["later", "again", "once"])
+def test_f33_no_job_is_queued_before_the_commit_nor_after_a_rollback(
+    monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A worker may start it at once, and would not see the rows that are not committed yet."""
+    put: list[str] = []
+    for name in ("put", "put_again", "put_once"):
+        monkeypatch.setattr(queue, name, lambda *given, name=name, **more: put.append(name))
+
+    def remind() -> None:
+        if how == "later":
+            jobs.PROCESS_TRANSFER.later(uuid.uuid4())
+        elif how == "again":
+            jobs.PROCESS_TRANSFER.again([(uuid.uuid4(), 1)])
+        else:
+            jobs.EXPIRE_DUE.once(slot=1, seconds=30)
+
+    with pytest.raises(ZeroDivisionError), transaction():  # noqa: PT012
+        remind()
+        1 / 0  # noqa: B018
+    assert put == []
+    with transaction():
+        remind()
+        assert put == []
+    assert len(put) == 1
 
 
 def test_a_session_that_is_gone_holds_no_row_longer_than_its_lease_would(app: Flask) -> None:

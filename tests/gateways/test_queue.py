@@ -1,8 +1,9 @@
-"""Redis as the queue finds it: by TLS, whom it believes to be the server; and one that is full."""
+"""Redis as the queue uses it: the server's certificate, a full server, job ids, RQ's timeouts."""
 
 import socket
 import ssl
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -10,9 +11,13 @@ from urllib.parse import urlsplit
 
 import pytest
 import redis
+from flask import Flask
+from rq import Queue
 
 from app import config
+from app.extensions import queue
 from app.gateways.queue import JobQueue
+from app.jobs import Job
 from tests.lab.receiver import make_certificates
 from tests.test_config import GOOD
 
@@ -74,3 +79,22 @@ def test_a_server_that_is_full_does_not_pass_for_one_that_takes_jobs(
     finally:
         server.config_set("maxmemory", "0")
     assert 0 < server.ttl("beeline:ready") <= 60
+
+
+def test_f36_every_attempt_is_a_job_of_its_own(environ: dict[str, str]) -> None:
+    """With the same id for both, RQ would overwrite the first job with the second."""
+    filling = JobQueue()
+    filling.bind(config.load(GOOD | {"REDIS_URL": environ["REDIS_URL"]}))
+    work = Job("app.services.checking.process", queue=f"test-{uuid.uuid4()}")
+    for attempt in (1, 2):
+        filling.put(work, "some-id", attempt=attempt)
+    waiting = Queue(work.queue, connection=redis.Redis.from_url(environ["REDIS_URL"]))
+    assert waiting.get_job_ids() == [f"checking_process-some-id-{attempt}" for attempt in (1, 2)]
+    waiting.delete()
+
+
+def test_f28_rq_notices_a_killed_worker_within_90_seconds(app: Flask) -> None:
+    """RQ adds a minute to the interval of each heartbeat before it takes a worker or a job for dead."""
+    worker = queue._make_worker(app, ["default"], threading.Event())
+    assert worker.worker_ttl + 60 <= 90
+    assert worker.job_monitoring_interval + 60 + worker.maintenance_interval <= 90

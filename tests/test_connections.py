@@ -1,15 +1,20 @@
 """Connections to PostgreSQL: none that is dead is given to anybody, and none begins for nothing."""
 
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 from flask import Flask
+from flask.testing import FlaskClient
 from psycopg2 import extensions
 from sqlalchemy import select, text
 
 from app import connections
+from app.config import settings
 from app.db import ask, db, insert_now, is_away, release, transaction
 from app.models import Workspace
+from tests.lab.people import SLOWEST_SECONDS
 
 pytestmark = [pytest.mark.real_commits, pytest.mark.usefixtures("inside")]
 STATE = "SELECT state FROM pg_stat_activity WHERE pid = :pid"
@@ -127,3 +132,17 @@ def test_a_connection_lost_before_a_transaction_is_told_by_whoever_uses_it(app: 
     assert is_away(lost.value)
     db.session.rollback()
     assert pid() != mine
+
+
+def test_f39_a_request_that_finds_every_connection_in_use_is_refused_in_time(
+    client: FlaskClient,
+) -> None:
+    """WEB_THREADS may exceed DATABASE_POOL_SIZE: a thread then waits for a connection, but not long."""
+    began = time.monotonic()
+    with ExitStack() as in_use:
+        for _ in range(settings.database_pool_size):
+            in_use.enter_context(db.engine.connect())
+        answer = client.get(f"/d/{'x' * 32}")
+    assert time.monotonic() - began < SLOWEST_SECONDS
+    assert answer.status_code == 503
+    assert int(answer.headers["Retry-After"]) > 0

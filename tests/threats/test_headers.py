@@ -1,6 +1,8 @@
 """S03, S04, S05, S14, S38: what every answer says, cookies, TLS and hosts, as behind a router."""
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -11,6 +13,7 @@ from tests.threats.conftest import MakeApp, through_router
 
 TLS = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.9"}
 HERE = "https://send.example.org"
+PAGES = Path("templates/pages")
 
 
 @pytest.fixture
@@ -90,6 +93,21 @@ def test_s03_no_page_holds_a_script_or_style_of_its_own(browser: FlaskClient) ->
         page = browser.get(url).text
         assert re.findall(r"<script(?![^>]*\ssrc=)", page) == []
         assert re.findall(r"<style|\sstyle=|\son\w+=|javascript:|hx-on|hx-vals=.js:", page) == []
+
+
+@pytest.mark.parametrize(
+    "page", [page.name for page in PAGES.glob("*.html") if "htmx.min.js" in page.read_text()]
+)
+def test_s03_htmx_evaluates_nothing_and_asks_no_other_site(page: str) -> None:
+    """Otherwise an hx- attribute injected into a page could run code or load from another site."""
+    (said,) = re.findall(
+        r"<meta name=\"htmx-config\" content='([^']+)'>", (PAGES / page).read_text()
+    )
+    config = json.loads(said)
+    assert [config[name] for name in ("allowEval", "allowScriptTags")] == [False, False]
+    assert config["selfRequestsOnly"] is True
+    # The policy would refuse htmx's style element; and no page may stay in the browser's storage.
+    assert (config["includeIndicatorStyles"], config["historyCacheSize"]) == (False, 0)
 
 
 def test_s05_the_cookie_is_ours_alone(browser: FlaskClient) -> None:

@@ -229,7 +229,7 @@ class Settings:
         kinds.whole(1, 24 * 30), "an unfinished upload without progress for so long is removed", 24
     )
     part_url_ttl_in_seconds: int = setting(
-        kinds.whole(120, 24 * 3600), "how long a signed upload address lives", 3600
+        kinds.whole(120, 3600), "how long a signed upload address lives", 3600
     )
     download_url_ttl_in_seconds: int = setting(
         # Storage whose clock is a minute ahead must not find it expired when it is handed out.

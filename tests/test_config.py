@@ -103,7 +103,8 @@ def test_s34_a_default_or_short_secret_is_refused(secret: str) -> None:
         ("MAIL_URL", "smtp://me:p%C3%A4ss@mail.example.org"),
         ("DATABASE_URL", "mysql://x"),
         ("REDIS_URL", "http://x"),
-        ("DOWNLOAD_URL_TTL_IN_SECONDS", "301"),  # S16: it works for whoever has it
+        ("PART_URL_TTL_IN_SECONDS", "3601"),  # F03, S15: it works for whoever has it
+        ("DOWNLOAD_URL_TTL_IN_SECONDS", "301"),  # S16: as above
         ("DOWNLOAD_URL_TTL_IN_SECONDS", "119"),  # storage's clock may be a minute ahead
         ("S3_PREFIX", ""),
         ("S3_PREFIX", "../"),

@@ -22,7 +22,7 @@ FEW_CONNECTIONS = 20
 
 
 def test_f38_every_connection_reset_again_and_again(lab: Lab) -> None:
-    """As a failover does it: 503 at worst, and whoever asks again is served at once."""
+    """As a failover does it: requests get 503 at worst, and no transfer is lost."""
     with crowd(lab.stack, pause=0.1) as people:
         for _ in range(10):
             time.sleep(0.3)

@@ -81,6 +81,31 @@ def test_f01_f02_f03_faults_in_passing_need_nobody(
         assert downloaded(reader, button) == (name, expected)
 
 
+def test_f05_an_upload_works_when_the_page_cannot_read_etags(
+    open_page: OpenPage, live: Stack, tmp_path: Path
+) -> None:
+    """CORS rules often expose no ETag. The page needs none: our server asks storage for them."""
+    sums = make_files(tmp_path, {"a.bin": 12 * MIB, "b.txt": 5})
+    sender = open_page()
+    etags: list[str] = []
+
+    def hide(route: Route) -> None:
+        answer = route.fetch()
+        etags.append(answer.headers.get("etag", ""))
+        hidden = {"etag", "access-control-expose-headers"}
+        shown = {name: value for name, value in answer.headers.items() if name not in hidden}
+        route.fulfill(response=answer, headers=shown)
+
+    sender.route(f"{live.environ['S3_ENDPOINT_URL']}/**", hide)
+    choose(sender, *sorted(tmp_path.iterdir()))
+    expect_state(sender, "done", 60)
+    assert len([etag for etag in etags if etag]) == 3, "two parts and a small file"
+    reader = open_page(link_of(sender))
+    for name, expected in sums.items():
+        button = reader.get_by_role("button", name=f"Download {name}")
+        assert downloaded(reader, button) == (name, expected)
+
+
 def test_a_refusal_for_good_says_so_and_try_again_sends_only_what_is_missing(
     open_page: OpenPage, live: Stack, tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""F55, F56, S15, S16, S17: a signed address is good for one thing, for a while, and for no other size."""
+"""F55, F56, F65, S15, S16, S17: a signed address is good for one thing, for a while, and for no other size."""
 
 import gzip
 import json
@@ -203,6 +203,20 @@ def test_f55_f56_an_address_is_good_again_for_minutes_counted_once_and_no_longer
     assert http.request("GET", old).status == 403
     most = config.Settings.__dataclass_fields__["download_url_ttl_in_seconds"].metadata
     assert most["default"] <= 300
+
+
+@pytest.mark.parametrize("seconds", [-60, 60])
+def test_f65_a_signed_url_works_where_storages_clock_is_a_minute_off(
+    sender: Sender, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    """Also with the shortest lifetime that the settings allow."""
+    configure(part_url_ttl_in_seconds=120, download_url_ttl_in_seconds=120)
+    signing_clock = clock.now
+    with monkeypatch.context() as off:
+        off.setattr(clock, "now", lambda: signing_clock() + timedelta(seconds=seconds))
+        sent = sender.create({"small": b"s", "big": b"b" * (PART + 1)}).upload()
+        sent.complete().process()
+        assert fetched(sent, sent.files[0]).data == b"s"
 
 
 def test_s16_no_address_is_shown_where_it_is_not_used(app: Flask, sender: Sender) -> None:

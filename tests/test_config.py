@@ -16,7 +16,7 @@ GOOD = {
 }
 
 
-def test_heroku_addresses_are_taken_as_they_come() -> None:
+def test_f43_heroku_addresses_are_taken_as_they_come() -> None:
     settings = config.load(GOOD)
     assert settings.database_url == "postgresql+psycopg2://u:p@h/db"
     assert settings.base_url == "https://send.example.org"

@@ -77,7 +77,7 @@ def test_many_deletes_have_one_winner(app: Flask, sender: Sender) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 3])
-def test_f53_as_many_downloads_pass_as_are_left(app: Flask, sender: Sender, limit: int) -> None:
+def test_f42_f53_as_many_downloads_pass_as_are_left(app: Flask, sender: Sender, limit: int) -> None:
     sent = sender.ready(max_downloads=limit)
     file_id = uuid.UUID(sent.files[0]["id"])
 

@@ -69,7 +69,7 @@ def test_dropped_files_and_a_folder_arrive_byte_for_byte(
         assert Path(path).suffix == Path(name).suffix, name
 
 
-def test_without_javascript_a_file_still_comes(open_page: OpenPage, tmp_path: Path) -> None:
+def test_f64_without_javascript_a_file_still_comes(open_page: OpenPage, tmp_path: Path) -> None:
     sums = make_files(tmp_path, {"one.bin": 300_000})
     link = send(open_page(), tmp_path / "one.bin")
     reader = open_page(link, java_script_enabled=False)

@@ -59,7 +59,7 @@ def state_within(sent: Sent, state: State, seconds: float) -> bool:
     return False
 
 
-def test_a_worker_takes_the_job_and_its_arguments_are_plain_json(
+def test_f37_a_worker_takes_the_job_and_its_arguments_are_plain_json(
     start: Start, sender: Sender, environ: dict[str, str]
 ) -> None:
     sent = sender.create({"a": b"1", "b/empty": b""}).upload().complete()

@@ -190,7 +190,7 @@ def test_a_clock_that_is_moved_loses_nothing(sender: Sender, inside: None, monke
     assert upkeep.delete_expired() == 1
 
 
-def test_a_process_whose_clock_is_wrong_ends_nothing(
+def test_f66_a_process_whose_clock_is_wrong_ends_nothing(
     sender: Sender, inside: None, monkeypatch
 ) -> None:
     live, ended = sender.ready(), expired(sender)

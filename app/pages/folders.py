@@ -1,7 +1,7 @@
 """A transfer's files as the tree of folders in which they were sent."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from app.models import File, UploadState
 
@@ -34,8 +34,16 @@ def tree(files: Sequence[File]) -> Folder:
             known[path].total_size += file.size
             known[path].arrived_count += file.upload.state is UploadState.COMPLETE
     for folder in known.values():
-        folder.folders.sort(key=lambda one: one.name.casefold())
+        folder.folders = sorted(map(_merged, folder.folders), key=lambda one: one.name.casefold())
     return root
+
+
+def _merged(folder: Folder) -> Folder:
+    """The folder; where it holds nothing but another one, that one under both names."""
+    while not folder.files and len(folder.folders) == 1:
+        (inner,) = folder.folders
+        folder = replace(inner, name=f"{folder.name}/{inner.name}")
+    return folder
 
 
 def _up_from(path: str) -> list[str]:

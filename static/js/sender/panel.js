@@ -1,0 +1,407 @@
+// What the sender sees of one upload: everything that is painted on the card, its buttons and its forms.
+// What happens is decided in view.js; nothing here sends anything but the two forms.
+import { details, explain } from '../upload/failure.js';
+import { Progress, plural, size, timeLeft } from '../upload/progress.js';
+import { StayAwake } from '../upload/tabs.js';
+import { FileList } from './file-list.js';
+import { drawLine } from './line.js';
+import { OptionsForm, say } from './options-form.js';
+
+/** @typedef {import('../upload/failure.js').Failure} Failure */
+/** @typedef {import('../upload/file-upload.js').FileUpload} FileUpload */
+/** @typedef {import('../upload/transfer-upload.js').TransferUpload} TransferUpload */
+/** @typedef {'ready' | 'uploading' | 'paused' | 'checking' | 'done' | 'failed'} Shown */
+/** How an upload can be continued after its tab was closed. @typedef {'not' | 'by-itself' | 'by-choosing-again'} Continuation */
+/**
+ * What the sender can do, and what the panel has to ask.
+ * @typedef {object} Acts
+ * @property {() => unknown} start also to continue or to try again
+ * @property {() => unknown} pause
+ * @property {() => unknown} cancel
+ * @property {() => unknown} tryNow
+ * @property {(tells: boolean) => void} tellRecipients
+ * @property {(file: FileUpload) => Promise<boolean>} remove whether the file is gone
+ * @property {(file: FileUpload, aside: boolean) => void} setAside
+ * @property {() => boolean} isAtRisk whether closing the tab now would lose something
+ * @property {() => Continuation} continuation
+ */
+
+const NAME = 'Beeline';
+// Only a new transfer has these; files that are added to a transfer have no options of their own.
+const OF_A_NEW_ONE = ['options', 'mail'];
+// Everything has left: there is nothing to cancel any more.
+export const OVER = new Set(['checking', 'done']);
+
+export class Panel {
+  #root;
+  #acts;
+  #options;
+  #awake = new StayAwake();
+  #progress = new Progress(() => performance.now());
+  /** @type {TransferUpload | null} */ #upload = null;
+  /** @type {import('../upload/backend.js').Backend | null} */ #backend = null;
+  /** The tenth, in per cent, that was last read out. */ #said = 0;
+  #titled = document.title;
+  /** Whether an address is entered: then the primary button is Send, not Copy link. */ #mails = false;
+  #takesMail = false;
+  /** @type {Shown} */ shown = 'ready';
+  files;
+  /** How much may be sent. @type {{max_file_size?: number, max_transfer_size?: number, max_files?: number}} */ limits;
+  /** The transfer that more files are for, with what it has. @type {{id: string, word: string, count: number, size: number} | null} */ addsTo;
+
+  /** @param {HTMLElement} root @param {Acts} acts */
+  constructor(root, acts) {
+    this.#root = root;
+    this.#acts = acts;
+    this.limits = JSON.parse(root.dataset.limits ?? '{}');
+    this.addsTo = root.dataset.addsTo ? JSON.parse(root.dataset.addsTo) : null;
+    this.files = new FileList(root, acts);
+    // A transfer that files are added to has its options on its own page.
+    this.#options = document.getElementById('options') ? new OptionsForm(this.#form('options')) : null;
+    // Without mail-form.js the browser would submit the form to this page's address, and leave the upload.
+    document.getElementById('mail')?.addEventListener('submit', (event) => { event.preventDefault(); void this.#offerMailAgain(); });
+    document.getElementById('tell-recipients')?.addEventListener('change', () => acts.tellRecipients(this.tellsRecipients));
+    this.#on('cancel', () => this.#askCancel(true));
+    this.#on('cancel-no', () => this.#askCancel(false));
+    this.#on('cancel-yes', () => acts.cancel());
+    this.#on('retry', () => acts.start());
+    this.#on('pause', () => (this.shown === 'paused' ? acts.start() : acts.pause()));
+    this.#on('try-now', () => acts.tryNow());
+    this.#on('share', () => navigator.share?.({ url: this.#link().href, title: this.#options?.title || 'Files for you' }).catch(() => {}));
+    this.#get('cancel-ask').addEventListener('keydown', ({ key }) => { if (key === 'Escape') this.#askCancel(false); });
+    addEventListener('beforeunload', (event) => { if (acts.isAtRisk()) event.preventDefault(); });
+  }
+
+  /** Whether the box says that recipients are mailed once these files have arrived. */
+  get tellsRecipients() {
+    const box = document.getElementById('tell-recipients');
+    return box instanceof HTMLInputElement && box.checked;
+  }
+
+  // --- The states of an upload -------------------------------------------------------------------
+
+  /** It is being sent, or is about to be. */
+  start() {
+    this.#get('notice').hidden = true;
+    this.#said = this.#percent;
+    // The button that was pressed keeps the focus; if it is hidden now, the heading gets it.
+    const pressed = document.activeElement;
+    this.#show('uploading');
+    if (pressed !== this.#get('pause')) this.#get('heading').focus({ preventScroll: true });
+  }
+
+  /** The transfer is being created. @param {number} count of files @param {number} total their bytes */
+  prepare(count, total) {
+    this.#text('heading', `Preparing ${plural(count, 'file')}`);
+    this.#text('bytes', size(total));
+  }
+
+  /** From now on the panel shows this upload. @param {TransferUpload} upload @param {import('../upload/backend.js').Backend} backend */
+  take(upload, backend) {
+    this.#upload = upload;
+    this.#backend = backend;
+    const link = this.#link();
+    link.href = upload.transfer.link;
+    link.title = upload.transfer.link;
+    link.textContent = upload.transfer.link.replace(/^https?:\/\//, '');
+    this.#get('share').hidden = !navigator.share;
+    if (!upload.transfer.adds) {
+      this.#options?.serve(upload);
+      this.#offerMail().catch(() => { /* Send tries again. */ });
+    }
+    this.files.show([...upload.files.values()]);
+  }
+
+  /** Follows the upload, four times a second while it is sent or checked. @param {Failure | null} waiting why nothing moves just now */
+  refresh(waiting) {
+    const upload = this.#upload;
+    if (upload) {
+      const { state } = upload;
+      if ((state === 'uploading' || state === 'checking') && (this.shown !== state || this.#get('share-block').hidden)) this.#show(state);
+      if (this.shown === 'uploading') this.#showProgress(upload);
+      if (this.shown === 'checking') this.#showCheck(upload);
+      this.files.refresh();
+    }
+    this.#showWaiting(waiting);
+  }
+
+  pause() {
+    const upload = /** @type {TransferUpload} */ (this.#upload);
+    const percent = this.#percent;
+    this.files.refresh();
+    this.#show('paused');
+    drawLine(this.#get('line'), percent);
+    this.#text('figure', `${percent} %`);
+    this.#text('heading', percent ? `Paused. ${percent} % is safe.` : 'Paused. What was sent is safe.');
+    this.#text('bytes', `${size(upload.safeSize)} of ${size(upload.totalSize)}`);
+    document.title = `Paused · ${NAME}`;
+    this.#say(this.#get('heading').textContent ?? '');
+  }
+
+  finish() {
+    const upload = /** @type {TransferUpload} */ (this.#upload);
+    this.files.refresh();
+    // A path of this site, whatever host the link names: the page admits pictures from nowhere else.
+    this.#get('qr').setAttribute('src', `${new URL(this.#link().href).pathname}.svg`);
+    this.#show('done');
+    drawLine(this.#get('line'), 100);
+    const count = upload.files.size;
+    const added = count === 1 ? 'The file was added' : `${plural(count, 'file')} were added`;
+    this.#text('heading', upload.transfer.adds ? added : count === 1 ? 'Your file is ready to download' : `Your ${plural(count, 'file')} are ready to download`);
+    this.#text('bytes', size(upload.totalSize));
+    document.title = `Sent · ${NAME}`;
+    this.#say('Sent. The files are ready to download.');
+  }
+
+  /** @param {Failure} failure */
+  fail(failure) {
+    const isGone = failure.why === 'gone';
+    const isExpired = failure.why === 'expired';
+    this.#show('failed');
+    this.#root.dataset.stopped = failure.why;
+    this.files.fail(failure.facts.path);
+    this.#text('heading', isExpired ? 'Everything has arrived' : 'The upload has stopped');
+    // Only what is safe counts now, not what has left.
+    const percent = this.#percent;
+    drawLine(this.#get('line'), percent);
+    this.#text('figure', isExpired ? 'Expired' : percent < 100 ? `${percent} %` : 'Stopped');
+    const { title, text } = explain(failure, { safe: this.#safe() });
+    this.#trouble(title, text, failure);
+    this.#get('retry').hidden = isGone || isExpired || failure.why === 'blocked';
+    this.#get('start-again').hidden = !isGone;
+    if (isGone || isExpired) {
+      this.#askNoMore();
+      this.#get('cancel').hidden = true;
+    }
+    if (isExpired) {
+      // Its page brings it back.
+      this.#get('manage').parentElement?.removeAttribute('hidden');
+      this.#get('manage').classList.add('button-primary');
+    }
+    // What had the focus may be hidden now.
+    if (!document.activeElement?.getClientRects().length) this.#get('heading').focus({ preventScroll: true });
+    document.title = `Stopped · ${NAME}`;
+    this.#say(`${title} ${text}`);
+  }
+
+  /** As when the page was opened. */
+  clear() {
+    this.#upload = null;
+    this.#askNoMore();
+    this.files.clear();
+    this.#show('ready');
+    document.title = this.#titled;
+  }
+
+  /** Where the transfer is managed. @param {string} url */
+  showManage(url) {
+    this.#get('manage').setAttribute('href', url);
+  }
+
+  // --- What is said besides ----------------------------------------------------------------------
+
+  /** The outcome of an action that changed nothing of the upload. #trouble stays as it is: it says why the upload waits or has stopped. @param {string} words none: hides it */
+  remark(words) {
+    const remark = this.#get('remark');
+    remark.textContent = words;
+    remark.hidden = !words;
+  }
+
+  /** One line, in the drop area as long as nothing is on its way. @param {string} words */
+  notice(words) {
+    if (this.shown !== 'ready') return this.remark(words);
+    const notice = this.#get('notice');
+    notice.textContent = words;
+    notice.hidden = false;
+  }
+
+  /** The focus goes to where a new upload begins. */
+  focusOnChoice() {
+    this.#get('choose-files').focus();
+  }
+
+  /** What the link does already, and whether this tab is still needed. */
+  hint() {
+    const adds = this.#upload?.transfer.adds;
+    const continuation = this.#acts.continuation();
+    const stay = {
+      'not': 'Keep this tab open until everything is sent.',
+      'by-itself': 'You can close this tab: it can be continued here later.',
+      'by-choosing-again': 'You can close this tab: it can be continued here later, by choosing the same files again.',
+    }[continuation];
+    this.#text('link-hint', {
+      ready: '', failed: '',
+      uploading: adds ? `Whoever has it downloads what is there; these appear once all have arrived. ${stay}` : `It works already: whoever opens it sees the upload coming. ${stay}`,
+      paused: adds ? `Whoever has it downloads what is there; these wait for the rest. ${stay}` : `It works already, and waits for the rest. ${stay}`,
+      checking: continuation === 'not' ? 'Everything has left this computer. Keep this tab open a moment longer, in case something has to be sent again.'
+        : 'Everything has left this computer. You can close this tab: if something has to be sent again, it can be continued here.',
+      done: 'Whoever has this link, and the password if you set one, can download. You can close this tab.',
+    }[this.shown]);
+  }
+
+  // --- Painting ----------------------------------------------------------------------------------
+
+  /** @param {Shown} shown */
+  #show(shown) {
+    if (shown !== this.shown) this.#progress = new Progress(() => performance.now());
+    this.shown = shown;
+    this.#awake.set(shown === 'uploading' || shown === 'checking');
+    this.#root.dataset.state = shown;
+    this.#root.toggleAttribute('data-stopped', shown === 'failed');
+    for (const one of this.#root.querySelectorAll('[data-when]')) {
+      const when = one.getAttribute('data-when')?.split(' ') ?? [];
+      one.toggleAttribute('hidden', !when.includes(shown));
+    }
+    const upload = this.#upload;
+    for (const id of ['share-block', 'options', 'mail', 'pause', 'contents']) if (!upload || (upload.transfer.adds && OF_A_NEW_ONE.includes(id))) document.getElementById(id)?.setAttribute('hidden', '');
+    this.#choosePrimary();
+    this.#get('pause').classList.toggle('button-primary', shown === 'paused');
+    this.#text('pause', shown === 'paused' ? 'Continue' : 'Pause');
+    this.#text('cancel-no', shown === 'uploading' ? 'Keep sending' : 'Keep it');
+    if (shown !== 'failed' && shown !== 'paused') this.#text('figure', { ready: '', uploading: '0 %', checking: 'Checking', done: 'Sent' }[shown]);
+    this.hint();
+    for (const id of ['bytes', 'speed', 'time-left']) this.#text(id, '');
+    for (const id of ['trouble', 'remark']) this.#get(id).hidden = true;
+    if (OVER.has(shown)) this.#askNoMore();
+  }
+
+  // One primary button at a time: while paused or failed it is Continue or Try again.
+  #choosePrimary() {
+    const isMoving = this.shown !== 'failed' && this.shown !== 'paused';
+    const next = document.getElementById('code-field')?.hidden === false ? 'confirm-code' : this.#mails ? 'send-mail' : 'copy';
+    for (const id of ['copy', 'send-mail', 'confirm-code']) document.getElementById(id)?.classList.toggle('button-primary', isMoving && id === next);
+  }
+
+  /** @param {TransferUpload} upload */
+  #showProgress(upload) {
+    const progress = this.#progress;
+    progress.update(upload.sentSize, upload.totalSize);
+    const { percent, speed } = progress;
+    drawLine(this.#get('line'), percent);
+    this.#text('figure', `${percent} %`);
+    this.#text('heading', `Sending ${plural(upload.files.size, 'file')}`);
+    this.#text('bytes', `${size(progress.reached)} of ${size(upload.totalSize)}`);
+    this.#text('speed', speed >= 1 ? `${size(speed)}/s` : '');
+    this.#text('time-left', speed >= 1 ? timeLeft(progress.secondsLeft) : '');
+    document.title = `${percent} % · ${NAME}`;
+    const tenth = Math.floor(percent / 10) * 10;
+    if (tenth > this.#said) {
+      this.#said = tenth;
+      this.#say(`${tenth} % sent`);
+    }
+  }
+
+  /** @param {TransferUpload} upload */
+  #showCheck(upload) {
+    const count = upload.files.size;
+    drawLine(this.#get('line'), 100);
+    this.#text('heading', 'Making sure that everything arrived whole');
+    this.#text('bytes', count > 1 ? `${upload.checkedCount} of ${plural(count, 'file')}` : size(upload.totalSize));
+    document.title = `Checking · ${NAME}`;
+  }
+
+  /** @param {Failure | null} why */
+  #showWaiting(why) {
+    if (this.shown === 'failed') return;
+    if (why) {
+      const { title, text } = explain(why, { safe: this.#safe(), waiting: true });
+      this.#trouble(title, text, why, true);
+      document.title = `Waiting · ${NAME}`;
+    } else this.#get('trouble').hidden = true;
+  }
+
+  /** @param {string} title @param {string} text @param {Failure} failure @param {boolean} [waiting] */
+  #trouble(title, text, failure, waiting = false) {
+    const box = this.#get('trouble');
+    this.#text('facts', details(failure));
+    this.#text('trouble-text', text);
+    if (!box.hidden && this.#get('trouble-title').textContent === title) return;
+    this.#text('trouble-title', title);
+    this.#get('retry').hidden = waiting;
+    this.#get('try-now').hidden = !waiting;
+    if (waiting) this.#say(`${title} ${text}`);
+    box.hidden = false;
+  }
+
+  /** @param {boolean} asking */
+  #askCancel(asking) {
+    this.#get('cancel-ask').hidden = !asking;
+    this.#get('cancel').setAttribute('aria-expanded', String(asking));
+    this.#get(asking ? 'cancel-no' : 'cancel').focus();
+  }
+
+  #askNoMore() {
+    const ask = this.#get('cancel-ask');
+    if (ask.contains(document.activeElement)) this.#get('heading').focus({ preventScroll: true });
+    ask.hidden = true;
+    this.#get('cancel').setAttribute('aria-expanded', 'false');
+  }
+
+  // --- The form that mails the link --------------------------------------------------------------
+
+  // Only on a site that sends mail. The form's script is loaded once there is a transfer.
+  async #offerMail() {
+    const { mailForm } = document.getElementById('mail') ? await import('./mail-form.js') : {};
+    if (!mailForm || !this.#upload || !this.#backend) return;
+    mailForm(this.#form('mail'), (mails) => { this.#mails = mails; this.#choosePrimary(); }).serve(this.#upload, this.#backend);
+    this.#takesMail = true;
+  }
+
+  // Send was pressed before the form's script could be loaded.
+  async #offerMailAgain() {
+    if (!this.#upload || this.#takesMail) return undefined;
+    const form = this.#form('mail');
+    const fields = [.../** @type {NodeListOf<HTMLInputElement | HTMLTextAreaElement>} */ (form.querySelectorAll('input, textarea'))];
+    const typed = fields.map(({ value }) => value);
+    try {
+      await this.#offerMail();
+    } catch {
+      return say(/** @type {HTMLInputElement} */ (this.#get('o-sender')), 'wrong', 'Not sent. Check your connection and try again.');
+    }
+    fields.forEach((field, index) => { field.value = typed[index] || field.value; });
+    return form.requestSubmit();
+  }
+
+  // --- Small things ------------------------------------------------------------------------------
+
+  #safe() {
+    return this.#upload?.safeSize ? `${this.#percent} %` : undefined;
+  }
+
+  /** Whole per cent that are safe. */
+  get #percent() {
+    const { safeSize, totalSize } = this.#upload ?? { safeSize: 0, totalSize: 0 };
+    return totalSize ? Math.floor(100 * safeSize / totalSize) : 0;
+  }
+
+  #link() {
+    return /** @type {HTMLAnchorElement} */ (this.#get('link'));
+  }
+
+  /** @param {string} words */
+  #say(words) {
+    const live = document.getElementById('live');
+    if (live) live.textContent = words;
+  }
+
+  /** @param {string} id @param {string} words */
+  #text(id, words) {
+    const one = this.#get(id);
+    if (one.textContent !== words) one.textContent = words;
+  }
+
+  /** @param {string} id @param {() => unknown} act */
+  #on(id, act) {
+    this.#get(id).addEventListener('click', () => { void act(); });
+  }
+
+  /** @param {string} id */
+  #form(id) {
+    return /** @type {HTMLFormElement} */ (this.#get(id));
+  }
+
+  /** @param {string} id */
+  #get(id) {
+    return /** @type {HTMLElement} */ (document.getElementById(id));
+  }
+}

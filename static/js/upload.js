@@ -8,7 +8,7 @@ import { askForHandles, fromData, fromFiles, fromHandles } from './upload/pick-f
 /** @type {Promise<import('./sender/view.js').SenderView> | undefined} */
 let loading;
 const view = () => {
-  loading ??= import('./sender/view.js').then(({ SenderView }) => new SenderView(element('sender')));
+  loading ??= import('./sender/view.js').then(({ SenderView }) => SenderView.on(element('sender')));
   loading.catch(() => { loading = undefined; });
   return loading;
 };

@@ -75,7 +75,9 @@ test('added files and handles that came later are followed, and so are a new nam
   assert.ok(files.get('f1').handle && files.get('f1').print !== undefined);
   await memory.follow(transfer([more], { title: 'Rushes' }), 'secret');
   const [row] = await memory.all();
-  assert.deepEqual([row.name, row.count, row.size], ['Rushes', 1, 5]);
+  assert.deepEqual([row.name, row.count, row.size, row.tells], ['Rushes', 1, 5, undefined]);
+  await memory.follow(transfer([more], { tells: true }), 'secret');
+  assert.equal((await memory.all())[0].tells, true, 'whether recipients are to be mailed');
 });
 
 test('what is forgotten stays forgotten, whatever was still being looked at', async () => {

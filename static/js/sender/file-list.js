@@ -20,7 +20,7 @@ export class FileList {
   /** @type {Map<FileUpload, number>} */ #going = new Map();
   #failedPath = '';
 
-  /** @param {HTMLElement} root @param {{remove: (file: FileUpload) => Promise<boolean>, setAside: (file: FileUpload, aside: boolean) => void}} acts */
+  /** @param {HTMLElement} root @param {{remove: (file: FileUpload) => Promise<boolean>, setAside: (file: FileUpload, aside: boolean) => boolean}} acts setAside: false if it stays after all */
   constructor(root, { remove, setAside }) {
     this.#root = root;
     this.#remove = remove;
@@ -131,7 +131,7 @@ export class FileList {
   /** @param {FileUpload} file @param {HTMLElement} row */
   #toggle(file, row) {
     if (this.#going.has(file)) return this.#undo(file, row);
-    this.#setAside(file, true);
+    if (!this.#setAside(file, true)) return undefined;
     const button = part(row, 'button');
     button.className = 'button button-small';
     button.textContent = 'Undo';

@@ -20,6 +20,11 @@ export function keep(one) {
   } catch { /* Denied or full: its link still stands on the page. */ }
 }
 
+/** Keeps what has changed of one that is kept; the sender may have had it forgotten. @param {Mine} one */
+export function renew(one) {
+  if (all().some(({ id }) => id === one.id)) keep(one);
+}
+
 /** @param {string} id */
 export function forget(id) {
   try {

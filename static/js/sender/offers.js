@@ -15,7 +15,7 @@ import { keep, manageUrl } from './mine.js';
 /** @typedef {import('../upload/memory.js').Known} Known */
 /** @typedef {import('../upload/memory.js').Row} Row */
 /** @typedef {import('../upload/pick-files.js').Picked} Picked */
-/** @typedef {{transfer: Transfer, token: string, blobs: Map<string, Blob>, held: Map<string, number[]>, hasHandles: boolean, release: () => void}} Resumed */
+/** @typedef {{transfer: Transfer, token: string, blobs: Map<string, Blob>, held: Map<string, number[]>, hasHandles: boolean, tells: boolean, release: () => void}} Resumed */
 /**
  * @typedef {object} Ways
  * @property {(kind: 'files' | 'folder', take: (picking: Promise<Picked[]>) => void) => void} choose
@@ -190,7 +190,7 @@ export class Offers {
         offer.known.set(id, /** @type {Known} */ ({ ...offer.known.get(id), handle }));
       });
       // The next time they need not be chosen.
-      if (offer.transfer && again.some(({ handle }) => handle)) void memory.add(offer.transfer, offer.row.token, plans, again);
+      if (offer.transfer && again.some(({ handle }) => handle)) void memory.add({ ...offer.transfer, tells: offer.row.tells }, offer.row.token, plans, again);
       if (!offer.missing.length) return await this.#begin(offer);
       this.#turn(offer, 'open', before);
       const objected = new Set(refused.map(({ path }) => path));
@@ -215,7 +215,7 @@ export class Offers {
       const transfer = await this.#owned(offer).read();
       isThere = transfer.status === 'INIT' || transfer.status === 'PROCESSING';
       if (isThere) {
-        await this.#ways.start({ transfer, token, release, blobs: offer.found, held: offer.held, hasHandles: offer.hasHandles });
+        await this.#ways.start({ transfer, token, release, blobs: offer.found, held: offer.held, hasHandles: offer.hasHandles, tells: offer.row.tells ?? false });
         return this.#drop(offer);
       }
     } catch (error) {

@@ -21,8 +21,10 @@ import { OptionsForm, say } from './options-form.js';
  * @property {() => unknown} tryNow
  * @property {(tells: boolean) => void} tellRecipients
  * @property {(file: FileUpload) => Promise<boolean>} remove whether the file is gone
+ * @property {() => void} edited the title or another option was saved
  * @property {(file: FileUpload, aside: boolean) => void} setAside
  * @property {() => boolean} isAtRisk whether closing the tab now would lose something
+ * @property {(file: FileUpload) => boolean} isLast whether no other file is left
  * @property {() => Continuation} continuation
  */
 
@@ -55,20 +57,29 @@ export class Panel {
     this.#acts = acts;
     this.limits = JSON.parse(root.dataset.limits ?? '{}');
     this.addsTo = root.dataset.addsTo ? JSON.parse(root.dataset.addsTo) : null;
-    this.files = new FileList(root, acts);
+    this.files = new FileList(root, {
+      remove: acts.remove,
+      setAside: (file, aside) => {
+        // To remove the last one is to cancel all, and that is asked first.
+        const isAsked = aside && acts.isLast(file);
+        if (isAsked) this.askCancel();
+        else acts.setAside(file, aside);
+        return !isAsked;
+      },
+    });
     // A transfer that files are added to has its options on its own page.
     this.#options = document.getElementById('options') ? new OptionsForm(this.#form('options')) : null;
     // Without mail-form.js the browser would submit the form to this page's address, and leave the upload.
     document.getElementById('mail')?.addEventListener('submit', (event) => { event.preventDefault(); void this.#offerMailAgain(); });
     document.getElementById('tell-recipients')?.addEventListener('change', () => acts.tellRecipients(this.tellsRecipients));
-    this.#on('cancel', () => this.#askCancel(true));
-    this.#on('cancel-no', () => this.#askCancel(false));
+    this.#on('cancel', () => this.askCancel());
+    this.#on('cancel-no', () => this.#keepOn());
     this.#on('cancel-yes', () => acts.cancel());
     this.#on('retry', () => acts.start());
     this.#on('pause', () => (this.shown === 'paused' ? acts.start() : acts.pause()));
     this.#on('try-now', () => acts.tryNow());
     this.#on('share', () => navigator.share?.({ url: this.#link().href, title: this.#options?.title || 'Files for you' }).catch(() => {}));
-    this.#get('cancel-ask').addEventListener('keydown', ({ key }) => { if (key === 'Escape') this.#askCancel(false); });
+    this.#get('cancel-ask').addEventListener('keydown', ({ key }) => { if (key === 'Escape') this.#keepOn(); });
     addEventListener('beforeunload', (event) => { if (acts.isAtRisk()) event.preventDefault(); });
   }
 
@@ -76,6 +87,11 @@ export class Panel {
   get tellsRecipients() {
     const box = document.getElementById('tell-recipients');
     return box instanceof HTMLInputElement && box.checked;
+  }
+
+  set tellsRecipients(tells) {
+    const box = document.getElementById('tell-recipients');
+    if (box instanceof HTMLInputElement) box.checked = tells;
   }
 
   // --- The states of an upload -------------------------------------------------------------------
@@ -196,6 +212,13 @@ export class Panel {
   /** Where the transfer is managed. @param {string} url */
   showManage(url) {
     this.#get('manage').setAttribute('href', url);
+  }
+
+  /** Asks whether all is to be stopped and removed. */
+  askCancel() {
+    this.#get('cancel-ask').hidden = false;
+    this.#get('cancel').setAttribute('aria-expanded', 'true');
+    this.#get('cancel-no').focus();
   }
 
   // --- What is said besides ----------------------------------------------------------------------
@@ -323,11 +346,9 @@ export class Panel {
     box.hidden = false;
   }
 
-  /** @param {boolean} asking */
-  #askCancel(asking) {
-    this.#get('cancel-ask').hidden = !asking;
-    this.#get('cancel').setAttribute('aria-expanded', String(asking));
-    this.#get(asking ? 'cancel-no' : 'cancel').focus();
+  #keepOn() {
+    this.#askNoMore();
+    this.#get('cancel').focus();
   }
 
   #askNoMore() {

@@ -7,35 +7,47 @@ import { tooMuch, withUniquePaths } from '../upload/pick-files.js';
 import { size } from '../upload/progress.js';
 import { claim } from '../upload/tabs.js';
 import { TransferUpload } from '../upload/transfer-upload.js';
-import { keep, manageUrl } from './mine.js';
+import { keep, manageUrl, renew } from './mine.js';
 import { OVER, Panel } from './panel.js';
 
 /** @typedef {import('../upload/pick-files.js').Picked} Picked */
+/** @typedef {import('../upload/file-upload.js').FileUpload} FileUpload */
 /** @typedef {import('./panel.js').Acts} Acts */
 
 const TICK = 250; // milliseconds
 // Files that were refused like this would be refused again, and there is no list yet to remove one from.
 const REFUSED = new Set(['invalid', 'too-large']);
+// There is nothing left that could be continued.
+const ENDED = new Set(['gone', 'expired', 'blocked']);
 
 export class SenderView {
   #panel;
-  #world = browserWorld((file) => {
-    if (file) this.#panel.files.touch(file);
-    if (file?.isGone && this.#upload) void memory.follow(this.#now(this.#upload), this.#upload.token);
-  });
+  #world;
   /** Ends this tab's claim to the transfer; null while another tab has it. @type {Promise<(() => void) | null> | undefined} */ #claimed;
   /** Whether this browser can open all of the files again by itself. */ #hasHandles = false;
   /** @type {TransferUpload | null} */ #upload = null;
   /** What was chosen for a transfer that is not created yet. @type {Picked[]} */ #picked = [];
   /** Why nothing moves just now. @type {Failure | null} */ #waiting = null;
   /** Why it stopped. @type {Failure | null} */ #failure = null;
-  #tick = 0;
+  /** @type {ReturnType<typeof setInterval> | undefined} */ #tick;
+  /** The transfer, or what is added to one, as it is being created. @type {Promise<TransferUpload> | undefined} */ #beginning;
+  /** How many times files are just being added. */ #adding = 0;
+  /** Until what was cancelled last is removed and let go of. @type {Promise<unknown>} */ #ending = Promise.resolve();
   /** Aborted when the sender cancels: what still comes of that upload is no longer shown. */ #doing = new AbortController();
 
-  /** @param {HTMLElement} root */
-  constructor(root) {
-    this.#panel = new Panel(root, this.#acts());
+  /** @param {(acts: Acts) => Panel} makePanel @param {typeof browserWorld} [makeWorld] */
+  constructor(makePanel, makeWorld = browserWorld) {
+    this.#panel = makePanel(this.#acts());
+    this.#world = makeWorld((file) => {
+      if (file) this.#panel.files.touch(file);
+      if (file?.isGone && this.#upload) this.#remember(this.#upload);
+    });
     this.#world.getReady();
+  }
+
+  /** @param {HTMLElement} root */
+  static on(root) {
+    return new SenderView((acts) => new Panel(root, acts));
   }
 
   /** @returns {Acts} */
@@ -43,13 +55,14 @@ export class SenderView {
     return {
       start: () => this.#start(),
       pause: () => this.#upload?.pause(),
-      cancel: () => (this.#upload && OVER.has(this.#upload.state) ? undefined : this.#cancel()),
+      cancel: () => { if (!this.#upload || !OVER.has(this.#upload.state)) void this.#cancel(); },
       tryNow: () => this.#world.wake(),
-      tellRecipients: (tells) => { if (this.#upload) this.#upload.tellsRecipients = tells; },
+      tellRecipients: (tells) => this.#tellRecipients(tells),
+      edited: () => this.#edited(),
       remove: (file) => this.#remove(file),
       setAside: (file, aside) => (aside ? this.#upload?.setAside(file) : this.#upload?.bringBack(file)),
-      // Only what is on the line this moment would be lost.
-      isAtRisk: () => this.#panel.shown === 'uploading' && !this.#waiting,
+      isLast: (file) => !this.#adding && [...this.#upload?.files.values() ?? []].every((one) => one === file || one.aside),
+      isAtRisk: () => this.#isAtRisk(),
       continuation: () => (!memory.works ? 'not' : this.#hasHandles ? 'by-itself' : 'by-choosing-again'),
     };
   }
@@ -57,7 +70,7 @@ export class SenderView {
   /** Takes files, whether they were chosen, dropped or pasted. @param {Picked[]} picked */
   async accept(picked) {
     const panel = this.#panel;
-    if (this.#failure?.why === 'gone') this.#clear();
+    if (this.#failure?.why === 'gone') void this.#clear();
     const upload = this.#upload;
     panel.remark('');
     if (OVER.has(panel.shown) || this.#failure?.why === 'expired') return panel.remark('These files were not added. This transfer is complete. Choose “Send something else” to start another.');
@@ -74,13 +87,14 @@ export class SenderView {
   }
 
   /** Continues an upload that was begun before this page was loaded. @param {import('./offers.js').Resumed} resumed */
-  resume({ transfer, token, blobs, held, hasHandles, release }) {
+  resume({ transfer, token, blobs, held, hasHandles, tells, release }) {
     if (this.#panel.shown !== 'ready') throw new Error('Something else is on its way.');
     this.#claimed = Promise.resolve(release);
     this.#hasHandles = hasHandles;
     const upload = TransferUpload.resume(transfer, token, blobs, this.#world);
     // The storage is asked again at once; until it answers, the line shows what was known already.
     for (const [id, numbers] of held) upload.files.get(id)?.keep(numbers);
+    this.#panel.tellsRecipients = upload.tellsRecipients = tells;
     this.#take(upload);
     void this.#start();
   }
@@ -96,7 +110,7 @@ export class SenderView {
     this.#waiting = this.#failure = null;
     this.#panel.start();
     this.#refresh();
-    this.#tick ||= window.setInterval(() => this.#refresh(), TICK);
+    this.#tick ||= setInterval(() => this.#refresh(), TICK);
     const { signal } = this.#doing = new AbortController();
     /** @type {Failure | null} */ let failure = null;
     try {
@@ -116,14 +130,15 @@ export class SenderView {
   async #create(signal) {
     const picked = this.#picked;
     this.#panel.prepare(picked.length, picked.reduce((sum, { file }) => sum + file.size, 0));
-    const upload = await this.#begin(picked, signal, (why) => { this.#waiting = why; });
+    this.#beginning = this.#begin(picked, signal, (why) => { this.#waiting = why; });
+    const upload = await this.#beginning;
     signal.throwIfAborted();
     this.#waiting = null;
     this.#picked = [];
     this.#hasHandles = picked.every(({ handle }) => handle);
     this.#claimed ??= claim(upload.transfer.id);
     upload.tellsRecipients = this.#panel.tellsRecipients;
-    void memory.remember(upload.transfer, upload.token, upload.picked).then(() => this.#panel.hint());
+    void memory.remember(now(upload), upload.token, upload.picked).then(() => this.#panel.hint());
     this.#take(upload);
     return upload;
   }
@@ -132,6 +147,8 @@ export class SenderView {
   async #begin(picked, signal, onWait) {
     const { addsTo } = this.#panel;
     if (!addsTo) return TransferUpload.create(picked, this.#world, signal, onWait);
+    // Until then the names of what was cancelled are taken, and so is the claim.
+    await this.#ending;
     this.#claimed ??= claim(addsTo.id);
     if (!await this.#claimed) {
       this.#claimed = undefined;
@@ -154,22 +171,27 @@ export class SenderView {
   // Nothing is being sent, so nothing has to be followed.
   #rest() {
     clearInterval(this.#tick);
-    this.#tick = 0;
+    this.#tick = undefined;
   }
 
   // --- Files that come and go --------------------------------------------------------------------
 
   /** @param {TransferUpload} upload @param {Picked[]} picked */
   async #add(upload, picked) {
+    this.#adding += 1;
     try {
       const added = await upload.add(picked);
+      if (upload !== this.#upload) return;
       this.#panel.files.show(added);
       this.#hasHandles &&= picked.every(({ handle }) => handle);
-      void memory.add(this.#now(upload), upload.token, added, picked);
+      void memory.add(now(upload), upload.token, added, picked);
       this.#showAgain();
     } catch (error) {
+      if (upload !== this.#upload) return;
       const { title, text } = explain(asFailure(error).among(picked));
       this.#panel.remark(`These files were not added. ${title} ${text}`.trim());
+    } finally {
+      this.#adding -= 1;
     }
   }
 
@@ -179,16 +201,19 @@ export class SenderView {
     if (this.#failure) this.#fail(this.#failure);
   }
 
-  /** @param {import('../upload/file-upload.js').FileUpload} file @returns {Promise<boolean>} whether it is gone */
+  /** @param {FileUpload} file @returns {Promise<boolean>} whether it is gone */
   async #remove(file) {
     const upload = this.#upload;
     if (!upload) return false;
+    // The others were removed elsewhere meanwhile: without this one nothing would be left, and that is asked for.
+    if (upload.isLast(file)) {
+      upload.bringBack(file);
+      this.#panel.askCancel();
+      return false;
+    }
     try {
-      if (upload.isLast(file)) await this.#cancel();
-      else {
-        await upload.remove(file);
-        if (this.#panel.shown === 'paused') this.#panel.pause();
-      }
+      await upload.remove(file);
+      if (this.#panel.shown === 'paused') this.#panel.pause();
       return true;
     } catch (error) {
       if (upload !== this.#upload) return true;
@@ -201,16 +226,19 @@ export class SenderView {
   // --- Ending ------------------------------------------------------------------------------------
 
   async #cancel() {
-    this.#doing.abort();
+    const doing = this.#doing;
+    doing.abort();
     this.#rest();
     const upload = this.#upload;
-    this.#clear();
+    const ending = upload ? upload.cancel() : this.#failure ? undefined : this.#beginning;
+    this.#ending = Promise.allSettled([ending, this.#clear()]);
     this.notice(upload?.transfer.adds ? 'Cancelled. What was there before stays.' : 'Cancelled. Nothing was kept.');
     this.#panel.focusOnChoice();
     try {
-      await upload?.cancel();
+      await ending;
     } catch (error) {
-      if (asFailure(error).why !== 'gone') this.notice('Cancelled. What was sent is removed within a day.');
+      const isRemoved = error === doing.signal.reason || asFailure(error).why === 'gone';
+      if (!isRemoved && doing === this.#doing) this.notice('Cancelled. What was sent is removed within a day.');
     }
   }
 
@@ -219,7 +247,7 @@ export class SenderView {
     this.#upload = this.#failure = null;
     this.#picked = [];
     this.#panel.clear();
-    void this.#letGo(upload);
+    return this.#letGo(upload);
   }
 
   // There is nothing left to continue: not here, not in another tab, not tomorrow.
@@ -249,7 +277,7 @@ export class SenderView {
   /** @param {Failure} failure */
   #chooseAnew(failure) {
     const { title, text } = explain(failure);
-    this.#clear();
+    void this.#clear();
     this.notice(`${title} ${text}`.trim());
     this.#panel.focusOnChoice();
   }
@@ -259,11 +287,45 @@ export class SenderView {
     if (!this.#upload) return;
     const { transfer, token } = this.#upload;
     this.#panel.showManage(manageUrl(transfer, token));
-    if (!transfer.adds) keep({ id: transfer.id, token, title: nameOf(this.#now(this.#upload)), link: transfer.link, at: transfer.created_at });
+    if (!transfer.adds) keep(mineOf(this.#upload));
   }
 
-  /** The transfer with the files that it has by now. @param {TransferUpload} upload */
-  #now({ transfer, files }) {
-    return { ...transfer, files: [...files.values()].map(({ plan }) => plan) };
+  // The title may be typed after everything has arrived; and it names the upload in offers to continue it.
+  #edited() {
+    const upload = this.#upload;
+    if (!upload) return;
+    if (this.#panel.shown === 'done') renew(mineOf(upload));
+    else this.#remember(upload);
   }
+
+  /** @param {boolean} tells */
+  #tellRecipients(tells) {
+    if (!this.#upload) return;
+    this.#upload.tellsRecipients = tells;
+    this.#remember(this.#upload);
+  }
+
+  /** @param {TransferUpload} upload */
+  #remember(upload) {
+    void memory.follow(now(upload), upload.token);
+  }
+
+  #isAtRisk() {
+    const { shown } = this.#panel;
+    // Elsewhere all that is not on the line this moment can be continued.
+    if (memory.works) return shown === 'uploading' && !this.#waiting;
+    const isOver = ENDED.has(this.#failure?.why ?? '');
+    return Boolean(this.#upload) && !isOver && (shown === 'uploading' || shown === 'paused' || shown === 'failed');
+  }
+}
+
+/** The transfer with the files that it has by now. @param {TransferUpload} upload @returns {import('../upload/memory.js').Remembered} */
+function now({ transfer, files, tellsRecipients }) {
+  return { ...transfer, files: [...files.values()].map(({ plan }) => plan), tells: tellsRecipients };
+}
+
+/** What "Sent from this device" keeps of it. @param {TransferUpload} upload @returns {import('./mine.js').Mine} */
+function mineOf(upload) {
+  const { transfer: { id, link, created_at: at }, token } = upload;
+  return { id, token, title: nameOf(now(upload)), link, at };
 }

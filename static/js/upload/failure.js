@@ -61,7 +61,7 @@ const WORDS = {
   'too-many': ['That was too much at once.', 'Wait a minute.'],
   'invalid': ['This could not be sent as it is.', ''],
   'conflict': ['This transfer can no longer be changed.', 'Start again with the same files.'],
-  'file-changed': ['A file can no longer be read.', 'It was changed, moved or removed after you chose it. Remove it from the list and add it again.'],
+  'file-changed': ['A file can no longer be read.', 'It was changed, moved or removed after you chose it. Add it again, then remove this one from the list.'],
   'incomplete': ['A file did not arrive whole.', 'Try again to send it once more.'],
   'others-coming': ['Other files are still on their way to this.', 'They were begun somewhere else. Finish them there or remove them from its page, and try again.'],
   'elsewhere': ['This is being added to in another tab of this browser.', 'Go on there, or close it and try again.'],

@@ -3,9 +3,9 @@
 // Where nothing can be kept (private windows, denied by its owner) all else works, and `works` says so.
 import { fingerprint } from './crc32.js';
 
-/** @typedef {import('./backend.js').Transfer} Transfer */
+/** @typedef {import('./backend.js').Transfer & {tells?: boolean}} Remembered tells: recipients are mailed once added files are there */
 /** @typedef {import('./pick-files.js').Picked} Picked */
-/** @typedef {{id: string, token: string, link: string, name: string, count: number, size: number, created_at: string, expires_at: string, adds?: boolean}} Row adds: these come to what is there already */
+/** @typedef {{id: string, token: string, link: string, name: string, count: number, size: number, created_at: string, expires_at: string, adds?: boolean, tells?: boolean}} Row adds: these come to what is there already; tells: as above */
 /**
  * @typedef {object} Known
  * @property {string} id the server's, of the file
@@ -37,20 +37,20 @@ export class Memory {
     this.#shelf = shelf;
   }
 
-  /** @param {Transfer} transfer @param {string} token @param {Picked[]} picked in the order of its files */
+  /** @param {Remembered} transfer @param {string} token @param {Picked[]} picked in the order of its files */
   async remember(transfer, token, picked) {
     this.#forgotten.delete(transfer.id);
     await this.#write(rowOf(transfer, token), transfer.id, transfer.files.map((plan, index) => known(plan.id, picked[index])));
     await this.#look(transfer.id, transfer.files, picked);
   }
 
-  /** Files that were added, or chosen again and so have handles. @param {Transfer} transfer as it is now @param {string} token @param {{id: string}[]} plans @param {Picked[]} picked in the order of the plans */
+  /** Files that were added, or chosen again and so have handles. @param {Remembered} transfer as it is now @param {string} token @param {{id: string}[]} plans @param {Picked[]} picked in the order of the plans */
   async add(transfer, token, plans, picked) {
     await this.#write(rowOf(transfer, token), transfer.id, plans.map(({ id }, index) => known(id, picked[index])));
     await this.#look(transfer.id, plans, picked);
   }
 
-  /** It has fewer files now, or another name. @param {Transfer} transfer @param {string} token */
+  /** It has fewer files now, or another name. @param {Remembered} transfer @param {string} token */
   follow(transfer, token) {
     return this.#write(rowOf(transfer, token), transfer.id, []);
   }
@@ -115,10 +115,10 @@ function known(id, { path, from, file, handle }) {
   return { id, path, size: file.size, lastModified: file.lastModified, ...(from && { from }), ...(handle && { handle }) };
 }
 
-/** @param {Transfer} transfer @param {string} token @returns {Row} */
+/** @param {Remembered} transfer @param {string} token @returns {Row} */
 function rowOf(transfer, token) {
-  const { id, link, files, created_at, expires_at, adds } = transfer;
-  return { ...(adds && { adds }), id, token, link, name: nameOf(transfer), count: files.length, size: files.reduce((sum, file) => sum + file.size, 0), created_at, expires_at };
+  const { id, link, files, created_at, expires_at, adds, tells } = transfer;
+  return { ...(adds && { adds }), ...(tells && { tells }), id, token, link, name: nameOf(transfer), count: files.length, size: files.reduce((sum, file) => sum + file.size, 0), created_at, expires_at };
 }
 
 /** What a person would call it: its title, its only file, its only folder. @param {{title?: string, files: {path: string}[]}} transfer */

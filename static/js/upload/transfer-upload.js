@@ -44,16 +44,21 @@ export class TransferUpload {
   /** What it began with, under the names it has here. @type {Picked[]} */ picked = [];
   /** Whether recipients are mailed once files that were added are there. */ tellsRecipients = false;
 
-  /** Creates the transfer. @param {Picked[]} picked @param {World} world @param {AbortSignal} [signal] @param {(failure: Failure) => void} [onWait] */
+  /** Creates the transfer. Of what the server creates although `signal` is aborted nothing stays. @param {Picked[]} picked @param {World} world @param {AbortSignal} [signal] @param {(failure: Failure) => void} [onWait] */
   static async create(picked, world, signal, onWait) {
     // One key for all tries: if only the answer was lost, the next one is about the same transfer.
     const key = newKey();
-    const created = await insist(() => world.backend.create({ files: specs(picked, world) }, key, signal), world, signal, onWait);
-    return this.#begun(created, created.owner_token, picked, world);
+    // The request itself is not cut off: only its answer tells what has to be removed.
+    const created = await insist(() => world.backend.create({ files: specs(picked, world) }, key), world, signal, onWait);
+    const upload = this.#begun(created, created.owner_token, picked, world);
+    if (signal?.aborted) await upload.cancel();
+    signal?.throwIfAborted();
+    return upload;
   }
 
   /**
    * Adds to a transfer that is ready: what is there stays as it is until all of these have arrived.
+   * Of what the server takes in although `signal` is aborted nothing stays, unless others are adding files as well.
    * @param {{id: string, token: string}} whole @param {Picked[]} picked @param {World} world @param {AbortSignal} [signal] @param {(failure: Failure) => void} [onWait]
    */
   static async addTo({ id, token }, picked, world, signal, onWait) {
@@ -61,8 +66,15 @@ export class TransferUpload {
     const transfer = await insist(() => owned.read(signal), world, signal, onWait);
     const unique = withUniquePaths(picked, transfer.files.map(({ path }) => path));
     const key = newKey();
-    const { files } = await insist(() => owned.addFiles(specs(unique, world), key, signal), world, signal, onWait);
-    return this.#begun({ ...transfer, adds: true, files }, token, unique, world);
+    try {
+      const { files } = await insist(() => owned.addFiles(specs(unique, world), key), world, signal, onWait);
+      signal?.throwIfAborted();
+      return this.#begun({ ...transfer, adds: true, files }, token, unique, world);
+    } catch (error) {
+      // The server may have taken them in though its answer was lost.
+      if (signal?.aborted && !transfer.batch) await insist(() => owned.dropBatch(), world, undefined, undefined, TRIES);
+      throw error;
+    }
   }
 
   /** @param {Transfer} transfer @param {string} token @param {Picked[]} picked in the order of its files @param {World} world */

@@ -4,6 +4,7 @@ from typing import Any
 
 from flask import Blueprint, Response, make_response, render_template
 
+from app import clock
 from app.config import settings
 
 bp = Blueprint("home", __name__)
@@ -26,6 +27,10 @@ def uploader(**adds_to: Any) -> Response:
         "max_recipients": settings.max_recipients,
     }
     page = render_template(
-        "pages/home.html", limits=limits, sends_mail=settings.sends_mail, **adds_to
+        "pages/home.html",
+        limits=limits,
+        sends_mail=settings.sends_mail,
+        now=clock.now(),
+        **adds_to,
     )
     return make_response(page)

@@ -1,10 +1,11 @@
 """The main job, in a real browser: drop files, get a link, download them, byte for byte."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.steps import (
     MIB,
@@ -129,6 +130,30 @@ def test_what_is_said_beside_the_files_is_saved_as_it_changes(
     assert 29.9 < days < 30.1
     downloaded(reader, reader.get_by_role("button", name="Download"))
     expect(reader.get_by_text("2 downloads left")).to_be_visible()
+
+
+def test_what_was_begun_days_ago_expires_as_many_days_from_now_as_are_chosen(
+    open_page: OpenPage, tmp_path: Path
+) -> None:
+    make_files(tmp_path, {"a.bin": 10})
+    sender = open_page()
+
+    def begin_earlier(route: Route) -> None:
+        made = route.fetch()
+        created_at = datetime.now(UTC) - timedelta(days=2)
+        route.fulfill(response=made, json=made.json() | {"created_at": created_at.isoformat()})
+
+    sender.route("**/transfers", begin_earlier)
+    link = send(sender, tmp_path / "a.bin")
+    expect(sender.get_by_label("Expires in")).to_have_value("7")
+    sender.get_by_label("Expires in").select_option("1 day")
+    expect(sender.locator("#s-expires")).to_have_text("Saved")
+    days = (
+        open_page(link)
+        .locator("time")
+        .evaluate("(time) => (new Date(time.dateTime) - Date.now()) / 864e5")
+    )
+    assert 0.9 < days < 1.1
 
 
 def test_a_removed_file_is_gone_and_an_undone_removal_is_not(

@@ -11,7 +11,8 @@ const SHORTEST = 4; // characters of a password
 export class OptionsForm {
   #form;
   /** @type {import('../upload/transfer-upload.js').TransferUpload | null} */ #upload = null;
-  #createdAt = 0;
+  #edited;
+  #now;
   /** @type {Map<string, string>} */ #saved = new Map();
   /** @type {Map<string, AbortController>} */ #saving = new Map();
   /** @type {Map<string, number>} */ #timers = new Map();
@@ -21,9 +22,11 @@ export class OptionsForm {
   #show;
   #remove;
 
-  /** @param {HTMLFormElement} form */
-  constructor(form) {
+  /** @param {HTMLFormElement} form @param {() => void} edited called when a field was saved @param {() => number} now the server's time */
+  constructor(form, edited, now) {
     this.#form = form;
+    this.#edited = edited;
+    this.#now = now;
     this.#password = /** @type {HTMLInputElement} */ (form.elements.namedItem('password'));
     this.#show = /** @type {HTMLButtonElement} */ (form.querySelector('#show-password'));
     this.#remove = /** @type {HTMLButtonElement} */ (form.querySelector('#remove-password'));
@@ -56,8 +59,6 @@ export class OptionsForm {
   /** From now on it is this transfer's. @param {import('../upload/transfer-upload.js').TransferUpload} upload */
   serve(upload) {
     this.#upload = upload;
-    // Not by the reader's clock, which may be wrong by years.
-    this.#createdAt = Date.parse(upload.transfer.created_at);
     this.#form.reset();
     for (const field of this.#fields) {
       this.#fill(field, upload.transfer);
@@ -70,12 +71,14 @@ export class OptionsForm {
 
   // A transfer that is continued brings what was said about it before.
   /** @param {Field} field @param {import('../upload/backend.js').Transfer} transfer */
-  #fill(field, { title, message, max_downloads: most, expires_at: end }) {
+  #fill(field, { title, message, max_downloads: most, expires_at: end, created_at: begun }) {
     if (field.name === 'title' && title) field.value = title;
     if (field.name === 'message' && message) field.value = message;
     if (field.name === 'max_downloads' && most) field.value = String(most);
     if (field.name !== 'expires_at' || !(field instanceof HTMLSelectElement)) return;
-    const days = Math.round((Date.parse(end) - this.#createdAt) / DAY);
+    // A date that passes before all has arrived is put off by the server: it is then as many days as it was at first.
+    const left = Date.parse(end) - this.#now();
+    const days = Math.max(1, Math.round((left > 0 ? left : Date.parse(end) - Date.parse(begun)) / DAY));
     if (![...field.options].some(({ value }) => Number(value) === days)) field.add(new Option(plural(days, 'day'), String(days)));
     field.value = String(days);
   }
@@ -91,6 +94,7 @@ export class OptionsForm {
     const send = () => this.#send(field, this.#change(name, value));
     if (!await (field === this.#password ? this.#inTurn(send) : send())) return;
     this.#saved.set(name, value);
+    this.#edited();
     say(field, 'saved', field === this.#password ? 'Saved. A password is set.' : 'Saved');
     if (field === this.#password) this.#remove.hidden = false;
   }
@@ -145,7 +149,7 @@ export class OptionsForm {
   /** @param {string} name @param {string} value @returns {import('../upload/backend.js').Options} */
   #change(name, value) {
     if (name === 'max_downloads') return { max_downloads: value.trim() ? Number(value) : null };
-    if (name === 'expires_at') return { expires_at: new Date(this.#createdAt + Number(value) * DAY).toISOString() };
+    if (name === 'expires_at') return { expires_at: new Date(this.#now() + Number(value) * DAY).toISOString() };
     return { [name]: value };
   }
 }

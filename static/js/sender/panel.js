@@ -68,7 +68,7 @@ export class Panel {
       },
     });
     // A transfer that files are added to has its options on its own page.
-    this.#options = document.getElementById('options') ? new OptionsForm(this.#form('options')) : null;
+    this.#options = document.getElementById('options') ? new OptionsForm(this.#form('options'), acts.edited, serverClock(root.dataset.now)) : null;
     // Without mail-form.js the browser would submit the form to this page's address, and leave the upload.
     document.getElementById('mail')?.addEventListener('submit', (event) => { event.preventDefault(); void this.#offerMailAgain(); });
     document.getElementById('tell-recipients')?.addEventListener('change', () => acts.tellRecipients(this.tellsRecipients));
@@ -425,4 +425,10 @@ export class Panel {
   #get(id) {
     return /** @type {HTMLElement} */ (document.getElementById(id));
   }
+}
+
+/** The server's time, by which a transfer ends; the reader's own clock may be wrong by years. @param {string} [told] the time at which the page was made @returns {() => number} */
+function serverClock(told = '') {
+  const ahead = (Date.parse(told) || Date.now()) - Date.now();
+  return () => Date.now() + ahead;
 }

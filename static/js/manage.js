@@ -1,6 +1,5 @@
 // The sender's page: what is open or typed stays, what has changed is said, and deleting can be undone for some seconds.
 // Without this script everything works by its forms.
-import { forget } from './sender/mine.js';
 import { complain, focusOn, isPage, localizeTimes, say } from './page.js';
 
 const SECONDS = 7;
@@ -82,12 +81,6 @@ function stop() {
   show();
 }
 
-function remove() {
-  clearInterval(tick);
-  forget(get('manage').dataset.transfer ?? '');
-  ending?.submit();
-}
-
 ending?.addEventListener('submit', (event) => {
   event.preventDefault();
   left = SECONDS;
@@ -97,7 +90,8 @@ ending?.addEventListener('submit', (event) => {
   tick = window.setInterval(() => {
     left -= 1;
     if (left > 0) return show();
-    remove();
+    clearInterval(tick);
+    return ending.submit();
   }, 1000);
 });
 
@@ -111,7 +105,6 @@ get('m-undo-button').addEventListener('click', () => {
 addEventListener('pagehide', () => {
   if (!left || !ending) return;
   stop();
-  forget(get('manage').dataset.transfer ?? '');
   void fetch(ending.action, { method: 'POST', body: new URLSearchParams(/** @type {any} */ (new FormData(ending))), keepalive: true });
 });
 

@@ -354,6 +354,34 @@ def go_back(page: Page) -> None:
 
 
 def test_whoever_comes_back_to_what_was_deleted_is_told_so(
+def test_it_is_found_again_until_it_is_really_deleted(
+    open_page: OpenPage, live: Stack, tmp_path: Path
+) -> None:
+    """The way to its manage page is nowhere else, and a request to delete it may fail."""
+    make_files(tmp_path, {"one.bin": 10})
+    page = open_page()
+    link = send(page, tmp_path / "one.bin")
+    page.get_by_role("link", name="Manage").click()
+    page.route("**/delete", lambda route: route.fulfill(status=503, body="busy"))
+    delete_now(page)
+    expect(page.get_by_text("busy")).to_be_visible(timeout=15_000)
+    page.goto("/")
+    page.locator("#mine").get_by_role("link", name="one.bin").click()
+    page.unroute("**/delete")
+    delete_now(page)
+    expect(page.get_by_role("heading", level=1)).to_have_text("This was deleted", timeout=15_000)
+    page.goto("/")
+    expect(page.locator("#choose-files")).to_be_visible()
+    expect(page.locator("#mine")).to_be_hidden()
+    assert page.evaluate("Object.keys(localStorage)") == []
+    expect(open_page(link).get_by_role("heading", level=1)).to_have_text("This was deleted")
+
+
+def delete_now(page: Page) -> None:
+    page.locator("#manage-end summary").press("Enter")
+    page.get_by_role("button", name="Delete now").press("Enter")
+
+
     open_page: OpenPage, keeping: Page, live: Stack
 ) -> None:
     made = sent(live)

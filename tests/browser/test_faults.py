@@ -106,6 +106,26 @@ def test_f05_an_upload_works_when_the_page_cannot_read_etags(
         assert downloaded(reader, button) == (name, expected)
 
 
+def test_f02_what_passes_within_seconds_is_not_told(
+    open_page: OpenPage, live: Stack, tmp_path: Path
+) -> None:
+    """One failure of one file is no reason to say that everything waits: the others arrive."""
+    make_files(tmp_path, {f"{number}.txt": 2000 for number in range(40)})
+    sender = open_page()
+    Storage(sender, live, ["503", "none", "none"] * 15)
+    sender.evaluate("""() => {
+      window.told = [];
+      const note = () => window.told.push(document.title, document.getElementById('live').textContent);
+      for (const id of ['live', 'trouble']) new MutationObserver(note).observe(document.getElementById(id),
+        {childList: true, characterData: true, attributes: true, subtree: true});
+    }""")
+    choose(sender, *sorted(tmp_path.iterdir()))
+    expect_state(sender, "done", 60)
+    told = sender.evaluate("window.told")
+    assert "Sent. The files are ready to download." in told
+    assert not [words for words in told if "busy" in words or "Waiting" in words]
+
+
 def test_a_refusal_for_good_says_so_and_try_again_sends_only_what_is_missing(
     open_page: OpenPage, live: Stack, tmp_path: Path
 ) -> None:

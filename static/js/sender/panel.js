@@ -29,6 +29,7 @@ import { OptionsForm, say } from './options-form.js';
  */
 
 const NAME = 'Beeline';
+const PATIENCE = 2_000; // milliseconds that a cause has to last before it is told
 // Only a new transfer has these; files that are added to a transfer have no options of their own.
 const OF_A_NEW_ONE = ['options', 'mail'];
 // Everything has left: there is nothing to cancel any more.
@@ -46,6 +47,8 @@ export class Panel {
   #titled = document.title;
   /** Whether an address is entered: then the primary button is Send, not Copy link. */ #mails = false;
   #takesMail = false;
+  /** Since when nothing moves; 0 while something does. */ #waitingSince = 0;
+  /** Bytes that were safe at the last look. */ #safeSize = 0;
   /** @type {Shown} */ shown = 'ready';
   files;
   /** How much may be sent. @type {{max_file_size?: number, max_transfer_size?: number, max_files?: number}} */ limits;
@@ -326,7 +329,12 @@ export class Panel {
   /** @param {Failure | null} why */
   #showWaiting(why) {
     if (this.shown === 'failed') return;
-    if (why) {
+    const safeSize = this.#upload?.safeSize ?? 0;
+    if (!why || safeSize > this.#safeSize) this.#waitingSince = 0;
+    if (why) this.#waitingSince ||= performance.now();
+    this.#safeSize = safeSize;
+    // Most causes pass at once, or concern one piece while others arrive. Without a network nothing arrives.
+    if (why && (why.why === 'offline' || performance.now() - this.#waitingSince >= PATIENCE)) {
       const { title, text } = explain(why, { safe: this.#safe(), waiting: true });
       this.#trouble(title, text, why, true);
       document.title = `Waiting · ${NAME}`;

@@ -1,5 +1,5 @@
 // Small things that every page has: copying, dates as the reader writes them, and what changes said aloud.
-export { complain, focusOn, isPage, localizeTimes, say };
+export { complain, exactly, focusOn, isPage, localizeTimes, say };
 
 const NEAR = 7 * 86_400_000;
 const live = document.getElementById('live');
@@ -28,6 +28,11 @@ function relative(at) {
   return Math.abs(hours) < 36 ? near.format(hours, 'hour') : near.format(Math.round(seconds / 86_400), 'day');
 }
 
+/** For a title: a date that is shown shortly or relatively. @param {Date} at */
+function exactly(at) {
+  return at.toLocaleString(undefined, { dateStyle: 'full', timeStyle: 'long' });
+}
+
 /** @param {ParentNode} within */
 function localizeTimes(within) {
   for (const time of within.querySelectorAll('time[data-local]')) {
@@ -36,7 +41,7 @@ function localizeTimes(within) {
     const day = at.toLocaleDateString(undefined, { dateStyle: 'long' });
     const near = time.getAttribute('data-local') === 'near';
     time.textContent = !near ? day : Math.abs(at.getTime() - Date.now()) < NEAR ? relative(at) : `on ${day}`;
-    time.setAttribute('title', at.toLocaleString(undefined, { dateStyle: 'full', timeStyle: 'long' }));
+    time.setAttribute('title', exactly(at));
   }
 }
 

@@ -222,6 +222,7 @@ def test_from_the_upload_to_the_page_and_back_from_the_first_page(
     mine.get_by_role("link").press("Enter")
     expect(page.get_by_role("heading", level=1)).to_have_text("2 files")
     page.go_back()
+    assert re.search(r"\d:\d\d:\d\d", mine.locator("time").get_attribute("title") or "")
     mine.get_by_role("button", name="Forget").press("Enter")
     page.reload()
     expect(page.locator("#choose-files")).to_be_visible()
@@ -353,7 +354,6 @@ def go_back(page: Page) -> None:
     page.evaluate("setTimeout(() => history.back())")
 
 
-def test_whoever_comes_back_to_what_was_deleted_is_told_so(
 def test_it_is_found_again_until_it_is_really_deleted(
     open_page: OpenPage, live: Stack, tmp_path: Path
 ) -> None:
@@ -382,6 +382,7 @@ def delete_now(page: Page) -> None:
     page.get_by_role("button", name="Delete now").press("Enter")
 
 
+def test_whoever_comes_back_to_what_was_deleted_is_told_so(
     open_page: OpenPage, keeping: Page, live: Stack
 ) -> None:
     made = sent(live)

@@ -1,5 +1,5 @@
-// "Sent from this device": a quiet list below the drop area. Nothing is asked of anybody to show it.
-import { say } from '../page.js';
+// "Sent from this device": a quiet list below the drop area, shown without any request.
+import { exactly, say } from '../page.js';
 import { all, forget, keep, manageUrl } from './mine.js';
 
 const UNDO = 5_000; // milliseconds
@@ -22,6 +22,7 @@ function row(card, one) {
   link.title = title;
   when.setAttribute('datetime', at);
   when.textContent = new Date(at).toLocaleDateString(undefined, { day: 'numeric', month: 'short', year: 'numeric' });
+  when.title = exactly(new Date(at));
   button.setAttribute('aria-label', `Forget ${title} on this device`);
   let timer = 0;
   button.addEventListener('click', () => {

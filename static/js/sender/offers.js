@@ -383,8 +383,13 @@ class Offer {
     this.#name(nameOf(transfer));
     const total = transfer.total_size;
     this.safe = transfer.files.reduce((sum, plan) => sum + safeSize(plan, held.get(plan.id) ?? []), 0);
-    const begun = new Date(transfer.created_at).toLocaleString(undefined, { month: 'short', day: 'numeric', hour: 'numeric', minute: '2-digit' });
-    this.#one('.offer-facts').textContent = [`${size(this.safe)} of ${size(total)}`, transfer.files.length > 1 && plural(transfer.files.length, 'file'), `begun ${begun}`].filter(Boolean).join(' · ');
+    const at = new Date(transfer.created_at);
+    const begun = document.createElement('time');
+    begun.dateTime = transfer.created_at;
+    begun.textContent = at.toLocaleString(undefined, { month: 'short', day: 'numeric', hour: 'numeric', minute: '2-digit' });
+    begun.title = at.toLocaleString(undefined, { dateStyle: 'full', timeStyle: 'long' });
+    const facts = [`${size(this.safe)} of ${size(total)}`, transfer.files.length > 1 && plural(transfer.files.length, 'file'), 'begun '];
+    this.#one('.offer-facts').replaceChildren(facts.filter(Boolean).join(' · '), begun);
     this.percent = this.needed.length ? Math.min(99, Math.floor(100 * this.safe / (total || 1))) : 100;
     drawLine(this.#one('.beeline'), this.percent);
   }

@@ -1,11 +1,11 @@
-// The rows: one per file, a folder is one row that opens. Only rows in sight of the sender are made and renewed.
+// The list of files: a row for each file, and one for each folder, which opens. Only rows that can be seen are made.
 import { plural, size } from '../upload/progress.js';
 
 /** @typedef {import('../upload/file-upload.js').FileUpload} FileUpload */
 /** @typedef {{row: HTMLElement, files: FileUpload[], list: HTMLElement, shown: boolean, filling: boolean}} Folder */
 
 const AT_FIRST = 200;
-const PORTION = 100; // rows made without a breath: thousands at once would stop the page
+const PORTION = 100; // rows made in one go: thousands at once would freeze the page
 const UNDO = 5_000; // milliseconds
 
 export class FileList {
@@ -52,12 +52,12 @@ export class FileList {
     this.#more.hidden = true;
   }
 
-  /** Something about it has changed; refresh() will look. @param {FileUpload} file */
+  /** Notes that a file has changed; refresh() then renews its row. @param {FileUpload} file */
   touch(file) {
     this.#touched.add(file);
   }
 
-  /** Marks the file that stopped everything; it may be on its way again later. @param {string} [path] */
+  /** Marks the file that stopped the upload, until it is sent again. @param {string} [path] */
   fail(path = '') {
     this.#failedPath = path;
     for (const file of this.#rows.keys()) this.#touched.add(file);
@@ -89,7 +89,7 @@ export class FileList {
   }
 
   async #showRest() {
-    // The button goes, so the focus goes on to what it brought.
+    // The button disappears, so the focus moves to the first row that it has added.
     this.#showMore(PORTION)?.querySelector('button')?.focus();
     while (this.#unshown.length) {
       await breath();
@@ -126,7 +126,7 @@ export class FileList {
     row.querySelector('.icon use')?.setAttribute('href', `#i-${icon}`);
   }
 
-  // --- Removing, with a few seconds to think better of it ----------------------------------------
+  // --- Removing, which can be undone for a few seconds ---------------------------------------------
 
   /** @param {FileUpload} file @param {HTMLElement} row */
   #toggle(file, row) {
@@ -171,7 +171,7 @@ export class FileList {
       if (!folder.files.length) ({ row } = folder);
     }
     if (!row) return;
-    // The same folder may come again.
+    // The same folder may be added again.
     if (row === folder?.row) this.#folders.delete(part(row, '.name').title);
     const next = row.nextElementSibling ?? row.previousElementSibling;
     const focused = row.contains(document.activeElement);
@@ -230,7 +230,7 @@ export class FileList {
   }
 }
 
-/** Lets the page do what else it has to do. */
+/** Lets the browser paint and handle events. */
 const breath = () => new Promise((resolve) => { setTimeout(resolve); });
 
 /** @param {ParentNode} within @param {string} selector */
@@ -238,7 +238,7 @@ function part(within, selector) {
   return /** @type {HTMLElement} */ (within.querySelector(selector));
 }
 
-// A long name is cut in its middle, so that its end, where names differ, stays in sight.
+// A long name is cut in its middle, so that its end, where names differ, stays visible.
 /** @param {HTMLElement} row @param {string} name */
 function nameInto(row, name) {
   const whole = part(row, '.name');
@@ -263,7 +263,7 @@ function nameInto(row, name) {
   whole.replaceChildren(spoken, cut);
 }
 
-/** What stays in sight of a name that may be cut, as app/words.py has it: letters that join their neighbours are not parted. @param {string} name */
+/** The end of a name that is never cut off, as in app/words.py. Only ASCII, because other letters may join their neighbours. @param {string} name */
 export function endOfName(name) {
   return name.length > 14 && /[ -~]{1,10}$/.exec(name)?.[0] || '';
 }

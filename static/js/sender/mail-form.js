@@ -16,11 +16,11 @@ export function mailForm(form, onWish) {
   return only;
 }
 
-// What stands before an address in angles is a name: quoted, as plain words, or "Diddley, Bo".
-// There a word with a dot inside is no name: it may be an address that lost its "@".
+// What precedes an address in angle brackets is a name: quoted, in plain words, or as in "Diddley, Bo". A word
+// with a dot inside is not taken for part of a name: it may be an address that lost its "@".
 const NAMES = /(^|[\s,;])(?:"[^"]*"(?=\s*<)|[^\s@<,;]+(?=[^@<,;\n]*<)|[^\s@<,;.]+\.?(?=[\s,][^@<;\n]*<))/g;
 
-/** Addresses as people write several; and what should be one. @param {string} text */
+/** The addresses in a text, and what may be meant as one. @param {string} text */
 export function addressesIn(text) {
   return [...new Set(text.replace(NAMES, '$1').split(/[\s,;<>]+/).filter(Boolean))];
 }
@@ -34,7 +34,8 @@ class MailForm {
   /** @type {TransferUpload | undefined} */ #upload;
   /** @type {Backend | undefined} */ #backend;
   #isSending = false;
-  /** Whose code is asked for, while it is. */ #asked = '';
+  /** The address whose code is asked for. */ #asked = '';
+  /** The addresses that are mailed, or will be once everything has arrived. @type {Set<string>} */ #saved = new Set();
 
   /** @param {HTMLFormElement} form @param {(mails: boolean) => void} onWish */
   constructor(form, onWish) {
@@ -50,7 +51,7 @@ class MailForm {
     });
   }
 
-  /** From now on it is this transfer's. @param {TransferUpload} upload @param {Backend} backend */
+  /** Binds the form to a transfer. @param {TransferUpload} upload @param {Backend} backend */
   serve(upload, backend) {
     this.#upload = upload;
     this.#backend = backend;
@@ -73,7 +74,7 @@ class MailForm {
     this.#onWish(addressesIn(this.#field('o-recipients').value).some(isAddress));
   }
 
-  // A second press while the first is on its way is the same wish.
+  // A second press is ignored while the first is being answered.
   /** @param {() => Promise<void>} work */
   async #alone(work) {
     if (this.#isSending || !this.#upload) return;
@@ -111,7 +112,7 @@ class MailForm {
       await this.#upload?.edit(token ? { ...change, sender_token: token } : change);
     } catch (error) {
       if (!token || asFailure(error).facts.fields?.[0]?.field !== 'sender_token') throw error;
-      // It was kept for too long.
+      // The token has expired.
       forget();
       await this.#upload?.edit(change);
     }
@@ -161,7 +162,7 @@ class MailForm {
   }
 }
 
-// --- What this browser knows of its sender; without storage the code is asked for each time. --------
+// --- The sender whom this browser knows; without storage the code is asked for each time. -----------
 
 /** @returns {{email?: string, token?: string}} */
 function kept() {

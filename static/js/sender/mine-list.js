@@ -27,7 +27,7 @@ function row(card, one) {
   let timer = 0;
   button.addEventListener('click', () => {
     if (timer) return undo();
-    // At once, so that whoever leaves the page meant it. The button stays, and has the focus.
+    // Forgotten at once, so that leaving the page does not undo it. The button stays, and keeps the focus.
     forget(id);
     made.dataset.state = 'removed';
     when.textContent = 'Forgotten';
@@ -56,6 +56,6 @@ function remove(card, made) {
   const focused = made.contains(document.activeElement);
   made.remove();
   card.hidden = !next;
-  // The focus goes to what has taken its place, or back to where a new one begins.
+  // The focus moves to the next row, or to where a new upload begins.
   if (focused) (next?.querySelector('a') ?? document.getElementById('choose-files'))?.focus();
 }

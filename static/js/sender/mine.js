@@ -1,5 +1,5 @@
-// What was sent from this browser: enough to find its manage page again, until it is told to forget.
-// One entry for each, so that two tabs never write over each other's. Where nothing can be kept, nothing is.
+// What was sent from this browser: enough to find its manage page again, until the sender has it forgotten.
+// One entry for each transfer, so that two tabs never overwrite each other. Without storage nothing is kept.
 
 /** @typedef {{id: string, token: string, title: string, link: string, at: string}} Mine */
 
@@ -29,7 +29,7 @@ export function renew(one) {
 export function forget(id) {
   try {
     localStorage.removeItem(PREFIX + id);
-  } catch { /* There was nothing. */ }
+  } catch { /* Nothing is kept. */ }
 }
 
 /** The latest first. @returns {Mine[]} */

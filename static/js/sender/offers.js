@@ -1,5 +1,5 @@
-// What was begun in this browser and is not finished, on the first page: how much of it is safe, and the
-// way to go on. Loaded only where something is remembered.
+// The unfinished uploads of this browser, offered on the first page: how much of each is safe, and how to
+// continue it. Loaded only if there is one.
 import { browserWorld } from '../upload/browser-world.js';
 import { asFailure, explain, insist } from '../upload/failure.js';
 import { sizeHeld } from '../upload/file-upload.js';
@@ -24,8 +24,8 @@ import { keep, manageUrl } from './mine.js';
  */
 
 const GONE = 'It can no longer be continued: it was deleted, or it ran out of time.';
-const DISCARD_TRIES = 2; // Somebody waits for it.
-const FEW = 3; // files that are named
+const DISCARD_TRIES = 2; // the sender is waiting for it
+const FEW = 3; // up to this many files are named
 
 export class Offers {
   #place;
@@ -40,9 +40,9 @@ export class Offers {
     onTold(() => this.show());
   }
 
-  /** Makes the list what the memory tells. */
+  /** Brings the list up to date with the memory. */
   async show() {
-    // Once something is on its way in this tab, that is what the page is about.
+    // While this tab sends something, the page shows that upload alone.
     if (document.getElementById('sender')?.dataset.state !== 'ready') return;
     const rows = (await memory.all()).filter(({ id, adds }) => !this.#ways.only || (adds && id === this.#ways.only));
     for (const [id, offer] of this.#offers) if (offer.state !== 'over' && !rows.some((row) => row.id === id)) this.#drop(offer);
@@ -65,7 +65,7 @@ export class Offers {
     offer.on('discard', () => offer.askDiscard(true));
     offer.on('keep', () => offer.askDiscard(false));
     offer.on('discard-yes', () => this.#discard(offer));
-    // Dropped on the offer itself: that is as good as choosing.
+    // Files that are dropped on an offer count as chosen for it.
     offer.element.addEventListener('files', (event) => {
       if (offer.state !== 'open') return;
       event.preventDefault();
@@ -134,7 +134,7 @@ export class Offers {
     this.#turn(offer, 'over', words);
   }
 
-  // What was to be added to a transfer is a matter of its own.
+  // Files that are added to a ready transfer are a batch: it is read and removed without what is there already.
   /** @param {Offer} offer @param {Map<string, Known>} [known] */
   #owned({ row: { id, token, adds }, known: learned }, known = learned) {
     return adds ? this.#world.backend.batchOf(id, token, () => known.keys()) : this.#world.backend.of(id, token);
@@ -142,13 +142,13 @@ export class Offers {
 
   // --- Going on --------------------------------------------------------------------------------------
 
-  /** By the handles that were kept: nothing has to be chosen. @param {Offer} offer */
+  /** Opens the files again by the handles that were kept, so that nothing has to be chosen. @param {Offer} offer */
   async #continue(offer) {
     const before = offer.words;
     this.#turn(offer, 'busy', offer.missing.length ? 'Looking at the files.' : before);
     /** @type {import('../upload/fingerprint.js').Refusal[]} */ const refused = [];
     /** @type {string[]} */ const moved = [];
-    // The permission first, while the click still counts.
+    // Permission first: the browser grants it only shortly after a click.
     const denied = !await allowed(offer.missing.flatMap(({ id }) => offer.known.get(id)?.handle ?? []));
     if (!denied) {
       await severalAtOnce(offer.missing, async (plan) => {
@@ -175,7 +175,7 @@ export class Offers {
     ]);
   }
 
-  /** By files that were chosen again. @param {Offer} offer @param {Promise<Picked[]>} picking */
+  /** Continues with files that were chosen again. @param {Offer} offer @param {Promise<Picked[]>} picking */
   async #take(offer, picking) {
     const before = offer.words;
     this.#turn(offer, 'busy', 'Looking at the files.');
@@ -211,7 +211,7 @@ export class Offers {
     this.#turn(offer, 'busy', offer.words);
     let isThere = false;
     try {
-      // It may be long since it was asked.
+      // The last answer may be old.
       const transfer = await this.#owned(offer).read();
       isThere = transfer.status === 'INIT' || transfer.status === 'PROCESSING';
       if (isThere) {
@@ -222,7 +222,7 @@ export class Offers {
       console.error(error);
     }
     release();
-    // What else is in the way is told by asking again.
+    // Asking again shows what is in the way.
     await this.#ask(offer);
     if (isThere && offer.state === 'open') this.#refuse(offer, ['It could not be continued just now. Check your connection and try again.']);
     return undefined;
@@ -276,7 +276,7 @@ export class Offers {
     this.#arrange();
   }
 
-  // One primary button on the page: the first offer's, or else the one that chooses files.
+  // One primary button on the page: the first offer's, or otherwise the one that chooses files.
   #arrange() {
     const section = /** @type {HTMLElement} */ (this.#place.closest('section'));
     section.hidden = !this.#offers.size;
@@ -288,13 +288,14 @@ export class Offers {
   }
 }
 
-// Whoever was away when it became whole finds its page too. What was added to has one elsewhere.
+// It became ready while no page followed it: its manage page is found from here as well. Files that were
+// added belong to a transfer that is listed already.
 /** @param {Row} row */
 function rememberSent({ id, token, name, link, created_at: at, adds }) {
   if (!adds) keep({ id, token, title: name, link, at });
 }
 
-// Handles of one folder are one and the same, and what is granted once is not asked for again.
+// All files of a folder share one handle, so the browser asks once for each folder.
 /** @param {FileSystemHandle[]} handles */
 async function allowed(handles) {
   for (const handle of /** @type {Set<any>} */ (new Set(handles))) {
@@ -330,22 +331,22 @@ export function safeSize(plan, held) {
   return plan.state === 'COMPLETE' ? plan.size : sizeHeld(plan, new Set(held));
 }
 
-/** What is said before anything is chosen. @param {{safe: number, percent: number, needed: FilePlan[]}} of @param {FilePlan[]} files all of them */
+/** How much is safe, and what is still needed. @param {{safe: number, percent: number, needed: FilePlan[]}} of @param {FilePlan[]} files all of them */
 export function howFar({ safe, percent, needed }, files) {
   if (!needed.length) return 'All of it is safe. It only has to be checked.';
   const said = safe ? `${percent || 'Less than 1'} % is already safe.` : 'Nothing of it is safe yet.';
-  // The heading names all of them, and the first one may be safe.
+  // The heading names the upload by its first file, which may be safe already.
   return needed.length < files.length && needed.length <= FEW ? `${said} Still needed: ${listed(needed.map(({ path }) => path))}.` : said;
 }
 
-/** What is said of chosen files of which none is missing. @param {{path: string}[]} chosen @param {Map<string, {path: string}>} known */
+/** What is said when none of the chosen files is needed. @param {{path: string}[]} chosen @param {Map<string, {path: string}>} known */
 export function unwanted(chosen, known) {
   const own = new Set([...known.values()].map(({ path }) => path));
   const paths = chosen.map(({ path }) => path).filter((path) => own.has(path));
   return paths.length ? `Not needed again: ${listed(paths)}.` : 'That is not what was being sent.';
 }
 
-/** What to ask for, by what is missing. @param {FilePlan[]} missing */
+/** The words of the button that chooses the missing files. @param {FilePlan[]} missing */
 export function whatToChoose(missing) {
   if (missing.some(({ path }) => path.includes('/'))) return 'Choose the folder again';
   return missing.length === 1 ? 'Choose the file again' : 'Choose the files again';
@@ -401,7 +402,7 @@ class Offer {
     return transfer.files.filter((plan) => plan.state !== 'COMPLETE' && (this.held.get(plan.id) ?? []).length < plan.part_count);
   }
 
-  /** Those of them that were not found yet. */
+  /** Those of them that were neither opened nor chosen again yet. */
   get missing() {
     return this.needed.filter(({ id }) => !this.found.has(id));
   }

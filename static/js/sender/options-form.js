@@ -1,10 +1,10 @@
-// Title, message, expiry, limit and password: saved as they change, each with its own word beside it.
+// Title, message, expiry, limit and password: each is saved when it changes, and says so beside its field.
 import { asFailure, explain } from '../upload/failure.js';
 import { plural } from '../upload/progress.js';
 
 /** @typedef {HTMLInputElement | HTMLTextAreaElement | HTMLSelectElement} Field */
 
-const TYPING = 800; // milliseconds of rest before what was typed is saved
+const TYPING = 800; // milliseconds without typing before a field is saved
 const DAY = 86_400_000;
 const SHORTEST = 4; // characters of a password
 
@@ -34,7 +34,7 @@ export class OptionsForm {
     this.#remove.addEventListener('click', () => this.#unprotect());
     form.addEventListener('submit', (event) => event.preventDefault());
     form.addEventListener('change', (event) => this.#save(/** @type {Field} */ (event.target)));
-    // Nobody comes back to see it: it leaves now, and waits for nothing that is under way.
+    // The page is being left: save at once, without waiting for requests that are under way.
     addEventListener('pagehide', () => {
       this.#turn = Promise.resolve(true);
       for (const field of this.#fields) void this.#save(field);
@@ -56,7 +56,7 @@ export class OptionsForm {
     return all.filter(({ name }) => name);
   }
 
-  /** From now on it is this transfer's. @param {import('../upload/transfer-upload.js').TransferUpload} upload */
+  /** Binds the form to a transfer. @param {import('../upload/transfer-upload.js').TransferUpload} upload */
   serve(upload) {
     this.#upload = upload;
     this.#form.reset();
@@ -69,7 +69,7 @@ export class OptionsForm {
     this.#protect(upload.transfer.has_password ?? false);
   }
 
-  // A transfer that is continued brings what was said about it before.
+  // A transfer that is continued already has values.
   /** @param {Field} field @param {import('../upload/backend.js').Transfer} transfer */
   #fill(field, { title, message, max_downloads: most, expires_at: end, created_at: begun }) {
     if (field.name === 'title' && title) field.value = title;
@@ -89,7 +89,7 @@ export class OptionsForm {
     const { name, value } = field;
     if (!this.#upload || this.#saved.get(name) === value) return;
     if (name === 'max_downloads' && !/^\s*([1-9]\d*)?\s*$/.test(value)) return say(field, 'wrong', 'Enter a number of at least 1, or nothing.');
-    // An emptied field is one that is being typed anew: nobody's files lie open meanwhile.
+    // An emptied field is usually being retyped: until then the files stay protected by the old password.
     if (field === this.#password && !value) return this.#protect(this.#upload.transfer.has_password ?? false);
     const send = () => this.#send(field, this.#change(name, value));
     if (!await (field === this.#password ? this.#inTurn(send) : send())) return;
@@ -109,14 +109,14 @@ export class OptionsForm {
     this.#password.focus();
   }
 
-  // Of two that are under way at once the server might do the first one last.
+  // One after the other: of two requests at once, the server might apply the older one last.
   /** @param {() => Promise<boolean>} send */
   #inTurn(send) {
     this.#turn = this.#turn.then(send);
     return this.#turn;
   }
 
-  /** Whether it is now. @param {boolean} isSet */
+  /** Shows whether a password is set. @param {boolean} isSet */
   #protect(isSet) {
     this.#remove.hidden = !isSet;
     say(this.#password, '', isSet ? 'A password is set. Type another to change it.' : '');
@@ -129,7 +129,7 @@ export class OptionsForm {
     this.#show.setAttribute('aria-label', `${this.#show.textContent} the password`);
   }
 
-  /** Whether it was saved; if not, its line says why. @param {Field} field @param {import('../upload/backend.js').Options} change */
+  /** Whether the change was saved; if not, the line beside the field says why. @param {Field} field @param {import('../upload/backend.js').Options} change */
   async #send(field, change) {
     const { name } = field;
     this.#saving.get(name)?.abort();
@@ -154,7 +154,7 @@ export class OptionsForm {
   }
 }
 
-/** A word beside a field, and whether it is wrong. @param {Field} field @param {'saved' | 'wrong' | ''} kind @param {string} words */
+/** Sets the message beside a field, and marks the field as wrong or right. @param {Field} field @param {'saved' | 'wrong' | ''} kind @param {string} words */
 export function say(field, kind, words) {
   const line = document.getElementById(field.getAttribute('aria-describedby') ?? '');
   if (!line) return;

@@ -110,7 +110,48 @@ def test_while_it_is_uploading_nobody_is_mailed_before_it_is_there(
     assert post.to("bo@example.org") == []
     held.release()
     expect_state(page, "done")
+    expect(page.locator("#s-sender")).to_have_text("Sent to 1 person.")
+    expect(page.locator("#figure")).to_have_text("Sent")
+    expect(page.locator("#manage-hint")).to_contain_text("The mail that you get leads there too.")
+    expect(page.locator(".card-work .button-primary:visible")).to_have_text("Copy link")
     wait_for(post, "bo@example.org")
+
+
+def test_what_was_not_mailed_is_not_called_sent(
+    open_page: OpenPage, post: MailServer, live: Stack, tmp_path: Path
+) -> None:
+    """Addresses that were typed while it was uploading, and then neither Send nor the code."""
+    make_files(tmp_path, {"big.bin": 12 * MIB})
+    page = open_page()
+    held = Hold(page, live, after=1)
+    choose(page, tmp_path / "big.bin")
+    link_of(page)
+    page.get_by_label("Send to").fill("bo@example.org")
+    page.get_by_label("Your e-mail").fill("hal@example.org")
+    held.release()
+    expect_state(page, "done")
+    hint = page.locator("#link-hint")
+    expect(hint).to_contain_text("Not mailed yet: press Send.")
+    expect(hint).not_to_contain_text("close this tab")
+    expect(page.locator("#figure")).to_have_text("Ready")
+    expect(page.locator("#live")).to_contain_text("Not mailed yet")
+    expect(page).to_have_title("Ready · Beeline")
+    look(page, "sender-unsent")
+    asked: list[str] = []
+    page.once("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+    page.close(run_before_unload=True)
+    page.wait_for_timeout(500)
+    assert asked == ["beforeunload"]
+    page.get_by_role("button", name="Send", exact=True).click()
+    expect(hint).to_contain_text("Not mailed yet: enter the code.")
+    confirm(page, post, "hal@example.org")
+    expect(page.locator("#s-sender")).to_have_text("Sent to 1 person.")
+    expect(hint).to_contain_text("You can close this tab.")
+    expect(page.locator("#figure")).to_have_text("Sent")
+    expect(page).to_have_title("Sent · Beeline")
+    wait_for(post, "bo@example.org")
+    page.get_by_label("Send to").fill("bo@example.org, cy@example.org")
+    expect(page.locator("#figure")).to_have_text("Ready")
 
 
 def test_what_is_wrong_is_said_where_it_is(
@@ -206,7 +247,7 @@ def test_the_senders_page_with_mail(open_page: OpenPage, post: MailServer, tmp_p
     page.get_by_label("Code from the mail").fill(mail.subject[:6])
     page.get_by_role("button", name="Send", exact=True).click()
     expect(page.locator("#s-sender")).to_have_text("Sent to 2 people.")
-    expect(page.locator(".card-work .button-primary:visible")).to_have_text("Send")
+    expect(page.locator(".card-work .button-primary:visible")).to_have_text("Copy link")
     assert len(post.to(sender)) == 1
     look(page, "sender-mail-sent")
 

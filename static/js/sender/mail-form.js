@@ -10,9 +10,11 @@ import { say } from './options-form.js';
 const KEPT = 'beeline-sender';
 /** @type {MailForm | undefined} */ let only;
 
-/** @param {HTMLFormElement} form @param {(mails: boolean) => void} onWish whether it is to go to somebody */
-export function mailForm(form, onWish) {
-  only ??= new MailForm(form, onWish);
+/** @typedef {'copy' | 'send-mail' | 'confirm-code'} Next the button that leads on */
+
+/** @param {HTMLFormElement} form @param {(next: Next, isUnsent: boolean) => void} onChange isUnsent: addresses are entered that nothing is mailed to yet */
+export function mailForm(form, onChange) {
+  only ??= new MailForm(form, onChange);
   return only;
 }
 
@@ -30,17 +32,17 @@ const isAddress = (word) => word.includes('@');
 
 class MailForm {
   #form;
-  #onWish;
+  #onChange;
   /** @type {TransferUpload | undefined} */ #upload;
   /** @type {Backend | undefined} */ #backend;
   #isSending = false;
   /** The address whose code is asked for. */ #asked = '';
   /** The addresses that are mailed, or will be once everything has arrived. @type {Set<string>} */ #saved = new Set();
 
-  /** @param {HTMLFormElement} form @param {(mails: boolean) => void} onWish */
-  constructor(form, onWish) {
+  /** @param {HTMLFormElement} form @param {(next: Next, isUnsent: boolean) => void} onChange */
+  constructor(form, onChange) {
     this.#form = form;
-    this.#onWish = onWish;
+    this.#onChange = onChange;
     form.addEventListener('submit', (event) => { event.preventDefault(); void this.#alone(() => this.#send()); });
     form.addEventListener('input', () => this.#look());
     this.#get('confirm-code').addEventListener('click', () => this.#alone(() => this.#confirm()));
@@ -56,14 +58,25 @@ class MailForm {
     this.#upload = upload;
     this.#backend = backend;
     this.#form.reset();
-    const { recipients = [], sender_email: sender } = upload.transfer;
-    this.#field('o-recipients').value = recipients.filter(({ state }) => state !== 'revoked').map(({ email }) => email).join(', ');
+    const { sender_email: sender, sender_confirmed: isConfirmed } = upload.transfer;
+    this.#field('o-recipients').value = this.#recipients.join(', ');
+    this.#saved = new Set(isConfirmed ? this.#recipients : []);
     this.#field('o-sender').value = sender ?? kept().email ?? '';
     for (const id of ['o-recipients', 'o-sender', 'o-code']) this.#say(id, '', '');
     this.#ask('');
   }
 
-  /** For the code that was mailed there, or no longer. @param {string} sender */
+  /** Everything has arrived. */
+  finish() {
+    if (this.#saved.size) this.#tell();
+  }
+
+  /** Those whom the transfer goes to. */
+  get #recipients() {
+    return (this.#upload?.transfer.recipients ?? []).filter(({ state }) => state !== 'revoked').map(({ email }) => email);
+  }
+
+  /** Asks for the code that was mailed there; no address: it is no longer asked for. @param {string} sender */
   #ask(sender) {
     this.#asked = sender;
     this.#get('code-field').hidden = !sender;
@@ -71,7 +84,8 @@ class MailForm {
   }
 
   #look() {
-    this.#onWish(addressesIn(this.#field('o-recipients').value).some(isAddress));
+    const isUnsent = addressesIn(this.#field('o-recipients').value).some((one) => isAddress(one) && !this.#saved.has(one));
+    this.#onChange(this.#asked ? 'confirm-code' : isUnsent ? 'send-mail' : 'copy', isUnsent);
   }
 
   // A second press is ignored while the first is being answered.
@@ -99,7 +113,11 @@ class MailForm {
     const known = kept();
     const token = known.email === sender.toLowerCase() ? known.token : undefined;
     await this.#edit({ recipients, sender_email: sender }, token);
-    if (this.#upload?.transfer.sender_confirmed) return this.#done();
+    if (this.#upload?.transfer.sender_confirmed) {
+      this.#saved = new Set(recipients);
+      this.#ask('');
+      return this.#tell();
+    }
     await this.#backend?.mailCode(sender);
     this.#ask(sender);
     this.#say('o-code', '', `We have mailed a code to ${sender}. Enter it here once; then it is sent.`);
@@ -128,12 +146,11 @@ class MailForm {
     this.#get('send-mail').focus();
   }
 
-  #done() {
-    const { recipients = [], status } = /** @type {TransferUpload} */ (this.#upload).transfer;
-    const count = recipients.filter(({ state }) => state !== 'revoked').length;
+  #tell() {
+    const { length: count } = this.#recipients;
     const people = count === 1 ? '1 person' : `${count} people`;
     if (!count) return this.#say('o-sender', 'saved', 'Saved. We mail you what becomes of it.');
-    this.#say('o-sender', 'saved', status === 'READY' ? `Sent to ${people}.` : `It goes to ${people} as soon as everything has arrived.`);
+    this.#say('o-sender', 'saved', this.#upload?.state === 'done' ? `Sent to ${people}.` : `It goes to ${people} as soon as everything has arrived.`);
   }
 
   /** @param {import('../upload/failure.js').Failure} failure */

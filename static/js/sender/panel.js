@@ -10,6 +10,7 @@ import { OptionsForm, say } from './options-form.js';
 /** @typedef {import('../upload/failure.js').Failure} Failure */
 /** @typedef {import('../upload/file-upload.js').FileUpload} FileUpload */
 /** @typedef {import('../upload/transfer-upload.js').TransferUpload} TransferUpload */
+/** @typedef {import('./mail-form.js').Next} Next */
 /** @typedef {'ready' | 'uploading' | 'paused' | 'checking' | 'done' | 'failed'} Shown */
 /** How an upload can be continued after its tab was closed. @typedef {'not' | 'by-itself' | 'by-choosing-again'} Continuation */
 /**
@@ -20,16 +21,18 @@ import { OptionsForm, say } from './options-form.js';
  * @property {() => unknown} cancel
  * @property {() => unknown} tryNow
  * @property {(tells: boolean) => void} tellRecipients
- * @property {(file: FileUpload) => Promise<boolean>} remove whether the file is gone
  * @property {() => void} edited the title or another option was saved
+ * @property {(file: FileUpload) => Promise<boolean>} remove whether the file is gone
  * @property {(file: FileUpload, aside: boolean) => void} setAside
- * @property {() => boolean} isAtRisk whether closing the tab now would lose something
  * @property {(file: FileUpload) => boolean} isLast whether no other file is left
+ * @property {() => boolean} isAtRisk whether closing the tab now would lose something
  * @property {() => Continuation} continuation
  */
 
 const NAME = 'Beeline';
 const PATIENCE = 2_000; // milliseconds that a cause has to last before it is told
+/** What is left to do before it is mailed. @type {Record<Next, string>} */
+const UNSENT = { 'send-mail': 'Not mailed yet: press Send.', 'confirm-code': 'Not mailed yet: enter the code.', 'copy': '' };
 // Only a new transfer has these; files that are added to a transfer have no options of their own.
 const OF_A_NEW_ONE = ['options', 'mail'];
 // Everything has left: there is nothing to cancel any more.
@@ -45,8 +48,9 @@ export class Panel {
   /** @type {import('../upload/backend.js').Backend | null} */ #backend = null;
   /** The tenth, in per cent, that was last read out. */ #said = 0;
   #titled = document.title;
-  /** Whether an address is entered: then the primary button is Send, not Copy link. */ #mails = false;
-  #takesMail = false;
+  /** Absent as long as its script is not loaded. @type {ReturnType<typeof import('./mail-form.js').mailForm> | undefined} */ #mailForm;
+  /** The button that leads on. @type {Next} */ #next = 'copy';
+  /** Whether addresses are entered that nothing is mailed to yet. */ #isUnsent = false;
   /** Since when nothing moves; 0 while something does. */ #waitingSince = 0;
   /** Bytes that were safe at the last look. */ #safeSize = 0;
   /** @type {Shown} */ shown = 'ready';
@@ -83,7 +87,7 @@ export class Panel {
     this.#on('try-now', () => acts.tryNow());
     this.#on('share', () => navigator.share?.({ url: this.#link().href, title: this.#options?.title || 'Files for you' }).catch(() => {}));
     this.#get('cancel-ask').addEventListener('keydown', ({ key }) => { if (key === 'Escape') this.#keepOn(); });
-    addEventListener('beforeunload', (event) => { if (acts.isAtRisk()) event.preventDefault(); });
+    addEventListener('beforeunload', (event) => { if (acts.isAtRisk() || (this.shown === 'done' && this.#isUnsent)) event.preventDefault(); });
   }
 
   /** Whether the box says that recipients are mailed once these files have arrived. */
@@ -168,8 +172,9 @@ export class Panel {
     const added = count === 1 ? 'The file was added' : `${plural(count, 'file')} were added`;
     this.#text('heading', upload.transfer.adds ? added : count === 1 ? 'Your file is ready to download' : `Your ${plural(count, 'file')} are ready to download`);
     this.#text('bytes', size(upload.totalSize));
-    document.title = `Sent · ${NAME}`;
-    this.#say('Sent. The files are ready to download.');
+    this.#mailForm?.finish();
+    this.#showDone();
+    this.#say(this.#isUnsent ? `The files are ready to download. ${UNSENT[this.#next]}` : 'Sent. The files are ready to download.');
   }
 
   /** @param {Failure} failure */
@@ -206,6 +211,7 @@ export class Panel {
   /** As when the page was opened. */
   clear() {
     this.#upload = null;
+    this.#isUnsent = false;
     this.#askNoMore();
     this.files.clear();
     this.#show('ready');
@@ -255,13 +261,14 @@ export class Panel {
       'by-itself': 'You can close this tab: it can be continued here later.',
       'by-choosing-again': 'You can close this tab: it can be continued here later, by choosing the same files again.',
     }[continuation];
+    const waits = adds ? `Whoever has it downloads what is there; these wait for the rest. ${stay}` : `It works already, and waits for the rest. ${stay}`;
     this.#text('link-hint', {
-      ready: '', failed: '',
+      ready: '',
       uploading: adds ? `Whoever has it downloads what is there; these appear once all have arrived. ${stay}` : `It works already: whoever opens it sees the upload coming. ${stay}`,
-      paused: adds ? `Whoever has it downloads what is there; these wait for the rest. ${stay}` : `It works already, and waits for the rest. ${stay}`,
+      paused: waits, failed: waits,
       checking: continuation === 'not' ? 'Everything has left this computer. Keep this tab open a moment longer, in case something has to be sent again.'
         : 'Everything has left this computer. You can close this tab: if something has to be sent again, it can be continued here.',
-      done: 'Whoever has this link, and the password if you set one, can download. You can close this tab.',
+      done: `Whoever has this link, and the password if you set one, can download. ${this.#isUnsent ? UNSENT[this.#next] : 'You can close this tab.'}`,
     }[this.shown]);
   }
 
@@ -294,8 +301,17 @@ export class Panel {
   // One primary button at a time: while paused or failed it is Continue or Try again.
   #choosePrimary() {
     const isMoving = this.shown !== 'failed' && this.shown !== 'paused';
-    const next = document.getElementById('code-field')?.hidden === false ? 'confirm-code' : this.#mails ? 'send-mail' : 'copy';
-    for (const id of ['copy', 'send-mail', 'confirm-code']) document.getElementById(id)?.classList.toggle('button-primary', isMoving && id === next);
+    for (const id of ['copy', 'send-mail', 'confirm-code']) document.getElementById(id)?.classList.toggle('button-primary', isMoving && id === this.#next);
+  }
+
+  // "Sent" would be untrue while addresses are entered that nothing was mailed to.
+  #showDone() {
+    const word = this.#isUnsent ? 'Ready' : 'Sent';
+    this.#text('figure', word);
+    document.title = `${word} · ${NAME}`;
+    this.hint();
+    const { adds, sender_confirmed: isMailed } = /** @type {TransferUpload} */ (this.#upload).transfer;
+    this.#text('manage-hint', adds ? '' : `Under “Manage” you see what becomes of it, and change or delete it. ${isMailed ? 'The mail that you get leads there too.' : 'Nobody else is told its address: keep it, if you need it in another browser.'}`);
   }
 
   /** @param {TransferUpload} upload */
@@ -372,13 +388,19 @@ export class Panel {
   async #offerMail() {
     const { mailForm } = document.getElementById('mail') ? await import('./mail-form.js') : {};
     if (!mailForm || !this.#upload || !this.#backend) return;
-    mailForm(this.#form('mail'), (mails) => { this.#mails = mails; this.#choosePrimary(); }).serve(this.#upload, this.#backend);
-    this.#takesMail = true;
+    this.#mailForm = mailForm(this.#form('mail'), (next, isUnsent) => {
+      this.#next = next;
+      this.#isUnsent = isUnsent;
+      this.#choosePrimary();
+      if (this.shown === 'done') this.#showDone();
+    });
+    this.#mailForm.serve(this.#upload, this.#backend);
+    if (this.shown === 'done') this.#mailForm.finish();
   }
 
   // Send was pressed before the form's script could be loaded.
   async #offerMailAgain() {
-    if (!this.#upload || this.#takesMail) return undefined;
+    if (!this.#upload || this.#mailForm) return undefined;
     const form = this.#form('mail');
     const fields = [.../** @type {NodeListOf<HTMLInputElement | HTMLTextAreaElement>} */ (form.querySelectorAll('input, textarea'))];
     const typed = fields.map(({ value }) => value);

@@ -1,6 +1,6 @@
-// The sender's page: what is open or typed stays, what has changed is said, and deleting can be undone for some seconds.
-// Without this script everything works by its forms.
-import { complain, focusOn, isPage, localizeTimes, say } from './page.js';
+// The page on which a transfer is managed: nothing is replaced while it is used, and deleting can be undone for some
+// seconds. Without this script everything works by its forms.
+import { complain, isPage, keepRegion, say } from './page.js';
 
 const SECONDS = 7;
 const TOLD = '[data-told], [role="alert"]';
@@ -10,27 +10,17 @@ const get = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
 
 // --- Regions that are renewed ------------------------------------------------------------------
 
-/** @type {Set<string>} */ let opened = new Set();
-let said = get('manage-now').dataset.says;
-/** What has the focus, and in which region. */
-let [focused, around] = ['', ''];
-
-const kept = () => [...document.querySelectorAll('#manage details[data-keep]')].filter((one) => one instanceof HTMLDetailsElement);
-
 document.addEventListener('htmx:beforeRequest', (event) => {
   const { elt, requestConfig } = /** @type {CustomEvent} */ (event).detail;
-  // Nothing is renewed by itself under whoever is about to press something there.
+  // No region is renewed by itself while something in it is being pressed, or an address is being typed.
   const isAtWork = elt.matches(':active') || (elt.id === 'manage-people' && elt.contains(document.activeElement));
   if (requestConfig.verb === 'get' && isAtWork) event.preventDefault();
 });
 
 document.addEventListener('htmx:beforeSwap', (event) => {
   const { detail } = /** @type {CustomEvent} */ (event);
-  // A page where a region was asked for: it is no longer ours to see.
+  // A whole page instead of a region: the transfer can no longer be seen from here.
   if (isPage(detail.xhr)) detail.shouldSwap = false;
-  opened = new Set(kept().filter((one) => one.open).map((one) => one.dataset.keep ?? ''));
-  focused = document.activeElement?.id ?? '';
-  around = document.activeElement?.closest('#manage > section')?.id ?? '';
 });
 
 document.addEventListener('htmx:afterRequest', (event) => {
@@ -38,22 +28,22 @@ document.addEventListener('htmx:afterRequest', (event) => {
   if (requestConfig.verb !== 'get' && isPage(xhr)) complain(requestConfig.elt);
 });
 
+keepRegion({
+  within: '#manage',
+  state: '#manage-now',
+  fallbacks: (focused) => {
+    const region = focused.closest('#manage > section');
+    // What was pressed may be gone: then the focus moves to what came of it.
+    return region ? [`#${region.id} :is(${TOLD})`, `#${region.id} :is(h1, h2)`] : [];
+  },
+});
+
 document.addEventListener('htmx:afterSettle', (event) => {
   const target = /** @type {Element} */ (event.target);
-  localizeTimes(get('manage'));
-  for (const one of kept()) one.open ||= opened.has(one.dataset.keep ?? '');
-  const now = get('manage-now').dataset;
-  document.title = now.title ?? document.title;
-  if (now.says !== said) say(now.says ?? '');
-  said = now.says;
   const told = target.querySelector(TOLD);
   if (told) say(told.textContent ?? '');
   const wrong = target.querySelector('[aria-invalid="true"]');
   if (wrong instanceof HTMLElement) wrong.focus();
-  if (!around || document.activeElement !== document.body) return;
-  // What was pressed may be gone: then the focus goes to what came of it.
-  const region = get(around);
-  focusOn(document.getElementById(focused) ?? region.querySelector(TOLD) ?? region.querySelector('h1, h2'));
 });
 
 document.addEventListener('keydown', ({ key, target }) => {
@@ -101,7 +91,7 @@ get('m-undo-button').addEventListener('click', () => {
   get('m-delete').focus();
 });
 
-// Whoever leaves meant it.
+// Whoever leaves the page has not undone it.
 addEventListener('pagehide', () => {
   if (!left || !ending) return;
   stop();

@@ -1,5 +1,5 @@
-// Small things that every page has: copying, dates as the reader writes them, and what changes said aloud.
-export { complain, exactly, focusOn, isPage, localizeTimes, say };
+// What every page needs: copying, dates in the reader's own format, and changes that a screen reader reads out.
+export { complain, exactly, isPage, keepRegion, renewTransfer, say };
 
 const NEAR = 7 * 86_400_000;
 const live = document.getElementById('live');
@@ -9,7 +9,7 @@ function say(words) {
   if (live && words) live.textContent = words;
 }
 
-/** Where what had the focus is gone: nobody is to begin again at the top. @param {Element | null | undefined} place */
+/** Moves the focus there, when what had it is gone: otherwise the keyboard would begin again at the top of the page. @param {Element | null | undefined} place */
 function focusOn(place) {
   if (!(place instanceof HTMLElement)) return;
   if (place.tabIndex < 0) place.tabIndex = -1;
@@ -74,7 +74,7 @@ document.addEventListener('click', async (event) => {
   setTimeout(() => { button.textContent = button.dataset.words ?? ''; }, 2000);
 });
 
-// --- What a button asked for and did not get is said beside it; what is renewed by itself asks again by itself. ---
+// --- A request that failed is told beside its button; regions that renew themselves simply ask again. ---
 
 /** @param {Element} from */
 const formOf = (from) => from.closest('form') ?? from;
@@ -104,18 +104,18 @@ for (const failure of ['htmx:sendError', 'htmx:responseError']) {
   document.addEventListener(failure, (event) => {
     const { requestConfig } = /** @type {CustomEvent} */ (event).detail;
     if (requestConfig.verb === 'get') return;
-    // Nobody is to be surprised by a zip that somebody else has asked for meanwhile.
+    // Otherwise a zip that another reader asked for meanwhile would be downloaded here.
     if (requestConfig.elt.matches('#zip form')) isZipAwaited = false;
     complain(requestConfig.elt);
   });
 }
 
-/** Whether a page has come where a region was asked for. @param {XMLHttpRequest} xhr */
+/** Whether a whole page was answered where a region was asked for. @param {XMLHttpRequest} xhr */
 function isPage({ responseText }) {
   return /^\s*<!doctype/i.test(responseText);
 }
 
-// By a 404 or 410 it says that what the region was of is gone: so does, from now on, what is at this address.
+// A whole page that is answered with 404 or 410 means that the transfer is gone; reloading shows that page.
 document.addEventListener('htmx:beforeSwap', (event) => {
   const { detail } = /** @type {CustomEvent} */ (event);
   const isGone = detail.xhr.status === 404 || detail.xhr.status === 410;
@@ -124,32 +124,56 @@ document.addEventListener('htmx:beforeSwap', (event) => {
   location.reload();
 });
 
-// --- The recipient's region: what was open stays open, what has changed is said, what counts is renewed. ---
-
-/** @type {Set<string>} */ let opened = new Set();
-/** @type {string | null} */ let focused = null;
-let said = document.getElementById('transfer')?.dataset.says;
+// --- Regions that htmx renews ---
 
 /** @param {Element} region */
 const kept = (region) => [...region.querySelectorAll('details[data-keep]')].filter((one) => one instanceof HTMLDetailsElement);
 
+/**
+ * Keeps a region usable while htmx renews it: what was open is opened again, the focus stays or moves to a fallback,
+ * and a state that has changed is read out.
+ * @param {object} region
+ * @param {string} region.within selector of the element in which everything is renewed
+ * @param {string} region.state selector of the element whose data-says, and data-title if it has one, tell the state
+ * @param {(focused: Element) => string[]} region.fallbacks selectors, the best one first, of what gets the focus when what had it is gone
+ */
+function keepRegion({ within, state, fallbacks }) {
+  const told = () => /** @type {HTMLElement | null} */ (document.querySelector(state))?.dataset ?? {};
+  /** @type {Set<string>} */ let opened = new Set();
+  /** @type {string[]} */ let places = [];
+  let said = told().says;
+  document.addEventListener('htmx:beforeSwap', (event) => {
+    const region = document.querySelector(within);
+    if (!region || !/** @type {CustomEvent} */ (event).detail.shouldSwap) return;
+    opened = new Set(kept(region).filter((one) => one.open).map((one) => one.dataset.keep ?? ''));
+    const { activeElement: focused } = document;
+    places = [];
+    if (focused && region.contains(focused)) places = [...(focused.id ? [`#${CSS.escape(focused.id)}`] : []), ...fallbacks(focused)];
+  });
+  document.addEventListener('htmx:afterSettle', () => {
+    const region = document.querySelector(within);
+    if (!region) return;
+    localizeTimes(region);
+    for (const one of kept(region)) one.open ||= opened.has(one.dataset.keep ?? '');
+    const { says, title } = told();
+    document.title = title ?? document.title;
+    if (says !== said) say(says ?? '');
+    said = says;
+    if (document.activeElement === document.body) focusOn(places.map((place) => document.querySelector(place)).find(Boolean));
+  });
+}
+
+// --- The recipient's page ---
+
 document.addEventListener('htmx:beforeSwap', (event) => {
-  const region = document.getElementById('transfer');
-  const { detail } = /** @type {CustomEvent} */ (event);
-  // What is being pressed stays until it is let go: the next poll brings the same.
-  if (region?.matches(':active')) detail.shouldSwap = false;
-  if (!region || !detail.shouldSwap) return;
-  opened = new Set(kept(region).filter((one) => one.open).map((one) => one.dataset.keep ?? ''));
-  // htmx would look for what had the focus while its folder is still closed, and the page would jump.
-  const active = document.activeElement;
-  focused = active instanceof HTMLElement && detail.target.contains(active) ? active.id : null;
-  if (focused !== null) /** @type {HTMLElement} */ (active).blur();
+  // What is being pressed is not replaced: the next poll brings the same.
+  if (document.querySelector('#transfer:active')) /** @type {CustomEvent} */ (event).detail.shouldSwap = false;
 });
 
 let zipState = document.getElementById('zip')?.dataset.state;
 let isZipAwaited = false;
 
-// Whoever asked for the zip in this page gets it once it is made, however often the page was renewed meanwhile.
+// A zip that was asked for in this page is downloaded once it is made, however often the page was renewed meanwhile.
 function lookAtZip() {
   const zip = document.getElementById('zip');
   if (!zip) return;
@@ -165,24 +189,27 @@ document.addEventListener('submit', (event) => {
   if (event.target instanceof Element && event.target.matches('#zip[data-state="none"] form, #zip[data-state="failed"] form')) isZipAwaited = true;
 });
 
-document.addEventListener('htmx:afterSettle', () => {
-  const region = document.getElementById('transfer');
-  if (!region) return;
-  lookAtZip();
-  localizeTimes(region);
-  for (const one of kept(region)) one.open = opened.has(one.dataset.keep ?? '');
-  if (focused !== null && document.activeElement === document.body) focusOn(document.getElementById(focused) ?? document.getElementById('transfer-title'));
-  document.title = region.dataset.title ?? document.title;
-  if (region.dataset.says !== said) say(region.dataset.says ?? '');
-  said = region.dataset.says;
+document.addEventListener('htmx:afterSettle', lookAtZip);
+keepRegion({ within: '#transfer', state: '#transfer', fallbacks: () => ['#transfer-title'] });
+
+document.addEventListener('htmx:beforeSwap', (event) => {
+  const { detail } = /** @type {CustomEvent} */ (event);
+  const { activeElement: focused } = document;
+  // htmx would look for what had the focus while its folder is still closed, and the page would jump.
+  if (detail.shouldSwap && focused instanceof HTMLElement && focused.closest('#transfer') && detail.target.contains(focused)) focused.blur();
 });
+
+/** Asks for the recipient's region anew. @param {string} from */
+function renewTransfer(from) {
+  /** @type {any} */ (window).htmx?.ajax('GET', from, { target: '#transfer', swap: 'outerHTML' });
+}
 
 document.addEventListener('submit', (event) => {
   const region = document.getElementById('transfer');
   const from = region?.dataset.refresh;
   if (!from || !(event.target instanceof Element) || !event.target.matches('[data-download]')) return;
   // The download leaves the page as it is; a moment later the number that are left has changed.
-  setTimeout(() => /** @type {any} */ (window).htmx?.ajax('GET', from, { target: '#transfer', swap: 'outerHTML' }), 1500);
+  setTimeout(() => renewTransfer(from), 1500);
 });
 
 localizeTimes(document);

@@ -1,5 +1,6 @@
 // Looking at a file without leaving the page: its preview opens below its row, by mouse and by key, one at a time.
 // Without this script each is a link to a page of its own.
+import { renewTransfer } from './page.js';
 
 const OPEN = 'a[data-look][aria-expanded="true"]';
 const TOLD = '.did-not:not([hidden])';
@@ -85,7 +86,7 @@ function lookAgain() {
   setTimeout(() => {
     // Nothing is taken away from under whoever looks at something or reads what went wrong; then it can wait.
     if (document.hidden || document.querySelector(OPEN) || document.querySelector(TOLD)) lookAgain();
-    else /** @type {any} */ (window).htmx?.ajax('GET', from, { target: '#transfer', swap: 'outerHTML' });
+    else renewTransfer(from);
   }, 1000 * 2 ** looks++);
 }
 

@@ -1,35 +1,25 @@
-// The page of a webhook is renewed by itself: what has changed is said, and nothing goes from under a finger.
-import { focusOn, localizeTimes, say } from './page.js';
-
-let said = document.getElementById('log')?.dataset.says;
-/** What has the focus, and the heading of where it is. */
-let [focused, heading] = ['', ''];
+// The page of a webhook renews itself: what has changed is read out, and nothing is replaced while it is pressed or read.
+import { keepRegion } from './page.js';
 
 document.addEventListener('htmx:beforeRequest', (event) => {
   const { elt, requestConfig } = /** @type {CustomEvent} */ (event).detail;
-  // Whoever reads why nothing was sent again goes on reading.
+  // A complaint beside a form stays as long as the focus is in that form.
   const isReading = elt.querySelector('.did-not:not([hidden])')?.closest('form')?.contains(document.activeElement);
   if (requestConfig.verb === 'get' && (elt.matches(':active') || isReading)) event.preventDefault();
 });
 
-document.addEventListener('htmx:beforeSwap', () => {
-  focused = document.activeElement?.id ?? '';
-  heading = document.activeElement?.closest('section')?.getAttribute('aria-labelledby') ?? '';
+keepRegion({
+  within: '#main',
+  state: '#log',
+  fallbacks: (focused) => {
+    const heading = focused.closest('section')?.getAttribute('aria-labelledby');
+    return heading ? [`#${heading}`] : [];
+  },
 });
 
-// How it is doing comes with each log; while that is the same, what is focused or open there stays.
+// Each log brings the webhook's state along; as long as that is the same, its part of the page is not replaced.
 document.addEventListener('htmx:oobBeforeSwap', (event) => {
   const { detail } = /** @type {CustomEvent} */ (event);
   const isSame = detail.target.dataset.state === detail.fragment.firstElementChild.dataset.state;
   detail.shouldSwap = !isSame && !detail.target.matches(':active');
-});
-
-document.addEventListener('htmx:afterSettle', () => {
-  const log = document.getElementById('log');
-  if (!log) return;
-  localizeTimes(document);
-  if (log.dataset.says !== said) say(log.dataset.says ?? '');
-  said = log.dataset.says;
-  // What was pressed may be gone.
-  if (heading && document.activeElement === document.body) focusOn(document.getElementById(focused) ?? document.getElementById(heading));
 });

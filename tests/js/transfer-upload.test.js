@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Failure } from '../../static/js/upload/failure.js';
 import { BATCH } from '../../static/js/upload/part-sender.js';
+import { refusal } from '../../static/js/upload/put-part.js';
 import { TransferUpload } from '../../static/js/upload/transfer-upload.js';
 import { FakeBlob, FakeWorld, many, picked, settle } from './world.js';
 
@@ -772,13 +773,23 @@ test('a browser that cannot make checksums asks for none', async () => {
   assert.equal(world.files[0].checksum_algorithm, null);
 });
 
-test('what was damaged on the line is read again, found unchanged, and sent again', async () => {
-  const world = new FakeWorld({ sums: true });
-  world.onPut = failing('f1/2', new Failure('storage-busy', { status: 400, code: 'BadDigest' }));
-  const { one } = await upload({ 'a': 8 * 3 }, world);
+for (const code of ['BadDigest', 'XAmzContentChecksumMismatch']) {
+  test(`what was damaged on the line (${code}) is read again, found unchanged, and sent again`, async () => {
+    const world = new FakeWorld({ sums: true });
+    world.onPut = failing('f1/2', refusal(400, `<Code>${code}</Code>`));
+    const { one } = await upload({ 'a': 8 * 3 }, world);
+    await one.run();
+    assert.equal(putsOf(world, 'f1/2'), 2);
+    assert.deepEqual(world.read, [0, 8, 16, 8]);
+  });
+}
+
+test('a small file that storage is still writing for an earlier try is sent again', async () => {
+  const { one, world } = await upload({ 'a': 8 });
+  world.onPut = failing('f1/1', network(), refusal(409, '<Code>ConditionalRequestConflict</Code>'));
   await one.run();
-  assert.equal(putsOf(world, 'f1/2'), 2);
-  assert.deepEqual(world.read, [0, 8, 16, 8]);
+  assert.equal(one.state, 'done');
+  assert.equal(putsOf(world, 'f1/1'), 3);
 });
 
 test('what was damaged because the file was changed is not sent again', async () => {

@@ -2,6 +2,7 @@
 // shortly before they leave, and are sent, several at a time, until the storage has them all.
 // No DOM, no URLs; the world is passed in.
 import { Backoff, Failure, asFailure, insist } from './failure.js';
+import { DAMAGED } from './put-part.js';
 
 /** @typedef {import('./backend.js').SignedPart} SignedPart */
 /** @typedef {import('./file-upload.js').FileUpload} FileUpload */
@@ -18,7 +19,6 @@ const WHOLE = 500; // files that one request may name
 const READING = 2; // pieces with the checksum worker, so that it never waits for us
 const REFUSALS = 8; // fresh addresses for one piece, the first at once, before a refusal is believed
 const REFUSED = 4_000; // milliseconds of rest between two of them, at most
-const DAMAGED = new Set(['BadDigest', 'XAmzContentChecksumMismatch']);
 
 export class PartSender {
   #world;

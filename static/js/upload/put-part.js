@@ -9,8 +9,10 @@ import { Failure } from './failure.js';
  * @property {Blob} body sent as it is, never read
  */
 
-// These are 400s of S3 that mean "the line broke", not "you are wrong".
-const BROKEN_LINE = new Set(['RequestTimeout', 'IncompleteBody', 'BadDigest', 'XAmzContentSHA256Mismatch']);
+/** Error codes that mean "the bytes do not match their checksum": AWS says the first, MinIO the second. */
+export const DAMAGED = new Set(['BadDigest', 'XAmzContentChecksumMismatch']);
+// S3 answers these with 400, but they mean that the connection failed, not that the request was wrong.
+const BROKEN_LINE = new Set([...DAMAGED, 'RequestTimeout', 'IncompleteBody', 'XAmzContentSHA256Mismatch']);
 const FULL = new Set(['XMinioStorageFull', 'QuotaExceeded', 'InsufficientStorage']);
 
 /** What a line is said to be on which nothing moves. */ export const DEAD = 'nothing moved any more';
@@ -88,7 +90,8 @@ export function refusal(status, text) {
 /** @param {number} status @param {string} code @param {string} message @returns {Cause} */
 function cause(status, code, message) {
   if (status === 507 || FULL.has(code)) return 'storage-full';
-  if (status >= 500 || status === 429 || status === 408 || BROKEN_LINE.has(code)) return 'storage-busy';
+  // 409: storage is still writing the same object for an earlier try. The next try gets 200 or 412.
+  if (status >= 500 || [408, 409, 429].includes(status) || BROKEN_LINE.has(code)) return 'storage-busy';
   if (code === 'RequestTimeTooSkewed' || /expired/i.test(message)) return 'clock';
   if (status === 413 || code === 'EntityTooLarge') return 'too-large';
   return 'refused';

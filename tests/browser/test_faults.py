@@ -173,6 +173,40 @@ def test_what_is_said_after_a_stop_leaves_its_cause_and_its_way_on(
     expect(sender.locator("#heading")).to_have_text("Your 2 files are ready to download")
 
 
+def test_files_whose_adding_is_not_answered_are_not_lost_and_added_once(
+    open_page: OpenPage, live: Stack, tmp_path: Path
+) -> None:
+    sums = make_files(tmp_path, {"a.bin": 40 * MIB, "b.txt": 5})
+    sender = open_page()
+    held, puts = Hold(sender, live, after=2), Puts(sender, live)
+    choose(sender, tmp_path / "a.bin")
+    puts.wait_for(2)
+    lost: list[str] = []
+
+    def lose_six(route: Route) -> None:
+        answer = route.fetch()
+        lost.append(route.request.url)
+        if len(lost) <= 6:
+            route.fulfill(status=504, body="the gateway's own page")
+        else:
+            route.fulfill(response=answer)
+
+    sender.route("**/files", lose_six)
+    drop(sender, tmp_path / "b.txt")
+    expect(sender.get_by_role("alert")).to_have_text(
+        "These files are not added yet. This site is busy just now. It continues by itself."
+    )
+    held.release()
+    expect_state(sender, "done", 60)
+    assert len(lost) == 7
+    expect(sender.locator("#heading")).to_have_text("Your 2 files are ready to download")
+    expect(sender.get_by_role("alert")).to_have_count(0)
+    reader = open_page(link_of(sender))
+    for name, expected in sums.items():
+        button = reader.get_by_role("button", name=f"Download {name}")
+        assert downloaded(reader, button) == (name, expected)
+
+
 def test_a_check_that_was_given_up_is_no_longer_said_to_go_on(
     open_page: OpenPage, tmp_path: Path
 ) -> None:

@@ -557,6 +557,28 @@ test('files whose adding was not answered are added once', async () => {
   assert.ok(everythingHeld(world));
 });
 
+test('an addition whose answers are lost for long is neither given up nor made twice, and what it waits for is told', async () => {
+  const { one, world } = await upload({ 'a': 8 });
+  const told = [];
+  let lost = 20;
+  world.onAdd = () => { if (lost-- > 0) throw new Failure('server-busy', { status: 504 }); };
+  const adding = one.add(picked({ 'late': 8 }), ({ why }) => told.push(why));
+  await Promise.all([one.run(), adding]);
+  assert.deepEqual(world.files.map(({ path }) => path), ['a', 'late']);
+  assert.equal(one.state, 'done');
+  assert.ok(everythingHeld(world));
+  assert.ok(told.length >= 2 && told.every((why) => why === 'server-busy'), String(told));
+});
+
+test('an addition that was not answered is given up when all is cancelled', async () => {
+  const { one, world } = await upload({ 'a': 8 });
+  world.onAdd = () => { throw new Failure('server-unreachable'); };
+  const adding = one.add(picked({ 'late': 8 }));
+  await settle();
+  await one.cancel();
+  await assert.rejects(adding, (error) => error.why === 'server-unreachable');
+});
+
 test('nothing completes while it is not known yet which files were added', async () => {
   const { one, world } = await upload({ 'a': 8 });
   let answer;

@@ -235,7 +235,8 @@ export class Panel {
   /** The outcome of an action that changed nothing of the upload. #trouble stays as it is: it says why the upload waits or has stopped. @param {string} words none: hides it */
   remark(words) {
     const remark = this.#get('remark');
-    remark.textContent = words;
+    // Setting the same text again would make screen readers announce it again.
+    if (remark.hidden || remark.textContent !== words) remark.textContent = words;
     remark.hidden = !words;
   }
 

@@ -180,8 +180,9 @@ export class SenderView {
   async #add(upload, picked) {
     this.#adding += 1;
     try {
-      const added = await upload.add(picked);
+      const added = await upload.add(picked, (why) => { if (upload === this.#upload) this.#tellNotYet(why); });
       if (upload !== this.#upload) return;
+      this.#panel.remark('');
       this.#panel.files.show(added);
       this.#hasHandles &&= picked.every(({ handle }) => handle);
       void memory.add(now(upload), upload.token, added, picked);
@@ -193,6 +194,12 @@ export class SenderView {
     } finally {
       this.#adding -= 1;
     }
+  }
+
+  /** Adding files is retried until this site answers. @param {Failure} why */
+  #tellNotYet(why) {
+    const { title, text } = explain(why, { waiting: true });
+    this.#panel.remark(`These files are not added yet. ${title} ${text}`);
   }
 
   // While nothing is sent, nothing else renews the sums that the panel shows.

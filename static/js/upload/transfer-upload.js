@@ -26,6 +26,8 @@ import { withUniquePaths } from './pick-files.js';
 const POLLS = [200, 300, 500, 1000, 1000, 2000]; // milliseconds; the last one goes on
 const TRIES = 4; // of what the sender sees at once whether it worked
 const PAUSED = Symbol('paused');
+// The server may or may not have done what it was asked. (A proxy answers "busy" for a server that is still at work.)
+const UNANSWERED = new Set(['offline', 'server-unreachable', 'server-busy']);
 
 export class TransferUpload {
   #world;
@@ -153,11 +155,15 @@ export class TransferUpload {
     Object.assign(this.transfer, rest);
   }
 
-  /** More files for the same link, while it is still being sent. Nothing completes before it is known which. @param {Picked[]} picked */
-  add(picked) {
+  /**
+   * Adds files while the transfer is being sent. Nothing completes before the server has said which files it took.
+   * @param {Picked[]} picked @param {(failure: Failure) => void} [onWait] called for each try that failed while there is to be another
+   */
+  add(picked, onWait) {
+    const wanted = specs(picked, this.#world);
     const key = newKey();
     return this.#sender.expect(async () => {
-      const { files } = await this.#briefly(() => this.#owned.addFiles(specs(picked, this.#world), key));
+      const { files } = await this.#answered(() => this.#owned.addFiles(wanted, key), onWait);
       return this.#admit(files, new Map(files.map(({ id }, index) => [id, picked[index].file])));
     });
   }
@@ -308,9 +314,22 @@ export class TransferUpload {
     return result;
   }
 
-  /** @template T @param {() => Promise<T>} work @param {AbortSignal} [signal] */
-  #briefly(work, signal) {
-    return insist(work, this.#world, signal, undefined, TRIES);
+  /** @template T @param {() => Promise<T>} work @param {AbortSignal} [signal] @param {(failure: Failure) => void} [onWait] */
+  #briefly(work, signal, onWait) {
+    return insist(work, this.#world, signal, onWait, TRIES);
+  }
+
+  // For a request after which the transfer may have other files than we know of. The server may have done what it
+  // did not answer, so giving up would leave files there that nobody sends: only an answer, or cancel(), ends this.
+  /** @template T @param {() => Promise<T>} work @param {(failure: Failure) => void} [onWait] @returns {Promise<T>} */
+  async #answered(work, onWait) {
+    for (;;) {
+      try {
+        return await this.#briefly(work, undefined, onWait);
+      } catch (error) {
+        if (!UNANSWERED.has(asFailure(error).why) || this.state === 'cancelled') throw error;
+      }
+    }
   }
 
   /** @param {unknown} error */

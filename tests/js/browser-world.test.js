@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Checksums, diagnosis } from '../../static/js/upload/browser-world.js';
+import { Checksums, StallLimit, diagnosis } from '../../static/js/upload/browser-world.js';
 import { Failure } from '../../static/js/upload/failure.js';
 
 const STORE = 'https://storage.test/bucket/key';
@@ -52,6 +52,28 @@ test('many pieces that fail together ask once; later it is asked again', async (
 test('what has a cause already keeps it', async () => {
   const busy = new Failure('storage-busy', { status: 503 });
   assert.equal(await network().diagnose(busy), busy);
+});
+
+// --- How long a line may be silent ---------------------------------------------------------------
+
+test('lines that go dead together are one outage, however many they are', () => {
+  let time = 0;
+  const limit = new StallLimit(() => time);
+  time = 30_000;
+  for (let line = 0; line < 6; line += 1) { limit.stalled(); time += 500; }
+  assert.equal(limit.milliseconds, 60_000);
+  limit.arrived();
+  assert.equal(limit.milliseconds, 30_000);
+});
+
+test('each further outage before a piece arrives doubles the patience, up to a limit', () => {
+  let time = 0;
+  const limit = new StallLimit(() => time);
+  const seen = [];
+  for (let outage = 0; outage < 5; outage += 1) { time += limit.milliseconds; limit.stalled(); seen.push(limit.milliseconds); }
+  assert.deepEqual(seen, [60_000, 120_000, 240_000, 240_000, 240_000]);
+  limit.arrived();
+  assert.equal(limit.milliseconds, 120_000);
 });
 
 // --- Checksums, asked of a worker ----------------------------------------------------------------

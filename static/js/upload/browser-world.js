@@ -19,17 +19,17 @@ export function browserWorld(onChange) {
   // All of these pass the window, those of the document too.
   for (const name of WAKES) addEventListener(name, wake, true);
   for (const name of RENEWS) addEventListener(name, () => bell.dispatchEvent(new Event('renew')), true);
-  let dead = 0; // Lines on which nothing moved: it may be a very slow one, and then patience has to grow.
+  const limit = new StallLimit();
   let storage = ''; // where the last piece went, without what is secret of it
   return {
     backend: new Backend((...call) => fetch(...call), isOffline),
     putPart: async (piece, signal, onProgress) => {
       storage = piece.url.split('?')[0];
       try {
-        await putPart(piece, signal, onProgress, { isOffline, bell, patience: STALLED * 2 ** Math.min(dead, 3) });
-        dead = Math.max(0, dead - 1);
+        await putPart(piece, signal, onProgress, { isOffline, bell, patience: limit.milliseconds });
+        limit.arrived();
       } catch (error) {
-        if (error instanceof Failure && error.facts.code === DEAD) dead += 1;
+        if (error instanceof Failure && error.facts.code === DEAD) limit.stalled();
         throw error;
       }
     },
@@ -44,6 +44,33 @@ export function browserWorld(onChange) {
     onChange,
     wake,
   };
+}
+
+/**
+ * How long a connection may be silent before it is taken for dead. A connection that was only very slow has to get
+ * more time on its next try, so the limit doubles with each outage, and halves again with each piece that arrives.
+ */
+export class StallLimit {
+  #now;
+  #outages = 0;
+  #stalledAt = -Infinity;
+
+  /** @param {() => number} [now] */
+  constructor(now = () => performance.now()) {
+    this.#now = now;
+  }
+
+  get milliseconds() { return STALLED * 2 ** this.#outages; }
+
+  arrived() { this.#outages = Math.max(0, this.#outages - 1); }
+
+  /** All connections of one outage stall within seconds of each other; they count once. */
+  stalled() {
+    const now = this.#now();
+    if (now - this.#stalledAt < STALLED) return;
+    this.#stalledAt = now;
+    this.#outages = Math.min(3, this.#outages + 1);
+  }
 }
 
 const makeWorker = () => new Worker(new URL('./checksum-worker.js', import.meta.url), { type: 'module' });

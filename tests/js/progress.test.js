@@ -38,6 +38,17 @@ test('what is shown does not go back, unless there are other files now', () => {
   assert.equal(progress.percent, 10);
 });
 
+test('a file that is removed and brought back is no speed', () => {
+  let at = 0;
+  const progress = new Progress(() => at);
+  for (const [time, sent, total] of [[0, 8000, 9000], [1000, 8010, 9000], [2000, 20, 1000], [3000, 8030, 9000], [4000, 8040, 9000]]) {
+    at = time;
+    progress.update(sent, total);
+  }
+  assert.ok(progress.speed <= 10, String(progress.speed));
+  assert.ok(progress.speed > 0);
+});
+
 test('a standstill shows as one', () => {
   const steps = [[0, 0]];
   for (let second = 1; second <= 20; second += 1) steps.push([second * 1000, 100]);

@@ -16,10 +16,10 @@ export class Progress {
 
   /** Sent may go back, when something has to be sent again. @param {number} sent @param {number} total */
   update(sent, total) {
-    this.#moved += Math.max(0, sent - this.#sent);
+    const isSameTask = total === this.#total; // Files that come or go bring or take bytes that did not cross the line just now.
+    if (isSameTask) this.#moved += Math.max(0, sent - this.#sent);
     this.#sent = sent;
-    // Files that come or go are another task.
-    this.reached = total === this.#total ? Math.max(this.reached, sent) : sent;
+    this.reached = isSameTask ? Math.max(this.reached, sent) : sent;
     this.#total = total;
     const at = this.now();
     this.#samples.push({ at, moved: this.#moved });

@@ -33,6 +33,12 @@ for (const [name, answered, why] of [
   });
 }
 
+test('a storage that only answers too late is not one that refuses this site', async () => {
+  const ask = async (url, { mode }) => { if (mode === 'cors') throw new DOMException('', 'TimeoutError'); };
+  const failure = await diagnosis(() => STORE, () => false, ask)(lost());
+  assert.equal(failure.why, 'storage-unreachable');
+});
+
 test('a machine that knows that it is offline asks nobody', async () => {
   const { asked, state, diagnose } = network();
   state.offline = true;

@@ -94,12 +94,17 @@ export function diagnosis(storage, isOffline, ask = fetch, now = () => performan
   /** @type {Promise<Failure['why']> | undefined} */ let found;
   let foundAt = -Infinity;
   /** @param {string} url @param {RequestMode} mode */
-  const answers = (url, mode) => ask(url, { mode, cache: 'no-store', credentials: 'omit', signal: AbortSignal.timeout(QUESTION) }).then(() => true, () => false);
+  const send = (url, mode) => ask(url, { mode, cache: 'no-store', credentials: 'omit', signal: AbortSignal.timeout(QUESTION) });
+  /** @param {string} url @param {RequestMode} mode */
+  const answers = (url, mode) => send(url, mode).then(() => true, () => false);
+  // A refusal by CORS is a TypeError, like no connection at all; a question that timed out says nothing about CORS.
+  /** @param {string} url */
+  const refuses = (url) => send(url, 'cors').then(() => false, (error) => error instanceof TypeError);
   /** @returns {Promise<Failure['why']>} */
   const look = async () => {
     if (isOffline()) return 'offline';
-    const [site, isThere, admits] = await Promise.all([answers('/health', 'same-origin'), answers(storage(), 'no-cors'), answers(storage(), 'cors')]);
-    if (isThere && !admits) return 'storage-blocked';
+    const [site, isThere, isRefused] = await Promise.all([answers('/health', 'same-origin'), answers(storage(), 'no-cors'), refuses(storage())]);
+    if (isThere && isRefused) return 'storage-blocked';
     return site || isThere ? 'storage-unreachable' : 'server-unreachable';
   };
   return async (failure) => {

@@ -726,6 +726,14 @@ test('a pause lets go of what is on the line, keeps what is safe, and run() send
   assert.equal(world.puts.length - before, 40 - safe);
 });
 
+test('a pause does not wait for the cause that is being looked for', async () => {
+  const { one, world } = await upload({ 'a': 8 });
+  world.onPut = () => { throw network(); };
+  world.diagnose = () => { one.pause(); return new Promise(() => {}); };
+  await one.run();
+  assert.equal(one.state, 'paused');
+});
+
 test('while it is being checked there is nothing to pause', async () => {
   const { one, world } = await upload({ 'a': 8 });
   world.onComplete = () => one.pause();

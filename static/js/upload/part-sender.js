@@ -341,7 +341,8 @@ export class PartSender {
     this.#backoffs.set(key, backoff);
     if (failure.why !== 'offline') this.#pace.failed(this.#world.now());
     // Once is chance. When it happens again it is worth a question or two to find out why.
-    const cause = backoff.tried ? await this.#world.diagnose(failure) : failure;
+    // Nothing ends that question; whoever pauses does not wait for its answer.
+    const cause = backoff.tried ? await Promise.race([this.#world.diagnose(failure), aborted(signal)]) : failure;
     await backoff.rest(cause, signal, this.#onWait);
   }
 
@@ -389,6 +390,14 @@ export class PartSender {
     if (waited) this.#onWait(null);
     return result;
   }
+}
+
+/** Never resolves; rejects with the signal's reason. @param {AbortSignal} signal @returns {Promise<never>} */
+function aborted(signal) {
+  return new Promise((_, reject) => {
+    if (signal.aborted) reject(signal.reason);
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+  });
 }
 
 /** @param {Taken[]} taken @returns {import('./backend.js').Wanted[]} */

@@ -35,7 +35,6 @@ export function browserWorld(onChange) {
     },
     checksum: (blob) => checksums.of(blob),
     getReady: () => { checksums.start(); },
-    connections: () => connections(storage),
     diagnose: diagnosis(() => storage, isOffline),
     pause: (milliseconds, signal) => pauseOrWake(bell, milliseconds, signal),
     isOffline,
@@ -74,14 +73,6 @@ export class StallLimit {
 }
 
 const makeWorker = () => new Worker(new URL('./checksum-worker.js', import.meta.url), { type: 'module' });
-
-// Browsers open six connections to a server, unless it speaks HTTP/2 or later. What they cannot open
-// would wait inside the browser, and look like a line on which nothing moves.
-/** @param {string} storage */
-function connections(storage) {
-  const last = performance.getEntriesByType('resource').findLast(({ name }) => storage && name.startsWith(new URL(storage).origin));
-  return /^h[23]/.test(/** @type {PerformanceResourceTiming | undefined} */ (last)?.nextHopProtocol ?? '') ? 8 : 6;
-}
 
 /**
  * The browser says nothing about why a request to the storage failed. Our own server tells whether the

@@ -26,7 +26,7 @@ export class PartSender {
   #files;
   #onWait;
   #follow;
-  #pace;
+  #pace = new Pace();
   #queue = new PartQueue();
   /** Have their checksum, and no address yet. @type {Taken[]} */ #prepared = [];
   /** @type {Ready[]} */ #ready = [];
@@ -57,7 +57,6 @@ export class PartSender {
     this.#world = world;
     this.#onWait = onWait;
     this.#follow = follow;
-    this.#pace = new Pace(world.connections?.() ?? 6);
   }
 
   /** Sends until the storage holds everything; throws what stops it, and what is safe stays safe. @param {AbortSignal} signal @returns {Promise<void>} */
@@ -451,27 +450,22 @@ class PartQueue {
 }
 
 const FEWEST = 2;
-const AT_FIRST = 6;
+// Browsers open six connections to an HTTP/1.1 server, and S3 speaks nothing newer. A seventh piece would wait inside
+// the browser, and look like a connection on which nothing moves.
+const MOST = 6;
 const LOOK = 2_000; // milliseconds that a number of lanes is tried for
 const WORTH = 1.05; // one lane more has to bring this much
 const CONTENT = 10; // looks that a number which was found best is kept for before the next is tried
 
 /** How many pieces to keep in flight: more while that makes it faster, fewer at once when it fails. */
 export class Pace {
-  #most;
   #from = 0; // when this look began
   #moved = 0; // bytes since
   #before = 0; // bytes per millisecond, with one lane fewer
   #rest = 0; // looks still to let pass
   #failedAt = -Infinity;
 
-  lanes;
-
-  /** @param {number} most pieces that the browser has connections for */
-  constructor(most) {
-    this.#most = Math.max(most, FEWEST);
-    this.lanes = Math.min(AT_FIRST, this.#most);
-  }
+  lanes = MOST;
 
   /** Nothing was measured while nothing was sent. @param {number} now milliseconds */
   start(now) {
@@ -490,7 +484,7 @@ export class Pace {
     this.#moved = 0;
     if (this.#rest > 0) {
       this.#rest -= 1;
-    } else if (speed > this.#before * WORTH && this.lanes < this.#most) {
+    } else if (speed > this.#before * WORTH && this.lanes < MOST) {
       this.#before = speed;
       this.lanes += 1;
     } else if (speed <= this.#before * WORTH && this.lanes > FEWEST) {

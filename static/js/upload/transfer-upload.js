@@ -13,13 +13,12 @@ import { withUniquePaths } from './pick-files.js';
 /**
  * @typedef {import('./failure.js').Patience & import('./file-upload.js').Means & {
  *   backend: Backend,
- *   connections?: () => number,
  *   diagnose: (failure: Failure) => Promise<Failure>,
  *   now: () => number,
  *   onChange: (file?: FileUpload) => void,
  * }} World
  *   now: milliseconds that never go back; checksum: absent where the browser cannot;
- *   connections: pieces that may be in flight at once; diagnose: the same failure, or a better cause for it
+ *   diagnose: the same failure, or a better cause for it
  */
 /** @typedef {'waiting' | 'uploading' | 'paused' | 'checking' | 'done' | 'failed' | 'cancelled'} State */
 

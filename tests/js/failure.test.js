@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Failure, asFailure, details, explain } from '../../static/js/upload/failure.js';
 
-const CAUSES = ['offline', 'server-unreachable', 'server-busy', 'storage-unreachable', 'storage-blocked', 'storage-busy', 'storage-full', 'clock', 'refused', 'gone', 'expired', 'blocked', 'too-large', 'too-many', 'invalid', 'conflict', 'file-changed', 'incomplete', 'unexpected'];
+const CAUSES = ['offline', 'server-unreachable', 'server-busy', 'storage-unreachable', 'storage-blocked', 'storage-busy', 'storage-full', 'clock', 'refused', 'gone', 'expired', 'blocked', 'too-large', 'too-many', 'invalid', 'conflict', 'file-changed', 'not-chosen', 'incomplete', 'unexpected'];
 
 for (const why of CAUSES) {
   test(`${why}: says what happened, in plain words`, () => {

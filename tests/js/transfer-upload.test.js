@@ -700,11 +700,18 @@ test('a pause while the storage is asked loses nothing: it is asked again', asyn
   assert.equal(one.state, 'waiting');
 });
 
-test('a file that is not there any more is named, and nothing of it is sent', async () => {
+test('a file that was not chosen in this life of the page is asked for by name, and nothing of it is sent', async () => {
   const { world } = begunBefore();
   const one = TransferUpload.resume(world.transfer('INIT'), 'secret', new Map(), world);
-  await assert.rejects(one.run(), (error) => error.why === 'file-changed' && error.facts.path === 'a');
+  await assert.rejects(one.run(), (error) => error.why === 'not-chosen' && error.facts.path === 'a');
   assert.deepEqual(world.puts, []);
+});
+
+test('a file that storage held before and lost since is not said to have changed on disk', async () => {
+  const { world, one } = begunBefore();
+  world.files[1].state = 'OPEN';
+  world.onComplete = () => { world.lose('f2', 1); world.polls = ['INIT']; };
+  await assert.rejects(one.run(), (error) => error.why === 'not-chosen' && error.facts.path === 'b');
 });
 
 // --- Pause -------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 /**
  * @typedef {'offline' | 'server-unreachable' | 'server-busy' | 'storage-unreachable' | 'storage-blocked' | 'storage-busy'
  *   | 'storage-full' | 'clock' | 'refused' | 'gone' | 'expired' | 'blocked' | 'too-large' | 'too-many' | 'invalid' | 'conflict'
- *   | 'file-changed' | 'incomplete' | 'others-coming' | 'elsewhere' | 'not-checked' | 'unexpected'} Cause
+ *   | 'file-changed' | 'not-chosen' | 'incomplete' | 'others-coming' | 'elsewhere' | 'not-checked' | 'unexpected'} Cause
  * @typedef {{field: string, message: string}} FieldComplaint
  * @typedef {object} Facts
  * @property {string} [message] what the other side said, for people
@@ -62,6 +62,7 @@ const WORDS = {
   'invalid': ['This could not be sent as it is.', ''],
   'conflict': ['This transfer can no longer be changed.', 'Start again with the same files.'],
   'file-changed': ['A file can no longer be read.', 'It was changed, moved or removed after you chose it. Add it again, then remove this one from the list.'],
+  'not-chosen': ['A file has to be chosen again.', 'The storage lost what it had of it. Reload this page and choose the file.'],
   'incomplete': ['A file did not arrive whole.', 'Try again to send it once more.'],
   'others-coming': ['Other files are still on their way to this.', 'They were begun somewhere else. Finish them there or remove them from its page, and try again.'],
   'elsewhere': ['This is being added to in another tab of this browser.', 'Go on there, or close it and try again.'],

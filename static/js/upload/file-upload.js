@@ -23,7 +23,7 @@ export class FileUpload {
   /** It is the transfer's no more. */
   isGone = false;
 
-  /** @param {Blob | undefined} blob none if all that is left is to check it @param {FilePlan} plan @param {Means} means */
+  /** @param {Blob | undefined} blob none after a reload, if storage held all of it then: it was not chosen again @param {FilePlan} plan @param {Means} means */
   constructor(blob, plan, means) {
     this.#blob = blob;
     this.plan = plan;
@@ -138,7 +138,7 @@ export class FileUpload {
 
   /** @param {number} number */
   #piece(number) {
-    if (!this.#blob) throw this.#changed('the file is not here any more');
+    if (!this.#blob) throw new Failure('not-chosen', { path: this.plan.path });
     const start = (number - 1) * this.plan.part_size;
     return this.#blob.slice(start, start + this.sizeOf(number));
   }

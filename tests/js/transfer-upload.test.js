@@ -178,6 +178,19 @@ test('what is being waited for stays in sight until something arrives', async ()
   assert.equal(one.waiting, null);
 });
 
+test('a piece that fails while others arrive is not told, and failures in a row on all lanes are', async () => {
+  const { one, world } = await upload(many(40, 8));
+  const told = [];
+  let tried = 0;
+  const failing = (count) => { tried += 1; told.push(one.waiting?.why); if (count) throw new Failure('storage-busy', { status: 503 }); };
+  world.onPut = () => failing(tried % 10 === 4 || (tried >= 20 && tried < 30));
+  await one.run();
+  assert.equal(one.state, 'done');
+  assert.deepEqual([...new Set(told.slice(0, 21))], [undefined]);
+  assert.equal(told[29], 'storage-busy');
+  assert.equal(one.waiting, null);
+});
+
 test('progress makes the pauses short again: a line on which one put of six arrives gets there', async () => {
   const { one, world } = await upload({ 'a': 8 * 12 });
   let tried = 0;

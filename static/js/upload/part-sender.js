@@ -39,6 +39,7 @@ export class PartSender {
   /** @type {Map<FileUpload, Promise<void>>} */ #looks = new Map();
   /** @type {{resolve: () => void, reject: (reason: unknown) => void} | null} */ #round = null;
   /** @type {{reason: unknown} | null} */ #stopped = null;
+  #failed = 0; // failed PUTs since a piece arrived
   #busy = 0;
   #reading = 0;
   #expected = 0;
@@ -71,6 +72,7 @@ export class PartSender {
     this.#pace.start(this.#world.now());
     this.#askedAt = this.#world.now();
     this.#asked = 0;
+    this.#failed = 0;
     for (const file of this.#files.values()) {
       this.#queue.add(file);
       this.#note(file);
@@ -265,6 +267,7 @@ export class PartSender {
     try {
       await file.put(part, line.signal, (bytes) => this.#moved(file, bytes));
       this.#note(file);
+      this.#failed = 0;
       this.#backoffs.clear(); // Progress refills everybody's budget.
       this.#onWait(null);
     } catch (error) {
@@ -289,6 +292,7 @@ export class PartSender {
   async #weigh(file, part, error, signal) {
     try {
       if (signal.aborted) return;
+      this.#failed += 1;
       const failure = asFailure(error).about(file.plan.path);
       const { status, code } = failure.facts;
       if (DAMAGED.has(code ?? '')) await file.assertUnchanged(part.number);
@@ -329,7 +333,7 @@ export class PartSender {
     this.#refused.set(key, refused + 1);
     this.#returnReady(() => true);
     if (!refused) return;
-    this.#onWait(failure);
+    this.#onPieceWait(failure);
     await this.#world.pause(Math.min(REFUSED, 2 ** refused * 500) * this.#world.random(), signal);
   }
 
@@ -342,7 +346,13 @@ export class PartSender {
     // Once is chance. When it happens again it is worth a question or two to find out why.
     // Nothing ends that question; whoever pauses does not wait for its answer.
     const cause = backoff.tried ? await Promise.race([this.#world.diagnose(failure), aborted(signal)]) : failure;
-    await backoff.rest(cause, signal, this.#onWait);
+    await backoff.rest(cause, signal, (why) => this.#onPieceWait(why));
+  }
+
+  // One piece that fails while others arrive is no news. As many failures in a row as there are pieces in flight are.
+  /** @param {Failure} why */
+  #onPieceWait(why) {
+    if (this.#failed >= this.#busy) this.#onWait(why);
   }
 
   /** Lets everything go; what is safe stays safe, and the pending send() throws the reason. @param {unknown} reason */

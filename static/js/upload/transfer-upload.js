@@ -40,7 +40,7 @@ export class TransferUpload {
   /** @type {Map<string, FileUpload>} */ files = new Map();
   /** @type {State} */ state = 'waiting';
   /** Files that the server has found whole. */ checkedCount = 0;
-  /** Why nothing moves just now, while it is being tried again. @type {Failure | null} */ waiting = null;
+  /** Why the upload is stuck while it is being retried. @type {Failure | null} */ waiting = null;
   /** Why it stopped. @type {Failure | null} */ failure = null;
   /** What it began with, under the names it has here. @type {Picked[]} */ picked = [];
   /** Whether recipients are mailed once files that were added are there. */ tellsRecipients = false;
@@ -102,7 +102,7 @@ export class TransferUpload {
     this.token = token;
     this.#world = world;
     this.#owned = transfer.adds ? world.backend.batchOf(transfer.id, token, () => this.files.keys()) : world.backend.of(transfer.id, token);
-    this.#sender = new PartSender(this.files, this.#owned, world, (why) => { this.waiting = why; this.#changed(); }, (signal) => this.#follow(this.#owned.read(signal)));
+    this.#sender = new PartSender(this.files, this.#owned, world, (why) => this.#meet(why), (signal) => this.#follow(this.#owned.read(signal)));
     this.#admit(transfer.files, blobs);
   }
 
@@ -308,7 +308,7 @@ export class TransferUpload {
 
   /** @template T @param {() => Promise<T>} work @param {AbortSignal} signal */
   async #insist(work, signal) {
-    const result = await insist(work, this.#world, signal, (why) => { this.waiting = why; this.#changed(); });
+    const result = await insist(work, this.#world, signal, (why) => this.#meet(why));
     this.waiting = null;
     return result;
   }
@@ -341,6 +341,12 @@ export class TransferUpload {
       this.#enter(signal.aborted ? 'waiting' : 'failed');
     }
     throw error;
+  }
+
+  /** @param {Failure | null} why */
+  #meet(why) {
+    this.waiting = why;
+    this.#changed();
   }
 
   /** @param {State} state */

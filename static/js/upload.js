@@ -1,9 +1,9 @@
 // The entry of the first page: takes hold of what is dropped, chosen or pasted, and hands it to the view.
 // The engine is loaded when the page has come to rest, or at the first sign that it is wanted.
-import { askForHandles, fromData, fromFiles, fromHandles } from './upload/pick-files.js';
+import { askForHandles, fromData, fromFiles, fromHandles, leftOut } from './upload/pick-files.js';
 
-/** @typedef {import('./upload/pick-files.js').Picked} Picked */
-/** @typedef {(picking: Promise<Picked[]>) => void} Take */
+/** @typedef {import('./upload/pick-files.js').Found} Found */
+/** @typedef {(picking: Promise<Found>) => void} Take */
 
 /** @type {Promise<import('./sender/view.js').SenderView> | undefined} */
 let loading;
@@ -18,11 +18,12 @@ function element(id) {
   return /** @type {HTMLElement} */ (document.getElementById(id));
 }
 
-/** @param {Promise<Picked[]>} picking @param {boolean} [deliberate] a paste without files is nobody's mistake */
+/** @param {Promise<Found>} picking @param {boolean} [deliberate] a paste without files is nobody's mistake */
 async function accept(picking, deliberate = true) {
   try {
-    const [sender, picked] = await Promise.all([view(), picking]);
-    if (picked.length) await sender.accept(picked);
+    const [sender, { picked, unreadable }] = await Promise.all([view(), picking]);
+    if (picked.length) await sender.accept(picked, unreadable);
+    else if (unreadable.length) sender.notice(leftOut(unreadable));
     else if (deliberate) sender.notice('There are no files in that.');
   } catch (error) {
     const notice = element('notice');
@@ -54,7 +55,7 @@ for (const id of ['files-input', 'folder-input']) {
     field.value = '';
     const take = taker;
     taker = accept;
-    take(Promise.resolve(picked));
+    take(Promise.resolve({ picked, unreadable: [] }));
   });
 }
 if (!('webkitdirectory' in HTMLInputElement.prototype)) element('choose-folder').hidden = true;

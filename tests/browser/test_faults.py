@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.browser.steps import (
+    KEPT,
     MIB,
     PLAIN,
     Hold,
@@ -16,6 +17,7 @@ from tests.browser.steps import (
     downloaded,
     drop,
     expect_state,
+    keep,
     link_of,
     look,
     make_files,
@@ -33,6 +35,13 @@ Worker.prototype.postMessage = function (question) {
 };
 """
 CORS = {"Access-Control-Allow-Origin": "*"}
+# A file that is deleted between the listing of its folder and its opening.
+VANISHING = """
+const { getFile } = FileSystemFileHandle.prototype;
+FileSystemFileHandle.prototype.getFile = function () {
+  return this.name.endsWith('~lock') ? Promise.reject(new DOMException('', 'NotFoundError')) : getFile.call(this);
+};
+"""
 
 
 class Storage:
@@ -407,3 +416,41 @@ def test_too_much_is_said_before_anything_is_sent(open_page: OpenPage, tmp_path:
         "“a.bin” has 2.0 kB. One file may have 1.0 kB at most."
     )
     expect_state(sender, "ready")
+
+
+def test_a_file_that_cannot_be_opened_is_left_out_and_named_to_the_end(
+    open_page: OpenPage, live: Stack, tmp_path: Path
+) -> None:
+    make_files(
+        tmp_path, {"trip/a.bin": 20 * MIB, "trip/b~lock": 5, "late/c.txt": 5, "late/d~lock": 5}
+    )
+    sender = open_page("/health")
+    sender.add_init_script(VANISHING)
+    sender.goto("/")
+    held, puts = Hold(sender, live, after=2), Puts(sender, live)
+    drop(sender, tmp_path / "trip")
+    puts.wait_for(2)
+    said = sender.get_by_role("alert")
+    expect(said).to_have_text("“trip/b~lock” could not be read and was left out.")
+    drop(sender, tmp_path / "late")
+    both = "“trip/b~lock” and 1 other file could not be read and were left out."
+    expect(said).to_have_text(both)
+    look(sender, "left-out")
+    held.release()
+    expect_state(sender, "done", 60)
+    expect(sender.locator("#heading")).to_have_text("Your 2 files are ready to download")
+    expect(said).to_have_text(both)
+    look(sender, "left-out-done")
+
+
+def test_a_folder_of_which_nothing_can_be_opened_is_named(
+    open_page: OpenPage, tmp_path: Path
+) -> None:
+    make_files(tmp_path, {"x~lock": 5})
+    sender = open_page("/health")
+    sender.add_init_script(KEPT + VANISHING)
+    sender.goto("/")
+    keep(sender, tmp_path, "x~lock")
+    sender.evaluate("window.kept = ['x~lock']")
+    sender.get_by_role("button", name="Choose files").click()
+    expect(sender.locator("#notice")).to_have_text("“x~lock” could not be read and was left out.")

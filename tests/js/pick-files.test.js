@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { askForHandles, fromData, fromFiles, fromHandles, tooMuch, withUniquePaths } from '../../static/js/upload/pick-files.js';
+import { askForHandles, fromData, fromFiles, fromHandles, leftOut, tooMuch, withUniquePaths } from '../../static/js/upload/pick-files.js';
 import { size } from '../../static/js/upload/progress.js';
 
 const file = (name, bytes = 1, webkitRelativePath = '') => ({ name, size: bytes, webkitRelativePath });
 const paths = (picked) => picked.map(({ path }) => path);
+const pathsOf = ({ picked }) => paths(picked);
 
 /** A folder as a browser gives it: entries come in batches of 100, and an empty one ends it. */
 function folder(fullPath, children) {
@@ -32,7 +33,7 @@ test('a folder that is chosen comes in the order of its names, loose files as th
 test('a dropped folder is walked to its end, in batches, and comes in the order of its names', async () => {
   const day = folder('/trip/day', Array.from({ length: 250 }, (_, index) => leaf(`/trip/day/${249 - index}.raw`)));
   const trip = folder('/trip', [leaf('/trip/notes.txt'), day, folder('/trip/empty', []), leaf('/trip/.DS_Store')]);
-  const picked = paths(await fromData({ items: [item(trip), item(leaf('/loose.bin')), { kind: 'string' }], files: [] }));
+  const picked = pathsOf(await fromData({ items: [item(trip), item(leaf('/loose.bin')), { kind: 'string' }], files: [] }));
   assert.equal(picked.length, 252);
   assert.equal(picked[0], 'trip/day/0.raw');
   assert.equal(picked[249], 'trip/day/249.raw');
@@ -45,12 +46,12 @@ test('the items are taken hold of before anything is awaited', async () => {
   const data = { get items() { assert.ok(alive); return [item(leaf('/a')), item(leaf('/b'))]; }, files: [] };
   const picking = fromData(data);
   alive = false;
-  assert.deepEqual(paths(await picking), ['a', 'b']);
+  assert.deepEqual(pathsOf(await picking), ['a', 'b']);
 });
 
 test('where there are no items or no entries, plain files do', async () => {
-  assert.deepEqual(paths(await fromData({ files: [file('x')] })), ['x']);
-  assert.deepEqual(paths(await fromData({ items: [{ kind: 'file', getAsFile: () => file('image.png') }], files: [] })), ['image.png']);
+  assert.deepEqual(pathsOf(await fromData({ files: [file('x')] })), ['x']);
+  assert.deepEqual(pathsOf(await fromData({ items: [{ kind: 'file', getAsFile: () => file('image.png') }], files: [] })), ['image.png']);
 });
 
 test('a folder that cannot be read is an error, not an empty folder', async () => {
@@ -65,11 +66,33 @@ const keptFolder = (name, children) => ({ kind: 'directory', name, async* values
 test('a folder by its handle: every file has its path, in the order of these, and the folder as its handle', async () => {
   const day = keptFolder('day', Array.from({ length: 250 }, (_, index) => kept(`${249 - index}.raw`)));
   const trip = keptFolder('trip', [kept('notes.txt'), day, kept('.DS_Store'), keptFolder('empty', [])]);
-  const picked = await fromHandles([trip, kept('loose.bin'), kept('Thumbs.db')]);
+  const { picked } = await fromHandles([trip, kept('loose.bin'), kept('Thumbs.db')]);
   assert.equal(picked.length, 252);
   assert.deepEqual([picked[0].path, picked[249].path, picked[250].path, picked[251].path], ['trip/day/0.raw', 'trip/day/249.raw', 'trip/notes.txt', 'loose.bin']);
   assert.equal(picked[1].handle, trip);
   assert.equal(picked[251].handle.kind, 'file');
+});
+
+const vanished = () => { throw new DOMException('', 'NotFoundError'); };
+
+test('a file that cannot be opened is left out of its folder by name, and the others come', async () => {
+  const lock = { ...kept('b~lock'), getFile: async () => vanished() };
+  assert.deepEqual(await fromHandles([keptFolder('d', [kept('a'), lock]), lock]).then(({ picked, unreadable }) => [paths(picked), unreadable]), [['d/a'], ['d/b~lock', 'b~lock']]);
+  const gone = { ...leaf('/d/b~lock'), file: (_, reject) => reject(new DOMException('', 'NotFoundError')) };
+  const { picked, unreadable } = await fromData({ items: [item(folder('/d', [leaf('/d/a'), gone]))], files: [] });
+  assert.deepEqual([paths(picked), unreadable], [['d/a'], ['d/b~lock']]);
+});
+
+test('a dropped folder of which nothing can be read by its handle is read the old way', async () => {
+  const dropped = { ...item(folder('/d', [leaf('/d/a')])), getAsFileSystemHandle: async () => keptFolder('d', [{ ...kept('a'), getFile: async () => vanished() }]) };
+  const { picked, unreadable } = await fromData({ items: [dropped], files: [] });
+  assert.deepEqual([paths(picked), unreadable], [['d/a'], []]);
+});
+
+test('what is left out is named, and the rest of it counted', () => {
+  assert.equal(leftOut(['d/a']), '“d/a” could not be read and was left out.');
+  assert.equal(leftOut(['d/a', 'b']), '“d/a” and 1 other file could not be read and were left out.');
+  assert.equal(leftOut(['d/a', 'b', 'c']), '“d/a” and 2 other files could not be read and were left out.');
 });
 
 test('a drop brings handles where there are some, and does without where not', async () => {
@@ -77,7 +100,7 @@ test('a drop brings handles where there are some, and does without where not', a
   const trip = keptFolder('trip', [kept('a.raw')]);
   const tripEntry = folder('/trip', [leaf('/trip/a.raw')]);
   const loose = kept('loose.bin');
-  const picked = await fromData({ items: [
+  const { picked } = await fromData({ items: [
     withHandle(tripEntry, Promise.resolve(trip)),
     withHandle(leaf('/loose.bin'), Promise.resolve(loose)),
     withHandle(leaf('/pasted.png'), Promise.reject(new Error('no'))),

@@ -17,6 +17,7 @@ class FakePanel {
   tellsRecipients = false;
   listed = [];  // the paths that are in the list
   said = [];    // remarks and notices
+  unreadable = [];
   asked = 0;    // how often it was asked whether all is to be cancelled
   files = { show: (files) => this.listed.push(...files.map(({ plan }) => plan.path)), touch: () => {} };
 

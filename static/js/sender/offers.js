@@ -14,11 +14,12 @@ import { keep, manageUrl } from './mine.js';
 /** @typedef {import('../upload/backend.js').Transfer} Transfer */
 /** @typedef {import('../upload/memory.js').Known} Known */
 /** @typedef {import('../upload/memory.js').Row} Row */
+/** @typedef {import('../upload/pick-files.js').Found} Found */
 /** @typedef {import('../upload/pick-files.js').Picked} Picked */
 /** @typedef {{transfer: Transfer, token: string, blobs: Map<string, Blob>, held: Map<string, number[]>, hasHandles: boolean, tells: boolean, release: () => void}} Resumed */
 /**
  * @typedef {object} Ways
- * @property {(kind: 'files' | 'folder', take: (picking: Promise<Picked[]>) => void) => void} choose
+ * @property {(kind: 'files' | 'folder', take: (picking: Promise<Found>) => void) => void} choose
  * @property {(resumed: Resumed) => Promise<void>} start
  * @property {string} [only] the one transfer that the page is about
  */
@@ -69,7 +70,7 @@ export class Offers {
     offer.element.addEventListener('files', (event) => {
       if (offer.state !== 'open') return;
       event.preventDefault();
-      void this.#take(offer, /** @type {CustomEvent<Promise<Picked[]>>} */ (event).detail);
+      void this.#take(offer, /** @type {CustomEvent<Promise<Found>>} */ (event).detail);
     });
   }
 
@@ -175,12 +176,12 @@ export class Offers {
     ]);
   }
 
-  /** Continues with files that were chosen again. @param {Offer} offer @param {Promise<Picked[]>} picking */
+  /** Continues with files that were chosen again. @param {Offer} offer @param {Promise<Found>} picking */
   async #take(offer, picking) {
     const before = offer.words;
     this.#turn(offer, 'busy', 'Looking at the files.');
     try {
-      const chosen = await picking;
+      const { picked: chosen } = await picking;
       const { found, refused } = await recognise(offer.missing, offer.known, chosen);
       const plans = offer.missing.filter(({ id }) => found.has(id));
       const again = plans.map(({ id }) => /** @type {Picked} */ (found.get(id)));

@@ -1,6 +1,7 @@
 // What the sender sees of one upload: everything that is painted on the card, its buttons and its forms.
 // What happens is decided in view.js; nothing here sends anything but the two forms.
 import { details, explain } from '../upload/failure.js';
+import { leftOut } from '../upload/pick-files.js';
 import { Progress, plural, size, timeLeft } from '../upload/progress.js';
 import { StayAwake } from '../upload/tabs.js';
 import { FileList } from './file-list.js';
@@ -54,6 +55,7 @@ export class Panel {
   /** Since when nothing moves; 0 while something does. */ #waitingSince = 0;
   /** Bytes that were safe at the last look. */ #safeSize = 0;
   /** @type {Shown} */ shown = 'ready';
+  /** Paths of files that could not be read and were left out; shown until the end. @type {string[]} */ unreadable = [];
   files;
   /** How much may be sent. @type {{max_file_size?: number, max_transfer_size?: number, max_files?: number}} */ limits;
   /** The transfer that more files are for, with what it has. @type {{id: string, word: string, count: number, size: number} | null} */ addsTo;
@@ -212,6 +214,7 @@ export class Panel {
   clear() {
     this.#upload = null;
     this.#isUnsent = false;
+    this.unreadable = [];
     this.#askNoMore();
     this.files.clear();
     this.#show('ready');
@@ -232,9 +235,10 @@ export class Panel {
 
   // --- What is said besides ----------------------------------------------------------------------
 
-  /** The outcome of an action that changed nothing of the upload. #trouble stays as it is: it says why the upload waits or has stopped. @param {string} words none: hides it */
-  remark(words) {
+  /** The outcome of an action that changed nothing of the upload. #trouble stays as it is: it says why the upload waits or has stopped. @param {string} said none: files that were left out are named again */
+  remark(said) {
     const remark = this.#get('remark');
+    const words = said || (this.unreadable.length ? leftOut(this.unreadable) : '');
     // Setting the same text again would make screen readers announce it again.
     if (remark.hidden || remark.textContent !== words) remark.textContent = words;
     remark.hidden = !words;
@@ -295,7 +299,8 @@ export class Panel {
     if (shown !== 'failed' && shown !== 'paused') this.#text('figure', { ready: '', uploading: '0 %', checking: 'Checking', done: 'Sent' }[shown]);
     this.hint();
     for (const id of ['bytes', 'speed', 'time-left']) this.#text(id, '');
-    for (const id of ['trouble', 'remark']) this.#get(id).hidden = true;
+    this.#get('trouble').hidden = true;
+    this.remark('');
     if (OVER.has(shown)) this.#askNoMore();
   }
 

@@ -67,8 +67,8 @@ export class SenderView {
     };
   }
 
-  /** Takes files, whether they were chosen, dropped or pasted. @param {Picked[]} picked */
-  async accept(picked) {
+  /** Takes files, whether they were chosen, dropped or pasted. @param {Picked[]} picked @param {string[]} [unreadable] paths of files that had to be left out */
+  async accept(picked, unreadable = []) {
     const panel = this.#panel;
     if (this.#failure?.why === 'gone') void this.#clear();
     const upload = this.#upload;
@@ -80,9 +80,10 @@ export class SenderView {
     const excess = tooMuch(picked, panel.limits, size, { count: there.count + already.length, size: already.reduce((sum, { plan }) => sum + plan.size, there.size) });
     if (excess) return panel.notice(excess);
     const unique = withUniquePaths(picked, already.map(({ plan }) => plan.path));
-    if (upload) return this.#add(upload, unique);
+    if (upload) return this.#add(upload, unique, unreadable);
     if (panel.shown !== 'ready') return panel.notice('One moment: the first files are just being taken in.');
     this.#picked = unique;
+    panel.unreadable = unreadable;
     return this.#start();
   }
 
@@ -176,12 +177,13 @@ export class SenderView {
 
   // --- Files that come and go --------------------------------------------------------------------
 
-  /** @param {TransferUpload} upload @param {Picked[]} picked */
-  async #add(upload, picked) {
+  /** @param {TransferUpload} upload @param {Picked[]} picked @param {string[]} unreadable */
+  async #add(upload, picked, unreadable) {
     this.#adding += 1;
     try {
       const added = await upload.add(picked, (why) => { if (upload === this.#upload) this.#tellNotYet(why); });
       if (upload !== this.#upload) return;
+      this.#panel.unreadable.push(...unreadable);
       this.#panel.remark('');
       this.#panel.files.show(added);
       this.#hasHandles &&= picked.every(({ handle }) => handle);

@@ -8,6 +8,7 @@
  * @property {FileSystemHandle} [handle] the file's own, or that of the folder it was found in
  * @property {string} [from] where it was found, when its path had to become another
  */
+/** @typedef {{picked: Picked[], unreadable: string[]}} Found unreadable: the paths of files that could not be opened */
 /** @typedef {{max_file_size?: number | null, max_transfer_size?: number | null, max_files?: number | null}} Limits */
 
 const JUNK = /^(\.DS_Store|Thumbs\.db|desktop\.ini|Icon\r)$/i;
@@ -42,20 +43,20 @@ export async function askForHandles(dialog) {
   }
 }
 
-/** @param {FileSystemHandle[]} handles @returns {Promise<Picked[]>} */
+/** @param {FileSystemHandle[]} handles @returns {Promise<Found>} */
 export async function fromHandles(handles) {
-  const lists = [];
-  for (const handle of handles) lists.push(await open(handle));
-  return lists.flat();
+  /** @type {Found[]} */ const found = [];
+  for (const handle of handles) found.push(await open(handle));
+  return together(found);
 }
 
 /**
  * From a drop or a paste. The items are gone when the event is over, so they are taken hold of at once.
- * @param {DataTransfer} data @returns {Promise<Picked[]>}
+ * @param {DataTransfer} data @returns {Promise<Found>}
  */
 export function fromData(data) {
   const items = Array.from(data.items ?? []).filter((item) => item.kind === 'file');
-  if (!items.length) return Promise.resolve(fromFiles(data.files));
+  if (!items.length) return Promise.resolve({ picked: fromFiles(data.files), unreadable: [] });
   const found = items.map((item) => {
     const entry = item.webkitGetAsEntry?.();
     const file = entry?.isDirectory ? null : item.getAsFile();
@@ -63,49 +64,65 @@ export function fromData(data) {
     const handle = /** @type {any} */ (item).getAsFileSystemHandle?.();
     return fromItem(file, entry, handle);
   });
-  return Promise.all(found).then((lists) => lists.flat().filter(({ path }) => !isJunk(path)));
+  return Promise.all(found).then(together);
 }
 
-/** @param {File | null} file @param {FileSystemEntry | null} entry @param {Promise<FileSystemHandle | null>} [asked] @returns {Promise<Picked[]>} */
+/** @param {File | null} file @param {FileSystemEntry | null} entry @param {Promise<FileSystemHandle | null>} [asked] @returns {Promise<Found>} */
 async function fromItem(file, entry, asked) {
   // What was pasted has no handle, and whatever else is wrong with one, the old way still works.
   const handle = await asked?.catch(() => null);
-  if (file) return [{ path: file.name, file, ...(handle && { handle }) }];
-  if (handle) return open(handle).catch((error) => (entry ? walk(entry) : Promise.reject(error)));
-  return entry ? walk(entry) : [];
+  if (file) return openFile(file.name, async () => file, handle);
+  const found = handle && await open(handle).catch((error) => (entry ? null : Promise.reject(error)));
+  if (found && (found.picked.length || !entry)) return found;
+  return entry ? walk(entry) : together([]);
 }
 
-/** @param {FileSystemHandle} handle @returns {Promise<Picked[]>} */
+/** @param {FileSystemHandle} handle @returns {Promise<Found>} */
 async function open(handle) {
-  if (handle.kind === 'file') {
-    const file = await /** @type {FileSystemFileHandle} */ (handle).getFile();
-    return isJunk(file.name) ? [] : [{ path: file.name, file, handle }];
-  }
+  if (handle.kind === 'file') return openFile(handle.name, () => /** @type {FileSystemFileHandle} */ (handle).getFile(), handle);
   /** @type {[path: string, handle: FileSystemFileHandle][]} */ const files = [];
   const folders = [{ path: handle.name, folder: /** @type {FileSystemDirectoryHandle} */ (handle) }];
   for (const { path, folder } of folders) {
     for await (const child of /** @type {AsyncIterable<FileSystemHandle>} */ (/** @type {any} */ (folder).values())) {
       const at = `${path}/${child.name}`;
       if (child.kind === 'directory') folders.push({ path: at, folder: /** @type {FileSystemDirectoryHandle} */ (child) });
-      else if (!isJunk(at)) files.push([at, /** @type {FileSystemFileHandle} */ (child)]);
+      else files.push([at, /** @type {FileSystemFileHandle} */ (child)]);
     }
   }
-  /** @type {Picked[]} */ const picked = [];
-  while (files.length) {
-    picked.push(...await Promise.all(files.splice(0, AT_ONCE).map(async ([path, one]) => ({ path, file: await one.getFile(), handle }))));
-  }
-  return picked.sort(byPath);
+  /** @type {Found[]} */ const found = [];
+  while (files.length) found.push(...await Promise.all(files.splice(0, AT_ONCE).map(([path, one]) => openFile(path, () => one.getFile(), handle))));
+  return sorted(together(found));
 }
 
-/** @param {FileSystemEntry} entry @returns {Promise<Picked[]>} */
+/** @param {FileSystemEntry} entry @returns {Promise<Found>} */
 async function walk(entry) {
   if (entry.isFile) {
-    const file = await new Promise((/** @type {(file: File) => void} */ resolve, reject) => /** @type {FileSystemFileEntry} */ (entry).file(resolve, reject));
-    return [{ path: entry.fullPath.replace(/^\//, ''), file }];
+    return openFile(entry.fullPath.replace(/^\//, ''), () => new Promise((resolve, reject) => /** @type {FileSystemFileEntry} */ (entry).file(resolve, reject)));
   }
-  const picked = [];
-  for (const child of await children(/** @type {FileSystemDirectoryEntry} */ (entry))) picked.push(...await walk(child));
-  return picked.sort(byPath);
+  /** @type {Found[]} */ const found = [];
+  for (const child of await children(/** @type {FileSystemDirectoryEntry} */ (entry))) found.push(await walk(child));
+  return sorted(together(found));
+}
+
+// One file that may not be read, or was deleted after its folder had been listed, does not keep the others from being sent.
+/** @param {string} path @param {() => Promise<File>} getFile @param {FileSystemHandle | null} [handle] @returns {Promise<Found>} */
+async function openFile(path, getFile, handle) {
+  if (isJunk(path)) return together([]);
+  try {
+    return { picked: [{ path, file: await getFile(), ...(handle && { handle }) }], unreadable: [] };
+  } catch {
+    return { picked: [], unreadable: [path] };
+  }
+}
+
+/** @param {Found[]} all @returns {Found} */
+function together(all) {
+  return { picked: all.flatMap(({ picked }) => picked), unreadable: all.flatMap(({ unreadable }) => unreadable) };
+}
+
+/** @param {Found} found @returns {Found} */
+function sorted({ picked, unreadable }) {
+  return { picked: picked.sort(byPath), unreadable };
 }
 
 /** A reader gives 100 at most at a time, and nothing when it is through. @param {FileSystemDirectoryEntry} folder */
@@ -135,6 +152,12 @@ function numbered(path, count) {
   const dot = path.lastIndexOf('.');
   const cut = dot > path.lastIndexOf('/') + 1 ? dot : path.length;
   return `${path.slice(0, cut)} (${count})${path.slice(cut)}`;
+}
+
+/** What is said of files that could not be opened. @param {string[]} unreadable */
+export function leftOut([first, ...others]) {
+  if (!others.length) return `“${first}” could not be read and was left out.`;
+  return `“${first}” and ${others.length.toLocaleString('en')} ${others.length === 1 ? 'other file' : 'other files'} could not be read and were left out.`;
 }
 
 /**

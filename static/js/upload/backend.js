@@ -1,4 +1,4 @@
-// The only file that calls our own API, and the shapes of its answers.
+// The only file that calls our own API; it also declares the shapes of the answers.
 import { Failure } from './failure.js';
 
 /** @typedef {import('./failure.js').Cause} Cause */
@@ -13,10 +13,10 @@ import { Failure } from './failure.js';
  * @property {'single' | 'multipart'} method
  * @property {number} part_size
  * @property {number} part_count
- * @property {'CRC32' | null} [checksum_algorithm] what each piece has to come with
+ * @property {'CRC32' | null} [checksum_algorithm] the checksum that each piece is sent with
  * @property {'OPEN' | 'COMPLETE' | 'ABORTED'} state
  * @property {{code: string, message: string} | null} problem
- * @property {boolean} [is_coming] of a batch, on its way to what is there already
+ * @property {boolean} [is_coming] belongs to a batch that is being added to a READY transfer
  */
 /** @typedef {'INIT' | 'PROCESSING' | 'READY' | 'EXPIRED' | 'DELETED'} Status */
 /**
@@ -25,23 +25,23 @@ import { Failure } from './failure.js';
  * @property {string} slug
  * @property {string} link
  * @property {Status} status
- * @property {{code: string, message: string} | null} [problem] why checking it was given up
- * @property {boolean} [is_blocked] whoever runs this site has stopped it
+ * @property {{code: string, message: string} | null} [problem] why the server gave up checking it
+ * @property {boolean} [is_blocked] the operator of this site has blocked it
  * @property {string} [title]
  * @property {string} [message]
  * @property {string} created_at
  * @property {string} expires_at
  * @property {number | null} max_downloads
- * @property {boolean} [has_password] the password itself is never told
+ * @property {boolean} [has_password] the password itself is never returned
  * @property {string | null} [sender_email]
  * @property {boolean} [sender_confirmed]
  * @property {Recipient[]} [recipients]
  * @property {number} total_size
  * @property {FilePlan[]} files
- * @property {{status: Status, problem: {code: string, message: string} | null, created_at: string} | null} [batch] more files on their way
- * @property {boolean} [adds] it is told as if it were its batch alone: see batchOf()
+ * @property {{status: Status, problem: {code: string, message: string} | null, created_at: string} | null} [batch] more files that are being added
+ * @property {boolean} [adds] this object describes only the batch: see batchOf()
  */
-/** @typedef {{file: string, numbers: number[], crc32?: string[]}} Wanted crc32: beside each number, in base64 */
+/** @typedef {{file: string, numbers: number[], crc32?: string[]}} Wanted crc32: one for each number, in base64 */
 /** @typedef {{file: string, number: number, url: string, size: number, headers: Record<string, string>}} SignedPart */
 /** @typedef {{id: string, state: FilePlan['state'], held: number[]}} HeldFile */
 
@@ -65,17 +65,17 @@ export class Backend {
     return this.#ask('POST', '/transfers', undefined, wish, signal, { 'Idempotency-Key': key });
   }
 
-  /** Mails six figures to an address. @param {string} email */
+  /** Mails a six-digit code to an address. @param {string} email */
   mailCode(email) {
     return this.#ask('POST', '/senders/code', undefined, { email });
   }
 
-  /** What proves that address from now on. @param {string} email @param {string} code @returns {Promise<{sender_token: string}>} */
+  /** Exchanges the code for a token that proves the address from now on. @param {string} email @param {string} code @returns {Promise<{sender_token: string}>} */
   confirm(email, code) {
     return this.#ask('POST', '/senders/confirm', undefined, { email, code });
   }
 
-  /** What may be done with one transfer, by its owner. @param {string} id @param {string} token */
+  /** The calls that the owner of one transfer may make. @param {string} id @param {string} token */
   of(id, token) {
     /** @param {string} method @param {string} path @param {unknown} [body] @param {AbortSignal} [signal] @param {Record<string, string>} [more] */
     const ask = (method, path, body, signal, more) => this.#ask(method, `/transfers/${id}${path}`, token, body, signal, more);
@@ -90,9 +90,9 @@ export class Backend {
       addFiles: (files, key, signal) => ask('POST', '/files', { files }, signal, { 'Idempotency-Key': key }),
       /** @param {string} file @param {AbortSignal} [signal] @returns {Promise<void>} */
       removeFile: (file, signal) => ask('DELETE', `/files/${file}`, undefined, signal),
-      /** @param {Wanted[]} wanted @param {number} sentSize @param {AbortSignal} [signal] @param {string[]} [sent] files that are whole @returns {Promise<{expires_in: number, parts: SignedPart[]}>} */
+      /** @param {Wanted[]} wanted @param {number} sentSize @param {AbortSignal} [signal] @param {string[]} [sent] ids of files that are complete @returns {Promise<{expires_in: number, parts: SignedPart[]}>} */
       signParts: (wanted, sentSize, signal, sent) => ask('POST', '/parts', { wanted, sent_size: sentSize, sent }, signal),
-      /** What the storage really holds, page by page. @param {AbortSignal} [signal] @returns {Promise<{files: HeldFile[]}>} */
+      /** Which pieces storage really holds. Follows the pages of the answer. @param {AbortSignal} [signal] @returns {Promise<{files: HeldFile[]}>} */
       held: async (signal) => {
         /** @type {HeldFile[]} */ const files = [];
         let next = '';
@@ -103,7 +103,7 @@ export class Backend {
         } while (next);
         return { files };
       },
-      /** @param {AbortSignal} [signal] @param {boolean} [tells] whether recipients are mailed of a batch @returns {Promise<Transfer>} */
+      /** @param {AbortSignal} [signal] @param {boolean} [tells] for a batch: whether to mail the recipients @returns {Promise<Transfer>} */
       complete: (signal, tells) => ask('POST', '/complete', tells ? { tell_recipients: true } : {}, signal),
       /** @param {AbortSignal} [signal] @returns {Promise<void>} */
       dropBatch: (signal) => ask('DELETE', '/batch', undefined, signal),
@@ -111,8 +111,8 @@ export class Backend {
   }
 
   /**
-   * The same for files that are added to a transfer which is ready: as if it were a transfer of these alone.
-   * @param {string} id @param {string} token @param {() => Iterable<string>} ours the ids of the files that were sent from here
+   * As of(), for files that are added to a READY transfer: the calls work as if the transfer consisted of these files only.
+   * @param {string} id @param {string} token @param {() => Iterable<string>} ours ids of the files that this page sends
    * @returns {Owned}
    */
   batchOf(id, token, ours) {
@@ -140,7 +140,7 @@ export class Backend {
       const call = this.#fetch;
       const answer = await call(url, {
         method, headers, body: body === undefined ? undefined : JSON.stringify(body), credentials: 'omit', cache: 'no-store', signal: limit.signal,
-        keepalive: method === 'PATCH', // What was typed last is saved though the page is left.
+        keepalive: method === 'PATCH', // The last edit is saved even if the page is being closed.
       });
       const text = await answer.text();
       if (!answer.ok) throw refusal(answer, text);
@@ -156,7 +156,8 @@ export class Backend {
   }
 }
 
-// Without a batch our files are the transfer's, or they were given up meanwhile; some may have been removed before.
+// The answer reduced to the batch. If there is no batch any more, it was either completed, and our files belong to the
+// transfer, or it was given up, and they are gone.
 /** @param {Transfer} transfer @param {Iterable<string>} ours @returns {Transfer} */
 function batchIn(transfer, ours) {
   const { batch } = transfer;
@@ -177,7 +178,7 @@ function refusal(answer, text) {
     said = JSON.parse(text);
   } catch { /* A proxy's own page: the status has to do. */ }
   const { error = {}, reason } = said;
-  // What has expired can be brought back. Too much mail is not mended by asking again: whoever asked is told.
+  // An expired transfer can be brought back, so it is not "gone". A limit on mail is not retried: the sender is told.
   const why = error.code === 'blocked' ? 'blocked' : reason === 'expired' ? 'expired' : error.code === 'too_much_mail' ? 'invalid' : CAUSES[answer.status];
   return new Failure(why ?? (answer.status >= 500 ? 'server-busy' : 'unexpected'), {
     status: answer.status,
@@ -189,7 +190,7 @@ function refusal(answer, text) {
   });
 }
 
-/** A secret that makes a repeated request the same one, when only its answer was lost. (randomUUID needs a secure context.) */
+/** A secret idempotency key: a request that is repeated under it is carried out once. (randomUUID() needs a secure context.) */
 export function newKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(24)), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }

@@ -1,14 +1,14 @@
-// The browser as the engine sees it: network, time, and what wakes a waiting upload up.
+// Implements the engine's `World` in a browser: network, time, and the events that wake a waiting upload up.
 import { Backend } from './backend.js';
 import { Failure, pause } from './failure.js';
 import { DEAD, STALLED, putPart } from './put-part.js';
 
 /** @typedef {import('./transfer-upload.js').World} World */
 
-const QUESTION = 5_000; // milliseconds that a question about the network may take
-const BELIEVED = 10_000; // milliseconds that its answer is good for
+const QUESTION = 5_000; // timeout in milliseconds of a request that diagnoses the network
+const BELIEVED = 10_000; // milliseconds for which its result is reused
 const WAKES = ['online', 'pageshow', 'resume', 'visibilitychange'];
-const RENEWS = ['online', 'pageshow', 'resume']; // what was connected may be dead
+const RENEWS = ['online', 'pageshow', 'resume']; // after these, open connections may be dead
 
 /** @param {World['onChange']} onChange @returns {World & {wake: () => void, getReady: () => void}} */
 export function browserWorld(onChange) {
@@ -16,11 +16,11 @@ export function browserWorld(onChange) {
   const checksums = new Checksums(makeWorker, isOffline);
   const bell = new EventTarget();
   const wake = () => bell.dispatchEvent(new Event('wake'));
-  // All of these pass the window, those of the document too.
+  // Listening on the window in the capture phase also catches what the document dispatches.
   for (const name of WAKES) addEventListener(name, wake, true);
   for (const name of RENEWS) addEventListener(name, () => bell.dispatchEvent(new Event('renew')), true);
   const limit = new StallLimit();
-  let storage = ''; // where the last piece went, without what is secret of it
+  let storage = ''; // URL of the last piece, without its signature
   return {
     backend: new Backend((...call) => fetch(...call), isOffline),
     putPart: async (piece, signal, onProgress) => {
@@ -46,8 +46,8 @@ export function browserWorld(onChange) {
 }
 
 /**
- * How long a connection may be silent before it is taken for dead. A connection that was only very slow has to get
- * more time on its next try, so the limit doubles with each outage, and halves again with each piece that arrives.
+ * How long a connection may be silent before it is considered dead. It may only have been very slow, and then the next
+ * try needs more time: the limit doubles with each outage, up to four minutes, and halves with each piece that arrives.
  */
 export class StallLimit {
   #now;
@@ -75,9 +75,9 @@ export class StallLimit {
 const makeWorker = () => new Worker(new URL('./checksum-worker.js', import.meta.url), { type: 'module' });
 
 /**
- * The browser says nothing about why a request to the storage failed. Our own server tells whether the
- * network works; the storage, asked so that its answer may not be read, whether it is there at all; and
- * asked once more so that it may, whether it admits this site.
+ * The browser does not say why a request to storage failed. Three requests find out: one to our own server, whether the
+ * network works; one to storage in mode `no-cors`, whether it can be reached at all; and one in mode `cors`, whether it
+ * allows requests from this site.
  * @param {() => string} storage @param {() => boolean} isOffline @param {typeof fetch} [ask] @param {() => number} [now]
  * @returns {World['diagnose']}
  */
@@ -88,7 +88,7 @@ export function diagnosis(storage, isOffline, ask = fetch, now = () => performan
   const send = (url, mode) => ask(url, { mode, cache: 'no-store', credentials: 'omit', signal: AbortSignal.timeout(QUESTION) });
   /** @param {string} url @param {RequestMode} mode */
   const answers = (url, mode) => send(url, mode).then(() => true, () => false);
-  // A refusal by CORS is a TypeError, like no connection at all; a question that timed out says nothing about CORS.
+  // A refusal by CORS is a TypeError, as is a failed connection. A timeout is not, and says nothing about CORS.
   /** @param {string} url */
   const refuses = (url) => send(url, 'cors').then(() => false, (error) => error instanceof TypeError);
   /** @returns {Promise<Failure['why']>} */
@@ -108,7 +108,7 @@ export function diagnosis(storage, isOffline, ask = fetch, now = () => performan
   };
 }
 
-// The network coming back, the page being looked at again, or impatience ends a pause.
+// A pause that ends early when the network is back, the page is visible again, or the sender presses "Try now".
 /** @param {EventTarget} bell @param {number} milliseconds @param {AbortSignal} [signal] @returns {Promise<void>} */
 function pauseOrWake(bell, milliseconds, signal) {
   return new Promise((resolve, reject) => {
@@ -119,7 +119,7 @@ function pauseOrWake(bell, milliseconds, signal) {
   });
 }
 
-// --- Checksums, asked of a worker ----------------------------------------------------------------
+// --- Checksums, computed in a worker --------------------------------------------------------------
 
 /** @typedef {{resolve: (sum: string) => void, reject: (reason: unknown) => void}} Asked */
 
@@ -136,7 +136,7 @@ export class Checksums {
     this.#isOffline = isOffline;
   }
 
-  /** The worker, which is made if there is none. Early is better: after a new release its script is no longer there. */
+  /** Starts the worker if there is none, and returns it. Call it early: after a new release its script can no longer be loaded. */
   start() {
     if (this.#worker) return this.#worker;
     const worker = this.#make();
@@ -151,7 +151,7 @@ export class Checksums {
     return worker;
   }
 
-  /** The CRC32 of a piece in S3's base64; a Failure when it cannot be read any more. @param {Blob} blob @returns {Promise<string>} */
+  /** The CRC32 of a piece, in base64 as S3 expects it. Throws a Failure if the piece can no longer be read. @param {Blob} blob @returns {Promise<string>} */
   of(blob) {
     return new Promise((resolve, reject) => {
       const worker = this.start();
@@ -161,8 +161,8 @@ export class Checksums {
     });
   }
 
-  // It answers nothing any more; the next question makes another. Without a message its script could not
-  // be loaded, which may work the next time.
+  // The worker has failed; the next call starts another. An error without a message means that its script could not be
+  // loaded, which may work the next time.
   /** @param {string | undefined} message */
   #lose(message) {
     this.#worker?.terminate();

@@ -1,11 +1,11 @@
-// A worker that reads pieces of files and answers their checksums, so that the page stays quick.
-// They are read through one small buffer that is used again and again: memory stays flat however large
-// a piece is, and it is several times as fast as cutting the piece up and reading the slices.
+// A worker that computes the checksums of pieces, so that the page stays responsive. A piece is read through one small
+// buffer that is reused: memory use does not depend on the size of the piece, and it is several times as fast as reading
+// the piece slice by slice.
 import { base64, crc32 } from './crc32.js';
 
 const BUFFER = 1024 * 1024;
-// Chromium's garbage collector takes a stream that is being read and that nobody else holds on to; then
-// the read never ends.
+// References to what is being read. Without them Chromium's garbage collector may collect a stream during a read, which
+// then never ends.
 /** @type {Set<unknown>} */ const reading = new Set();
 
 addEventListener('message', async ({ data: { id, blob } }) => {
@@ -39,7 +39,7 @@ async function checksum(stream) {
   }
 }
 
-// Some browsers lend no buffers to a file. (The same ones cannot iterate over a stream.)
+// Some browsers (WebKit) have no BYOB reader for files. (They cannot iterate over a stream either.)
 /** @param {ReadableStream<Uint8Array>} stream */
 function byob(stream) {
   try {
@@ -49,7 +49,7 @@ function byob(stream) {
   }
 }
 
-// Not every browser names what happens to the stream of a file that changed on disk; one byte tells.
+// Browsers report a file that changed on disk with different errors. Reading one byte tells whether that is the cause.
 /** @param {Blob} blob */
 async function isReadable(blob) {
   try {

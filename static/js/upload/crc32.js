@@ -1,9 +1,9 @@
-// CRC-32 as S3, zip and zlib mean it (ISO 3309, reflected polynomial EDB88320), sixteen bytes at a step:
-// about as fast as WebAssembly, which would need a looser Content-Security-Policy.
+// CRC-32 as in S3, zip and zlib (ISO 3309, reflected polynomial EDB88320), computed sixteen bytes at a time. That is about
+// as fast as WebAssembly, which would need a looser Content-Security-Policy.
 
-const EDGE = 65_536; // bytes of a file that its fingerprint looks at, at either end
+const EDGE = 65_536; // bytes at each end of a file that its fingerprint covers
 
-// Row n holds what a byte comes to when n zero bytes follow it.
+// Row n holds the checksum of each byte followed by n zero bytes.
 const TABLE = new Int32Array(16 * 256);
 for (let byte = 0; byte < 256; byte += 1) {
   let sum = byte;
@@ -16,8 +16,8 @@ for (let at = 256; at < TABLE.length; at += 1) {
 }
 
 /**
- * The checksum of the bytes, going on from that of the bytes before them.
- * @param {Uint8Array} bytes at a multiple of four in its buffer @param {number} [before] @returns {number} 0..2^32-1
+ * The checksum of the bytes, continued from the checksum of those before them.
+ * @param {Uint8Array} bytes its byteOffset must be a multiple of four @param {number} [before] @returns {number} 0..2^32-1
  */
 export function crc32(bytes, before = 0) {
   let sum = ~before;
@@ -36,12 +36,12 @@ export function crc32(bytes, before = 0) {
   return ~sum >>> 0;
 }
 
-/** As S3 writes it in its header: base64 of the four bytes, the highest first. @param {number} sum */
+/** The checksum as in S3's headers: base64 of the four bytes, in big-endian order. @param {number} sum */
 export function base64(sum) {
   return btoa(String.fromCharCode(sum >>> 24, sum >>> 16 & 255, sum >>> 8 & 255, sum & 255));
 }
 
-/** A number for its head and its tail: cheap however large it is, and no small change escapes the size. @param {Blob} blob */
+/** The checksum of a file's head and tail, which is cheap however large the file is. @param {Blob} blob */
 export async function fingerprint(blob) {
   const head = crc32(new Uint8Array(await blob.slice(0, EDGE).arrayBuffer()));
   return blob.size > EDGE ? crc32(new Uint8Array(await blob.slice(Math.max(EDGE, blob.size - EDGE)).arrayBuffer()), head) : head;

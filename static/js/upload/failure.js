@@ -1,4 +1,4 @@
-// Why something could not be done, whether it is worth another try, and the words for it. No DOM, no URLs.
+// Failures: their causes, which of them are retried, and the words for them. No DOM, no URLs.
 
 /**
  * @typedef {'offline' | 'server-unreachable' | 'server-busy' | 'storage-unreachable' | 'storage-blocked' | 'storage-busy'
@@ -6,9 +6,9 @@
  *   | 'file-changed' | 'not-chosen' | 'incomplete' | 'others-coming' | 'elsewhere' | 'not-checked' | 'unexpected'} Cause
  * @typedef {{field: string, message: string}} FieldComplaint
  * @typedef {object} Facts
- * @property {string} [message] what the other side said, for people
+ * @property {string} [message] the other side's message, for people
  * @property {number} [status] the HTTP status, where there was an answer
- * @property {string} [code] the other side's own word for it
+ * @property {string} [code] the other side's error code
  * @property {string} [requestId]
  * @property {number} [retryAfter] seconds
  * @property {FieldComplaint[]} [fields]
@@ -24,12 +24,12 @@ export class Failure extends Error {
     this.facts = facts;
   }
 
-  /** The same failure, said about one file. @param {string} path */
+  /** The same failure, naming a file. @param {string} path */
   about(path) {
     return new Failure(this.why, { ...this.facts, path });
   }
 
-  /** The same failure, said about the one of these files that the server complains of. @param {{path: string}[]} files in the order in which it was told of them */
+  /** The same failure, naming the file that the server rejected. @param {{path: string}[]} files in the order of the request */
   among(files) {
     const [, at] = /^files\.(\d+)\./.exec(this.facts.fields?.[0]?.field ?? '') ?? [];
     const file = files[Number(at)];
@@ -37,7 +37,7 @@ export class Failure extends Error {
   }
 }
 
-/** Whatever was thrown, as a Failure. @param {unknown} thrown */
+/** Turns anything that was thrown into a Failure. @param {unknown} thrown */
 export function asFailure(thrown) {
   if (thrown instanceof Failure) return thrown;
   return new Failure('unexpected', { code: thrown instanceof Error ? `${thrown.name}: ${thrown.message}` : String(thrown) });
@@ -73,22 +73,22 @@ const WORDS = {
 /** @type {Record<string, string>} */
 const FIELDS = { path: 'A name', size: 'A file', files: 'The files', title: 'The title', message: 'The message', expires_at: 'The expiry', max_downloads: 'The number of downloads', password: 'The password', code: 'The code', recipients: 'The addresses' };
 
-/** A complaint about a field, as a sentence. @param {FieldComplaint} complaint @param {string} [path] of the file that it is about */
+/** A server's complaint about a field, as a sentence. @param {FieldComplaint} complaint @param {string} [path] of the file that it concerns */
 function complain({ field, message }, path) {
   const subject = FIELDS[field.slice(field.lastIndexOf('.') + 1)] ?? 'This';
   return path ? `${subject.replace('A ', 'The ')} “${path}” ${message}` : `${subject} ${message}`;
 }
 
 /**
- * What happened, what is safe, what to do.
+ * The words for a failure: what happened, how much is safe, and what to do.
  * @param {Failure} failure
- * @param {{safe?: string, waiting?: boolean}} [so] safe: "62 %"; waiting: it is being tried again by itself
+ * @param {{safe?: string, waiting?: boolean}} [so] safe: "62 %"; waiting: it is being retried automatically
  * @returns {{title: string, text: string}}
  */
 export function explain(failure, { safe, waiting } = {}) {
   const { path, message, fields } = failure.facts;
   const [what, todo] = WORDS[failure.why];
-  // What is too much only the server knows: requests, transfers that were begun, or their bytes.
+  // Only the server knows which limit was exceeded, so its message is shown.
   const said = failure.why === 'invalid' && fields?.length ? complain(fields[0], path)
     : ['invalid', 'too-many'].includes(failure.why) ? message : undefined;
   const kept = safe && !['gone', 'expired', 'blocked'].includes(failure.why) ? `${safe} is safe.` : '';
@@ -99,7 +99,7 @@ export function explain(failure, { safe, waiting } = {}) {
   };
 }
 
-/** For whoever looks into it: one fact a line. @param {Failure} failure */
+/** Technical details for support, one fact per line. @param {Failure} failure */
 export function details(failure) {
   const { status, code, message, requestId, path, fields } = failure.facts;
   const facts = { cause: failure.why, status, code, message, file: path, fields: fields?.map((f) => `${f.field}: ${f.message}`).join('; '), request: requestId };
@@ -114,23 +114,23 @@ export function sentence(text) {
 // --- Trying again --------------------------------------------------------------------------------
 
 /**
- * The part of the world that retrying needs.
+ * The part of `World` that retrying needs.
  * @typedef {object} Patience
- * @property {(milliseconds: number, signal?: AbortSignal) => Promise<void>} pause may end early when the network is back
+ * @property {(milliseconds: number, signal?: AbortSignal) => Promise<void>} pause may end early, when the network is back
  * @property {() => boolean} isOffline
  * @property {() => number} random
  */
 
-/** The same request may succeed later. */
+/** Causes after which the same request may succeed later. */
 const PASSING = new Set(['offline', 'server-unreachable', 'server-busy', 'storage-unreachable', 'storage-blocked', 'storage-busy', 'too-many']);
 
 const FIRST = 500; // milliseconds
 const LONGEST = 30_000;
-const UNANSWERED = 10_000; // the same where nobody answered: asking costs nobody anything, and a line comes back unannounced
+const UNANSWERED = 10_000; // the same if there was no answer: trying again costs little, and nothing tells when a connection works again
 
-/** Exponential backoff with full jitter. There is always another try, unless it is told how many. */
+/** Exponential backoff with full jitter. The number of tries is unlimited unless one is given. */
 export class Backoff {
-  /** Tries that failed while there was a network. */ tried = 0;
+  /** Failed tries, without those made while the browser was offline. */ tried = 0;
 
   /** @param {Patience} world @param {number} [tries] */
   constructor(world, tries = Infinity) {
@@ -139,8 +139,8 @@ export class Backoff {
   }
 
   /**
-   * Rests before the next try; throws the failure when there is to be none.
-   * While the machine knows that it is offline, waiting costs nothing of the budget.
+   * Waits before the next try; throws the failure if there is to be none.
+   * Tries made while the browser says that it is offline do not count.
    * @param {unknown} thrown @param {AbortSignal} [signal] @param {(failure: Failure) => void} [onWait]
    */
   async rest(thrown, signal, onWait) {
@@ -157,10 +157,10 @@ export class Backoff {
 }
 
 /**
- * Does the work until it succeeds or is not worth another try.
+ * Repeats the work until it succeeds; throws a failure that is not worth another try.
  * @template T
  * @param {() => Promise<T>} work @param {Patience} world @param {AbortSignal} [signal]
- * @param {(failure: Failure) => void} [onWait] @param {number} [tries] for what somebody waits for
+ * @param {(failure: Failure) => void} [onWait] @param {number} [tries] a limit, for work that the sender is waiting for
  * @returns {Promise<T>}
  */
 export async function insist(work, world, signal, onWait, tries) {
@@ -174,7 +174,7 @@ export async function insist(work, world, signal, onWait, tries) {
   }
 }
 
-/** A pause that an abort ends. @param {number} milliseconds @param {AbortSignal} [signal] @returns {Promise<void>} */
+/** Resolves after the time has passed; rejects when the signal is aborted. @param {number} milliseconds @param {AbortSignal} [signal] @returns {Promise<void>} */
 export function pause(milliseconds, signal) {
   return new Promise((resolve, reject) => {
     const stop = () => { clearTimeout(timer); reject(signal?.reason); };

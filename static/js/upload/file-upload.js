@@ -1,4 +1,4 @@
-// One file: which pieces it has, which the storage holds, which are on their way. No DOM, no URLs.
+// One file: which pieces it consists of, which of them storage holds, and which are being sent. No DOM, no URLs.
 import { Failure } from './failure.js';
 
 /** @typedef {import('./backend.js').FilePlan} FilePlan */
@@ -6,7 +6,7 @@ import { Failure } from './failure.js';
 /** @typedef {(piece: import('./put-part.js').Piece, signal: AbortSignal, onProgress: (sent: number) => void) => Promise<void>} PutPart */
 /** @typedef {{putPart: PutPart, checksum?: (blob: Blob) => Promise<string>}} Means */
 
-/** Bytes of so many pieces of a file, of which the last may be short. @param {FilePlan} plan @param {Set<number>} held */
+/** Total size of these pieces of a file. (The last piece may be shorter than the others.) @param {FilePlan} plan @param {Set<number>} held */
 export function sizeHeld({ size, part_size: each, part_count: count }, held) {
   return held.size * each - (held.has(count) ? count * each - size : 0);
 }
@@ -15,15 +15,15 @@ export class FileUpload {
   #blob;
   #means;
   /** @type {Set<number>} */ #held = new Set();
-  /** @type {Map<number, number>} */ #taken = new Map(); // number -> bytes on the line
-  /** Kept until the piece has arrived: one that is sent again is not read again. @type {Map<number, string>} */ #sums = new Map();
+  /** @type {Map<number, number>} */ #taken = new Map(); // piece number -> bytes sent so far
+  /** Checksums, kept until the piece has arrived, so that a piece that is sent again is not read again. @type {Map<number, string>} */ #sums = new Map();
   #cursor = 1;
-  /** Set aside by the sender, who may still think better of it. */
+  /** The sender removed it, and can still undo that. */
   aside = false;
-  /** It is the transfer's no more. */
+  /** It no longer belongs to the transfer. */
   isGone = false;
 
-  /** @param {Blob | undefined} blob none after a reload, if storage held all of it then: it was not chosen again @param {FilePlan} plan @param {Means} means */
+  /** @param {Blob | undefined} blob absent after a reload if storage held all of the file then: the sender was not asked to choose it again @param {FilePlan} plan @param {Means} means */
   constructor(blob, plan, means) {
     this.#blob = blob;
     this.plan = plan;
@@ -39,26 +39,26 @@ export class FileUpload {
 
   get hasMissing() { return this.#held.size + this.#taken.size < this.plan.part_count; }
 
-  /** Whether each piece has to come with its checksum. */
+  /** Whether each piece is sent with its checksum. */
   get isSummed() { return this.plan.checksum_algorithm === 'CRC32'; }
 
-  /** Bytes that the storage has. */
+  /** Bytes that storage holds. */
   get safeSize() { return sizeHeld(this.plan, this.#held); }
 
-  /** Bytes that left, safe or not. It goes back when a piece has to be sent again. */
+  /** Bytes that were sent, including those of unfinished pieces. It decreases when a piece has to be sent again. */
   get sentSize() {
     let sent = this.safeSize;
     for (const bytes of this.#taken.values()) sent += bytes;
     return sent;
   }
 
-  /** Forget what was believed; these the storage really holds. What is on its way is still to arrive. @param {Iterable<number>} numbers */
+  /** Replaces what was believed by the pieces that storage really holds. Pieces in flight still count as missing. @param {Iterable<number>} numbers */
   keep(numbers) {
     this.#held = new Set([...numbers].filter((number) => !this.#taken.has(number)));
     this.#cursor = 1;
   }
 
-  /** The next piece to send, now spoken for; 0 when there is none. */
+  /** Takes the next missing piece, so that it is sent once; 0 when there is none. */
   take() {
     if (!this.hasMissing) return 0;
     while (this.#held.has(this.#cursor) || this.#taken.has(this.#cursor)) this.#cursor += 1;
@@ -66,7 +66,7 @@ export class FileUpload {
     return this.#cursor;
   }
 
-  /** A piece that was taken and did not arrive is missing again. @param {number} number */
+  /** A piece that was taken did not arrive and is missing again. @param {number} number */
   giveBack(number) {
     this.#taken.delete(number);
     this.#cursor = Math.min(this.#cursor, number);
@@ -74,18 +74,18 @@ export class FileUpload {
 
   // --- Checksums ---------------------------------------------------------------------------------
 
-  /** Whether sum() has to be asked before the piece can leave. @param {number} number */
+  /** Whether sum() has to be called before the piece can be sent. @param {number} number */
   needsSum(number) { return this.isSummed && !this.#sums.has(number); }
 
   /** @param {number} number */
   knownSum(number) { return this.#sums.get(number) ?? ''; }
 
-  /** Reads a piece for its checksum. @param {number} number */
+  /** Reads a piece and keeps its checksum. @param {number} number */
   async sum(number) {
     this.#sums.set(number, await this.#sum(number));
   }
 
-  /** The storage says that a piece was damaged: on the line, or by whoever changed the file? @param {number} number */
+  /** After storage reported a damaged piece: throws if the file on disk has changed, and returns if the connection was to blame. @param {number} number */
   async assertUnchanged(number) {
     if (this.#sums.has(number) && await this.#sum(number) !== this.#sums.get(number)) throw this.#changed('the checksum differs');
   }
@@ -100,8 +100,8 @@ export class FileUpload {
   // --- Sending -----------------------------------------------------------------------------------
 
   /**
-   * Sends one piece that was taken. On failure it stays taken: the caller decides when it is given back.
-   * @param {SignedPart} part @param {AbortSignal} signal @param {(bytes: number) => void} onMoved so many more have left
+   * Sends one piece that was taken. After a failure it stays taken until the caller gives it back.
+   * @param {SignedPart} part @param {AbortSignal} signal @param {(bytes: number) => void} onMoved called with the number of bytes sent since the last call
    */
   async put(part, signal, onMoved) {
     const { number, url, headers } = part;
@@ -126,7 +126,7 @@ export class FileUpload {
     this.#held.add(number);
   }
 
-  // A file that changed on disk fails like a lost connection; one byte tells them apart.
+  // The PUT of a file that changed on disk fails like a lost connection. Reading one byte tells the two apart.
   /** @param {Blob} body */
   async #assertReadable(body) {
     try {
@@ -148,7 +148,7 @@ export class FileUpload {
     return new Failure('file-changed', { path: this.plan.path, code });
   }
 
-  /** Bytes of a piece. @param {number} number */
+  /** Size of a piece in bytes. @param {number} number */
   sizeOf(number) {
     return Math.min(this.plan.part_size, this.plan.size - (number - 1) * this.plan.part_size);
   }

@@ -1,4 +1,4 @@
-// Whether a file that was chosen again is the one that was being sent. No DOM, no URLs.
+// Recognises whether a file that was chosen again is the one that was being sent. No DOM, no URLs.
 import { fingerprint } from './crc32.js';
 import { size as inWords } from './progress.js';
 
@@ -11,7 +11,7 @@ const AT_ONCE = 32;
 const FIRST_FEW = 3;
 
 /**
- * How it differs from the file that was being sent, or nothing. Without a memory of it, its size has to do.
+ * How the file differs from the one that was being sent; empty if it does not. If nothing is remembered, only sizes are compared.
  * @param {FilePlan} plan @param {Known | undefined} known @param {File} file
  */
 export async function difference(plan, known, file) {
@@ -27,8 +27,8 @@ export async function difference(plan, known, file) {
 }
 
 /**
- * Finds the wanted files among the chosen ones: by their path, or a loose one by its name alone.
- * What is none of them is left alone.
+ * Finds the wanted files among the chosen ones by their path; a file chosen without its folder by its name.
+ * Other chosen files are ignored.
  * @template {Candidate} T @param {FilePlan[]} wanted @param {Map<string, Known>} known by the file's id @param {T[]} chosen
  * @returns {Promise<{found: Map<string, T>, refused: Refusal[]}>}
  */
@@ -45,18 +45,18 @@ export async function recognise(wanted, known, chosen) {
       why = await difference(plan, one, candidate.file);
       if (!why) return found.set(plan.id, candidate);
     }
-    // A loose file that only has the name of one in a folder may be another altogether.
+    // A file chosen without its folder may have the right name and still be a different file: no objection is made.
     return meant && refused.push({ path: plan.path, why });
   });
   return { found, refused };
 }
 
-/** Thousands of files are looked at side by side, but not all at once. @template T @param {T[]} list @param {(one: T) => Promise<unknown>} work */
+/** Runs the work for all of a long list, a limited number at a time. @template T @param {T[]} list @param {(one: T) => Promise<unknown>} work */
 export async function severalAtOnce(list, work) {
   for (let at = 0; at < list.length; at += AT_ONCE) await Promise.all(list.slice(at, at + AT_ONCE).map(work));
 }
 
-/** Why these will not do, and which are still to come; in sentences. @param {Refusal[]} refused @param {string[]} missing */
+/** Sentences that say why files were refused, and which are still missing. @param {Refusal[]} refused @param {string[]} missing */
 export function objections(refused, missing) {
   const said = refused.slice(0, FIRST_FEW).map(({ path, why }) => `“${path}” has changed since: ${why}.`);
   if (refused.length > FIRST_FEW) said.push(`So have ${(refused.length - FIRST_FEW).toLocaleString('en')} more.`);
@@ -65,7 +65,7 @@ export function objections(refused, missing) {
   return said.join(' ');
 }
 
-/** The first few of them. @param {string[]} names */
+/** The first few names, and the number of the others. @param {string[]} names */
 export function listed(names) {
   const first = names.slice(0, FIRST_FEW).map((name) => `“${name}”`).join(', ');
   return names.length > FIRST_FEW ? `${first} and ${(names.length - FIRST_FEW).toLocaleString('en')} more` : first;

@@ -1,31 +1,31 @@
-// What this browser remembers of a transfer that is not finished: whose it is, and which file is which.
-// What is safe is not remembered but asked: that only the server and the storage know.
-// Where nothing can be kept (private windows, denied by its owner) all else works, and `works` says so.
+// What this browser remembers about unfinished transfers: the owner token, and which local file is which file of the
+// transfer. Which pieces are stored is never remembered, only asked: the server and storage know. Where the browser
+// stores nothing (private windows, or denied by its owner), everything else still works, and `works` is false.
 import { fingerprint } from './crc32.js';
 
-/** @typedef {import('./backend.js').Transfer & {tells?: boolean}} Remembered tells: recipients are mailed once added files are there */
+/** @typedef {import('./backend.js').Transfer & {tells?: boolean}} Remembered tells: whether to mail the recipients once added files are complete */
 /** @typedef {import('./pick-files.js').Picked} Picked */
-/** @typedef {{id: string, token: string, link: string, name: string, count: number, size: number, created_at: string, expires_at: string, adds?: boolean, tells?: boolean}} Row adds: these come to what is there already; tells: as above */
+/** @typedef {{id: string, token: string, link: string, name: string, count: number, size: number, created_at: string, expires_at: string, adds?: boolean, tells?: boolean}} Row adds: the files are added to a READY transfer; tells: as above */
 /**
  * @typedef {object} Known
- * @property {string} id the server's, of the file
+ * @property {string} id the file's id on the server
  * @property {string} path
- * @property {string} [from] where it was found, when its path had to become another
+ * @property {string} [from] its original path, if that had to be changed
  * @property {number} size
  * @property {number} lastModified
- * @property {FileSystemHandle} [handle] its own, or that of the folder it was found in
- * @property {number} [print] see fingerprint(); the last thing to be known
+ * @property {FileSystemHandle} [handle] of the file, or of the folder that it was found in
+ * @property {number} [print] see fingerprint(); added later than the rest
  */
 /**
- * Where it is kept. Pieces are only ever added; read one after the other they tell all.
+ * The storage below Memory. Pieces are append-only records; applied in order they give the current state.
  * @typedef {object} Shelf
  * @property {() => Promise<Row[]>} rows
  * @property {(id: string) => Promise<Partial<Known>[][]>} pieces
- * @property {(row: Row | null, id: string, pieces: Partial<Known>[][]) => Promise<void>} write all of it or nothing
+ * @property {(row: Row | null, id: string, pieces: Partial<Known>[][]) => Promise<void>} write atomic
  * @property {(id: string) => Promise<void>} erase
  */
 
-const PIECE = 250; // files that are written at once: few enough for the page to stay quick
+const PIECE = 250; // files per write: few enough to keep the page responsive
 
 export class Memory {
   #shelf;
@@ -44,24 +44,24 @@ export class Memory {
     await this.#look(transfer.id, transfer.files, picked);
   }
 
-  /** Files that were added, or chosen again and so have handles. @param {Remembered} transfer as it is now @param {string} token @param {{id: string}[]} plans @param {Picked[]} picked in the order of the plans */
+  /** Files that were added, or chosen again, so that handles are known now. @param {Remembered} transfer as it is now @param {string} token @param {{id: string}[]} plans @param {Picked[]} picked in the order of the plans */
   async add(transfer, token, plans, picked) {
     await this.#write(rowOf(transfer, token), transfer.id, plans.map(({ id }, index) => known(id, picked[index])));
     await this.#look(transfer.id, plans, picked);
   }
 
-  /** It has fewer files now, or another name. @param {Remembered} transfer @param {string} token */
+  /** Updates the row after files were removed or the name was changed. @param {Remembered} transfer @param {string} token */
   follow(transfer, token) {
     return this.#write(rowOf(transfer, token), transfer.id, []);
   }
 
-  /** The unfinished ones, the latest first. @returns {Promise<Row[]>} */
+  /** All unfinished transfers, the latest first. @returns {Promise<Row[]>} */
   async all() {
     const rows = await this.#try(() => this.#shelf.rows(), []);
     return rows.sort((a, b) => b.created_at.localeCompare(a.created_at));
   }
 
-  /** @param {string} id @returns {Promise<Map<string, Known>>} by the file's id */
+  /** @param {string} id @returns {Promise<Map<string, Known>>} by file id */
   async filesOf(id) {
     /** @type {Map<string, Known>} */ const files = new Map();
     for (const one of (await this.#try(() => this.#shelf.pieces(id), [])).flat()) {
@@ -70,20 +70,20 @@ export class Memory {
     return files;
   }
 
-  /** It is ready, given up or gone. @param {string} id */
+  /** Forgets a transfer that is ready, cancelled or gone. @param {string} id */
   async forget(id) {
     this.#forgotten.add(id);
     await this.#try(() => this.#shelf.erase(id), undefined);
   }
 
-  // The large ones first: they are on their way longest, and of them the most would be lost.
+  // Computes fingerprints, of the large files first: they take longest to send, and most would be lost without them.
   /** @param {string} id @param {{id: string}[]} plans @param {Picked[]} picked */
   async #look(id, plans, picked) {
     const order = plans.map((plan, index) => ({ id: plan.id, file: picked[index].file })).sort((a, b) => b.file.size - a.file.size);
     while (order.length && this.works && !this.#forgotten.has(id)) {
       /** @type {Partial<Known>[]} */ const prints = [];
       for (const one of order.splice(0, PIECE)) {
-        // What cannot be read now stops the upload; that is told there.
+        // A file that cannot be read also stops the upload, which reports it.
         const print = await fingerprint(one.file).catch(() => undefined);
         if (print !== undefined) prints.push({ id: one.id, print });
       }
@@ -121,7 +121,7 @@ function rowOf(transfer, token) {
   return { ...(adds && { adds }), ...(tells && { tells }), id, token, link, name: nameOf(transfer), count: files.length, size: files.reduce((sum, file) => sum + file.size, 0), created_at, expires_at };
 }
 
-/** What a person would call it: its title, its only file, its only folder. @param {{title?: string, files: {path: string}[]}} transfer */
+/** What a person would call the transfer: its title, its only file, or its only folder. @param {{title?: string, files: {path: string}[]}} transfer */
 export function nameOf({ title, files }) {
   if (title || !files.length) return title || 'your files';
   const [first] = files;
@@ -131,7 +131,7 @@ export function nameOf({ title, files }) {
   return `${first.path} and ${(files.length - 1).toLocaleString('en')} more`;
 }
 
-// --- IndexedDB: it is on the disk when it says so, and it can keep handles. ------------------------
+// --- IndexedDB: it can store handles, and with strict durability a finished write is on disk -------
 
 /** @template T @param {IDBRequest<T>} request @returns {Promise<T>} */
 function answer(request) {
@@ -163,7 +163,7 @@ class Database {
       change.oncomplete = () => resolve();
       change.onabort = () => reject(change.error);
     });
-    done.catch(() => {}); // Who reads does not wait for the end.
+    done.catch(() => {}); // Readers do not await it, and its failure must not count as unhandled.
     return { transfers, files, done };
   }
 
@@ -199,7 +199,7 @@ function store(files, transfer, piece) {
   try {
     return files.add({ transfer, files: piece });
   } catch {
-    // A handle that cannot be kept: the file has to be chosen again.
+    // A handle that cannot be stored is left out; then the file has to be chosen again.
     return files.add({ transfer, files: piece.map(({ handle: _, ...rest }) => rest) });
   }
 }

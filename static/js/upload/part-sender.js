@@ -1,6 +1,6 @@
-// The line to the storage: one queue over all files; pieces are read for their checksum, get an address
-// shortly before they leave, and are sent, several at a time, until the storage has them all.
-// No DOM, no URLs; the world is passed in.
+// Sends the pieces of all files to storage through one queue. A piece is first read for its checksum, gets its presigned
+// URL (called "address" here) shortly before it is sent, and is then PUT, several pieces at a time ("lanes"), until
+// storage holds everything. No DOM, no URLs of our own; everything it needs from the outside is passed in as `world`.
 import { Backoff, Failure, asFailure, insist } from './failure.js';
 import { DAMAGED } from './put-part.js';
 
@@ -10,15 +10,15 @@ import { DAMAGED } from './put-part.js';
 /** @typedef {{file: FileUpload, number: number}} Taken */
 /** @typedef {{file: FileUpload, part: SignedPart, staleAt: number}} Ready */
 
-export const BATCH = 100; // pieces that one request for addresses may ask for
-export const AHEAD = 2 * 1024 * 1024 * 1024; // bytes that are prepared before their turn, at most
-const SOON = 64 * 1024 * 1024; // bytes with addresses that are enough for the time which a request takes
-const MANY = 32; // pieces that a request is worth waiting for, while all lanes are busy
-export const TELL = 5_000; // milliseconds without such a request after which files that are whole get one of their own
-const WHOLE = 500; // files that one request may name
-const READING = 2; // pieces with the checksum worker, so that it never waits for us
-const REFUSALS = 8; // fresh addresses for one piece, the first at once, before a refusal is believed
-const REFUSED = 4_000; // milliseconds of rest between two of them, at most
+export const BATCH = 100; // most pieces in one request for addresses
+export const AHEAD = 2 * 1024 * 1024 * 1024; // most bytes that are prepared ahead of the lanes
+const SOON = 64 * 1024 * 1024; // bytes with addresses that keep the lanes busy during the next request
+const MANY = 32; // while all lanes are busy, wait until a request can ask for this many pieces
+export const TELL = 5_000; // milliseconds without a request for addresses, after which complete files are reported in a request of their own
+const WHOLE = 500; // most complete files reported in one request
+const READING = 2; // pieces given to the checksum worker at once, so that it is never idle
+const REFUSALS = 8; // new addresses tried for one refused piece before the upload fails; the first without a pause
+const REFUSED = 4_000; // longest pause between two of them, in milliseconds
 
 export class PartSender {
   #world;
@@ -28,16 +28,16 @@ export class PartSender {
   #follow;
   #pace = new Pace();
   #queue = new PartQueue();
-  /** Have their checksum, and no address yet. @type {Taken[]} */ #prepared = [];
-  /** @type {Ready[]} */ #ready = [];
-  /** Whole, and not named to the server yet. @type {Set<FileUpload>} */ #whole = new Set();
+  /** Pieces that have their checksum but no address yet. @type {Taken[]} */ #prepared = [];
+  /** Pieces that have an address and wait for a lane. @type {Ready[]} */ #ready = [];
+  /** Complete files that were not reported to the server yet. @type {Set<FileUpload>} */ #whole = new Set();
   #askedAt = 0;
-  #asked = 0; // addresses, since send() began
-  /** @type {Map<FileUpload, Set<AbortController>>} */ #lines = new Map();
+  #asked = 0; // addresses asked for since send() began
+  /** Ends the PUTs of each file that are in flight. @type {Map<FileUpload, Set<AbortController>>} */ #lines = new Map();
   /** @type {Map<string, Backoff>} */ #backoffs = new Map();
-  /** @type {Map<string, number>} */ #refused = new Map();
-  /** @type {Map<FileUpload, Promise<void>>} */ #looks = new Map();
-  /** @type {{resolve: () => void, reject: (reason: unknown) => void} | null} */ #round = null;
+  /** How often each piece was refused. @type {Map<string, number>} */ #refused = new Map();
+  /** Requests for the pieces that storage holds, one at a time per file. @type {Map<FileUpload, Promise<void>>} */ #looks = new Map();
+  /** The pending send(). @type {{resolve: () => void, reject: (reason: unknown) => void} | null} */ #round = null;
   /** @type {{reason: unknown} | null} */ #stopped = null;
   #failed = 0; // failed PUTs since a piece arrived
   #busy = 0;
@@ -47,10 +47,10 @@ export class PartSender {
   #asker = new AbortController();
 
   /**
-   * @param {Map<string, FileUpload>} files the transfer's, as they come and go
+   * @param {Map<string, FileUpload>} files the transfer's files; the owner adds and removes them
    * @param {import('./backend.js').Owned} owned @param {World} world
-   * @param {(why: Failure | null) => void} onWait why nothing moves; null when something does again
-   * @param {(signal: AbortSignal) => Promise<unknown>} follow drops the files that the transfer no longer has
+   * @param {(why: Failure | null) => void} onWait called with the failure that is being retried, and with null once something succeeds
+   * @param {(signal: AbortSignal) => Promise<unknown>} follow drops the files that were removed from the transfer elsewhere
    */
   constructor(files, owned, world, onWait, follow) {
     this.#files = files;
@@ -60,7 +60,7 @@ export class PartSender {
     this.#follow = follow;
   }
 
-  /** Sends until the storage holds everything; throws what stops it, and what is safe stays safe. @param {AbortSignal} signal @returns {Promise<void>} */
+  /** Sends until storage holds everything; throws whatever stops it. Stored pieces are kept. @param {AbortSignal} signal @returns {Promise<void>} */
   async send(signal) {
     signal.throwIfAborted();
     const stop = () => this.#stop(signal.reason);
@@ -87,14 +87,14 @@ export class PartSender {
     }
   }
 
-  /** It has something missing, or has again. @param {FileUpload} file */
+  /** Queues a file that has missing pieces. @param {FileUpload} file */
   add(file) {
     this.#queue.add(file);
     this.#note(file);
     this.#pump();
   }
 
-  /** Does what may bring more files; send() goes on until that has ended. @template T @param {() => Promise<T>} work */
+  /** Runs work that may add files; send() does not finish before it has ended. @template T @param {() => Promise<T>} work */
   async expect(work) {
     this.#expected += 1;
     try {
@@ -105,7 +105,7 @@ export class PartSender {
     }
   }
 
-  /** Nothing of it leaves any more. @param {FileUpload} file */
+  /** Stops sending this file. @param {FileUpload} file */
   drop(file) {
     this.#queue.drop(file);
     this.#whole.delete(file);
@@ -114,7 +114,7 @@ export class PartSender {
     this.#pump();
   }
 
-  // Called whenever something has ended or come: fills the lanes, prepares and asks ahead, or ends the round.
+  // Called whenever something ended or was added: fills the lanes, reads and asks ahead, or ends send().
   #pump() {
     if (!this.#round) return;
     if (!this.#stopped) {
@@ -126,7 +126,7 @@ export class PartSender {
       this.#prepare();
       if (!this.#asking && this.#isTimeToAsk()) void this.#askAhead();
     }
-    // Nothing ends the reading of a piece; whoever stops does not wait for it.
+    // Reading a piece cannot be aborted, so a stop does not wait for it.
     if (this.#busy || this.#asking || (this.#reading && !this.#stopped)) return;
     const { resolve, reject } = this.#round;
     if (this.#stopped) {
@@ -138,10 +138,10 @@ export class PartSender {
     }
   }
 
-  // --- Before it leaves --------------------------------------------------------------------------
+  // --- Preparing: checksum and address ------------------------------------------------------------
 
   #prepare() {
-    // Two that are read at once end together, and the lanes wait for the very first one.
+    // The very first piece is read alone: two at once would both take twice as long, while all lanes wait for one of them.
     while (this.#reading < (this.#asked ? READING : 1) && !this.#queue.isEmpty && this.#mayPrepare()) {
       const taken = this.#queue.take();
       if (!taken) return;
@@ -162,8 +162,8 @@ export class PartSender {
     return this.#ready.reduce((sum, { part }) => sum + part.size, 0);
   }
 
-  // Early enough that no lane waits for an address, late enough that one request brings many: the more were
-  // asked for already, the more it may bring, so that a large file needs few requests and a small one no patience.
+  // Early enough that no lane waits for an address, late enough that one request asks for many. Requests grow with the
+  // number of addresses asked for so far: a large file needs few of them, and a small one does not wait for its first.
   #isTimeToAsk() {
     const { length: count } = this.#prepared;
     const { lanes } = this.#pace;
@@ -196,7 +196,7 @@ export class PartSender {
     return this.#ready.shift();
   }
 
-  // Addresses are signed just before they are used, many files and pieces in one request.
+  // Asks for addresses for the next prepared pieces, over many files in one request.
   async #askAhead() {
     this.#asking = true;
     const { signal } = this.#asker;
@@ -209,10 +209,10 @@ export class PartSender {
     } catch (error) {
       this.#giveBack(taken);
       let reason = error;
-      // It may not be the transfer, but a file that was removed on its page.
+      // Perhaps not the transfer is gone, but only a file that was removed on the manage page.
       if (asFailure(error).why === 'gone') await this.#insist(() => this.#follow(signal), signal).catch((why) => { reason = why; });
-      // A file removed while it was asked for is no failure: the rest is asked for again, and without
-      // those that were named, in case it was for them.
+      // A file that was removed during the request is no failure: the next request asks for the others. Nor is a
+      // failure that may be due to the files reported as complete: the next request does not report them.
       if (!sent && !taken.some(({ file }) => file.aside)) this.#stop(reason);
     }
     this.#asking = false;
@@ -231,16 +231,16 @@ export class PartSender {
     }
   }
 
-  // --- What is whole -----------------------------------------------------------------------------
-  // The server need not wait for the others to let a file be downloaded, once it knows that all of it
-  // was sent. That is only a word: it asks the storage, and at the end it asks for every file anyway.
+  // --- Reporting complete files -------------------------------------------------------------------
+  // A file that the server knows to be complete can be downloaded while the others are still being sent. The report is
+  // only a hint: the server checks with storage, and checks all files at the end anyway.
 
   /** @param {FileUpload} file */
   #note(file) {
     if (file.isStored && file.plan.state !== 'COMPLETE') this.#whole.add(file);
   }
 
-  /** Bytes that are safe, and the files that are named now. @returns {[number, string[] | undefined]} */
+  /** Stored bytes, and the ids of files that are reported as complete now. @returns {[number, string[] | undefined]} */
   #report() {
     this.#askedAt = this.#world.now();
     const safe = [...this.#files.values()].reduce((sum, file) => sum + (file.aside ? 0 : file.safeSize), 0);
@@ -249,14 +249,14 @@ export class PartSender {
     return [safe, named.length ? named.map(({ id }) => id) : undefined];
   }
 
-  // Nobody waits for it, and it is not repeated.
+  // Best effort: not awaited and not retried.
   #tell() {
     if (!this.#whole.size) return;
     const [safe, sent] = this.#report();
     this.#owned.signParts([], safe, undefined, sent).catch(() => {});
   }
 
-  // --- On its way --------------------------------------------------------------------------------
+  // --- Sending ------------------------------------------------------------------------------------
 
   /** @param {Ready} ready */
   async #send({ file, part }) {
@@ -268,7 +268,7 @@ export class PartSender {
       await file.put(part, line.signal, (bytes) => this.#moved(file, bytes));
       this.#note(file);
       this.#failed = 0;
-      this.#backoffs.clear(); // Progress refills everybody's budget.
+      this.#backoffs.clear(); // A success resets the backoff of every piece.
       this.#onWait(null);
     } catch (error) {
       await this.#weigh(file, part, error, line.signal);
@@ -287,7 +287,8 @@ export class PartSender {
     if (!this.#asking && this.#world.now() >= this.#askedAt + TELL) this.#tell();
   }
 
-  // A piece did not arrive: now, later, or never again? It is always given back, so that send() finds it.
+  // Decides whether a piece that failed is sent again at once, after a pause, or not at all. It is given back in any case,
+  // so that a later send() finds it.
   /** @param {FileUpload} file @param {SignedPart} part @param {unknown} error @param {AbortSignal} signal */
   async #weigh(file, part, error, signal) {
     try {
@@ -307,8 +308,8 @@ export class PartSender {
     }
   }
 
-  // Storage may have dropped all that it had of this file. The server finds out when it is asked what is
-  // held, and begins it anew; all lanes that are told so at once ask once.
+  // After a 404 storage may have dropped the whole multipart upload. Asking the server which pieces are held makes it
+  // notice that and begin a new one. Lanes of the same file that get 404 at the same time share one request.
   /** @param {FileUpload} file @param {AbortSignal} signal */
   #look(file, signal) {
     const look = this.#looks.get(file) ?? this.#keepHeld(file, signal).finally(() => this.#looks.delete(file));
@@ -323,8 +324,8 @@ export class PartSender {
     this.#world.onChange(file);
   }
 
-  // The address may only be too old; then so are the others. A fresh one is tried at once, and if that
-  // is refused too its cause is told, while it is tried a few times more before it is believed.
+  // The address may merely have expired, and then all others have too: get new ones and try again at once. If the new
+  // one is refused as well, the cause is shown, but a few more are tried before the upload fails.
   /** @param {FileUpload} file @param {SignedPart} part @param {Failure} failure @param {AbortSignal} signal */
   async #refresh(file, part, failure, signal) {
     const key = `${file.id} ${part.number}`;
@@ -343,23 +344,23 @@ export class PartSender {
     const backoff = this.#backoffs.get(key) ?? new Backoff(this.#world);
     this.#backoffs.set(key, backoff);
     if (failure.why !== 'offline') this.#pace.failed(this.#world.now());
-    // Once is chance. When it happens again it is worth a question or two to find out why.
-    // Nothing ends that question; whoever pauses does not wait for its answer.
+    // The first failure may be chance; from the second on it is worth finding out the cause. That cannot be aborted, so
+    // a pause does not wait for the result.
     const cause = backoff.tried ? await Promise.race([this.#world.diagnose(failure), aborted(signal)]) : failure;
     await backoff.rest(cause, signal, (why) => this.#onPieceWait(why));
   }
 
-  // One piece that fails while others arrive is no news. As many failures in a row as there are pieces in flight are.
+  // A piece that fails while others arrive is not worth showing. As many failures in a row as there are busy lanes are.
   /** @param {Failure} why */
   #onPieceWait(why) {
     if (this.#failed >= this.#busy) this.#onWait(why);
   }
 
-  /** Lets everything go; what is safe stays safe, and the pending send() throws the reason. @param {unknown} reason */
+  /** Aborts all requests and makes the pending send() throw the reason. Stored pieces are kept. @param {unknown} reason */
   #stop(reason) {
     this.#stopped ??= { reason };
     this.#asker.abort();
-    this.#tell(); // It may be long until it goes on.
+    this.#tell(); // It may be long until the next request.
     this.#takeBack(() => true);
     for (const lines of this.#lines.values()) for (const line of lines) line.abort();
     this.#pump();
@@ -395,7 +396,7 @@ export class PartSender {
   async #insist(work, signal) {
     let waited = false;
     const result = await insist(work, this.#world, signal, (why) => { waited = true; this.#onWait(why); });
-    // An answer of the server says nothing about a storage that is being waited for.
+    // Clear only a failure that was set here: an answer of our server does not mean that storage works again.
     if (waited) this.#onWait(null);
     return result;
   }
@@ -421,18 +422,18 @@ function wanted(taken) {
   return [...asked.values()];
 }
 
-// --- Whose turn, and how many at once ------------------------------------------------------------
+// --- Order and number of pieces in flight ---------------------------------------------------------
 
 /**
- * Whose turn it is. Files of one piece and pieces of large files take turns, so that the round trips
- * of the small ones hide behind the bytes of the large ones.
+ * The order in which pieces are sent. Small files (of one piece) and pieces of large files alternate, so that the round
+ * trips of the small ones overlap with the transfer of the large ones.
  */
 class PartQueue {
   /** @type {Set<FileUpload>} */ #small = new Set();
   /** @type {Set<FileUpload>} */ #large = new Set();
   #smallIsNext = true;
 
-  /** A file that has something missing, or has again. @param {FileUpload} file */
+  /** Does nothing if the file has no missing piece, or was set aside. @param {FileUpload} file */
   add(file) {
     if (file.hasMissing && !file.aside) (file.plan.part_count === 1 ? this.#small : this.#large).add(file);
   }
@@ -445,7 +446,7 @@ class PartQueue {
 
   get isEmpty() { return this.#small.size + this.#large.size === 0; }
 
-  /** The next piece, now spoken for; nothing when there is none. @returns {Taken | undefined} */
+  /** Takes the next piece, or nothing when there is none. @returns {Taken | undefined} */
   take() {
     while (!this.isEmpty) {
       const [first, second] = this.#smallIsNext ? [this.#small, this.#large] : [this.#large, this.#small];
@@ -461,30 +462,30 @@ class PartQueue {
 
 const FEWEST = 2;
 // Browsers open six connections to an HTTP/1.1 server, and S3 speaks nothing newer. A seventh piece would wait inside
-// the browser, and look like a connection on which nothing moves.
+// the browser, and look like a stalled connection.
 const MOST = 6;
-const LOOK = 2_000; // milliseconds that a number of lanes is tried for
-const WORTH = 1.05; // one lane more has to bring this much
-const CONTENT = 10; // looks that a number which was found best is kept for before the next is tried
+const LOOK = 2_000; // milliseconds over which the speed with a number of lanes is measured
+const WORTH = 1.05; // speed has to grow by this factor to justify one more lane
+const CONTENT = 10; // number of measurements to wait after going back, before one more lane is tried again
 
-/** How many pieces to keep in flight: more while that makes it faster, fewer at once when it fails. */
+/** How many pieces to keep in flight: one more while that increases the speed, half as many after a failure. */
 export class Pace {
-  #from = 0; // when this look began
-  #moved = 0; // bytes since
-  #before = 0; // bytes per millisecond, with one lane fewer
-  #rest = 0; // looks still to let pass
+  #from = 0; // when this measurement began
+  #moved = 0; // bytes sent since then
+  #before = 0; // bytes per millisecond that one lane fewer achieved
+  #rest = 0; // measurements to skip
   #failedAt = -Infinity;
 
   lanes = MOST;
 
-  /** Nothing was measured while nothing was sent. @param {number} now milliseconds */
+  /** Begins a new measurement, after a time in which nothing was sent. @param {number} now milliseconds */
   start(now) {
     this.#from = now;
     this.#moved = 0;
     this.#before = 0;
   }
 
-  /** So many bytes crossed the line, all lanes busy. @param {number} bytes @param {number} now */
+  /** Bytes were sent. @param {number} bytes @param {number} now */
   moved(bytes, now) {
     this.#moved += bytes;
     const time = now - this.#from;
@@ -498,14 +499,14 @@ export class Pace {
       this.#before = speed;
       this.lanes += 1;
     } else if (speed <= this.#before * WORTH && this.lanes > FEWEST) {
-      // The last step brought nothing: back, and see again later, for lines change.
+      // The last step brought nothing: go back, and try again later, because connections change.
       this.lanes -= 1;
       this.#before = 0;
       this.#rest = CONTENT;
     }
   }
 
-  /** Something is overloaded, or the line is bad. All lanes may say so at once. @param {number} now */
+  /** Storage is overloaded, or the connection is bad. Lanes that fail at the same time count once. @param {number} now */
   failed(now) {
     if (now - this.#failedAt < LOOK) return;
     this.#failedAt = now;

@@ -1,36 +1,36 @@
-// From what a person drops, chooses or pastes to a list of files with their paths. Where the browser has
-// them, the handles come along: with those a file is found again after a reload without choosing it again.
+// Turns what was dropped, chosen or pasted into a list of files with their paths. Where the browser provides file handles
+// they are kept: with a handle, a file can be opened again after a reload without choosing it again.
 
 /**
  * @typedef {object} Picked
  * @property {string} path
  * @property {File} file
- * @property {FileSystemHandle} [handle] the file's own, or that of the folder it was found in
- * @property {string} [from] where it was found, when its path had to become another
+ * @property {FileSystemHandle} [handle] of the file, or of the folder that it was found in
+ * @property {string} [from] its original path, if that had to be changed
  */
-/** @typedef {{picked: Picked[], unreadable: string[]}} Found unreadable: the paths of files that could not be opened */
+/** @typedef {{picked: Picked[], unreadable: string[]}} Found unreadable: paths of files that could not be opened */
 /** @typedef {{max_file_size?: number | null, max_transfer_size?: number | null, max_files?: number | null}} Limits */
 
 const JUNK = /^(\.DS_Store|Thumbs\.db|desktop\.ini|Icon\r)$/i;
-const AT_ONCE = 64; // files of a folder that are opened side by side
+const AT_ONCE = 64; // files of a folder that are opened in parallel
 
 /** @param {string} path */
 const isJunk = (path) => JUNK.test(path.slice(path.lastIndexOf('/') + 1));
 
-// A folder comes as the disk has it; loose files in the order in which they were chosen.
+// Files of a folder come in the order of the disk, so they are sorted. Single files keep the order in which they were chosen.
 const { compare } = new Intl.Collator(undefined, { numeric: true });
 /** @param {Picked} a @param {Picked} b */
 const byPath = (a, b) => compare(a.path, b.path);
 
-/** From an input, with or without folders. @param {Iterable<File>} files @returns {Picked[]} */
+/** From a file input, with or without folders. @param {Iterable<File>} files @returns {Picked[]} */
 export function fromFiles(files) {
   const picked = Array.from(files, (file) => ({ path: file.webkitRelativePath || file.name, file })).filter(({ path }) => !isJunk(path));
   return picked[0]?.file.webkitRelativePath ? picked.sort(byPath) : picked;
 }
 
 /**
- * Opens the browser's own dialog that gives handles: none when the person thought better of it; null where
- * there is no such dialog. A phone's plain input offers camera and gallery too, so there it is better.
+ * Opens the file dialog that returns handles. The list is empty if the dialog was cancelled; null if the browser has no
+ * such dialog, or on phones, where a plain file input is better because it also offers camera and gallery.
  * @param {'showOpenFilePicker' | 'showDirectoryPicker'} dialog @returns {Promise<FileSystemHandle[] | null>}
  */
 export async function askForHandles(dialog) {
@@ -51,7 +51,7 @@ export async function fromHandles(handles) {
 }
 
 /**
- * From a drop or a paste. The items are gone when the event is over, so they are taken hold of at once.
+ * From a drop or a paste. The items are only valid during the event, so all of them are accessed synchronously.
  * @param {DataTransfer} data @returns {Promise<Found>}
  */
 export function fromData(data) {
@@ -69,7 +69,7 @@ export function fromData(data) {
 
 /** @param {File | null} file @param {FileSystemEntry | null} entry @param {Promise<FileSystemHandle | null>} [asked] @returns {Promise<Found>} */
 async function fromItem(file, entry, asked) {
-  // What was pasted has no handle, and whatever else is wrong with one, the old way still works.
+  // Pasted files have no handle. Where getting or reading one fails, the older entry API still works.
   const handle = await asked?.catch(() => null);
   if (file) return openFile(file.name, async () => file, handle);
   const found = handle && await open(handle).catch((error) => (entry ? null : Promise.reject(error)));
@@ -104,7 +104,7 @@ async function walk(entry) {
   return sorted(together(found));
 }
 
-// One file that may not be read, or was deleted after its folder had been listed, does not keep the others from being sent.
+// A file that cannot be opened (no permission, or deleted after its folder was listed) does not prevent the others from being sent.
 /** @param {string} path @param {() => Promise<File>} getFile @param {FileSystemHandle | null} [handle] @returns {Promise<Found>} */
 async function openFile(path, getFile, handle) {
   if (isJunk(path)) return together([]);
@@ -125,7 +125,7 @@ function sorted({ picked, unreadable }) {
   return { picked: picked.sort(byPath), unreadable };
 }
 
-/** A reader gives 100 at most at a time, and nothing when it is through. @param {FileSystemDirectoryEntry} folder */
+/** A reader returns at most 100 entries at a time, and none at the end. @param {FileSystemDirectoryEntry} folder */
 async function children(folder) {
   const reader = folder.createReader();
   /** @type {FileSystemEntry[]} */ const all = [];
@@ -136,7 +136,7 @@ async function children(folder) {
   }
 }
 
-/** The same path twice gets a number: "a.txt", "a (2).txt". @param {Picked[]} picked @param {Iterable<string>} [taken] @returns {Picked[]} */
+/** Numbers paths that occur more than once: "a.txt", "a (2).txt". @param {Picked[]} picked @param {Iterable<string>} [taken] @returns {Picked[]} */
 export function withUniquePaths(picked, taken = []) {
   const seen = new Set(taken);
   return picked.map((one) => {
@@ -154,14 +154,14 @@ function numbered(path, count) {
   return `${path.slice(0, cut)} (${count})${path.slice(cut)}`;
 }
 
-/** What is said of files that could not be opened. @param {string[]} unreadable */
+/** The words for files that could not be opened. @param {string[]} unreadable */
 export function leftOut([first, ...others]) {
   if (!others.length) return `“${first}” could not be read and was left out.`;
   return `“${first}” and ${others.length.toLocaleString('en')} ${others.length === 1 ? 'other file' : 'other files'} could not be read and were left out.`;
 }
 
 /**
- * What is too much, in plain words, or nothing. The server decides; this only saves the way there.
+ * Says which limit is exceeded, or returns an empty string. The server checks too; this only saves a request.
  * @param {Picked[]} picked @param {Limits} limits @param {(bytes: number) => string} size
  * @param {{count: number, size: number}} [already]
  */

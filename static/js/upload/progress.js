@@ -1,22 +1,22 @@
-// How far, how fast, how long still, and the line that shows it. No clock of its own.
+// Progress, speed and time left, and the words for them. No clock of its own.
 
-const WINDOW = 8_000; // milliseconds that the speed is averaged over
+const WINDOW = 8_000; // milliseconds over which the speed is averaged
 
 export class Progress {
   /** @type {{at: number, moved: number}[]} */ #samples = [];
-  #moved = 0; // Bytes that crossed the line, those sent twice counted twice: that is what speed means.
+  #moved = 0; // Bytes sent for the speed: those sent twice count twice.
   #sent = 0;
   #total = 0;
-  /** Bytes that had left already, even where some of them have to leave again: what is shown does not go back. */ reached = 0;
+  /** The most bytes that were ever sent: what is shown does not go back when some have to be sent again. */ reached = 0;
 
   /** @param {() => number} now */
   constructor(now) {
     this.now = now;
   }
 
-  /** Sent may go back, when something has to be sent again. @param {number} sent @param {number} total */
+  /** `sent` may decrease, when something has to be sent again. @param {number} sent @param {number} total */
   update(sent, total) {
-    const isSameTask = total === this.#total; // Files that come or go bring or take bytes that did not cross the line just now.
+    const isSameTask = total === this.#total; // When files were added or removed, the difference in bytes was not sent just now.
     if (isSameTask) this.#moved += Math.max(0, sent - this.#sent);
     this.#sent = sent;
     this.reached = isSameTask ? Math.max(this.reached, sent) : sent;
@@ -28,7 +28,7 @@ export class Progress {
 
   get share() { return this.#total ? Math.min(1, this.reached / this.#total) : 0; }
 
-  /** Whole per cent, 100 only when everything has left. */
+  /** Whole per cent; 100 only when everything was sent. */
   get percent() { return Math.floor(this.share * 100); }
 
   /** Bytes per second. */
@@ -47,7 +47,7 @@ export class Progress {
 
 const UNITS = ['bytes', 'kB', 'MB', 'GB', 'TB'];
 
-/** Decimal units, as file managers show them. @param {number} bytes */
+/** A size in decimal units, as file managers show it. @param {number} bytes */
 export function size(bytes) {
   let unit = 0;
   while (bytes >= 999.5 && unit < UNITS.length - 1) {

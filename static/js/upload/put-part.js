@@ -1,4 +1,4 @@
-// The only XMLHttpRequest: one piece of a file to the storage. fetch cannot tell how far an upload is.
+// PUTs one piece of a file to storage. The only XMLHttpRequest here: fetch() does not report the progress of an upload.
 import { Failure } from './failure.js';
 
 /** @typedef {import('./failure.js').Cause} Cause */
@@ -6,26 +6,26 @@ import { Failure } from './failure.js';
  * @typedef {object} Piece
  * @property {string} url
  * @property {Record<string, string>} headers
- * @property {Blob} body sent as it is, never read
+ * @property {Blob} body sent as it is; its bytes are never read here
  */
 
-/** Error codes that mean "the bytes do not match their checksum": AWS says the first, MinIO the second. */
+/** Error codes that mean "the bytes do not match their checksum": AWS uses the first, MinIO the second. */
 export const DAMAGED = new Set(['BadDigest', 'XAmzContentChecksumMismatch']);
 // S3 answers these with 400, but they mean that the connection failed, not that the request was wrong.
 const BROKEN_LINE = new Set([...DAMAGED, 'RequestTimeout', 'IncompleteBody', 'XAmzContentSHA256Mismatch']);
 const FULL = new Set(['XMinioStorageFull', 'QuotaExceeded', 'InsufficientStorage']);
 
-/** What a line is said to be on which nothing moves. */ export const DEAD = 'nothing moved any more';
-export const STALLED = 30_000; // milliseconds without a byte after which a line is taken for dead
-const ANSWER = 90_000; // the same, once every byte has left: the storage may have to think
-const SILENT = 3_000; // the same, when the network has just changed
+/** The code of the failure when a connection has stalled. */ export const DEAD = 'nothing moved any more';
+export const STALLED = 30_000; // milliseconds without progress, after which a connection is considered dead
+const ANSWER = 90_000; // the same, once every byte was sent and only the answer is missing: storage may need time
+const SILENT = 3_000; // the same, right after the network has changed
 
 /**
- * Resolves when the storage has it. 412 on a single PUT means that it had it already.
- * A line on which nothing moves is given up: browsers themselves wait for minutes.
+ * Resolves when storage has the piece. With If-None-Match, 412 means that an earlier try had already stored it.
+ * A stalled connection is aborted, because browsers themselves wait for minutes.
  * @param {Piece} piece @param {AbortSignal} signal @param {(sent: number) => void} onProgress
  * @param {{isOffline: () => boolean, patience?: number, bell?: EventTarget, Request?: typeof XMLHttpRequest, watch?: typeof watchdog}} world
- *   bell: rings "renew" when the network has changed, and what was connected may be dead
+ *   bell: dispatches "renew" when the network has changed and open connections may be dead
  * @returns {Promise<void>}
  */
 export function putPart({ url, headers, body }, signal, onProgress, { isOffline, patience = STALLED, bell, Request = XMLHttpRequest, watch = watchdog }) {
@@ -58,11 +58,11 @@ export function putPart({ url, headers, body }, signal, onProgress, { isOffline,
   });
 }
 
-/** Barks when it was not fed for as long as it was told, or for a little when the bell rings. @param {() => void} bark @param {EventTarget} [bell] */
+/** Calls bark() when feed() was not called again within the time given to it; after "renew", within a few seconds. @param {() => void} bark @param {EventTarget} [bell] */
 export function watchdog(bark, bell) {
   /** @type {ReturnType<typeof setTimeout> | undefined} */ let timer;
   let fedAt = 0;
-  // One that was fed a moment ago may be dead all the same: its next bite has to come soon.
+  // A connection that moved just before the network changed may be dead all the same: it has to move again soon.
   const listen = () => { clearTimeout(timer); timer = setTimeout(bark, Math.max(0, fedAt + SILENT - performance.now())); };
   bell?.addEventListener('renew', listen);
   return {
@@ -79,7 +79,7 @@ export function watchdog(bark, bell) {
   };
 }
 
-/** What the storage's answer means. @param {number} status @param {string} text */
+/** Turns an error answer of storage into a Failure. @param {number} status @param {string} text */
 export function refusal(status, text) {
   const code = /<Code>([^<]+)/.exec(text)?.[1] ?? '';
   const message = /<Message>([^<]+)/.exec(text)?.[1];
@@ -90,7 +90,7 @@ export function refusal(status, text) {
 /** @param {number} status @param {string} code @param {string} message @returns {Cause} */
 function cause(status, code, message) {
   if (status === 507 || FULL.has(code)) return 'storage-full';
-  // 409: storage is still writing the same object for an earlier try. The next try gets 200 or 412.
+  // 409: storage is still writing the same object for an earlier try. The next one gets 200 or 412.
   if (status >= 500 || [408, 409, 429].includes(status) || BROKEN_LINE.has(code)) return 'storage-busy';
   if (code === 'RequestTimeTooSkewed' || /expired/i.test(message)) return 'clock';
   if (status === 413 || code === 'EntityTooLarge') return 'too-large';

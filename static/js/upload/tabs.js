@@ -1,11 +1,11 @@
-// This tab: which transfer it sends, and that the screen stays on meanwhile.
-// Two tabs of one browser must not send the same transfer: whoever does holds its lock, and a tab that
-// ends, however it ends, lets go of it. Without locks (they need https) nobody is kept from anything.
+// Coordinates tabs, and keeps the screen on. Two tabs of one browser must not send the same transfer: the tab that does
+// holds a Web Lock, which the browser releases however the tab ends. Where there are no Web Locks (they need https),
+// nothing is prevented.
 
 /** @param {string} id */
 const named = (id) => `beeline-${id}`;
 
-/** Takes the transfer for this tab. @param {string} id @returns {Promise<(() => void) | null>} what lets go of it; null while another tab has it */
+/** Takes the transfer's lock for this tab. @param {string} id @returns {Promise<(() => void) | null>} a function that releases it; null if another tab has it */
 export function claim(id) {
   const { locks } = navigator;
   if (!locks) return Promise.resolve(() => {});
@@ -18,7 +18,7 @@ export function claim(id) {
   });
 }
 
-/** Whether another tab has it. @param {string} id */
+/** Whether a tab holds the transfer's lock. @param {string} id */
 export async function isTaken(id) {
   try {
     const { held } = await navigator.locks.query();
@@ -28,25 +28,25 @@ export async function isTaken(id) {
   }
 }
 
-/** Comes back when no tab has it. @param {string} id @param {AbortSignal} signal */
+/** Resolves when no tab holds the lock. @param {string} id @param {AbortSignal} signal */
 export async function whenFree(id, signal) {
   await navigator.locks.request(named(id), { mode: 'shared', signal }, () => {});
 }
 
-// One channel to speak and one to hear, so that this tab hears itself as well.
+// Sending and receiving use separate channels: a channel does not receive its own messages, and this tab has to.
 /** @type {BroadcastChannel | undefined} */ let mouth;
 
-/** Tells every tab that something was begun, finished or forgotten. */
+/** Tells every tab that a transfer was started, finished or forgotten. */
 export function tell() {
   if ('BroadcastChannel' in globalThis) (mouth ??= new BroadcastChannel('beeline')).postMessage('');
 }
 
-/** @param {() => void} act when a tab has told */
+/** @param {() => void} act called after each tell() */
 export function onTold(act) {
   if ('BroadcastChannel' in globalThis) new BroadcastChannel('beeline').onmessage = act;
 }
 
-/** Keeps the screen from going dark while something is sent: a phone that sleeps sends nothing. */
+/** Keeps the screen on while something is sent, because a phone that sleeps sends nothing. */
 export class StayAwake {
   #browser;
   #page;
@@ -57,7 +57,7 @@ export class StayAwake {
   constructor(browser = navigator, page = document) {
     this.#browser = browser;
     this.#page = page;
-    // Whoever looks away loses it.
+    // The browser releases the wake lock when the page is hidden.
     page.addEventListener('visibilitychange', () => { this.#lock = undefined; this.#take(); });
   }
 
@@ -71,7 +71,7 @@ export class StayAwake {
   }
 
   #take() {
-    // Not given on an empty battery, or without https: then the screen goes dark, no more.
+    // It is refused on a low battery or without https. Then the screen goes dark, but nothing else happens.
     if (this.#wanted && this.#page.visibilityState === 'visible') this.#lock ??= this.#browser.wakeLock?.request('screen').catch(() => undefined);
   }
 }

@@ -1,6 +1,6 @@
-// One transfer on its way: all its files are sent, then checked. No DOM, no URLs; the world is passed in.
-// What is safe is kept whatever fails: only cancel() gives it up, and run() goes on from there, after a
-// pause, a failure, or in another life of the page: see resume().
+// Uploads one transfer: sends all of its files, then has the server check them. No DOM, no URLs; everything it needs
+// from the outside is passed in as `world`. Whatever fails, the pieces that storage holds are kept: only cancel() gives
+// them up. After a pause or a failure, run() continues from them; after a reload, resume() does.
 import { newKey } from './backend.js';
 import { Failure, asFailure, insist } from './failure.js';
 import { FileUpload } from './file-upload.js';
@@ -17,15 +17,15 @@ import { withUniquePaths } from './pick-files.js';
  *   now: () => number,
  *   onChange: (file?: FileUpload) => void,
  * }} World
- *   now: milliseconds that never go back; checksum: absent where the browser cannot;
- *   diagnose: the same failure, or a better cause for it
+ *   now: a monotonic clock in milliseconds; checksum: absent where the browser cannot compute one;
+ *   diagnose: returns the failure, with a more precise cause if one was found
  */
 /** @typedef {'waiting' | 'uploading' | 'paused' | 'checking' | 'done' | 'failed' | 'cancelled'} State */
 
-const POLLS = [200, 300, 500, 1000, 1000, 2000]; // milliseconds; the last one goes on
-const TRIES = 4; // of what the sender sees at once whether it worked
+const POLLS = [200, 300, 500, 1000, 1000, 2000]; // milliseconds between two polls; the last value repeats
+const TRIES = 4; // retries of a request that the sender is waiting for, before its failure is shown
 const PAUSED = Symbol('paused');
-// The server may or may not have done what it was asked. (A proxy answers "busy" for a server that is still at work.)
+// After these the server may or may not have done what it was asked. (A proxy may answer 504 for a server that is still working.)
 const UNANSWERED = new Set(['offline', 'server-unreachable', 'server-busy']);
 
 export class TransferUpload {
@@ -39,17 +39,17 @@ export class TransferUpload {
 
   /** @type {Map<string, FileUpload>} */ files = new Map();
   /** @type {State} */ state = 'waiting';
-  /** Files that the server has found whole. */ checkedCount = 0;
+  /** Number of files that the server has checked. */ checkedCount = 0;
   /** Why the upload is stuck while it is being retried. @type {Failure | null} */ waiting = null;
   /** Why it stopped. @type {Failure | null} */ failure = null;
-  /** What it began with, under the names it has here. @type {Picked[]} */ picked = [];
-  /** Whether recipients are mailed once files that were added are there. */ tellsRecipients = false;
+  /** The files it was created with; paths may differ from the originals, because they were made unique. @type {Picked[]} */ picked = [];
+  /** Whether to mail the recipients once added files are complete. */ tellsRecipients = false;
 
-  /** Creates the transfer. Of what the server creates although `signal` is aborted nothing stays. @param {Picked[]} picked @param {World} world @param {AbortSignal} [signal] @param {(failure: Failure) => void} [onWait] */
+  /** Creates the transfer. If `signal` is aborted meanwhile, what the server created all the same is deleted. @param {Picked[]} picked @param {World} world @param {AbortSignal} [signal] @param {(failure: Failure) => void} [onWait] */
   static async create(picked, world, signal, onWait) {
-    // One key for all tries: if only the answer was lost, the next one is about the same transfer.
+    // The same key for every try: if only the answer was lost, the next try returns the same transfer instead of creating a second one.
     const key = newKey();
-    // The request itself is not cut off: only its answer tells what has to be removed.
+    // The request itself is not aborted: only its answer tells what has to be removed.
     const created = await insist(() => world.backend.create({ files: specs(picked, world) }, key), world, signal, onWait);
     const upload = this.#begun(created, created.owner_token, picked, world);
     if (signal?.aborted) await upload.cancel();
@@ -58,8 +58,8 @@ export class TransferUpload {
   }
 
   /**
-   * Adds to a transfer that is ready: what is there stays as it is until all of these have arrived.
-   * Of what the server takes in although `signal` is aborted nothing stays, unless others are adding files as well.
+   * Adds files to a transfer that is already READY. Its existing files stay downloadable, and the new ones appear once all have arrived.
+   * If `signal` is aborted meanwhile, what the server added all the same is removed, unless others are adding files as well.
    * @param {{id: string, token: string}} whole @param {Picked[]} picked @param {World} world @param {AbortSignal} [signal] @param {(failure: Failure) => void} [onWait]
    */
   static async addTo({ id, token }, picked, world, signal, onWait) {
@@ -86,9 +86,9 @@ export class TransferUpload {
   }
 
   /**
-   * Goes on with a transfer that was begun before, perhaps long ago: what the storage holds is asked first.
-   * @param {Transfer} transfer as the server tells it now @param {string} token its owner's
-   * @param {Map<string, Blob>} blobs by the id of the file, at least for those that are not COMPLETE @param {World} world
+   * Continues an upload that was started before a reload, perhaps long ago. Which pieces storage holds is asked first.
+   * @param {Transfer} transfer as the server reports it now @param {string} token the owner token
+   * @param {Map<string, Blob>} blobs by file id, at least for the files that are not stored yet @param {World} world
    */
   static resume(transfer, token, blobs, world) {
     const upload = new TransferUpload(transfer, token, blobs, world);
@@ -112,7 +112,7 @@ export class TransferUpload {
 
   get sentSize() { return this.#sum((file) => file.sentSize); }
 
-  /** Sends what is missing, has it checked, and returns when it is ready or paused. May be called again then, or after a failure. @param {AbortSignal} [signal] */
+  /** Sends what is missing and has it checked; returns when the transfer is ready or paused, throws when it fails. May be called again after a pause or a failure. @param {AbortSignal} [signal] */
   async run(signal) {
     this.#cancel = new AbortController();
     const stop = () => this.#cancel.abort(signal?.reason);
@@ -136,12 +136,12 @@ export class TransferUpload {
     }
   }
 
-  /** Stops sending; what is safe stays safe. Nothing happens while it is being checked. */
+  /** Stops sending; stored pieces are kept. Does nothing while the files are being checked. */
   pause() {
     if (this.state === 'uploading') this.#cancel.abort(PAUSED);
   }
 
-  /** Gives everything up, here and there. */
+  /** Stops, and deletes the transfer on the server. */
   async cancel() {
     this.#enter('cancelled');
     this.#cancel.abort(new DOMException('The sender cancelled.', 'AbortError'));
@@ -155,8 +155,8 @@ export class TransferUpload {
   }
 
   /**
-   * Adds files while the transfer is being sent. Nothing completes before the server has said which files it took.
-   * @param {Picked[]} picked @param {(failure: Failure) => void} [onWait] called for each try that failed while there is to be another
+   * Adds files while the transfer is being sent. The transfer is not completed before the server has answered which files it now has.
+   * @param {Picked[]} picked @param {(failure: Failure) => void} [onWait] called after each failed try that will be repeated
    */
   add(picked, onWait) {
     const wanted = specs(picked, this.#world);
@@ -167,7 +167,7 @@ export class TransferUpload {
     });
   }
 
-  /** Stops sending one file; bringBack() or remove() decides. Nothing completes before that. @param {FileUpload} file */
+  /** Stops sending one file until bringBack() or remove() is called. The transfer is not completed before that. @param {FileUpload} file */
   setAside(file) {
     file.aside = true;
     this.#sender.drop(file);
@@ -181,7 +181,7 @@ export class TransferUpload {
     this.#changed(file);
   }
 
-  /** Whether nothing stays when it goes; then all is to be cancelled instead. @param {FileUpload} file */
+  /** Whether no other file would remain without this one; then the whole transfer is to be cancelled instead. @param {FileUpload} file */
   isLast(file) {
     return [...this.files.values()].every((one) => one === file || this.#leaving.has(one));
   }
@@ -193,7 +193,7 @@ export class TransferUpload {
     try {
       await this.#briefly(() => this.#owned.removeFile(file.id));
     } catch (error) {
-      // What was removed on the transfer's page meanwhile is not there to be removed.
+      // It may have been removed on the manage page in the meantime, which is just as good.
       if (asFailure(error).why !== 'gone') {
         if (this.state !== 'cancelled') this.bringBack(file);
         throw error;
@@ -211,7 +211,7 @@ export class TransferUpload {
     await this.#sender.send(this.#cancel.signal);
   }
 
-  // The page that began this is gone: believe the storage. True if all was sent and is being checked.
+  // After a reload: ask the server which pieces storage holds. True if everything was sent and is already being checked.
   async #believe() {
     const { signal } = this.#cancel;
     if (this.transfer.status === 'INIT') {
@@ -224,7 +224,7 @@ export class TransferUpload {
 
   // --- Checking ----------------------------------------------------------------------------------
 
-  /** True when it is ready; false when something has to be sent again. @param {AbortSignal} signal */
+  /** Completes the transfer and waits for the result: true when it is ready, false when something has to be sent again. @param {AbortSignal} signal */
   async #check(signal) {
     let transfer = await this.#follow(this.#settle(signal));
     for (let poll = 0; transfer.status === 'PROCESSING'; poll += 1) {
@@ -241,7 +241,7 @@ export class TransferUpload {
     return false;
   }
 
-  // "Something is missing" is an answer, not a failure: the server tells what.
+  // A 409 means that pieces are missing. That is no failure here: read() returns the state, and #sendAgain() finds out which.
   /** @param {AbortSignal} signal @returns {Promise<Transfer>} */
   async #settle(signal) {
     try {
@@ -252,7 +252,7 @@ export class TransferUpload {
     }
   }
 
-  // Believe the storage: what it does not hold is missing, whatever we thought. Once per file.
+  // Marks everything as missing that storage does not hold, whatever we believed. A file that is missing a second time is a failure.
   /** @param {Transfer} transfer @param {AbortSignal} signal */
   async #sendAgain(transfer, signal) {
     const held = await this.#insist(() => this.#owned.held(signal), signal);
@@ -277,8 +277,8 @@ export class TransferUpload {
 
   // --- Small things ------------------------------------------------------------------------------
 
-  // Files are removed on its page too; what became of all of them is told by its status. What was added
-  // after the question is not in its answer.
+  // Drops the files that were removed on the manage page. If none of ours are left, the transfer's status tells what
+  // happened. Only files known before the request count: those added since cannot be in its answer.
   /** @param {Promise<Transfer>} asked */
   async #follow(asked) {
     const known = [...this.files.values()];
@@ -318,8 +318,9 @@ export class TransferUpload {
     return insist(work, this.#world, signal, onWait, TRIES);
   }
 
-  // For a request after which the transfer may have other files than we know of. The server may have done what it
-  // did not answer, so giving up would leave files there that nobody sends: only an answer, or cancel(), ends this.
+  // For requests that change which files the transfer has. If no answer arrives, the server may have made the change
+  // anyway, and giving up would leave files there that this page never sends. So it is retried until there is an
+  // answer, or cancel() is called.
   /** @template T @param {() => Promise<T>} work @param {(failure: Failure) => void} [onWait] @returns {Promise<T>} */
   async #answered(work, onWait) {
     for (;;) {
@@ -368,12 +369,12 @@ export class TransferUpload {
   }
 }
 
-/** What the server has to know of what was picked. @param {Picked[]} picked @param {import('./file-upload.js').Means} means @returns {import('./backend.js').FileSpec[]} */
+/** The description of each picked file that the server needs. @param {Picked[]} picked @param {import('./file-upload.js').Means} means @returns {import('./backend.js').FileSpec[]} */
 function specs(picked, { checksum }) {
   return picked.map(({ path, file }) => ({ path, size: file.size, ...(file.type && { content_type: file.type }), ...dated(file), ...(checksum && { checksum_algorithm: 'CRC32' }) }));
 }
 
-/** When it was changed, unless its clock was wrong by centuries. @param {Blob & {lastModified?: number}} file */
+/** The file's modification time, unless it is absurd (1970 or earlier, or after 2096). @param {Blob & {lastModified?: number}} file */
 function dated({ lastModified = 0 }) {
   return lastModified > 0 && lastModified < 4e12 && { modified_at: new Date(lastModified).toISOString() };
 }

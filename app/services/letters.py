@@ -1,7 +1,7 @@
-"""A row of the outbox as the mail it becomes: what is true now, in words, with its links.
+"""Composes the mail for a row of the outbox: what is true now, in words, with its links.
 
-Everything a person typed is text here: it is escaped, and what could be a link is none, so that
-nobody can use our name to lead others somewhere. Signed addresses of storage are in no mail.
+Everything that people typed is plain text: it is escaped, and defused where it could become a
+link, so that our name cannot be used to lead others somewhere. No mail has a presigned URL in it.
 """
 
 import re
@@ -48,20 +48,20 @@ from app.words import counted, filesize, plain_date
 
 TEMPLATES = Path(__file__).parents[2] / "templates" / "mail"
 MOST_ROWS = 20
-# With a scheme or a www it was meant as a link; a bare name only becomes one in some programs.
+# Text with a scheme or "www." is meant as a link; a bare name becomes one in some mail programs.
 _LINK = re.compile(r"(?:[a-z][a-z0-9+.-]{0,30}://|www\.)\S+", re.IGNORECASE)
 _BARE = re.compile(r"(?<=\w)[.](?=[^\W\d_]{2})")
-# Without what an address may hold as well, but a page's address has: / and ? above all.
+# Narrower than the standard: without the characters that URLs need, above all / and ?.
 _ADDRESS = re.compile(r"[\w.+-]+@[\w.-]+")
-# Marks that turn the direction of what follows: a subject must read as it is.
+# Invisible characters and those that change the text direction: a subject must read as it is.
 _TURNS = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
-# Who opts out of others' mail still hears of what they send; a mailbox that is not there does not.
+# A sender's opt-out does not stop news about their own transfers; a bounce or a complaint does.
 _NOT_EVEN_NEWS = (NoMail.BOUNCED, NoMail.COMPLAINED)
 NO_PICTURES: Mapping[str, Thumbnail] = {}
 _FOR_READY = {*delivery.TO_RECIPIENT, MailKind.NOBODY_DOWNLOADED, MailKind.EXPIRES_SOON}
 _transfers, _recipients = Transfer.__table__.c, Recipient.__table__.c
-# What mails tell of a transfer itself. Its count of batches stands for its files: those that are
-# told of change with that, and not otherwise.
+# The columns of a transfer that mails show; also the key of a stencil. batch_count stands for the
+# files: those that mails list change only when it does.
 _TOLD = (
     _transfers.id,
     _transfers.slug,
@@ -72,9 +72,9 @@ _TOLD = (
     _transfers.password_hash,
     _transfers.batch_count,
 )
-# That, and what it depends on whether a mail is true and wanted. It is asked for each mail right
-# before that goes: so it is one statement, and made once, from the tables. Made each time, and from
-# the models, it would take longer than everything else that is done for a mail.
+# Those columns, and all that decides whether a mail is still true and wanted. It runs for each
+# mail right before sending, so it is one statement, built once and from the tables: building it
+# each time from the models would take longer than all other work on a mail.
 _NOW = (
     select(
         *_TOLD,
@@ -105,7 +105,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Contents:
-    """The first files of a transfer, and what they are all together."""
+    """The first files of a transfer, and the number and total size of all of them."""
 
     rows: Sequence[Row]
     count: int
@@ -113,28 +113,29 @@ class Contents:
 
     @property
     def pictures(self) -> list[Thumbnail]:
-        """Those that go along."""
+        """The thumbnails to embed."""
         return [row.picture for row in self.rows if row.picture]
 
     @property
     def more(self) -> int:
-        """How many are not in `rows`."""
+        """The number of files that are not in `rows`."""
         return self.count - len(self.rows)
 
     @property
     def words(self) -> str:
-        """1 file, 2,000 files."""
+        """The number of files in words: 1 file, 2,000 files."""
         return counted(self.count, "file", "files")
 
 
 def compose(
     mail: OutboxMail, pictures: Mapping[str, Thumbnail] = NO_PICTURES, drawer: Drawer | None = None
 ) -> Letter | None:
-    """The letter, or None where it is no longer true or not wanted. Asks the database only.
+    """Compose the letter; None if it is no longer true or not wanted. Only asks the database.
 
-    The same row becomes the same letter, however often it has to be sent, but for the pictures of
-    files by their paths. What letters to recipients share is written once for all that are
-    composed with the same drawer; whether each is true is asked for each.
+    A row that has to be sent again becomes the same letter under the same Message-ID, as far as
+    its facts are the same. `pictures` maps the paths of files to thumbnails. With the same drawer,
+    what letters to recipients share is written only once; whether a mail is true is still checked
+    for each.
     """
     if drawer is not None and mail.kind in delivery.TO_RECIPIENT:
         return _filled(mail, pictures, drawer)
@@ -150,7 +151,7 @@ def compose(
 def facts(
     mail: OutboxMail, pictures: Mapping[str, Thumbnail] = NO_PICTURES
 ) -> dict[str, Any] | None:
-    """What the mail tells; None where it is no longer true or not wanted."""
+    """The facts in a mail, as its templates name them; None if no longer true or not wanted."""
     if mail.kind is MailKind.CODE:
         return _code(mail)
     if mail.transfer_id is None:
@@ -167,7 +168,7 @@ def _filled(mail: OutboxMail, pictures: Mapping[str, Thumbnail], drawer: Drawer)
         return None
 
     def cut() -> Stencil:
-        # Nobody who writes a title knows them.
+        # Random, so that no title or message can contain them.
         marks = {name: secrets.token_hex(16) for name in own}
         told = {**_of_transfer(mail, now, pictures), **marks}
         return Stencil(_written(mail.kind, told), marks)
@@ -178,7 +179,7 @@ def _filled(mail: OutboxMail, pictures: Mapping[str, Thumbnail], drawer: Drawer)
 
 
 def _written(kind: MailKind, told: dict[str, Any]) -> EmailMessage:
-    """The letter without what only one of its kind can have: _own_headers()."""
+    """The letter without the headers that each copy has of its own: _own_headers()."""
     subject = _one_line(_render(kind, "subject.txt", told))
     told = {**told, "subject": subject}
     letter = EmailMessage(policy=policy.SMTP)
@@ -208,7 +209,7 @@ def _own_headers(mail: OutboxMail, told: dict[str, Any]) -> dict[str, str]:
 
 
 def _add_pictures(letter: EmailMessage, pictures: Sequence[Thumbnail]) -> None:
-    """Beside the page and in the letter itself: nothing of it is fetched from anywhere."""
+    """Embed the thumbnails beside the HTML part, so that nothing has to be fetched to show it."""
     (page,) = (part for part in letter.iter_parts() if part.get_content_subtype() == "html")
     for one in pictures:
         kind, _, subtype = PICTURE_TYPE.partition("/")
@@ -229,7 +230,7 @@ def _code(mail: OutboxMail) -> dict[str, Any] | None:
 
 
 def _of_board(mail: OutboxMail) -> dict[str, Any] | None:
-    """Only the operator is mailed about one, when it is reported."""
+    """The facts about a reported board; only the operator is mailed about boards."""
     board = db.session.get(Board, mail.about_id)
     more = _report(mail)
     if board is None or more is None:
@@ -244,8 +245,8 @@ def _now(mail: OutboxMail) -> Now:
 
 
 def _news(mail: OutboxMail, now: Now) -> dict[str, Any] | None:
-    """What this mail alone tells; None where it is no longer true or not wanted."""
-    # A blocked link is nobody's to go to: only the operator hears of it.
+    """The facts of this mail alone; None if it is no longer true or not wanted."""
+    # No mail leads to a quarantined transfer, except a report to the operator.
     if now.quarantined_at is not None and mail.kind is not MailKind.REPORTED:
         return None
     is_ready = now.state is State.READY and not now.is_due
@@ -279,10 +280,10 @@ def _to_recipient(mail: OutboxMail, now: Now) -> dict[str, Any] | None:
         return None
     if mail.kind is MailKind.REMINDER and now.downloaded_at is not None:
         return None
-    # Only the last that was asked for: nobody gets two at once.
+    # Only for the latest request, so that two mails never arrive together.
     if mail.kind is MailKind.FILES_FOR_YOU and mail.n != now.ask_count:
         return None
-    # Not the transfer's own: by this one it is known who has come.
+    # The recipient's own link, not the transfer's: it shows who opened it.
     return {
         "link": links.transfer_url(now.own_slug),
         "opt_out_link": links.opt_out_url(mail_links.opt_out_seal(mail.email)),
@@ -303,7 +304,7 @@ def _unfetched(mail: OutboxMail, now: Now) -> dict[str, Any] | None:
 
 
 def _downloads(mail: OutboxMail, now: Now) -> dict[str, Any] | None:
-    """Whoever has downloaded since the last such mail; nobody known at the very first one."""
+    """Recipients who downloaded since the last such mail; the very first mail may name none."""
     told = _gather(mail, Recipient.download_told_in, Recipient.downloaded_at.is_not(None))
     return {"recipients": [one.email for one in told]} if told or mail.n == 1 else None
 
@@ -337,7 +338,10 @@ _MORE: dict[MailKind, Any] = {
 
 
 def _gather(mail: OutboxMail, told_in: Any, condition: Any) -> list[Recipient]:
-    """Whoever no mail has told of yet is told of in this one, for good."""
+    """Assign the recipients that no mail has reported yet to this one; returns all that it reports.
+
+    The assignment is permanent, so each recipient is reported in one mail only.
+    """
     mine = Recipient.transfer_id == mail.transfer_id
     with transaction():
         db.session.execute(
@@ -359,7 +363,7 @@ def _contents(
     transfer_id: uuid.UUID, is_told: ColumnElement[bool], pictures: Mapping[str, Thumbnail]
 ) -> Contents:
     rows = db.session.execute(
-        # How many there are, and their bytes, are of all of them and not of the first ones.
+        # The window functions count all files, not only those within the limit.
         select(File.path, Upload.size, func.count().over(), func.sum(Upload.size).over())
         .join(Upload, File.upload_id == Upload.id)
         .where(File.transfer_id == transfer_id, is_told)
@@ -374,17 +378,17 @@ def _contents(
 
 
 def unlinked(text: str) -> str:
-    """What somebody typed, without what a mail program would make a link of."""
+    """Text that a person typed, with everything defused that a mail program would link."""
     return _BARE.sub(".\u200b", _LINK.sub("[link]", text))
 
 
 def contact(text: str) -> str:
-    """An address to answer to as it is, for copying; anything else as unlinked() has it."""
+    """Contact details: an e-mail address unchanged, for copying; other text through unlinked()."""
     return text if _ADDRESS.fullmatch(text) else unlinked(text)
 
 
 def _name(given: str, contents: Contents) -> str:
-    """The title, unless it could be taken for an address to go to."""
+    """The title in quotes, or the number of files if the title could be taken for a link."""
     title = _one_line(given)
     if title and not _LINK.search(title) and not _BARE.search(title):
         return f"“{title}”"
@@ -409,7 +413,7 @@ def _render(kind: MailKind, name: str, told: dict[str, Any]) -> str:
 def _templates() -> Environment:
     made = Environment(
         loader=FileSystemLoader(TEMPLATES),
-        # By its name, so that nobody can forget it.
+        # By the template's file name, so that it cannot be forgotten.
         autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,6 +1,6 @@
-"""What the links in mails open: a transfer to manage, more time for it, and no mail any more.
+"""The signed links in mails: manage a transfer, give it more time, opt out of further mail.
 
-Nothing of them is stored: they are signed, and made again for each mail.
+They are not stored, but created again for each mail.
 """
 
 import uuid
@@ -19,7 +19,7 @@ from app.seals import Seal
 from app.services import audit, extension_requests, suppression, unsent
 from app.services.transfers import not_deleted, of_id, refuse_blocked
 
-# A limit that is used up is raised by so many when its sender gives more time.
+# A used-up download limit is raised by this many when the sender gives more time.
 MORE_DOWNLOADS = 5
 _manage_seal = Seal("manage")
 _extend_seal = Seal("extend")
@@ -27,22 +27,22 @@ _opt_out_seal = Seal("opt out")
 
 
 def manage_token(transfer_id: uuid.UUID) -> str:
-    """What a mail to the sender carries in its manage link: made for each, stored nowhere."""
+    """The token in the manage link of a mail to the sender; not stored."""
     return _manage_seal.of(f"{transfer_id}")
 
 
 def managed(token: str) -> Transfer:
-    """The transfer that a mailed manage link is for; raises NotFound, and Gone once deleted."""
+    """The transfer that a mailed manage link is for; raises NotFound, and Gone if deleted."""
     return _sealed(_manage_seal, token)
 
 
 def extend_seal(transfer_id: uuid.UUID) -> str:
-    """What a mail carries in its link that gives a transfer more time."""
+    """The token in a mail's link that gives a transfer more time."""
     return _extend_seal.of(f"{transfer_id}")
 
 
 def to_extend(seal: str) -> Transfer:
-    """The transfer that such a link is for; raises NotFound, and Gone once deleted."""
+    """The transfer that a link with extend_seal() is for; raises NotFound, and Gone if deleted."""
     return _sealed(_extend_seal, seal)
 
 
@@ -55,10 +55,10 @@ def _sealed(seal: Seal, token: str) -> Transfer:
 
 
 def extend(transfer: Transfer) -> Transfer:
-    """As many days from now as a new link has, and more downloads where they are used up.
+    """Let a transfer last as long as a new one, and allow more downloads if they are used up.
 
-    Revives what has expired while its bytes are kept. Repeating it adds nothing. Raises Gone,
-    WrongState before the files are there.
+    Never shortens it. Revives an expired transfer while its bytes are kept. Repeating it adds
+    nothing. Raises Gone, Blocked, and WrongState before the files are there.
     """
     later = func.greatest(
         Transfer.expires_at, db_now() + timedelta(days=settings.default_expires_in_days)
@@ -91,17 +91,17 @@ def extend(transfer: Transfer) -> Transfer:
 
 
 def _is_kept() -> Any:
-    # From PROCESSING a transfer becomes READY too, but not by this door.
+    # move() would also take a transfer from PROCESSING to READY, which must not happen here.
     return (Transfer.state == State.EXPIRED) & ~lifecycle.is_past_grace()
 
 
 def opt_out_seal(email: str) -> str:
-    """What a mail carries in its link against further ones."""
+    """The token in a mail's opt-out link."""
     return _opt_out_seal.of(email.encode().hex())
 
 
 def opting_out(seal: str) -> str:
-    """The address that such a link is for; raises NotFound."""
+    """The e-mail address that an opt-out link is for; raises NotFound."""
     try:
         return bytes.fromhex(_opt_out_seal.read(seal) or "-").decode()
     except ValueError as error:
@@ -109,12 +109,12 @@ def opting_out(seal: str) -> str:
 
 
 def opt_out(email: str) -> None:
-    """No mail to this address any more, whoever sends; repeatable."""
+    """Stop all mail to this address, whoever the sender is; repeatable."""
     with transaction():
         suppression.suppress(email, NoMail.ASKED)
         audit.note("opt out")
 
 
 def has_opted_out(email: str) -> bool:
-    """Whether this address wants no mail from here."""
+    """Whether the owner of this address has opted out."""
     return suppression.has_asked(email)

@@ -1,7 +1,7 @@
-"""Small pictures of files that go along in a mail: those that are there when it is sent.
+"""The thumbnails of files that are embedded in a mail: those that exist when it is sent.
 
-A mail holds no address that dies, so it holds the pictures themselves. They are read once for all
-mails of a transfer that go together, and whatever keeps us from one keeps no mail.
+A mail must not contain URLs that expire, so it contains the pictures themselves. They are read
+once for all mails of a transfer in a batch. A picture that cannot be read never delays a mail.
 """
 
 import logging
@@ -27,14 +27,14 @@ MOST_BYTES = 200_000
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A picture, and what its mail calls it."""
+    """A picture and its Content-ID, without angle brackets."""
 
     cid: str
     body: bytes
 
 
 class Album:
-    """The pictures of one transfer after the other; used for one batch of mails."""
+    """Caches the pictures of one transfer at a time; used for one batch of mails."""
 
     def __init__(self) -> None:
         self._transfer_id: uuid.UUID | None = None
@@ -42,9 +42,9 @@ class Album:
         self._is_away = False
 
     def of(self, mail: OutboxMail) -> Mapping[str, Thumbnail]:
-        """By the paths of their files: those of this mail's transfer, if it shows any.
+        """The pictures to show in this mail, by the paths of their files; empty if it shows none.
 
-        Ends the reading transaction before storage is asked, and raises nothing for its sake.
+        Ends the read transaction before asking storage, and never raises because of storage.
         """
         if mail.kind not in delivery.TO_RECIPIENT or mail.transfer_id is None:
             return {}
@@ -61,7 +61,7 @@ class Album:
             if self._is_away:
                 break
             try:
-                # Once: people wait for the mail, and not for its pictures.
+                # No retries: people wait for the mail, not for its pictures.
                 body = storage.read(Source(one.key, one.etag or ""), 0, one.size, tries=1)
             except SourceLost:
                 continue
@@ -74,7 +74,7 @@ class Album:
 
 
 def _chosen(transfer_id: uuid.UUID) -> list[Any]:
-    """The first that there is room for. A password is there so that nobody sees without it."""
+    """The first pictures that fit; none of a transfer with a password, which protects them too."""
     rows = db.session.execute(
         select(File.id, File.path, Upload.key, Upload.etag, Upload.size)
         .join(Preview, Preview.file_id == File.id)

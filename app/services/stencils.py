@@ -1,8 +1,8 @@
-"""A letter to many people, written down once: what differs is filled in for each as bytes.
+"""Encodes a letter to many people only once, and fills in what differs for each as bytes.
 
-The library writes a letter in some milliseconds, most of which go into encoding what is the same
-for all. A stencil keeps that, and writes only the lines that differ and the headers that are a
-letter's own. What comes out is what the library would have written, but for the headers' order.
+The email library needs some milliseconds for a letter, mostly to encode what is the same for all.
+A stencil keeps that part, and encodes only the lines that differ and each letter's own headers.
+The output is what the library would have written, except for the order of the headers.
 """
 
 import re
@@ -16,13 +16,13 @@ from typing import NamedTuple
 from markupsafe import escape
 
 CTE = "quoted-printable"
-# Headers of these characters alone are written as they are: they hold no line end, no word that
-# anything would decode, and nothing that the library would spell differently.
+# A header value of only these characters is written verbatim: it has no line break, no encoded
+# word, and nothing that the library would spell differently.
 _PLAIN = re.compile(r"[\w.+@<>:/, -]+", re.ASCII)
 
 
 class _Line(NamedTuple):
-    """A line with something in it that differs, and the word that stands for it in the stencil."""
+    """A line that differs between letters, and the placeholder word for it in the stencil."""
 
     word: str
     text: str
@@ -30,10 +30,10 @@ class _Line(NamedTuple):
 
 
 class Stencil:
-    """One letter, cut where the marks in its texts are; filled in as often as is wanted."""
+    """One letter, cut at the lines that contain marks; can be filled in any number of times."""
 
     def __init__(self, letter: EmailMessage, marks: Mapping[str, str]) -> None:
-        """Takes the letter over. Marks, by their names, are ASCII that nothing else in it holds."""
+        """Take over the letter. `marks`, by name, are ASCII strings found nowhere else in it."""
         self._letter = letter
         self._marks = marks
         self._lines: list[_Line] = []
@@ -43,9 +43,9 @@ class Stencil:
                 self._cut(part)
 
     def fill(self, headers: Mapping[str, str], values: Mapping[str, str]) -> "Filled":
-        """The letter with these headers too, and these values in place of the marks so named.
+        """The letter with these headers added, and each mark replaced by the value of its name.
 
-        Raises ValueError for a header with a line end in it.
+        Raises ValueError for a header that contains a line break.
         """
         rules = self._letter.policy
         own = {
@@ -57,7 +57,7 @@ class Stencil:
     def written(
         self, headers: Mapping[str, str], values: Mapping[str, str], policy: EmailPolicy
     ) -> bytes:
-        """As fill() has it, in bytes."""
+        """The bytes of a filled-in letter; `headers` are those that fill() has prepared."""
         if policy not in self._pieces:
             self._pieces[policy] = self._around_lines(self._letter.as_bytes(policy=policy))
         first, *others = self._pieces[policy]
@@ -68,15 +68,18 @@ class Stencil:
         return b"".join(made)
 
     def _cut(self, part: MIMEPart) -> None:
-        """Quoted-printable goes line by line: so a line can be taken out and encoded alone."""
+        """Replace each line that contains a mark by a placeholder word.
+
+        Quoted-printable works line by line, so such a line can later be encoded by itself.
+        """
         kind = part.get_content_subtype()
         lines = part.get_content().split("\n")
         for at, line in enumerate(lines):
             if any(mark in line for mark in self._marks.values()):
-                # Too short to be wrapped, and of characters that stand for themselves.
+                # Too short to be wrapped, and of characters that are not encoded.
                 lines[at] = secrets.token_hex(16)
                 self._lines.append(_Line(lines[at], line, kind == "html"))
-        # Not its own: a whole letter's would give a part a version too.
+        # Not part.set_content(): an EmailMessage's would add a MIME-Version to the part.
         MIMEPart.set_content(part, "\n".join(lines), subtype=kind, cte=CTE)
 
     def _around_lines(self, raw: bytes) -> list[bytes]:
@@ -91,14 +94,14 @@ class Stencil:
         for name, mark in self._marks.items():
             value = str(escape(values[name])) if line.is_html else values[name]
             text = text.replace(mark, value)
-        # One character for each byte is how the library's encoder takes them.
+        # body_encode() wants one character for each byte.
         octets = text.encode().decode("latin-1")
-        assert policy.max_line_length is not None  # every letter's lines have an end
+        assert policy.max_line_length is not None  # our policies keep the library's default
         return quoprimime.body_encode(octets, policy.max_line_length, policy.linesep).encode()
 
 
 class Filled:
-    """A stencil filled in: a letter as app/gateways/mailer.py takes it."""
+    """A filled-in stencil: a Letter for app/gateways/mailer.py."""
 
     def __init__(
         self, stencil: Stencil, headers: Mapping[str, str], values: Mapping[str, str]
@@ -110,19 +113,19 @@ class Filled:
         return self._headers[name]
 
     def as_bytes(self, *, policy: EmailPolicy) -> bytes:
-        """All of it."""
+        """The whole letter."""
         return self._stencil.written(self._headers, self._values, policy)
 
 
 class Drawer:
-    """Keeps the last stencil; used for one batch of mails, those alike one after the other."""
+    """Caches the last stencil; used for one batch of mails, in which similar ones are adjacent."""
 
     def __init__(self) -> None:
         self._about: Hashable = None
         self._stencil: Stencil | None = None
 
     def take(self, about: Hashable, cut: Callable[[], Stencil]) -> Stencil:
-        """The stencil that is about this, cut if it was about something else."""
+        """The cached stencil if it is for `about`; otherwise a new one, made by cut()."""
         if self._stencil is None or about != self._about:
             self._stencil = None
             self._stencil, self._about = cut(), about

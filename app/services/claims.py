@@ -1,7 +1,7 @@
-"""Rows that wait to be handed over to somebody: taken by one worker, for a while, and given back.
+"""Claims on waiting mails and webhook messages: one worker has a row for a while, then settles it.
 
-A claim is the row's next date, so a worker that dies costs its rows only that wait. What is
-claimed is handed over outside any transaction, and settled row by row.
+A claim moves the row's due date, so a worker that dies only delays its rows until then. Claimed
+rows are handed over outside any transaction, and settled one by one.
 """
 
 import uuid
@@ -15,26 +15,26 @@ from app.clock import db_now
 from app.db import db
 from app.models import OutboxMail, WebhookDelivery
 
-# While one worker is at it the others leave it alone so long; it stops well before that.
+# How long other workers leave a claimed row alone; the one that has it stops well before that.
 CLAIM_SECONDS = 180
-# How long to leave one alone after each failure: about a day, all together.
+# The delay after the n-th failed attempt; about a day in total.
 BACKOFF_SECONDS = (60, 300, 900, 1800, 3600, 7200, *[14400] * 5)
 
 Row = TypeVar("Row", OutboxMail, WebhookDelivery)
 
 
 def is_due(row: Any) -> ColumnElement[bool]:
-    """The condition that it waits, and that it is time."""
+    """The condition that a row is waiting and due."""
     return and_(row.state == "WAITING", row.due_at <= db_now())
 
 
 def take(kind: type[Row], chosen: Collection[uuid.UUID]) -> Sequence[Row]:
-    """Those of the chosen that are due and that nobody else takes just now. In transaction()."""
+    """Claim those of the chosen rows that are due and not locked. Call in transaction()."""
     return write(kind, chosen, **for_a_while(kind))
 
 
 def for_a_while(kind: type[Row]) -> dict[str, Any]:
-    """What is written to a row that is taken for one attempt."""
+    """The values that claim a row for one attempt."""
     return {
         "attempt_count": kind.attempt_count + 1,
         "due_at": db_now() + timedelta(seconds=CLAIM_SECONDS),
@@ -44,8 +44,10 @@ def for_a_while(kind: type[Row]) -> dict[str, Any]:
 def write(
     kind: type[Row], chosen: Collection[uuid.UUID], *which: ColumnElement[bool], **values: Any
 ) -> Sequence[Row]:
-    """Write to those of the chosen that are due, that `which` holds for, and that nobody else takes
-    just now; the rows. In transaction()."""
+    """Write to those of the chosen rows that are due, not locked, and for which `which` holds.
+
+    Returns the rows. Call in transaction().
+    """
     free = (
         select(kind.id)
         .where(kind.id.in_(chosen), is_due(kind), *which)
@@ -62,7 +64,9 @@ def write(
 
 
 def give_back(kind: type[Row], ids: Collection[uuid.UUID], **values: Any) -> None:
-    """Whoever comes next may have them at once. In transaction()."""
+    """Release claims, so that the next worker can take the rows immediately; the attempt does not
+    count. Call in transaction().
+    """
     db.session.execute(
         update(kind)
         .where(kind.id.in_(ids), kind.state == "WAITING")
@@ -72,5 +76,5 @@ def give_back(kind: type[Row], ids: Collection[uuid.UUID], **values: Any) -> Non
 
 
 def backoff(attempt: int) -> timedelta:
-    """How long to leave one alone after its n-th attempt."""
+    """The delay after the n-th failed attempt."""
     return timedelta(seconds=BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS)) - 1])

@@ -1,8 +1,8 @@
-"""From the outbox to a mail server: claimed by one worker, handed over, settled, row by row.
+"""Sends the outbox: a worker claims due mails, hands them to a mail server and settles each row.
 
-A mail that was handed over just before this process died goes once more, under the same
-Message-ID: that cannot be helped, and costs at most one for each death. Everything else is at
-most once.
+A mail is sent again, under the same Message-ID, if its outcome is unknown: the process died right
+after handing it over (at most one mail for each crash) or the connection broke before the answer.
+Everything else is sent at most once.
 """
 
 import logging
@@ -31,18 +31,18 @@ from app.services.upkeep import Tell, untold
 
 log = logging.getLogger(__name__)
 
-# Handed over one after the other on one connection.
+# Mails claimed together and handed over one after the other on one connection.
 BATCH = 50
-# After so long it is another job's turn.
+# Turn length. Then the job re-queues itself so that other jobs get a turn.
 TURN_SECONDS = 100
-# What was published is expected to be heard within this time of being due.
+# A published mail should be handled within this time; then it is published again.
 PUBLISHED_FOR = timedelta(hours=1)
-# A mail that was claimed so often without a word on what became of it.
+# A mail claimed this often without a recorded outcome may be what kills the workers.
 SUSPECT = 3
-# Whoever gets these has not asked for them: other people decide how many they are.
+# Kinds that their recipients did not ask for: other people decide how many are sent.
 _UNASKED = [*delivery.TO_RECIPIENT, MailKind.CODE]
-# What is noted of each mail that was taken, before the next one goes: one statement, made once, as
-# letters.py does it.
+# Recorded for each mail that was accepted, before the next one is sent: one statement, built only
+# once, as in letters.py.
 _mails, _recipients = OutboxMail.__table__, Recipient.__table__
 _TAKEN = (
     update(_mails)
@@ -55,9 +55,10 @@ _TAKEN = (
         server_id=bindparam("taken_as"),
     )
 )
-# And of its recipient, whose row comes after the mail's as everywhere, because it depends on that.
+# The same with its recipient. The CTE makes sure that the mail's row is locked before the
+# recipient's, as everywhere.
 _taken = _TAKEN.returning(_mails.c.recipient_id).cte("taken")
-# Word that it has come back may be quicker than we are, and stays.
+# A bounce may be recorded before we get here; then it is kept.
 _is_newer = _recipients.c.failed_at > bindparam("handed")
 _TAKEN_AND_TOLD = (
     update(_recipients)
@@ -72,10 +73,10 @@ _TAKEN_AND_TOLD = (
 
 @noted
 def send_due(tell: Tell = untold) -> int:
-    """Job: hand over every mail that is due; how many were taken. Repeatable at any time.
+    """Job: hand over every due mail; returns how many were accepted. Repeatable at any time.
 
-    After TURN_SECONDS it is somebody else's turn, and the rest is queued again. What goes by way of
-    a topic is left to services/sharing.py.
+    After TURN_SECONDS the rest is left to a new job. Mails that go through a topic are left to
+    services/sharing.py.
     """
     ends = time.monotonic() + TURN_SECONDS
     count = 0
@@ -90,7 +91,7 @@ def send_due(tell: Tell = untold) -> int:
 
 
 def send_these(mail_ids: Sequence[uuid.UUID]) -> int:
-    """Hand over those of these mails that are due and nobody is at; how many were taken."""
+    """Hand over those of these mails that are due and unclaimed; returns how many were accepted."""
     if not (mailer.is_on and mail_ids):
         return 0
     batch = _claim_to_send(OutboxMail.id.in_(mail_ids))
@@ -98,12 +99,12 @@ def send_these(mail_ids: Sequence[uuid.UUID]) -> int:
 
 
 def goes_by_topic() -> ColumnElement[bool]:
-    """The condition that a mail is told to a topic, and sent by whoever hears of it there."""
+    """The condition that a mail is published to a topic, and sent by what subscribes to it."""
     return OutboxMail.kind == MailKind.FILES_FOR_YOU if settings.publishes_shares else false()
 
 
 def is_to_send() -> ColumnElement[bool]:
-    """The condition that send_due() would hand it over, were it not for anybody's share."""
+    """The condition that send_due() would hand a mail over, quotas aside."""
     return and_(is_due(OutboxMail), ~goes_by_topic())
 
 
@@ -111,24 +112,27 @@ def is_to_send() -> ColumnElement[bool]:
 
 
 def _claim_to_send(which: ColumnElement[bool]) -> list[OutboxMail]:
-    """The next mails, for this process alone until their claim has lapsed."""
+    """Claim the next mails for this process; others leave them alone until the claim lapses."""
     claimed = claim(which, handed_at=db_now(), **claims.for_a_while(OutboxMail))
-    # Of one transfer together, and codes, for which somebody waits, before all others.
+    # Codes first, because people are waiting for them; then the mails of one transfer together.
     return sorted(claimed, key=lambda m: (m.kind is not MailKind.CODE, str(m.transfer_id), m.kind))
 
 
 def claim(which: ColumnElement[bool], **values: Any) -> Sequence[OutboxMail]:
-    """The next mails that are due and that `which` is true of; these values are written to them."""
+    """Write these values to the next due mails for which `which` holds; returns the mails."""
     with transaction():
-        # One at a time: what each address gets in an hour is counted before anything is taken.
+        # Serialised: what each address got in the last hour is counted before mails are taken.
         shares.hold()
         chosen = _without_suspects(_next(min(BATCH, shares.left_to_hand_over()), which))
         return claims.write(OutboxMail, chosen, which, **values)
 
 
 def _without_suspects(chosen: Any) -> Sequence[uuid.UUID]:
-    """Whoever claimed a mail again and again never came to its end: such a one goes alone, lest it
-    take the others along."""
+    """The chosen mails without suspects; if there are only suspects, the first of them.
+
+    A suspect was claimed repeatedly and never settled. It is sent alone, so that a crash that it
+    may cause does not affect other mails.
+    """
     rows = db.session.execute(
         select(OutboxMail.id, OutboxMail.attempt_count, OutboxMail.failure).where(
             OutboxMail.id.in_(chosen)
@@ -139,7 +143,7 @@ def _without_suspects(chosen: Any) -> Sequence[uuid.UUID]:
 
 
 def _next(limit: int, which: ColumnElement[bool]) -> Any:
-    """What is due, the longest first, without what would be too much for somebody in one hour."""
+    """Due mails within each address's hourly quota: codes first, then the longest due."""
     earlier, share = aliased(OutboxMail), _share_of(OutboxMail)
     had = (
         select(func.count())
@@ -172,8 +176,11 @@ def _next(limit: int, which: ColumnElement[bool]) -> Any:
 
 
 def _share_of(mail: Any) -> ColumnElement[str]:
-    """Which of its address's shares a mail counts to. Reports have their own: behind those, which
-    strangers write, the operator's codes would never have their turn."""
+    """Which of its address's quotas a mail counts against.
+
+    Reports have their own: strangers write them, and could otherwise keep the operator's codes
+    waiting forever.
+    """
     return case(
         (mail.kind == MailKind.REPORTED, "reported"),
         (mail.kind.in_(_UNASKED), "unasked"),
@@ -185,7 +192,7 @@ def _share_of(mail: Any) -> ColumnElement[str]:
 
 
 def _send(batch: Sequence[OutboxMail], ends: float) -> tuple[int, bool]:
-    """Hand over a batch; how many were taken, and whether there was time for all of it."""
+    """Hand over a batch; returns how many were accepted, and whether there was time for all."""
     taken, album, drawer = 0, Album(), Drawer()
     with mailer.line() as line:
         for at, mail in enumerate(batch):
@@ -204,7 +211,7 @@ def _send_one(line: Line, mail: OutboxMail, album: Album, drawer: Drawer) -> boo
         letter = letters.compose(mail, album.of(mail), drawer)
         release()
     except Exception:
-        # A mail that cannot be written must keep nobody else's.
+        # A mail that cannot be composed must not hold up the others.
         log.exception("a mail could not be written")
         discard()
         settle(mail, Outcome(Fate.LATER, "It could not be written."))
@@ -221,7 +228,7 @@ def _send_one(line: Line, mail: OutboxMail, album: Album, drawer: Drawer) -> boo
 
 
 def _give_back(mails: Sequence[OutboxMail]) -> None:
-    """Whoever comes next may have them at once."""
+    """Release claimed mails, so that the next worker can take them immediately."""
     with transaction():
         claims.give_back(OutboxMail, [mail.id for mail in mails], handed_at=None)
 
@@ -230,7 +237,7 @@ def _give_back(mails: Sequence[OutboxMail]) -> None:
 
 
 def settle(mail: OutboxMail, outcome: Outcome) -> None:
-    """Record what became of it. That it was taken is true whoever says so, and however late."""
+    """Record the outcome of an attempt. An acceptance is recorded even after the claim lapsed."""
     is_over = mail.attempt_count > len(BACKOFF_SECONDS)
     with transaction():
         if outcome.fate is Fate.TAKEN:
@@ -254,7 +261,8 @@ def _settle_failed(mail: OutboxMail, reason: str) -> None:
     if not _change(mail, state=MailState.FAILED, failure=reason, words=""):
         return
     if mail.recipient_id is not None and mail.transfer_id is not None:
-        # Its own row first: whoever locks the transfer and then a recipient must not meet us.
+        # Before the recipient's row is locked: no deadlock with a transaction that locks the
+        # transfer and then a recipient.
         delivery.tell_sender(mail.transfer_id, MailKind.UNDELIVERABLE)
         _change_recipient(mail, failed_at=db_now(), failure=reason, failure_told_in=None)
 
@@ -265,16 +273,16 @@ def _settle_later(mail: OutboxMail, outcome: Outcome) -> None:
         "failure": outcome.reason,
     }
     if mail.publish_after is not None:
-        # The event is still in the queue, and comes again by then.
+        # The event is still in the queue and is delivered again by then.
         values["publish_after"] = values["due_at"] + PUBLISHED_FOR
     if outcome.is_certain:
-        # Nobody got anything, so it counts as nothing.
+        # Certainly not sent, so it does not count against any quota.
         values["handed_at"] = None
     _change(mail, OutboxMail.attempt_count == mail.attempt_count, **values)
 
 
 def put_off(mail: OutboxMail, reason: str) -> None:
-    """It has not even left here, which is certain: that was one more attempt."""
+    """Count a failed attempt in which the mail certainly did not leave us, and retry it later."""
     with transaction():
         counted = db.session.scalar(
             update(OutboxMail)
@@ -288,7 +296,10 @@ def put_off(mail: OutboxMail, reason: str) -> None:
 
 
 def drop(mail: OutboxMail) -> None:
-    """It is no longer true, or not wanted: whoever reads the rows sees that it was not sent."""
+    """Mark a mail as DROPPED: it is no longer true, or not wanted.
+
+    A recipient whose address is suppressed is marked as failed; after a bounce the sender is told.
+    """
     with transaction():
         if not _change(mail, state=MailState.DROPPED, words="", handed_at=None):
             return

@@ -1,8 +1,8 @@
-"""Recipients and the news about a transfer: who gets a link of their own, and what became of it.
+"""A transfer's recipients with their own links, and the mails that are queued about a transfer.
 
 News is a row in the outbox, written in the transaction that makes it true; services/outbox.py
-sends it, later and again if need be. Nothing here waits for a mail server, and nothing that
-happens to a mail ever keeps a transfer from being used.
+sends it, with retries. Nothing here waits for a mail server, and no failure of a mail ever keeps a
+transfer from being used.
 """
 
 import secrets
@@ -27,7 +27,7 @@ from app.services.creating import Also, Created
 from app.services.repeats import Once
 from app.services.transfers import held, of_id
 
-# Those a sender gets; each can be switched off.
+# Mails to a sender, who can switch off each kind.
 TO_SENDER = (
     MailKind.SENT,
     MailKind.DOWNLOADED,
@@ -36,14 +36,14 @@ TO_SENDER = (
     MailKind.SOMEBODY_ASKS,
     MailKind.UNDELIVERABLE,
 )
-# Those go to people who never asked for any: they can refuse all of them for good.
+# Mails to people who did not ask for any; each mail has a permanent opt-out link.
 TO_RECIPIENT = (MailKind.FILES_FOR_YOU, MailKind.REMINDER, MailKind.NEW_FILES)
-# What happens within this time of the first of its kind is told in the same mail.
+# Events within this time of the first one are reported in the same mail.
 TOGETHER = {
     MailKind.DOWNLOADED: timedelta(minutes=5),
     MailKind.UNDELIVERABLE: timedelta(minutes=2),
 }
-# What a query for news has to select, in this order.
+# The columns that a query passed to put() selects, in this order.
 COLUMNS = ("id", "kind", "email", "transfer_id", "recipient_id", "about_id", "n")
 
 
@@ -53,9 +53,9 @@ COLUMNS = ("id", "kind", "email", "transfer_id", "recipient_id", "about_id", "n"
 def address(transfer: Transfer, changes: dict[str, Any]) -> Transfer:
     """Set `recipients`, `sender_email` (with its `sender_token`), `notifications`: those given.
 
-    The list is the whole list: who is no longer in it loses the link. Mail goes to each once the
-    files are there and the sender's address is confirmed, and to nobody twice however often this
-    is repeated. Raises Invalid, TooMuchMail, and Gone after the end.
+    `recipients` replaces the whole list: those no longer in it lose their links. Each is mailed
+    once the files are there and the sender's address is confirmed, and only once however often
+    this is repeated. Raises Invalid, TooMuchMail, Blocked, and Gone once the transfer has ended.
     """
     if not changes:
         return transfer
@@ -66,7 +66,7 @@ def address(transfer: Transfer, changes: dict[str, Any]) -> Transfer:
         if "notifications" in changes:
             kinds = TO_SENDER if changes["notifications"] is None else changes["notifications"]
             row.muted = [kind.value for kind in TO_SENDER if kind not in kinds]
-        # flush(): what is counted and copied below is read by statements of their own.
+        # flush(): the statements below count and copy what was just set.
         db.session.flush()
         if wanted is not None:
             shares.hold()
@@ -77,7 +77,7 @@ def address(transfer: Transfer, changes: dict[str, Any]) -> Transfer:
 
 
 def create(specs: Sequence[FileSpec], mail: dict[str, Any], **options: Any) -> Created:
-    """As creating.create(), for the people that `mail` names as address() takes it, or not at all.
+    """Create a transfer by creating.create() and apply `mail` to it by address(), both or neither.
 
     Raises what both raise.
     """
@@ -89,7 +89,7 @@ def create(specs: Sequence[FileSpec], mail: dict[str, Any], **options: Any) -> C
 
 
 def recipients_of(transfer_id: uuid.UUID) -> list[Recipient]:
-    """Everybody there ever was, whoever was named first before the others."""
+    """All recipients of a transfer, revoked ones too, in the order in which they were added."""
     found = db.session.scalars(
         select(Recipient)
         .where(Recipient.transfer_id == transfer_id)
@@ -100,7 +100,7 @@ def recipients_of(transfer_id: uuid.UUID) -> list[Recipient]:
 
 
 def state_of(recipient: Recipient) -> str:
-    """One word for where it stands: what is certain comes before what is only likely."""
+    """The recipient's state in one word; what is certain takes precedence over what is likely."""
     reached = (
         ("revoked", recipient.revoked_at),
         ("downloaded", recipient.downloaded_at),
@@ -113,7 +113,7 @@ def state_of(recipient: Recipient) -> str:
 
 
 def revoke(transfer: Transfer, recipient_id: uuid.UUID) -> None:
-    """Take one recipient's link back; repeatable. The others' go on. Raises NotFound."""
+    """Revoke one recipient's link; repeatable. The others keep working. Raises NotFound."""
     with transaction():
         found = changed(
             update(Recipient)
@@ -127,9 +127,9 @@ def revoke(transfer: Transfer, recipient_id: uuid.UUID) -> None:
 
 
 def send_again(transfer: Transfer, recipient_id: uuid.UUID, once: Once | None = None) -> None:
-    """Mail one recipient once more. Raises NotFound, WrongState, TooMuchMail, KeyReused, and Gone.
+    """Mail one recipient once more, at most once an hour, even if the button is pressed twice.
 
-    Once in an hour, for whoever presses twice.
+    Raises NotFound, WrongState, TooMuchMail, KeyReused, Blocked, and Gone.
     """
     with transaction():
         if repeats.made(once) is not None:
@@ -161,7 +161,7 @@ def _is_recent(one: Recipient) -> bool:
 
 
 def _checked(transfer: Transfer, changes: dict[str, Any]) -> list[str] | None:
-    """The addresses that are wanted, each once; complains of all that cannot be meant."""
+    """The recipients asked for, each once, or None if not given; raises Invalid for all errors."""
     if not settings.sends_mail:
         raise Invalid({next(iter(changes)): "cannot be used: no mail is sent from here"})
     complaints: dict[str, str] = {}
@@ -200,8 +200,8 @@ def _set_sender(row: Transfer, changes: dict[str, Any]) -> None:
 def _set_recipients(transfer_id: uuid.UUID, wanted: Sequence[str]) -> None:
     known = {one.email: one for one in recipients_of(transfer_id)}
     back = [one for one in known.values() if one.revoked_at is not None and one.email in wanted]
-    # Not sent because the link had been taken back. Before any recipient is touched: whoever
-    # settles a mail goes from its row to theirs.
+    # Mails that were dropped because the link was revoked. Before any recipient's row is locked:
+    # settling a mail locks its row first and then its recipient's.
     unsent.take_up(OutboxMail.recipient_id.in_([one.id for one in back]))
     for email, one in known.items():
         if email not in wanted:
@@ -210,8 +210,8 @@ def _set_recipients(transfer_id: uuid.UUID, wanted: Sequence[str]) -> None:
             else:
                 one.revoked_at = one.revoked_at or db.session.scalar(select(db_now()))
     for one in back:
-        # Mailed again when an hour has passed; else who is taken out and put in again and again
-        # would be mailed each time.
+        # Mailed again only after an hour: otherwise removing and adding an address repeatedly
+        # would mail it each time.
         one.asked_at = one.asked_at if _is_recent(one) else None
         one.revoked_at = one.failed_at = one.failure = None
     for email in wanted:
@@ -221,10 +221,10 @@ def _set_recipients(transfer_id: uuid.UUID, wanted: Sequence[str]) -> None:
 
 
 def _ask(row: Transfer) -> None:
-    """Whoever has not been mailed yet shall be: now, or when the files are there."""
+    """Request a mail to each recipient without one: sent now, or once the files are there."""
     if row.sender_confirmed_at is None:
         return
-    # flush(): those that were just named are looked for below.
+    # flush(): the query below has to find recipients that were just added.
     db.session.flush()
     wanted = [one for one in recipients_of(row.id) if not (one.asked_at or one.revoked_at)]
     if wanted:
@@ -244,7 +244,7 @@ def _ask(row: Transfer) -> None:
 
 
 def announce(transfer_id: uuid.UUID) -> None:
-    """The files are there: "files for you" to each recipient, "it is sent" to the sender.
+    """Queue "files for you" to each recipient and "it is sent" to the sender: the files are there.
 
     Call in transaction(). Repeating it adds nothing.
     """
@@ -256,7 +256,7 @@ def announce(transfer_id: uuid.UUID) -> None:
 
 
 def check_news(row: Transfer) -> None:
-    """Whether all its recipients may be mailed once more, which counts as asked for from now on.
+    """Check that all recipients may be mailed once more, and count that against the quotas.
 
     Raises Invalid where no mail is sent at all, and TooMuchMail. Call after held().
     """
@@ -273,7 +273,7 @@ def check_news(row: Transfer) -> None:
 
 
 def announce_more(transfer_id: uuid.UUID, number: int) -> None:
-    """More files are there, as batch `number`: each recipient is told, but not twice in an hour.
+    """Queue "new files" for batch `number` to each recipient, but not twice within an hour.
 
     Call in transaction(). Repeating it adds nothing.
     """
@@ -299,7 +299,7 @@ def announce_more(transfer_id: uuid.UUID, number: int) -> None:
 
 
 def announcement() -> Any:
-    """The query for "files for you" to all who are to get it, as put() takes it."""
+    """The query, for put(), of "files for you" to all recipients who are to be mailed."""
     return _to_those_asked(
         select(
             func.gen_random_uuid(),
@@ -314,7 +314,7 @@ def announcement() -> Any:
 
 
 def _to_those_asked(news: Any) -> Any:
-    """Of recipients those that are to be mailed at all."""
+    """Restrict a query on recipients to those who are to be mailed at all."""
     return news.join(Transfer, Transfer.id == Recipient.transfer_id).where(
         Recipient.asked_at.is_not(None),
         Recipient.revoked_at.is_(None),
@@ -323,9 +323,9 @@ def _to_those_asked(news: Any) -> Any:
 
 
 def note_opened(recipient_id: uuid.UUID) -> None:
-    """A page was shown to somebody who came by this recipient's link; only the first time counts.
+    """Record that a page was opened by this recipient's link; only the first time counts.
 
-    A hint: programs that look at mails before people do may come by it too.
+    Only a hint: programs that scan mails for people may open it too.
     """
     with transaction():
         db.session.execute(
@@ -337,9 +337,10 @@ def note_opened(recipient_id: uuid.UUID) -> None:
 
 
 def note_download(transfer_id: uuid.UUID, recipient_id: uuid.UUID | None) -> None:
-    """A download was counted; its sender hears of each recipient's first. Call in transaction().
+    """Record a counted download; the sender is told of each recipient's first one.
 
-    Of downloads by the transfer's own link, which may be anybody's, only the very first is told.
+    The transfer's own link may be anybody's: a download by it is told only if it is the transfer's
+    very first. Call in transaction().
     """
     if recipient_id is None:
         count = db.session.scalar(select(Transfer.download_count).where(Transfer.id == transfer_id))
@@ -355,9 +356,9 @@ def note_download(transfer_id: uuid.UUID, recipient_id: uuid.UUID | None) -> Non
 
 
 def pass_on_question(transfer: Transfer, words: str) -> bool:
-    """Mail the sender that somebody asks for more, with a link that gives it; not twice an hour.
+    """Mail the sender that somebody asks for more, with a link that grants it; once an hour.
 
-    True if this question goes out.
+    True if this question is mailed.
     """
     hour = select(func.extract("epoch", db_now()) / 3600).scalar_subquery()
     with transaction():
@@ -368,16 +369,17 @@ def pass_on_question(transfer: Transfer, words: str) -> bool:
 
 
 def tell_sender(transfer_id: uuid.UUID, kind: MailKind, *, n: Any = None, words: str = "") -> bool:
-    """Queue one mail to a sender who is known and wants this kind. Call in transaction().
+    """Queue one mail to a sender who is confirmed and wants this kind. Call in transaction().
 
-    With `n` there is only one of that number. Without, what waits to be sent tells this too: its
-    contents are found when it is sent (TOGETHER).
+    With `n`, there is only one mail of that number. Without it, a mail that is still waiting
+    covers this event too, because its contents are looked up when it is sent (TOGETHER). True if a
+    mail reports this event.
     """
     if not settings.sends_mail:
         return False
     if n is None:
         about = (OutboxMail.about_id == transfer_id) & (OutboxMail.kind == kind)
-        # Locked, so that whoever sends it comes before or after us: then it is not waiting.
+        # Locked: a worker claims it either after our commit, or before, and then it is not waiting.
         is_waiting = (OutboxMail.state == MailState.WAITING) & (OutboxMail.attempt_count == 0)
         waiting = select(OutboxMail.id).where(about, is_waiting).with_for_update()
         if db.session.scalars(waiting).first() is not None:
@@ -402,7 +404,7 @@ def tell_sender(transfer_id: uuid.UUID, kind: MailKind, *, n: Any = None, words:
 
 
 def put(news: Any, *, words: str = "", later: timedelta = timedelta(0)) -> int:
-    """Rows of the outbox, but for those that are there already; how many."""
+    """Add the rows of a query to the outbox, except those already there; returns how many."""
     rows = news.add_columns(literal(words), db_now() + later)
     added = insert(OutboxMail).from_select(
         [*COLUMNS, "words", "due_at"], rows, include_defaults=False
@@ -411,7 +413,7 @@ def put(news: Any, *, words: str = "", later: timedelta = timedelta(0)) -> int:
 
 
 def tell_operator(report: AbuseReport) -> None:
-    """Mail a report to ABUSE_CONTACT, where that is a mail address. Call in transaction()."""
+    """Mail a report to ABUSE_CONTACT, if that is an e-mail address. Call in transaction()."""
     contact = settings.abuse_contact
     if not settings.sends_mail or "@" not in contact or "://" in contact:
         return
@@ -434,6 +436,6 @@ def is_wanted(kind: MailKind) -> Any:
 
 
 def kind_of(kind: MailKind) -> Any:
-    """As a column of a query for news."""
-    # Told its type: beside INSERT ... SELECT PostgreSQL would take it for text.
+    """The kind as a column of a query for put()."""
+    # Cast because PostgreSQL would take it for text in an INSERT ... SELECT.
     return cast(literal(kind.value), OutboxMail.kind.type)

@@ -1,6 +1,7 @@
-"""News that time alone makes: nobody has downloaded, it ends soon, and what may be forgotten.
+"""Queues the mails that only time causes (not downloaded, ends soon); deletes old addresses.
 
-Set by set, in batches that may run at any time and twice: the outbox takes each mail once.
+Works on sets of rows, in batches that may run at any time and twice: the outbox takes each mail
+only once.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,13 +39,13 @@ from app.services.heartbeats import noted
 from app.services.upkeep import Tell, untold
 
 BATCH = 1000
-# What is kept of mails, and of the addresses of a transfer that was deleted.
+# How long settled mails, and the addresses of a deleted transfer, are kept.
 FORGOTTEN_AFTER = timedelta(days=30)
 
 
 @noted
 def queue_news(tell: Tell = untold) -> int:
-    """Job: queue reminders and warnings that are due, and forget what is old; how many mails."""
+    """Job: queue due reminders and warnings, and delete what is old; returns how many mails."""
     count = 0
     if settings.sends_mail:
         for news in _all_news():
@@ -82,7 +83,7 @@ def _in_batches(news: Callable[[], Any]) -> int:
 
 
 def _unannounced() -> Any:
-    """What announce() would have queued: a process from before there was mail made them ready."""
+    """What announce() would have queued for transfers that a version without mail made READY."""
     return (
         delivery.announcement()
         .where(_is_just_ready(), _is_new(MailKind.FILES_FOR_YOU, Recipient.id, Recipient.ask_count))
@@ -103,7 +104,7 @@ def _is_just_ready() -> Any:
 
 
 def _reminders() -> Any:
-    """To recipients who have not downloaded, once, before it ends; never soon after the first."""
+    """To recipients who have not downloaded, once, before expiry; not soon after the first mail."""
     return (
         select(
             func.gen_random_uuid(),
@@ -131,7 +132,7 @@ def _reminders() -> Any:
 
 
 def _nobody_downloaded() -> Any:
-    """To senders whose files lie there unfetched for days, once."""
+    """To senders whose files have not been downloaded for days, once."""
     days = timedelta(days=settings.nobody_downloaded_after_in_days)
     return _to_senders(
         MailKind.NOBODY_DOWNLOADED,
@@ -144,7 +145,7 @@ def _nobody_downloaded() -> Any:
 
 
 def _expires_soon() -> Any:
-    """To senders, once for each date; not for what was sent for no longer than that anyway."""
+    """To senders, once for each expiry date; not if the lifetime was short from the beginning."""
     day = func.floor(func.extract("epoch", Transfer.expires_at) / 86400)
     lasted = Transfer.ready_at < Transfer.expires_at - 2 * _before()
     return _to_senders(MailKind.EXPIRES_SOON, day, _ends_soon(), lasted)
@@ -162,7 +163,7 @@ def _to_senders(kind: MailKind, n: Any, *conditions: Any) -> Any:
             n,
         )
         .where(
-            # Follows from the next one, but by this the index of those that have a sender is used.
+            # Implied by the next one, but makes the index of transfers with a sender usable.
             Transfer.sender_email.is_not(None),
             Transfer.sender_confirmed_at.is_not(None),
             delivery.is_wanted(kind),
@@ -186,12 +187,12 @@ def _before() -> timedelta:
 
 
 def _is_new(kind: MailKind, about: Any, n: Any) -> Any:
-    """The unique key decides; this only keeps what was told from being looked at again."""
+    """The condition that there is no such mail yet. It only saves work: the unique key decides."""
     return ~exists().where(OutboxMail.about_id == about, OutboxMail.kind == kind, OutboxMail.n == n)
 
 
 def is_to_unname() -> ColumnElement[bool]:
-    """The condition that a transfer was deleted long ago, and knows of people still."""
+    """The condition that a transfer was deleted long ago and still has its sender's address."""
     return and_(
         Transfer.state == State.DELETED,
         Transfer.deleted_at < db_now() - FORGOTTEN_AFTER,
@@ -200,8 +201,8 @@ def is_to_unname() -> ColumnElement[bool]:
 
 
 def forget(tell: Tell = untold) -> int:
-    """Addresses are nobody's business any more once what they were for is gone; of how many
-    transfers they were forgotten. Repeatable.
+    """Delete e-mail addresses (with their mails and codes) that are no longer needed; returns from
+    how many transfers. Repeatable.
     """
     old = db_now() - FORGOTTEN_AFTER
     gone = select(Transfer.id).where(is_to_unname())
@@ -219,5 +220,5 @@ def forget(tell: Tell = untold) -> int:
         with transaction():
             count = changed(statement.execution_options(synchronize_session=False))
         tell("forgotten", count)
-    # Of the last one: the others are what hangs on it.
+    # The number of the last statement, which counts transfers.
     return count

@@ -1,7 +1,7 @@
-"""Whose address it is that mail goes out for: six figures by mail, and a word that remembers it.
+"""Confirms a sender's e-mail address: a six-digit code by mail, then a signed token as the proof.
 
-No mail goes to anybody for a sender who has not read the code. The word is kept by the sender's
-browser or script; nothing of it is stored here.
+No mail is sent for a sender who has not entered the code. The token is kept by the sender's
+browser or script and is not stored here.
 """
 
 import hmac
@@ -27,9 +27,10 @@ _seal = Seal("sender")
 
 
 def mail_code(given: str) -> None:
-    """Mail six figures to an address, good for CODE_MINUTES. Raises Invalid, TooMuchMail.
+    """Mail a six-digit code to an address, valid for CODE_MINUTES. Raises Invalid, TooMuchMail.
 
-    Who wants no mail gets one a day at most, and who has complained none, which nobody is told.
+    An address that has opted out gets at most one a day, and one that has complained gets none;
+    the caller is not told.
     """
     email = checked(given, "email")
     with transaction():
@@ -44,7 +45,7 @@ def mail_code(given: str) -> None:
 
 
 def _may_have_code(email: str) -> bool:
-    """Strangers ask for codes too; but who wants no mail may still want to send."""
+    """Whether a code may go there: strangers can ask for one, but those who opted out may send."""
     why = suppression.reason_of(email)
     if why is NoMail.ASKED:
         return not shares.had_code(email)
@@ -52,9 +53,9 @@ def _may_have_code(email: str) -> bool:
 
 
 def confirm(given: str, figures: str) -> str:
-    """The word that proves the address from now on; raises Invalid for another code.
+    """Check a code; returns the token that proves the address from now on. Raises Invalid.
 
-    The try is counted first, whatever comes of it: a code bears MOST_TRIES of them.
+    The try is counted first, whatever its result: each code allows MOST_TRIES of them.
     """
     email = checked(given, "email")
     with transaction():
@@ -78,7 +79,7 @@ def confirm(given: str, figures: str) -> str:
         db.session.execute(
             update(SenderCode).where(SenderCode.id.in_(right)).values(used_at=db_now())
         )
-        # Whoever has read the code has a mailbox, whatever its server said once.
+        # Having read the code proves that the mailbox works, in spite of an earlier bounce.
         suppression.lift(email, NoMail.BOUNCED)
         audit.note("confirm address")
     until = clock.now() + timedelta(days=REMEMBERED_DAYS)
@@ -86,13 +87,13 @@ def confirm(given: str, figures: str) -> str:
 
 
 def is_confirmed(email: str, word: str | None) -> bool:
-    """Whether the word proves this address still."""
+    """Whether the token `word` proves this address and has not expired."""
     until, _, proved = (_seal.read(word or "") or "").partition(":")
     return proved == email and int(until) > clock.now().timestamp()
 
 
 def code_of(code_id: uuid.UUID, key: str | None = None) -> str:
-    """The six figures: made from our key, so that they lie nowhere."""
+    """The six digits, derived from our key, so that they are not stored."""
     made = hmac.digest((key or settings.secret_key).encode(), f"code:{code_id}".encode(), "sha256")
     return f"{int.from_bytes(made, 'big') % 1_000_000:06}"
 
@@ -104,7 +105,7 @@ def _is_code_of(code_id: uuid.UUID, figures: str) -> bool:
 
 
 def checked(given: str, field: str) -> str:
-    """An address in the spelling we keep; raises Invalid that names the field."""
+    """The address in normalised form; raises Invalid for this field."""
     try:
         return addresses.normalised(given)
     except addresses.NotAnAddress as error:

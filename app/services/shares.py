@@ -1,8 +1,8 @@
-"""How much mail may be asked for: by one sender, from one network, to one address, in all.
+"""Mail quotas: for one sender, one network, one address, and the whole installation.
 
-Counted in the rows, one at a time, so that any number of web processes and workers count as one.
-What is over a sender's or a network's share is refused at once; what is over an address's or the
-installation's own waits in the outbox as well (services/outbox.py).
+Counted in the database under a lock, so that any number of web processes and workers share one
+count. What exceeds a sender's or a network's quota is refused immediately. The quotas of an address
+and of the installation are applied in the outbox too, where mail waits (services/outbox.py).
 """
 
 from collections.abc import Sequence
@@ -18,22 +18,22 @@ from app.errors import TooMuchMail
 from app.models import MailKind, MailState, OutboxMail, Recipient, SenderCode, Transfer
 from app.services import audit
 
-# Of all locks of this kind in the database this is ours: "mail" on a telephone.
+# The id of our advisory lock: "mail" on a phone keypad.
 _LOCK = 6245
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 
 
 def hold() -> None:
-    """One at a time from here to the transaction's end: what is counted stays so meanwhile.
+    """Take the quota lock until the transaction ends, so that what is counted cannot change.
 
-    Taken after a transfer's row and before any recipient's, always.
+    Always taken after a transfer's row lock and before any recipient's.
     """
     db.session.execute(select(func.pg_advisory_xact_lock(_LOCK)))
 
 
 def check(transfer: Transfer, wanted: Sequence[Recipient]) -> None:
-    """Whether these may be mailed now; raises TooMuchMail. Call after hold()."""
+    """Check that these recipients may be mailed now; raises TooMuchMail. Call after hold()."""
     mine = _is_of_sender(transfer)
     asked = select(func.count()).select_from(Recipient)
     sent_today = _count(asked.join(Transfer).where(mine, Recipient.asked_at > db_now() - DAY))
@@ -59,18 +59,18 @@ def _is_of_sender(transfer: Transfer) -> ColumnElement[bool]:
     mine = Transfer.sender_email == transfer.sender_email
     if transfer.sender_email != settings.own_email:
         return mine
-    # The installation speaks for all workspaces: each has a share of its own.
+    # The installation's own address serves all workspaces: each has a quota of its own.
     return and_(mine, Transfer.workspace_id == transfer.workspace_id)
 
 
 def check_address(email: str) -> None:
-    """Whether this address may get one more; raises TooMuchMail. Call after hold()."""
+    """Check that this address may get one more mail; raises TooMuchMail. Call after hold()."""
     if _asked_for(email) >= settings.max_mails_per_recipient_per_hour:
         raise TooMuchMail(f"Too many mails to {email} in an hour. Share the link instead.")
 
 
 def check_codes(email: str) -> None:
-    """Whether another code may be mailed; raises TooMuchMail. Call after hold()."""
+    """Check that another code may be mailed; raises TooMuchMail. Call after hold()."""
     check_address(email)
     codes = select(func.count()).select_from(SenderCode)
     if (network := audit.actor.get()) is not None:
@@ -82,7 +82,7 @@ def check_codes(email: str) -> None:
 
 
 def had_code(email: str) -> bool:
-    """Whether a code went to this address, or is to go, within a day. Call after hold()."""
+    """Whether a code was sent or queued to this address in the last day. Call after hold()."""
     had = select(func.count()).where(
         OutboxMail.email == email,
         OutboxMail.kind == MailKind.CODE,
@@ -93,7 +93,7 @@ def had_code(email: str) -> bool:
 
 
 def left_to_hand_over() -> int:
-    """How many mails the installation may hand over now. Call after hold()."""
+    """How many mails the installation's quota still allows now. Call after hold()."""
     handed = select(func.count()).where(OutboxMail.handed_at > db_now() - HOUR)
     return max(0, settings.max_mails_per_hour - _count(handed))
 

@@ -1,6 +1,7 @@
-"""Mails that were dropped because there was nothing to be had, and that are to be sent after all.
+"""Re-queues mails that were dropped while the transfer or the recipient's link was unavailable.
 
-Beside delivery.py, for those on whom that depends.
+Separate from delivery.py to avoid an import cycle: options.py needs this, and delivery.py needs
+options.py.
 """
 
 import uuid
@@ -15,12 +16,12 @@ from app.models import MailKind, MailState, OutboxMail, Recipient
 
 
 def take_up_left_out(transfer_id: uuid.UUID) -> None:
-    """The transfer is to be had (again): whom its end, or a quarantine, has kept from their "files
-    for you" gets it now, and nobody else. Call in transaction(), after the transfer's row.
+    """Re-queue "files for you" for the recipients who missed it because of the transfer's end or
+    quarantine, and for no others. Call in transaction(), after locking the transfer's row.
     """
     is_left_out = exists().where(
         Recipient.id == OutboxMail.recipient_id,
-        # Only the last that was asked for: nobody gets two at once.
+        # Only for the latest request, so that two mails never arrive together.
         Recipient.ask_count == OutboxMail.n,
         Recipient.sent_at.is_(None),
         Recipient.failed_at.is_(None),
@@ -30,7 +31,7 @@ def take_up_left_out(transfer_id: uuid.UUID) -> None:
 
 
 def take_up(*conditions: ColumnElement[bool]) -> None:
-    """Mails "files for you" that were dropped, and for which `conditions` hold, go after all.
+    """Re-queue the dropped "files for you" mails for which `conditions` hold.
 
     Call in transaction().
     """
@@ -49,7 +50,7 @@ def take_up(*conditions: ColumnElement[bool]) -> None:
 
 
 def remind() -> None:
-    """Whoever sends, or publishes, is told after the commit. Call in transaction()."""
+    """Queue the jobs that send or publish mail after the commit. Call in transaction()."""
     jobs.SEND_MAIL.later()
     if settings.publishes_shares:
         jobs.PUBLISH_SHARES.later()

@@ -1,7 +1,7 @@
-"""Mail that a server took and that came back after all, and mail that somebody complained of.
+"""Bounces and spam complaints: marks the recipients and suppresses the address.
 
-Told by SES (services/listening.py), or by whoever reads the mailbox of MAIL_FROM
-(`flask mail bounced`). Each may be said twice, late, and of addresses that nobody knows.
+Reported by SES (services/listening.py), or by the operator, who reads the mailbox of MAIL_FROM
+(`flask mail bounced`). Each may be reported twice, late, and for unknown addresses.
 """
 
 import logging
@@ -18,19 +18,19 @@ from app.services import audit, delivery, suppression
 
 log = logging.getLogger(__name__)
 
-# What comes back without a name, and not for good, is a mail that was handed over this recently.
+# A temporary bounce of an unknown mail is taken to be of one handed over this recently.
 RECENT = timedelta(days=1)
-# A reason in the other server's words is shown, but not all that it may say.
+# The other server's reason is shown, but cut to this length.
 LONGEST_REASON = 300
 
 
 def came_back(
     email: str, reason: str = "", *, is_for_good: bool = True, server_id: str | None = None
 ) -> int:
-    """Mail to this address has come back: how many of its recipients were marked for it.
+    """Record a bounce; returns how many recipients were marked as failed.
 
-    For good, the address gets no mail any more, and each transfer that is still there has it
-    marked; else only the transfer of the mail `server_id`. Each sender is told once. Repeatable.
+    A permanent one suppresses the address and marks it in every READY transfer; a temporary one
+    only in the transfer of the mail `server_id`. Each sender is told once. Repeatable.
     """
     shown = _shown(reason, email) or suppression.WORDS[NoMail.BOUNCED]
     if is_for_good:
@@ -40,7 +40,7 @@ def came_back(
 
 
 def complained(email: str) -> int:
-    """Somebody reports our mail as spam: they get no more; how many recipients were marked.
+    """Record a spam complaint: the address gets no more mail; returns how many were marked.
 
     Repeatable.
     """
@@ -49,7 +49,7 @@ def complained(email: str) -> int:
 
 
 def allow(email: str) -> bool:
-    """Mail goes to this address again, unless its owner wants none; whether that changed."""
+    """Allow mail to this address again, unless its owner opted out; whether that changed it."""
     with transaction():
         if lifted := suppression.lift(email, NoMail.BOUNCED, NoMail.COMPLAINED):
             audit.note("allow mail")
@@ -63,11 +63,11 @@ def _suppress(email: str, reason: NoMail) -> None:
 
 
 def _mark(email: str, reason: str, *conditions: ColumnElement[bool]) -> int:
-    """Mark whoever has the address; a transaction for each, because each has a sender to tell."""
+    """Mark the recipients with this address; one transaction each, as each has a sender to tell."""
     count = 0
     for recipient_id, transfer_id in _concerned(email, *conditions):
         with transaction():
-            # As where a mail is given up: the sender's mail is locked before the recipient.
+            # As when outbox.py gives up a mail: the sender's mail is locked before the recipient.
             delivery.tell_sender(transfer_id, MailKind.UNDELIVERABLE)
             count += changed(
                 update(Recipient)
@@ -81,7 +81,7 @@ def _mark(email: str, reason: str, *conditions: ColumnElement[bool]) -> int:
 def _concerned(
     email: str, *conditions: ColumnElement[bool]
 ) -> Sequence[tuple[uuid.UUID, uuid.UUID]]:
-    """Recipients with this address who could still be mailed, or come, and have not."""
+    """Recipients with this address who were to be mailed and could still download, but have not."""
     found = db.session.execute(
         select(Recipient.id, Recipient.transfer_id)
         .join(Transfer, Transfer.id == Recipient.transfer_id)
@@ -91,7 +91,7 @@ def _concerned(
             Recipient.downloaded_at.is_(None),
             Recipient.revoked_at.is_(None),
             Recipient.failed_at.is_(None),
-            # Before, nobody has been mailed; on READY the outbox finds what is suppressed.
+            # Before READY nothing was mailed; the outbox will then find that it is suppressed.
             Transfer.state == State.READY,
             *conditions,
         )
@@ -101,7 +101,7 @@ def _concerned(
 
 
 def _was_mailed(email: str, server_id: str | None) -> ColumnElement[bool]:
-    """The condition that it was this mail; or a recent one, where nobody can say which."""
+    """The condition that a recipient got this mail, or if it is unknown, a recent one."""
     known = select(func.count()).where(OutboxMail.server_id == server_id)
     is_it = and_(OutboxMail.email == email, OutboxMail.handed_at > db_now() - RECENT)
     if server_id is not None and db.session.scalar(known):

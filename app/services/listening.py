@@ -1,8 +1,9 @@
-"""What `worker.py sqs` does: hears the event queue, and does what it says.
+"""The loop of `worker.py sqs`: receives messages from the event queue and acts on them.
 
-A message is removed when all that it asks for is settled, and not before, so whoever dies here
-leaves it to the next. It may come twice, late, and in any order: the rows know what was done. What
-nobody can ever work on is left, and the queue's own rule puts it aside.
+A message is deleted only when everything it asks for is settled, so a worker that dies leaves it
+to the next one. It may come twice, late, and in any order: the rows know what was done. A message
+that can never be processed is left to the queue's redrive policy, which moves it to a dead-letter
+queue.
 """
 
 import logging
@@ -27,17 +28,17 @@ from app.services.notices import CameBack, Complained, Other, Shared, Unreadable
 
 log = logging.getLogger(__name__)
 
-# So long is waited for something to arrive, and so long a stop may take. Shorter than a turn that
-# did nothing may take before heartbeats.py finds it worth a line in the log.
+# How long to wait for messages (long polling), and so how long a stop may take. Shorter than
+# heartbeats.QUICK_SECONDS, so that an empty turn is not logged.
 WAIT_SECONDS = 8
-# What was received is ours so long, and again, as long as it is worked on.
+# The visibility timeout of received messages; renewed while they are worked on.
 HIDDEN_SECONDS = 60
-# A mail that is due and could not be had: somebody has had a share of mail that is used up.
+# When to look again if a mail is due but was not sent: probably a quota is used up.
 SHARE_WAIT_SECONDS = 300
 
 
 def check_queue() -> None:
-    """Tell whoever reads the log of a queue that keeps what nobody can work on."""
+    """Log a warning if the queue has no dead-letter queue for messages that cannot be processed."""
     try:
         if not events.has_dead_letters():
             log.warning(
@@ -49,17 +50,17 @@ def check_queue() -> None:
 
 @dataclass
 class _Turn:
-    """What was received together, and what is to become of each."""
+    """The messages received together, and what is to become of each."""
 
     arrived: Sequence[Arrived]
     done: list[Arrived] = field(default_factory=list)
-    # Not yet: hidden for so many seconds more.
+    # Not done yet: hidden for this many more seconds.
     later: list[tuple[Arrived, int]] = field(default_factory=list)
 
 
 @noted
 def take_messages() -> int:
-    """Wait for messages, and do what they say; how many are done with. Raises Outage."""
+    """Wait for messages and act on them; returns how many are done with. Raises Outage."""
     arrived = events.receive(WAIT_SECONDS, HIDDEN_SECONDS)
     if jobs.stopping.is_set():
         events.hide(arrived, 0)
@@ -76,7 +77,7 @@ def take_messages() -> int:
 
 @contextmanager
 def _hidden(turn: _Turn) -> Iterator[None]:
-    """Nobody else gets these while they are worked on."""
+    """Keep the messages hidden from other consumers while they are worked on."""
     over = threading.Event()
 
     def beat() -> None:
@@ -98,7 +99,7 @@ def _hidden(turn: _Turn) -> Iterator[None]:
 
 
 def _work(turn: _Turn) -> None:
-    """Read each, and do it. One that fails keeps no other, and is left as it is."""
+    """Act on each message. One that fails does not affect the others, and stays in the queue."""
     shared: list[tuple[Arrived, Shared]] = []
     for one in turn.arrived:
         try:
@@ -143,7 +144,7 @@ def _check_transfer(notice: Shared) -> None:
 
 
 def _send(turn: _Turn, shared: Sequence[tuple[Arrived, Shared]]) -> None:
-    """Hand over all that these ask for on one connection; then see what has become of each."""
+    """Hand over all requested mails on one connection, then check what became of each."""
     rows = select(OutboxMail.id).where(or_(false(), *(_is_named(notice) for _, notice in shared)))
     mail_ids = db.session.scalars(rows.where(OutboxMail.state == MailState.WAITING)).all()
     release()
@@ -165,9 +166,10 @@ def _is_named(notice: Shared) -> ColumnElement[bool]:
 
 
 def _waits(notice: Shared) -> int | None:
-    """After how many seconds to look again; None when each mail is settled.
+    """After how many seconds to look at the message again; None once all its mails are settled.
 
-    Whoever the transfer is not for, or not any more, gets none: only rows are believed.
+    Addresses that are not, or no longer, the transfer's recipients get nothing: only the rows
+    count.
     """
     left = func.extract("epoch", OutboxMail.due_at - db_now())
     soonest = db.session.scalar(

@@ -1,6 +1,6 @@
-"""What arrives in the event queue, read: who a transfer is shared with, and what SES has to say.
+"""Parses messages of the event queue: shares of a transfer, and bounces and complaints from SES.
 
-Each comes as it is, or in the envelope that SNS puts around it. Nothing here asks anybody.
+Each comes bare or in an SNS envelope. Nothing here does any I/O.
 """
 
 import json
@@ -13,19 +13,19 @@ from typing import Any
 from app import addresses
 
 SHARED = "TRANSFER_SHARED"
-# More than any transfer may have: what is longer was not made by anybody we know.
+# More than any transfer may have: a longer list is not from a program that we know.
 MOST_EMAILS = 1000
-# Bo <bo@example.org>, as SES repeats what stood in To.
+# Bo <bo@example.org>: SES repeats an address as it was in To.
 _NAMED = re.compile(r"^[^<>\x00-\x1f]*<([^<>]+)>$")
 
 
 class Unreadable(ValueError):
-    """Nobody will ever be able to work on this; says why, and repeats nothing of it."""
+    """The message can never be processed; says why, without quoting it."""
 
 
 @dataclass(frozen=True)
 class Shared:
-    """These are to hear of a transfer."""
+    """These addresses are to be mailed about a transfer."""
 
     transfer_id: uuid.UUID
     emails: Sequence[str]
@@ -33,7 +33,7 @@ class Shared:
 
 @dataclass(frozen=True)
 class CameBack:
-    """Mail to these addresses has come back, each for its reason."""
+    """Mail to these addresses bounced: pairs of address and reason."""
 
     reasons: Sequence[tuple[str, str]]
     is_for_good: bool
@@ -42,14 +42,14 @@ class CameBack:
 
 @dataclass(frozen=True)
 class Complained:
-    """These report our mail as spam."""
+    """These addresses reported our mail as spam."""
 
     emails: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Other:
-    """Something that is not about us: a mail was delivered, somebody else's event."""
+    """Nothing to act on: a mail was delivered, or another program's event."""
 
     kind: str
 
@@ -58,11 +58,11 @@ Notice = Shared | CameBack | Complained | Other
 
 
 def read(body: str) -> Notice:
-    """What it says; raises Unreadable."""
+    """Parse a message; raises Unreadable."""
     told = _object(body)
     if told.get("Type") == "Notification" and isinstance(told.get("Message"), str):
         told = _object(told["Message"])
-    # Ours; SES's by a configuration set; SES's as feedback on an identity.
+    # Our own events; SES events from a configuration set; SES feedback on an identity.
     kind = told.get("event_type") or told.get("eventType") or told.get("notificationType")
     if not isinstance(kind, str):
         raise Unreadable("it says of no kind what it is")
@@ -129,7 +129,7 @@ def _id(found: Any) -> uuid.UUID:
 
 
 def _addresses(found: list[Any]) -> list[str]:
-    """In the spelling that we keep; each is one, or the whole is unreadable."""
+    """The addresses, normalised; raises Unreadable if one of them is not an address."""
     bare = [_NAMED.sub(r"\1", str(one)) for one in found]
     try:
         return [addresses.normalised(one) for one in bare]

@@ -1,9 +1,9 @@
-"""Where SNS_TOPIC_ARN is set: who a transfer is shared with is told to the topic, not mailed here.
+"""Publishes "files for you" mails to the SNS topic, if SNS_TOPIC_ARN is set, instead of mailing.
 
-The row in the outbox stays the truth. What is published is its reminder, in the words of
-docs/mail.md: TRANSFER_SHARED, one for each recipient. `worker.py sqs` hears it (listening.py) and
-sends the mail; where no queue is named somebody else does, and a mail that the topic has taken is
-as good as sent.
+The row in the outbox remains the source of truth. The event is only its reminder, in the form that
+docs/mail.md describes: TRANSFER_SHARED, one for each recipient. `worker.py sqs` receives it
+(listening.py) and sends the mail. Without a queue another program does, and a mail counts as sent
+once the topic has accepted it.
 """
 
 import json
@@ -31,9 +31,9 @@ log = logging.getLogger(__name__)
 
 @noted
 def publish_due(tell: Tell = untold) -> int:
-    """Job: tell the topic of each share that is due; how many it took. Repeatable at any time.
+    """Job: publish every due mail; returns how many the topic did not refuse.
 
-    What was told and not heard for an hour is told again.
+    Repeatable at any time. What was published and not handled within an hour is published again.
     """
     count = 0
     while events.publishes and settings.sends_mail and (batch := _claim()):
@@ -47,7 +47,7 @@ def publish_due(tell: Tell = untold) -> int:
 
 
 def is_to_publish() -> Any:
-    """The condition that a mail goes by way of the topic, and nobody is expected to hear of it."""
+    """The condition that a due mail goes through the topic and has no event on its way."""
     is_free = or_(OutboxMail.publish_after.is_(None), OutboxMail.publish_after <= db_now())
     return and_(outbox.goes_by_topic(), claims.is_due(OutboxMail), is_free)
 
@@ -55,13 +55,13 @@ def is_to_publish() -> Any:
 def _claim() -> Sequence[OutboxMail]:
     values: dict[str, Any] = {"publish_after": db_now() + timedelta(seconds=claims.CLAIM_SECONDS)}
     if not events.listens:
-        # Nobody here sends it afterwards: this is what the limits count.
+        # It is not sent from here afterwards, so the quotas count it now.
         values["handed_at"] = db_now()
     return outbox.claim(is_to_publish(), **values)
 
 
 def _publish(batch: Sequence[OutboxMail]) -> int:
-    """Tell the topic of these; how many are settled as they should be."""
+    """Publish these mails; returns how many the topic did not refuse."""
     told = [(mail, message) for mail in batch if (message := _message(mail)) is not None]
     refusals = events.publish(SHARED, [message for _, message in told])
     crash.point("publish.2")
@@ -74,7 +74,7 @@ def _publish(batch: Sequence[OutboxMail]) -> int:
 
 
 def _message(mail: OutboxMail) -> str | None:
-    """What the topic is told; None where that is no longer true, or cannot be said."""
+    """The event as JSON; None if the mail was dropped as no longer true, or put off by an error."""
     try:
         told = letters.facts(mail)
         release()
@@ -87,7 +87,7 @@ def _message(mail: OutboxMail) -> str | None:
         outbox.drop(mail)
         return None
     contents = told["contents"]
-    # The title without its quotation marks; "12 files" where it could be taken for a link.
+    # The title without its quotation marks, or "12 files" if it could be taken for a link.
     name = told["name"].strip("“”")
     if contents.count == 1:
         name = contents.rows[0].path.rpartition("/")[2]
@@ -97,7 +97,7 @@ def _message(mail: OutboxMail) -> str | None:
             "event_type": SHARED,
             "transfer_id": str(mail.transfer_id),
             "emails": [mail.email],
-            # The recipient's own link. It needs no signature, so it is good until the end.
+            # The recipient's own link: not a presigned URL, so it works until the transfer ends.
             "download_url": told["link"],
             "expires_at": ends.strftime("%Y-%m-%dT%H:%M:%SZ"),
             "filename": name,

@@ -1,6 +1,6 @@
-"""Addresses that get no mail from here: their owners want none, it came back, or they complained.
+"""The suppression list: addresses that get no mail after an opt-out, a bounce or a spam complaint.
 
-Kept as keyed hashes, so nobody can read from the rows who they are.
+Kept as keyed hashes, so that the addresses cannot be read from the rows.
 """
 
 from sqlalchemy import ARRAY, ColumnElement, LargeBinary, any_, bindparam, delete, select
@@ -11,14 +11,14 @@ from app.db import changed, db
 from app.models import NoMail, OptOut
 
 _ROWS = OptOut.__table__
-# What a sender reads of each. Who reports our mail as spam is not told on.
+# What a sender is shown for each. That somebody complained is not given away.
 WORDS = {
     NoMail.ASKED: "This person wants no mail from here.",
     NoMail.BOUNCED: "Mail to this address has come back.",
     NoMail.COMPLAINED: "This person wants no mail from here.",
 }
-# Why the address that asking() tells of gets no mail, to be asked along with something else. Where
-# there is more than one row, a complaint first, and then an own wish.
+# Why the address bound by asking() gets no mail: a subquery for use in other statements. If there
+# is more than one row, a complaint takes precedence, then an opt-out.
 REASON = (
     select(_ROWS.c.reason)
     .where(_ROWS.c.email_hash == any_(bindparam("email_hashes", type_=ARRAY(LargeBinary))))
@@ -29,10 +29,10 @@ REASON = (
 
 
 def suppress(email: str, reason: NoMail) -> None:
-    """No mail to this address any more. Call in transaction(); repeatable.
+    """Stop all mail to this address. Call in transaction(); repeatable.
 
-    What a person has said stays, whatever their mail server says later; a complaint also beside an
-    opt-out, whichever came first.
+    A bounce does not overwrite a person's own choice. A complaint is kept beside an opt-out,
+    whichever came first.
     """
     if NoMail.COMPLAINED in (reason, reason_of(email)):
         beside = insert(OptOut).values(
@@ -52,23 +52,26 @@ def suppress(email: str, reason: NoMail) -> None:
 
 
 def reason_of(email: str) -> NoMail | None:
-    """Why this address gets no mail; None if it gets what there is."""
+    """Why this address gets no mail; None if it gets mail."""
     return db.session.scalar(select(REASON), asking(email))
 
 
 def has_asked(email: str) -> bool:
-    """Whether this address's owner has said, by our own link, that they want none."""
+    """Whether the owner of this address has opted out by our own link."""
     asked = select(OptOut.email_hash).where(_is_of(email), OptOut.reason == NoMail.ASKED)
     return db.session.scalar(asked.limit(1)) is not None
 
 
 def asking(email: str) -> dict[str, list[bytes]]:
-    """What REASON has to be told of an address."""
+    """The bind parameters of REASON for one address."""
     return {"email_hashes": _hashes_of(email)}
 
 
 def lift(email: str, *reasons: NoMail) -> bool:
-    """Mail goes there again, if it was for one of these that it did not. Call in transaction()."""
+    """Allow mail again if it was stopped for one of these reasons; returns whether it was.
+
+    Call in transaction().
+    """
     lifted = delete(OptOut).where(_is_of(email), OptOut.reason.in_(reasons))
     return changed(lifted.execution_options(synchronize_session=False)) > 0
 
@@ -82,5 +85,5 @@ def _hashes_of(email: str) -> list[bytes]:
 
 
 def _complaint_of(email: str) -> str:
-    """What a complaint's own row is of: no address has a colon, so it is nobody's."""
+    """The pseudo-address under which a complaint is stored; no real address has a colon in it."""
     return f"complaint:{email}"

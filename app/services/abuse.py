@@ -1,8 +1,8 @@
-"""What somebody reports about a link, and what is done about it: quarantine, by the operator or
-because of the block list.
+"""Abuse reports about links, and quarantine, by the operator or because of the block list.
 
-A quarantined transfer keeps its state and its place in every sweep, but nobody is given anything
-of it: each look and each counted download asks the row. With a board so are the files on it.
+A quarantined transfer keeps its state and is swept like any other, but nothing of it is given out:
+each page and each counted download checks the row. Quarantining a board also quarantines the files
+on it.
 """
 
 import logging
@@ -27,7 +27,7 @@ About = TypeVar("About", Transfer, Board)
 
 LONGEST_MESSAGE = 2000
 LONGEST_CONTACT = 254
-# A listing shows so many, the oldest first: they have waited longest.
+# A listing shows at most this many, oldest first: those have waited longest.
 MOST_LISTED = 500
 
 
@@ -35,14 +35,14 @@ MOST_LISTED = 500
 
 
 def check_reportable(slug: str) -> None:
-    """Raise NotFound for a link that leads nowhere, Gone where there is nothing any more."""
+    """Raise NotFound for an unknown link, Gone if its transfer is deleted or quarantined."""
     _reportable(slug)
 
 
 def report(slug: str, reason: Harm, message: str = "", contact: str = "") -> int:
-    """Note a report for the operator; its number. Raises as check_reportable() does.
+    """Record a report for the operator; returns its number. Raises what check_reportable() raises.
 
-    Needs no password: whoever is shown a form for one may have been sent here to type his own.
+    Needs no password: the page that asks for one may itself be used to phish visitors' passwords.
     """
     return _note(
         AbuseReport(
@@ -52,7 +52,7 @@ def report(slug: str, reason: Harm, message: str = "", contact: str = "") -> int
 
 
 def report_board(slug: str, reason: Harm, message: str = "", contact: str = "") -> int:
-    """As report(), of a board. Raises as reportable_board() does."""
+    """Record a report about a board; returns its number. Raises what reportable_board() raises."""
     board_id = reportable_board(slug).id
     return _note(AbuseReport(board_id=board_id, reason=reason, message=message, contact=contact))
 
@@ -70,7 +70,7 @@ def _note(made: AbuseReport) -> int:
 
 
 def reportable_board(slug: str) -> Board:
-    """The board at an address; raises NotFound, and Gone for one that is blocked."""
+    """The board with this slug; raises NotFound, and Gone if it is quarantined."""
     board = _where(Board, Board.slug == slug)
     if board.quarantined_at is not None:
         raise Gone("This is not available.", reason="unavailable")
@@ -90,7 +90,7 @@ def _reportable(slug: str) -> Transfer:
 
 
 def reports(*, handled_too: bool = False) -> Sequence[tuple[AbuseReport, Transfer | Board]]:
-    """Reports with what they are about, the oldest first, at most MOST_LISTED."""
+    """Reports with the transfer or board they are about, oldest first, at most MOST_LISTED."""
     query = _with_what_it_is_about().order_by(AbuseReport.id)
     if not handled_too:
         query = query.where(AbuseReport.handled_at.is_(None))
@@ -98,7 +98,7 @@ def reports(*, handled_too: bool = False) -> Sequence[tuple[AbuseReport, Transfe
 
 
 def report_of(number: int) -> tuple[AbuseReport, Transfer | Board]:
-    """One report with what it is about; raises NotFound."""
+    """One report with the transfer or board it is about; raises NotFound."""
     found = db.session.execute(_with_what_it_is_about().where(AbuseReport.id == number)).first()
     if found is None:
         raise NotFound(f"There is no report {number}.")
@@ -106,7 +106,7 @@ def report_of(number: int) -> tuple[AbuseReport, Transfer | Board]:
 
 
 def _with_what_it_is_about() -> Select[AbuseReport, Any, Any]:
-    """Of a transfer and a board one is None, which SQLAlchemy's types do not tell."""
+    """Either the transfer or the board is None, which SQLAlchemy's types do not express."""
     return (
         select(AbuseReport, Transfer, Board)
         .outerjoin(Transfer, AbuseReport.transfer_id == Transfer.id)
@@ -115,7 +115,7 @@ def _with_what_it_is_about() -> Select[AbuseReport, Any, Any]:
 
 
 def close(number: int) -> bool:
-    """Note that a report has been dealt with; True for the one who did. Raises NotFound."""
+    """Mark a report as handled; False if it was already. Raises NotFound."""
     closed = (
         update(AbuseReport)
         .where(AbuseReport.id == number, AbuseReport.handled_at.is_(None))
@@ -131,7 +131,7 @@ def close(number: int) -> bool:
 
 
 def open_count(about_id: uuid.UUID) -> int:
-    """How many reports of a transfer, or a board, are open."""
+    """How many reports about a transfer or a board are open."""
     is_about = or_(AbuseReport.transfer_id == about_id, AbuseReport.board_id == about_id)
     found = db.session.scalar(
         select(func.count())
@@ -145,16 +145,16 @@ def open_count(about_id: uuid.UUID) -> int:
 
 
 def find(link: str) -> Transfer:
-    """The transfer that a link, any address below it, or a slug alone names; raises NotFound."""
+    """The transfer of a link, of any URL below it, or of a slug alone; raises NotFound."""
     path = _path(link)
     slug = path.partition("/d/")[2] or path
     return _where(Transfer, is_at(slug.strip("/").partition("/")[0].partition(".")[0]))
 
 
 def find_board(link: str) -> Board | None:
-    """The board that its address, or any below it, names; None for a link. Raises NotFound."""
+    """The board of a URL, or of any URL below it; None for a transfer's link. Raises NotFound."""
     before, _, slug = _path(link).partition("/b/")
-    # A link's file may lie in a folder of that name.
+    # A file of a transfer may be in a folder named "b".
     is_board = slug and "/d/" not in f"{before}/"
     return _where(Board, Board.slug == slug.partition("/")[0]) if is_board else None
 
@@ -162,23 +162,24 @@ def find_board(link: str) -> Board | None:
 def _path(link: str) -> str:
     try:
         return urlsplit(link.strip()).path
-    except ValueError:  # a host that is none
+    except ValueError:  # an invalid host
         return ""
 
 
 def quarantine(transfer_id: uuid.UUID) -> bool:
-    """Nobody is given anything of it from now on. True if it was not so before. Repeatable.
+    """Give out nothing of a transfer from now on. True if it was not quarantined. Repeatable.
 
-    What was only stopped with its board is new, and stays when the board is released.
+    One that was only quarantined with its board counts as not quarantined, and stays so when the
+    board is released.
     """
     is_new = or_(Transfer.quarantined_at.is_(None), _was_stopped_with_its_board())
     return _set_quarantine(transfer_id, is_new, db_now(), "quarantine")
 
 
 def lift_quarantine(transfer_id: uuid.UUID) -> bool:
-    """Its link works again, for as long as its state lets it. True if it did not. Repeatable.
+    """Let its link work again, as far as its state allows. True if it was quarantined. Repeatable.
 
-    Whom it has kept from their mail gets it now.
+    Recipients whose mail was dropped because of the quarantine are mailed now.
     """
     with transaction():
         is_blocked = Transfer.quarantined_at.is_not(None)
@@ -189,7 +190,10 @@ def lift_quarantine(transfer_id: uuid.UUID) -> bool:
 
 
 def quarantine_board(board_id: uuid.UUID) -> bool:
-    """Nobody is given anything of it from now on, nor of the files on it. As quarantine()."""
+    """Give out nothing of a board and its files from now on. True if it was not quarantined.
+
+    Repeatable.
+    """
     with transaction():
         now = db.session.scalar(select(db_now()))
         is_new = _set_board_quarantine(board_id, Board.quarantined_at.is_(None), now, "quarantine")
@@ -200,7 +204,10 @@ def quarantine_board(board_id: uuid.UUID) -> bool:
 
 
 def lift_board_quarantine(board_id: uuid.UUID) -> bool:
-    """Its address works again, and the files that were blocked with it. As lift_quarantine()."""
+    """Release a board and the files that were quarantined with it. True if it was quarantined.
+
+    Repeatable. Recipients whose mail was dropped because of the quarantine are mailed now.
+    """
     with transaction():
         since = db.session.scalar(select(Board.quarantined_at).where(Board.id == board_id))
         is_it = (Board.quarantined_at == since) & Board.quarantined_at.is_not(None)
@@ -213,7 +220,7 @@ def lift_board_quarantine(board_id: uuid.UUID) -> bool:
 
 
 def _was_stopped_with_its_board() -> ColumnElement[bool]:
-    """The condition that a transfer is blocked since the very instant that its board is."""
+    """The condition that a transfer was quarantined at the very instant that its board was."""
     return (
         select(Board.id)
         .join(BoardItem, BoardItem.board_id == Board.id)
@@ -228,7 +235,7 @@ def _on_board(board_id: uuid.UUID) -> Sequence[uuid.UUID]:
         select(File.transfer_id)
         .join(BoardItem, BoardItem.file_id == File.id)
         .where(BoardItem.board_id == board_id)
-        # In one order, so that of two who do this neither waits for the other.
+        # In a fixed order, so that two transactions that do this cannot deadlock.
         .order_by(File.transfer_id)
     ).all()
 
@@ -249,9 +256,9 @@ def _set_board_quarantine(
 
 
 def quarantine_blocked(transfer_id: uuid.UUID, entry: BlockedFile, path: str) -> None:
-    """A file of it is on the block list: as quarantine(), and a report to the operator of our own.
+    """Quarantine a transfer that has a file of the block list, and report it to the operator.
 
-    Nothing new where quarantine() finds nothing new. Call in transaction().
+    If it is quarantined already, this is only noted in the audit log. Call in transaction().
     """
     audit.note("blocked file", transfer_id)
     if not quarantine(transfer_id):

@@ -1,9 +1,9 @@
-"""The block list: files that no transfer may hold, and which files have to be read for it.
+"""The block list: files that no transfer may contain, and which uploads must be read for it.
 
 Assets and small files, which workspaces keep, are not compared with it.
 
-What makes a file complete asks here, by size and CRC32, which cost nothing. Only one that could be
-on the list is held back, and read by a worker for its SHA-256 (inspecting.py).
+Before a file is completed it is looked up by size and CRC32, which costs nothing. Only one that
+could be on the list is held back, and read by a worker to get its SHA-256 (inspecting.py).
 """
 
 import uuid
@@ -27,7 +27,7 @@ from app.services.uploads import Outcome
 
 @dataclass(frozen=True)
 class Reading:
-    """How far the files of a transfer have been read that are to be put on the list."""
+    """Progress in reading the files of a transfer to be put on the list; `left_size` in bytes."""
 
     waiting_count: int
     left_size: int
@@ -38,9 +38,9 @@ class Reading:
 
 
 def add(sha256: bytes, size: int, reason: Harm, crc32: bytes | None = None) -> bool:
-    """Nobody may send this file from now on; True if it was not on the list. Repeatable.
+    """Block a file from being sent; True if it was not on the list. Repeatable.
 
-    It is looked for in what is sent later, not in what is there already.
+    This affects what is sent later, not what is there already.
     """
     with transaction():
         added = changed(
@@ -54,7 +54,7 @@ def add(sha256: bytes, size: int, reason: Harm, crc32: bytes | None = None) -> b
 
 
 def remove(sha256: bytes) -> bool:
-    """It may be sent again; True if it was on the list. What it has blocked stays blocked."""
+    """Unblock a file; True if it was on the list. What was quarantined because of it stays so."""
     with transaction():
         removed = changed(delete(BlockedFile).where(BlockedFile.sha256 == sha256))
         if removed:
@@ -63,14 +63,14 @@ def remove(sha256: bytes) -> bool:
 
 
 def entries() -> Sequence[BlockedFile]:
-    """All of it, the oldest first."""
+    """The whole list, oldest first."""
     return db.session.scalars(
         select(BlockedFile).order_by(BlockedFile.created_at, BlockedFile.sha256)
     ).all()
 
 
 def find(sha256: bytes) -> BlockedFile | None:
-    """The entry that this is, if it is on the list now."""
+    """The entry for this hash; None if it is not on the list now."""
     return db.session.get(BlockedFile, sha256, populate_existing=True)
 
 
@@ -78,13 +78,13 @@ def find(sha256: bytes) -> BlockedFile | None:
 
 
 def hold_back(transfer_id: uuid.UUID, outcomes: Sequence[Outcome]) -> set[uuid.UUID]:
-    """Of uploads that storage confirms, those that could be on the list: they are to be read.
+    """Of uploads that storage confirms, queue those to be read that could be on the list.
 
-    One indexed query, and nothing else where none could. Call in transaction(), with the
-    transfer's row locked; repeatable.
+    Returns their ids. One indexed query, and nothing else if none could be. Call in transaction(),
+    with the transfer's row locked; repeatable.
     """
     crc32s = {outcome.upload_id: outcome.crc32 for outcome in outcomes}
-    # Where none has one, PostgreSQL would take them for text.
+    # Cast because PostgreSQL would take it for text if no upload has a CRC32.
     crc32 = cast(case(crc32s, value=Upload.id), BlockedFile.crc32.type)
     could_be = select(BlockedFile.sha256).where(
         BlockedFile.size == Upload.size,
@@ -103,7 +103,7 @@ def hold_back(transfer_id: uuid.UUID, outcomes: Sequence[Outcome]) -> set[uuid.U
 
 
 def is_held() -> ColumnElement[bool]:
-    """The condition that an upload has arrived, and waits for its comparison with the list."""
+    """The condition that an upload has arrived and waits to be compared with the list."""
     return (
         select(Inspection.upload_id)
         .where(Inspection.upload_id == Upload.id, Inspection.block_as.is_(None))
@@ -112,7 +112,7 @@ def is_held() -> ColumnElement[bool]:
 
 
 def has_held(transfer_id: InstrumentedAttribute[uuid.UUID]) -> ColumnElement[bool]:
-    """The condition that files of a row's transfer are held back; the removed ones are not."""
+    """The condition that files of a row's transfer are held back, not counting removed files."""
     return (
         select(Inspection.upload_id)
         .join(File, File.upload_id == Inspection.upload_id)
@@ -125,16 +125,16 @@ def has_held(transfer_id: InstrumentedAttribute[uuid.UUID]) -> ColumnElement[boo
 
 
 def block_files(transfer_id: uuid.UUID, reason: Harm, paths: Sequence[str] = ()) -> int:
-    """Have a quarantined transfer's files read, and put on the list; how many. Repeatable.
+    """Have a quarantined transfer's files read and put on the list; returns how many. Repeatable.
 
-    All of them, or those of these paths; empty files, and those that have not arrived, are left
-    out. Raises WrongState unless it is quarantined, Gone where it was deleted, NotFound.
+    All files, or those with these paths; empty files, and those that have not arrived, are left
+    out. Raises WrongState unless it is quarantined, Gone if it was deleted, NotFound for a path.
     """
     with transaction():
         transfer = db.session.scalar(
             select(Transfer)
             .where(Transfer.id == transfer_id)
-            # Locked, so that its end cannot come between.
+            # Locked, so that it cannot end meanwhile.
             .with_for_update()
             .execution_options(populate_existing=True)
         )
@@ -166,7 +166,7 @@ def block_files(transfer_id: uuid.UUID, reason: Harm, paths: Sequence[str] = ())
 
 
 def reading(transfer_id: uuid.UUID) -> Reading:
-    """How far what block_files() wanted has come; raises Gone when the transfer has ended."""
+    """The progress of what block_files() requested; raises Gone if the transfer was deleted."""
     if of_id(transfer_id).state is State.DELETED:
         raise Gone(reason="deleted")
     is_failed = Inspection.failed_at.is_not(None)
@@ -183,11 +183,11 @@ def reading(transfer_id: uuid.UUID) -> Reading:
     return Reading(row[0], int(row[1]), row[2])
 
 
-# -- whoever reads -----------------------------------------------------------------------------
+# -- reading -----------------------------------------------------------------------------------
 
 
 def inspection_of(upload_id: uuid.UUID) -> Inspection | None:
-    """What is to be done with one upload, as its row says now."""
+    """The inspection of one upload, read afresh; None if there is none."""
     return db.session.scalar(
         select(Inspection)
         .where(Inspection.upload_id == upload_id)
@@ -197,7 +197,7 @@ def inspection_of(upload_id: uuid.UUID) -> Inspection | None:
 
 
 def is_wanted() -> ColumnElement[bool]:
-    """The condition that an upload is to be read, and that its bytes are there to be read."""
+    """The condition that an upload is to be read, and that its bytes are still there."""
     return and_(
         Inspection.failed_at.is_(None),
         select(Upload.id)
@@ -207,7 +207,7 @@ def is_wanted() -> ColumnElement[bool]:
 
 
 def waiting() -> archives.Waiting:
-    """How many files are to be read, how old the oldest wish is, and how many are being read."""
+    """How many files wait to be read, the oldest one's age in seconds, how many are being read."""
     is_leased = and_(Inspection.lease_token.is_not(None), Inspection.lease_until >= db_now())
     waits_for = func.extract("epoch", db_now() - func.min(Inspection.created_at).filter(~is_leased))
     row = db.session.execute(
@@ -220,18 +220,18 @@ def waiting() -> archives.Waiting:
 
 
 def remind_stuck(queued_before: ColumnElement[Any]) -> int:
-    """Queue every file that is to be read and that nobody reads; returns how many."""
+    """Queue files to be read that no worker reads and that were not queued since; how many."""
     is_stuck = and_(is_wanted(), leases.is_unattended(Inspection, queued_before))
     return leases.remind_stuck(Inspection, is_stuck, jobs.INSPECT_FILE.again)
 
 
 def remind(condition: ColumnElement[bool]) -> None:
-    """Queue the files that are to be read and for which this holds. Call in transaction()."""
+    """Queue the files that are to be read and meet this condition. Call in transaction()."""
     leases.remind(Inspection, and_(is_wanted(), condition), jobs.INSPECT_FILE.again)
 
 
 def _want(rows: Sequence[dict[str, Any]]) -> None:
-    """One row for each file; one that was given up is begun anew, one that is read is not."""
+    """Add one row for each file, or restart it if it was given up; a pending one is unchanged."""
     wanted = insert(Inspection)
     db.session.execute(
         wanted.on_conflict_do_update(

@@ -1,8 +1,8 @@
-"""The worker's side of the block list: one file read from beginning to end, and what follows.
+"""The worker's side of the block list: reads a whole file for its SHA-256 and acts on the result.
 
-Its bytes come in ranges, a few ahead of what is being hashed, so memory is bounded whatever its
-size. It runs twice, at once, late, or dies anywhere to the same end: everything that follows is one
-transaction under the lease.
+The bytes come in ranges, a few ahead of what is being hashed, so memory is bounded whatever the
+size. It may run twice, simultaneously, late, or die anywhere, with the same result: everything that
+follows from it is one transaction under the lease.
 """
 
 import hashlib
@@ -27,22 +27,22 @@ from app.zip_layout import Data, Layout
 log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 1.0
-# So many failed or killed attempts, and whoever waits is told instead. Outages do not count.
+# Give up after this many failed or killed attempts and show the failure. Outages do not count.
 MOST_ATTEMPTS = 8
 
 
 @dataclass(frozen=True)
 class _Sums:
-    """What all bytes of a file come to."""
+    """The checksums of a whole file."""
 
     sha256: bytes
     crc32: bytes
 
 
 def inspect(upload_id: str) -> None:
-    """Job: read one file, and compare it with the block list, or put it there.
+    """Job: read one file, and compare it with the block list or put it there.
 
-    One that is not on the list becomes COMPLETE; so does one that is, with its transfer
+    A file that was held back becomes COMPLETE in any case; if it is on the list, its transfer is
     quarantined in the same transaction.
     """
     with leases.hold(Inspection, uuid.UUID(upload_id), blocklist.is_wanted()) as lease:
@@ -59,7 +59,7 @@ def inspect(upload_id: str) -> None:
         except SourceLost as lost:
             log.error("a file for the block list is not in storage", extra={"key": str(lost)})
             _give_up(lease, is_lost=True)
-    # If it is not over, whoever is free begins anew: a hash cannot be continued elsewhere.
+    # If unfinished, another worker starts from the beginning: a hash cannot be resumed elsewhere.
     with transaction():
         blocklist.remind((Inspection.upload_id == lease.row_id) & leases.is_free(Inspection))
 
@@ -77,7 +77,7 @@ def _inspect(lease: leases.Lease) -> None:
 
 
 def _read(lease: leases.Lease, upload: Upload) -> _Sums:
-    """Read it whole. Raises SourceLost, Stopped, and errors.Unavailable."""
+    """Read the whole file. Raises SourceLost, Stopped, and errors.Unavailable."""
 
     def is_over() -> bool:
         return jobs.stopping.is_set() or lease.lost.is_set()
@@ -96,7 +96,7 @@ def _read(lease: leases.Lease, upload: Upload) -> _Sums:
 
 
 def _tell(lease: leases.Lease, done_size: int) -> None:
-    """Show how much is read; notices when nobody wants it any more."""
+    """Record how much has been read; sets lease.lost if the file need not be read any more."""
     with transaction():
         told = changed(lease.mine.where(blocklist.is_wanted()).values(done_size=done_size))
     if told == 0:
@@ -117,7 +117,7 @@ def _settle(lease: leases.Lease, inspection: Inspection, sums: _Sums) -> None:
             update(Upload)
             .where(Upload.id == upload.id, Upload.state == UploadState.OPEN)
             .values(state=UploadState.COMPLETE, crc32=func.coalesce(Upload.crc32, sums.crc32)),
-            # What the last check had named, if there was one.
+            # Clear the problem that the last check reported, if any.
             update(File).where(File.upload_id == upload.id).values(problem=None),
         )
         for statement in completed:
@@ -127,10 +127,11 @@ def _settle(lease: leases.Lease, inspection: Inspection, sums: _Sums) -> None:
 
 
 def _give_up(lease: leases.Lease, *, is_lost: bool = False) -> None:
-    """It could not be read. What was to be blocked says so; what was held back is its sender's.
+    """Stop trying to read a file. One that was to be blocked is marked as failed.
 
-    One that is not there is found missing by the check, and named. Otherwise its sender is told
-    that checking has failed, and may say "that is all" again: it is never given out unread.
+    Of the files held back, one that is not in storage is left to the check, which reports it
+    missing. Otherwise the sender is shown that checking failed, and may finish the transfer again:
+    an unread file is never given out.
     """
     discard()
     inspection = blocklist.inspection_of(lease.row_id)
@@ -158,13 +159,15 @@ def _give_up(lease: leases.Lease, *, is_lost: bool = False) -> None:
 
 
 def _go_on(transfer_id: uuid.UUID) -> None:
-    """Whoever checks its files, the first ones or a batch, looks again."""
+    """Continue the check that waits for the file, that of the transfer or of its batch."""
     checking.go_on(transfer_id)
     batches.go_on(transfer_id)
 
 
 def _take(lease: leases.Lease, inspection: Inspection) -> bool:
-    """Its row goes, if it is still ours. Its transfer's is locked first, as by everybody."""
+    """Delete the inspection if the lease is still ours. Locks the transfer's row first, as
+    everywhere.
+    """
     transfer = select(Transfer.id).where(Transfer.id == inspection.transfer_id)
     db.session.execute(transfer.with_for_update())
     taken = changed(

@@ -1,6 +1,7 @@
-"""After the end: a recipient asks the sender for more time, or for more downloads.
+"""Lets a recipient ask the sender of an ended transfer for more time, or for more downloads.
 
-Once a day for each recipient and transfer; the unique key of the rows says so, whoever is quick.
+Once a day for each visitor and transfer, which a unique key enforces even for simultaneous
+requests.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ LONGEST_CONTACT = 254
 
 
 def is_open(transfer_id: uuid.UUID) -> bool:
-    """Whether its sender could still give more: not of what is blocked or past its grace."""
+    """Whether the sender could still give more: not if quarantined or past the grace period."""
     found = db.session.scalar(select(Transfer.id).where(Transfer.id == transfer_id, _is_open()))
     return found is not None
 
@@ -31,10 +32,10 @@ def is_open(transfer_id: uuid.UUID) -> bool:
 def ask(
     slug: str, visitor: str | None, proof: str | None, message: str = "", contact: str = ""
 ) -> bool:
-    """Note that somebody asks; False if the same one has asked today already.
+    """Record a request; False if the same visitor has asked today already.
 
-    Raises NotFound, PasswordNeeded where the page would ask for it, Gone when nobody can give
-    more any more, WrongState while there is nothing to ask for.
+    Raises NotFound, PasswordNeeded where the page would ask for it, Gone when no more can be
+    given, WrongState while there is nothing to ask for.
     """
     shown = downloads.view(slug, visitor, proof)
     if shown.is_locked:
@@ -57,12 +58,12 @@ def ask(
 
 
 def has_asked_today(transfer_id: uuid.UUID, visitor: str | None) -> bool:
-    """Whether this browser's visitor has; of an address it is not told to whoever shares it."""
+    """Whether this browser has asked today, by its cookie only: others may share its IP address."""
     return visitor is not None and _has_asked(transfer_id, _asker(visitor))
 
 
 def _note(transfer_id: uuid.UUID, asker_hash: bytes, message: str, contact: str) -> Insert:
-    """One statement that looks and writes, so that nothing can end or begin anew in between."""
+    """One statement that checks and inserts, so that the state cannot change in between."""
     reason = case((_is_used_up(), Ending.LIMIT_REACHED.value), else_=Ending.EXPIRED.value)
     asked = select(
         Transfer.id,
@@ -109,7 +110,7 @@ def _today() -> ColumnElement[Any]:
 
 
 def _asker(visitor: str | None) -> bytes:
-    """Who asks: a browser that keeps our cookie, or else a network address."""
+    """A hash of who asks: of the browser's cookie, or without one of the network address."""
     if visitor:
         return hashlib.sha256(visitor.encode()).digest()
     return audit.actor.get() or bytes(32)

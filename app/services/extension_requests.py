@@ -1,6 +1,6 @@
-"""What recipients have asked of a transfer's sender, as rows: read, counted, settled, forgotten.
+"""Requests by recipients to extend a transfer: lists, counts, settles and deletes their rows.
 
-asking.py makes them.
+asking.py adds them.
 """
 
 import uuid
@@ -12,12 +12,12 @@ from app.clock import db_now
 from app.db import db
 from app.models import Ending, ExtensionRequest
 
-# Whoever lists them is shown so many.
+# A listing shows at most this many.
 MOST_SHOWN = 500
 
 
 def of_transfer(transfer_id: uuid.UUID) -> list[ExtensionRequest]:
-    """What was asked, the newest first, at most MOST_SHOWN."""
+    """A transfer's requests, newest first, at most MOST_SHOWN."""
     found = db.session.scalars(
         select(ExtensionRequest)
         .where(ExtensionRequest.transfer_id == transfer_id)
@@ -28,7 +28,7 @@ def of_transfer(transfer_id: uuid.UUID) -> list[ExtensionRequest]:
 
 
 def count(transfer_id: uuid.UUID) -> int:
-    """How many nobody has answered."""
+    """How many requests are unanswered."""
     found = db.session.scalar(
         select(func.count())
         .select_from(ExtensionRequest)
@@ -38,7 +38,10 @@ def count(transfer_id: uuid.UUID) -> int:
 
 
 def settle(transfer_id: uuid.UUID, reasons: Iterable[Ending] = tuple(Ending)) -> None:
-    """Its sender gave what was asked for, for these reasons. Call in transaction(); repeatable."""
+    """Mark the requests with these reasons as settled: the sender gave what they asked for.
+
+    Call in transaction(); repeatable.
+    """
     db.session.execute(
         update(ExtensionRequest)
         .where(
@@ -52,7 +55,10 @@ def settle(transfer_id: uuid.UUID, reasons: Iterable[Ending] = tuple(Ending)) ->
 
 
 def forget(*transfer_ids: uuid.UUID) -> None:
-    """Nobody can answer them any more, and they say who asked. Call in transaction()."""
+    """Delete requests that can no longer be answered, as they identify who asked.
+
+    Call in transaction().
+    """
     db.session.execute(
         delete(ExtensionRequest).where(ExtensionRequest.transfer_id.in_(transfer_ids))
     )

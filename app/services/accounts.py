@@ -1,7 +1,7 @@
-"""Who machines are: workspaces, their API keys, and the tokens that a key is exchanged for.
+"""The identities of programs: workspaces, their API keys, and tokens that a key is exchanged for.
 
-A key is shown once. Each request looks its row up, so that a revoked one is refused from the next
-request on, whichever process it reaches; a token is good only beside the key it was made for.
+A key is shown once. Each request looks up its row, so a revoked key is refused from the next
+request on, in every process. A token is valid only together with the key it was issued for.
 """
 
 import hashlib
@@ -27,10 +27,10 @@ from app.services import audit
 
 _ALPHABET = string.ascii_lowercase + string.digits
 _SHAPE = re.compile(r"(bee_[a-z0-9]{12})_[A-Za-z0-9_-]{43}")
-# `last_used_at` is for people: not each request needs to write.
+# `last_used_at` is only shown to people: not every request needs to write it.
 NOTE_USE_AFTER = timedelta(minutes=1)
 LONGEST_NAME = 200
-# Each says only what is needed: none, unknown and revoked are told alike.
+# Vague on purpose: the same for a missing, an unknown and a revoked one.
 NO_KEY = "This needs an API key."
 NO_TOKEN = "This needs a token that is still good."  # noqa: S105
 _RANKS = {Scope.READ: 0, Scope.WRITE: 1, Scope.ADMIN: 2}
@@ -38,7 +38,7 @@ _RANKS = {Scope.READ: 0, Scope.WRITE: 1, Scope.ADMIN: 2}
 
 @dataclass(frozen=True)
 class Issued:
-    """A new key with its text, which is not stored and never told again."""
+    """A new key with its text, which is not stored and never shown again."""
 
     row: ApiKey
     text: str
@@ -46,7 +46,7 @@ class Issued:
 
 @dataclass(frozen=True)
 class Caller:
-    """Who is asking: a key of a workspace, and for which of that program's own users."""
+    """Who is calling: a key of a workspace, and for which of that program's own users."""
 
     key_id: uuid.UUID
     workspace_id: uuid.UUID
@@ -74,7 +74,7 @@ class Caller:
         )
 
     def owns(self, row: Transfer | Board) -> bool:
-        """The same of a row that is at hand."""
+        """Whether a loaded row is this caller's, as is_owner_of() defines it."""
         mine = (self.workspace_id, self.user_identifier)
         return (row.workspace_id, row.user_identifier) == mine
 
@@ -83,9 +83,9 @@ class Caller:
 
 
 def issue_key(workspace: str, name: str, scope: Scope) -> Issued:
-    """A new key of the workspace of this name, which is made if there is none. Raises Invalid.
+    """Issue a key for the workspace of this name, which is created if needed. Raises Invalid.
 
-    Each call makes another.
+    Not idempotent: each call issues another key.
     """
     _check_names(workspace=workspace, name=name)
     prefix = "bee_" + "".join(secrets.choice(_ALPHABET) for _ in range(12))
@@ -115,7 +115,7 @@ def _check_names(**names: str) -> None:
 
 
 def _workspace_id(name: str) -> uuid.UUID:
-    """The workspace's, which two may make at once."""
+    """The workspace's id; it is created if needed, also if two callers do so simultaneously."""
     made: uuid.UUID | None = db.session.scalar(
         insert(Workspace)
         .values(id=uuid.uuid4(), name=name)
@@ -129,7 +129,7 @@ def _workspace_id(name: str) -> uuid.UUID:
 
 
 def all_keys() -> Sequence[ApiKey]:
-    """Every key with its workspace, the revoked too, in the order they were issued."""
+    """All keys, revoked ones too, with their workspaces: by workspace, in the order of issue."""
     return db.session.scalars(
         select(ApiKey)
         .join(ApiKey.workspace)
@@ -139,9 +139,9 @@ def all_keys() -> Sequence[ApiKey]:
 
 
 def revoke_key(prefix: str) -> bool:
-    """End a key for good, from the next request on, in every process. Raises NotFound.
+    """Revoke a key for good, from the next request on, in every process. Raises NotFound.
 
-    False if it had been before.
+    False if it was revoked already.
     """
     with transaction():
         row = db.session.scalar(select(ApiKey).where(ApiKey.prefix == prefix))
@@ -164,13 +164,13 @@ def is_key(text: str | None) -> bool:
 
 
 def prefix_of(text: str) -> str | None:
-    """The part of an API key that it is looked up by, which is no secret; None if it is none."""
+    """The part of an API key that it is looked up by, which is not secret; None if not a key."""
     shape = _SHAPE.fullmatch(text)
     return shape and shape[1]
 
 
 def authenticate(text: str | None) -> Caller:
-    """Whose key this is; raises Unauthorized."""
+    """The caller that an API key identifies; raises Unauthorized."""
     prefix = prefix_of(text or "")
     if text is None or prefix is None:
         raise Unauthorized(NO_KEY)
@@ -183,7 +183,7 @@ def authenticate(text: str | None) -> Caller:
 
 
 def caller_of(key_id: uuid.UUID) -> Caller:
-    """Who had shown this key before; raises Unauthorized if it has been revoked since."""
+    """The caller of a key that was authenticated before; raises Unauthorized if revoked since."""
     found = ask(_BY_ID, {"id": key_id}).first()
     if found is None:
         raise Unauthorized(NO_KEY)
@@ -194,7 +194,7 @@ def _is_use_due() -> ColumnElement[bool]:
     return or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at <= db_now() - NOTE_USE_AFTER)
 
 
-# Asked for each request, so made only once.
+# Run for each request, so built only once.
 _GOOD = select(ApiKey.id, ApiKey.workspace_id, ApiKey.scope).where(ApiKey.revoked_at.is_(None))
 _BY_ID = _GOOD.where(ApiKey.id == bindparam("id"))
 _BY_PREFIX = _GOOD.add_columns(ApiKey.key_hash, _is_use_due().label("is_use_due")).where(
@@ -203,7 +203,9 @@ _BY_PREFIX = _GOOD.add_columns(ApiKey.key_hash, _is_use_due().label("is_use_due"
 
 
 def _note_use(key_id: uuid.UUID) -> None:
-    """Of many requests at once only one writes, and none waits: whoever holds it notes the same."""
+    """Update `last_used_at`. Of simultaneous requests only one does; the others skip the locked
+    row instead of waiting, as they would write the same.
+    """
     free = (
         select(ApiKey.id)
         .where(ApiKey.id == key_id, _is_use_due())
@@ -227,14 +229,14 @@ def _hash(text: str) -> bytes:
 
 
 def issue_token(caller: Caller, user_identifier: str | None) -> str:
-    """A token by which the caller speaks for one of its users, to be sent beside its key."""
+    """Issue a token by which the caller acts for one of its users, to be sent with its key."""
     with transaction():
         audit.note("authorize", subject_id=caller.workspace_id)
     return tokens.issue(tokens.Claims(caller.key_id, user_identifier))
 
 
 def speak_for(caller: Caller, token: str | None) -> Caller:
-    """The caller as the token says; raises Unauthorized unless it was made for this very key."""
+    """The caller acting for the token's user; raises Unauthorized if issued for another key."""
     try:
         claims = tokens.read(token or "")
     except tokens.BadToken as error:

@@ -1,8 +1,8 @@
-"""Boards: collections that stay open, of links and of files that each arrive by themselves.
+"""Boards: collections that stay open, of links and of files that are uploaded independently.
 
-A board's file is the one file of a transfer of its own. So everything that is true of transfers
-is true of it (checked before it is shown, swept when abandoned, expired by its date), and each
-can be downloaded as soon as it is there, whatever else is still on its way.
+Each file of a board is the only file of a transfer of its own. So everything that holds for
+transfers holds for it (checked before it is shown, swept when abandoned, expired by its date), and
+it can be downloaded as soon as it is there, whatever else is still on its way.
 """
 
 import secrets
@@ -29,7 +29,7 @@ from app.services.repeats import Once
 
 @dataclass(frozen=True)
 class LinkSpec:
-    """A link as it is to be added."""
+    """A link to be added."""
 
     url: str
     title: str
@@ -37,7 +37,7 @@ class LinkSpec:
 
 @dataclass(frozen=True)
 class BoardView:
-    """A board as its address shows it: links, and the files that can be had or are on their way."""
+    """A board as its page shows it: links, and files that are available or on their way."""
 
     link: str
     name: str
@@ -46,14 +46,14 @@ class BoardView:
 
     @property
     def is_moving(self) -> bool:
-        """Whether the page will change by itself."""
+        """Whether a file is still on its way, so that the page will change by itself."""
         return is_waiting(self.items)
 
 
 def create(caller: Caller, name: str, description: str | None, once: Once | None = None) -> Board:
-    """A new board without anything on it; its address is good at once. Raises KeyReused.
+    """Create an empty board; its link works immediately. Raises KeyReused.
 
-    Each call makes another, but for the same request under the same key.
+    Each call creates another, except for the same request under the same idempotency key.
     """
     board = Board(
         id=uuid.uuid4(),
@@ -73,7 +73,7 @@ def create(caller: Caller, name: str, description: str | None, once: Once | None
 
 
 def of_caller(board_id: uuid.UUID, caller: Caller) -> Board:
-    """The caller's own board; raises NotFound, and NotAllowed for somebody else's."""
+    """The caller's own board; raises NotFound, and NotAllowed for another owner's."""
     board = db.session.get(Board, board_id)
     if board is None:
         raise NotFound("This board does not exist")
@@ -83,9 +83,9 @@ def of_caller(board_id: uuid.UUID, caller: Caller) -> Board:
 
 
 def items_of(board_id: uuid.UUID, *, with_unseen: bool = False) -> list[BoardItem]:
-    """What is on the board, in the order it was added, without files that are over.
+    """The board's items in the order they were added, without ended or quarantined files.
 
-    Those, and those that are blocked, are the operator's business alone: `with_unseen`.
+    `with_unseen` includes those too; it is for the operator only.
     """
     found = db.session.scalars(
         _there(select(BoardItem), board_id, with_unseen=with_unseen)
@@ -100,7 +100,7 @@ def items_of(board_id: uuid.UUID, *, with_unseen: bool = False) -> list[BoardIte
 def _there(
     statement: Select[Any], board_id: uuid.UUID, *, with_unseen: bool = False
 ) -> Select[Any]:
-    """The statement, for this board's links and those of its files that may be seen, or all."""
+    """Restrict the statement to this board's links and visible files, or to all its items."""
     may_be_seen = and_(_has_not_ended(), Transfer.quarantined_at.is_(None))
     is_there = true() if with_unseen else or_(BoardItem.file_id.is_(None), may_be_seen)
     return (
@@ -118,12 +118,12 @@ def _has_not_ended() -> ColumnElement[bool]:
 
 
 def is_waiting(items: Sequence[BoardItem]) -> bool:
-    """Whether a file of these is still on its way."""
+    """Whether any of these files is still on its way."""
     return any(item.file and item.file.transfer.state is not State.READY for item in items)
 
 
 def add_links(board: Board, specs: Sequence[LinkSpec], once: Once | None = None) -> list[BoardItem]:
-    """Add links at the end; the new items.
+    """Add links at the end; returns the new items.
 
     Raises Invalid when the board is full, Blocked, KeyReused.
     """
@@ -138,11 +138,11 @@ def add_links(board: Board, specs: Sequence[LinkSpec], once: Once | None = None)
 def add_files(
     board: Board, caller: Caller, specs: Sequence[FileSpec], once: Once | None = None
 ) -> list[BoardItem]:
-    """Announce files at the end, all of them or none; the new items.
+    """Announce files at the end, all of them or none; returns the new items.
 
     Raises Invalid, Blocked, KeyReused.
     """
-    # They stay as long as anything may: a board is there to be come back to.
+    # The longest lifetime allowed: people come back to a board.
     expires_at = clock.now() + timedelta(days=settings.max_expires_in_days)
     with transaction():
         if (before := repeats.made(once)) is not None:
@@ -157,12 +157,12 @@ def add_files(
 
 
 def _items(board: Board, ids: Sequence[uuid.UUID]) -> list[BoardItem]:
-    """Those of these that are still there."""
+    """Those of these items that are still there."""
     return [item for item in items_of(board.id) if item.id in ids]
 
 
 def _add(board: Board, count: int, fields: Callable[[int], dict[str, object]]) -> list[BoardItem]:
-    # Locked, so that of two who add at once one comes behind the other.
+    # Locked, so that items added simultaneously get different positions.
     locked = select(Board.quarantined_at).where(Board.id == board.id).with_for_update()
     if db.session.scalar(locked) is not None:
         raise Blocked("Whoever runs this site has blocked this board.")
@@ -198,12 +198,12 @@ def file_of(board: Board, file_id: uuid.UUID) -> File:
 
 
 def sign_part(file: File, number: int) -> str:
-    """An address to PUT one part of a board's file at; raises as sending.sign_part() does."""
+    """A presigned URL to PUT one part of a board's file; raises what sending.sign_part() raises."""
     return sending.sign_part(file.transfer, file, number)
 
 
 def complete_file(file: File) -> None:
-    """This file has arrived: check and complete it in the background. Repeatable.
+    """Have a file that was sent checked and completed in the background. Repeatable.
 
     Raises PartsMissing, SizeMismatch, Gone.
     """
@@ -211,7 +211,7 @@ def complete_file(file: File) -> None:
 
 
 def view(slug: str) -> BoardView:
-    """What a board's address shows now. Raises NotFound, and Gone for one that is blocked."""
+    """What a board's page shows now. Raises NotFound, and Gone if it is quarantined."""
     board = abuse.reportable_board(slug)
     return BoardView(
         link=links.board_url(board.slug),

@@ -1,7 +1,7 @@
-"""Coming in by one of a workspace's keys, for its pages: a signed word in the place of the key.
+"""Opens a workspace's pages with one of its API keys, which a signed token then stands for.
 
-The word names the key and is good for an hour. The key's row is looked up each time, so a revoked
-one ends at once what was opened with it.
+The token names the key and is valid for an hour. The key's row is looked up each time, so revoking
+it immediately ends what was opened with it.
 """
 
 import uuid
@@ -19,7 +19,7 @@ _seal = Seal("workspace")
 
 
 def enter(key: str) -> str:
-    """The word for whoever has a key of scope admin. Raises Unauthorized, NotAllowed."""
+    """The token for a key, which must have scope admin. Raises Unauthorized, NotAllowed."""
     caller = accounts.authenticate(key.strip())
     audit.acting_key.set(caller.key_id)
     caller.check_may(Scope.ADMIN)
@@ -30,7 +30,7 @@ def enter(key: str) -> str:
 
 
 def caller_of(word: str | None) -> Caller | None:
-    """Who has come in with this word; None if its hour is over, or the key's time is."""
+    """The caller that this token stands for; None if it has expired or its key was revoked."""
     until, _, key_id = (_seal.read(word or "") or "0:").partition(":")
     if int(until) <= clock.now().timestamp():
         return None
@@ -43,5 +43,5 @@ def caller_of(word: str | None) -> Caller | None:
 
 
 def workspace_of(caller: Caller) -> str:
-    """What the caller's workspace is called."""
+    """The name of the caller's workspace."""
     return db.session.get_one(Workspace, caller.workspace_id).name

@@ -1,8 +1,8 @@
-"""The same request again, because its answer was lost: it makes nothing more, answered alike.
+"""Idempotency keys: a request that is repeated creates nothing more and gets the same answer.
 
-What was made is noted in the transaction that makes it, by its rows' ids, and the answer is written
-anew from these: so nothing secret of it has to be kept. (A transfer keeps its own note, from which
-its owner token can be told again: services/creating.py.)
+The ids of the rows that it created are stored in the same transaction, and the answer is made again
+from them, so that no secrets have to be kept. (A transfer keeps its own note, from which its owner
+token can be derived again: services/creating.py.)
 """
 
 import hashlib
@@ -19,36 +19,36 @@ from app.db import db
 from app.errors import KeyReused
 from app.models import IdempotencyKey
 
-# A row is kept for so long; then the same key may be used for something else.
+# How long a row is kept; then the same key may be used for another request.
 KEPT = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class Once:
-    """One request that is to be done once, by the hashes of its key and of what it says."""
+    """A request that is to be done only once: the hashes of its key and of its content."""
 
     key_hash: bytes
     request_hash: bytes
 
 
 def once(key: str | None, actor: str, said: bytes) -> Once | None:
-    """What this actor says under this key; None without a key: then it is done each time."""
+    """The request of this actor under this key; None without a key: then it is done each time."""
     if key is None:
         return None
     key_hash = hashlib.sha256(f"{actor}\n{key}".encode()).digest()
-    # By the key, which is not stored: so what was said cannot be found by trying.
+    # Keyed with the key, which is not stored: so the content cannot be found by guessing.
     return Once(key_hash, hmac.digest(key.encode(), said, "sha256"))
 
 
 def made(request: Once | None) -> Sequence[uuid.UUID] | None:
-    """The ids of what this request has made before, or None; raises KeyReused.
+    """The ids of what this request has created before, or None; raises KeyReused.
 
-    In a transaction the same request waits here for one that is under way.
+    Inside a transaction it waits for the same request if that is under way.
     """
     if request is None:
         return None
     if db.session.info.get("depth"):
-        # Until the transaction's end: of two the second finds what the first has made.
+        # Held until the transaction ends: the second request then finds what the first created.
         number = int.from_bytes(request.key_hash[:8], "big", signed=True)
         db.session.execute(select(func.pg_advisory_xact_lock(number)))
     before = db.session.scalar(
@@ -62,7 +62,7 @@ def made(request: Once | None) -> Sequence[uuid.UUID] | None:
 
 
 def note(request: Once | None, made_ids: Sequence[uuid.UUID]) -> None:
-    """Remember what this request has made. Call in transaction(), after made()."""
+    """Store what this request has created. Call in transaction(), after made()."""
     if request is not None:
         db.session.add(
             IdempotencyKey(
@@ -74,5 +74,5 @@ def note(request: Once | None, made_ids: Sequence[uuid.UUID]) -> None:
 
 
 def is_over() -> ColumnElement[bool]:
-    """The condition that nobody will send it again."""
+    """The condition that a row is older than KEPT."""
     return IdempotencyKey.created_at < db_now() - KEPT

@@ -1,7 +1,7 @@
-"""What webhooks are told: rows in their outbox, in the transaction that makes the news true.
+"""Queues the messages to webhooks: outbox rows, in the transaction that makes the news true.
 
-Only of transfers that belong to a workspace, and nothing that a person wrote: no title, no message,
-no name of a file. Whoever is told can ask for those by its key.
+Only about transfers that belong to a workspace, and without anything that a person wrote: no title,
+message or file name. The receiver can ask for those with its API key.
 """
 
 import uuid
@@ -32,9 +32,9 @@ from app.config import settings
 from app.db import changed, db
 from app.models import Transfer, Webhook, WebhookDelivery, WebhookEvent
 
-# For so long a receiver may be away and miss nothing.
+# How long a message is retried: a receiver can be away this long and miss nothing.
 TRIED_FOR = timedelta(days=1)
-# What is told of a transfer, whatever has become of it.
+# The columns of a transfer that the messages of every event are made from.
 _OF_TRANSFER = (
     Transfer.id,
     Transfer.workspace_id,
@@ -47,29 +47,31 @@ _OF_TRANSFER = (
 
 
 def tell_ready(transfer_id: uuid.UUID) -> None:
-    """All its files are there: told once. Call in transaction()."""
+    """Queue "ready": all its files are there. Sent only once. Call in transaction()."""
     _tell(WebhookEvent.READY, transfer_id, literal(1))
 
 
 def tell_download(transfer_id: uuid.UUID, file_id: uuid.UUID | None) -> None:
-    """A download was counted: each is told. Call in transaction(), holding the transfer's row."""
+    """Queue "downloaded", for each counted download. Call in transaction(), with the transfer's
+    row locked.
+    """
     more = {"file_id": null() if file_id is None else literal(str(file_id))}
     _tell(WebhookEvent.DOWNLOADED, transfer_id, Transfer.download_count, more)
 
 
 def telling_expired(change: ReturningUpdate[Any]) -> tuple[CTE, CTE]:
-    """A statement that lets transfers expire, and the one that tells of those that it returns.
+    """The UPDATE that expires transfers, and the INSERT of messages about those that it returns.
 
-    Both as parts of one statement, however many there are. Told once for each date.
+    Both as CTEs of one statement, whatever their number. Sent only once for each expiry date.
     """
-    # The ids it returns already.
+    # `change` returns the ids already.
     expired = change.returning(*_OF_TRANSFER[1:]).cte("changed")
     date = func.extract("epoch", expired.c.expires_at)
     return expired, _telling(WebhookEvent.EXPIRED, expired, date).cte("told")
 
 
 def tell_test(webhook: Webhook) -> WebhookDelivery:
-    """A message that says nothing, to one webhook. Call in transaction()."""
+    """Queue an empty test message to one webhook. Call in transaction()."""
     event_id = literal(uuid.uuid4(), Uuid)
     told = select(
         func.gen_random_uuid(),
@@ -107,9 +109,9 @@ def _telling(
     n: ColumnElement[Any],
     more: Mapping[str, ColumnElement[Any]] | None = None,
 ) -> Insert:
-    """The statement that puts one row for each of these transfers and each webhook that listens.
+    """The INSERT of one row for each of these transfers and each webhook that subscribes.
 
-    `n` tells one event of its kind from the next: there is none twice.
+    `n` distinguishes events of the same kind; a row that exists already is skipped.
     """
     event_id = _id_of(event, transfers.c.id, n)
     link = func.concat(f"{settings.base_url}/d/", transfers.c.slug)
@@ -159,9 +161,9 @@ def _into_outbox(told: Select[*tuple[Any, ...]]) -> Insert:
 
 
 def _id_of(event: WebhookEvent, transfer_id: Any, n: Any) -> ColumnElement[Any]:
-    """The same news has the same id, whoever is told of it and whoever finds it."""
+    """A deterministic id: the same event has the same id for every webhook and in every process."""
     said = func.convert_to(func.concat_ws(":", event.value, transfer_id, n), "UTF8")
-    # As much of a digest as an id is long.
+    # The digest, cut to the length of a UUID.
     return cast(func.substr(func.encode(func.sha256(said), "hex"), 1, 32), Uuid)
 
 
@@ -173,7 +175,7 @@ def _payload(event_id: Any, event: WebhookEvent, data: Any) -> ColumnElement[str
 
 
 def _event(event: WebhookEvent) -> ColumnElement[Any]:
-    # Told its type: beside INSERT ... SELECT PostgreSQL would take it for text.
+    # Cast because PostgreSQL would take it for text in an INSERT ... SELECT.
     return cast(literal(event.value), WebhookDelivery.event.type)
 
 

@@ -1,8 +1,8 @@
-"""From the rows to strangers' servers: claimed by one worker, sent several at once, settled.
+"""Sends the messages to webhooks: a worker claims due ones, sends them in parallel, settles them.
 
-A message that was sent just before this process died goes once more, under the same id. A server
-that does not answer delays nobody but itself: its turn ends with the first failure, it rests for a
-while, and each server's turn is beside the others'.
+A message that was sent just before this process died is sent again, under the same id. A server
+that does not answer delays only itself: its turn ends with the first failure, it rests for a while,
+and all servers are served in parallel.
 """
 
 import base64
@@ -32,23 +32,23 @@ from app.services.heartbeats import noted
 
 log = logging.getLogger(__name__)
 
-# Servers that are asked at the same time, and messages to one of them in one go.
+# Servers that are called in parallel, and messages claimed for each of them.
 MOST_AT_ONCE = 8
 MOST_TO_ONE = 20
-# After so long it is another job's turn.
+# Turn length. Then the job re-queues itself so that other jobs get a turn.
 TURN_SECONDS = 20
-# How long a server is left alone after its n-th failure in a row, whatever waits for it.
+# How long a server rests after its n-th failure in a row, whatever is waiting for it.
 REST_SECONDS = (15, 30, 60, 120, 300)
-# One that has taken nothing for so long, while something was given up, is told nothing any more.
+# A webhook that has failed for this long is switched off when one of its messages is given up.
 SWITCHED_OFF_AFTER = timedelta(days=3)
-# Dropped, and given up, in one statement.
+# Rows deleted, and rows given up, by one statement.
 BATCH = 1000
 GIVE_UP_BATCH = 10_000
 
 
 @dataclass(frozen=True)
 class Parcel:
-    """One message as a thread needs it, which has no connection to the database."""
+    """One message as the sending threads need it, which have no database connection."""
 
     id: uuid.UUID
     webhook_id: uuid.UUID
@@ -64,9 +64,9 @@ Told = queue.SimpleQueue[tuple[Parcel, Answer | None]]
 
 @noted
 def send_webhooks() -> int:
-    """Job: send every message that is due; how many were taken. Repeatable at any time.
+    """Job: send every due message; returns how many were accepted. Repeatable at any time.
 
-    After TURN_SECONDS it is somebody else's turn, and the rest is queued again.
+    After TURN_SECONDS the rest is left to a new job.
     """
     ends = time.monotonic() + TURN_SECONDS
     _give_up()
@@ -82,7 +82,7 @@ def send_webhooks() -> int:
 
 @noted
 def drop_webhook_log() -> int:
-    """Job: what became of messages is forgotten after WEBHOOK_LOG_DAYS."""
+    """Job: delete settled messages after WEBHOOK_LOG_DAYS; returns how many."""
     count = 0
     while not jobs.stopping.is_set():
         with transaction():
@@ -115,9 +115,9 @@ def _drop() -> int:
 
 
 def _claim() -> list[Parcel]:
-    """The next messages, for this process alone until their claim has lapsed.
+    """Claim the next messages for this process; others leave them alone until the claim lapses.
 
-    A few to each server that is not resting, so that many to one keep none to another waiting.
+    A few for each server that is not resting, so that many to one do not hold up another's.
     """
     with transaction():
         ids = db.session.scalars(_next()).all()
@@ -133,7 +133,7 @@ def _claim() -> list[Parcel]:
     return [
         _parcel(one, hooks[one.webhook_id])
         for one in sorted(taken, key=lambda one: one.created_at)
-        # Where it was deleted just now, this has gone with it.
+        # If its webhook was deleted just now, the message is gone too.
         if one.webhook_id in hooks
     ]
 
@@ -144,7 +144,7 @@ def _parcel(one: WebhookDelivery, hook: Webhook) -> Parcel:
 
 
 def _next() -> Any:
-    """Each server's first before anybody's second, the longest due first."""
+    """Due messages: the first of every server before the second of any; longest due first."""
     of_each = (
         select(WebhookDelivery.id, WebhookDelivery.webhook_id, WebhookDelivery.due_at)
         .where(WebhookDelivery.webhook_id == Webhook.id, claims.is_due(WebhookDelivery))
@@ -172,7 +172,7 @@ def _is_awake() -> ColumnElement[bool]:
 
 
 def _send(parcels: Sequence[Parcel], ends: float) -> int:
-    """Send them, to each server one after the other; how many were taken."""
+    """Send messages, to each server one after the other; returns how many were accepted."""
     by_hook: dict[uuid.UUID, list[Parcel]] = defaultdict(list)
     for parcel in parcels:
         by_hook[parcel.webhook_id].append(parcel)
@@ -189,7 +189,7 @@ def _send(parcels: Sequence[Parcel], ends: float) -> int:
                 if jobs.stopping.is_set() or time.monotonic() > ends:
                     over.set()
         finally:
-            # What cannot be noted must not be sent: it would go twice.
+            # If outcomes cannot be recorded, stop: what is sent now would be sent again.
             over.set()
     return taken
 
@@ -197,7 +197,7 @@ def _send(parcels: Sequence[Parcel], ends: float) -> int:
 def _send_to_one(
     courier: Courier, parcels: Sequence[Parcel], told: Told, over: threading.Event
 ) -> None:
-    """In a thread: one answer for each, None for what was not tried."""
+    """Run in a thread: put one answer for each message into `told`, None for those not tried."""
     is_well = True
     for parcel in parcels:
         answer = _post(courier, parcel) if is_well and not over.is_set() else None
@@ -210,13 +210,13 @@ def _post(courier: Courier, parcel: Parcel) -> Answer:
         crash.point("webhook.1")
         return courier.post(parcel.url, parcel.body, _headers(parcel))
     except Exception:
-        # Whatever it was, nobody else's message must hang on it.
+        # Whatever it was, it must not hold up other messages.
         log.exception("a message to a webhook could not be sent")
         return Answer(None, 0, "It could not be sent.")
 
 
 def _headers(parcel: Parcel) -> dict[str, str]:
-    """By the rules of Standard Webhooks: id, time, and our signature of both and of the body."""
+    """The headers of Standard Webhooks: id, time, and our signature of both and of the body."""
     event_id, now = str(parcel.event_id), str(int(clock.now().timestamp()))
     signed = hmac.digest(parcel.secret, f"{event_id}.{now}.".encode() + parcel.body, "sha256")
     return {
@@ -232,7 +232,7 @@ def _headers(parcel: Parcel) -> dict[str, str]:
 
 
 def _settle(parcel: Parcel, answer: Answer | None) -> bool:
-    """Record what became of it; whether it was taken. The webhook's row before its messages'."""
+    """Record the outcome; returns whether it was accepted. Locks the webhook before its message."""
     crash.point("webhook.2")
     with transaction():
         if answer is None:
@@ -246,7 +246,7 @@ def _settle(parcel: Parcel, answer: Answer | None) -> bool:
 
 
 def _settle_taken(parcel: Parcel, answer: Answer) -> None:
-    """That it was taken is true whoever says so, and however late."""
+    """Record an acceptance, even after the claim lapsed."""
     _change_hook(
         parcel, Webhook.failing_since.is_not(None),
         failing_since=None, failure_count=0, rest_until=None,
@@ -269,7 +269,7 @@ def _settle_failed(parcel: Parcel, answer: Answer) -> None:
         rest_until=db_now() + func.make_interval(0, 0, 0, 0, 0, 0, rest),
     )
     again = func.least(db_now() + claims.backoff(parcel.attempt), WebhookDelivery.ends_at)
-    # Where somebody else has claimed it since, its date is theirs.
+    # If another worker has claimed it since, its due date is not ours to change.
     is_mine = WebhookDelivery.attempt_count == parcel.attempt
     is_waiting = WebhookDelivery.state == DeliveryState.WAITING
     _change(parcel, answer, is_waiting, is_mine, due_at=again)
@@ -302,13 +302,13 @@ def _change(
 
 
 def _give_up() -> None:
-    """What nobody has taken for a day is not tried any more, and that is said aloud."""
+    """Fail the messages that were not accepted within a day, and log how many."""
     is_over = WebhookDelivery.ends_at <= db_now()
-    # Where nobody was there to send it for so long, that was us and not the server.
+    # One that was never tried is late because of us, not because of the server.
     was_tried = WebhookDelivery.attempt_count > 0
     ended = (
         select(WebhookDelivery.id)
-        # What is on its way just now is not due.
+        # One that is being sent is claimed, and so not due.
         .where(claims.is_due(WebhookDelivery), is_over, was_tried)
         .limit(GIVE_UP_BATCH)
         .with_for_update(skip_locked=True)
@@ -327,6 +327,6 @@ def _give_up() -> None:
             "%d messages to a webhook were given up", count, extra={"webhook": str(webhook_id)}
         )
         is_long = Webhook.failing_since <= db_now() - SWITCHED_OFF_AFTER
-        # In a transaction of its own, which begins with the webhook's row as all others do.
+        # In a transaction of its own, so that the webhook's row is locked first, as everywhere.
         with transaction():
             webhooks.switch_off(webhook_id, SwitchedOff.FAILING, is_long)

@@ -1,7 +1,7 @@
-"""The webhooks of a workspace: which addresses are told of its transfers, and what each was sent.
+"""The webhooks of a workspace: the URLs that are told of its transfers, and what each was sent.
 
-A workspace knows nothing of another's. What is told, and when, is in webhook_news.py; how it gets
-there in webhook_outbox.py.
+Workspaces cannot see each other's. What is sent, and when, is in webhook_news.py; how it is
+delivered is in webhook_outbox.py.
 """
 
 import base64
@@ -33,7 +33,7 @@ from app.services.accounts import Caller
 from app.services.marks import IsSeen, check_seen, mark_of
 from app.services.repeats import Once
 
-# What may be listened to; TEST comes to whoever asks for it.
+# The events that a webhook can subscribe to; TEST is sent on request only.
 EVENTS = (WebhookEvent.READY, WebhookEvent.DOWNLOADED, WebhookEvent.EXPIRED)
 MOST = 20
 PAGE = 50
@@ -42,7 +42,7 @@ _OFF = "It was switched off before this was sent."
 
 @dataclass(frozen=True)
 class Made:
-    """A new webhook with its secret as its receiver wants it, which is never told again."""
+    """A new webhook with its secret in the receiver's format, which is not shown again later."""
 
     row: Webhook
     secret: str
@@ -50,20 +50,20 @@ class Made:
 
 @dataclass(frozen=True)
 class Log:
-    """Some of what a webhook was sent, newest first, and where to go on."""
+    """One page of what a webhook was sent, newest first, and where the next page begins."""
 
     deliveries: Sequence[WebhookDelivery]
     next_before: uuid.UUID | None
-    # Until then its webhook is left alone.
+    # Nothing is sent to the webhook before then.
     rest_until: datetime | None
 
     @property
     def is_live(self) -> bool:
-        """Whether any of it is under way, or about to be sent."""
+        """Whether any of these is being sent, or about to be."""
         now = clock.now()
         if self.rest_until is not None and self.rest_until > now:
             return False
-        # What is under way is due again when its claim has lapsed.
+        # One that is being sent is due again when its claim lapses.
         soon = now + timedelta(seconds=claims.CLAIM_SECONDS)
         waiting = [one for one in self.deliveries if one.state is DeliveryState.WAITING]
         return any(one.due_at <= soon for one in waiting)
@@ -75,9 +75,9 @@ class Log:
 def create(
     caller: Caller, url: str, events: Sequence[WebhookEvent], once: Once | None = None
 ) -> Made:
-    """Tell this address of the workspace's transfers from now on. Raises Invalid, KeyReused.
+    """Tell this URL of the workspace's transfers from now on. Raises Invalid, KeyReused.
 
-    Each call makes another, up to MOST.
+    Each call creates another, up to MOST, except for the same request under the same key.
     """
     complaints = _complaints(url, events)
     if complaints:
@@ -90,7 +90,7 @@ def create(
         secret=secrets.token_bytes(32),
     )
     with transaction():
-        # Locked, so that of two who add the last one is refused.
+        # Locked, so that simultaneous calls cannot exceed MOST.
         db.session.execute(
             select(Workspace.id).where(Workspace.id == caller.workspace_id).with_for_update()
         )
@@ -109,7 +109,7 @@ def _told(row: Webhook) -> Made:
 
 
 def all_of(caller: Caller) -> Sequence[Webhook]:
-    """The workspace's, the eldest first."""
+    """The workspace's webhooks, oldest first."""
     return db.session.scalars(
         select(Webhook)
         .where(Webhook.workspace_id == caller.workspace_id)
@@ -119,7 +119,7 @@ def all_of(caller: Caller) -> Sequence[Webhook]:
 
 
 def of_caller(webhook_id: uuid.UUID, caller: Caller) -> Webhook:
-    """One of the workspace's own; raises NotFound for any other."""
+    """A webhook of the caller's workspace; raises NotFound for any other."""
     return _one(Webhook.id == webhook_id, Webhook.workspace_id == caller.workspace_id)
 
 
@@ -147,11 +147,12 @@ def edit(
     is_enabled: bool | None = None,
     is_seen: IsSeen | None = None,
 ) -> Webhook:
-    """Change what is given, or switch it on or off; repeatable.
+    """Change what is given, or switch the webhook on or off; repeatable.
 
     Raises Invalid, NotFound, PreconditionFailed.
 
-    Switched off, it is told nothing, and what waits is given up. Switched on, it begins afresh.
+    Switched off, it is sent nothing, and waiting messages fail. Switched on, its record of failures
+    is cleared.
     """
     complaints = _complaints(
         webhook.url if url is None else url, webhook.events if events is None else events
@@ -162,7 +163,7 @@ def edit(
     if events is not None:
         values["events"] = _in_order(events)
     if is_enabled or (url is not None and url != webhook.url):
-        # Whatever it has failed at so far says nothing any more.
+        # Earlier failures say nothing about what comes now.
         values |= {"failing_since": None, "failure_count": 0, "rest_until": None}
     if is_enabled:
         values |= {"disabled_at": None, "disabled_for": None}
@@ -182,16 +183,16 @@ def edit(
 
 
 def remove(webhook: Webhook) -> None:
-    """End it, with all that is known of what it was sent; repeatable."""
+    """Delete a webhook together with its log; repeatable."""
     with transaction():
         db.session.execute(delete(Webhook).where(Webhook.id == webhook.id))
         audit.note("delete webhook", subject_id=webhook.id)
 
 
 def switch_off(webhook_id: uuid.UUID, why: SwitchedOff, *conditions: ColumnElement[bool]) -> bool:
-    """It is told nothing any more, and what waits is given up. Call in transaction().
+    """Stop sending to a webhook and fail its waiting messages. Call in transaction().
 
-    False if it had been before, or the conditions do not hold.
+    False if it was switched off already, or the conditions do not hold.
     """
     switched = changed(
         update(Webhook)
@@ -236,7 +237,7 @@ def _in_order(events: Sequence[WebhookEvent]) -> list[str]:
 
 
 def log_of(webhook: Webhook, before: uuid.UUID | None = None) -> Log:
-    """PAGE of its messages, newest first; those before the one that is named. Raises Invalid."""
+    """One page of its messages, newest first, or of those older than `before`. Raises Invalid."""
     mine = WebhookDelivery.webhook_id == webhook.id
     place = tuple_(WebhookDelivery.created_at, WebhookDelivery.id)
     wanted = select(WebhookDelivery).where(mine)
@@ -260,9 +261,9 @@ def log_of(webhook: Webhook, before: uuid.UUID | None = None) -> Log:
 
 
 def send_test(webhook: Webhook) -> WebhookDelivery:
-    """Send it a message that says nothing, now, on the way that all others take.
+    """Queue an empty test message, which is sent immediately and in the same way as all others.
 
-    Raises WrongState while it is switched off.
+    Raises WrongState while the webhook is switched off.
     """
     with transaction():
         _wake(webhook)
@@ -272,7 +273,7 @@ def send_test(webhook: Webhook) -> WebhookDelivery:
 
 
 def retry(webhook: Webhook, delivery_id: uuid.UUID) -> WebhookDelivery:
-    """Send one message now, and then for a day if need be, whatever became of it; the same id.
+    """Send one message again now, whatever its state, with retries for a day; it keeps its id.
 
     Raises NotFound, WrongState while the webhook is switched off.
     """
@@ -298,7 +299,10 @@ def retry(webhook: Webhook, delivery_id: uuid.UUID) -> WebhookDelivery:
 
 
 def _wake(webhook: Webhook) -> None:
-    """Somebody waits for it, so it does not rest. Its row first, as everywhere."""
+    """End the webhook's rest, because somebody is waiting. Locks its row first, as everywhere.
+
+    Raises WrongState while it is switched off.
+    """
     woken = changed(
         update(Webhook)
         .where(Webhook.id == webhook.id, Webhook.disabled_at.is_(None))

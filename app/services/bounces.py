@@ -30,7 +30,8 @@ def came_back(
     """Record a bounce; returns how many recipients were marked as failed.
 
     A permanent one suppresses the address and marks it in every READY transfer; a temporary one
-    only in the transfer of the mail `server_id`. Each sender is told once. Repeatable.
+    only in the transfer of the mail `server_id`, or of recent mails if that is unknown. Each
+    sender is told once. Repeatable.
     """
     shown = _shown(reason, email) or suppression.WORDS[NoMail.BOUNCED]
     if is_for_good:
@@ -49,7 +50,7 @@ def complained(email: str) -> int:
 
 
 def allow(email: str) -> bool:
-    """Allow mail to this address again, unless its owner opted out; whether that changed it."""
+    """Allow mail to this address again, unless its owner opted out; returns if it was stopped."""
     with transaction():
         if lifted := suppression.lift(email, NoMail.BOUNCED, NoMail.COMPLAINED):
             audit.note("allow mail")

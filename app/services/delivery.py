@@ -356,9 +356,9 @@ def note_download(transfer_id: uuid.UUID, recipient_id: uuid.UUID | None) -> Non
 
 
 def pass_on_question(transfer: Transfer, words: str) -> bool:
-    """Mail the sender that somebody asks for more, with a link that grants it; once an hour.
+    """Mail the sender that somebody asks for more, with a link that grants it.
 
-    True if this question is mailed.
+    At most once an hour; True if this question is mailed.
     """
     hour = select(func.extract("epoch", db_now()) / 3600).scalar_subquery()
     with transaction():

@@ -378,7 +378,7 @@ def _contents(
 
 
 def unlinked(text: str) -> str:
-    """Text that a person typed, with everything defused that a mail program would link."""
+    """A person's text, with everything defused that a mail program would turn into a link."""
     return _BARE.sub(".\u200b", _LINK.sub("[link]", text))
 
 

@@ -1,7 +1,7 @@
 """The thumbnails of files that are embedded in a mail: those that exist when it is sent.
 
 A mail must not contain URLs that expire, so it contains the pictures themselves. They are read
-once for all mails of a transfer in a batch. A picture that cannot be read never delays a mail.
+once for all mails of a transfer in a batch. A picture that cannot be read never stops a mail.
 """
 
 import logging

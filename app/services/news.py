@@ -145,7 +145,7 @@ def _nobody_downloaded() -> Any:
 
 
 def _expires_soon() -> Any:
-    """To senders, once for each expiry date; not if the lifetime was short from the beginning."""
+    """To senders, once for each expiry date, if the lifetime is over twice the warning time."""
     day = func.floor(func.extract("epoch", Transfer.expires_at) / 86400)
     lasted = Transfer.ready_at < Transfer.expires_at - 2 * _before()
     return _to_senders(MailKind.EXPIRES_SOON, day, _ends_soon(), lasted)

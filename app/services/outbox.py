@@ -2,7 +2,7 @@
 
 A mail is sent again, under the same Message-ID, if its outcome is unknown: the process died right
 after handing it over (at most one mail for each crash) or the connection broke before the answer.
-Everything else is sent at most once.
+Every other mail is sent at most once.
 """
 
 import logging

@@ -45,7 +45,7 @@ def mail_code(given: str) -> None:
 
 
 def _may_have_code(email: str) -> bool:
-    """Whether a code may go there: strangers can ask for one, but those who opted out may send."""
+    """Whether to mail a code: a stranger can ask for one, but so can a sender who has opted out."""
     why = suppression.reason_of(email)
     if why is NoMail.ASKED:
         return not shares.had_code(email)

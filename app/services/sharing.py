@@ -1,9 +1,9 @@
-"""Publishes "files for you" mails to the SNS topic, if SNS_TOPIC_ARN is set, instead of mailing.
+"""Publishes "files for you" mails to an SNS topic instead of sending them, where one is set.
 
-The row in the outbox remains the source of truth. The event is only its reminder, in the form that
-docs/mail.md describes: TRANSFER_SHARED, one for each recipient. `worker.py sqs` receives it
-(listening.py) and sends the mail. Without a queue another program does, and a mail counts as sent
-once the topic has accepted it.
+The topic is SNS_TOPIC_ARN. The row in the outbox remains the source of truth; the event is only its
+reminder, in the form that docs/mail.md describes: TRANSFER_SHARED, one for each recipient.
+`worker.py sqs` receives it (listening.py) and sends the mail. Without a queue another program does,
+and a mail counts as sent once the topic has accepted it.
 """
 
 import json

@@ -55,9 +55,9 @@ class Caller:
 
     @property
     def actor(self) -> str:
-        """The workspace and the user in one word, to know by who sends a request again.
+        """The workspace and the user in one string, which tells who repeats a request.
 
-        The user's name is quoted: no name reads as another caller, or as none.
+        The user's name is quoted, so that no name can be taken for another caller, or for none.
         """
         return f"{self.workspace_id}:{self.user_identifier!r}"
 

@@ -126,7 +126,7 @@ def of_caller(webhook_id: uuid.UUID, caller: Caller) -> Webhook:
 def _one(*conditions: ColumnElement[bool], is_held: bool = False) -> Webhook:
     wanted = select(Webhook).where(*conditions).execution_options(populate_existing=True)
     if is_held:
-        # As an UPDATE holds it: what is to be sent to it can be added meanwhile.
+        # The lock that an UPDATE takes: messages to the webhook can still be added meanwhile.
         wanted = wanted.with_for_update(key_share=True)
     found = db.session.scalar(wanted)
     if found is None:
@@ -135,7 +135,7 @@ def _one(*conditions: ColumnElement[bool], is_held: bool = False) -> Webhook:
 
 
 def edit_mark(webhook: Webhook) -> str:
-    """The mark of all that edit() may change."""
+    """The mark (marks.py) of all that edit() can change, for optimistic locking."""
     return mark_of((webhook.url, list(map(str, webhook.events)), webhook.is_enabled))
 
 

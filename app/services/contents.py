@@ -1,6 +1,6 @@
-"""What is in a transfer until it is READY: its files, which come and go, and how much they may be.
+"""The files of a transfer until it is READY: adding and removing them, and their limits.
 
-What a READY one takes is in batches.py.
+Files added to a READY transfer are in batches.py.
 """
 
 import uuid
@@ -22,21 +22,21 @@ from app.services.transfers import files_of, hold_open
 
 @dataclass(frozen=True)
 class FileSpec:
-    """A file as its sender announces it."""
+    """A file as announced by its sender."""
 
     path: str
     size: int
     content_type: str = ""
     checksum_algorithm: Checksum | None = None
     modified_at: datetime | None = None
-    # For a sender that is told its parts and cannot choose how it sends them.
+    # For a client that is given its part size and cannot choose how to send the file.
     part_size: int | None = None
 
 
 def add_files(
     transfer: Transfer, specs: Sequence[FileSpec], once: Once | None = None
 ) -> list[File]:
-    """Add files to a transfer in INIT; the new ones.
+    """Add files to a transfer in INIT; returns the new ones.
 
     Raises Invalid, WrongState, Gone, Blocked, KeyReused, TooMany.
     """
@@ -60,7 +60,7 @@ def add_files(
 
 
 def _end_staging(transfer_id: uuid.UUID) -> None:
-    """Its files come in parts after all: what came by one PUT goes. Call in transaction()."""
+    """Abandon what came by one PUT, now that files come in parts. Call in transaction()."""
     ended = db.session.execute(
         delete(Staging)
         .where(Staging.transfer_id == transfer_id)
@@ -73,9 +73,9 @@ def _end_staging(transfer_id: uuid.UUID) -> None:
 
 
 def remove_file(transfer: Transfer, file_id: uuid.UUID) -> None:
-    """Take one file out of a transfer in INIT, or out of a batch that is still coming.
+    """Remove one file from a transfer in INIT, or from a batch that is still open.
 
-    Raises NotFound, WrongState, and Gone and Blocked after the end.
+    Raises NotFound, WrongState, and Gone or Blocked once the transfer has ended.
     """
     with transaction():
         row = hold_open(transfer.id)
@@ -88,7 +88,7 @@ def remove_file(transfer: Transfer, file_id: uuid.UUID) -> None:
             raise WrongState("This file is there to be downloaded: only what comes can be removed.")
         removal.abandon([file.upload_id])
         db.session.delete(file)
-        # flush(): its size is counted without it.
+        # flush(): note_size() must not count this file.
         db.session.flush()
         note_size(transfer.id)
         audit.note("remove file", transfer.id)
@@ -96,7 +96,7 @@ def remove_file(transfer: Transfer, file_id: uuid.UUID) -> None:
 
 
 def agree_on_checksums(specs: Sequence[FileSpec]) -> Checksum | None:
-    """As planning.agree_on_checksums(), if any of these wants them."""
+    """As planning.agree_on_checksums(), wanted if any of these files wants it."""
     is_wanted = any(spec.checksum_algorithm for spec in specs)
     return planning.agree_on_checksums(is_wanted=is_wanted)
 
@@ -109,7 +109,7 @@ def put_files(
     *,
     are_coming: bool = False,
 ) -> list[File]:
-    """Rows and plans for these, which check_files() has passed. Call in transaction()."""
+    """Add rows and upload plans for files that check_files() has passed. Call in transaction()."""
     files = [
         File(
             id=uuid.uuid4(),
@@ -126,14 +126,14 @@ def put_files(
         for index, spec in enumerate(specs)
     ]
     db.session.add_all(files)
-    # flush(): whoever asked is told the rows' ids and plans, which the commit then only keeps.
+    # flush(): the caller returns the rows' ids and plans, which the commit no longer changes.
     db.session.flush()
     note_size(transfer_id)
     return files
 
 
 def note_size(transfer_id: uuid.UUID) -> None:
-    """Keep in the row what its files come to, without what is coming. Call in transaction()."""
+    """Store the total size of the transfer's files, without a batch's. Call in transaction()."""
     size = (
         select(func.coalesce(func.sum(Upload.size), 0))
         .join(File, File.upload_id == Upload.id)
@@ -148,12 +148,12 @@ def note_size(transfer_id: uuid.UUID) -> None:
 
 
 def size_of(files: Sequence[FileSpec | File]) -> int:
-    """What these come to, in bytes."""
+    """The total size of these files, in bytes."""
     return sum(file.size for file in files)
 
 
 def check_files(specs: Sequence[FileSpec], already: Sequence[File]) -> None:
-    """Raise Invalid unless these may be in one transfer with those it has."""
+    """Raise Invalid unless these files may be added to those the transfer has `already`."""
     complaints: dict[str, str] = {}
     if len(specs) + len(already) > settings.max_files:
         complaints["files"] = f"a transfer holds at most {settings.max_files} files"
@@ -172,14 +172,14 @@ def check_files(specs: Sequence[FileSpec], already: Sequence[File]) -> None:
 
 
 def check_share(address_hash: bytes | None, size: int, its_id: uuid.UUID | None = None) -> None:
-    """Raise TooMany if one address would have too much unfinished with this transfer of `size`.
+    """Raise TooMany if one network address would have too much unfinished with these bytes.
 
-    `its_id` is the transfer's if it is there already. One alone may have any size that a transfer
-    may have. A courtesy limit, so no lock.
+    `its_id` is the transfer's if it exists already. One transfer alone may have any size that a
+    transfer may have. A courtesy limit, so without a lock.
     """
     if address_hash is None:
         return
-    # What comes by one PUT is no file yet, only an upload, of the size that was told.
+    # A file that comes by one PUT has no File row yet, only an upload of its declared size.
     size_of_one = Transfer.total_size + func.coalesce(Upload.size, 0)
     open_count, open_size = db.session.execute(
         select(func.count(), func.coalesce(func.sum(size_of_one), 0))

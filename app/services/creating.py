@@ -1,4 +1,4 @@
-"""A new transfer: its link is there at once, and the same request again makes no other."""
+"""Creating a transfer: its link works immediately, and a repeated request makes no second one."""
 
 import base64
 import hashlib
@@ -33,7 +33,7 @@ from app.services.transfers import hash_token, of_id, owned
 
 @dataclass(frozen=True)
 class Created:
-    """A new transfer with its owner token, which is not stored and never told again."""
+    """A new transfer with its owner token, of which only a hash is stored."""
 
     transfer: Transfer
     owner_token: str
@@ -41,9 +41,9 @@ class Created:
 
 @dataclass(frozen=True)
 class Also:
-    """What else is made true with a new transfer, in the same transaction.
+    """An addition to a new transfer, made in the same transaction.
 
-    `said` is what it was asked for by: the same request says the same.
+    `said` describes the request for it, and is part of the request's fingerprint.
     """
 
     do: Callable[[Transfer], object]
@@ -63,13 +63,13 @@ def create(
     by_one_put: bool = False,
     also: Also | None = None,
 ) -> Created:
-    """A new transfer in INIT, its link valid at once. Raises Invalid, TooMany, KeyReused.
+    """A new transfer in INIT, with its link valid immediately. Raises Invalid, TooMany, KeyReused.
 
-    Each call makes another; but with the same `idempotency_key` (a secret of the sender's) and
-    the same request it is the same transfer with the same owner token, because only the answer
-    was lost. With a `caller` it is that caller's too, and no network address's. `by_one_put` says
-    that its only file is announced later (services/staging.py). What `also` does is done with it
-    or not at all, and what it raises is raised.
+    Each call creates another. But the same request with the same `idempotency_key` (a secret of the
+    sender's) returns the same transfer with the same owner token, as only the answer was lost. With
+    a `caller` it belongs to that caller, and counts for no network address. `by_one_put` means that
+    its only file is announced later (services/staging.py). `also` is done in the same transaction,
+    and what it raises is raised.
     """
     key = _own_key(idempotency_key, caller)
     said = _said_beside(password, key, by_one_put=by_one_put, also=also)
@@ -104,7 +104,7 @@ def create(
             if also:
                 also.do(transfer)
     except IntegrityError:
-        # The same request at the same time: the database's unique key let one of them win.
+        # The same request ran concurrently, and the unique constraint let the other one win.
         if key and (before := _created_before(key, request_hash)):
             return before
         raise
@@ -112,7 +112,7 @@ def create(
 
 
 def _own_key(idempotency_key: str | None, caller: Caller | None) -> str | None:
-    """The key, made unique to the caller: two callers who choose the same key do not meet."""
+    """The key, made unique to the caller: equal keys of two callers do not collide."""
     if caller is None or not idempotency_key:
         return idempotency_key
     return f"{caller.actor}:{idempotency_key}"
@@ -134,7 +134,7 @@ def _row(
 
 
 def _owner_token(idempotency_key: str | None, secret_key: str | None = None) -> str:
-    """Random; or derived from the sender's own secret, so that it can be answered again."""
+    """A random token; or one derived from the sender's key, so that it can be returned again."""
     if idempotency_key is None:
         return secrets.token_urlsafe(32)
     ours = (secret_key or settings.secret_key).encode()
@@ -148,7 +148,7 @@ def _fingerprint(specs: Sequence[FileSpec], *options: Any) -> bytes:
 
 
 def _said(spec: FileSpec) -> tuple[str | int, ...]:
-    # Nothing is added where nothing was said: rows hold hashes from before it could be.
+    # What is absent adds nothing: stored hashes may be older than these fields.
     checksum = (spec.checksum_algorithm.value,) if spec.checksum_algorithm else ()
     modified = (spec.modified_at.isoformat(),) if spec.modified_at else ()
     cut = (f"in parts of {spec.part_size}",) if spec.part_size else ()
@@ -158,7 +158,7 @@ def _said(spec: FileSpec) -> tuple[str | int, ...]:
 def _said_beside(
     password: str | None, key: str | None, *, by_one_put: bool, also: Also | None
 ) -> tuple[str, ...]:
-    """What else of a request goes into its fingerprint, beside its files and options.
+    """What goes into a request's fingerprint besides its files and options.
 
     The fingerprint is stored and the key is not, so the password is hashed with the key first.
     """
@@ -171,7 +171,7 @@ def _said_beside(
 
 
 def _created_before(idempotency_key: str, request_hash: bytes) -> Created | None:
-    """What this key has made; raises KeyReused if it was for another request."""
+    """The transfer that this key has created; raises KeyReused if the request was another."""
     before = db.session.scalar(
         select(Transfer).where(Transfer.idempotency_hash == hash_token(idempotency_key))
     )
@@ -179,7 +179,7 @@ def _created_before(idempotency_key: str, request_hash: bytes) -> Created | None
         return None
     if before.request_hash != request_hash:
         raise KeyReused
-    # Made under a key that has been changed since? Then under one of the former.
+    # SECRET_KEY may have been rotated since: try the former ones, too.
     for secret_key in (settings.secret_key, *settings.secret_key_fallbacks):
         owner_token = _owner_token(idempotency_key, secret_key)
         if hash_token(owner_token) == before.owner_token_hash:

@@ -1,4 +1,4 @@
-"""What a sender may change of a transfer: its title, message, date, limit and password."""
+"""What a sender may change about a transfer: title, message, expiry, limit and password."""
 
 import uuid
 from datetime import datetime, timedelta
@@ -16,21 +16,24 @@ from app.services.transfers import of_id, refuse_blocked
 
 
 def edit(transfer: Transfer, changes: dict[str, Any], *conditions: ColumnElement[bool]) -> Transfer:
-    """Change title, message, expires_at, max_downloads, password; only those in `changes`, and
-    only while `conditions` hold, by which who calls knows that it was not changed meanwhile.
+    """Change title, message, expires_at, max_downloads, password: those in `changes`.
 
-    A new `expires_at` revives a transfer that has expired, as long as its bytes are kept (the
-    grace period): it is READY at once, whole, and its zip too. Of that and its removal exactly one
-    happens. Whom its end has kept from their mail gets it now. A changed password locks out
-    whoever had opened it with the former one, and those who have to wait may try at once. Raises
-    Invalid, Gone if it has expired (for good, where `expires_at` is among the changes) or was
-    deleted meanwhile, and Blocked.
+    Does so only while `conditions` hold (used for optimistic locking). A new `expires_at` revives
+    an expired transfer as long as its bytes are kept (the grace period): it is READY again
+    immediately, whole, with its zip. Either it is revived or it is removed, never both. Recipients
+    whose mail was dropped because the transfer had ended are mailed now. A changed password locks
+    out everyone who had entered the former one, and ends the wait after wrong tries. Raises
+    Invalid, Blocked, and Gone if it has expired (for good, where `expires_at` is among the
+    changes), was deleted meanwhile, or a condition does not hold.
     """
     return write(transfer, columns_of(changes), *conditions)
 
 
 def columns_of(changes: dict[str, Any]) -> dict[str, Any]:
-    """What an edit writes: its date is checked, its password hashed. Not in transaction()."""
+    """The column values of an edit: the date is checked, the password hashed.
+
+    Raises Invalid. Call outside transaction().
+    """
     columns = dict(changes)
     if "expires_at" in columns:
         columns["expires_at"] = expiry(columns["expires_at"])
@@ -42,7 +45,7 @@ def columns_of(changes: dict[str, Any]) -> dict[str, Any]:
 def write(
     transfer: Transfer, columns: dict[str, Any], *conditions: ColumnElement[bool]
 ) -> Transfer:
-    """As edit(), of what columns_of() has made of the changes."""
+    """Write the values that columns_of() has made of the changes; the rest is as in edit()."""
     if not columns:
         return transfer
     required = [Transfer.quarantined_at.is_(None), *conditions]
@@ -70,7 +73,7 @@ def write(
 
 
 def _answered(changes: dict[str, Any]) -> list[Ending]:
-    """Which of the questions of recipients an edit answers."""
+    """The kinds of extension requests that an edit settles."""
     answers = {"expires_at": Ending.EXPIRED, "max_downloads": Ending.LIMIT_REACHED}
     return [answer for name, answer in answers.items() if name in changes]
 
@@ -78,8 +81,11 @@ def _answered(changes: dict[str, Any]) -> list[Ending]:
 def _edit(
     transfer_id: uuid.UUID, changes: dict[str, Any], conditions: list[ColumnElement[bool]]
 ) -> str | None:
-    """What happened, in the audit's word; None if it may not be changed. Call in transaction()."""
-    # Locked, so that its date cannot pass, nor a sweep, between the first look and the second.
+    """Edit or revive the transfer: the audit event, or None if it may not be changed.
+
+    Call in transaction().
+    """
+    # Locked, so that no sweep expires or removes it between the two attempts.
     locked = select(Transfer.id).where(Transfer.id == transfer_id)
     db.session.execute(locked.with_for_update(key_share=True))
     is_alive: ColumnElement[bool] = Transfer.state.in_([State.INIT, State.PROCESSING, State.READY])
@@ -103,7 +109,7 @@ def _edit(
 
 
 def expiry(wished: datetime | None) -> datetime:
-    """When a transfer that is changed now ends, as is wished or as usual; raises Invalid."""
+    """The expiry date to store: the wished one if it is allowed, or the default; raises Invalid."""
     now = clock.now()
     if wished is None:
         return now + timedelta(days=settings.default_expires_in_days)
@@ -115,8 +121,8 @@ def expiry(wished: datetime | None) -> datetime:
 
 
 def lock_for(password: str | None) -> str | None:
-    """What is stored of a password; None where there is none. Not in transaction()."""
+    """The hash to store of a password; None without one. Slow: call outside transaction()."""
     if password is None:
         return None
-    release()  # It takes a while, and may have to wait for its turn.
+    release()  # Hashing takes a while, and may have to wait for its turn.
     return passwords.hashed(password)

@@ -1,9 +1,9 @@
-"""A transfer of one file that comes by one PUT, whose address signs nothing but where it leads.
+"""Transfers of one file that is sent by one PUT, to a presigned URL.
 
-Such an address can be used again until it dies, so what it leads to is nobody's file: it is a place
-to put one down. Completing looks at what lies there, has storage copy exactly that (by its ETag) to
-the file's own key, and makes the transfer READY; then the place is cleared, and cleared once more
-when the address has died. Runs twice, at once and after a death anywhere to the same end.
+Such a URL can be used again until it expires, so it never leads to a transfer's file, but to a
+staging key. Completing looks at the object there, has storage copy exactly that (by its ETag) to
+the file's own key, and makes the transfer READY; the staging object is then removed, and once more
+after the URL has expired. Safe to run twice, concurrently, and again after a crash at any point.
 """
 
 import uuid
@@ -30,21 +30,21 @@ from app.services import audit, checking, contents, planning, removal, uploads
 from app.services.transfers import not_deleted, of_id, refuse_blocked
 from app.services.uploads import Outcome
 
-# As the documented flow has it: whoever asks for an address has the file at hand.
+# As in the documented flow: a client that asks for a URL has the file at hand.
 URL_SECONDS = 300
-# Parts of a copy, of which storage makes many at once: 5 GiB are 80 of them.
+# Part size of a copy; storage copies many parts in parallel, and 5 GiB are 80 of them.
 COPY_PART_SIZE = 64 * MIB
-# The other way is named wherever this one ends.
+# Errors about the limits of this way name the other one.
 IN_PARTS = "name the file in POST /transfers and send it in parts, by POST /transfers/{id}/parts"
 
 
 def awaits_file(transfer: Transfer) -> bool:
-    """Whether the transfer was made without files, and its one file has not come yet."""
+    """Whether the transfer was made without files, and its one file is not complete yet."""
     return transfer.state is State.INIT and is_by_one_put(transfer)
 
 
 def is_by_one_put(transfer: Transfer) -> bool:
-    """Whether its one file comes, or came, by one PUT; not once others were added in parts."""
+    """Whether its one file comes, or came, by one PUT; False once others were added in parts."""
     found = select(Staging.transfer_id).where(Staging.transfer_id == transfer.id)
     return db.session.scalar(found) is not None
 
@@ -52,10 +52,10 @@ def is_by_one_put(transfer: Transfer) -> bool:
 def upload_url(
     transfer: Transfer, filename: str, content_type: str, size: int | None
 ) -> tuple[str, str]:
-    """Where to PUT the transfer's one file within URL_SECONDS, and the key that is there.
+    """A URL to PUT the transfer's one file to within URL_SECONDS, and the object's key.
 
-    The last call wins: what was sent to the addresses before it is removed. Where its `size` is
-    told, storage takes no other. Raises Invalid, TooMany, TransferExpired, Gone, NotNow, Blocked.
+    The last call wins: what was sent to earlier URLs is removed. If `size` is given, storage
+    accepts no other. Raises Invalid, TooMany, TransferExpired, Gone, NotNow, Blocked.
     """
     if size is not None:
         _check_size(size, "file_size")
@@ -74,7 +74,7 @@ def upload_url(
             jobs.REMOVE_BYTES.later()
         upload = _planned(size)
         db.session.add(upload)
-        # flush(): the row that names it comes after it.
+        # flush(): the row that refers to it has to come after it.
         db.session.flush()
         staging.upload_id, staging.filename, staging.content_type = (
             upload.id,
@@ -87,11 +87,11 @@ def upload_url(
 
 
 def complete(transfer: Transfer) -> Transfer:
-    """What was PUT is the transfer's file: READY at once, or the reason why not. Asks storage.
+    """Make what was PUT the transfer's file, and the transfer READY. Asks storage.
 
-    Raises Gone, TransferExpired, Blocked, NotNow before anything was asked for or once it has been
-    completed, UploadNotValid, Invalid for a file that is too large, which is removed, and
-    WrongState where somebody else is at it.
+    Raises Gone, TransferExpired, Blocked, UploadNotValid; NotNow if no URL was asked for or it has
+    been completed; Invalid for a file that is too large, which is removed; and WrongState if it is
+    being completed or was changed by another request.
     """
     with transaction():
         _held_in_init(transfer.id)
@@ -106,7 +106,7 @@ def complete(transfer: Transfer) -> Transfer:
             try:
                 _take(lease, *asked)
             except (Invalid, UploadNotValid, WrongState) as error:
-                # No failure of ours, after which others would have to wait.
+                # Not a failure of ours, so it is not counted as one.
                 lease.forgive()
                 failure = error
     if failure is not None:
@@ -115,7 +115,7 @@ def complete(transfer: Transfer) -> Transfer:
 
 
 def _take(lease: Lease, staging: Staging, upload: Upload) -> None:
-    """Copy what lies there now, and nothing else, and settle it."""
+    """Copy exactly the object that is at the staging key now, and record it."""
     release()
     stored = storage.head(upload.key)
     if stored is None:
@@ -143,7 +143,7 @@ def _take(lease: Lease, staging: Staging, upload: Upload) -> None:
 
 
 def _clear(lease: Lease, upload_id: uuid.UUID) -> None:
-    """Nobody wants what was put down: it goes, and another address has to be asked for."""
+    """Abandon what was PUT: the client has to ask for another URL."""
     with transaction():
         _check_still(lease, upload_id)
         db.session.execute(
@@ -157,7 +157,7 @@ def _clear(lease: Lease, upload_id: uuid.UUID) -> None:
 
 
 def _settle(lease: Lease, staging: Staging, upload: Upload, outcome: Outcome) -> None:
-    """In one transaction the copy is the transfer's file, and the transfer READY."""
+    """In one transaction, make the copy the transfer's file, and the transfer READY."""
     transfer_id = lease.transfer_id
     with transaction():
         _check_still(lease, upload.id)
@@ -189,15 +189,15 @@ def _settle(lease: Lease, staging: Staging, upload: Upload, outcome: Outcome) ->
 
 
 def _planned_copy(lease: Lease, upload_id: uuid.UUID, size: int) -> Upload:
-    """A row for the copy before there is one, so that whatever dies leaves nothing unknown."""
+    """Add the copy's row before its object exists, so that a crash leaves no unknown object."""
     copy = planning.plan(size, part_size=COPY_PART_SIZE)
     with transaction():
         former = _check_still(lease, upload_id)
-        if former is not None:  # of one that died, or failed, on its way
+        if former is not None:  # of an attempt that crashed or failed
             removal.abandon([former])
             jobs.REMOVE_BYTES.later()
         db.session.add(copy)
-        # flush(): the row that names it comes after it.
+        # flush(): the row that refers to it has to come after it.
         db.session.flush()
         db.session.execute(
             update(Staging)
@@ -209,9 +209,9 @@ def _planned_copy(lease: Lease, upload_id: uuid.UUID, size: int) -> Upload:
 
 
 def _check_still(lease: Lease, upload_id: uuid.UUID) -> uuid.UUID | None:
-    """Lock the transfer while it is ours, in INIT and without files, and this is its upload.
+    """Lock the transfer if the lease is ours, it is in INIT without files, and has this upload.
 
-    The id of the copy that is being made. Raises WrongState. Call in transaction().
+    Returns the id of the copy that is being made. Raises WrongState. Call in transaction().
     """
     mine = select(Transfer.id).where(
         Transfer.id == lease.transfer_id,
@@ -228,9 +228,9 @@ def _check_still(lease: Lease, upload_id: uuid.UUID) -> uuid.UUID | None:
 
 
 def _held_in_init(transfer_id: uuid.UUID) -> None:
-    """Keep the transfer, that still takes its file, as it is until this transaction ends.
+    """Lock a transfer that still takes its file until this transaction ends.
 
-    And note that its sender is at it. Raises Gone, TransferExpired, Blocked, NotNow.
+    Also records sender activity. Raises Gone, TransferExpired, Blocked, NotNow.
     """
     row, is_due = db.session.execute(
         select(Transfer, Transfer.expires_at <= db_now())
@@ -253,7 +253,7 @@ def _held_in_init(transfer_id: uuid.UUID) -> None:
 
 
 def _asked_for(transfer_id: uuid.UUID) -> tuple[Staging, Upload] | None:
-    """What the last address was asked for, and what it leads to."""
+    """What the last URL was asked for, and its upload; None if there is none."""
     found = db.session.execute(
         select(Staging, Upload)
         .join(Upload, Staging.upload_id == Upload.id)
@@ -269,7 +269,7 @@ def _has_files(transfer_id: uuid.UUID) -> bool:
 
 
 def _planned(size: int | None) -> Upload:
-    """A row for what may arrive; a size that was not told is none."""
+    """An upload row for what may arrive, of size 0 if none was declared."""
     upload = planning.plan(0)
     upload.method, upload.size, upload.part_size = Method.SINGLE, size or 0, S3_MAX_PART_SIZE
     upload.state = UploadState.OPEN

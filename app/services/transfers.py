@@ -1,6 +1,6 @@
-"""Finding a transfer, keeping it as it is for a while, and its end by its sender's hand.
+"""Finders, conditions and row locks for transfers, and deleting one.
 
-How it begins is in creating.py, what is in it in contents.py, what is said of it in options.py.
+creating.py creates them, contents.py changes their files, options.py their settings.
 """
 
 import hashlib
@@ -54,14 +54,15 @@ from app.services.accounts import Caller
 
 
 def hash_token(token: str) -> bytes:
-    """What is stored of an owner token."""
+    """The hash that is stored instead of an owner token or idempotency key."""
     return hashlib.sha256(token.encode()).digest()
 
 
 def owned(transfer_id: uuid.UUID, owner_token: str | None) -> Transfer:
-    """The transfer if the token is its owner's; raises Unauthorized without one, else NotFound.
+    """The transfer that this owner token belongs to.
 
-    A wrong token and an unknown transfer look the same.
+    Raises Unauthorized without a token, NotFound alike for a wrong token and an unknown transfer,
+    and Gone once it is deleted.
     """
     if not owner_token:
         raise Unauthorized
@@ -79,13 +80,16 @@ def refuse_blocked(transfer: Transfer) -> None:
 
 
 def is_at(slug: str) -> ColumnElement[bool]:
-    """The condition that a link leads to a transfer: its own, or that of one of its recipients."""
+    """The condition that a slug is the transfer's own, or that of one of its recipients."""
     own = select(Recipient.transfer_id).where(Recipient.slug == slug).scalar_subquery()
     return or_(Transfer.slug == slug, Transfer.id == own)
 
 
 def of_caller(transfer_id: uuid.UUID, caller: Caller) -> Transfer:
-    """The transfer if this caller made it; raises NotFound, alike for unknown and for others'."""
+    """The transfer, if this caller made it.
+
+    Raises NotFound, also for one made by another caller, and Gone once deleted.
+    """
     return _unless_deleted(
         select(Transfer)
         .where(Transfer.id == transfer_id, caller.is_owner_of(Transfer))
@@ -93,7 +97,7 @@ def of_caller(transfer_id: uuid.UUID, caller: Caller) -> Transfer:
     )
 
 
-# Asked for each request of a program, so made only once.
+# Built once, because it runs in every request of an API client.
 _OF_WORKSPACE = (
     select(Transfer)
     .where(Transfer.id == bindparam("id"), Transfer.workspace_id == bindparam("workspace_id"))
@@ -102,9 +106,9 @@ _OF_WORKSPACE = (
 
 
 def of_workspace(transfer_id: uuid.UUID, caller: Caller) -> Transfer:
-    """The transfer if the caller's workspace has made it, for whichever of its users.
+    """The transfer, if any user of the caller's workspace made it.
 
-    Raises NotFound, alike for unknown and for others', and Gone once deleted.
+    Raises NotFound, also for another workspace's, and Gone once deleted.
     """
     return _unless_deleted(_OF_WORKSPACE, {"id": transfer_id, "workspace_id": caller.workspace_id})
 
@@ -116,7 +120,7 @@ def _unless_deleted(
 
 
 def not_deleted(transfer: Transfer | None) -> Transfer:
-    """The same transfer; raises NotFound if there is none, and Gone if it has been deleted."""
+    """Return the transfer; raises NotFound if it is None, and Gone if it was deleted."""
     if transfer is None:
         raise NotFound("There is no such transfer.")
     if transfer.state is State.DELETED:
@@ -127,14 +131,15 @@ def not_deleted(transfer: Transfer | None) -> Transfer:
 def state_of(transfer: Transfer) -> State:
     """The state to show: EXPIRED from the transfer's date on, by the database's clock."""
     if transfer.state is not State.READY:
-        return transfer.state  # Its date makes no difference, which saves a query.
+        return transfer.state  # Its date makes no difference; this saves a query.
     return lifecycle.state_at(transfer, db.session.execute(select(db_now())).scalar_one())
 
 
 def is_over() -> ColumnElement[bool]:
-    """The condition that a transfer's date has ended it, whether or not the sweep has come by.
+    """The condition that a transfer has expired, even if the sweep has not marked it yet.
 
-    Not while its files are sent, which moves the date; but what comes by one PUT comes in time.
+    A transfer does not expire while its files are sent, as its date moves when it becomes READY;
+    except one that comes by one PUT, which has to be completed in time.
     """
     by_one_put = select(Staging.transfer_id).where(Staging.transfer_id == Transfer.id).exists()
     is_late = and_(Transfer.expires_at <= db_now(), Transfer.state == State.INIT, by_one_put)
@@ -142,7 +147,7 @@ def is_over() -> ColumnElement[bool]:
 
 
 def of_id(transfer_id: uuid.UUID) -> Transfer:
-    """The transfer as its row says now; raises NotFound."""
+    """The transfer, freshly read from the database; raises NotFound."""
     transfer = db.session.get(Transfer, transfer_id, populate_existing=True)
     if transfer is None:
         raise NotFound("There is no such transfer.")
@@ -158,7 +163,8 @@ def files_of(
 ) -> list[File]:
     """The transfer's files with their uploads, in its sender's order, in one query.
 
-    Those on their way to a READY transfer are its sender's business alone: `with_coming`.
+    Files of a batch, which are not part of a READY transfer yet, concern only its sender: they are
+    left out unless `with_coming`.
     """
     if not with_coming:
         conditions = (*conditions, File.batch.is_not(None))
@@ -178,7 +184,7 @@ def files_of(
 def uploads_of(
     transfer_ids: Sequence[uuid.UUID] | Select[uuid.UUID],
 ) -> CompoundSelect[uuid.UUID]:
-    """The ids of all that lies, or will lie, in the bucket for these transfers."""
+    """The ids of all uploads of these transfers, except for their previews (previews.end())."""
     return (
         select(File.upload_id)
         .where(File.transfer_id.in_(transfer_ids))
@@ -193,13 +199,14 @@ def uploads_of(
     )
 
 
-# -- keeping it as it is -----------------------------------------------------------------------
+# -- activity and row locks --------------------------------------------------------------------
 
 
 def touch(transfer_id: uuid.UUID, sent_size: int) -> None:
-    """Note that its sender is at work, on it or on its batch; it stays open until this ends.
+    """Record sender activity on the transfer, or on its open batch if it is READY.
 
-    Call in transaction(). Raises Blocked, Gone, WrongState.
+    Call in transaction(): until that ends the row is locked, so it stays open. Raises Blocked,
+    Gone, WrongState.
     """
     is_mine = (Transfer.id == transfer_id) & Transfer.quarantined_at.is_(None)
     is_alive = (Transfer.state == State.READY) & (Transfer.expires_at > db_now())
@@ -221,16 +228,16 @@ def touch(transfer_id: uuid.UUID, sent_size: int) -> None:
 
 
 def hold_open(transfer_id: uuid.UUID) -> Transfer:
-    """Keep others from changing the transfer until this transaction ends; raises as touch()."""
+    """Lock a transfer that takes files, and record sender activity; raises as touch()."""
     row = held(transfer_id)
     touch(transfer_id, 0)
     return row
 
 
 def hold(transfer_id: uuid.UUID) -> Transfer:
-    """The row, which nobody else changes until this transaction ends. Raises NotFound.
+    """Lock the transfer's row until this transaction ends. Raises NotFound.
 
-    Rows that only name the transfer may be added meanwhile.
+    Rows that only refer to the transfer may still be added (FOR NO KEY UPDATE).
     """
     row = db.session.scalar(
         select(Transfer)
@@ -244,12 +251,12 @@ def hold(transfer_id: uuid.UUID) -> Transfer:
 
 
 def held(transfer_id: uuid.UUID) -> Transfer:
-    """As hold(), of one that has not ended: raises Gone and Blocked as refuse_ended() does."""
+    """Lock the transfer's row; raises Gone if it has ended, and Blocked if it is quarantined."""
     return _unless_ended(_with_the_time(transfer_id).with_for_update(key_share=True))
 
 
 def refuse_ended(transfer_id: uuid.UUID) -> Transfer:
-    """The row; raises Gone after its end, whether or not the sweep has come by, and Blocked."""
+    """The transfer's row; raises Gone if it has ended, even before the sweep, and Blocked."""
     return _unless_ended(_with_the_time(transfer_id))
 
 
@@ -276,9 +283,9 @@ def _unless_ended(query: Select[Transfer, datetime]) -> Transfer:
 
 
 def delete(transfer_id: uuid.UUID) -> bool:
-    """End a transfer from any state: its link is dead at once, its bytes follow. Repeatable.
+    """Delete a transfer in any state: its link is dead immediately, its bytes are removed later.
 
-    True for the one caller that did it.
+    Repeatable; True for the one call that did it.
     """
     with transaction():
         if not lifecycle.move(transfer_id, State.DELETED):

@@ -1,9 +1,9 @@
-"""More files for a transfer that is READY: they come beside it, and become its own all at once.
+"""Batches: more files for a READY transfer, which all become part of it together.
 
-Until the last of them is checked nothing of the transfer changes: its recipients download what was
-there, and a batch that fails, is given up or is forgotten takes none of that along. A batch is sent
-by the same requests as the first files, and checked by the same steps (checking.py), under a lease
-of its own row.
+Until the last of them has been checked nothing about the transfer changes: its recipients download
+what was there, and a batch that fails, is dropped or is abandoned does not affect that. A batch is
+sent by the same requests as the first files, and checked by the same steps (checking.py), under a
+lease on its own row.
 """
 
 import logging
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 def find(transfer_id: uuid.UUID) -> Batch | None:
-    """What is on its way to the transfer, as its row says now."""
+    """The transfer's batch, freshly read from the database; None if there is none."""
     return db.session.scalar(
         select(Batch)
         .where(Batch.transfer_id == transfer_id)
@@ -55,10 +55,10 @@ def find(transfer_id: uuid.UUID) -> Batch | None:
 def add_files(
     transfer: Transfer, specs: Sequence[FileSpec], once: Once | None = None
 ) -> list[File]:
-    """Add files to a transfer in INIT, or to the batch of a READY one; the new ones.
+    """Add files to a transfer in INIT, or to the batch of a READY one; returns the new ones.
 
-    The same request again adds nothing to a batch: its answer was lost. All limits hold for what
-    was there and what comes together. Raises Invalid, WrongState, Gone after the end, Blocked,
+    A repeated request adds nothing to a batch, as only its answer was lost. All limits apply to the
+    existing and the new files together. Raises Invalid, WrongState, Gone after the end, Blocked,
     KeyReused, TooMany.
     """
     if of_id(transfer.id).state is State.INIT:
@@ -84,7 +84,7 @@ def add_files(
 
 
 def _as_before(specs: Sequence[FileSpec], already: Sequence[File]) -> list[File]:
-    """The files that this very request has made; none where it is another."""
+    """The batch's files that the same request has added; an empty list if it was another."""
     coming = {file.path: file for file in already if file.is_coming}
     found = [coming.get(spec.path) for spec in specs]
     same = [
@@ -96,7 +96,7 @@ def _as_before(specs: Sequence[FileSpec], already: Sequence[File]) -> list[File]
 
 
 def _begin(transfer_id: uuid.UUID) -> None:
-    """The batch's row, which is open; raises WrongState for one that is being checked."""
+    """Add or update the batch's row; raises WrongState if the batch is being checked."""
     begun = changed(
         insert(Batch)
         .values(transfer_id=transfer_id)
@@ -111,7 +111,7 @@ def _begin(transfer_id: uuid.UUID) -> None:
 
 
 def remove_file(transfer: Transfer, file_id: uuid.UUID) -> None:
-    """As contents.remove_file(); a batch without files is none."""
+    """Remove a file, and its batch if that is empty then; raises as contents.remove_file()."""
     with transaction():
         contents.remove_file(transfer, file_id)
         db.session.execute(
@@ -122,10 +122,11 @@ def remove_file(transfer: Transfer, file_id: uuid.UUID) -> None:
 
 
 def finalize(transfer: Transfer, *, tells_recipients: bool = False) -> Transfer:
-    """Its sender said "that is all": of the first files, or of the batch that is coming.
+    """Check and complete the first files, or those of the batch: the sender said "that is all".
 
-    With `tells_recipients` those who were mailed are told of a batch once it is there. Repeating
-    it is success and queues nothing more. Raises as checking.finalize() and delivery.check_news().
+    With `tells_recipients`, recipients who were mailed before are mailed once the batch is there.
+    Repeating it is success and queues nothing more. Raises as checking.finalize() and
+    delivery.check_news().
     """
     with transaction():
         if find(transfer.id) is not None and _close(transfer.id, tells_recipients):
@@ -157,10 +158,10 @@ def _close(transfer_id: uuid.UUID, tells_recipients: bool) -> bool:
 
 
 def process(transfer_id: str) -> None:
-    """Job: complete and verify every file of a batch, which then are the transfer's.
+    """Job: complete and verify every file of a batch, then make them part of the transfer.
 
-    As checking.process(): one that is short or lost opens the batch again, with that file named.
-    Runs twice, at once and after a death anywhere to the same end.
+    As in checking.process(), a short or lost file opens the batch again, with that file named. Safe
+    to run twice, concurrently, and again after a crash at any point.
     """
     with leases.hold(Batch, uuid.UUID(transfer_id), _is_wanted()) as lease:
         if lease is None:
@@ -181,9 +182,9 @@ def _settle(lease: leases.Lease, failed: dict[uuid.UUID, Outcome]) -> None:
     with transaction():
         if not failed:
             if not _admit(lease):
-                # Files are held back, and nothing has failed here: whoever reads them says when.
+                # Not a failure: files wait for the block list, whose job queues this again.
                 lease.forgive()
-        # What an earlier attempt failed of is over: this one has come to its end.
+        # Clear the earlier attempt's failure: this attempt has finished.
         elif _reopen(lease, failure=None):
             checking.name_problems(lease.transfer_id, failed)
         crash.point("batch.1")
@@ -191,9 +192,8 @@ def _settle(lease: leases.Lease, failed: dict[uuid.UUID, Outcome]) -> None:
 
 
 def _admit(lease: leases.Lease) -> bool:
-    """All of it is the transfer's from here, or nothing: not once the transfer has ended. Whether
-    it is."""
-    # The transfer's row first, as everybody does who has both: whoever ends it is before or after.
+    """Make the whole batch part of the transfer, if that has not ended; whether it was done."""
+    # Lock the transfer's row first, as all code that locks both: its end is before or after.
     is_ready = (Transfer.id == lease.transfer_id) & (Transfer.state == State.READY)
     if db.session.scalar(select(Transfer.id).where(is_ready).with_for_update()) is None:
         return False
@@ -228,14 +228,17 @@ def _admit(lease: leases.Lease) -> bool:
 
 
 def go_on(transfer_id: uuid.UUID) -> None:
-    """One of its files is held back no more: as checking.go_on(). Call in transaction()."""
+    """Queue the batch's check: the block list has cleared one of its files.
+
+    Call in transaction().
+    """
     _remind(transfer_id)
 
 
 def give_up(transfer_id: uuid.UUID) -> bool:
-    """One of its files could not be read for the block list: its sender may finish it again.
+    """Reopen a batch of which a file could not be read for the block list: its sender may retry.
 
-    Whether there is such a batch. Call in transaction().
+    Returns whether there was such a batch. Call in transaction().
     """
     reopened = changed(
         update(Batch)
@@ -247,12 +250,12 @@ def give_up(transfer_id: uuid.UUID) -> bool:
 
 
 def _reopen(lease: leases.Lease, **values: Any) -> bool:
-    """Its sender may send again, and say "that is all" again; whether it is still the lease's."""
+    """Let the sender send and finalize again; returns whether the batch was still the lease's."""
     return changed(lease.mine.values(closed_at=None, last_activity_at=db_now(), **values)) == 1
 
 
 def _give_up(lease: leases.Lease) -> None:
-    """After too many attempts its sender is told why; all that is safe stays safe."""
+    """Reopen the batch after too many attempts, with the failure; complete files stay complete."""
     log.error("checking a batch was given up", extra={"transfer": str(lease.transfer_id)})
     unknown = func.coalesce(Batch.failure, literal(Failure.INTERNAL, Batch.failure.type))
     with transaction():
@@ -261,7 +264,7 @@ def _give_up(lease: leases.Lease) -> None:
 
 
 def _is_wanted() -> ColumnElement[bool]:
-    """The condition that a batch waits to be checked, and its transfer to take it."""
+    """The condition that a batch waits to be checked, and its transfer is READY."""
     is_there = exists().where(Transfer.id == Batch.transfer_id, Transfer.state == State.READY)
     return and_(Batch.closed_at.is_not(None), is_there)
 
@@ -271,7 +274,7 @@ def _has_files() -> ColumnElement[bool]:
 
 
 def _is_whole() -> ColumnElement[bool]:
-    """The last guard: the rows themselves say that nothing of it is open, or was removed."""
+    """The last guard: the rows themselves say that no file of the batch is open or was removed."""
     is_open = exists().where(
         File.transfer_id == Batch.transfer_id,
         File.batch.is_(None),
@@ -285,9 +288,9 @@ def _is_whole() -> ColumnElement[bool]:
 
 
 def is_stuck(queued_before: ColumnElement[Any]) -> ColumnElement[bool]:
-    """The condition that a batch waits, nobody works on it, and nobody was told of it since.
+    """The condition that a batch waits, no worker is at it, and it was not queued since.
 
-    One that only waits for files that are held back is not stuck, as a transfer is not.
+    As with transfers, one that only waits for the block list is not stuck.
     """
     return and_(
         _is_wanted(),
@@ -311,7 +314,7 @@ def _remind(transfer_id: uuid.UUID) -> None:
 
 
 def drop(transfer: Transfer) -> None:
-    """Nothing of what is coming is wanted; what was there stays as it is. Repeatable."""
+    """Drop the transfer's batch; the files that were there stay as they are. Repeatable."""
     with transaction():
         hold(transfer.id)
         if _drop(Batch.transfer_id == transfer.id):
@@ -319,13 +322,13 @@ def drop(transfer: Transfer) -> None:
 
 
 def is_abandoned() -> ColumnElement[bool]:
-    """The condition that nobody has sent anything of a batch for the upload window."""
+    """The condition that an open batch has had no activity for the upload window."""
     until = db_now() - timedelta(hours=settings.upload_window_in_hours)
     return and_(Batch.closed_at.is_(None), Batch.last_activity_at <= until)
 
 
 def drop_abandoned(limit: int) -> int:
-    """Drop up to `limit` batches that were abandoned; how many. Call in transaction()."""
+    """Drop up to `limit` abandoned batches; returns how many. Call in transaction()."""
     due = (
         select(Batch.transfer_id)
         .where(is_abandoned())
@@ -341,7 +344,7 @@ def drop_abandoned(limit: int) -> int:
 
 
 def _drop(condition: ColumnElement[bool]) -> list[uuid.UUID]:
-    # Its row first, as whoever takes or checks files has it: so nobody waits for each other.
+    # Lock the batch's row first, as all code that adds or checks files does, to avoid deadlocks.
     dropped = list(
         db.session.scalars(
             delete(Batch)

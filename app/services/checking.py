@@ -1,7 +1,7 @@
-"""From "that is all" to READY: every file completed and verified by a worker, under a lease.
+"""From "that is all" to READY: a worker completes and verifies every file, under a lease.
 
-Runs twice, at once and after a death anywhere to the same end; what cannot be completed is named
-and sent again, and nothing that is safe is lost.
+Safe to run twice, concurrently, and again after a crash at any point. What cannot be completed is
+named and sent again, and nothing that is safe is lost.
 """
 
 import logging
@@ -37,25 +37,25 @@ from app.services.uploads import Outcome
 
 log = logging.getLogger(__name__)
 
-# Files completed between two looks at the lease and at whether we should stop.
+# Files completed between two checks of the lease and of whether to stop.
 PROCESS_BATCH = 32
-# Of more files than this storage is not asked while somebody waits, as nowhere else in one request.
+# With more files than this, a request does not ask storage about each, as nowhere else.
 MOST_LOOKED_AT = 500
-# After so long a transfer of very many files goes to the end of the queue: others wait too.
+# Turn length. A transfer of very many files then re-queues itself, so that others get a turn.
 TURN_SECONDS = 60
-# So many failed or killed attempts, and the sender is told instead; with the backoff between
-# them that is about twenty minutes. Outages do not count, nor do turns that were over.
+# Give up after this many failed or killed attempts, and show the sender the failure; with the
+# backoff between them that is about twenty minutes. Outages do not count, nor do turns that end.
 MOST_ATTEMPTS = 8
 
 
 def finalize(transfer: Transfer) -> Transfer:
-    """Its sender said "that is all": check and complete every file in the background.
+    """Check and complete every file in the background: the sender said "that is all".
 
-    Repeating it is success and queues nothing more. Raises Invalid for a transfer of no files,
+    Repeating it is success and queues nothing more. Raises Invalid for a transfer without files,
     Gone for one that has ended, Blocked.
     """
     with transaction():
-        # Locked first, so that no file can be removed between the look and the move.
+        # Locked first, so that no file can be removed between the check and the move.
         db.session.execute(select(Transfer.id).where(Transfer.id == transfer.id).with_for_update())
         if not db.session.scalar(select(File.id).where(File.transfer_id == transfer.id).limit(1)):
             raise Invalid({"files": "must not be empty"})
@@ -71,15 +71,15 @@ def finalize(transfer: Transfer) -> Transfer:
 
 
 def finalize_arrived(transfer: Transfer) -> Transfer:
-    """As finalize(), but asks storage first, and raises PartsMissing or SizeMismatch.
+    """Finalize as finalize() does, but ask storage first: raises PartsMissing or SizeMismatch.
 
-    Nothing is asked again of a transfer that has been finalized. Of very many files process() alone
-    finds what is missing.
+    Storage is not asked about a transfer that has been finalized before. With very many files, only
+    process() finds what is missing.
     """
     if transfer.state is State.INIT:
         files = files_of(transfer.id)
         if len(files) > MOST_LOOKED_AT:
-            # Some senders send nothing for these, and nobody else would.
+            # Some clients send nothing for empty files, so check_arrived() has to.
             files = [file for file in files if file.size == 0]
         check_arrived(files)
     return finalize(transfer)
@@ -88,7 +88,7 @@ def finalize_arrived(transfer: Transfer) -> Transfer:
 def check_arrived(files: Sequence[File]) -> None:
     """Raise PartsMissing or SizeMismatch for the first of these that has not arrived whole.
 
-    An early word to whoever waits for it: what counts is what process() finds.
+    An early answer for a waiting client: what counts is what process() finds.
     """
     waiting = [file.upload for file in files if file.upload.state is not UploadState.COMPLETE]
     arrivals = uploads.arrivals(waiting)
@@ -110,10 +110,10 @@ def check_arrived(files: Sequence[File]) -> None:
 
 
 def process(transfer_id: str) -> None:
-    """Job: complete and verify every file of a transfer, then READY.
+    """Job: complete and verify every file of a transfer, then make it READY.
 
-    A file that turns out short or lost puts the transfer back to INIT with that file named;
-    nothing else is lost. Runs twice, at once and after a death anywhere to the same end.
+    A file that turns out short or lost puts the transfer back to INIT with that file named; nothing
+    else is lost. Safe to run twice, concurrently, and again after a crash at any point.
     """
     is_processing = Transfer.state == State.PROCESSING
     with leases.hold(Transfer, uuid.UUID(transfer_id), is_processing) as lease:
@@ -127,7 +127,7 @@ def process(transfer_id: str) -> None:
         if not is_done:
             lease.forgive()
     if not is_done:
-        # Another worker goes on from what the rows say, now and not when the sweep comes by.
+        # Queue it now, not with the next sweep: another worker continues from what the rows say.
         with transaction():
             _remind(lease.transfer_id)
 
@@ -135,9 +135,9 @@ def process(transfer_id: str) -> None:
 def complete_files(
     lease: leases.Lease, settle: Callable[[leases.Lease, dict[uuid.UUID, Outcome]], None]
 ) -> bool:
-    """Work through the files that are still open, and settle it with those that failed.
+    """Complete the files that are still open, then call `settle` with those that failed.
 
-    False when it is somebody else's turn.
+    Returns False if the turn is over or the process has to stop: another worker should go on.
     """
     turn_ends = time.monotonic() + TURN_SECONDS
     waiting = files_of(lease.transfer_id, _is_open(), with_coming=True)
@@ -162,20 +162,22 @@ def complete_files(
 
 
 def go_on(transfer_id: uuid.UUID) -> None:
-    """One of its files is held back no more: look again whether that was the last. Call in
-    transaction(); nothing unless the transfer is being checked."""
+    """Queue the check: the block list has cleared one of the transfer's files.
+
+    Call in transaction(). Does nothing unless the transfer is being checked.
+    """
     _remind(transfer_id)
 
 
 def _is_open() -> ColumnElement[bool]:
-    """The condition that an upload is to be completed: not there yet, or not held back."""
+    """The condition that an upload is to be completed: OPEN, and not waiting for the block list."""
     return and_(Upload.state == UploadState.OPEN, ~blocklist.is_held())
 
 
 def _remind(transfer_id: uuid.UUID) -> None:
-    """Put the transfer's job into the queue after the commit. Call in transaction().
+    """Queue the transfer's job after the commit. Call in transaction().
 
-    Somebody is waiting: unlike leases.remind(), this does not first read all that is queued.
+    A sender is waiting: unlike leases.remind(), this does not read the whole queue first.
     """
     count = db.session.scalar(
         update(Transfer)
@@ -189,9 +191,9 @@ def _remind(transfer_id: uuid.UUID) -> None:
 
 
 def is_stuck(queued_before: ColumnElement[Any]) -> ColumnElement[bool]:
-    """The condition that nobody works on a transfer and nobody was told of it since.
+    """The condition that a transfer is to be checked, unattended, and not queued since.
 
-    One that only waits for files that are held back is not stuck: whoever reads them says when.
+    One that only waits for the block list is not stuck: inspecting its files queues it.
     """
     return and_(
         Transfer.state == State.PROCESSING,
@@ -201,7 +203,7 @@ def is_stuck(queued_before: ColumnElement[Any]) -> ColumnElement[bool]:
 
 
 def only_waits(transfer_id: InstrumentedAttribute[uuid.UUID]) -> ColumnElement[bool]:
-    """The condition that all that is left to check of a row's transfer is held back."""
+    """The condition that all files left to check of a row's transfer wait for the block list."""
     has_open = (
         select(File.id)
         .join(Upload, File.upload_id == Upload.id)
@@ -218,7 +220,7 @@ def remind_stuck(queued_before: ColumnElement[Any]) -> int:
 
 @contextmanager
 def noting_failure(lease: leases.Lease) -> Iterator[None]:
-    """Keep why an attempt failed, for whoever waits for it when there are no more attempts."""
+    """Record why an attempt failed, to be shown when there are no more attempts."""
     try:
         yield
     except Exception as error:
@@ -232,7 +234,7 @@ def noting_failure(lease: leases.Lease) -> Iterator[None]:
 
 
 def _give_up(lease: leases.Lease) -> None:
-    """After too many attempts the sender is told why; all that is safe stays safe in INIT."""
+    """Return to INIT after too many attempts, with the failure; complete files stay complete."""
     log.error("checking a transfer was given up", extra={"transfer": str(lease.transfer_id)})
     with transaction():
         unknown = func.coalesce(Transfer.failure, literal(Failure.INTERNAL, Transfer.failure.type))
@@ -241,15 +243,15 @@ def _give_up(lease: leases.Lease) -> None:
 
 
 def settle_batch(lease: leases.Lease, outcomes: Sequence[Outcome]) -> bool:
-    """Record completed uploads in one statement, unless somebody else has the transfer now.
+    """Record completed uploads in one statement; returns whether the lease is still ours.
 
-    Those that could be on the block list stay OPEN until they have been read. Whether it is still
-    the lease's.
+    Those that could be on the block list stay OPEN until they have been read. If another worker has
+    the transfer now, nothing is written.
     """
     etags = {outcome.upload_id: outcome.etag for outcome in outcomes}
     crc32s = {outcome.upload_id: outcome.crc32 for outcome in outcomes}
     with transaction():
-        # Its row first, as everybody does who writes both: so nobody waits for each other.
+        # Lock the leased row first, as all code that writes both does, to avoid deadlocks.
         if db.session.scalar(lease.still_mine) is None:
             return False
         if not outcomes:
@@ -264,7 +266,7 @@ def settle_batch(lease: leases.Lease, outcomes: Sequence[Outcome]) -> bool:
                     else_=literal(UploadState.COMPLETE, Upload.state.type),
                 ),
                 etag=case(etags, value=Upload.id),
-                # Where none has one, PostgreSQL would take them for text.
+                # If all are NULL, PostgreSQL would take them for text.
                 crc32=cast(case(crc32s, value=Upload.id), Upload.crc32.type),
             )
             .execution_options(synchronize_session=False)
@@ -275,20 +277,20 @@ def settle_batch(lease: leases.Lease, outcomes: Sequence[Outcome]) -> bool:
 def _settle(lease: leases.Lease, failed: dict[uuid.UUID, Outcome]) -> None:
     with transaction():
         if failed:
-            # What an earlier attempt failed of is over: this one has come to its end.
+            # Clear the earlier attempt's failure: this attempt has finished.
             if lifecycle.move(lease.transfer_id, State.INIT, lease.is_mine, failure=None):
                 name_problems(lease.transfer_id, failed)
         elif not become_ready(lease.transfer_id, lease.is_mine):
-            # Files are held back, and nothing has failed here: whoever reads them says when.
+            # Not a failure: files wait for the block list, whose job queues this again.
             lease.forgive()
         crash.point("process.5")
 
 
 def become_ready(transfer_id: uuid.UUID, *conditions: ColumnElement[bool]) -> bool:
-    """From PROCESSING to READY, with all that follows from it, if every file is complete.
+    """From PROCESSING to READY, with all that follows, if every file is complete.
 
-    Where its date has passed meanwhile it lives for as long as it was to, from now on. Call in
-    transaction(). Whether it was done.
+    If its date has passed meanwhile, it lives for its whole planned time from now on. Call in
+    transaction(). Returns whether it was done.
     """
     is_whole = _all_complete(transfer_id)
     values = {"expires_at": _its_date()}
@@ -304,7 +306,7 @@ def become_ready(transfer_id: uuid.UUID, *conditions: ColumnElement[bool]) -> bo
 
 
 def _its_date() -> ColumnElement[Any]:
-    """When a transfer ends that becomes READY now: nobody's link dies while its files are sent."""
+    """The expiry date of a transfer that becomes READY now: none expires while it is being sent."""
     most = timedelta(days=settings.max_expires_in_days)
     wished = func.least(Transfer.expires_at - Transfer.created_at, most)
     is_over = Transfer.expires_at <= db_now()
@@ -312,7 +314,7 @@ def _its_date() -> ColumnElement[Any]:
 
 
 def _all_complete(transfer_id: uuid.UUID) -> ColumnElement[bool]:
-    """The last guard before READY: the rows themselves say that nothing is open."""
+    """The last guard before READY: the rows themselves say that every upload is complete."""
     return ~(
         select(File.id)
         .join(Upload, File.upload_id == Upload.id)
@@ -322,7 +324,7 @@ def _all_complete(transfer_id: uuid.UUID) -> ColumnElement[bool]:
 
 
 def name_problems(transfer_id: uuid.UUID, failed: dict[uuid.UUID, Outcome]) -> None:
-    """Mark the failed files; those whose bytes cannot be completed start over afresh.
+    """Mark the failed files; those whose bytes cannot be completed get a new upload.
 
     Call in transaction().
     """

@@ -96,7 +96,7 @@ def remove_file(transfer: Transfer, file_id: uuid.UUID) -> None:
 
 
 def agree_on_checksums(specs: Sequence[FileSpec]) -> Checksum | None:
-    """As planning.agree_on_checksums(), wanted if any of these files wants it."""
+    """What to verify parts by, if any file wants that; see planning.agree_on_checksums()."""
     is_wanted = any(spec.checksum_algorithm for spec in specs)
     return planning.agree_on_checksums(is_wanted=is_wanted)
 
@@ -172,10 +172,11 @@ def check_files(specs: Sequence[FileSpec], already: Sequence[File]) -> None:
 
 
 def check_share(address_hash: bytes | None, size: int, its_id: uuid.UUID | None = None) -> None:
-    """Raise TooMany if one network address would have too much unfinished with these bytes.
+    """Raise TooMany if a network address would have too many, or too large, unfinished transfers.
 
-    `its_id` is the transfer's if it exists already. One transfer alone may have any size that a
-    transfer may have. A courtesy limit, so without a lock.
+    `size` is that of the transfer to be made or grown, and `its_id` its id if it exists already.
+    One transfer alone may have any size that a transfer may have. A courtesy limit, so without a
+    lock.
     """
     if address_hash is None:
         return

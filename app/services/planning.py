@@ -1,6 +1,6 @@
-"""An upload before anything of it is sent: its key and token, its parts, what they are verified by.
+"""Planning an upload before it is sent: its key and token, its parts, and their checksums.
 
-Nothing here is added to the session, and nothing asks the network but agree_on_checksums().
+Nothing here is added to the session, and only agree_on_checksums() uses the network.
 """
 
 import secrets
@@ -16,27 +16,27 @@ from app.gateways.stored import Checksums
 from app.models import Checksum, Method, Upload, UploadState
 
 SMALLEST_PART_SIZE = 8 * MIB
-# Each part costs a lane two round trips in which nothing is sent; so large files have large parts,
-# as long as what is on the line, and may have to be sent again, stays a small share of the file.
+# Each part costs a lane two round trips in which nothing is sent, so large files have large parts;
+# but the parts in flight, which may have to be sent again, must stay a small share of the file.
 LARGE_PART_SIZE = 32 * MIB
 PARTS_AT_LEAST = 64
-# Below S3's 10,000, so that a plan never stands right at the edge of what S3 allows.
+# A margin below S3's limit of 10,000.
 MOST_PARTS = 9_900
-# What the row of an upload says whose parts may have any sizes: no more than S3 takes.
+# The part size of an upload whose parts may have any size: as much as S3 accepts.
 ANY_PART_SIZE = S3_MAX_PART_SIZE
-# A worker that puts bytes of our own there is done, or given up on, within so long.
+# A worker that puts our own bytes there has finished, or was given up, within this time.
 OUR_OWN_WITHIN = timedelta(minutes=10)
 
 
 class Begun(Protocol):
-    """What an address needs to know of an upload: a row of these columns will do."""
+    """What signing a URL needs to know about an upload; a row of these columns will do."""
 
     key: str
     s3_upload_id: str | None
 
 
 class Plan(Begun, Protocol):
-    """What of an upload was planned, and whether it still takes parts: a row will do as well."""
+    """An upload's plan, and whether it still takes parts; a row of these columns will do."""
 
     token: str
     method: Method
@@ -49,8 +49,8 @@ class Plan(Begun, Protocol):
 def part_size_for(size: int) -> int:
     """Bytes of every part but the last: 8 MiB, up to 32 MiB while there are `PARTS_AT_LEAST`.
 
-    More so that `MOST_PARTS` suffice. Whole MiB, at most S3's 5 GiB; then the largest objects
-    take up to 10,000 parts.
+    Larger where more than `MOST_PARTS` would be needed. Whole MiB, at most S3's 5 GiB; then the
+    largest objects take up to 10,000 parts.
     """
     wished = min(size // PARTS_AT_LEAST, LARGE_PART_SIZE)
     needed = max(wished, -(-size // MOST_PARTS))
@@ -66,10 +66,10 @@ def _new_key() -> str:
 
 
 def agree_on_checksums(*, is_wanted: bool) -> Checksum | None:
-    """What parts are verified by, if their sender wants that and storage can do it.
+    """The checksum to verify parts by: None unless it is wanted and storage can do it.
 
-    Asks storage when nobody in this process has yet, so not in transaction(); never raises for
-    a store that does not answer: then it is done without.
+    Asks storage if this process has not asked yet, so call it outside transaction(). Never raises
+    if storage does not answer: the upload then goes without.
     """
     if not is_wanted:
         return None
@@ -83,10 +83,10 @@ def plan(
 ) -> Upload:
     """A new upload for `size` bytes, not added to the session: method, part size, key, token.
 
-    With a `part_size` it is a multipart upload of such parts, however small: for clients whose
-    addresses sign no headers, since only a multipart's are dead once it is complete.
+    With a `part_size` it is a multipart upload of such parts, however small: for clients whose URLs
+    sign no headers, since only a multipart upload's URLs are dead once it is complete.
     """
-    # A multipart upload of no parts cannot be completed, so nothing-at-all goes as one part too.
+    # A multipart upload without parts cannot be completed, so an empty file has one empty part.
     is_single = part_size is None and size <= part_size_for(size) and settings.s3_conditional_writes
     part_size = part_size or part_size_for(size)
     return Upload(
@@ -102,10 +102,10 @@ def plan(
 
 
 def plan_whole(size: int) -> Upload:
-    """A new upload for an object that we put together ourselves, in parts of any sizes.
+    """A new upload for an object that we compose ourselves, in parts of any sizes.
 
-    For a store that wants them to be equal they are as small as S3 allows: the smaller they are,
-    the less of them has to go through our hands.
+    If storage wants equal parts, they are as small as S3 allows: the smaller they are, the fewer
+    bytes have to pass through our process.
     """
     part_size = equal_part_size_for(size) if storage.wants_equal_parts else ANY_PART_SIZE
     return Upload(
@@ -120,15 +120,15 @@ def plan_whole(size: int) -> Upload:
 
 
 def equal_part_size_for(size: int) -> int:
-    """Bytes of every part but the last of an object that we put together for such a store."""
+    """Bytes of every part but the last of a composed object, if storage wants equal parts."""
     return min(max(S3_MIN_PART_SIZE, _whole_mib(-(-size // MOST_PARTS))), S3_MAX_PART_SIZE)
 
 
 def plan_ours(size: int) -> Upload:
-    """A new upload for a few bytes that a worker of ours puts into the bucket itself.
+    """A new upload for a few bytes that one of our workers puts into the bucket itself.
 
-    Not added to the session. Should nobody want it while they are on their way, they are removed
-    again once the worker must have given up.
+    Not added to the session. If it is abandoned while they are on their way, they are removed again
+    once the worker must have given up.
     """
     upload = plan(size)
     upload.method = Method.SINGLE
@@ -137,10 +137,10 @@ def plan_ours(size: int) -> Upload:
 
 
 def plan_at(key: str, method: Method, size: int = 0) -> Upload:
-    """A new upload at a key of the caller's, not added to the session.
+    """A new upload at a key of the caller's choice, not added to the session.
 
-    How long it is, and in which parts it comes, is its sender's to choose; `size` is true once it
-    is complete. The key must be one that was never used.
+    Its sender chooses the length and the parts; `size` is right once it is complete. The key must
+    never have been used before.
     """
     return Upload(
         id=uuid.uuid4(),
@@ -154,10 +154,10 @@ def plan_at(key: str, method: Method, size: int = 0) -> Upload:
 
 
 def plan_again(upload: Upload) -> Upload:
-    """A new upload for the same file, when its bytes have to be sent once more.
+    """A new upload for the same file, whose bytes have to be sent once more.
 
-    Whoever has switched checksums off since does not get them again. Parts stay as they were:
-    their sender may have been told only once.
+    Without checksums if they have been switched off since. Parts keep their size: their sender may
+    have been given it only once.
     """
     is_off = storage.checksums is Checksums.OFF
     part_size = upload.part_size if upload.method is Method.MULTIPART else None
@@ -165,7 +165,7 @@ def plan_again(upload: Upload) -> Upload:
 
 
 def part_count(upload: Plan) -> int:
-    """How many parts the upload has: at least one, an empty one for an empty file."""
+    """How many parts the upload has: at least one, which is empty for an empty file."""
     return max(1, -(-upload.size // upload.part_size))
 
 

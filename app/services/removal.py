@@ -1,4 +1,4 @@
-"""Bytes that nobody wants any more: their rows are marked, and storage is rid of them later."""
+"""Removing bytes that are not needed any more: rows are marked, storage is cleared later."""
 
 import uuid
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from app.parallel import each
 
 
 class Removable(Protocol):
-    """What remove() needs to know of an upload: a row of these columns will do."""
+    """What remove() needs to know about an upload; a row of these columns will do."""
 
     key: str
     s3_upload_id: str | None
@@ -29,15 +29,15 @@ def abandon(
     later: timedelta = timedelta(0),
     kept_for: uuid.UUID | None = None,
 ) -> None:
-    """Mark uploads whose bytes nobody wants any more. Call in transaction(); repeatable.
+    """Mark uploads whose bytes are not needed any more. Call in transaction(); repeatable.
 
-    The upkeep removes the bytes: at once, or so much `later` and not before the last signed address
-    has died; and again when it has. What is kept so goes at once with the transfer that it is
-    `kept_for`.
+    Upkeep removes the bytes immediately; or, with `later`, after that time and not before the last
+    presigned URL has expired. It removes them again once the URLs have expired. Bytes that are kept
+    for a while go immediately with the transfer that they are `kept_for`.
     """
     if isinstance(upload_ids, SelectBase):
-        # Found once, then looked up by their key. As a join PostgreSQL may read all of a table for
-        # each row of another, while it has not looked at them since they were filled.
+        # An array, so that the ids are found once and then looked up by primary key. With a join,
+        # PostgreSQL may read a whole table for each row of another until both have been analyzed.
         is_one = Upload.id == any_(func.array(upload_ids.scalar_subquery()))
     else:
         is_one = Upload.id.in_(upload_ids)
@@ -51,17 +51,17 @@ def abandon(
 
 
 def is_held() -> ColumnElement[bool]:
-    """The condition that an upload has not been given up, or is kept for a while nevertheless."""
+    """The condition that an upload was not abandoned, or was but is kept for a while."""
     is_kept = and_(Upload.kept_for.is_not(None), Upload.removed_at.is_(None))
     return or_(Upload.state != UploadState.ABORTED, is_kept)
 
 
 def remove(uploads: Sequence[Removable]) -> list[Removable]:
-    """Remove all that storage holds of these; those for which it worked. Repeatable.
+    """Remove all that storage holds of these; returns those for which it worked. Repeatable.
 
-    The multipart goes first: then a late Complete finds nothing to complete, and one that came
-    before has left an object, which goes second. Where we have seen that object there is no
-    multipart any more. It only asks storage, and leaves the session alone.
+    The multipart upload is aborted first: then a late Complete finds nothing to complete, and an
+    earlier one has left an object, which is deleted second. If we have seen that object, there is
+    no multipart upload any more. Uses storage only, not the session.
     """
     begun = [upload for upload in uploads if upload.s3_upload_id and upload.etag is None]
     done = abort([(upload.key, upload.s3_upload_id or "") for upload in begun])
@@ -73,9 +73,9 @@ def remove(uploads: Sequence[Removable]) -> list[Removable]:
 
 
 def abort(addresses: Sequence[tuple[str, str]]) -> list[bool]:
-    """Drop the multiparts at these (key, id); for each, whether it worked. Repeatable.
+    """Abort the multipart uploads at these (key, upload id); for each, whether it worked.
 
-    One that storage will not drop must not keep the others: they would wait for it for ever.
+    Repeatable. One that storage will not abort must not keep the others waiting for ever.
     """
     return each(addresses, _abort)
 
@@ -89,7 +89,7 @@ def _abort(address: tuple[str, str]) -> bool:
 
 
 def without_object(keys: Sequence[str]) -> list[str]:
-    """Those of these keys at which storage holds nothing. Asks storage for each."""
+    """Those of these keys at which storage has no object. Asks storage for each."""
     release()
     found = each(keys, storage.head)
     return [key for key, stored in zip(keys, found, strict=True) if stored is None]

@@ -1,6 +1,6 @@
-"""Sending the files of a transfer: addresses for their parts, and what storage holds of them.
+"""Sending a transfer's files: presigned URLs for their parts, and what storage holds of them.
 
-The bytes go from the browser to storage; here is only signed, and noted that they may arrive.
+The bytes go from the browser to storage; this module only signs, and records that they may arrive.
 """
 
 import uuid
@@ -20,13 +20,13 @@ from app.services import transfers, uploads
 from app.services.transfers import files_of, refuse_blocked
 from app.services.uploads import SignedPart
 
-# A reminder that files were sent is believed to be lost when nobody has come for so long.
+# A queued job for files that were sent counts as lost if no worker came within this time.
 REMIND_OF_SENT_AFTER = timedelta(seconds=10)
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Part numbers of one file for which addresses are asked, and the CRC32 of each."""
+    """Part numbers of one file for which URLs are wanted, and the CRC32 of each."""
 
     file_id: uuid.UUID
     numbers: tuple[int, ...]
@@ -43,14 +43,14 @@ class Held:
 
 @dataclass(frozen=True)
 class HeldPage:
-    """What storage holds of some of a transfer's files; `next` is to be asked after, if any."""
+    """What storage holds of some of a transfer's files; `next` is the `after` of the next page."""
 
     held: list[Held]
     next: uuid.UUID | None
 
 
-# By columns and made only once: this is asked for every few parts that a sender sends. Whatever of
-# it is noted already, of the transfer and of each upload, need not be written again.
+# Selects columns and is built once, because it runs for every few parts that are sent. If
+# `is_noted`, the transfer and the upload need not be written again.
 _TO_SIGN = (
     select(
         File.id.label("file_id"),
@@ -84,12 +84,12 @@ def sign_parts(
     sent_size: int,
     sent: Sequence[uuid.UUID] = (),
 ) -> list[tuple[uuid.UUID, SignedPart]]:
-    """Signed addresses for the wanted parts, each with its file's id, in that order.
+    """Presigned URLs for the wanted parts, each with its file's id, in that order.
 
-    They are to be used soon. Files `sent` whole, by their sender's word, are completed in the
-    background. Raises NotFound for a wanted file that is not the transfer's, Invalid for a sent one
-    or for a number outside its plan, WrongState once the transfer left INIT: no new address after
-    "that is all"; Blocked.
+    They should be used soon. Files in `sent`, which the sender says were sent whole, are completed
+    in the background. Raises NotFound for a wanted file that is not the transfer's, Invalid for a
+    sent one or for a number outside its plan, WrongState or Gone once the transfer takes no files
+    (no new URL after "that is all"), and Blocked.
     """
     refuse_blocked(transfer)
     sent_uploads = _sent_uploads(transfer, sent)
@@ -110,10 +110,10 @@ def sign_parts(
 
 
 def sign_part(transfer: Transfer, file: File, number: int) -> str:
-    """An address to PUT one part of the transfer's file at, with whatever headers.
+    """A presigned URL to PUT one part of the transfer's file to, with any headers.
 
-    Raises as sign_parts() does, and WrongState for a file whose plan was not made for it: the
-    address of a single PUT could be used again after the check.
+    Raises as sign_parts() does, and WrongState for a file that was not planned for it: the URL of a
+    single PUT could be used again after the check.
     """
     refuse_blocked(transfer)
     uploads.check_numbers(file.upload, [number], "number")
@@ -147,7 +147,7 @@ def _note(
     sent_size: int,
     sent_uploads: Sequence[uuid.UUID] = (),
 ) -> None:
-    """Note, before any address leaves, that its sender is at work and bytes may arrive."""
+    """Record, before any URL leaves, that the sender is active and that bytes may arrive."""
     if plans and not sent_uploads and all(plan.is_noted for plan in plans):
         return
     with transaction():
@@ -177,9 +177,10 @@ def _sent_uploads(transfer: Transfer, sent: Sequence[uuid.UUID]) -> list[uuid.UU
 
 
 def remind_of_sent(transfer_id: uuid.UUID) -> None:
-    """Queue the job that completes files named as sent, unless it was just now. In a transaction.
+    """Queue the job that completes files named as sent, unless it was queued just now.
 
-    Whoever works on them clears `queued_at` at the end, and then looks whether more were named.
+    Call in transaction(). The job clears `queued_at` at its end, and then checks whether more were
+    named.
     """
     is_due = or_(
         Transfer.queued_at.is_(None), Transfer.queued_at <= db_now() - REMIND_OF_SENT_AFTER
@@ -196,13 +197,13 @@ def remind_of_sent(transfer_id: uuid.UUID) -> None:
 
 
 def held_parts(transfer: Transfer, after: uuid.UUID | None, limit: int) -> HeldPage:
-    """What storage really holds of each file, whatever anybody believes. Asks storage.
+    """What storage really holds of each file, whatever the client believes. Asks storage.
 
-    In its sender's order, `limit` files behind the one with the id `after`; raises Invalid when
-    the transfer has no such file (any more).
+    In the sender's order, `limit` files after the one with the id `after`; raises Invalid if the
+    transfer has no such file (any more).
     """
     conditions = [] if after is None else [File.position > _position_of(transfer, after)]
-    # One more than asked for, only to know whether there is more.
+    # One more, only to know whether there is another page.
     files = files_of(transfer.id, *conditions, limit=limit + 1, with_coming=True)
     page = files[:limit]
     numbers = uploads.held([file.upload for file in page])

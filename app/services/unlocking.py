@@ -1,7 +1,8 @@
-"""Files completed one by one, while others of their transfer are still on their way.
+"""Completing files one by one, while others of their transfer are still being sent.
 
-Only early: whatever is not done here, for any reason, the check of the whole does (checking.py).
-A file is taken on its sender's word that all of it was sent, and done on storage's word alone.
+This only saves time: what is not done here, for any reason, is done by the final check
+(checking.py). A file is tried because its sender says that all of it was sent, and completed only
+if storage says so.
 """
 
 import logging
@@ -24,26 +25,26 @@ log = logging.getLogger(__name__)
 
 
 def unlock(transfer_id: str) -> None:
-    """Job: complete the files of an unfinished transfer that are said to have been sent whole.
+    """Job: complete the files of an unfinished transfer that its sender says were sent whole.
 
-    One that storage does not confirm stays open for the check of the whole, and is not tried again
-    before it is named again. Runs twice, at once and after a death anywhere to the same end.
-    "That is all" takes the lease away: what is being completed then is recorded by that check.
+    One that storage does not confirm stays open for the final check, and is not tried again before
+    it is named again. Safe to run twice, concurrently, and again after a crash at any point. "That
+    is all" takes the lease away: what is being completed then is recorded by the final check.
     """
     with leases.hold(Transfer, uuid.UUID(transfer_id), Transfer.state == State.INIT) as lease:
         if lease is None:
             return
         _complete_sent(lease)
-        # Attempts are counted where they fail: nothing has.
+        # Nothing has failed, so this does not count as an attempt.
         lease.forgive()
-    # Named after the last look, while its reminder found the lease taken; or the turn was over.
+    # More were named after the last query while the lease was taken; or the turn was over.
     if _is_waiting(lease.transfer_id):
         with transaction():
             remind_of_sent(lease.transfer_id)
 
 
 def _complete_sent(lease: leases.Lease) -> None:
-    """Work through what is named until nothing is left, or it is somebody else's turn."""
+    """Complete what is named as sent, until nothing is left or the turn is over."""
     turn_ends = time.monotonic() + TURN_SECONDS
     while batch := files_of(lease.transfer_id, _is_sent(), limit=PROCESS_BATCH):
         if jobs.stopping.is_set() or lease.lost.is_set() or time.monotonic() > turn_ends:
@@ -58,7 +59,7 @@ def _complete_sent(lease: leases.Lease) -> None:
 
 
 def _is_sent() -> ColumnElement[bool]:
-    """The condition that an upload is open, not held back, and its sender says that it was sent."""
+    """The condition that an upload is open, not waiting for the block list, and named as sent."""
     is_open = and_(Upload.state == UploadState.OPEN, ~blocklist.is_held())
     return and_(is_open, Upload.sent_at.is_not(None))
 
@@ -70,7 +71,7 @@ def _is_waiting(transfer_id: uuid.UUID) -> bool:
 
 
 def _settle(lease: leases.Lease, outcomes: Sequence[Outcome]) -> bool:
-    """Record what is complete, and take the word back for what is not; whether we still may."""
+    """Record what is complete, clear `sent_at` of the others; returns whether the lease is ours."""
     done = [outcome.upload_id for outcome in outcomes if outcome.problem is None]
     refuted = [outcome.upload_id for outcome in outcomes if outcome.problem is not None]
     with transaction():
@@ -78,7 +79,7 @@ def _settle(lease: leases.Lease, outcomes: Sequence[Outcome]) -> bool:
             return False
         for statement in (
             update(Upload).where(Upload.id.in_(refuted)).values(sent_at=None),
-            # What the last check had named, if there was one.
+            # A problem that an earlier check has named.
             update(File).where(File.upload_id.in_(done)).values(problem=None),
         ):
             db.session.execute(statement.execution_options(synchronize_session=False))

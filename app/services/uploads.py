@@ -1,8 +1,8 @@
-"""One object on its way to S3: sign addresses for its parts, ask what is held, complete.
+"""One object on its way to S3: signing URLs for its parts, asking what is held, completing it.
 
 The part geometry is fixed when an upload is planned (planning.py). Storage is believed, never the
 client: an upload is complete when storage's own list of parts, the size and the token say so. The
-network is only touched outside transactions, and every act here may be repeated.
+network is only used outside transactions, and every operation here may be repeated.
 """
 
 import logging
@@ -41,14 +41,14 @@ from app.services.planning import Begun, Plan, part_count, part_size_of
 
 log = logging.getLogger(__name__)
 
-# What is noted while an upload is under way holds for so long: until when addresses work is written
-# down as so much later than it is, and sweeps wait so much longer for its sender. So who asks for
-# one address after the other does not write each time.
+# How long a note about a running upload stays good, so that a client that asks for URL after URL
+# does not cause a write each time: `urls_until` is stored this much later than URLs work, and
+# sweeps wait this much longer for the sender.
 NOTED_FOR = timedelta(minutes=1)
 
 
 class SignedPart(NamedTuple):
-    """Where to PUT one part, how many bytes it must have, and the headers that must go along."""
+    """Where to PUT one part, how many bytes it must have, and the headers to send along."""
 
     number: int
     size: int
@@ -58,7 +58,7 @@ class SignedPart(NamedTuple):
 
 @dataclass(frozen=True)
 class Arrival:
-    """What storage has of an upload: which part numbers are missing, and how many bytes came."""
+    """What storage has of an upload: the missing part numbers, and how many bytes arrived."""
 
     missing: tuple[int, ...]
     size: int
@@ -66,9 +66,9 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What completing one upload came to: an ETag, or why not (and which parts are missing).
+    """The result of completing one upload: an ETag, or the problem and the missing parts.
 
-    `crc32` is the whole file's, where its plan has checksums.
+    `crc32` is the whole file's, if its plan has checksums.
     """
 
     upload_id: uuid.UUID
@@ -92,7 +92,7 @@ def check_numbers(upload: Plan, numbers: Iterable[int], field: str) -> None:
 
 
 def check_crc32s(upload: Plan, crc32s: Sequence[bytes] | None, field: str) -> None:
-    """Raise Invalid unless checksums are there exactly when the upload's plan wants them."""
+    """Raise Invalid unless checksums are given if, and only if, the upload's plan wants them."""
     if upload.checksum_algorithm is None and crc32s is not None:
         raise Invalid({field: "must not be given: this file's plan has no checksum_algorithm"})
     if upload.checksum_algorithm is not None and crc32s is None:
@@ -100,15 +100,15 @@ def check_crc32s(upload: Plan, crc32s: Sequence[bytes] | None, field: str) -> No
 
 
 def must_begin(upload: Plan) -> bool:
-    """Whether it is a multipart upload that storage knows nothing of yet."""
+    """Whether it is a multipart upload that has not been opened in storage yet."""
     return upload.method is Method.MULTIPART and upload.s3_upload_id is None
 
 
 def begin(uploads: Sequence[Upload]) -> None:
     """Open a multipart upload in storage for each that needs one and has none yet.
 
-    Two callers at once open two; the row keeps one, and the other is aborted here and now,
-    because an orphan costs storage until the bucket's own rule removes it days later. When one
+    Two concurrent callers open two; the row keeps one, and the other is aborted immediately,
+    because an orphan costs storage until the bucket's lifecycle rule removes it days later. If one
     cannot be opened, those that were are kept for the next try; then raises errors.Unavailable.
     """
     waiting = [upload for upload in uploads if must_begin(upload)]
@@ -133,11 +133,11 @@ def begin(uploads: Sequence[Upload]) -> None:
 
 
 def _open(waiting: Sequence[Upload]) -> tuple[list[tuple[Upload, str]], Unavailable | None]:
-    """Open a multipart for each: those that were opened, and why another was not."""
+    """Open a multipart upload for each: those that were opened, and the error of another."""
     failures: list[Unavailable] = []
 
     def open_one(upload: Upload) -> str | None:
-        if failures:  # The rest would only wait for the same.
+        if failures:  # The others would only wait for the same error.
             return None
         try:
             return storage.begin_upload(upload.key, upload.token, with_crc32=_is_verified(upload))
@@ -169,17 +169,18 @@ def _keep_id(upload: Upload, s3_upload_id: str) -> bool:
 
 
 def forget_multipart(upload: Upload, part_size: int | None = None) -> None:
-    """Storage has lost its multipart: the next begin() opens another. Call in transaction().
+    """Forget the multipart upload: the next begin() opens another. Call in transaction().
 
-    With a `part_size` the next one is of such parts.
+    With a `part_size`, the next one has parts of that size.
     """
     db.session.execute(_forget([upload]).values(part_size=part_size or upload.part_size))
 
 
 def _forget(uploads: Sequence[Upload], *conditions: ColumnElement[bool]) -> Update:
-    """Those that nobody has completed or begun anew since: the next begin() opens another.
+    """An UPDATE that forgets those that were not completed or begun again meanwhile.
 
-    Locked in one order, so that of two who find the same neither waits for the other.
+    Rows are locked in the order of their ids, so that two callers with the same uploads cannot
+    deadlock.
     """
     same = tuple_(Upload.id, Upload.s3_upload_id)
     found = (
@@ -199,9 +200,9 @@ def _forget(uploads: Sequence[Upload], *conditions: ColumnElement[bool]) -> Upda
 
 
 def _forget_lost(lost: Sequence[Upload]) -> None:
-    """Storage has dropped these and no object came of them: they are begun again when sent.
+    """Forget what storage has dropped without an object: sending it begins another.
 
-    By whoever has these very rows in hand, too.
+    The objects passed in are updated, too.
     """
     if not lost:
         return
@@ -214,9 +215,9 @@ def _forget_lost(lost: Sequence[Upload]) -> None:
 
 
 def _is_being_sent() -> ColumnElement[bool]:
-    """The condition that an upload is a file's whose sender may send, and nobody completes it.
+    """The condition that a file's sender may still send, and no worker is completing it.
 
-    Who completes one ends its multipart himself, and knows what became of it.
+    A worker that completes an upload ends its multipart upload itself, and knows the result.
     """
     is_open = or_(
         and_(Transfer.state == State.INIT, leases.is_free()),
@@ -227,21 +228,21 @@ def _is_being_sent() -> ColumnElement[bool]:
 
 
 def lifetime() -> timedelta:
-    """How long an address for a part works."""
+    """How long a presigned URL of a part works."""
     return timedelta(seconds=settings.part_url_ttl_in_seconds)
 
 
 def is_noted() -> ColumnElement[bool]:
-    """The condition that an address signed now dies before what is noted of its upload does.
+    """The condition that a URL signed now expires before the upload's `urls_until`.
 
-    Bind `lifetime` to lifetime(). One that is removed this very moment is noted as well: what comes
-    by the address is removed once that has died.
+    Bind `lifetime` to lifetime(). An upload that is being removed right now may count as noted,
+    too: what arrives by the URL is removed once that has expired.
     """
     return Upload.urls_until >= db_now() + bindparam("lifetime", type_=Interval())
 
 
 def note_signing(upload_ids: Iterable[uuid.UUID]) -> None:
-    """Record, before any address leaves, until when bytes may arrive. Call in transaction().
+    """Record, before any URL leaves, until when bytes may arrive. Call in transaction().
 
     Raises WrongState if one of them was removed meanwhile: nothing may arrive for it any more.
     """
@@ -257,7 +258,7 @@ def note_signing(upload_ids: Iterable[uuid.UUID]) -> None:
 
 
 def note_sent(upload_ids: Sequence[uuid.UUID]) -> bool:
-    """Record that their sender says that these were sent whole; whether any of them is still open.
+    """Record that the sender says these were sent whole; returns whether any is still open.
 
     Call in transaction().
     """
@@ -275,9 +276,9 @@ def note_sent(upload_ids: Sequence[uuid.UUID]) -> bool:
 def sign(
     upload: Plan, numbers: Sequence[int], crc32s: Sequence[bytes] | None = None
 ) -> list[SignedPart]:
-    """Signed addresses for these parts of a begun upload, without the network.
+    """Presigned URLs for these parts of a begun upload, without using the network.
 
-    With `crc32s`, one for each part, storage refuses any other bytes at that address.
+    With `crc32s`, one for each part, storage refuses any other bytes at that URL.
     """
     ttl = settings.part_url_ttl_in_seconds
     if upload.method is Method.SINGLE:
@@ -293,15 +294,15 @@ def sign(
 
 
 def sign_plain(upload: Begun, numbers: Sequence[int]) -> list[str]:
-    """Addresses for these parts of a begun multipart upload that any client can PUT to.
+    """URLs for these parts of a begun multipart upload, to which any client can PUT.
 
-    Nothing but the host is signed, so storage takes any length: arrivals() looks at what came.
+    Only the host is signed, so storage accepts any length: arrivals() checks what came.
     """
     return storage.urls.plain_parts(*_address(upload), numbers, settings.part_url_ttl_in_seconds)
 
 
 def put_nothing(uploads: Sequence[Upload]) -> None:
-    """Send the one empty part of these empty files ourselves: some senders send nothing for them.
+    """Send the one empty part of these empty files ourselves: some clients send nothing for them.
 
     Repeatable. Raises WrongState for one that was removed.
     """
@@ -315,7 +316,8 @@ def put_nothing(uploads: Sequence[Upload]) -> None:
 def copy_from(upload: Upload, source: Source) -> None:
     """Fill a multipart upload with the bytes of another object, inside storage. Repeatable.
 
-    Raises SourceLost if that is another object by now, NotOffered, WrongState as begin().
+    Raises SourceLost if that object is gone or another by now, NotOffered if storage cannot copy,
+    and WrongState as begin().
     """
     if upload.size == 0:
         put_nothing([upload])
@@ -331,9 +333,10 @@ def copy_from(upload: Upload, source: Source) -> None:
 
 
 def arrivals(uploads: Sequence[Upload]) -> list[Arrival]:
-    """For each upload what has arrived of it, as storage says. Asks storage.
+    """What has arrived of each upload, according to storage. Asks storage.
 
-    Nothing of a multipart that storage has dropped: when more of it is sent, another is begun.
+    Nothing of a multipart upload that storage has dropped: another is begun when more of it is
+    sent.
     """
     release()
     lost: list[Upload] = []
@@ -358,7 +361,7 @@ def _arrival(upload: Upload, lost: list[Upload]) -> Arrival:
     size = sum(part.size for part in parts)
     missing = set(_numbers(upload)) - {part.number for part in parts}
     if not missing and size == upload.size:
-        # Of the right size together, and yet not each: those that are not must be sent again.
+        # The total is right, but single parts may not be: those must be sent again.
         missing = set(_numbers(upload)) - {part.number for part in _right_parts(upload, parts)}
     return Arrival(tuple(sorted(missing)), size)
 
@@ -366,8 +369,8 @@ def _arrival(upload: Upload, lost: list[Upload]) -> Arrival:
 def held_parts(upload: Upload, sizes: Sequence[int] | None = None) -> list[Part]:
     """The parts of a begun multipart upload that storage holds in full. Asks storage.
 
-    `sizes` is what each must have, where they are not equal. Raises NoSuchUpload: it was
-    completed, or aborted.
+    `sizes` are the parts' sizes, where they are not equal. Raises NoSuchUpload if the upload was
+    completed or aborted.
     """
     return _right_parts(upload, storage.list_parts(*_address(upload)), sizes)
 
@@ -375,7 +378,7 @@ def held_parts(upload: Upload, sizes: Sequence[int] | None = None) -> list[Part]
 def held(uploads: Sequence[Upload]) -> list[list[int]]:
     """For each upload the part numbers that storage holds in full, in order. Asks storage.
 
-    Of one that storage has dropped none, as arrivals().
+    None of one that storage has dropped, as in arrivals().
     """
     release()
     lost: list[Upload] = []
@@ -406,7 +409,7 @@ def _held_by(upload: Upload, lost: list[Upload]) -> list[int]:
 def complete_all(uploads: Sequence[Upload]) -> list[Outcome]:
     """Complete and verify each, many in flight; repeating it gives the same outcomes.
 
-    Raises errors.Unavailable when storage does not answer: then nothing is known, and the
+    Raises errors.Unavailable if storage does not answer: then the outcome is unknown, and the
     caller tries again later.
     """
     return each(uploads, complete)
@@ -415,7 +418,7 @@ def complete_all(uploads: Sequence[Upload]) -> list[Outcome]:
 def complete(upload: Upload, sizes: Sequence[int] | None = None) -> Outcome:
     """Make one upload's object final, and believe only what storage then says of it.
 
-    `sizes` is what each part must have, where they are not equal.
+    `sizes` are the parts' sizes, where they are not equal.
     """
     if upload.method is Method.SINGLE:
         return _verify(upload)
@@ -424,7 +427,7 @@ def complete(upload: Upload, sizes: Sequence[int] | None = None) -> Outcome:
     try:
         return _complete_multipart(upload, sizes)
     except NoSuchUpload:
-        # Completed before, and only the answer was lost? What lies there must prove itself.
+        # Perhaps completed before, and only the answer was lost: verify the object that is there.
         return _verify(upload)
 
 
@@ -448,7 +451,7 @@ def _complete_multipart(upload: Upload, sizes: Sequence[int] | None) -> Outcome:
 
 
 def _verify(upload: Upload, combined: bytes | None = None) -> Outcome:
-    """Believe what lies there if it proves itself; `combined` is what its parts come to."""
+    """Accept the object if it is the upload's; `combined` is the CRC32 of its parts together."""
     stored = _head(upload)
     if stored is None:
         never_came = upload.method is Method.SINGLE
@@ -460,20 +463,20 @@ def _verify(upload: Upload, combined: bytes | None = None) -> Outcome:
     if stored.size != upload.size:
         return Outcome(upload.id, problem=Problem.WRONG_SIZE)
     if stored.is_packed:
-        # Whoever PUTs may say so unsigned, and browsers would make another file of it.
+        # Content-Encoding is not signed, and a browser would decode the object to another file.
         log.error("an object says that it is packed", extra={"upload": str(upload.id)})
         return Outcome(upload.id, problem=Problem.DAMAGED)
     return _with_crc32(upload, stored, combined)
 
 
 def _with_crc32(upload: Upload, stored: Stored, combined: bytes | None) -> Outcome:
-    """What storage says of the whole must be what its parts came to, where it says anything.
+    """Check what storage says of the whole, if anything, against what its parts came to.
 
-    Where it does not (some know the parts' only, "AAAAAA==-3"), what the parts came to counts:
-    storage verified each on arrival, Complete named each with its ETag and checksum, so these
-    parts and no others are the object, and a CRC32 of all follows from theirs by arithmetic. If
-    Complete's answer was lost as well the list is gone with it: then the object is as sound, only
-    nobody knows its checksum. One PUT has no list: storage must say what it verified.
+    If it says nothing (some know only a checksum of checksums, "AAAAAA==-3"), what the parts came
+    to counts: storage verified each on arrival, and Complete named each with its ETag and checksum,
+    so the object is exactly these parts, and its CRC32 follows from theirs by arithmetic. If
+    Complete's answer was lost as well, so is the list: then the object is as sound, but its
+    checksum is unknown. A single PUT has no list: storage must say what it verified.
     """
     if not _is_verified(upload):
         return Outcome(upload.id, etag=stored.etag)
@@ -485,10 +488,10 @@ def _with_crc32(upload: Upload, stored: Stored, combined: bytes | None) -> Outco
 
 
 def copied_anew(uploads: Sequence[Upload]) -> list[tuple[Upload, Stored]]:
-    """Those of these complete uploads whose object has another ETag than their row says.
+    """Those of these complete uploads whose object has another ETag than their row.
 
-    Copying a bucket may split its objects into other parts, and an ETag depends on the parts.
-    Asks storage about each; raises SourceLost for an object that is gone, or is not the upload's.
+    Copying a bucket may split its objects into other parts, and an ETag depends on the parts. Asks
+    storage about each; raises SourceLost for an object that is gone, or is not the upload's.
     """
     release()
     copied = []
@@ -503,9 +506,9 @@ def copied_anew(uploads: Sequence[Upload]) -> list[tuple[Upload, Stored]]:
 
 
 def note_copied(copied: Sequence[tuple[Upload, Stored]]) -> None:
-    """Record the new ETags of what copied_anew() has found. Repeatable.
+    """Record the new ETags that copied_anew() has found. Repeatable.
 
-    A CRC32 that storage does not confirm is forgotten, so that the object is read again.
+    A CRC32 that storage does not confirm is cleared, so that the object is read again.
     """
     log.warning("objects have been copied: their ETags are others", extra={"count": len(copied)})
     etags = {upload.id: stored.etag for upload, stored in copied}
@@ -523,7 +526,7 @@ def note_copied(copied: Sequence[tuple[Upload, Stored]]) -> None:
 
 
 def _is_another(crc32: bytes | None, expected: bytes | None) -> bool:
-    """Whether both checksums are known, and differ."""
+    """Whether both checksums are known and differ."""
     return None not in (crc32, expected) and crc32 != expected
 
 
@@ -539,7 +542,7 @@ def _is_verified(upload: Upload) -> bool:
 def _right_parts(
     upload: Upload, parts: Iterable[Part], sizes: Sequence[int] | None = None
 ) -> list[Part]:
-    """Those of the plan, of the planned size and verified: any other must be sent again."""
+    """The parts of planned number and size that are verified; others must be sent again."""
     last = part_count(upload) if sizes is None else len(sizes)
     return [
         part

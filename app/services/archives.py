@@ -1,9 +1,9 @@
-"""One zip of all files of a transfer, put together inside the bucket.
+"""One zip of all files of a transfer, composed inside the bucket.
 
-Its layout says where every byte lies before any exists (app/zip_layout.py), so it is a multipart
-upload like any other: a part that lies inside one file is copied by storage itself, one that
-holds headers, edges or small files is put together here. Which parts exist is asked from storage,
-so a build goes on wherever the last one died; two at once would write the same bytes twice.
+Its layout gives the place of every byte before any exists (app/zip_layout.py), so it is a multipart
+upload like any other: a part that lies inside one file is copied by storage itself, one that holds
+headers, edges or small files is put together here. Storage is asked which parts exist, so a build
+continues wherever the last one died; two concurrent builds would write the same bytes twice.
 """
 
 import logging
@@ -34,20 +34,19 @@ from app.zip_names import names_in_zip
 
 log = logging.getLogger(__name__)
 
-# After so long it goes to the end of the queue: others want their zip too.
+# Turn length. Then the job re-queues itself, so that other zips get a turn.
 TURN_SECONDS = 60
 PROGRESS_SECONDS = 1.0
 WAIT_SECONDS = 0.25
-# So many failed or killed attempts, and whoever waits is told instead.
+# Give up after this many failed or killed attempts, and show the failure.
 MOST_ATTEMPTS = 8
-# One that was given up may be asked for again after so long.
+# How long after that the zip may be requested again.
 AGAIN_AFTER = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """How many zips are wanted that nobody is at, how long the oldest of them has been, and how
-    many are being made."""
+    """The zips that wait: how many, and the oldest one's age; and how many are being made."""
 
     count: int
     oldest_seconds: float | None
@@ -73,7 +72,7 @@ class Progress:
 
 
 def find(transfer_id: uuid.UUID) -> Archive | None:
-    """The transfer's zip as its row says now."""
+    """The transfer's zip, freshly read from the database; None if there is none."""
     return db.session.scalar(
         select(Archive)
         .where(Archive.transfer_id == transfer_id)
@@ -83,15 +82,15 @@ def find(transfer_id: uuid.UUID) -> Archive | None:
 
 
 def find_made(transfer_id: uuid.UUID) -> Upload | None:
-    """The object that is the transfer's zip, if it is made."""
+    """The upload of the transfer's zip, if it is ready."""
     archive = find(transfer_id)
     return archive.upload if archive and archive.ready_at else None
 
 
 def keep(made: Upload, seconds: int) -> bool:
-    """Have a zip stay for so long although files may come (forget()); whether it was still there.
+    """Keep a zip's object for this many seconds, even if files are added and forget() drops it.
 
-    Before an address leaves that works for so long.
+    Call before handing out a URL that works that long. Returns whether the object was still there.
     """
     until = db_now() + timedelta(seconds=seconds)
     with transaction():
@@ -105,7 +104,7 @@ def keep(made: Upload, seconds: int) -> bool:
 
 
 def wait_for(transfer_id: uuid.UUID, seconds: float) -> Upload | None:
-    """As find_made(), but gives it so many seconds to be made."""
+    """The upload of the transfer's zip once it is ready; None if it is not after `seconds`."""
     ends_at = time.monotonic() + seconds
     while (made := find_made(transfer_id)) is None and time.monotonic() < ends_at:
         release()
@@ -114,7 +113,7 @@ def wait_for(transfer_id: uuid.UUID, seconds: float) -> Upload | None:
 
 
 def progress(transfer_id: uuid.UUID) -> Progress | None:
-    """How far it is; None while nobody has asked for it."""
+    """How far the zip is; None if it was not requested yet."""
     archive = find(transfer_id)
     if archive is None:
         return None
@@ -123,14 +122,14 @@ def progress(transfer_id: uuid.UUID) -> Progress | None:
 
 
 def request(transfer_id: uuid.UUID) -> None:
-    """Have the zip made, unless it is, or is being made. Repeatable; one build for all who ask.
+    """Have the zip made, unless it is ready or being made. Repeatable: one build for all requests.
 
-    One that was given up is begun anew after a minute, and raises ZipFailed or ZipLacksFile before.
-    Raises Gone unless the transfer is READY, NotFound for one file, WrongState for more bytes than
-    S3 takes in one object.
+    One that was given up is started again after a minute; before that, raises ZipFailed or
+    ZipLacksFile. Raises Gone unless the transfer is READY, NotFound for a single file, WrongState
+    for more bytes than S3 takes in one object.
     """
     with transaction():
-        # Locked, so that its end cannot come between: whoever ends it also ends its zip.
+        # Locked, so that the transfer cannot end meanwhile: its end also ends its zip.
         found = db.session.scalar(
             select(Transfer.id)
             .where(Transfer.id == transfer_id, Transfer.state == State.READY)
@@ -156,7 +155,7 @@ def request(transfer_id: uuid.UUID) -> None:
 
 
 def request_at_once(transfer_id: uuid.UUID) -> None:
-    """As request(), for one that has just become READY, or larger; nothing where no zip can be.
+    """Request the zip of a transfer that has just become READY, or larger, if it can have one.
 
     Call in the transaction that made it so.
     """
@@ -169,7 +168,7 @@ def request_at_once(transfer_id: uuid.UUID) -> None:
 def _plan(transfer_id: uuid.UUID, size: int) -> None:
     upload = planning.plan_whole(size)
     db.session.add(upload)
-    # flush(): the rows that follow count on this one.
+    # flush(): the rows that follow refer to this one.
     db.session.flush()
     db.session.execute(insert(Archive).values(transfer_id=transfer_id, upload_id=upload.id))
     audit.note("zip", transfer_id)
@@ -177,12 +176,12 @@ def _plan(transfer_id: uuid.UUID, size: int) -> None:
 
 
 def forget(transfer_id: uuid.UUID) -> bool:
-    """The files have changed: their zip goes, and may be asked for anew. Whether there was one.
+    """Drop the zip, as the files have changed; it may be requested again. Whether there was one.
 
-    Its object stays as long as the addresses that were handed out for it, but not longer than the
+    Its object stays as long as the URLs that were handed out for it work, but not longer than the
     files. Call in transaction().
     """
-    # Its row first, as whoever makes it does: so nobody waits for each other.
+    # Lock the archive's row first, as the job that builds it does, to avoid deadlocks.
     gone = db.session.scalars(
         delete(Archive)
         .where(Archive.transfer_id == transfer_id)
@@ -196,9 +195,9 @@ def forget(transfer_id: uuid.UUID) -> bool:
 
 
 def renew(transfer_id: uuid.UUID) -> None:
-    """More files are there: whoever wanted the zip of those before wants that of all.
+    """Drop the zip after files were added, and request that of all files if there was one.
 
-    Call in transaction(), under the transfer's lock.
+    Or if zips are made without being requested. Call in transaction(), under the transfer's lock.
     """
     if forget(transfer_id) or settings.zip_at_once:
         request_at_once(transfer_id)
@@ -215,7 +214,7 @@ def _may_be_renewed(archive: Archive) -> bool:
 
 
 def is_wanted() -> ColumnElement[bool]:
-    """The condition that a zip is not made yet, and that its transfer can be downloaded."""
+    """The condition that a zip is neither ready nor given up, and its transfer is READY."""
     return and_(
         Archive.ready_at.is_(None),
         Archive.failed_at.is_(None),
@@ -226,12 +225,12 @@ def is_wanted() -> ColumnElement[bool]:
 
 
 def is_stuck(queued_before: ColumnElement[Any]) -> ColumnElement[bool]:
-    """The condition that a zip is wanted, nobody makes it, and nobody was told of it since."""
+    """The condition that a zip is wanted, no worker is at it, and it was not queued since."""
     return and_(is_wanted(), leases.is_unattended(Archive, queued_before))
 
 
 def waiting() -> Waiting:
-    """What makers have before them, and whether there are any."""
+    """How many zips wait for workers and for how long, and how many are being made."""
     is_held = and_(Archive.lease_token.is_not(None), Archive.lease_until >= db_now())
     waits_for = func.extract("epoch", db_now() - func.min(Archive.created_at).filter(~is_held))
     row = db.session.execute(
@@ -249,7 +248,7 @@ def remind_stuck(queued_before: ColumnElement[Any]) -> int:
 
 
 def _remind(*conditions: ColumnElement[bool]) -> None:
-    """Queue the zips that are wanted and for which these hold. Call in transaction()."""
+    """Queue the wanted zips for which these conditions hold. Call in transaction()."""
     leases.remind(Archive, and_(is_wanted(), *conditions), jobs.BUILD_ARCHIVE.again)
 
 
@@ -259,9 +258,9 @@ def _remind(*conditions: ColumnElement[bool]) -> None:
 def build(transfer_id: str) -> None:
     """Job: make the zip of a transfer, or as much of it as fits in one turn.
 
-    A file that storage has lost is an error that says so, never a zip without it; one that was only
-    copied anew is found again, and one that storage failed to find once is tried again. Runs twice,
-    at once and after a death anywhere to the same zip.
+    If storage has lost a file, the zip fails and says so; it is never made without it. A file whose
+    object was only copied is found again by its new ETag, and one that storage failed to find once
+    is tried again. Safe to run twice, concurrently, and again after a crash: it makes the same zip.
     """
     with leases.hold(Archive, uuid.UUID(transfer_id), is_wanted()) as lease:
         if lease is None:
@@ -275,15 +274,15 @@ def build(transfer_id: str) -> None:
             lease.forgive()
         except SourceLost:
             _look_for_files(lease)
-    # If it is not over, whoever is free goes on from what storage holds.
+    # If it is not finished, the next free worker continues from what storage holds.
     with transaction():
         _remind(Archive.transfer_id == lease.transfer_id, leases.is_free(Archive))
 
 
 def _look_for_files(lease: leases.Lease) -> None:
-    """Storage has said that a file is gone or another: find out whether that is so.
+    """Storage has said that a file's object is gone or another: check whether that is so.
 
-    Raises Unavailable if all files are as their rows say: then only this attempt has failed, and
+    Raises Unavailable if all objects are as their rows say: then only this attempt has failed, and
     the parts that were made stay.
     """
     try:
@@ -294,7 +293,7 @@ def _look_for_files(lease: leases.Lease) -> None:
         return
     if not copied:
         raise Unavailable("Storage did not find a file that it has.")
-    # The parts go first: their headers may hold CRC32s that are forgotten with the former ETags.
+    # Drop the parts first: their headers may hold CRC32s that note_copied() clears.
     _drop_parts(lease)
     uploads.note_copied(copied)
 
@@ -314,9 +313,9 @@ def _build(lease: leases.Lease) -> None:
         _make_parts(upload, layout, sizes, files, turn)
         crash.point("archive.2")
     except WrongState:
-        return  # Its transfer has ended; whoever ended it has seen to the bytes.
+        return  # The transfer has ended, which takes care of the bytes.
     except NoSuchUpload:
-        # Completed before, and that was not noted? What lies there must prove itself.
+        # Perhaps completed before, and not recorded: complete() verifies the object.
         log.warning("the multipart of a zip is gone", extra={"upload": str(upload.id)})
     try:
         outcome = uploads.complete(upload, sizes)
@@ -340,15 +339,15 @@ class _Turn:
         self._told_at = 0.0
 
     def is_told_to_stop(self) -> bool:
-        """Whether the process has to end, or somebody else is at it, or nobody wants it."""
+        """Whether the process has to end, the lease is lost, or the zip is not wanted any more."""
         return jobs.stopping.is_set() or self._lease.lost.is_set()
 
     def is_over(self) -> bool:
-        """Whether to stop, also because others wait for their turn."""
+        """Whether to stop, or to let others have their turn."""
         return self.is_told_to_stop() or time.monotonic() > self._ends_at
 
     def tell(self, done_size: int) -> None:
-        """Show how much is done, once a second at most; notices when nobody wants it any more."""
+        """Store how much is done, at most once a second; sees if the zip is not wanted any more."""
         if time.monotonic() < self._told_at + PROGRESS_SECONDS:
             return
         self._told_at = time.monotonic()
@@ -359,10 +358,10 @@ class _Turn:
 
 
 def _learn_crc32s(files: Sequence[File], turn: _Turn) -> None:
-    """Read what has no CRC32 yet, and keep what it comes to, for this zip and for whoever asks.
+    """Compute missing CRC32s by reading the files, and store them for this and later uses.
 
-    A file that was begun is read to its end, however long that takes: cut short, it would begin
-    anew each time. Raises SourceLost, Stopped, and errors.Unavailable.
+    A file that was begun is read to its end, however long that takes: if it were cut short, each
+    attempt would start it again. Raises SourceLost, Stopped, and errors.Unavailable.
     """
     unknown = [file for file in files if file.upload.crc32 is None]
     if not unknown:
@@ -400,14 +399,17 @@ def _keep_crc32s(learned: Sequence[Upload]) -> None:
 
 
 def _begin(upload: Upload) -> None:
-    """Open its multipart, and note until when parts may come; raises WrongState if it is over."""
+    """Open the multipart upload, and record until when parts may arrive.
+
+    Raises WrongState if the upload was removed.
+    """
     uploads.begin([upload])
     with transaction():
         uploads.note_signing([upload.id])
 
 
 def _part_sizes(upload: Upload, layout: Layout) -> list[int]:
-    """Of the same row and files always the same: parts that are held must lie where they lay."""
+    """The parts' sizes: always the same for the same row and files, so that held parts fit."""
     if upload.part_size == planning.ANY_PART_SIZE:
         return zip_parts.cut(layout)
     return zip_parts.equal(layout.size, upload.part_size)
@@ -442,14 +444,14 @@ def _settle(lease: leases.Lease, upload: Upload, etag: str) -> None:
 
 
 def _start_over(lease: leases.Lease, upload: Upload) -> None:
-    """The multipart is gone, or is to go: a new one, from nothing, in the next attempt."""
+    """Forget the multipart upload: the next attempt opens another, and starts from nothing."""
     with transaction():
         uploads.forget_multipart(upload)
         db.session.execute(lease.mine.values(done_size=0))
 
 
 def _drop_parts(lease: leases.Lease) -> None:
-    """What is made of it so far is of no use any more: as _start_over()."""
+    """Forget and abort the multipart upload, as its parts are of no use any more."""
     archive = find(lease.transfer_id)
     if archive is None or archive.upload.s3_upload_id is None:
         return
@@ -458,9 +460,9 @@ def _drop_parts(lease: leases.Lease) -> None:
 
 
 def _start_over_with_equal_parts(lease: leases.Lease, upload: Upload) -> None:
-    """All parts are there and storage will not have them: perhaps it wants them to be equal.
+    """Start over with equal parts: storage has refused the whole list, perhaps for its sizes.
 
-    Raises PartsRefused again if they were: that is an attempt that failed.
+    Raises PartsRefused again if they were equal already: then the attempt has failed.
     """
     if upload.part_size != planning.ANY_PART_SIZE:
         raise PartsRefused

@@ -1,8 +1,8 @@
-"""One object put together from ranges of others, inside the bucket; no database here.
+"""Composing one object from ranges of others, inside the bucket, without the database.
 
 A part that is one range of one object is copied by storage itself. Any other is put together in
-this process: in a buffer into which all of its ranges are read, many at a time, each into its
-place. The buffers are few and used again and again, so memory is bounded by their size.
+this process: in a buffer into which all of its ranges are read, many in parallel, each into its
+place. The buffers are few and reused, so memory is bounded by their size.
 """
 
 import tempfile
@@ -19,17 +19,17 @@ from app.extensions import storage
 from app.gateways.stored import NotOffered, Source
 from app.zip_layout import Data, Layout
 
-# Requests to storage that are under way at once: ranges to read, and parts of either kind.
+# Concurrent requests to storage: ranges to read, and parts of either kind.
 READS_AT_ONCE = 48
 PARTS_AT_ONCE = 16
-# Parts that are put together here at once: while one is sent the next is read.
+# Parts put together here concurrently: while one is sent the next is read.
 ASSEMBLED_AT_ONCE = 3
-# How far ahead of its place whoever reads in order may read.
+# How many bytes read() may read ahead.
 READ_AHEAD = 8 * MIB
 LARGEST_READ = 4 * MIB
-# A part that is larger comes by stretches of this size, and what has come waits on the disk.
+# A larger part is put together in stretches of this size, in a temporary file.
 IN_MEMORY = 10 * MIB
-# Between two of these nothing is under way, so that stopping need not wait for long.
+# Parts in one batch. All of them end before the next begins, so that stopping is quick.
 BATCH = 64
 
 Read = tuple[Source, int, memoryview]
@@ -37,14 +37,14 @@ Ahead = tuple[Data, bytearray, Future[None]]
 
 
 class Stopped(Exception):
-    """Whoever wanted it does not, or not now."""
+    """Raised when `is_over` says that the work has to stop, for now or for good."""
 
 
 class Composer:
     """Makes the parts of one multipart upload as `layout` says, from the members' `sources`.
 
-    `is_over` is asked often, from several threads; when it says so, Stopped is raised. Use it in
-    a `with`: leaving it ends every thread.
+    `is_over` is called often, from several threads; when it returns True, Stopped is raised. Use it
+    in a `with`: leaving it ends every thread.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Composer:
         self._sources = sources
         self._is_over = is_over
         self._can_copy = True
-        # The one that was used last is taken first: those that are not needed are never made.
+        # The last one used is taken first, so those that are not needed are never allocated.
         self._buffers: LifoQueue[bytearray] = LifoQueue()
         for _ in range(ASSEMBLED_AT_ONCE):
             self._buffers.put(bytearray())
@@ -67,7 +67,7 @@ class Composer:
         return self
 
     def __exit__(self, *error: object) -> None:
-        # What waits is dropped; what storage was asked is waited for.
+        # What waits is cancelled; requests that are under way are waited for.
         self._makers.shutdown(cancel_futures=True)
         self._readers.shutdown(cancel_futures=True)
         self._pools.close()
@@ -75,7 +75,7 @@ class Composer:
     def make_parts(
         self, key: str, s3_upload_id: str, sizes: Sequence[int], held: Collection[int] = ()
     ) -> Iterator[int]:
-        """Make the parts of these sizes but for the numbers that are `held`, many at a time.
+        """Make the parts of these sizes except for the numbers in `held`, many in parallel.
 
         Yields the size of each once storage has it. Repeatable. Raises SourceLost, NoSuchUpload,
         Stopped, and errors.Unavailable.
@@ -102,7 +102,7 @@ class Composer:
                 storage.copy_part(*part, self._sources[piece.index], piece.start, piece.size)
                 return
             except NotOffered:
-                # Then all of it goes through our hands; it is the same zip.
+                # Then all bytes go through this process; the result is the same.
                 self._can_copy = False
         with self._buffer(min(size, IN_MEMORY)) as buffer:
             if size <= len(buffer):
@@ -115,7 +115,7 @@ class Composer:
 
     @contextmanager
     def _buffer(self, size: int) -> Iterator[memoryview]:
-        """One of the few, for as long as the block takes; waits for one that is free."""
+        """One of the few buffers, for the duration of the block; waits until one is free."""
         buffer = self._buffers.get()
         try:
             if len(buffer) < size:
@@ -125,14 +125,14 @@ class Composer:
             self._buffers.put(buffer)
 
     def _write(self, file: IO[bytes], start: int, size: int, buffer: memoryview) -> None:
-        """All of a part that is too large for a buffer, by way of one."""
+        """Write a part that is too large for a buffer to the file, stretch by stretch."""
         for at in range(start, start + size, len(buffer)):
             stretch = buffer[: start + size - at]
             self._fill(stretch, self._layout.pieces(at, len(stretch)))
             file.write(stretch)
 
     def _fill(self, buffer: memoryview, pieces: Iterable[bytes | Data]) -> None:
-        """Put all pieces into their places in a row; what has to be read, many at a time."""
+        """Put all pieces into their places in the buffer; those that are read, many in parallel."""
         reads: deque[Read] = deque()
         at = 0
         for piece in pieces:
@@ -144,11 +144,11 @@ class Composer:
             else:
                 buffer[at : at + len(piece)] = piece
                 at += len(piece)
-        # A few that take one after the other; a future for each read would cost as much again.
+        # A few tasks that each take read after read; a future per read would double the cost.
         running = [
             self._readers.submit(self._take, reads) for _ in range(min(len(reads), READS_AT_ONCE))
         ]
-        # All of them, also after a failure: nobody may write into what others use by then.
+        # All of them, even after a failure: the buffer is reused, so no thread may still write.
         wait(running)
         for reader in running:
             reader.result()
@@ -163,7 +163,7 @@ class Composer:
             raise
 
     def read(self, pieces: Iterable[Data]) -> Iterator[tuple[Data, bytearray]]:
-        """These pieces in order, in reads of at most LARGEST_READ, with their bytes.
+        """Yield these pieces in order, in reads of at most LARGEST_READ, with their bytes.
 
         Raises SourceLost, Stopped, and errors.Unavailable.
         """
@@ -190,21 +190,21 @@ class Composer:
 
 
 def _in_reads(piece: Data) -> Iterator[Data]:
-    """The same bytes, in pieces that may be held in memory."""
-    # Nothing at all is one read of nothing: whoever reads a whole object learns of its end.
+    """The same bytes, in pieces of at most LARGEST_READ."""
+    # An empty piece is one empty read: a reader of whole objects sees that it ends.
     for start in range(0, max(1, piece.size), LARGEST_READ):
         yield Data(piece.index, piece.start + start, min(LARGEST_READ, piece.size - start))
 
 
 def _drained(reads: deque[Read]) -> Iterator[Read]:
-    """Each of them once, for whichever thread comes first."""
+    """Yield each read once, to whichever thread comes first."""
     with suppress(IndexError):
         while True:
             yield reads.popleft()
 
 
 def _come(ahead: deque[Ahead]) -> tuple[Data, bytearray]:
-    """The first of them, once its bytes are there."""
+    """The first piece and its bytes, once they have been read."""
     piece, place, reading = ahead.popleft()
     reading.result()
     return piece, place

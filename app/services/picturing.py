@@ -1,7 +1,7 @@
-"""One attempt at a picture, of a transfer's file or of an asset's version: how the row is claimed
-for it, and what becomes of the claim if the attempt fails.
+"""How a worker claims a row to make its picture, and what becomes of a claim that fails.
 
-What is looked at, and where the pictures go, is in previewing.py and thumbnails.py.
+For pictures of a transfer's files and of assets' versions alike. What is looked at, and where the
+pictures go, is in previewing.py and thumbnails.py.
 """
 
 import uuid
@@ -29,7 +29,7 @@ RETRY_SECONDS = 60
 
 
 def is_unclaimed(row: Row) -> ColumnElement[bool]:
-    """The condition that nobody is making the picture, and that it may be tried (again)."""
+    """The condition that no worker is making the picture, and that it may be tried (again)."""
     return or_(row.claimed_until.is_(None), row.claimed_until < db_now())
 
 

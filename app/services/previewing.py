@@ -1,7 +1,7 @@
-"""The worker's side of previews: claim one, look at some of its bytes, keep what is seen.
+"""The worker's side of previews: claim one, look at some of its bytes, store what is seen.
 
-What is claimed is settled under the claim's token, so it runs twice, at once, late, or dies
-anywhere to the same end: one set of objects, and none that no row knows. Strangers' bytes are only
+Results are written under the claim's token. So it is safe to run twice, concurrently, late, or
+again after a crash: there is one set of objects, and none without a row. Strangers' bytes are only
 ever decoded in the darkroom, a process of its own.
 """
 
@@ -27,13 +27,13 @@ from app.services.transfers import files_of
 
 log = logging.getLogger(__name__)
 
-# After so long the next transfer has its turn, and so has a check that waits for this worker.
+# Turn length. Then the next transfer gets a turn, or a check that waits for this worker.
 TURN_SECONDS = 5
 
 
 @dataclass(frozen=True)
 class _Claim:
-    """One preview that is ours to make."""
+    """One preview that this worker has claimed."""
 
     transfer_id: uuid.UUID
     file: File
@@ -42,13 +42,13 @@ class _Claim:
 
     @property
     def is_ours(self) -> ColumnElement[bool]:
-        """The condition that finds the preview while nobody else has claimed it."""
+        """The condition that finds the preview while no other worker has claimed it."""
         return and_(Preview.file_id == self.file.id, Preview.claim_token == self.token)
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What there is to be seen of a file."""
+    """What a preview shows of a file."""
 
     sight: Sight
     media_type: str | None = None
@@ -57,14 +57,15 @@ class _Seen:
 
     @property
     def is_anything(self) -> bool:
-        """Whether there is something to show at all."""
+        """Whether there is anything to show."""
         return bool(self.media_type or self.text or self.pictures)
 
 
 def make(transfer_id: str) -> None:
     """Job: make previews of a READY transfer, one after the other, until this turn is over.
 
-    A file that nothing can be seen of is settled as NONE. Any number of workers may be at it.
+    A file that has nothing to show is settled as NONE. Any number of workers may do this
+    concurrently.
     """
     wanted = uuid.UUID(transfer_id)
     turn_ends = time.monotonic() + TURN_SECONDS
@@ -80,7 +81,7 @@ def make(transfer_id: str) -> None:
 
 
 def _claim(transfer_id: uuid.UUID) -> _Claim | None:
-    """The next one that nobody is making, those that failed before last; None if there is none."""
+    """Claim the next waiting preview, those that failed before last; None if there is none."""
     token = uuid.uuid4()
     chosen = (
         select(Preview.file_id)
@@ -137,7 +138,7 @@ def _make_one(claim: _Claim) -> None:
 
 
 def _look_at(claim: _Claim) -> _Seen:
-    """What the bytes say, whatever the name said."""
+    """What the file's bytes show, whatever its name promised."""
     upload = claim.file.upload
     source = Source(upload.key, upload.etag or "")
 
@@ -166,9 +167,9 @@ def _look_at(claim: _Claim) -> _Seen:
 
 
 def _store(claim: _Claim, pictures: Developed) -> dict[uuid.UUID, str] | None:
-    """Put both pictures into the bucket: their ETags; None if nobody wants them any more.
+    """Put both pictures into the bucket; returns their ETags, None if the claim is over.
 
-    Their rows come first, as for every object, so that whatever dies here leaves nothing unknown.
+    Their rows come first, as for every object, so that a crash leaves no unknown object.
     """
     bodies = (pictures.thumbnail, pictures.picture)
     made = [planning.plan_ours(len(body)) for body in bodies]
@@ -184,7 +185,10 @@ def _store(claim: _Claim, pictures: Developed) -> dict[uuid.UUID, str] | None:
 
 
 def _link(claim: _Claim, made: list[Upload]) -> bool:
-    """Give the preview its uploads; those of an attempt that died go."""
+    """Give the preview its uploads, and abandon those of an attempt that died.
+
+    Returns False if the claim is over.
+    """
     with transaction():
         before = _lock(claim)
         if before is None:
@@ -201,7 +205,7 @@ def _link(claim: _Claim, made: list[Upload]) -> bool:
 
 
 def _settle(claim: _Claim, etags: dict[uuid.UUID, str] | None = None, **values: Any) -> None:
-    """Record what was made, unless the transfer has ended or another has the preview now."""
+    """Record what was made, unless the transfer was deleted or another worker has the claim."""
     with transaction():
         before = _lock(claim)
         if before is None:
@@ -222,9 +226,10 @@ def _settle(claim: _Claim, etags: dict[uuid.UUID, str] | None = None, **values: 
 
 
 def _lock(claim: _Claim) -> Any:
-    """Keep the transfer from ending until this transaction does: what is linked; None if it has.
+    """Lock the transfer until this transaction ends, and return the preview's uploads.
 
-    Whoever ends it comes either before, and we find it so, or after, and finds what we link.
+    None if the transfer was deleted or the claim is over. Its end comes either before, and is seen
+    here, or after, and finds what is linked.
     """
     return db.session.execute(
         select(Preview.thumbnail_id, Preview.picture_id)

@@ -1,7 +1,7 @@
-"""The rows of previews: expected with READY, asked for again when lost, gone with their transfer.
+"""The rows of previews: added with READY, queued again when lost, deleted with their transfer.
 
-They are made by previewing.py and looked at by looking.py. A preview never changes what becomes of
-its transfer: a file that nothing can be seen of is as good as any other.
+previewing.py makes the previews, and looking.py shows them. A preview never affects its transfer: a
+file without one is as good as any other.
 """
 
 import uuid
@@ -19,7 +19,7 @@ from app.services import picturing, removal, sights
 
 
 def expect(transfer_id: uuid.UUID) -> None:
-    """A row for each file that something could be seen of, and a reminder. Call in transaction().
+    """Add a row for each file that could have a preview, and queue them. Call in transaction().
 
     Repeatable: a file has one preview, and what is made already stays.
     """
@@ -44,29 +44,29 @@ def expect(transfer_id: uuid.UUID) -> None:
 def remind(transfer_id: uuid.UUID) -> None:
     """Queue the transfer's previews if it is READY. Call in transaction().
 
-    Reminders are counted on the transfer's row; before READY those of its check were.
+    Reminders are counted on the transfer's row, as those of its check were before READY.
     """
     condition = and_(Transfer.id == transfer_id, Transfer.state == State.READY)
     leases.remind(Transfer, condition, jobs.MAKE_PREVIEWS.again)
 
 
 def has_pictures(files: Iterable[File]) -> bool:
-    """Whether any of the files has a picture, so that each row of their list leaves room for one.
+    """Whether any of the files has a picture, so that each row of the list leaves room for one.
 
-    The files were read with their previews.
+    The files must have been read with their previews.
     """
     return any(file.preview is not None and file.preview.has_picture for file in files)
 
 
 def is_claimable() -> ColumnElement[bool]:
-    """The condition that a preview waits and nobody is making it."""
+    """The condition that a preview waits and no worker is making it."""
     return and_(Preview.state == PreviewState.WAITING, picturing.is_unclaimed(Preview))
 
 
 def remind_lost(queued_before: ColumnElement[Any]) -> int:
-    """Queue the READY transfers whose previews nobody makes or was told of since; how many.
+    """Queue READY transfers with waiting previews that are unattended; returns how many.
 
-    With previews switched off nobody is told.
+    Only those not queued since `queued_before`; does nothing if previews are switched off.
     """
     if not settings.previews:
         return 0
@@ -79,7 +79,7 @@ def remind_lost(queued_before: ColumnElement[Any]) -> int:
 
 
 def give_up(transfer_id: uuid.UUID) -> None:
-    """Settle as NONE what has failed too often. Call in transaction()."""
+    """Settle previews that have failed too often as NONE. Call in transaction()."""
     files = select(File.id).where(File.transfer_id == transfer_id)
     hopeless = and_(
         Preview.file_id.in_(files),
@@ -96,22 +96,22 @@ def give_up(transfer_id: uuid.UUID) -> None:
 
 
 def end(transfer_ids: Sequence[uuid.UUID]) -> None:
-    """Nobody may look at these transfers any more. Call in transaction(); repeatable.
+    """Delete the previews of these transfers. Call in transaction(); repeatable.
 
-    Their pictures' objects go with their files', and what was read of texts goes at once.
+    Excerpts of texts are gone immediately; the pictures' objects are removed as their files' are.
     """
     _end(Preview.file_id.in_(select(File.id).where(File.transfer_id.in_(transfer_ids))))
 
 
 def end_left_over() -> None:
-    """As end(), for transfers that ended under code from before there were previews."""
+    """Delete previews of transfers that were deleted by a release that had no previews yet."""
     gone = select(File.id).join(Transfer).where(Transfer.state == State.DELETED)
     with transaction():
         _end(Preview.file_id.in_(gone))
 
 
 def of_ending(condition: ColumnElement[bool]) -> Select[uuid.UUID]:
-    """The uploads of the pictures of transfers for which `condition` holds."""
+    """The ids of the uploads of pictures, of the transfers for which `condition` holds."""
     files = select(File.id).join(Transfer).where(condition)
     return _objects(Preview.file_id.in_(files))
 

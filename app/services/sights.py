@@ -1,17 +1,17 @@
-"""What kind of thing a file may be, by its name first and then by its first bytes. No I/O here.
+"""What kind of media a file may be, by its name first and then by its first bytes. No I/O here.
 
-The name only says what is worth a look; what is shown or played rests on the bytes.
+The name only says what is worth a look; what is shown or played depends on the bytes.
 """
 
 from app.config import KIB, MIB, PREVIEW_TEXT_SIZE
 from app.models import Sight
 
-# What is read of a text, and of anything to tell what a browser may play it as.
+# How much is read of a text; and of audio and video, to detect their media type.
 HEAD_SIZE = 64 * KIB
-# A picture is read as a whole; of the others no more than is needed.
+# An image is read as a whole, so its size is limited; of others, only what is needed.
 MOST_IMAGE_SIZE = 30 * MIB
 
-# No SVG and no HTML but as the text that they are.
+# SVG and HTML are only shown as the text that they are.
 _BY_ENDING = {
     Sight.IMAGE: "jpg jpeg jpe jfif png webp gif heic heif hif avif",
     Sight.VIDEO: "mp4 m4v mov webm mkv avi",
@@ -27,7 +27,7 @@ _BY_TYPE = {"image": Sight.IMAGE, "video": Sight.VIDEO, "audio": Sight.AUDIO, "t
 
 
 def expected(path: str, content_type: str, size: int) -> Sight | None:
-    """What a file of this name and type promises to be; None if nothing could be seen of it."""
+    """The kind of media that this name and type promise; None if there would be nothing to show."""
     kind = content_type.partition(";")[0].strip().lower()
     ending = path.rpartition("/")[2].rpartition(".")[2].lower()
     guessed = Sight.PDF if kind == "application/pdf" else _BY_TYPE.get(kind.partition("/")[0])
@@ -38,7 +38,7 @@ def expected(path: str, content_type: str, size: int) -> Sight | None:
 
 
 def media_type(sight: Sight, head: bytes) -> str | None:
-    """What a browser may play a file as that begins so; None if it had better not try."""
+    """The media type to play a file with this beginning as; None if it should not be played."""
     if sight is Sight.VIDEO:
         return _video_type(head)
     return _audio_type(head) if sight is Sight.AUDIO else None
@@ -67,29 +67,29 @@ def _audio_type(head: bytes) -> str | None:
 
 
 def excerpt(head: bytes) -> str | None:
-    """How a text begins, at most PREVIEW_TEXT_SIZE bytes as UTF-8; None if it is no text."""
+    """The beginning of a text, at most PREVIEW_TEXT_SIZE bytes as UTF-8; None if it is not text."""
     words = _decoded(head)
     if words is None or not words.strip():
         return None
     if any(char < " " and char not in "\t\n\r\f\x1b" for char in words):
         return None
     cut = words.encode()[:PREVIEW_TEXT_SIZE].decode(errors="ignore")
-    # At the end of a line, where there is one near.
+    # Cut at the end of a line, if there is one.
     return cut if len(cut) == len(words) else (cut.rpartition("\n")[0] or cut)
 
 
 def may_be_whole(size: int) -> bool:
-    """Whether the excerpt of a text of so many bytes may be all of it.
+    """Whether the excerpt of a text of `size` bytes may be all of it.
 
-    UTF-16 has at most two bytes for one of UTF-8, and its mark.
+    UTF-16 has at most two bytes for each of UTF-8, and a byte order mark.
     """
     return size <= 2 * PREVIEW_TEXT_SIZE + 2
 
 
 def is_cut(text: str, size: int) -> bool:
-    """Whether a file of so many bytes holds more than this excerpt, in whichever encoding it is."""
+    """Whether a file of `size` bytes holds more than this excerpt, whatever its encoding."""
     encoded = (text.encode(encoding) for encoding in ("utf-8", "utf-8-sig", "utf-16"))
-    # In the one of older Windows programs each character is a byte.
+    # In cp1252 each character is one byte.
     return size not in {len(text), *map(len, encoded)}
 
 
@@ -103,7 +103,7 @@ def _decoded(head: bytes) -> str | None:
         # The last character may have been cut in two.
         if error.reason == "unexpected end of data" and error.start > 0:
             return head[: error.start].decode("utf-8-sig")
-    # What older Windows programs write; binary files have bytes that mean nothing there.
+    # Written by older Windows programs; binary files have bytes that mean nothing in it.
     try:
         return head.decode("cp1252")
     except UnicodeDecodeError:

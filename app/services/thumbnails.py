@@ -1,8 +1,8 @@
-"""The small picture of an asset's version: expected when it has arrived, made by a worker.
+"""The small picture of an asset's version: expected once it has arrived, made by a worker.
 
-As a transfer's previews, and by the same darkroom: claimed by token, settled under it, a row before
-its object. A version has at most one picture, at a key of its own, so an attempt after one that
-died puts the same one there again.
+It is made as a transfer's previews are, in the same darkroom: claimed by token, settled under it,
+and with a row before its object. A version has at most one picture, at a key of its own, so an
+attempt after a crash puts the same one there again.
 """
 
 import logging
@@ -25,12 +25,12 @@ from app.services import picturing, planning, removal, sights
 log = logging.getLogger(__name__)
 
 PICTURE_TYPE = "image/jpeg"
-# Of texts and sounds there is no picture.
+# There is no picture of texts and audio.
 _SEEN = (Sight.IMAGE, Sight.PDF, Sight.VIDEO)
 
 
 def expected(version: AssetVersion, size: int) -> dict[str, Any]:
-    """What to note of a version that has arrived, about the picture it is to have."""
+    """The column values about the picture of a version that has arrived; none if it gets none."""
     sight = sights.expected(version.name, version.content_type, size)
     if not settings.previews or sight not in _SEEN:
         return {}
@@ -38,14 +38,17 @@ def expected(version: AssetVersion, size: int) -> dict[str, Any]:
 
 
 def is_claimable() -> ColumnElement[bool]:
-    """The condition that a picture waits and nobody is making it."""
+    """The condition that a picture waits and no worker is making it."""
     return and_(
         AssetVersion.picture_state == PreviewState.WAITING, picturing.is_unclaimed(AssetVersion)
     )
 
 
 def remind(*conditions: ColumnElement[bool]) -> int:
-    """Queue the pictures that wait, of versions for which these hold. Call in transaction()."""
+    """Queue the waiting pictures of versions for which these conditions hold.
+
+    Call in transaction(). Returns how many.
+    """
     noted = db.session.execute(
         update(AssetVersion)
         .where(is_claimable(), *conditions)
@@ -59,9 +62,9 @@ def remind(*conditions: ColumnElement[bool]) -> int:
 
 
 def remind_lost(queued_before: ColumnElement[Any]) -> int:
-    """Queue again those that nobody makes or was told of since; how many.
+    """Queue waiting pictures that no worker makes and that were not queued since; how many.
 
-    With previews switched off nobody is told.
+    Does nothing if previews are switched off.
     """
     if not settings.previews:
         return 0
@@ -103,7 +106,7 @@ def _claim(version_id: uuid.UUID, token: uuid.UUID) -> AssetVersion | None:
 
 
 def _give_up(version_id: uuid.UUID) -> None:
-    """What has failed too often has no picture."""
+    """Settle a picture that has failed too often as NONE."""
     hopeless = and_(
         AssetVersion.id == version_id,
         is_claimable(),
@@ -146,7 +149,7 @@ def _look_at(version: AssetVersion) -> bytes | None:
 
 
 def _link(version: AssetVersion, token: uuid.UUID, size: int) -> Upload | None:
-    """The picture's upload, made if there is none yet; None if nobody wants it any more."""
+    """The picture's upload, added if there is none yet; None if the claim is over."""
     with transaction():
         held = _lock(version, token)
         if held is None:
@@ -158,7 +161,7 @@ def _link(version: AssetVersion, token: uuid.UUID, size: int) -> Upload | None:
             # flush(): the row must be there before the version refers to it.
             db.session.flush()
             _update(_is_ours(version, token), thumbnail_id=upload.id)
-        # Should it be deleted while it is on its way, it is removed again after that.
+        # If it is deleted while it is being sent, it is removed again after this time.
         upload.urls_until = clock.now() + planning.OUR_OWN_WITHIN
     release()
     return upload
@@ -172,7 +175,7 @@ def _key(version: AssetVersion) -> str:
 def _settle(
     version: AssetVersion, token: uuid.UUID, upload_id: uuid.UUID | None, **values: Any
 ) -> None:
-    """Record what was made, unless the asset has gone or another has the picture now."""
+    """Record what was made, unless the asset was deleted or another worker has the claim."""
     with transaction():
         held = _lock(version, token)
         if held is None:
@@ -195,7 +198,7 @@ def _settle(
 
 
 def _lock(version: AssetVersion, token: uuid.UUID) -> Any:
-    """Keep the asset from going until this transaction ends: its picture; None if it has gone."""
+    """Lock the asset until this transaction ends: the picture's id, None if the claim is over."""
     return db.session.execute(
         select(AssetVersion.thumbnail_id)
         .join(AssetVersion.asset)

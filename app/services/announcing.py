@@ -1,4 +1,4 @@
-"""Announcing what a workspace shall keep: a new asset or version, and where its bytes may come."""
+"""Announcing an asset or a version of one, and where its bytes are to be sent."""
 
 import mimetypes
 import re
@@ -22,15 +22,15 @@ from app.services.assets import NO_ASSET, NO_UPLOAD, settle, whole
 from app.services.repeats import Once
 
 UNTYPED = "application/octet-stream"
-# What may be called an ending; anything else is no part of a key.
+# What counts as a file name's extension; anything else is no part of a key.
 _ENDING = re.compile(r"[a-z0-9]{1,16}")
-# The largest object that storage copies, or takes, in one request.
+# The largest object that storage copies, or accepts, in one request.
 MOST_POSTED = S3_MAX_PART_SIZE
 
 
 @dataclass(frozen=True)
 class AssetSpec:
-    """A version that is announced: of an asset that is there, or of a new one with these tags."""
+    """A version to announce: of an existing asset, or of a new one with these tags."""
 
     content_type: str
     name: str = ""
@@ -40,10 +40,10 @@ class AssetSpec:
 
 
 def begin(caller: Caller, spec: AssetSpec, once: Once | None = None) -> AssetVersion:
-    """A new version and its multipart upload, which takes parts of any size at once.
+    """Announce a version and open its multipart upload, which takes parts of any size.
 
     Raises Invalid, KeyReused, NotFound for an asset that is not the caller's. Each call makes
-    another.
+    another, except that a repeated `once` returns the same.
     """
     version = _announce(caller, spec, Method.MULTIPART, once=once)
     uploads.begin([version.upload])
@@ -51,9 +51,10 @@ def begin(caller: Caller, spec: AssetSpec, once: Once | None = None) -> AssetVer
 
 
 def begin_posted(caller: Caller, spec: AssetSpec) -> tuple[AssetVersion, PostForm]:
-    """A new version, and a form by which it comes in one POST; raises as begin().
+    """Announce a version that comes by one POST, and return its form; raises as begin().
 
-    Nobody tells us when that has happened: whoever asks for it looks, and so does a sweep.
+    Storage does not report when that has happened: requests for the version check, and so does a
+    sweep.
     """
     version = _announce(caller, spec, Method.SINGLE)
     sizes = (settings.max_file_size, MOST_POSTED, spec.size)
@@ -64,9 +65,9 @@ def begin_posted(caller: Caller, spec: AssetSpec) -> tuple[AssetVersion, PostFor
 
 
 def take(caller: Caller, spec: AssetSpec, body: bytes, once: Once | None = None) -> AssetVersion:
-    """A new version of a few bytes that we put into the bucket ourselves; raises as begin().
+    """Make a new version of a few bytes, putting them into the bucket here; raises as begin().
 
-    The same request again puts them there unless they have arrived.
+    A repeated request puts them there again, unless they have arrived.
     """
     version = _announce(caller, spec, Method.SINGLE, is_ours=True, once=once)
     upload = version.upload
@@ -119,7 +120,7 @@ def _announce(
 
 
 def _again(version_id: uuid.UUID, *, is_ours: bool) -> AssetVersion:
-    """What the same request has made; raises NotFound once that was given up."""
+    """The version that the same request has made; raises NotFound once that was given up."""
     version = db.session.scalar(whole(select(AssetVersion)).where(AssetVersion.id == version_id))
     if version is None or version.upload.state is UploadState.ABORTED:
         raise NotFound(NO_UPLOAD)
@@ -129,7 +130,7 @@ def _again(version_id: uuid.UUID, *, is_ours: bool) -> AssetVersion:
 
 
 def _posted(version: AssetVersion, ending: str) -> Upload:
-    """Where its form brings it to; this is removed once it was copied, or has not come."""
+    """The upload that the form brings; it is removed once it was copied, or if it never comes."""
     key = f"{version.asset.workspace_id}/incoming/{version.asset_id}-{version.number}.{ending}"
     posted = planning.plan_at(key, Method.SINGLE)
     posted.urls_until = db_now() + timedelta(seconds=settings.part_url_ttl_in_seconds)
@@ -138,7 +139,10 @@ def _posted(version: AssetVersion, ending: str) -> Upload:
 
 
 def _numbered(caller: Caller, spec: AssetSpec, ending: str) -> Asset:
-    """The asset with its next number, of which each is given once."""
+    """The asset, old or new, with its next version number, which is given only once.
+
+    Raises NotFound.
+    """
     if spec.asset_id is not None:
         found = db.session.scalar(
             update(Asset)
@@ -165,7 +169,7 @@ def _numbered(caller: Caller, spec: AssetSpec, ending: str) -> Asset:
 
 
 def _ending(spec: AssetSpec) -> str:
-    """Of the name, or else the usual one of its type."""
+    """The name's extension, or the usual one of the type."""
     _, dot, ending = spec.name.rpartition(".")
     guessed = mimetypes.guess_extension(spec.content_type.partition(";")[0].strip()) or ""
     for one in (ending.lower() if dot else "", guessed.removeprefix(".")):

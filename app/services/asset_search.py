@@ -1,4 +1,4 @@
-"""Finding assets: by the words of their names, types and tags, by type, by tag, by date."""
+"""Searching for assets by the words of their names, types and tags, by type, by tag, by date."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from app.services.assets import whole
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is looked for; what is not said does not matter."""
+    """What to search for; a field that is left empty does not matter."""
 
     text: str = ""
     content_type: str = ""
@@ -34,7 +34,7 @@ class Found:
 
 
 def search(caller: Caller, wanted: Wanted, *, limit: int, offset: int) -> Found:
-    """The caller's assets, the newest first: one query for the page, one for the count."""
+    """The caller's assets that match, newest first: one query for the page, one for the count."""
     conditions = [Asset.workspace_id == caller.workspace_id, *_conditions(wanted)]
     page = (
         whole(select(AssetVersion))
@@ -61,9 +61,9 @@ def _conditions(wanted: Wanted) -> Iterable[ColumnElement[bool]]:
 
 
 def _is_of_type(kind: str) -> ColumnElement[bool]:
-    """Of this type, whatever its letters' case; "image" stands for image/png too.
+    """The condition that an asset has this type, ignoring case; "image" matches image/png too.
 
-    Parameters such as "charset=utf-8" count only where `kind` has some.
+    Parameters such as "charset=utf-8" count only if `kind` has some.
     """
     kind = kind.lower()
     whole_type = func.lower(Asset.content_type)

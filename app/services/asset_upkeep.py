@@ -20,15 +20,15 @@ from app.services.upkeep import LATE_BYTES, Tell, untold
 log = logging.getLogger(__name__)
 
 BATCH = 200
-# A form that was asked for is looked after so soon at first, and ever less often while its sender
-# is silent: after a tenth of the time that has passed, at most so late.
+# When to check a form again: after a tenth of the time since the sender's last activity, but not
+# before the first nor after the second of these.
 SOONEST = timedelta(seconds=20)
 LATEST = timedelta(minutes=10)
 
 
 @noted
 def confirm_posted(tell: Tell = untold) -> int:
-    """Job: look whether what is expected by forms has come, keep what has; how many have."""
+    """Job: check whether what is expected by forms has come, and keep it; returns how many."""
     count = 0
     while batch := _claim_looks():
         for version in batch:
@@ -43,7 +43,7 @@ def confirm_posted(tell: Tell = untold) -> int:
 
 @noted
 def abandon_stale(tell: Tell = untold) -> int:
-    """Job: give up versions that nobody has sent anything of for the upload window."""
+    """Job: give up versions without activity for the upload window; returns how many."""
     count = 0
     while True:
         with transaction():
@@ -62,9 +62,9 @@ def abandon_stale(tell: Tell = untold) -> int:
 
 
 def is_stale() -> ColumnElement[bool]:
-    """The condition that a version's sender has not been at it, nor can what was sent still come.
+    """The condition that a version's sender is inactive, and nothing sent can arrive any more.
 
-    What may come by a form is waited for until that is dead.
+    What may come by a form is waited for until the form has expired.
     """
     until = db_now() - timedelta(hours=settings.upload_window_in_hours) - uploads.NOTED_FOR
     may_come = (
@@ -111,7 +111,10 @@ def _claim_looks() -> Sequence[AssetVersion]:
 
 
 def _look_for(version: AssetVersion) -> int:
-    """One that cannot be kept must not keep the others; what is away is away for all."""
+    """Confirm one version: 1 if it is there. One that cannot be kept must not stop the others.
+
+    An outage is raised, as it affects all of them.
+    """
     try:
         return int(assets.confirm(version))
     except Outage:

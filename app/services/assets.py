@@ -1,9 +1,9 @@
-"""What a workspace keeps: assets, their versions, and how each of these gets there and goes.
+"""The assets of a workspace and their versions: how each of these arrives, changes and goes.
 
-A row is found by what identifies it and by the caller's workspace, in one query; whatever else the
-caller says of it (a key, an asset) is only compared. Storage is believed: a version is there when
-its own list of parts, its sizes and its token say so. The bytes of every version lie at a key that
-was never used before, so nothing that anybody holds an address for can change what is there.
+A row is found by its identifier and by the caller's workspace, in one query; whatever else the
+caller says about it (a key, an asset) is only compared. Storage is believed: a version is there
+when storage's own list of parts, its sizes and its token say so. The bytes of every version lie at
+a key that was never used before, so no URL that was handed out can change what is there.
 """
 
 import uuid
@@ -34,7 +34,7 @@ NO_ASSET = "There is no such asset."
 
 @dataclass(frozen=True)
 class NamedPart:
-    """A part as a client names it: the number, and the ETag that storage answered."""
+    """A part as a client names it: the number, and the ETag that storage returned."""
 
     number: int
     etag: str
@@ -52,7 +52,7 @@ def upload_of(
 ) -> AssetVersion:
     """The caller's version by its multipart upload; raises NotFound.
 
-    `key` and `asset_id`, where they are given, must be its own.
+    `key` and `asset_id`, if given, must be the version's own.
     """
     version = _one_of(caller, Upload.s3_upload_id == s3_upload_id)
     is_same = version is not None and key in (None, version.upload.key)
@@ -62,7 +62,7 @@ def upload_of(
 
 
 def by_key(caller: Caller, key: str) -> AssetVersion:
-    """The caller's version that lies at this key, or was posted to it; raises NotFound."""
+    """The caller's version at this key, or posted to it; raises NotFound."""
     version = _one_of(caller, or_(Upload.key == key, AssetVersion.posted_key == key))
     if version is None:
         raise NotFound(NO_ASSET)
@@ -72,7 +72,7 @@ def by_key(caller: Caller, key: str) -> AssetVersion:
 def by_id(caller: Caller, asset_id: uuid.UUID, number: int | None = None) -> AssetVersion:
     """The caller's asset as it is shown, or one version of it; raises NotFound.
 
-    Of one that has not arrived yet, what is announced: it may have come this moment.
+    If no version has arrived yet, the last announced one: it may be arriving right now.
     """
     if number is not None:
         is_wanted = AssetVersion.number == number
@@ -92,7 +92,7 @@ def _one_of(caller: Caller, *conditions: ColumnElement[bool]) -> AssetVersion | 
 
 
 def whole(statement: Select[AssetVersion]) -> Select[AssetVersion]:
-    """The statement for versions, with all that is shown of each."""
+    """The statement for versions, extended to load all that is shown of each."""
     return (
         statement.join(AssetVersion.asset)
         .join(AssetVersion.upload)
@@ -106,7 +106,7 @@ def whole(statement: Select[AssetVersion]) -> Select[AssetVersion]:
 
 
 def versions_of(asset_id: uuid.UUID) -> list[AssetVersion]:
-    """Those that have arrived, the newest first."""
+    """The asset's versions that have arrived, the newest first."""
     found = whole(select(AssetVersion)).where(
         AssetVersion.asset_id == asset_id, AssetVersion.ready_at.is_not(None)
     )
@@ -116,8 +116,8 @@ def versions_of(asset_id: uuid.UUID) -> list[AssetVersion]:
 # -- sending -----------------------------------------------------------------------------------
 
 
-# By columns and made only once: a client may ask for every part by itself. Whose it is, is compared
-# below: as a condition it can lead PostgreSQL through all that a workspace has.
+# Selects columns and is built once: a client may ask for every part separately. The workspace is
+# compared below: as a condition, it can make PostgreSQL read through all that a workspace has.
 _TO_SIGN = (
     select(
         Asset.workspace_id,
@@ -145,10 +145,10 @@ def sign_parts(
     key: str | None = None,
     asset_id: uuid.UUID | None = None,
 ) -> dict[int, str]:
-    """An address to PUT each of these parts at, with whatever headers and length.
+    """A presigned URL to PUT each of these parts to, with any headers and length.
 
-    Raises NotFound as upload_of() does, WrongState when it takes no more, Invalid for a number that
-    storage has not.
+    Raises NotFound as upload_of() does, WrongState when the upload takes no more, Invalid for a
+    part number outside S3's range.
     """
     wanted = {"s3_upload_id": s3_upload_id, "lifetime": uploads.lifetime()}
     found = ask(_TO_SIGN, wanted).first()
@@ -167,7 +167,10 @@ def sign_parts(
 
 
 def held_parts(version: AssetVersion) -> list[Part]:
-    """Every part that storage holds. Asks storage; raises WrongState, NotFound."""
+    """Every part that storage holds. Asks storage.
+
+    Raises WrongState if the upload is complete or aborted, and NotFound if storage has lost it.
+    """
     if version.upload.state is not UploadState.OPEN:
         raise WrongState("This upload is complete, or was aborted.")
     release()
@@ -197,7 +200,7 @@ def _address(upload: Upload) -> tuple[str, str]:
 
 
 def complete(version: AssetVersion, named: Sequence[NamedPart]) -> None:
-    """Make the version's object of these parts, and show it. Repeatable.
+    """Make the version's object of these parts, and show the version. Repeatable.
 
     Raises PartsMissing, SizeMismatch, Invalid, NotFound: then nothing is lost, and what is wrong
     can be sent again.
@@ -214,7 +217,7 @@ def complete(version: AssetVersion, named: Sequence[NamedPart]) -> None:
         storage.finish_upload(*_address(upload), parts)
         crash.point("asset.1")
     except NoSuchUpload:
-        # Completed before, and only the answer was lost? What lies there must prove itself.
+        # Perhaps completed before, and only the answer was lost: check the object that is there.
         size = None
     stored = storage.head(upload.key)
     if stored is None or stored.token != upload.token or size not in (None, stored.size):
@@ -225,7 +228,10 @@ def complete(version: AssetVersion, named: Sequence[NamedPart]) -> None:
 
 
 def _agreed(version: AssetVersion, named: Sequence[NamedPart], parts: Sequence[Part]) -> int:
-    """The bytes of all parts, where storage's list is what the client says and was announced."""
+    """The total size, if storage's list is what the client says and what was announced.
+
+    Raises PartsMissing, SizeMismatch, Invalid.
+    """
     held = {part.number: part for part in parts}
     missing = sorted({one.number for one in named} - set(held))
     missing += [
@@ -262,10 +268,10 @@ def _check_size(version: AssetVersion, size: int) -> None:
 
 
 def confirm(version: AssetVersion) -> bool:
-    """Whether the version is there; what has come by its form is kept first. Repeatable.
+    """Whether the version is there; what has come by its form is copied first. Repeatable.
 
-    Of what comes later by the same form nothing is ever kept: the first ETag that was seen is the
-    only one that is copied. Raises SizeMismatch, NotFound.
+    What comes later by the same form is never kept: only the object with the ETag seen first is
+    copied. Raises SizeMismatch, Invalid, NotFound, Unavailable.
     """
     if version.upload.state is UploadState.COMPLETE:
         return True
@@ -308,12 +314,12 @@ def _has_arrived(version: AssetVersion) -> bool:
 
 
 def _pinned(version: AssetVersion, etag: str) -> str | None:
-    """The ETag of what came first by the form; recorded before it is copied.
+    """The ETag of what came first by the form, recorded before it is copied.
 
     None if the version takes nothing any more: it has arrived, or was given up.
     """
     with transaction():
-        # The asset first, as in settle().
+        # Lock the asset first, as in settle().
         db.session.execute(select(Asset.id).where(Asset.id == version.asset_id).with_for_update())
         # If the version is deleted during the copy, its object is removed once more afterwards.
         is_open = changed(
@@ -334,9 +340,12 @@ def _pinned(version: AssetVersion, etag: str) -> str | None:
 
 
 def settle(version: AssetVersion, stored: Stored) -> None:
-    """Record that all of it is there, and show it unless a newer one is. Raises NotFound."""
+    """Record that the version is there, and show it unless a newer one is shown.
+
+    Raises NotFound.
+    """
     with transaction():
-        # The asset first, as everybody takes them, so that nobody waits for another in a circle.
+        # Lock the asset first, as all code that locks both does, to avoid deadlocks.
         asset = db.session.scalar(
             select(Asset)
             .where(Asset.id == version.asset_id)
@@ -356,7 +365,10 @@ def settle(version: AssetVersion, stored: Stored) -> None:
 
 
 def _check_settled(version: AssetVersion) -> None:
-    """Two may have come to the same end; but nobody shows what was aborted or deleted."""
+    """Raise NotFound unless the version is complete: it may have been aborted or deleted.
+
+    Another request may have completed it concurrently, which is success.
+    """
     state = db.session.scalar(select(Upload.state).where(Upload.id == version.upload_id))
     if state is not UploadState.COMPLETE:
         raise NotFound(NO_UPLOAD)
@@ -367,7 +379,7 @@ def _show(asset: Asset, version: AssetVersion, size: int) -> None:
         removal.abandon(select(Upload.id).where(Upload.key == version.posted_key))
         jobs.REMOVE_BYTES.later()
     if not version.name:
-        # It may have been renamed since this version was announced.
+        # The asset may have been renamed since this version was announced.
         set_committed_value(version, "name", asset.name)
     values: dict[str, Any] = {"ready_at": db_now(), "name": version.name}
     db.session.execute(
@@ -390,7 +402,7 @@ def _show(asset: Asset, version: AssetVersion, size: int) -> None:
 
 
 def edit_mark(asset: Asset) -> str:
-    """The mark of all that edit() may change."""
+    """The mark (marks.py) of all that edit() may change."""
     return mark_of((asset.name, asset.tags))
 
 
@@ -402,7 +414,7 @@ def edit(
     tags: Sequence[str] | None = None,
     is_seen: IsSeen | None = None,
 ) -> AssetVersion:
-    """Another name, other tags; None leaves them. Repeatable.
+    """Change the name and the tags; None leaves them as they are. Repeatable.
 
     Raises NotFound, PreconditionFailed.
     """
@@ -432,7 +444,7 @@ def _locked(caller: Caller, asset_id: uuid.UUID) -> Asset:
 
 
 def remove(caller: Caller, asset_id: uuid.UUID) -> None:
-    """The asset with all its versions and their pictures goes, at once and for good.
+    """Delete the asset with all its versions and their pictures, immediately and for good.
 
     Raises NotFound, also when it is gone already.
     """
@@ -448,7 +460,7 @@ def remove(caller: Caller, asset_id: uuid.UUID) -> None:
 
 
 def _objects(condition: ColumnElement[bool]) -> Select[uuid.UUID]:
-    """Every upload of these versions: their own, their pictures', and what a form brings."""
+    """Every upload of these versions: their own, their pictures', and their forms'."""
     return select(Upload.id).where(
         or_(
             Upload.id.in_(select(AssetVersion.upload_id).where(condition)),
@@ -459,15 +471,18 @@ def _objects(condition: ColumnElement[bool]) -> Select[uuid.UUID]:
 
 
 def abort(version: AssetVersion) -> None:
-    """Nobody wants this upload any more; raises WrongState for one that is complete."""
+    """Abandon the version's upload; raises WrongState for one that is complete."""
     if version.upload.state is UploadState.COMPLETE or not abandon([version.id]):
         raise WrongState("This upload is complete.")
 
 
 def abandon(version_ids: Sequence[uuid.UUID]) -> int:
-    """Versions that have not arrived go, and assets of which nothing else is there; how many."""
+    """Delete those of these versions that have not arrived; returns how many.
+
+    Assets that have no version left are deleted, too.
+    """
     with transaction():
-        # Their assets first, as settle() takes them.
+        # Lock their assets first, as settle() does.
         asset_ids = db.session.scalars(
             select(Asset.id)
             .where(Asset.id.in_(select(AssetVersion.asset_id).where(_are(version_ids))))
@@ -506,7 +521,10 @@ def _are(version_ids: Sequence[uuid.UUID]) -> ColumnElement[bool]:
 
 
 def download_url(version: AssetVersion, expires_in: int) -> str:
-    """A signed address of the version, under its name. Raises NotFound while it is not there."""
+    """A presigned URL of the version, under its name. Raises NotFound while it is not there.
+
+    Also raises as confirm() does.
+    """
     if not confirm(version):
         raise NotFound(NO_ASSET)
     is_shown = version.number == version.asset.shown_number
@@ -515,7 +533,7 @@ def download_url(version: AssetVersion, expires_in: int) -> str:
 
 
 def thumbnail_url(version: AssetVersion) -> str | None:
-    """A signed address of its small picture; None where there is none (yet)."""
+    """A presigned URL of its small picture; None if there is none (yet)."""
     if version.thumbnail is None or version.thumbnail.state is not UploadState.COMPLETE:
         return None
     ttl = settings.download_url_ttl_in_seconds

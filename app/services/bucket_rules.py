@@ -19,13 +19,13 @@ _KNOWN = {*_LISTS, "ID", "MaxAgeSeconds"}
 
 
 def read() -> list[dict[str, Any]]:
-    """All of them, in S3's words. Asks storage."""
+    """All CORS rules, in the form that S3 uses. Asks storage."""
     release()
     return storage.cors_rules()
 
 
 def write(given: Any) -> None:
-    """Make these the rules, beside the one for our own pages, which always stays. Repeatable.
+    """Replace all rules but the one for our own pages, which always stays. Repeatable.
 
     Raises Invalid. Asks storage.
     """
@@ -45,7 +45,7 @@ def _checked(given: Any) -> list[dict[str, Any]]:
 
 
 def _complaint(rule: Any) -> str | None:
-    """Why storage would not take this rule; None if it may."""
+    """Why storage would not accept this rule; None if nothing is wrong with it."""
     if not isinstance(rule, dict) or not set(rule) <= _KNOWN:
         return f"must be an object of {', '.join(sorted(_KNOWN))}"
     for name in _LISTS:

@@ -1,8 +1,8 @@
-"""Small files: each comes by a form that a program hands to whoever has the file.
+"""Small files: each comes by a form, which a program requests for the person who has the file.
 
-The form goes straight to storage, which holds it to a signed policy (key, type, size, end). What
-has come is believed from storage once the program asks, and is then copied to a key for which there
-is no form, since the form can bring other bytes until it ends.
+The form goes straight to storage, which holds it to a signed policy (key, type, size, expiry). Once
+the program asks, storage is asked what has come; that is then copied to a key without a form, since
+the form can bring other bytes until it expires.
 """
 
 import mimetypes
@@ -34,14 +34,14 @@ from app.services.upkeep import BATCH, LATE_BYTES, Tell, in_batches, untold
 from app.words import filesize
 
 UNKNOWN_TYPE = "application/octet-stream"
-# RFC 9110: a type, and parameters of it, in letters that a header can carry.
+# RFC 9110: a type, and its parameters, in characters that a header can carry.
 _TYPE = re.compile(r"([a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+)( *; *[\x20-\x7e]*)?", re.IGNORECASE)
 _ENDING = re.compile(r"[a-z0-9]{1,10}")
 
 
 @dataclass(frozen=True)
 class Offered:
-    """A form for one file, which may be sent for so many seconds."""
+    """A form for one file, valid for `expires_in` seconds."""
 
     file: SmallFile
     form: PostForm
@@ -67,9 +67,10 @@ def offer(
     details: dict[str, str] | None = None,
     once: Once | None = None,
 ) -> Offered:
-    """A form for a file of this name; each call makes another. Raises Invalid, KeyReused.
+    """A form for a file of this name. Raises Invalid, KeyReused, WrongState.
 
-    Without a type it is the one that the name's ending stands for. With a size no more than that.
+    Each call makes another, except that a repeated `once` returns the same file. Without a type, it
+    is guessed from the name's extension. `size` is the most that the form accepts.
     """
     content_type = content_type or mimetypes.guess_type(name)[0] or UNKNOWN_TYPE
     _check(content_type, size)
@@ -92,7 +93,7 @@ def offer(
             file = _offered_again(before[0], posted.urls_until)
         else:
             db.session.add_all([posted, kept])
-            # Nothing tells SQLAlchemy of the order but a relationship, and `posted` has none.
+            # SQLAlchemy only orders by relationships, and `posted` has none.
             db.session.flush()
             db.session.add(file)
             repeats.note(once, [file.id])
@@ -101,7 +102,7 @@ def offer(
 
 
 def _offered_again(file_id: uuid.UUID, urls_until: datetime) -> SmallFile:
-    """The file that the same request has made, while it takes what a form brings."""
+    """The file that the same request has made; raises WrongState if it takes no form any more."""
     waits = (SmallFile.id == file_id, SmallFile.confirmed_at.is_(None))
     file = db.session.scalar(select(SmallFile).where(*waits).with_for_update())
     if file is None:
@@ -113,7 +114,7 @@ def _offered_again(file_id: uuid.UUID, urls_until: datetime) -> SmallFile:
 
 
 def _plan(name: str, method: Method) -> Upload:
-    """A new upload of one part, whose size is known only once it is there."""
+    """A new upload of one part, whose size is known only once it has arrived."""
     return Upload(
         id=uuid.uuid4(),
         key=_new_key(name),
@@ -126,7 +127,7 @@ def _plan(name: str, method: Method) -> Upload:
 
 
 def _new_key(name: str) -> str:
-    """Of the name only its ending is told, and only one that is nothing but letters and figures."""
+    """A random key; of the name it shows only the extension, if that is letters and digits."""
     stem, _, ending = name.rpartition(".")
     ending = f".{ending.lower()}" if stem and _ENDING.fullmatch(ending.lower()) else ""
     return f"{settings.s3_prefix}uploads/{clock.now():%Y/%m/%d}/{uuid.uuid4()}{ending}"
@@ -148,7 +149,7 @@ def _check(content_type: str, size: int | None) -> None:
 
 
 def _is_allowed(content_type: str) -> bool:
-    """An asterisk ends each allowed type that has one, so what is before it decides."""
+    """Whether an allowed type matches; its asterisk, if any, is the last character."""
     return any(
         one == "*/*"
         or content_type == one
@@ -158,15 +159,15 @@ def _is_allowed(content_type: str) -> bool:
 
 
 def confirm(caller: Caller, key: str) -> SmallFile:
-    """The file that came by the form for this key, for good; repeatable.
+    """Keep the file that came by the form for this key, for good; repeatable.
 
     Raises NotFound for a key that is not the caller's and for one where nothing has come;
-    SizeMismatch, and WrongState where other bytes have come since it was first asked about.
+    SizeMismatch; WrongState if other bytes have come since the first call; and Unavailable.
     """
     file = _found(SmallFile.key == key, caller)
     if file.confirmed_at is None:
         _keep(file)
-        # Somebody may have deleted it meanwhile.
+        # It may have been deleted meanwhile.
         file = _found(SmallFile.key == key, caller)
     if file.confirmed_at is None:
         raise Unavailable("Storage does not show what it has just copied. Please ask again.")
@@ -180,7 +181,7 @@ def _keep(file: SmallFile) -> None:
         if _is_confirmed(file.id):
             return
         raise NotFound("Nothing has arrived at this key yet.")
-    if stored.size > file.max_size:  # of a store that does not hold a form to its policy
+    if stored.size > file.max_size:  # if storage does not enforce the policy
         raise SizeMismatch(
             "What arrived is larger than the form allowed.",
             expected=file.max_size,
@@ -195,7 +196,7 @@ def _keep(file: SmallFile) -> None:
 
 
 def _pin(file: SmallFile, etag: str) -> str:
-    """Whoever asks first decides which bytes the file has; all others copy the same."""
+    """The ETag to copy: the first request to confirm decides it, and all others get the same."""
     with transaction():
         pinned = db.session.scalar(
             update(SmallFile)
@@ -206,7 +207,7 @@ def _pin(file: SmallFile, etag: str) -> str:
         )
         if pinned is None:
             raise NotFound("There is no such file.")
-        # Should it be deleted while the copy is on its way, that is removed once more later.
+        # If the file is deleted during the copy, its object is removed once more afterwards.
         db.session.execute(
             update(Upload)
             .where(Upload.id == file.kept_id, Upload.state == UploadState.OPEN)
@@ -217,9 +218,9 @@ def _pin(file: SmallFile, etag: str) -> str:
 
 
 def _copied(file: SmallFile, source: Source) -> Stored | None:
-    """What lies at the kept key after the copy; None if somebody else has settled it meanwhile."""
+    """The object at the kept key after the copy; None if another request has settled the file."""
     kept = file.kept
-    # Pinned by an earlier call? Its copy may have ended after that call stopped waiting for it.
+    # An earlier call may have pinned it, and its copy ended after that call had stopped waiting.
     if file.etag is not None and (copied := _copy_at(kept)) is not None:
         return copied
     try:
@@ -236,7 +237,7 @@ def _copied(file: SmallFile, source: Source) -> Stored | None:
 
 
 def _copy_at(kept: Upload) -> Stored | None:
-    """The copy that storage holds, if any. Nobody else can write to this key."""
+    """The copy that storage holds, if any. Nothing else can write to this key."""
     stored = storage.head(kept.key)
     return stored if stored and stored.token == kept.token else None
 
@@ -261,7 +262,7 @@ def _settle(file: SmallFile, stored: Stored) -> None:
 
 
 def _mark_confirmed(file_id: uuid.UUID) -> bool:
-    """True for the one of all that ask who did it; False too if it was deleted."""
+    """True for the one request that did it; False for others, and if the file was deleted."""
     marked = changed(
         update(SmallFile)
         .where(SmallFile.id == file_id, SmallFile.confirmed_at.is_(None))
@@ -281,7 +282,7 @@ def _is_confirmed(file_id: uuid.UUID) -> bool:
 
 
 def page(caller: Caller, limit: int, offset: int) -> Page:
-    """Confirmed files of the caller's workspace, the newest first."""
+    """Confirmed files of the caller's workspace, the newest first, and their total number."""
     files = db.session.scalars(
         select(SmallFile)
         .where(_is_listed(caller))
@@ -296,7 +297,7 @@ def page(caller: Caller, limit: int, offset: int) -> Page:
 
 
 def address(caller: Caller, file_id: uuid.UUID) -> str:
-    """Where the file can be fetched under its own name, for DOWNLOAD_URL_TTL; raises NotFound."""
+    """A presigned URL of the file under its name, for DOWNLOAD_URL_TTL; raises NotFound."""
     file = _found(and_(SmallFile.id == file_id, SmallFile.confirmed_at.is_not(None)), caller)
     return storage.urls.get(
         file.kept.key, attachment(file.name), settings.download_url_ttl_in_seconds
@@ -304,7 +305,10 @@ def address(caller: Caller, file_id: uuid.UUID) -> str:
 
 
 def remove(caller: Caller, file_id: uuid.UUID) -> None:
-    """End the file, confirmed or not; its bytes follow. Raises NotFound, also the second time."""
+    """Delete the file, confirmed or not; its bytes are removed later.
+
+    Raises NotFound, also the second time.
+    """
     with transaction():
         if not _drop(and_(SmallFile.id == file_id, _is_of(caller))):
             raise NotFound("There is no such file.")
@@ -324,7 +328,7 @@ def _found(condition: ColumnElement[bool], caller: Caller) -> SmallFile:
 
 
 def _is_of(caller: Caller) -> ColumnElement[bool]:
-    """Files are the workspace's: its keys are servers', whose users never ask here themselves."""
+    """The condition that a file is the workspace's, whichever of its keys was used."""
     return SmallFile.workspace_id == caller.workspace_id
 
 
@@ -337,12 +341,12 @@ def _is_listed(caller: Caller) -> ColumnElement[bool]:
 
 @noted
 def delete_unconfirmed(tell: Tell = untold) -> int:
-    """Job: forms that nobody confirmed within the upload window go, with what they brought."""
+    """Job: delete forms not confirmed within the upload window, and what they brought."""
     return in_batches(_delete_given_up, tell)
 
 
 def is_given_up() -> ColumnElement[bool]:
-    """The condition that a form has ended, and that nobody has confirmed what it brought."""
+    """The condition that a form has expired and what it brought was not confirmed."""
     window = timedelta(hours=settings.upload_window_in_hours)
     form = timedelta(seconds=settings.part_url_ttl_in_seconds) + LATE_BYTES
     return and_(
@@ -351,7 +355,7 @@ def is_given_up() -> ColumnElement[bool]:
 
 
 def uploads_of(condition: ColumnElement[bool]) -> CompoundSelect[uuid.UUID]:
-    """The ids of all that lies, or will lie, in the bucket for the files of this condition."""
+    """The ids of all uploads of the files for which the condition holds."""
     return (
         select(SmallFile.kept_id)
         .where(condition)
@@ -372,7 +376,7 @@ def _delete_given_up() -> int:
 
 
 def _drop(condition: ColumnElement[bool]) -> int:
-    """The rows of this condition go, and what lies in the bucket for them; how many."""
+    """Delete the files for which the condition holds, and abandon their uploads; how many."""
     gone = db.session.execute(
         delete(SmallFile)
         .where(condition)

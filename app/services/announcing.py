@@ -1,4 +1,4 @@
-"""Announcing an asset or a version of one, and where its bytes are to be sent."""
+"""Announcing a new asset, or a new version of one, and where its bytes are to be sent."""
 
 import mimetypes
 import re
@@ -130,7 +130,7 @@ def _again(version_id: uuid.UUID, *, is_ours: bool) -> AssetVersion:
 
 
 def _posted(version: AssetVersion, ending: str) -> Upload:
-    """The upload that the form brings; it is removed once it was copied, or if it never comes."""
+    """The upload that the form brings; it is removed once it was copied, or if nothing comes."""
     key = f"{version.asset.workspace_id}/incoming/{version.asset_id}-{version.number}.{ending}"
     posted = planning.plan_at(key, Method.SINGLE)
     posted.urls_until = db_now() + timedelta(seconds=settings.part_url_ttl_in_seconds)
@@ -169,7 +169,7 @@ def _numbered(caller: Caller, spec: AssetSpec, ending: str) -> Asset:
 
 
 def _ending(spec: AssetSpec) -> str:
-    """The name's extension, or the usual one of the type."""
+    """The name's extension, or the usual one of the type, or "bin"."""
     _, dot, ending = spec.name.rpartition(".")
     guessed = mimetypes.guess_extension(spec.content_type.partition(";")[0].strip()) or ""
     for one in (ending.lower() if dot else "", guessed.removeprefix(".")):

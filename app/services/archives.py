@@ -176,10 +176,10 @@ def _plan(transfer_id: uuid.UUID, size: int) -> None:
 
 
 def forget(transfer_id: uuid.UUID) -> bool:
-    """Drop the zip, as the files have changed; it may be requested again. Whether there was one.
+    """Drop the zip, as the files have changed; returns whether there was one.
 
-    Its object stays as long as the URLs that were handed out for it work, but not longer than the
-    files. Call in transaction().
+    It may be requested again. Its object stays as long as the URLs that were handed out for it
+    work, but not longer than the files. Call in transaction().
     """
     # Lock the archive's row first, as the job that builds it does, to avoid deadlocks.
     gone = db.session.scalars(
@@ -195,9 +195,10 @@ def forget(transfer_id: uuid.UUID) -> bool:
 
 
 def renew(transfer_id: uuid.UUID) -> None:
-    """Drop the zip after files were added, and request that of all files if there was one.
+    """Drop the zip after files were added, and request a new one if there was one.
 
-    Or if zips are made without being requested. Call in transaction(), under the transfer's lock.
+    With `settings.zip_at_once` a new one is requested in any case. Call in transaction(), under the
+    transfer's lock.
     """
     if forget(transfer_id) or settings.zip_at_once:
         request_at_once(transfer_id)
@@ -343,11 +344,11 @@ class _Turn:
         return jobs.stopping.is_set() or self._lease.lost.is_set()
 
     def is_over(self) -> bool:
-        """Whether to stop, or to let others have their turn."""
+        """Whether to stop, or the turn's time is up and other zips should have theirs."""
         return self.is_told_to_stop() or time.monotonic() > self._ends_at
 
     def tell(self, done_size: int) -> None:
-        """Store how much is done, at most once a second; sees if the zip is not wanted any more."""
+        """Store how much is done, at most once a second, and notice if the zip is not wanted."""
         if time.monotonic() < self._told_at + PROGRESS_SECONDS:
             return
         self._told_at = time.monotonic()
@@ -360,7 +361,7 @@ class _Turn:
 def _learn_crc32s(files: Sequence[File], turn: _Turn) -> None:
     """Compute missing CRC32s by reading the files, and store them for this and later uses.
 
-    A file that was begun is read to its end, however long that takes: if it were cut short, each
+    A file that was begun is read to the end, however long that takes: if it were cut short, each
     attempt would start it again. Raises SourceLost, Stopped, and errors.Unavailable.
     """
     unknown = [file for file in files if file.upload.crc32 is None]
@@ -409,7 +410,7 @@ def _begin(upload: Upload) -> None:
 
 
 def _part_sizes(upload: Upload, layout: Layout) -> list[int]:
-    """The parts' sizes: always the same for the same row and files, so that held parts fit."""
+    """The parts' sizes: always the same for the same row and files, so that stored parts fit."""
     if upload.part_size == planning.ANY_PART_SIZE:
         return zip_parts.cut(layout)
     return zip_parts.equal(layout.size, upload.part_size)

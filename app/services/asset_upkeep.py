@@ -20,8 +20,8 @@ from app.services.upkeep import LATE_BYTES, Tell, untold
 log = logging.getLogger(__name__)
 
 BATCH = 200
-# When to check a form again: after a tenth of the time since the sender's last activity, but not
-# before the first nor after the second of these.
+# When to check a form again: after a tenth of the time since the sender's last activity, but no
+# sooner and no later than this.
 SOONEST = timedelta(seconds=20)
 LATEST = timedelta(minutes=10)
 

@@ -340,10 +340,7 @@ def _pinned(version: AssetVersion, etag: str) -> str | None:
 
 
 def settle(version: AssetVersion, stored: Stored) -> None:
-    """Record that the version is there, and show it unless a newer one is shown.
-
-    Raises NotFound.
-    """
+    """Record that the version is there, and show it unless a newer one is; raises NotFound."""
     with transaction():
         # Lock the asset first, as all code that locks both does, to avoid deadlocks.
         asset = db.session.scalar(
@@ -521,9 +518,9 @@ def _are(version_ids: Sequence[uuid.UUID]) -> ColumnElement[bool]:
 
 
 def download_url(version: AssetVersion, expires_in: int) -> str:
-    """A presigned URL of the version, under its name. Raises NotFound while it is not there.
+    """A presigned URL of the version, under its name.
 
-    Also raises as confirm() does.
+    Raises NotFound while the version is not there, and what confirm() raises.
     """
     if not confirm(version):
         raise NotFound(NO_ASSET)

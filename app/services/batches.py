@@ -192,7 +192,7 @@ def _settle(lease: leases.Lease, failed: dict[uuid.UUID, Outcome]) -> None:
 
 
 def _admit(lease: leases.Lease) -> bool:
-    """Make the whole batch part of the transfer, if that has not ended; whether it was done."""
+    """Make the whole batch part of the transfer, unless that has ended; returns whether it did."""
     # Lock the transfer's row first, as all code that locks both: its end is before or after.
     is_ready = (Transfer.id == lease.transfer_id) & (Transfer.state == State.READY)
     if db.session.scalar(select(Transfer.id).where(is_ready).with_for_update()) is None:
@@ -228,10 +228,7 @@ def _admit(lease: leases.Lease) -> bool:
 
 
 def go_on(transfer_id: uuid.UUID) -> None:
-    """Queue the batch's check: the block list has cleared one of its files.
-
-    Call in transaction().
-    """
+    """Queue the check: the block list has cleared one of the batch's files. In a transaction()."""
     _remind(transfer_id)
 
 

@@ -27,7 +27,8 @@ ASSEMBLED_AT_ONCE = 3
 # How many bytes read() may read ahead.
 READ_AHEAD = 8 * MIB
 LARGEST_READ = 4 * MIB
-# A larger part is put together in stretches of this size, in a temporary file.
+# A larger part is put together piece by piece in a buffer of this size, and kept in a temporary
+# file.
 IN_MEMORY = 10 * MIB
 # Parts in one batch. All of them end before the next begins, so that stopping is quick.
 BATCH = 64
@@ -125,7 +126,7 @@ class Composer:
             self._buffers.put(buffer)
 
     def _write(self, file: IO[bytes], start: int, size: int, buffer: memoryview) -> None:
-        """Write a part that is too large for a buffer to the file, stretch by stretch."""
+        """Put a part that is too large for a buffer into the file, one buffer after the other."""
         for at in range(start, start + size, len(buffer)):
             stretch = buffer[: start + size - at]
             self._fill(stretch, self._layout.pieces(at, len(stretch)))

@@ -67,9 +67,9 @@ def create(
 
     Each call creates another. But the same request with the same `idempotency_key` (a secret of the
     sender's) returns the same transfer with the same owner token, as only the answer was lost. With
-    a `caller` it belongs to that caller, and counts for no network address. `by_one_put` means that
-    its only file is announced later (services/staging.py). `also` is done in the same transaction,
-    and what it raises is raised.
+    a `caller` it belongs to that caller, and is not counted for a network address. `by_one_put`
+    means that its only file is announced later (services/staging.py). `also` is done in the same
+    transaction, and what it raises is raised.
     """
     key = _own_key(idempotency_key, caller)
     said = _said_beside(password, key, by_one_put=by_one_put, also=also)

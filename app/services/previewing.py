@@ -167,7 +167,7 @@ def _look_at(claim: _Claim) -> _Seen:
 
 
 def _store(claim: _Claim, pictures: Developed) -> dict[uuid.UUID, str] | None:
-    """Put both pictures into the bucket; returns their ETags, None if the claim is over.
+    """Put both pictures into the bucket; returns their ETags, None if they are not wanted any more.
 
     Their rows come first, as for every object, so that a crash leaves no unknown object.
     """
@@ -187,7 +187,7 @@ def _store(claim: _Claim, pictures: Developed) -> dict[uuid.UUID, str] | None:
 def _link(claim: _Claim, made: list[Upload]) -> bool:
     """Give the preview its uploads, and abandon those of an attempt that died.
 
-    Returns False if the claim is over.
+    Returns False if the claim does not hold any more.
     """
     with transaction():
         before = _lock(claim)
@@ -228,8 +228,8 @@ def _settle(claim: _Claim, etags: dict[uuid.UUID, str] | None = None, **values: 
 def _lock(claim: _Claim) -> Any:
     """Lock the transfer until this transaction ends, and return the preview's uploads.
 
-    None if the transfer was deleted or the claim is over. Its end comes either before, and is seen
-    here, or after, and finds what is linked.
+    None if the transfer was deleted or the claim does not hold any more. A deletion comes either
+    before this, and is seen here, or after, and finds what is linked.
     """
     return db.session.execute(
         select(Preview.thumbnail_id, Preview.picture_id)

@@ -81,7 +81,7 @@ def excerpt(head: bytes) -> str | None:
 def may_be_whole(size: int) -> bool:
     """Whether the excerpt of a text of `size` bytes may be all of it.
 
-    UTF-16 has at most two bytes for each of UTF-8, and a byte order mark.
+    UTF-16 has at most two bytes for each byte of UTF-8, and a byte order mark.
     """
     return size <= 2 * PREVIEW_TEXT_SIZE + 2
 
@@ -103,7 +103,7 @@ def _decoded(head: bytes) -> str | None:
         # The last character may have been cut in two.
         if error.reason == "unexpected end of data" and error.start > 0:
             return head[: error.start].decode("utf-8-sig")
-    # Written by older Windows programs; binary files have bytes that mean nothing in it.
+    # Written by older Windows programs; binary files have bytes that are undefined in it.
     try:
         return head.decode("cp1252")
     except UnicodeDecodeError:

@@ -181,7 +181,7 @@ def _keep(file: SmallFile) -> None:
         if _is_confirmed(file.id):
             return
         raise NotFound("Nothing has arrived at this key yet.")
-    if stored.size > file.max_size:  # if storage does not enforce the policy
+    if stored.size > file.max_size:  # storage has not enforced the policy
         raise SizeMismatch(
             "What arrived is larger than the form allowed.",
             expected=file.max_size,
@@ -262,7 +262,7 @@ def _settle(file: SmallFile, stored: Stored) -> None:
 
 
 def _mark_confirmed(file_id: uuid.UUID) -> bool:
-    """True for the one request that did it; False for others, and if the file was deleted."""
+    """Confirm the file: True for the one request that did it, False also if it was deleted."""
     marked = changed(
         update(SmallFile)
         .where(SmallFile.id == file_id, SmallFile.confirmed_at.is_(None))
@@ -328,7 +328,10 @@ def _found(condition: ColumnElement[bool], caller: Caller) -> SmallFile:
 
 
 def _is_of(caller: Caller) -> ColumnElement[bool]:
-    """The condition that a file is the workspace's, whichever of its keys was used."""
+    """The condition that a file is the workspace's.
+
+    It is not limited to one user: keys belong to servers, whose users never ask here themselves.
+    """
     return SmallFile.workspace_id == caller.workspace_id
 
 
@@ -376,7 +379,10 @@ def _delete_given_up() -> int:
 
 
 def _drop(condition: ColumnElement[bool]) -> int:
-    """Delete the files for which the condition holds, and abandon their uploads; how many."""
+    """Delete the files for which the condition holds, and abandon their uploads.
+
+    Returns how many.
+    """
     gone = db.session.execute(
         delete(SmallFile)
         .where(condition)

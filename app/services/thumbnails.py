@@ -25,12 +25,12 @@ from app.services import picturing, planning, removal, sights
 log = logging.getLogger(__name__)
 
 PICTURE_TYPE = "image/jpeg"
-# There is no picture of texts and audio.
+# Texts and audio have no picture.
 _SEEN = (Sight.IMAGE, Sight.PDF, Sight.VIDEO)
 
 
 def expected(version: AssetVersion, size: int) -> dict[str, Any]:
-    """The column values about the picture of a version that has arrived; none if it gets none."""
+    """The column values for the picture of a version that has arrived; {} if it is to have none."""
     sight = sights.expected(version.name, version.content_type, size)
     if not settings.previews or sight not in _SEEN:
         return {}
@@ -45,9 +45,9 @@ def is_claimable() -> ColumnElement[bool]:
 
 
 def remind(*conditions: ColumnElement[bool]) -> int:
-    """Queue the waiting pictures of versions for which these conditions hold.
+    """Queue the waiting pictures of versions for which these conditions hold; returns how many.
 
-    Call in transaction(). Returns how many.
+    Call in transaction().
     """
     noted = db.session.execute(
         update(AssetVersion)
@@ -62,9 +62,9 @@ def remind(*conditions: ColumnElement[bool]) -> int:
 
 
 def remind_lost(queued_before: ColumnElement[Any]) -> int:
-    """Queue waiting pictures that no worker makes and that were not queued since; how many.
+    """Queue waiting pictures that no worker makes and that were not queued since.
 
-    Does nothing if previews are switched off.
+    Returns how many. Does nothing if previews are switched off.
     """
     if not settings.previews:
         return 0
@@ -149,7 +149,7 @@ def _look_at(version: AssetVersion) -> bytes | None:
 
 
 def _link(version: AssetVersion, token: uuid.UUID, size: int) -> Upload | None:
-    """The picture's upload, added if there is none yet; None if the claim is over."""
+    """The picture's upload, added if there is none yet; None if it is not wanted any more."""
     with transaction():
         held = _lock(version, token)
         if held is None:
@@ -198,7 +198,10 @@ def _settle(
 
 
 def _lock(version: AssetVersion, token: uuid.UUID) -> Any:
-    """Lock the asset until this transaction ends: the picture's id, None if the claim is over."""
+    """Lock the asset until this transaction ends, and return the picture's id.
+
+    None if the asset was deleted or the claim does not hold any more.
+    """
     return db.session.execute(
         select(AssetVersion.thumbnail_id)
         .join(AssetVersion.asset)

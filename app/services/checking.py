@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 # Files completed between two checks of the lease and of whether to stop.
 PROCESS_BATCH = 32
-# With more files than this, a request does not ask storage about each, as nowhere else.
+# As everywhere, one request asks storage about at most this many files.
 MOST_LOOKED_AT = 500
 # Turn length. A transfer of very many files then re-queues itself, so that others get a turn.
 TURN_SECONDS = 60

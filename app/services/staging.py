@@ -34,7 +34,7 @@ from app.services.uploads import Outcome
 URL_SECONDS = 300
 # Part size of a copy; storage copies many parts in parallel, and 5 GiB are 80 of them.
 COPY_PART_SIZE = 64 * MIB
-# Errors about the limits of this way name the other one.
+# The alternative, named in errors where one PUT is not enough.
 IN_PARTS = "name the file in POST /transfers and send it in parts, by POST /transfers/{id}/parts"
 
 

@@ -470,13 +470,13 @@ def _verify(upload: Upload, combined: bytes | None = None) -> Outcome:
 
 
 def _with_crc32(upload: Upload, stored: Stored, combined: bytes | None) -> Outcome:
-    """Check what storage says of the whole, if anything, against what its parts came to.
+    """Compare the checksum that storage reports for the whole, if any, with that of its parts.
 
-    If it says nothing (some know only a checksum of checksums, "AAAAAA==-3"), what the parts came
-    to counts: storage verified each on arrival, and Complete named each with its ETag and checksum,
-    so the object is exactly these parts, and its CRC32 follows from theirs by arithmetic. If
+    If it reports none (some know only a checksum of checksums, "AAAAAA==-3"), that of the parts
+    counts: storage verified each on arrival, and Complete named each with its ETag and checksum, so
+    the object is exactly these parts, and its CRC32 follows from theirs by arithmetic. If
     Complete's answer was lost as well, so is the list: then the object is as sound, but its
-    checksum is unknown. A single PUT has no list: storage must say what it verified.
+    checksum is unknown. A single PUT has no list: storage must report what it verified.
     """
     if not _is_verified(upload):
         return Outcome(upload.id, etag=stored.etag)

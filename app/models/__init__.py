@@ -1,7 +1,7 @@
 """The tables. Constraints make illegal rows impossible; no I/O and no JSON here.
 
 A Transfer has Files; a File has one Upload, which is one object on its way to the bucket.
-An Upload that nobody wants any more is ABORTED, and the upkeep removes its bytes.
+An Upload that is no longer needed is ABORTED, and upkeep removes its bytes.
 """
 
 from app.models.accounts import ApiKey, Board, BoardItem, SmallFile, Workspace

@@ -1,4 +1,4 @@
-"""Programs that send: workspaces with their keys, and the boards and small files they keep."""
+"""API clients: workspaces with their keys, and the boards and small files they own."""
 
 import uuid
 from datetime import datetime
@@ -14,7 +14,7 @@ from app.models.transfers import File, Upload
 
 
 class Workspace(Base):
-    """Whom API keys belong to, and all that was made with them."""
+    """The owner of API keys and of everything made with them."""
 
     __tablename__ = "workspaces"
 
@@ -26,16 +26,16 @@ class Workspace(Base):
 
 
 class ApiKey(Base):
-    """A program's key to one workspace. It is shown once; what is kept here opens nothing."""
+    """A program's key to one workspace. Shown once; only a prefix and a hash are stored."""
 
     __tablename__ = "api_keys"
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
     workspace_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("workspaces.id"), index=True)
     name: Mapped[str] = mapped_column(Text)
-    # The beginning of the key, by which its row is found and people tell it from others.
+    # The first characters of the key: used to look up its row, and shown to tell keys apart.
     prefix: Mapped[str] = mapped_column(Text, unique=True)
-    # SHA-256 of the whole: with 256 random bits in it, a plain hash is enough (ASVS 6.5.2).
+    # SHA-256 of the whole key: it has 256 random bits, so a plain hash is enough (ASVS 6.5.2).
     key_hash: Mapped[bytes] = mapped_column(LargeBinary(32))
     scope: Mapped[Scope] = mapped_column(enum_of(Scope, "api_scope"))
     created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
@@ -48,7 +48,7 @@ class ApiKey(Base):
 
 
 class Board(Base):
-    """A collection that stays open: files and links under one address, more at any time."""
+    """A collection of files and links under one URL; more can be added at any time."""
 
     __tablename__ = "boards"
 
@@ -59,12 +59,12 @@ class Board(Base):
     name: Mapped[str] = mapped_column(Text)
     description: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
-    # Blocked by the operator; the files on it have the same instant (services/abuse.py).
+    # Blocked by the operator; the board's files get the same timestamp (services/abuse.py).
     quarantined_at: Mapped[datetime | None] = mapped_column(Instant)
 
 
 class BoardItem(Base):
-    """One thing on a board: a link, or the one file of a transfer of its own."""
+    """One item of a board: a link, or a file, which is the only file of its own transfer."""
 
     __tablename__ = "board_items"
 
@@ -88,17 +88,18 @@ class BoardItem(Base):
 
 
 class SmallFile(Base):
-    """A file that comes by a form, in one POST to storage.
+    """A file uploaded with a form, in one POST to storage.
 
-    The form's address brings bytes to `posted` until it dies, the same ones or others. So what is
-    confirmed is copied once to `kept`, a key for which nobody has an address.
+    Until the form expires, `posted` can be overwritten with it. So the confirmed bytes are copied
+    once to `kept`, a key for which no presigned form or URL was ever issued.
     """
 
     __tablename__ = "small_files"
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
     workspace_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("workspaces.id"))
-    # That of `posted`, whose row goes one day: by it a program asks once more.
+    # The key of `posted`, stored here too because that row is eventually deleted: programs look
+    # the file up by it.
     key: Mapped[str] = mapped_column(Text, unique=True)
     posted_id: Mapped[uuid.UUID | None] = mapped_column(
         ForeignKey("uploads.id", ondelete="SET NULL"), unique=True
@@ -109,9 +110,9 @@ class SmallFile(Base):
     name: Mapped[str] = mapped_column(Text)
     content_type: Mapped[str] = mapped_column(Text)
     max_size: Mapped[int] = mapped_column(BigInteger)
-    # What the program wants to be told again, by names of its own.
+    # The program's own key-value metadata, returned as it was given.
     details: Mapped[dict[str, str]] = mapped_column("metadata", JSONB)
-    # Of what lay there when it was first asked about: no other bytes are ever taken for this file.
+    # ETag of the object found at the first confirmation: only those bytes are ever accepted.
     etag: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
     confirmed_at: Mapped[datetime | None] = mapped_column(Instant)

@@ -1,4 +1,4 @@
-"""What a workspace keeps: assets, each with its versions; every object of them is an Upload."""
+"""A workspace's assets, each with its versions; every stored object of them is an Upload."""
 
 import uuid
 from datetime import datetime
@@ -25,9 +25,9 @@ from app.models.transfers import Upload
 
 
 class Asset(Base):
-    """One thing a workspace keeps, under one name however often it is replaced.
+    """One asset of a workspace: its name stays when its content is replaced.
 
-    It is shown as its newest version that has arrived, and not at all before there is one.
+    It is shown as its newest version that has arrived; before the first one it is not shown.
     """
 
     __tablename__ = "assets"
@@ -37,10 +37,10 @@ class Asset(Base):
     name: Mapped[str] = mapped_column(Text)
     content_type: Mapped[str] = mapped_column(Text)
     tags: Mapped[list[str]] = mapped_column(ARRAY(Text), default=list, server_default="{}")
-    # The number last given to a version, so that no key is ever used again; and which is shown.
+    # The last version number assigned, so that no key is ever reused; and the version shown.
     last_number: Mapped[int] = mapped_column(default=0, server_default="0")
     shown_number: Mapped[int] = mapped_column(default=0, server_default="0")
-    # The words of name, type and tags as they are searched by (services/asset_words.py).
+    # The search vector of name, type and tags (services/asset_words.py).
     search: Mapped[Any] = mapped_column(TSVECTOR, deferred=True, deferred_raiseload=True)
     created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.statement_timestamp())
     updated_at: Mapped[datetime] = mapped_column(Instant, server_default=func.statement_timestamp())
@@ -55,10 +55,10 @@ class Asset(Base):
 
 
 class AssetVersion(Base):
-    """The bytes of an asset as they were sent once, and the small picture of them.
+    """One upload of an asset's bytes, and its thumbnail.
 
-    What comes by a form lies at `posted_key` first, where its sender could replace it until the
-    form dies; so it is copied to the version's own upload, for which nobody has an address.
+    A form upload arrives at `posted_key`, where its sender could overwrite it until the form
+    expires; so it is copied to the version's own upload, whose key has no presigned URL.
     """
 
     __tablename__ = "asset_versions"
@@ -73,17 +73,17 @@ class AssetVersion(Base):
     # Empty where its sender gave none: on arrival it takes the one that the asset has then.
     name: Mapped[str] = mapped_column(Text)
     content_type: Mapped[str] = mapped_column(Text)
-    # As its sender announced it, where it did; the upload's own size is known at its end.
+    # As announced by its sender, if at all; the upload's own size is known once it is complete.
     declared_size: Mapped[int | None] = mapped_column(BigInteger)
     last_activity_at: Mapped[datetime] = mapped_column(
         Instant, server_default=func.statement_timestamp()
     )
-    # When to look whether what comes by a form has come; nobody tells us.
+    # When to check storage for a form upload next: there is no notification of its arrival.
     look_after: Mapped[datetime] = mapped_column(Instant, server_default=func.statement_timestamp())
     ready_at: Mapped[datetime | None] = mapped_column(Instant)
 
-    # The small picture: as a transfer's previews, but of one upload, and a JPEG. Null where nothing
-    # could be seen.
+    # The thumbnail: like a transfer's previews, but one upload, a JPEG. `sight` is null if the
+    # file cannot be shown.
     sight: Mapped[Sight | None] = mapped_column(enum_of(Sight, "preview_sight"))
     picture_state: Mapped[PreviewState] = mapped_column(
         enum_of(PreviewState, "preview_state"),
@@ -113,7 +113,7 @@ class AssetVersion(Base):
             "picture_state = 'NONE' OR sight IS NOT NULL", name="picture_is_of_something"
         ),
         Index("uq_asset_versions_asset_id_number", "asset_id", "number", unique=True),
-        # For the sweeps: what has not arrived yet, and pictures that are still to be made.
+        # For the sweeps: versions that have not arrived yet, and thumbnails still to be made.
         Index(
             "ix_asset_versions_open", "last_activity_at", postgresql_where=text("ready_at IS NULL")
         ),

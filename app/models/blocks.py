@@ -1,4 +1,4 @@
-"""Files that nobody may send from here, and those that are read to find out whether they are."""
+"""The block list, and the files that are being hashed to compare them with it or to add them."""
 
 import uuid
 from datetime import datetime
@@ -13,10 +13,10 @@ from app.models.transfers import Upload
 
 
 class BlockedFile(Base):
-    """What a file that nobody may send consists of, and why.
+    """A blocked file's content, by SHA-256, and the reason why it may not be sent.
 
-    The SHA-256 decides. Size and CRC32 (where it is known) tell, for nothing, which files have to
-    be read for theirs.
+    The SHA-256 decides. Size and CRC32 (where known) are a cheap filter for the files whose
+    SHA-256 has to be computed.
     """
 
     __tablename__ = "blocked_files"
@@ -30,17 +30,17 @@ class BlockedFile(Base):
     __table_args__ = (
         CheckConstraint("octet_length(sha256) = 32", name="sha256_is_sha256"),
         CheckConstraint("octet_length(crc32) = 4", name="crc32_is_crc32"),
-        # Nothing at all is in many transfers, and harms nobody.
+        # Empty files are in many transfers, and harmless.
         CheckConstraint("size > 0", name="size_positive"),
         Index("ix_blocked_files_size", "size"),
     )
 
 
 class Inspection(Leased, Base):
-    """One file that a worker is to read from beginning to end, for its SHA-256.
+    """A file that a worker has to read completely to compute its SHA-256.
 
-    Its upload is held back (OPEN, with an ETag) until that is compared with the block list; or,
-    with `block_as`, it is COMPLETE, and is to be put on that list.
+    Its upload stays OPEN (with an ETag) until the hash is compared with the block list. With
+    `block_as` set, the upload is COMPLETE and its hash is added to the block list.
     """
 
     __tablename__ = "inspections"
@@ -50,7 +50,7 @@ class Inspection(Leased, Base):
     )
     transfer_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("transfers.id", ondelete="CASCADE"))
     block_as: Mapped[Harm | None] = mapped_column(enum_of(Harm, "report_reason"))
-    # Bytes that were read: what a person is shown, believed by nobody.
+    # Bytes read so far: for display only, no decision depends on it.
     done_size: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
     failed_at: Mapped[datetime | None] = mapped_column(Instant)

@@ -1,4 +1,4 @@
-"""What columns of several tables have in common."""
+"""Column types and mixins shared by several tables."""
 
 import enum
 import uuid
@@ -9,7 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 
 def enum_of(kind: type[enum.Enum], name: str) -> Enum:
-    """A column's type for the values of this enum, called `name` in PostgreSQL."""
+    """The column type for the values of this enum, called `name` in PostgreSQL."""
     return Enum(kind, name=name, values_callable=lambda members: [m.value for m in members])
 
 
@@ -17,13 +17,13 @@ Instant = DateTime(timezone=True)
 
 
 class Leased:
-    """A row that is worked on in the background: when that was queued, and who is at it."""
+    """A row that a background job works on: when the job was queued, and who holds the lease."""
 
-    # When its job was last put into the queue and how often, so that a sweep does not pile up
-    # reminders and each can be told from the last.
+    # When its job was last queued and how often: a sweep must not pile up reminders, and each
+    # reminder needs an id of its own.
     queued_at: Mapped[datetime | None] = mapped_column(Instant)
     queue_count: Mapped[int] = mapped_column(default=0, server_default="0")
-    # Who is working on it and until when (app/leases.py).
+    # The lease: which worker holds it and until when (app/leases.py).
     lease_token: Mapped[uuid.UUID | None]
     lease_until: Mapped[datetime | None] = mapped_column(Instant)
     attempt_count: Mapped[int] = mapped_column(default=0, server_default="0")

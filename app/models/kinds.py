@@ -1,10 +1,10 @@
-"""The words that columns may hold, each an enum in PostgreSQL too."""
+"""The enums of the columns; each is an enum type in PostgreSQL too."""
 
 import enum
 
 
 class State(enum.StrEnum):
-    """The life of a transfer; `lifecycle.MAY_BECOME` says what may follow what."""
+    """The states of a transfer; `lifecycle.MAY_BECOME` lists the permitted changes."""
 
     INIT = "INIT"
     PROCESSING = "PROCESSING"
@@ -14,7 +14,7 @@ class State(enum.StrEnum):
 
 
 class UploadState(enum.StrEnum):
-    """OPEN until storage holds all of it and we have checked; ABORTED when its bytes must go."""
+    """OPEN until storage holds all of it and it is verified; ABORTED if its bytes are to go."""
 
     OPEN = "OPEN"
     COMPLETE = "COMPLETE"
@@ -22,7 +22,7 @@ class UploadState(enum.StrEnum):
 
 
 class Method(enum.StrEnum):
-    """How the bytes travel: one PUT that can never overwrite, a multipart upload, or a form."""
+    """How the bytes are uploaded: one PUT that cannot overwrite, multipart upload, or a form."""
 
     SINGLE = "single"
     MULTIPART = "multipart"
@@ -30,7 +30,7 @@ class Method(enum.StrEnum):
 
 
 class Problem(enum.StrEnum):
-    """Why a file could not be taken as it was; its sender sends it, or what is missing, again."""
+    """Why a file was not accepted; its sender has to send it, or the missing parts, again."""
 
     MISSING = "missing"
     WRONG_SIZE = "wrong_size"
@@ -39,7 +39,7 @@ class Problem(enum.StrEnum):
 
 
 class Checksum(enum.StrEnum):
-    """What a sender may have its bytes verified by, as S3 spells it."""
+    """The checksum algorithms a sender can choose, as S3 spells them."""
 
     CRC32 = "CRC32"
 
@@ -53,7 +53,7 @@ class ZipFailure(enum.StrEnum):
 
 
 class Sight(enum.StrEnum):
-    """What kind of thing may be seen or heard of a file without downloading it."""
+    """The kind of preview a file can have: what can be seen or heard without a download."""
 
     IMAGE = "image"
     VIDEO = "video"
@@ -63,7 +63,7 @@ class Sight(enum.StrEnum):
 
 
 class PreviewState(enum.StrEnum):
-    """WAITING until a worker has looked at the file; NONE when there is nothing to be seen."""
+    """WAITING until a worker has looked at the file; NONE if it has no preview."""
 
     WAITING = "WAITING"
     MADE = "MADE"
@@ -71,7 +71,7 @@ class PreviewState(enum.StrEnum):
 
 
 class MailKind(enum.StrEnum):
-    """Every mail there is; each has a folder of its own below templates/mail."""
+    """All kinds of mail; each has its own folder in templates/mail."""
 
     FILES_FOR_YOU = "files_for_you"
     REMINDER = "reminder"
@@ -87,7 +87,7 @@ class MailKind(enum.StrEnum):
 
 
 class MailState(enum.StrEnum):
-    """WAITING until a mail server has it; DROPPED when it was no longer true, or not wanted."""
+    """WAITING until a mail server takes it; DROPPED if it is out of date or not wanted."""
 
     WAITING = "WAITING"
     SENT = "SENT"
@@ -96,7 +96,7 @@ class MailState(enum.StrEnum):
 
 
 class WebhookEvent(enum.StrEnum):
-    """What a webhook is told of; TEST only when somebody asks for it."""
+    """The events a webhook can receive; TEST only on request."""
 
     READY = "transfer.ready"
     DOWNLOADED = "transfer.downloaded"
@@ -105,7 +105,7 @@ class WebhookEvent(enum.StrEnum):
 
 
 class DeliveryState(enum.StrEnum):
-    """WAITING until the receiver has taken it; FAILED when it is not tried any more."""
+    """WAITING until the receiver has accepted it; FAILED once it is no longer retried."""
 
     WAITING = "WAITING"
     SENT = "SENT"
@@ -113,7 +113,7 @@ class DeliveryState(enum.StrEnum):
 
 
 class SwitchedOff(enum.StrEnum):
-    """Why a webhook is told nothing: it was asked for, it answered 410, or it took nothing."""
+    """Why a webhook is off: on request, it answered 410, or its deliveries kept failing."""
 
     ASKED = "asked"
     GONE = "gone"
@@ -121,7 +121,7 @@ class SwitchedOff(enum.StrEnum):
 
 
 class NoMail(enum.StrEnum):
-    """Why an address gets no mail: its owner opted out, a mail bounced, or was reported as spam."""
+    """Why an address gets no mail: its owner opted out, a mail bounced or was reported as spam."""
 
     ASKED = "asked"
     BOUNCED = "bounced"
@@ -129,7 +129,7 @@ class NoMail(enum.StrEnum):
 
 
 class Scope(enum.StrEnum):
-    """What an API key may do; each may do what those before it may."""
+    """What an API key may do; each scope includes those before it."""
 
     READ = "read"
     WRITE = "write"
@@ -137,21 +137,21 @@ class Scope(enum.StrEnum):
 
 
 class Failure(enum.StrEnum):
-    """Why checking a transfer was given up; its sender may say "that is all" again."""
+    """Why checking a transfer was given up; its sender can complete it again."""
 
     STORAGE = "storage"
     INTERNAL = "internal"
 
 
 class Ending(enum.StrEnum):
-    """What keeps a recipient from the files, where their sender could still change that."""
+    """What keeps recipients from the files, as long as the sender can still change it."""
 
     EXPIRED = "expired"
     LIMIT_REACHED = "limit_reached"
 
 
 class Harm(enum.StrEnum):
-    """What somebody says is wrong with what a link holds."""
+    """The reasons for reporting a link, and for blocking a file."""
 
     MALWARE = "malware"
     PHISHING = "phishing"

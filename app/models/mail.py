@@ -1,4 +1,4 @@
-"""People who are mailed, and what waits to be mailed to whom."""
+"""Recipients, the outbox of mails, opt-outs, and sender codes."""
 
 import uuid
 from datetime import datetime
@@ -12,7 +12,7 @@ from app.models.kinds import MailKind, MailState, NoMail
 
 
 class Recipient(Base):
-    """One person a transfer is for, with a link of their own by which they are known."""
+    """One recipient of a transfer, identified by their own link."""
 
     __tablename__ = "recipients"
 
@@ -20,21 +20,21 @@ class Recipient(Base):
     transfer_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("transfers.id", ondelete="CASCADE"))
     # In lower case, so that one person is one row.
     email: Mapped[str] = mapped_column(Text)
-    # As the transfer's own, and as secret: `/d/<slug>`.
+    # Like the transfer's own slug, and as secret: `/d/<slug>`.
     slug: Mapped[str] = mapped_column(Text, unique=True)
     created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
-    # When a mail was last asked for, and by which network: what the limits count.
+    # When a mail was last requested, and from which network: counted by the limits.
     asked_at: Mapped[datetime | None] = mapped_column(Instant)
     ask_count: Mapped[int] = mapped_column(default=0, server_default="0")
     address_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
     sent_at: Mapped[datetime | None] = mapped_column(Instant)
-    # A hint and no more: programs that look at mails open links too. Only a download is believed.
+    # Only a hint: mail scanners open links too. A download is the only reliable sign.
     opened_at: Mapped[datetime | None] = mapped_column(Instant)
     downloaded_at: Mapped[datetime | None] = mapped_column(Instant)
     revoked_at: Mapped[datetime | None] = mapped_column(Instant)
     failed_at: Mapped[datetime | None] = mapped_column(Instant)
     failure: Mapped[str | None] = mapped_column(Text)
-    # The mail by which the sender is told of the download, and of the failure: each of them once.
+    # The mails that tell the sender of the download and of the failure: each is told only once.
     download_told_in: Mapped[uuid.UUID | None]
     failure_told_in: Mapped[uuid.UUID | None]
 
@@ -48,9 +48,9 @@ class Recipient(Base):
 
 
 class OutboxMail(Base):
-    """One mail to one address: the row is the news, in the transaction that made it true.
+    """One mail to one address, inserted in the transaction that causes it (outbox pattern).
 
-    It holds what cannot be found elsewhere, and no secret: links and codes are made on sending.
+    Holds only what is stored nowhere else, and no secrets: links and codes are made on sending.
     """
 
     __tablename__ = "outbox_mails"
@@ -64,25 +64,27 @@ class OutboxMail(Base):
     recipient_id: Mapped[uuid.UUID | None] = mapped_column(
         ForeignKey("recipients.id", ondelete="CASCADE")
     )
-    # The recipient, transfer or code it is about, and which of its kind: there is none twice.
+    # The recipient, transfer or code it is about, and its number among those of the same kind:
+    # together with `kind` unique, so that no mail is queued twice.
     about_id: Mapped[uuid.UUID]
     n: Mapped[int] = mapped_column(default=1, server_default="1")
-    # What somebody asks, until it is sent.
+    # The text of a recipient's question; emptied once it is sent.
     words: Mapped[str] = mapped_column(Text, default="", server_default="")
     state: Mapped[MailState] = mapped_column(
         enum_of(MailState, "mail_state"), default=MailState.WAITING, server_default="WAITING"
     )
     created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.statement_timestamp())
-    # When to (next) try: while one worker is at it the others leave it alone until then.
+    # When to try (again). The worker sending it sets this later, so that others leave it alone.
     due_at: Mapped[datetime] = mapped_column(Instant, server_default=func.statement_timestamp())
     attempt_count: Mapped[int] = mapped_column(default=0, server_default="0")
-    # When it was last handed to a mail server, whatever came of it: what the limits count.
+    # When it was last handed to a mail server, whatever the outcome: counted by the limits.
     handed_at: Mapped[datetime | None] = mapped_column(Instant)
     sent_at: Mapped[datetime | None] = mapped_column(Instant)
     failure: Mapped[str | None] = mapped_column(Text)
-    # What goes by way of a topic is not published again before: somebody is expected to hear it.
+    # If it goes through a topic, it is not published again before this: a listener should have
+    # received it by then.
     publish_after: Mapped[datetime | None] = mapped_column(Instant)
-    # What the server that took it calls it, where it says so: by this a bounce names it.
+    # The mail server's own message id, if it returned one: a bounce refers to the mail by it.
     server_id: Mapped[str | None] = mapped_column(Text)
 
     __table_args__ = (
@@ -103,7 +105,7 @@ class OutboxMail(Base):
 
 
 class OptOut(Base):
-    """An address that gets no mail from here any more, and why: a keyed hash of it, for good."""
+    """An address that gets no more mail, as a keyed hash, and why; kept permanently."""
 
     __tablename__ = "opt_outs"
 
@@ -117,7 +119,7 @@ class OptOut(Base):
 
 
 class SenderCode(Base):
-    """A code that was mailed to an address; the six figures come from the id and our key."""
+    """A code mailed to an address; its six digits are derived from the id and our secret key."""
 
     __tablename__ = "sender_codes"
 

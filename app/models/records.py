@@ -1,4 +1,4 @@
-"""What has happened: tries, requests, reports, sweeps that came to their end, who did what."""
+"""Records of what happened: password tries, requests, reports, sweep runs, audit events."""
 
 import uuid
 from datetime import date, datetime
@@ -26,9 +26,9 @@ from app.models.kinds import Ending, Harm
 
 
 class UnlockTries(Base):
-    """How often a transfer's password was tried from one address, and when it may be again.
+    """How often a transfer's password was tried from one IP address, and when to allow the next.
 
-    A row whose `address_hash` is empty stands for all addresses together.
+    A row with an empty `address_hash` counts for all addresses together.
     """
 
     __tablename__ = "unlock_tries"
@@ -47,7 +47,7 @@ class UnlockTries(Base):
 
 
 class ExtensionRequest(Base):
-    """A recipient who came too late asks the sender for more: once a day, which the key holds."""
+    """A recipient's request to extend an ended transfer: once a day, by the unique constraint."""
 
     __tablename__ = "extension_requests"
 
@@ -56,17 +56,17 @@ class ExtensionRequest(Base):
     reason: Mapped[Ending] = mapped_column(enum_of(Ending, "request_reason"))
     message: Mapped[str] = mapped_column(Text, default="", server_default="")
     contact: Mapped[str] = mapped_column(Text, default="", server_default="")
-    # SHA-256 of the visitor's cookie, or the keyed hash of the address of who keeps none.
+    # SHA-256 of the visitor's cookie, or without cookies a keyed hash of the IP address.
     asker_hash: Mapped[bytes] = mapped_column(LargeBinary(32))
     # In UTC, by the database's clock.
     day: Mapped[date] = mapped_column(Date)
     created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
-    # Written by releases before migration 0022 and read by none. Deferred, so that no statement of
-    # ours names it: the next release may drop it.
+    # Written by releases before migration 0022 and never read. Deferred, so that no statement
+    # names it: the next release may drop it.
     announced_at: Mapped[datetime | None] = mapped_column(
         Instant, deferred=True, deferred_raiseload=True
     )
-    # When its sender gave what was asked for; null while the question is open.
+    # When the sender granted the request; null while it is open.
     settled_at: Mapped[datetime | None] = mapped_column(Instant)
 
     __table_args__ = (
@@ -78,14 +78,14 @@ class ExtensionRequest(Base):
 
 
 class AbuseReport(Base):
-    """What somebody told the operator about a link, or a board; open until `handled_at`.
+    """A report to the operator about a link or a board; open until `handled_at`.
 
-    With a `file_sha256` it is our own: a file of it was found to be that of the block list.
+    With a `file_sha256` it was filed by Beeline itself: a file in it is on the block list.
     """
 
     __tablename__ = "abuse_reports"
 
-    # A number, because people type it and tell it to each other.
+    # A short number, because people type it and quote it.
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     transfer_id: Mapped[uuid.UUID | None] = mapped_column(
         ForeignKey("transfers.id", ondelete="CASCADE")
@@ -116,16 +116,16 @@ class AbuseReport(Base):
 
 
 class IdempotencyKey(Base):
-    """What was made by a request that may come again, because its answer was lost.
+    """What a request made, so that a retry (its response was lost) is answered the same way.
 
-    Neither the key nor the request can be read from it: the first is hashed, the second by the key.
+    Reveals neither: the key is hashed, and the request is hashed with that key.
     """
 
     __tablename__ = "idempotency_keys"
 
     key_hash: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
     request_hash: Mapped[bytes] = mapped_column(LargeBinary(32))
-    # Of the rows that it made, in the order of the answer.
+    # The ids of the rows it made, in the order of the response.
     made_ids: Mapped[list[uuid.UUID]] = mapped_column(ARRAY(Uuid))
     created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
 
@@ -137,23 +137,23 @@ class IdempotencyKey(Base):
 
 
 class Heartbeat(Base):
-    """When a sweep last came to its end: a sweep that stopped coming must be seen; and its turn."""
+    """A sweep's last finished run, so that one that no longer runs is noticed; and its lease."""
 
     __tablename__ = "heartbeats"
 
     name: Mapped[str] = mapped_column(Text, primary_key=True)
-    # services/heartbeats.NEVER, if it has only ever failed.
+    # services/heartbeats.NEVER, if it has failed every time so far.
     at: Mapped[datetime] = mapped_column(Instant)
-    # How many it dealt with then, how long that took, and how often it has failed since.
+    # Of that run: how many items it handled and how long it took; and the failures since.
     last_count: Mapped[int | None] = mapped_column(BigInteger)
     seconds: Mapped[float | None]
     failure_count: Mapped[int] = mapped_column(default=0, server_default="0")
-    # Until when others leave it to the run that is at it (services/heartbeats.alone).
+    # Until when the current run has it to itself (services/heartbeats.alone).
     busy_until: Mapped[datetime | None] = mapped_column(Instant)
 
 
 class AuditEvent(Base):
-    """Who did what and when; rows are only ever added (a trigger refuses anything else)."""
+    """Who did what and when. Append-only: a trigger rejects updates and deletes."""
 
     __tablename__ = "audit_events"
 
@@ -162,7 +162,7 @@ class AuditEvent(Base):
     action: Mapped[str] = mapped_column(Text)
     # No foreign keys: the record outlives what it is about.
     transfer_id: Mapped[uuid.UUID | None]
-    # What else it is about: a key, a workspace or a board.
+    # Another object it is about: a key, a workspace or a board.
     subject_id: Mapped[uuid.UUID | None]
     # The API key that acted, where one did.
     key_id: Mapped[uuid.UUID | None]

@@ -1,4 +1,4 @@
-"""What is sent and fetched: transfers, their files, and every object in the bucket."""
+"""Transfers, their files, and every object in the bucket."""
 
 import uuid
 from datetime import datetime
@@ -43,25 +43,25 @@ from app.models.kinds import (
 
 
 class Transfer(Leased, Base):
-    """What one sender sends: files under one link."""
+    """One sender's files under one link."""
 
     __tablename__ = "transfers"
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
     slug: Mapped[str] = mapped_column(Text, unique=True)
-    # SHA-256 of the owner token: with 256 random bits in it, a plain hash is enough (ASVS 6.5.2).
+    # SHA-256 of the owner token: it has 256 random bits, so a plain hash is enough (ASVS 6.5.2).
     owner_token_hash: Mapped[bytes] = mapped_column(LargeBinary(32))
     state: Mapped[State] = mapped_column(enum_of(State, "transfer_state"), default=State.INIT)
     title: Mapped[str] = mapped_column(Text, default="", server_default="")
     message: Mapped[str] = mapped_column(Text, default="", server_default="")
     expires_at: Mapped[datetime] = mapped_column(Instant)
     max_downloads: Mapped[int | None]
-    # argon2id, as app/passwords.py writes it; null for a link that opens for whoever has it.
+    # argon2id, as app/passwords.py writes it; null if the link alone opens the transfer.
     password_hash: Mapped[str | None] = mapped_column(Text)
     download_count: Mapped[int] = mapped_column(default=0, server_default="0")
-    # The sender's own word on how much is safe: shown to the recipient, believed by nobody.
+    # Bytes sent, as the sender reports them: shown to the recipient, but never trusted.
     sent_size: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
-    # What its files come to, as announced: kept only so that a workspace can sort by it.
+    # The sum of its files' announced sizes: stored only so that a workspace's list can sort by it.
     total_size: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
 
     created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
@@ -69,31 +69,31 @@ class Transfer(Leased, Base):
     ready_at: Mapped[datetime | None] = mapped_column(Instant)
     expired_at: Mapped[datetime | None] = mapped_column(Instant)
     deleted_at: Mapped[datetime | None] = mapped_column(Instant)
-    # When what people wrote was removed from a DELETED one (services/tombstones.py).
+    # When personal texts were erased from a DELETED transfer (services/tombstones.py).
     forgotten_at: Mapped[datetime | None] = mapped_column(Instant)
-    # Blocked by the operator, whatever its state: nobody is given anything (services/abuse.py).
+    # Blocked by the operator, whatever its state: nothing is handed out (services/abuse.py).
     quarantined_at: Mapped[datetime | None] = mapped_column(Instant)
 
-    # SHA-256 of the sender's Idempotency-Key and of the request it came with: the same request
-    # again, because its answer was lost, is answered with the same transfer.
+    # SHA-256 of the sender's Idempotency-Key and of its request: a retry, after a lost response,
+    # is answered with the same transfer.
     idempotency_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32), unique=True)
     request_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
-    # A keyed hash of the address it came from: only to count how many one address has open.
+    # A keyed hash of the sender's IP address: only to count the open transfers of one address.
     address_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
 
-    # Whose it is where a program made it by its key, and for which of that program's own users.
+    # If it was made with an API key: its workspace, and which of the program's own users it is for.
     workspace_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("workspaces.id"))
     user_identifier: Mapped[str | None] = mapped_column(Text)
 
     # Why the last attempt at checking failed; shown once it has been given up.
     failure: Mapped[Failure | None] = mapped_column(enum_of(Failure, "transfer_failure"))
-    # How many batches of more files it has taken since it was READY (services/batches.py).
+    # How many batches of files were added since it became READY (services/batches.py).
     batch_count: Mapped[int] = mapped_column(default=0, server_default="0")
 
-    # Who sends it, in lower case; mail goes out only once that address is known to be the sender's.
+    # The sender's address, in lower case; mail is sent only once the sender has confirmed it.
     sender_email: Mapped[str | None] = mapped_column(Text)
     sender_confirmed_at: Mapped[datetime | None] = mapped_column(Instant)
-    # The kinds of mail that the sender does not want: whatever comes to be later is wanted.
+    # The kinds of mail the sender has switched off: kinds introduced later are on by default.
     muted: Mapped[list[str]] = mapped_column(ARRAY(Text), default=list, server_default="{}")
 
     files: Mapped[list["File"]] = relationship(
@@ -132,7 +132,7 @@ class Transfer(Leased, Base):
         CheckConstraint(
             "sender_confirmed_at IS NULL OR sender_email IS NOT NULL", name="confirmed_has_sender"
         ),
-        # For counting what one sender has sent, and for those whose senders hear of nothing.
+        # For counting one sender's transfers, and for the "nobody downloaded it" mail.
         Index(
             "ix_transfers_sender_email",
             "sender_email",
@@ -143,7 +143,7 @@ class Transfer(Leased, Base):
             "ready_at",
             postgresql_where=text("state = 'READY' AND sender_email IS NOT NULL"),
         ),
-        # One partial index for each sweep, so that none reads a row that is not its own.
+        # One partial index per sweep, so that each reads only its own rows.
         Index("ix_transfers_due", "expires_at", postgresql_where=text("state = 'READY'")),
         Index("ix_transfers_expired", "expired_at", postgresql_where=text("state = 'EXPIRED'")),
         Index(
@@ -152,7 +152,7 @@ class Transfer(Leased, Base):
             postgresql_where=text("state = 'DELETED' AND forgotten_at IS NULL"),
         ),
         Index("ix_transfers_deleted", "deleted_at", postgresql_where=text("state = 'DELETED'")),
-        # Whose words are forgotten, and whose sender's address is kept for what was reported.
+        # Erased, but with the sender's address hash kept because of an abuse report.
         Index(
             "ix_transfers_evidence",
             "forgotten_at",
@@ -165,7 +165,7 @@ class Transfer(Leased, Base):
             "lease_until",
             postgresql_where=text("state = 'PROCESSING'"),
         ),
-        # A workspace's list: one index to count and filter by, and one for each way to sort it.
+        # A workspace's list: one index for counting and filtering, and one for each sort order.
         *(
             Index(
                 f"ix_transfers_listed_{name}",
@@ -180,45 +180,46 @@ class Transfer(Leased, Base):
 
 
 class Upload(Base):
-    """One object on its way to the bucket, whoever wants it.
+    """One object in the bucket or on its way there, whatever it is for.
 
-    `key` is opaque, never reused and holds nothing a person typed (but for the ending of an asset's
-    or a small file's name). `token` lies in the object's metadata and proves that what lies at the
-    key is this upload's.
+    `key` is opaque, never reused, and contains no user input (except the file extension of an asset
+    or a small file). `token` is in the object's metadata and proves that the object at the key is
+    this upload's.
     """
 
     __tablename__ = "uploads"
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
-    # In the order in which storage lists: reconciling.py goes through both at once.
+    # Sorted as storage lists its keys: reconciling.py walks through both in parallel.
     key: Mapped[str] = mapped_column(Text(collation="C"), unique=True)
     token: Mapped[str] = mapped_column(Text)
     method: Mapped[Method] = mapped_column(enum_of(Method, "upload_method"))
     s3_upload_id: Mapped[str | None] = mapped_column(Text)
     size: Mapped[int] = mapped_column(BigInteger)
-    # Fixed when the upload is planned: a changed setting never breaks one in flight.
+    # Fixed when the upload is planned, so that a changed setting never breaks one in flight.
     part_size: Mapped[int] = mapped_column(BigInteger)
     state: Mapped[UploadState] = mapped_column(
         enum_of(UploadState, "upload_state"), default=UploadState.OPEN
     )
     etag: Mapped[str | None] = mapped_column(Text)
-    # Whether each part comes with its checksum, which storage verifies; fixed by the plan too.
+    # Set if each part carries a checksum, which storage verifies; fixed by the plan too.
     checksum_algorithm: Mapped[Checksum | None] = mapped_column(
         enum_of(Checksum, "checksum_algorithm")
     )
-    # The whole file's, big-endian: verified by storage where there is an algorithm; otherwise read
-    # from what storage holds, once somebody wanted a zip.
+    # Of the whole file, big-endian: verified by storage if there is an algorithm; otherwise
+    # computed from the stored bytes when a zip is first requested.
     crc32: Mapped[bytes | None] = mapped_column(LargeBinary(4))
     created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
-    # When its sender said that all of it had been sent: a reason to look, believed by nobody.
+    # When its sender reported it as fully sent: a reason to check, but never trusted.
     sent_at: Mapped[datetime | None] = mapped_column(Instant)
-    # When the last signed address for it stops working: bytes may arrive until then. Of a zip, also
-    # when the last one stops by which it may be fetched for longer than by a page's.
+    # When the last presigned upload URL for it expires: bytes may arrive until then. For a zip,
+    # also when the last of the download URLs expires that live longer than a page's.
     urls_until: Mapped[datetime | None] = mapped_column(Instant)
-    # When to (next) remove the bytes of an ABORTED one, and when that was last needed.
+    # When to (next) remove the bytes of an ABORTED upload, and when they were removed for good.
     remove_after: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
     removed_at: Mapped[datetime | None] = mapped_column(Instant)
-    # Whose former zip it is, while addresses of it are about: its bytes stay no longer than theirs.
+    # The transfer whose former zip this is, while download URLs for it are valid: its bytes are
+    # kept no longer than those URLs, nor than the transfer's own.
     kept_for: Mapped[uuid.UUID | None] = mapped_column(
         ForeignKey("transfers.id", ondelete="SET NULL")
     )
@@ -249,13 +250,13 @@ class Upload(Base):
             "removed_at",
             postgresql_where=text("removed_at IS NOT NULL"),
         ),
-        # What a transfer takes along when it is deleted.
+        # Former zips, which are deleted together with their transfer.
         Index(
             "ix_uploads_kept_for",
             "kept_for",
             postgresql_where=text("kept_for IS NOT NULL"),
         ),
-        # The sweep asks which of storage's open multiparts are ours.
+        # The sweep looks up which of the open multipart uploads in storage are ours.
         Index(
             "ix_uploads_s3_upload_id",
             "s3_upload_id",
@@ -265,7 +266,7 @@ class Upload(Base):
 
 
 class File(Base):
-    """One file of a transfer, under the path its sender gave it, byte for byte."""
+    """One file of a transfer, under exactly the path its sender gave it."""
 
     __tablename__ = "files"
 
@@ -277,11 +278,11 @@ class File(Base):
     position: Mapped[int]
     path: Mapped[str] = mapped_column(Text)
     content_type: Mapped[str] = mapped_column(Text, default="", server_default="")
-    # When its sender last changed it, as their computer says; null where that was not told.
+    # The modification time from the sender's computer; null if it was not given.
     modified_at: Mapped[datetime | None] = mapped_column(Instant)
     problem: Mapped[Problem | None] = mapped_column(enum_of(Problem, "file_problem"))
-    # With which batch it became its transfer's, 0 for those it began with; null for one that is on
-    # its way to a READY transfer, and none of its files yet. (A None that is said is meant.)
+    # The batch that added it to the transfer, 0 for the initial files; null while it is on its way
+    # to a READY transfer and not yet one of its files. (An explicit None is stored as NULL.)
     batch: Mapped[int | None] = mapped_column(
         Integer().evaluates_none(), default=0, server_default="0"
     )
@@ -300,17 +301,17 @@ class File(Base):
 
     @property
     def is_coming(self) -> bool:
-        """Whether it is on its way to a READY transfer, and none of its files yet."""
+        """Whether it is on its way to a READY transfer, and not yet one of its files."""
         return self.batch is None
 
     @property
     def size(self) -> int:
-        """Bytes, as its sender announced and storage must hold."""
+        """Size in bytes, as announced by the sender; storage must hold exactly this many."""
         return self.upload.size
 
     @property
     def name(self) -> str:
-        """The last piece of the path."""
+        """The last component of the path."""
         return self.path.rpartition("/")[2]
 
     @property
@@ -320,9 +321,9 @@ class File(Base):
 
 
 class Staging(Base):
-    """A transfer that was made without files: its one file comes by one PUT (services/staging.py).
+    """A transfer made without files, whose only file comes by one PUT (services/staging.py).
 
-    `upload` is where the last address that was asked for leads, `copy` what is being made of it.
+    `upload` is the target of the last presigned URL, `copy` the copy that is being made of it.
     """
 
     __tablename__ = "stagings"
@@ -345,7 +346,7 @@ class Staging(Base):
 
 
 class Batch(Leased, Base):
-    """More files on their way to a READY transfer: one batch at a time, gone when it is through.
+    """More files on their way to a READY transfer: one batch at a time, deleted once it is done.
 
     Its files are those of the transfer whose `batch` is null.
     """
@@ -357,11 +358,11 @@ class Batch(Leased, Base):
     )
     created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
     last_activity_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
-    # The sender's own word on how much is safe, believed by nobody.
+    # Bytes sent, as the sender reports them; never trusted.
     sent_size: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
-    # When its sender said "that is all": from then on it is checked, and takes nothing more.
+    # When its sender completed it: from then on it is checked, and accepts no more files.
     closed_at: Mapped[datetime | None] = mapped_column(Instant)
-    # Whether the recipients are mailed when the files are there.
+    # Whether to mail the recipients once the files are there.
     tells_recipients: Mapped[bool] = mapped_column(default=False, server_default="false")
     # Why the last attempt at checking failed; shown once it has been given up.
     failure: Mapped[Failure | None] = mapped_column(enum_of(Failure, "transfer_failure"))
@@ -374,9 +375,9 @@ class Batch(Leased, Base):
 
 
 class Archive(Leased, Base):
-    """The one zip of all files of a transfer: wanted, being made, ready, or given up.
+    """The zip of all of a transfer's files: requested, being made, ready, or given up.
 
-    `upload` is the zip itself, an object like any other; its size is known from the beginning.
+    `upload` is the zip itself, an object like any other; its size is known from the start.
     """
 
     __tablename__ = "archives"
@@ -387,7 +388,7 @@ class Archive(Leased, Base):
     upload_id: Mapped[uuid.UUID] = mapped_column(
         ForeignKey("uploads.id", ondelete="RESTRICT"), unique=True
     )
-    # Bytes that are in place: what a person is shown, believed by nobody.
+    # Bytes in place: for display only, no decision depends on it.
     done_size: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
     ready_at: Mapped[datetime | None] = mapped_column(Instant)
@@ -411,9 +412,9 @@ class Archive(Leased, Base):
 
 
 class Preview(Base):
-    """What is seen of one file in the page. Files that nothing can be seen of have none.
+    """The preview of one file. Files that cannot be previewed have no row.
 
-    Its pictures are Uploads like any other object, so whatever removes those removes these.
+    Its pictures are Uploads like any other object, and removed by the same code.
     """
 
     __tablename__ = "previews"
@@ -424,9 +425,9 @@ class Preview(Base):
     state: Mapped[PreviewState] = mapped_column(
         enum_of(PreviewState, "preview_state"), default=PreviewState.WAITING
     )
-    # What its name promises until a worker has looked; then what it is.
+    # Guessed from the file's name until a worker has looked at the content; then the real kind.
     sight: Mapped[Sight] = mapped_column(enum_of(Sight, "preview_sight"))
-    # What a browser may play the file itself as; null for what is only looked at.
+    # The media type a browser may play the file as; null if it is not played.
     media_type: Mapped[str | None] = mapped_column(Text)
     thumbnail_id: Mapped[uuid.UUID | None] = mapped_column(
         ForeignKey("uploads.id", ondelete="RESTRICT"), unique=True
@@ -434,13 +435,14 @@ class Preview(Base):
     picture_id: Mapped[uuid.UUID | None] = mapped_column(
         ForeignKey("uploads.id", ondelete="RESTRICT"), unique=True
     )
-    # Of the picture, in pixels, so that the page keeps its place.
+    # Of the picture, in pixels, so that the page can reserve its space.
     width: Mapped[int | None]
     height: Mapped[int | None]
-    # How a text begins. Not read with lists of files: there may be thousands.
+    # The beginning of a text. Not loaded with lists of files: there may be thousands.
     excerpt: Mapped[str | None] = mapped_column(Text, deferred=True, deferred_raiseload=True)
 
-    # Who is making it and until when (or until when to leave it alone), and how often that began.
+    # The worker's claim on it and until when (or until when to leave it alone), and the number of
+    # attempts.
     claim_token: Mapped[uuid.UUID | None]
     claimed_until: Mapped[datetime | None] = mapped_column(Instant)
     attempt_count: Mapped[int] = mapped_column(default=0, server_default="0")
@@ -450,12 +452,12 @@ class Preview(Base):
 
     @property
     def is_made(self) -> bool:
-        """Whether there is something to be seen."""
+        """Whether there is a preview to show."""
         return self.state is PreviewState.MADE
 
     @property
     def has_picture(self) -> bool:
-        """Whether that is a picture."""
+        """Whether there is a picture to show."""
         return self.is_made and self.picture_id is not None
 
     __table_args__ = (
@@ -468,14 +470,14 @@ class Preview(Base):
 
 
 class Download(Base):
-    """One counted download: one browser fetching from one transfer within the window."""
+    """One counted download: one browser downloading from one transfer within the window."""
 
     __tablename__ = "downloads"
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
     transfer_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("transfers.id", ondelete="CASCADE"))
     file_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("files.id", ondelete="SET NULL"))
-    # Whose own link it came by; null for the transfer's.
+    # The recipient whose own link was used; null for the transfer's link.
     recipient_id: Mapped[uuid.UUID | None] = mapped_column(
         ForeignKey("recipients.id", ondelete="SET NULL")
     )

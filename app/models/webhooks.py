@@ -1,4 +1,4 @@
-"""Programs that are told: addresses of a workspace, and what waits to be sent to which."""
+"""A workspace's webhooks, and the messages waiting to be sent to them."""
 
 import uuid
 from datetime import datetime
@@ -12,7 +12,7 @@ from app.models.kinds import DeliveryState, SwitchedOff, WebhookEvent
 
 
 class Webhook(Base):
-    """An address that is told of a workspace's transfers, and how it has been doing."""
+    """A URL that receives a workspace's events, and how its deliveries have been going."""
 
     __tablename__ = "webhooks"
 
@@ -20,13 +20,13 @@ class Webhook(Base):
     workspace_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("workspaces.id"), index=True)
     url: Mapped[str] = mapped_column(Text)
     events: Mapped[list[str]] = mapped_column(ARRAY(Text))
-    # As it is, because each message is signed with it. It opens nothing here.
+    # In clear, because each message is signed with it. It grants no access here.
     secret: Mapped[bytes] = mapped_column(LargeBinary(32))
     created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.statement_timestamp())
-    # Since when it is told nothing, and why.
+    # When it was switched off, and why.
     disabled_at: Mapped[datetime | None] = mapped_column(Instant)
     disabled_for: Mapped[SwitchedOff | None] = mapped_column(enum_of(SwitchedOff, "webhook_off"))
-    # Since when and how often in a row it has failed, and until when it is left alone for that.
+    # When its current run of failures began, how many there were, and until when it is left alone.
     failing_since: Mapped[datetime | None] = mapped_column(Instant)
     failure_count: Mapped[int] = mapped_column(default=0, server_default="0")
     rest_until: Mapped[datetime | None] = mapped_column(Instant)
@@ -41,15 +41,15 @@ class Webhook(Base):
 
     @property
     def is_enabled(self) -> bool:
-        """Whether it is told anything."""
+        """Whether it receives events."""
         return self.disabled_at is None
 
 
 class WebhookDelivery(Base):
-    """One message to one webhook, and what became of it: the outbox and the log in one.
+    """One message to one webhook, and its outcome: outbox and log in one.
 
-    The row is written in the transaction that makes the news true, and holds what is sent to the
-    letter, so that each attempt says the same.
+    Written in the transaction of the event, with the exact payload, so that all attempts send the
+    same.
     """
 
     __tablename__ = "webhook_deliveries"
@@ -59,7 +59,7 @@ class WebhookDelivery(Base):
     transfer_id: Mapped[uuid.UUID | None] = mapped_column(
         ForeignKey("transfers.id", ondelete="CASCADE"), index=True
     )
-    # Made from what it tells, so that a webhook is told nothing twice, and several the same.
+    # Derived from the event: no webhook gets an event twice, and all webhooks get the same id.
     event_id: Mapped[uuid.UUID]
     event: Mapped[WebhookEvent] = mapped_column(enum_of(WebhookEvent, "webhook_event"))
     payload: Mapped[str] = mapped_column(Text)
@@ -69,12 +69,12 @@ class WebhookDelivery(Base):
         server_default="WAITING",
     )
     created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.statement_timestamp())
-    # When to (next) try: while one worker is at it the others leave it alone until then.
+    # When to try (again). The worker sending it sets this later, so that others leave it alone.
     due_at: Mapped[datetime] = mapped_column(Instant, server_default=func.statement_timestamp())
-    # When it is not tried any more.
+    # When to give up.
     ends_at: Mapped[datetime] = mapped_column(Instant)
     attempt_count: Mapped[int] = mapped_column(default=0, server_default="0")
-    # Of the last attempt: when, what was answered, after how long, and what was wrong with it.
+    # The last attempt: when, the response's status, the latency, and what went wrong.
     attempted_at: Mapped[datetime | None] = mapped_column(Instant)
     status: Mapped[int | None]
     latency_ms: Mapped[int | None]
@@ -98,6 +98,6 @@ class WebhookDelivery(Base):
 
     @property
     def is_tried_again(self) -> bool:
-        """Whether it has failed so far, and is still tried."""
+        """Whether it has failed so far and will be retried."""
         is_waiting = self.state is DeliveryState.WAITING
         return is_waiting and self.attempt_count > 0 and self.error != ""

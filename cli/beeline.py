@@ -5,9 +5,9 @@
     chmod +x beeline
     ./beeline send film.mov photos/
 
-One file, Python 3.9 or later, nothing else. `beeline --help` tells the commands and what the exit
-codes mean; docs/cli.md tells the rest. Files go straight to storage, piece by piece, each with its
-checksum; what storage has is safe, and `beeline resume` sends only what is missing.
+One file without dependencies, for Python 3.9 or later. `beeline --help` lists the commands and exit
+codes; docs/cli.md documents the rest. Files go straight to storage in parts, each with a checksum;
+parts that storage has are safe, and `beeline resume` sends only what is missing.
 """
 
 from __future__ import annotations
@@ -47,44 +47,44 @@ from typing import Any, BinaryIO, TextIO, TypeVar
 from urllib.parse import urlencode, urljoin, urlsplit
 
 VERSION = "0.1.0"
-# Filled in by the installation that this was downloaded from.
+# Filled in by the server when this file is downloaded from it.
 DEFAULT_SERVER = ""
 
 MIB = 1024 * 1024
 BLOCK = 256 * 1024
-# As much as the slowest line in use can take before it is held for dead: Python counts STALLED for
-# a whole block.
+# Small enough that the slowest usable connection sends it in time: Python's socket timeout
+# (STALLED) applies to a whole block.
 SEND_BLOCK = 64 * 1024
 LANES = 6
 MOST_LANES = 16
-# What the API takes in one request.
+# Limits of the API for one request.
 MOST_PARTS_AT_ONCE = 100
 MOST_SENT_AT_ONCE = 500
 FILES_AT_ONCE = 1000
 CREATE_SIZE = MIB
-# As much as is written of a transfer of a few files.
+# About the size of the record of a transfer with a few files.
 RECORD_SIZE = 4096
-# Bytes that are prepared (read for their checksum, and addressed) ahead of each lane.
+# Bytes prepared (checksum computed, presigned URL requested) ahead of each lane.
 AHEAD = 8 * MIB
-# Seconds after which a line without a byte is taken for dead, and with every byte gone: storage may
-# have to think.
+# Timeouts in seconds: while bytes are being transferred, and for the response once the whole body
+# is sent, which storage may need time for.
 STALLED = 30.0
 ANSWER = 90.0
-# The first word with a server: a name that was mistyped is told soon.
+# Patience in seconds for the first request to a server, so that a mistyped name is reported soon.
 FIRST_CONTACT = 30.0
 LONGEST_PAUSE = 30.0
 LONGEST_PAUSE_UNANSWERED = 10.0
-# An address that is about to die is not used any more.
+# A presigned URL is not used within this many seconds of its expiry.
 ADDRESS_MARGIN = 60.0
 MOST_REFUSALS = 3
-# Seconds for which what is read from stdin cannot be taken for left behind.
+# Seconds during which a spooled copy of stdin is never treated as left behind.
 SPOOL_MARGIN = 60.0
-# The last second that a date can have.
+# The last second of the year 9999, the latest that datetime can represent.
 LATEST = 253_402_300_799
-# For how long it is kept as whom a link's download was counted. The server says for how long that
-# is one download; this is longer than any does.
+# How long the visitor's cookies of a link are kept. The server decides for how long repeated
+# fetches count as one download; this is longer than any server does.
 VISIT_SECONDS = 90 * 86400
-# The longest name that the file systems in use take.
+# The longest file name that common file systems accept.
 MOST_NAME_BYTES = 255
 POLLS = (0.2, 0.3, 0.5, 1.0, 1.0, 2.0)
 
@@ -108,11 +108,11 @@ exit codes:
 environment: BEELINE_SERVER, BEELINE_FROM, BEELINE_PASSWORD
 """
 
-# S3's 400s that mean "the line broke", not "you are wrong".
+# S3's 400 error codes that mean a broken connection, not a bad request.
 _BROKEN_LINE = {"RequestTimeout", "IncompleteBody", "XAmzContentSHA256Mismatch"}
 _OTHER_BYTES = {"BadDigest", "XAmzContentChecksumMismatch"}
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
-# Marks that reorder what is shown, so that "gpj.exe" can look like "exe.jpg".
+# Characters that reorder displayed text, so that "gpj.exe" can look like "exe.jpg".
 _BIDI = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _WINDOWS_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 _SLUG = re.compile(r"[A-Za-z0-9_-]{20,64}")
@@ -125,7 +125,7 @@ Json = Any
 
 
 class Stop(Exception):
-    """What ends a command: a sentence, an exit code, a word for scripts and more for `--json`."""
+    """Ends the command: a message, an exit code, an error code and more details for `--json`."""
 
     exit_code = FAILED
     code = "failed"
@@ -138,31 +138,31 @@ class Stop(Exception):
 
 
 class Usage(Stop):
-    """What was typed cannot be meant."""
+    """The command line or the configuration is wrong."""
 
     exit_code, code = USAGE, "usage"
 
 
 class HereWrong(Stop):
-    """Something about a file on this computer."""
+    """Something is wrong with a file on this computer."""
 
     exit_code, code = LOCAL, "local_file"
 
 
 class Unreachable(Stop):
-    """Nobody answered for as long as was to be waited."""
+    """No answer, although all of the patience was used up; or no valid certificate."""
 
     exit_code, code = UNREACHABLE, "unreachable"
 
 
 class NotThere(Stop):
-    """No such transfer, or not any more."""
+    """There is no such transfer, or it is gone."""
 
     exit_code, code = GONE, "gone"
 
 
 class Locked(Stop):
-    """It needs a password, or another one."""
+    """A password is needed, or it was wrong."""
 
     exit_code, code = LOCKED, "password_needed"
 
@@ -174,13 +174,13 @@ class Damaged(Stop):
 
 
 class NotYet(Stop):
-    """It has not arrived, or is still being checked."""
+    """Not everything has arrived, or it is still being checked."""
 
     exit_code, code = NOT_YET, "not_yet"
 
 
 class Away(Exception):
-    """It did not work this time, and may the next: after `retry_after` seconds, if told."""
+    """A temporary failure, worth a retry: after `retry_after` seconds if the server named them."""
 
     def __init__(self, why: str, *, status: int = 0, retry_after: float = 0.0) -> None:
         super().__init__(why)
@@ -188,14 +188,14 @@ class Away(Exception):
 
 
 class Stopped(Exception):
-    """Another thread has failed, or Ctrl-C was pressed: this one leaves quietly."""
+    """Another thread has failed, or Ctrl-C was pressed: this thread ends quietly."""
 
 
-# -- what is said ------------------------------------------------------------------------------
+# -- output ------------------------------------------------------------------------------------
 
 
 def plain(text: str) -> str:
-    """The text without what a terminal would obey, and without marks that reorder what is shown."""
+    """The text without control characters, and without characters that reorder displayed text."""
     return "".join(
         char
         for char in text
@@ -204,7 +204,7 @@ def plain(text: str) -> str:
 
 
 def size_in_words(size: float) -> str:
-    """Decimal units, as people's file managers show them."""
+    """A size in decimal units, as file managers show it."""
     for unit in ("bytes", "kB", "MB", "GB", "TB"):
         if size < 1000 or unit == "TB":
             break
@@ -215,12 +215,12 @@ def size_in_words(size: float) -> str:
 
 
 def count_in_words(count: int) -> str:
-    """So many files."""
+    """A number of files: "1 file", "3 files"."""
     return "1 file" if count == 1 else f"{count} files"
 
 
 def time_in_words(seconds: float) -> str:
-    """A time that is left, as short as a progress bar needs it."""
+    """A remaining time, short enough for a progress bar."""
     whole = int(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -230,7 +230,7 @@ def time_in_words(seconds: float) -> str:
 
 
 class Voice:
-    """All that is printed: results to stdout, the rest to stderr; with `--json` one object."""
+    """All output: results to stdout, the rest to stderr; with `--json` one object."""
 
     def __init__(self, *, is_json: bool, is_quiet: bool) -> None:
         self.is_json, self.is_quiet = is_json, is_quiet or is_json
@@ -239,28 +239,28 @@ class Voice:
         self._bar = ""
 
     def say(self, line: str) -> None:
-        """A line for whoever watches."""
+        """Print a status line, unless quiet."""
         if not self.is_quiet:
             self._write(plain(line))
 
     def complain(self, line: str) -> None:
-        """A line that is said even to those who want quiet."""
+        """Print lines even if quiet; with `--json` nothing."""
         if not self.is_json:
             for one in line.splitlines():
                 self._write(plain(one))
 
     def result(self, line: str) -> None:
-        """What the command is for: the only thing on stdout."""
+        """Print a result line: the only output on stdout."""
         if not self.is_json:
             _write(sys.stdout, f"{plain(line)}\n")
 
     def answer(self, told: Mapping[str, Json]) -> None:
-        """The one object that a script reads."""
+        """Print the one JSON object for scripts."""
         if self.is_json:
             _write(sys.stdout, f"{json.dumps(told, ensure_ascii=True)}\n")
 
     def bar(self, line: str) -> None:
-        """Draw the progress over what was drawn before; nothing to end it."""
+        """Draw the progress line over the previous one."""
         if not self.has_bar:
             return
         with self._lock:
@@ -268,7 +268,7 @@ class Voice:
             _write(sys.stderr, f"\r{self._bar}\x1b[K")
 
     def end_bar(self) -> None:
-        """What was drawn last stays."""
+        """End the progress line: what was drawn last stays visible."""
         with self._lock:
             if self._bar:
                 _write(sys.stderr, "\n")
@@ -282,27 +282,27 @@ class Voice:
 
 
 def _width() -> int:
-    """Columns of the terminal that is drawn on; stdout may be somewhere else."""
+    """The width of stderr's terminal in columns; stdout may be redirected."""
     with contextlib.suppress(OSError, ValueError):
         return os.get_terminal_size(sys.stderr.fileno()).columns or 80
     return 80
 
 
 def _write(stream: TextIO, text: str) -> None:
-    """Print it; where nobody reads any more (`| head`, a closed terminal), nothing is."""
+    """Print it; if the reader is gone (`| head`, a closed terminal), discard it."""
     try:
         stream.write(text)
         stream.flush()
     except OSError as error:
         if stream is sys.stdout and not isinstance(error, BrokenPipeError):
             raise
-        # Else what is left would be tried once more at the end, and complained about.
+        # Otherwise Python would flush the rest at exit, and report the error again.
         with open(os.devnull, "wb") as nobody:
             os.dup2(nobody.fileno(), stream.fileno())
 
 
 class Progress:
-    """How many bytes are safe, how many are on their way, how fast, and how long it will take."""
+    """How many bytes are safe, how many are on their way, the speed, and the remaining time."""
 
     def __init__(self, voice: Voice, total: int, safe: int = 0, *, verb: str = "safe") -> None:
         self.total, self.safe = total, safe
@@ -315,22 +315,22 @@ class Progress:
 
     @property
     def percent(self) -> int:
-        """Of what is safe."""
+        """The safe bytes in percent of the total."""
         return 100 * self.safe // self.total if self.total else 100
 
     def move(self, size: int) -> None:
-        """So many bytes have left (or, below zero, have to leave again)."""
+        """Count bytes as on their way (or, below zero, no longer: they must be sent again)."""
         with self._lock:
             self._moving += size
 
     def settle(self, size: int, moved: int) -> None:
-        """So many bytes are safe, of which so many were counted as moving."""
+        """Count `size` bytes as safe, `moved` of which were counted as on their way."""
         with self._lock:
             self.safe += size
             self._moving -= moved
 
     def show(self) -> None:
-        """Draw it, or where nobody watches say every tenth."""
+        """Draw the progress line, or without a terminal print a line every 10 percent."""
         if self._voice.has_bar:
             self._voice.bar(self._line())
         elif self.percent // 10 > self._told:
@@ -346,7 +346,7 @@ class Progress:
         return f"{_drawn(share)} {share:4.0%}  {told}  {size_in_words(speed)}/s{left}"
 
     def _speed(self, done: int) -> float:
-        """Bytes a second over the last few."""
+        """Bytes per second, over the last 8 seconds."""
         now = time.monotonic()
         self._seen.append((now, done))
         while now - self._seen[0][0] > 8:
@@ -356,18 +356,18 @@ class Progress:
 
 
 def _drawn(share: float, width: int = 24) -> str:
-    """The line from sender to recipient; its dot is now."""
+    """The progress bar: a line with a dot at its end."""
     at = int(share * (width - 1))
     encoding = sys.stderr.encoding or "ascii"
     line, dot = ("─", "●") if encoding.lower().startswith("utf") else ("-", "o")
     return line * at + dot + " " * (width - 1 - at)
 
 
-# -- lines to servers --------------------------------------------------------------------------
+# -- connections -------------------------------------------------------------------------------
 
 
 class Piece:
-    """A range of a file as a request's body, read block by block; the file must stay as it was."""
+    """A range of a file as a request body, read in blocks; the file must not change meanwhile."""
 
     def __init__(
         self, file: LocalFile, start: int, size: int, run: Run, on_read: Callable[[int], None]
@@ -377,7 +377,7 @@ class Piece:
         self._open.seek(start)
 
     def read(self, size: int = SEND_BLOCK) -> bytes:
-        """The next block; raises HereWrong when the file has become shorter."""
+        """The next block; raises HereWrong if the file has become shorter, Stopped."""
         self._run.check()
         try:
             block = self._open.read(min(size, self._left)) if self._left else b""
@@ -390,14 +390,14 @@ class Piece:
         return block
 
     def close(self) -> None:
-        """Nothing more is read."""
+        """Close the file."""
         self._open.close()
 
 
 class Lines:
-    """Every request goes through here; each thread keeps its connections open.
+    """The connections, through which every request goes; each thread keeps its own open.
 
-    TLS is always verified. Without TLS only this computer itself is spoken to, unless allowed.
+    TLS certificates are always verified. Plain HTTP is only for loopback, unless allowed.
     """
 
     def __init__(self, *, allow_http: bool) -> None:
@@ -413,7 +413,7 @@ class Lines:
         headers: Mapping[str, str],
         body: bytes | Callable[[], Piece] | None = None,
     ) -> http.client.HTTPResponse:
-        """An answer whose body has not been read yet. Raises Away, and Usage for a bad address."""
+        """The response, its body still unread. Raises Away, Unreachable, Usage for a bad URL."""
         place = self._place(url)
         for is_again in (False, True):
             connection = self._connection(place)
@@ -422,27 +422,27 @@ class Lines:
                 return self._exchange(connection, method, url, headers, body)
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
-                # A connection that was kept may have been hung up meanwhile: not an outage yet.
+                # The server may have closed a kept connection meanwhile: that is no outage yet.
                 is_stale = was_open and not isinstance(error, socket.timeout)
                 if not is_stale or is_again:
                     raise _away(place[1], error) from error
             except BaseException:
-                # In the middle of a request it is good for nothing else.
+                # A connection in the middle of a request cannot be reused.
                 connection.close()
                 raise
         raise AssertionError("unreachable")
 
     def read(self, answer: http.client.HTTPResponse, most: int = 64 * MIB) -> bytes:
-        """All of an answer's body; raises Away."""
+        """The response's body, up to `most` bytes; raises Away."""
         try:
             return answer.read(most)
         except (OSError, http.client.HTTPException) as error:
-            # What is left of it must not be taken for the next answer.
+            # The unread rest must not be taken for the next response.
             self.close()
             raise Away("The connection was lost.") from error
 
     def close(self) -> None:
-        """Hang up whatever this thread has open."""
+        """Close all connections of this thread."""
         for connection in self._connections().values():
             connection.close()
 
@@ -465,7 +465,7 @@ class Lines:
         except (BrokenPipeError, ConnectionResetError):
             if connection.sock is None:
                 raise
-            # It may have been answered before all of it had come.
+            # The server may have responded before it had read the whole body.
         finally:
             if isinstance(sent, Piece):
                 sent.close()
@@ -477,7 +477,7 @@ class Lines:
         return answer
 
     def _place(self, url: str) -> tuple[str, str, int]:
-        """Scheme, host and port of an address that may be asked; raises Usage."""
+        """The URL's scheme, host and port; raises Usage if it is invalid or not allowed."""
         try:
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port
@@ -516,7 +516,7 @@ class Lines:
 
 
 def _away(host: str, error: Exception) -> Exception:
-    """What a failed connection means; a certificate that is not right stays so."""
+    """The exception for a failed connection: not temporary only if the certificate is invalid."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return Unreachable(f"The certificate of {host} is not right: {error.verify_message}")
     if isinstance(error, socket.gaierror):
@@ -532,14 +532,15 @@ def _retry_after(headers: Message) -> float:
 
 
 class Run:
-    """One command on its way: its voice, its lines, how patient it is, and whether to stop."""
+    """One running command: its output, its connections, its patience, and whether to stop."""
 
     def __init__(self, voice: Voice) -> None:
         self.voice = voice
         self.lines = Lines(allow_http=False)
         self.patience = 600.0
         self.stop = threading.Event()
-        # What is told of it should it fail: for scripts, and for whoever wants to go on.
+        # Reported if it fails: details for `--json`, and the command that continues it, shown for
+        # these exit codes only.
         self.details: dict[str, Json] = {}
         self.resume = ""
         self.resumable = {FAILED, LOCAL, UNREACHABLE, NOT_YET, INTERRUPTED}
@@ -548,25 +549,25 @@ class Run:
         self._is_waiting = False
 
     def set_up(self, *, patience: float, allow_http: bool) -> None:
-        """As was typed."""
+        """Apply the options that were given."""
         self.patience, self.lines = patience, Lines(allow_http=allow_http)
 
     def check(self) -> None:
-        """Raise Stopped when this command is to end."""
+        """Raise Stopped if the command is ending."""
         if self.stop.is_set():
             raise Stopped
 
     def moved(self) -> None:
-        """Something was achieved: patience begins anew."""
+        """Note progress: the patience starts over."""
         self._moved_at = time.monotonic()
         if self._is_waiting:
             self._is_waiting = False
             self.voice.say("It goes on.")
 
     def rest(self, tried: int, away: Away, since: float, patience: float | None = None) -> None:
-        """Wait before the next try, the longer the more there were, with jitter.
+        """Wait before the next try: exponential backoff with jitter, at least `away.retry_after`.
 
-        Raises Unreachable when nothing has been achieved for too long, Stopped.
+        Raises Unreachable if there was no progress for `patience` seconds, Stopped.
         """
         patience = self.patience if patience is None else min(patience, self.patience)
         began = max(since, self._moved_at)
@@ -582,7 +583,7 @@ class Run:
         self.check()
 
     def insist(self, work: Callable[[], T], patience: float | None = None) -> T:
-        """Do the work until it succeeds; raises Unreachable, and what is not worth another try."""
+        """Retry the work until it succeeds; raises Unreachable, Stopped, any permanent error."""
         since = time.monotonic()
         for tried in itertools.count():
             self.check()
@@ -598,7 +599,7 @@ class Run:
 
 
 class Crew:
-    """Threads that work together: the first failure stops all, and so does Ctrl-C."""
+    """A group of threads: the first failure stops all of them, and so does Ctrl-C."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -607,11 +608,11 @@ class Crew:
         self._lock = threading.Lock()
 
     def add(self, work: Callable[[], None]) -> None:
-        """One more, once watch() is called."""
+        """Add a thread, which watch() starts."""
         self._threads.append(threading.Thread(target=self._guarded, args=(work,), daemon=True))
 
     def watch(self) -> None:
-        """Let them work, drawing the progress; raises the first failure, KeyboardInterrupt."""
+        """Run the threads and draw the progress; raises the first failure, KeyboardInterrupt."""
         try:
             for thread in self._threads:
                 thread.start()
@@ -633,7 +634,7 @@ class Crew:
             self._run.progress.show()
 
     def _leave(self) -> None:
-        """Whoever waits for an answer that nobody wants any more ends with the program."""
+        """Wait up to 2 s; threads still waiting for a response end with the program (daemons)."""
         deadline = time.monotonic() + 2
         for thread in self._threads:
             if thread.ident is not None:
@@ -657,7 +658,7 @@ class Crew:
 
 
 class Server:
-    """The only place that knows the API's addresses and the shapes that come back from them."""
+    """Beeline's API on one server."""
 
     def __init__(self, run: Run, url: str) -> None:
         self._run = run
@@ -666,7 +667,7 @@ class Server:
     def ask(
         self, method: str, path: str, body: Json = None, token: str = "", **headers: str
     ) -> Json:
-        """One try. Raises Away when another may work, else Stop."""
+        """Make one request. Raises Away if a retry may work, otherwise Stop."""
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         if token:
             given["Authorization"] = f"Bearer {token}"
@@ -683,7 +684,7 @@ class Server:
 
 
 class Owned:
-    """One transfer, for whoever has its owner token."""
+    """One transfer, accessed with its owner token."""
 
     def __init__(self, run: Run, server: Server, transfer_id: str, token: str) -> None:
         self._run, self._server, self._token = run, server, token
@@ -691,19 +692,19 @@ class Owned:
 
     @classmethod
     def of(cls, run: Run, record: Record) -> Owned:
-        """The one that a record is of."""
+        """The transfer of a record."""
         return cls(run, Server(run, record.server), record.id, record.owner_token)
 
     def ask(self, method: str, path: str = "", body: Json = None) -> Json:
-        """One try, as Server.ask()."""
+        """Make one request below the transfer's path. Raises Away if a retry may work, or Stop."""
         return self._server.ask(method, self._path + path, body, self._token)
 
     def insist(self, method: str, path: str = "", body: Json = None) -> Json:
-        """Until it is answered."""
+        """Make a request, with retries. Raises Unreachable, Stop."""
         return self._run.insist(lambda: self.ask(method, path, body))
 
     def held(self) -> dict[str, set[int]]:
-        """The parts of each file that storage holds."""
+        """The numbers of the parts that storage holds, by file id."""
         found: dict[str, set[int]] = {}
         after = ""
         while True:
@@ -715,7 +716,7 @@ class Owned:
 
 
 def _told(status: int, headers: Message, content: bytes) -> Json:
-    """The answer's JSON; raises what it says when it is a refusal."""
+    """The response's JSON; raises Away or a Stop if it is an error."""
     try:
         told = json.loads(content) if content else None
     except ValueError:
@@ -727,7 +728,7 @@ def _told(status: int, headers: Message, content: bytes) -> Json:
     error = told.get("error", {}) if isinstance(told, dict) else {}
     error = error if isinstance(error, dict) else {}
     if status in (404, 410) and not isinstance(error.get("code"), str):
-        # A proxy without its Beeline behind it, which knows nothing of the transfer.
+        # A proxy answers in place of Beeline: that says nothing about the transfer.
         raise Away("What answers there is not Beeline.", status=status)
     message = plain(str(error.get("message") or f"It was answered by status {status}."))
     code = str(error.get("code") or f"http_{status}")
@@ -740,12 +741,12 @@ def _told(status: int, headers: Message, content: bytes) -> Json:
     raise Stop(message, code, status=status, fields=error.get("fields") or [])
 
 
-# -- what is remembered ------------------------------------------------------------------------
+# -- state between runs ------------------------------------------------------------------------
 
 
 @dataclass
 class LocalFile:
-    """A file that is sent: what it is called there, where it is here, and how it is to be cut."""
+    """A file to send: its path in the transfer, its local path, and how it is split into parts."""
 
     path: str
     local: str
@@ -757,7 +758,7 @@ class LocalFile:
     has_checksums: bool = False
 
     def open(self) -> BinaryIO:
-        """Opened for reading; raises HereWrong when it is not what it was."""
+        """Open it for reading; raises HereWrong if that fails or its size or mtime has changed."""
         try:
             opened = open(self.local, "rb", buffering=0)  # noqa: SIM115
         except OSError as error:
@@ -769,7 +770,7 @@ class LocalFile:
         return opened
 
     def changed(self) -> HereWrong:
-        """What is raised when pieces of two versions would come together."""
+        """The error for a changed file: parts of two versions must not be mixed."""
         return HereWrong(
             f"{self.local} has changed since sending began. Send it anew.",
             "changed",
@@ -777,12 +778,12 @@ class LocalFile:
         )
 
     def part(self, number: int) -> tuple[int, int]:
-        """Where part `number` begins, and how many bytes it has."""
+        """The offset and the size in bytes of part `number`, counted from 1."""
         start = (number - 1) * self.part_size
         return start, min(self.part_size, self.size - start)
 
     def adopt(self, plan: Json) -> None:
-        """Take over how the server wants it cut."""
+        """Take over the server's id and part sizes."""
         self.id = plan["id"]
         self.part_size, self.part_count = plan["part_size"], plan["part_count"]
         self.has_checksums = plan["checksum_algorithm"] is not None
@@ -790,7 +791,7 @@ class LocalFile:
 
 @dataclass
 class Record:
-    """A transfer that this computer has sent, or is sending: one file, readable to nobody else."""
+    """A transfer sent, or being sent, from this computer; stored as one private file."""
 
     server: str
     id: str
@@ -806,29 +807,29 @@ class Record:
 
 
 class Memory:
-    """What is kept between two runs, in one folder that nobody else can read."""
+    """The state kept between runs, in one folder that only the user can read."""
 
     def __init__(self) -> None:
         self._folder = _state_folder()
 
     def save(self, record: Record) -> None:
-        """Keep it, whole or not at all."""
+        """Save the record atomically."""
         self._write(self._file(record.id), asdict(record))
 
     def try_out(self) -> None:
-        """Raise OSError where nothing can be kept, before there is something to lose."""
+        """Raise OSError if nothing can be saved here, before there is something to lose."""
         place = self._sub("transfers") / f".{secrets.token_hex(8)}"
         with _whole(place) as file:
             file.write(bytes(RECORD_SIZE))
         place.unlink()
 
     def records(self) -> list[Record]:
-        """All, the newest first; what cannot be read is passed over."""
+        """All records, newest first; unreadable ones are skipped."""
         found = [self._load(path) for path in self._folder.glob("transfers/*.json")]
         return sorted(filter(None, found), key=lambda one: one.created_at, reverse=True)
 
     def find(self, word: str) -> list[Record]:
-        """Those that an id, its beginning, or a link can mean."""
+        """The records that match an id, the beginning of one, or a link."""
         slug = word.rstrip("/").rpartition("/")[2]
         return [
             one
@@ -838,40 +839,42 @@ class Memory:
         ]
 
     def forget(self, record: Record) -> None:
-        """It is over: its line goes, and what was read from stdin for it."""
+        """Delete a record and its spooled copy of stdin. Repeatable."""
         self.drop_spooled(record.files)
         for place in (self._file(record.id), self._file(record.id).with_suffix(".lock")):
             with contextlib.suppress(FileNotFoundError):
                 place.unlink()
 
     def drop_spooled(self, files: Iterable[LocalFile]) -> None:
-        """What was read from stdin is not needed any more."""
+        """Delete the spooled copies of stdin among these files. Repeatable."""
         for file in files:
             if Path(file.local).parent == self._folder / "spool":
                 with contextlib.suppress(FileNotFoundError):
                     Path(file.local).unlink()
 
     def spool(self, source: BinaryIO) -> Path:
-        """All of a stream as a file, so that its size is known and any part can be sent again."""
+        """Copy a stream to a file, so that its size is known and any part can be sent again."""
         place = self._sub("spool") / secrets.token_hex(8)
         with _whole(place) as file:
             if _lock(file):
-                # Left open: until this process ends, nobody else takes it for left behind.
+                # Never closed: it holds the lock until this process ends, so that no other
+                # process treats the file as left behind.
                 os.dup(file.fileno())
             shutil.copyfileobj(source, file, BLOCK)
         return place
 
     def sweep(self) -> None:
-        """Drop what a killed run has read from stdin, and nobody can go on with."""
+        """Delete spooled copies of stdin that a killed run has left and no record refers to."""
         for place in self._folder.glob("spool/*"):
             with contextlib.suppress(OSError), place.open("r+b") as file:
-                # A moment lies between a file and its lock, none between its record and the end.
+                # A new file is not locked yet for a moment, hence the margin. Its record, if it
+                # gets one, is written while it is locked.
                 is_new = time.time() - place.stat().st_mtime < SPOOL_MARGIN
                 if not is_new and _lock(file) and not self._names(place):
                     place.unlink()
 
     def read(self, name: str) -> dict[str, Json]:
-        """A small table of ours; empty when there is none."""
+        """Read a small table; empty if there is none or it is damaged."""
         try:
             told = json.loads((self._folder / name).read_text())
         except (OSError, ValueError):
@@ -879,12 +882,12 @@ class Memory:
         return told if isinstance(told, dict) else {}
 
     def write(self, name: str, table: Mapping[str, Json]) -> None:
-        """Keep a small table."""
+        """Save a small table atomically."""
         self._write(self._sub("") / name, table)
 
     @contextlib.contextmanager
     def changing(self, name: str) -> Iterator[dict[str, Json]]:
-        """A small table to be changed and kept; whoever else wants to change it waits."""
+        """Change a small table under a lock: yields it, then saves it; other processes wait."""
         with _private(self._sub("") / f"{name}.lock") as lock:
             _lock(lock, waits=True)
             table = self.read(name)
@@ -893,14 +896,14 @@ class Memory:
 
     @contextlib.contextmanager
     def alone(self, record: Record) -> Iterator[None]:
-        """Keep a second run from sending the same; it ends with the process, however that ends."""
+        """Lock the record; raises Stop if another run is sending it. Released with the process."""
         with _private(self._sub("transfers") / f"{record.id}.lock") as lock:
             if _lock(lock) is False:
                 raise Stop("Another beeline is sending this just now.", "busy")
             yield
 
     def _names(self, spooled: Path) -> bool:
-        """Whether any record speaks of it, one of another version too."""
+        """Whether any record mentions it, including records of other versions."""
         kept = self._folder.glob("transfers/*.json")
         return any(spooled.name in path.read_text(errors="replace") for path in kept)
 
@@ -936,14 +939,14 @@ def _state_folder() -> Path:
 
 
 def _private(place: Path) -> BinaryIO:
-    """A new file that only its owner may read, from the moment that it is there."""
+    """Open a file for writing that only its owner can read, from its creation on."""
     return open(place, "w+b", opener=lambda path, flags: os.open(path, flags, 0o600))
 
 
 def _lock(file: BinaryIO, *, waits: bool = False) -> bool | None:
-    """Whether it is ours alone until it is closed, also by the end of the process.
+    """Lock the file until it is closed or the process ends; False if another process has it.
 
-    None where there are no locks: on Windows, and on some file systems.
+    None if locks are not supported: on Windows, and on some file systems.
     """
     if os.name != "posix":
         return None
@@ -960,7 +963,7 @@ def _lock(file: BinaryIO, *, waits: bool = False) -> bool | None:
 
 @contextlib.contextmanager
 def _whole(place: Path) -> Iterator[BinaryIO]:
-    """The same, of which nothing stays unless all of it was written."""
+    """Open a private file (_private) that is deleted again unless it is completely written."""
     try:
         with _private(place) as file:
             yield file
@@ -968,13 +971,13 @@ def _whole(place: Path) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):
             place.unlink()
         if isinstance(error, OSError) and error.filename is None:
-            # A disk that is full does not say which.
+            # A "disk full" error names no file.
             error.filename = str(place.parent)
         raise
 
 
 def _in_short(error: OSError) -> str:
-    """What is wrong with what, as far as the system says it."""
+    """The file and the reason, as far as the error names them."""
     return f"{error.filename or 'This computer'}: {error.strerror or error}"
 
 
@@ -984,7 +987,7 @@ def _in_short(error: OSError) -> str:
 def gather(
     words: list[str], name: str, memory: Memory, tell: Callable[[str], None]
 ) -> list[LocalFile]:
-    """The files that are meant, folders with all that is in them. Raises HereWrong, Usage."""
+    """The files to send, with everything in the named folders. Raises HereWrong, Usage."""
     if words.count("-") > 1 or ("-" in words) != bool(name):
         raise Usage("What comes from stdin (-) needs a --name, and only that.")
     found: dict[str, LocalFile] = {}
@@ -994,13 +997,13 @@ def gather(
                 raise Usage(f"Two files would both be called {path}. Send them apart.")
             found[path] = _local_file(path, local or os.devnull, is_stdin=not local)
     if name:
-        # Last, when nothing else is wrong.
+        # stdin is read last, once everything else is known to be right.
         found[name] = _local_file(name, str(memory.spool(sys.stdin.buffer)))
     return list(found.values())
 
 
 def _named(word: str, tell: Callable[[str], None]) -> Iterator[tuple[str, str]]:
-    """(what it is called there, where it is) of a file, or of each file in a folder."""
+    """Yield (path in the transfer, local path) of a file, or of each file in a folder."""
     whole = os.path.abspath(word)
     if not os.path.isdir(whole):
         yield os.path.basename(whole), whole
@@ -1031,7 +1034,7 @@ def _local_file(path: str, local: str, *, is_stdin: bool = False) -> LocalFile:
         shown = os.fsencode(path).decode("utf-8", "replace")
         raise HereWrong(f"The name {shown} is no UTF-8. Rename the file.", path=shown) from None
     try:
-        # Opened, and not only looked at: what cannot be read is told before anything is sent.
+        # Opened, not only stat'ed: an unreadable file is reported before anything is sent.
         with open(local, "rb", opener=_without_waiting) as file:
             found = os.fstat(file.fileno())
     except OSError as error:
@@ -1042,13 +1045,13 @@ def _local_file(path: str, local: str, *, is_stdin: bool = False) -> LocalFile:
 
 
 def _without_waiting(place: str, flags: int) -> int:
-    """A named pipe would keep whoever opens it waiting."""
+    """Open without blocking, as a named pipe would."""
     return os.open(place, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 @dataclass
 class Part:
-    """One piece of a file, with its address once it has one."""
+    """One part of a file, with its presigned URL once it has one."""
 
     file: LocalFile
     number: int
@@ -1062,7 +1065,10 @@ class Part:
 
 
 class Sending:
-    """The missing parts of all files: one thread reads and addresses ahead, the others send."""
+    """Sends the missing parts of all files: one thread prepares them ahead, the others send.
+
+    To prepare a part is to compute its checksum and to request its presigned URL.
+    """
 
     def __init__(
         self,
@@ -1075,7 +1081,8 @@ class Sending:
         self._run, self._owned, self._lanes = run, owned, lanes
         self._pending: deque[Part] = deque()
         self._ready: deque[Part] = deque()
-        # Files all of whose parts storage has taken; a lone file is never named: it is the last.
+        # Ids of fully sent files, to be reported with the next request for URLs. A single file is
+        # never reported: completing the transfer follows anyway.
         self._whole: list[str] = []
         self._names_whole = len(files) > 1
         self._left_of: dict[str, int] = {}
@@ -1092,14 +1099,14 @@ class Sending:
         run.progress = self._progress
 
     def go(self) -> None:
-        """Send them all; raises the first failure, and KeyboardInterrupt."""
+        """Send all parts; raises the first failure, KeyboardInterrupt."""
         crew = Crew(self._run)
         crew.add(self._prepare)
         for _ in range(min(self._lanes, self._left)):
             crew.add(self._lane)
         crew.watch()
 
-    # Reading and addressing ahead.
+    # Preparing parts ahead.
 
     def _prepare(self) -> None:
         while batch := self._next_batch():
@@ -1109,7 +1116,7 @@ class Sending:
             self._address(batch)
 
     def _next_batch(self) -> list[Part]:
-        """Parts for one request: few while lanes are idle, more when there is time."""
+        """The parts for one request: few while lanes are idle, otherwise more; [] at the end."""
         with self._changed:
             while not (self._pending and self._is_short()):
                 if not self._left:
@@ -1185,7 +1192,7 @@ class Sending:
         self._run.check()
 
     def _send(self, part: Part) -> None:
-        """Until storage has it, or it needs another address."""
+        """Retry until storage has the part, or put it back if it needs a new URL."""
         since = time.monotonic()
         for tried in itertools.count():
             if time.monotonic() > part.dies_at:
@@ -1208,7 +1215,7 @@ class Sending:
         raise AssertionError("unreachable")
 
     def _put(self, part: Part, moved: _Moved) -> bool:
-        """Whether storage has it; False when it wants another address. Raises Away, Stop."""
+        """Try once; True if storage has it, False if it needs a new URL. Raises Away, Stop."""
 
         def body() -> Piece:
             moved.undo()
@@ -1251,7 +1258,7 @@ class Sending:
 
 
 class _Moved:
-    """The bytes of one try, so that they can be taken back."""
+    """Counts the bytes of one try, so that they can be subtracted again."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress, self.size = progress, 0
@@ -1270,7 +1277,7 @@ def _in_base64(crc32: int) -> str:
 
 
 def _storage_said(content: str, status: int) -> tuple[str, str]:
-    """S3's code and sentence."""
+    """The code and the message of an S3 error response."""
     code = re.search(r"<Code>([^<]+)", content)
     message = re.search(r"<Message>([^<]+)", content)
     return (
@@ -1280,7 +1287,7 @@ def _storage_said(content: str, status: int) -> tuple[str, str]:
 
 
 class Delivery:
-    """A transfer from wherever it is to READY: what is missing is sent, then it is checked."""
+    """Takes a transfer from any state to READY: sends what is missing, then has it checked."""
 
     def __init__(self, run: Run, memory: Memory, record: Record, lanes: int) -> None:
         self._run, self._memory, self._record, self._lanes = run, memory, record, lanes
@@ -1288,7 +1295,7 @@ class Delivery:
         self._sent_again: set[str] = set()
 
     def go(self, transfer: Json, *, is_new: bool) -> Json:
-        """Until it is READY, and what it is then."""
+        """Send and complete it until it is READY; returns the transfer. Raises Stop."""
         with self._memory.alone(self._record):
             while transfer["status"] != "READY":
                 if transfer["status"] == "INIT":
@@ -1313,7 +1320,7 @@ class Delivery:
         sending.go()
 
     def _settled(self, transfer: Json) -> Json:
-        """The transfer once it is no longer being checked; raises NotYet if that takes too long."""
+        """Wait until it is no longer being checked; raises NotYet if that takes too long."""
         self._run.progress = None
         seen, since = -1, time.monotonic()
         for delay in itertools.chain(POLLS, itertools.repeat(POLLS[-1])):
@@ -1330,7 +1337,7 @@ class Delivery:
         raise AssertionError("unreachable")
 
     def _look_at(self, transfer: Json) -> None:
-        """Raise Stop unless it is READY, or something is to be sent once more."""
+        """Raise Stop unless it is READY, or some files can be sent once more."""
         self._run.voice.end_bar()
         if transfer["status"] == "READY":
             return
@@ -1364,7 +1371,7 @@ class Delivery:
 
 
 class Senders:
-    """Whose address mail goes out for: proved once by a code that is mailed, then remembered."""
+    """The sender's addresses: confirmed once with a mailed code, then remembered."""
 
     NAME = "senders.json"
 
@@ -1372,7 +1379,7 @@ class Senders:
         self._run, self._memory, self._server = run, memory, server
 
     def address(self, given: str | None) -> str:
-        """The address that is meant: given, named by the environment, or the last one used here."""
+        """The address given, or from the environment, or last used here. Raises Usage."""
         known = self._memory.read(self.NAME).get(self._server.url, {})
         found = given or os.environ.get("BEELINE_FROM") or known.get("last")
         if not found:
@@ -1380,7 +1387,7 @@ class Senders:
         return str(found)
 
     def token(self, email: str, *, is_new: bool = False) -> str:
-        """What proves the address; asks for the code when there is none yet, or `is_new`."""
+        """The token that proves the address; asks for a code if there is none yet, or `is_new`."""
         known = self._memory.read(self.NAME).get(self._server.url, {})
         proof = known.get("tokens", {}).get(email)
         if proof is None or is_new:
@@ -1412,11 +1419,11 @@ class Senders:
         return self._run.insist(lambda: self._server.ask("POST", path, body), FIRST_CONTACT)
 
 
-# -- asking the person -------------------------------------------------------------------------
+# -- prompts -----------------------------------------------------------------------------------
 
 
 def _has_terminal() -> bool:
-    """Whether there is somebody to ask: stdin may be a file that is being sent."""
+    """Whether there is a terminal for prompts: stdin may be a file that is being sent."""
     try:
         with open("/dev/tty" if os.name == "posix" else "CONIN$", "rb"):
             return True
@@ -1425,7 +1432,7 @@ def _has_terminal() -> bool:
 
 
 def ask_aloud(prompt: str) -> str:
-    """A line from the terminal, whatever stdin is."""
+    """Ask for a line on the terminal, even if stdin is redirected. Raises Usage."""
     try:
         with open("/dev/tty", "r+b", buffering=0) as terminal:
             terminal.write(prompt.encode())
@@ -1442,7 +1449,7 @@ def ask_aloud(prompt: str) -> str:
 
 
 def password_from(given: argparse.Namespace) -> str | None:
-    """The password from a file or the environment, where nobody else sees it; else None."""
+    """The password from a file or the environment, where others cannot see it; or None."""
     if given.password_file:
         try:
             read = Path(given.password_file).read_text()
@@ -1453,7 +1460,7 @@ def password_from(given: argparse.Namespace) -> str | None:
 
 
 def new_password() -> str:
-    """A password that is typed twice the same."""
+    """Ask for a new password twice. Raises Usage if the two differ or are empty."""
     if not _has_terminal():
         raise Usage("There is no terminal to ask for a password: BEELINE_PASSWORD, --password-file")
     typed = getpass.getpass("Password for whoever gets the link: ")
@@ -1469,7 +1476,7 @@ def new_password() -> str:
 
 @dataclass
 class Wanted:
-    """A file of a link, and where it is to be."""
+    """A file of a link, and where it is saved."""
 
     id: str
     path: str
@@ -1479,7 +1486,7 @@ class Wanted:
     part: Path
     state: str = "waiting"
     etag: str = ""
-    # The CRC32 of so many bytes from the beginning.
+    # The CRC32 of the first `seen_size` bytes.
     seen_crc32: int = 0
     seen_size: int = 0
     refused_count: int = 0
@@ -1487,7 +1494,7 @@ class Wanted:
 
 
 class Link:
-    """A link as its recipient has it; all that is fetched by one of these is one download."""
+    """A recipient's link; everything fetched through one instance counts as one download."""
 
     VISITS = "visits.json"
 
@@ -1502,15 +1509,15 @@ class Link:
             self._visitor = dict(kept.get("cookies", {}))
 
     def show(self, patience: float | None = None) -> Json:
-        """What it holds; raises Locked when it needs a password."""
+        """The link's contents; raises Locked if it needs a password."""
         return self._run.insist(self._show, patience)
 
     def unlock(self, password: str) -> None:
-        """Try a password; raises Locked."""
+        """Try a password; raises Locked if it is wrong or was tried too often."""
         self._run.insist(lambda: self._unlock(password))
 
     def address(self, file_id: str) -> str:
-        """Where a file can be fetched for some minutes. One try. Counts, the first time."""
+        """A presigned URL of a file, for some minutes. One try; the first counts a download."""
         with self._open if not self._visitor else contextlib.nullcontext():
             url = f"{self.url}/files/{file_id}"
             answer = self._ask("GET", url, {"Accept": "*/*"})
@@ -1532,7 +1539,7 @@ class Link:
         return _told(answer.status, answer.headers, content)
 
     def _unlock(self, password: str) -> None:
-        # Without cookies: with them it would have to be a form of the page's.
+        # Without cookies: with them the server would require the CSRF token of the page's form.
         body = urlencode({"password": password}).encode()
         given = {"Content-Type": "application/x-www-form-urlencoded"}
         answer = self._run.lines.request("POST", self.url, given, body)
@@ -1559,7 +1566,7 @@ class Link:
         return self._run.lines.request(method, url, given)
 
     def _keep(self, answer: http.client.HTTPResponse) -> None:
-        """Remember who was counted, for the next run too: what is fetched again is no other."""
+        """Keep the visitor's cookies, also for the next run, so that it is the same download."""
         new = {n: v for n, v in _cookies(answer).items() if "beeline-open-" not in n}
         if not new:
             return
@@ -1572,7 +1579,7 @@ class Link:
                         del table[url]
                 table[self.url] = {"at": now, "cookies": self._visitor}
         except OSError as error:
-            # It has been counted already: what is fetched now is worth more than what is kept.
+            # The download is already counted: go on, even though the cookies cannot be saved.
             if not self._is_forgetful:
                 self._is_forgetful = True
                 told = f"It cannot be remembered here who was counted: {_in_short(error)}."
@@ -1588,7 +1595,7 @@ def _cookies(answer: http.client.HTTPResponse) -> dict[str, str]:
 
 
 def _link_refusal(status: int, headers: Message, content: bytes) -> Exception:
-    """A link tells programs its reason in a line."""
+    """The exception for a refused link, whose response to programs is one line of text."""
     message = plain(content.decode("utf-8", "replace").strip())[:300] or f"Status {status}."
     if status >= 500 or status in (408, 429):
         return Away(message, status=status, retry_after=_retry_after(headers))
@@ -1597,7 +1604,7 @@ def _link_refusal(status: int, headers: Message, content: bytes) -> Exception:
 
 
 class Fetching:
-    """The files of a link into a folder: several at once, each from where it was interrupted."""
+    """Downloads a link's files into a folder, several in parallel, resuming partial ones."""
 
     def __init__(
         self, run: Run, link: Link, wanted: list[Wanted], *, lanes: int, force: bool
@@ -1610,7 +1617,7 @@ class Fetching:
         run.progress = self._progress = Progress(run.voice, total, safe, verb="here")
 
     def go(self) -> None:
-        """Fetch them all; raises the first failure, and KeyboardInterrupt."""
+        """Fetch all files; raises the first failure, KeyboardInterrupt."""
         crew = Crew(self._run)
         for _ in range(min(self._lanes, len(self._left))):
             crew.add(self._lane)
@@ -1646,7 +1653,7 @@ class Fetching:
             raise HereWrong(f"{where}: {error.strerror}.", path=wanted.path) from error
 
     def _download(self, wanted: Wanted) -> None:
-        """What is missing of it, in one try."""
+        """Download what is missing of the file, in one try. Raises Away, Damaged, Stop."""
         has = _size_of(wanted.part)
         if has > wanted.size:
             os.truncate(wanted.part, 0)
@@ -1669,7 +1676,7 @@ class Fetching:
             self._write(answer, wanted, has)
         finally:
             if not answer.isclosed():
-                # What is left of it must not be taken for the next answer.
+                # The unread rest must not be taken for the next response.
                 self._run.lines.close()
 
     def _check(self, answer: http.client.HTTPResponse, wanted: Wanted, has: int) -> None:
@@ -1712,7 +1719,7 @@ class Fetching:
             raise Away("The connection was lost.")
 
     def _see(self, wanted: Wanted, size: int) -> None:
-        """Know the CRC32 of the `size` bytes that are here."""
+        """Bring `seen_crc32` up to date with the `size` bytes already on disk."""
         if wanted.seen_size == size and size:
             return
         wanted.seen_crc32 = wanted.seen_size = 0
@@ -1728,11 +1735,11 @@ class Fetching:
                 wanted.seen_size += len(block)
 
     def _is_right(self, wanted: Wanted) -> bool:
-        """Whether it is what was sent; False once, for another try. Raises Damaged."""
+        """Verify size and CRC32; False the first time they are wrong, then raises Damaged."""
         self._see(wanted, wanted.size)
         if _size_of(wanted.part) == wanted.size and wanted.crc32 in (None, wanted.seen_crc32):
             return True
-        # Not unlinked: it is what keeps others from fetching the same.
+        # Not unlinked: the lock on it keeps other processes from fetching the same file.
         os.truncate(wanted.part, 0)
         wanted.seen_crc32 = wanted.seen_size = 0
         self._progress.settle(-wanted.size, 0)
@@ -1742,7 +1749,7 @@ class Fetching:
         return False
 
     def _put_in_place(self, wanted: Wanted) -> None:
-        """Under its own name, over nothing that is there."""
+        """Rename it to its own name; raises HereWrong if that exists, unless `--force`."""
         if self._force:
             os.replace(wanted.part, wanted.place)
         else:
@@ -1752,9 +1759,9 @@ class Fetching:
 
 @contextlib.contextmanager
 def _alone_in(part: Path) -> Iterator[None]:
-    """Keep a second run from writing into the same; of what has failed nothing empty stays."""
+    """Lock the partial file against a second run; on failure, remove it if it is empty."""
     with open(part, "ab") if os.name == "posix" else contextlib.nullcontext() as file:
-        # By now another may have put it in its place.
+        # Another process may have renamed it to its final name before we had the lock.
         if file and (_lock(file) is False or not _is_at(file, part)):
             raise Stop("Another beeline is fetching this just now.", "busy")
         try:
@@ -1809,7 +1816,7 @@ def _crc32_of(place: Path) -> int:
 
 
 def safe_paths(paths: list[str]) -> list[str]:
-    """For each path of a link where it may be here; no two that some system takes for the same."""
+    """A safe local path for each path of a link, distinct on every kind of file system."""
     safe = [safe_path(path) for path in paths]
     # A file cannot have the name of a folder.
     taken = {_as_seen(folder) for path in safe for folder in _folders(path)}
@@ -1818,9 +1825,9 @@ def safe_paths(paths: list[str]) -> list[str]:
 
 
 def safe_path(path: str) -> str:
-    """A relative path that leads nowhere but down, whatever a stranger called the file.
+    """A relative path that stays within the folder, whatever the sender called the file.
 
-    At its top nothing is hidden: in a home folder that would be somebody's settings.
+    Its first component is never hidden: in a home folder it could overwrite settings.
     """
     pieces = [_safe_piece(piece) for piece in re.split(r"[/\\]", path) if piece.strip(". ")]
     if not pieces:
@@ -1846,15 +1853,15 @@ def _folders(path: str) -> list[str]:
 
 
 def _as_seen(path: str) -> str:
-    """What paths have in common that some file system takes for the same."""
+    """A key that is equal for paths that some file system treats as the same."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
 
 
 def _free(path: str, taken: set[str], counts: dict[str, int]) -> str:
-    """The path, or with a number when another of this link has it."""
+    """The path, with a number added if another file of this link has it."""
     first, found = _as_seen(path), path
     while _as_seen(found) in taken:
-        # Where the last one ended, so that ten thousand of the same name are not slow.
+        # Continue with the last number used, so that thousands of equal names are not slow.
         counts[first] = counts.get(first, 1) + 1
         folder, slash, name = path.rpartition("/")
         found = f"{folder}{slash}{_cut(name, f' ({counts[first]})')}"
@@ -1863,7 +1870,7 @@ def _free(path: str, taken: set[str], counts: dict[str, int]) -> str:
 
 
 def _cut(name: str, end: str = "") -> str:
-    """The name with this before its ending, as long as a file system takes: it counts bytes."""
+    """The name, with `end` before its extension, cut to MOST_NAME_BYTES."""
     stem, ending = os.path.splitext(name)
     if len(ending.encode()) > MOST_NAME_BYTES // 2:
         stem, ending = name, ""
@@ -1875,7 +1882,7 @@ def _cut(name: str, end: str = "") -> str:
 
 
 def send(run: Run, given: argparse.Namespace) -> Json:
-    """`beeline send`: the link is printed at once, and good; then everything goes."""
+    """`beeline send`: prints the link, which works immediately, then sends the files."""
     memory = Memory()
     memory.sweep()
     server = Server(run, _server_url(given))
@@ -1900,7 +1907,7 @@ def send(run: Run, given: argparse.Namespace) -> Json:
 
 
 def resume(run: Run, given: argparse.Namespace) -> Json:
-    """`beeline resume`: what storage has is asked, and only what is missing is sent."""
+    """`beeline resume`: asks what storage has, and sends only what is missing."""
     memory = Memory()
     memory.sweep()
     record = _one_unfinished(memory, given.id)
@@ -1916,7 +1923,7 @@ def resume(run: Run, given: argparse.Namespace) -> Json:
 
 
 def get(run: Run, given: argparse.Namespace) -> Json:
-    """`beeline get`: all of a link's files, or those that are named; one download."""
+    """`beeline get`: fetches all of a link's files, or those that are named, as one download."""
     memory = Memory()
     link = Link(run, memory, _link_url(given))
     run.details["link"] = link.url
@@ -1934,7 +1941,7 @@ def get(run: Run, given: argparse.Namespace) -> Json:
         if one.state != "not_yet":
             run.voice.result(str(one.place))
     if missing:
-        # What it counts is what could be fetched, and not what is still on its way.
+        # It counts only the files that could be fetched: do not report it as "safe".
         run.progress = None
         raise NotYet(f"{missing[0].path} has not arrived yet. Try again later.", "not_yet")
     run.voice.say(f"{count_in_words(len(wanted))}, all as they were sent.")
@@ -1942,7 +1949,7 @@ def get(run: Run, given: argparse.Namespace) -> Json:
 
 
 def list_sent(run: Run, given: argparse.Namespace) -> Json:
-    """`beeline list`: what this computer has sent, and how each is now."""
+    """`beeline list`: lists what was sent from this computer, with its current status."""
     memory = Memory()
     memory.sweep()
     records = memory.records()
@@ -1966,7 +1973,7 @@ def list_sent(run: Run, given: argparse.Namespace) -> Json:
     items = [found[index] for index in range(len(records))]
     for record, one in zip(records, items):
         if one["status"] == "DELETED":
-            # Told once.
+            # Shown only this once.
             memory.forget(record)
         size = size_in_words(one["total_size"])
         words = (one["id"][:8], one["status"].lower(), size, one["title"], one["link"])
@@ -1977,7 +1984,7 @@ def list_sent(run: Run, given: argparse.Namespace) -> Json:
 
 
 def remove(run: Run, given: argparse.Namespace) -> Json:
-    """`beeline rm`: the link is dead at once, its bytes follow."""
+    """`beeline rm`: the link stops working immediately; the files are deleted after that."""
     memory = Memory()
     record = _one_of(memory.find(given.what), given.what)
     with contextlib.suppress(NotThere):
@@ -1987,11 +1994,11 @@ def remove(run: Run, given: argparse.Namespace) -> Json:
     return {"id": record.id, "link": record.link}
 
 
-# What they are made of.
+# Helpers of the commands.
 
 
 def _keep(run: Run, memory: Memory, record: Record) -> None:
-    """Remember a new one; where that fails nobody could ever go on with it, so it does not stay."""
+    """Save a new record; if that fails, delete the transfer: it could never be resumed."""
     try:
         memory.save(record)
     except BaseException:
@@ -2027,7 +2034,7 @@ def _options(given: argparse.Namespace) -> dict[str, Json]:
 
 
 def _mail(run: Run, memory: Memory, server: Server, given: argparse.Namespace) -> dict[str, Json]:
-    """What mail needs, proved before anything is begun; empty where none is to be sent."""
+    """The API's fields for mail, with the sender's token; empty without recipients."""
     recipients = [one.strip() for word in given.to or [] for one in word.split(",") if one.strip()]
     if not recipients:
         return {}
@@ -2041,7 +2048,7 @@ def _mail(run: Run, memory: Memory, server: Server, given: argparse.Namespace) -
 
 
 def _create(run: Run, server: Server, files: list[LocalFile], options: Mapping[str, Json]) -> Json:
-    """The transfer with all its files, in as many requests as their names need."""
+    """Create the transfer with all its files, in as many requests as needed."""
     batches = _batches([_spec(file) for file in files])
     key = secrets.token_hex(24)
     body = {**options, "files": batches[0]}
@@ -2067,13 +2074,13 @@ def _create(run: Run, server: Server, files: list[LocalFile], options: Mapping[s
 
 
 def _take_back(owned: Owned) -> None:
-    """Nothing of a transfer stays that could not be made as it was meant."""
+    """Delete a transfer that could not be set up completely, in one try."""
     with contextlib.suppress(Stop, Away):
         owned.ask("DELETE")
 
 
 def _add(run: Run, owned: Owned, batch: list[Json]) -> None:
-    """Announce more files; when only the answer was lost they are there already."""
+    """Add more files. If only the response was lost, they are there already: no error then."""
 
     def add() -> None:
         try:
@@ -2112,7 +2119,7 @@ def _batches(specs: list[Json]) -> list[list[Json]]:
 
 
 def _in_words(refusal: Stop, specs: list[Json]) -> Stop:
-    """The same, with the files' names instead of their numbers."""
+    """The refusal, with a file's name instead of its index."""
     for complaint in refusal.details.get("fields") or []:
         at = re.fullmatch(r"files\.(\d+)\.(\w+)", complaint["field"])
         if at and int(at[1]) < len(specs):
@@ -2124,7 +2131,7 @@ def _in_words(refusal: Stop, specs: list[Json]) -> Stop:
 def _address_mail(
     run: Run, memory: Memory, record: Record, server: Server, mail: dict[str, Json]
 ) -> None:
-    """Name the recipients; where that is refused nothing of the transfer stays."""
+    """Set the recipients; if that is refused, delete the transfer."""
     if not mail:
         return
     owned = Owned.of(run, record)
@@ -2135,7 +2142,7 @@ def _address_mail(
             fields = {one["field"] for one in refusal.details.get("fields") or []}
             if fields != {"sender_token"}:
                 raise
-            # What was remembered is too old, or of another installation.
+            # The remembered token is too old, or from another installation.
             email = mail["sender_email"]
             again = Senders(run, memory, server).token(email, is_new=True)
             owned.insist("PATCH", "", {**mail, "sender_token": again})
@@ -2146,13 +2153,13 @@ def _address_mail(
 
 
 def _name_record(run: Run, record: Record, given: argparse.Namespace) -> None:
-    """Whatever happens from here on, it is told how to go on."""
+    """Report the transfer, and how to resume it, with any failure from here on."""
     run.details.update({"id": record.id, "link": record.link})
     run.resume = shlex.join(["beeline", "resume", record.id[:8], *_allowed(given)])
 
 
 def _allowed(given: argparse.Namespace) -> list[str]:
-    """What has to be allowed again by whoever goes on."""
+    """The options that have to be given again to continue."""
     return ["--allow-http"] if given.allow_http else []
 
 
@@ -2215,7 +2222,7 @@ def _listed(run: Run, record: Record) -> Json:
 
 
 def _link_url(given: argparse.Namespace) -> str:
-    """The link as everything is asked below it; a bare word is one of the server's own."""
+    """The link's base URL; a bare slug is a link of the server. Raises Usage."""
     word = given.link.strip()
     if _SLUG.fullmatch(word):
         word = f"{_server_url(given)}/d/{word}"
@@ -2234,7 +2241,7 @@ def _server_url(given: argparse.Namespace) -> str:
 
 
 def _opened(run: Run, link: Link, given: argparse.Namespace) -> Json:
-    """What the link holds, with the password if it needs one."""
+    """The link's contents, after asking for the password if it needs one. Raises Locked."""
     try:
         return link.show(FIRST_CONTACT)
     except Locked:
@@ -2256,7 +2263,7 @@ def _opened(run: Run, link: Link, given: argparse.Namespace) -> Json:
 
 
 def _wanted(shown: Json, folder: Path, given: argparse.Namespace) -> list[Wanted]:
-    """Where each file is to be; one that is here already, to the byte, is not fetched again."""
+    """The files to fetch, and where to save them; identical ones are not fetched again."""
     files = shown["files"]
     for word in given.files:
         if not any(_is_named(file, word) for file in files):
@@ -2305,12 +2312,12 @@ def _fetched(one: Wanted) -> Json:
     }
 
 
-# -- the words that are typed ------------------------------------------------------------------
+# -- the command line --------------------------------------------------------------------------
 
 
 class _Parser(argparse.ArgumentParser):
     def __init__(self, prog: str | None = None, **more: Any) -> None:
-        # A word that is short for one option today may be short for two tomorrow.
+        # No abbreviations: an unambiguous one could become ambiguous with a new option.
         super().__init__(prog, allow_abbrev=False, **more)
 
     def error(self, message: str) -> Any:
@@ -2328,7 +2335,7 @@ def _duration(text: str) -> timedelta:
 
 
 def _filled(text: str) -> str:
-    """A word that says something: an unset variable in a script must not mean this folder."""
+    """A non-empty argument: an unset variable in a script must not mean the current folder."""
     if not text:
         raise argparse.ArgumentTypeError("must not be empty")
     return text
@@ -2423,7 +2430,7 @@ def _add_send(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
 
 
 def _read(words: list[str]) -> argparse.Namespace:
-    """What was typed. Files may stand between options; argparse by itself takes only the first."""
+    """Parse the arguments. Files may stand between options; plain argparse takes only the first."""
     parser = _parser()
     given, left = parser.parse_known_args(words)
     at = left.index("--") if "--" in left else len(left)
@@ -2438,11 +2445,11 @@ def _read(words: list[str]) -> argparse.Namespace:
 
 
 def main(words: list[str] | None = None) -> int:
-    """The program: parses, does, tells; its exit code."""
+    """Run the program; returns its exit code."""
     words = sys.argv[1:] if words is None else words
     run = Run(Voice(is_json="--json" in words, is_quiet=bool({"-q", "--quiet"} & set(words))))
     signal.signal(signal.SIGTERM, _interrupt)
-    # Whoever was started by nohup stays when the terminal goes.
+    # Started by nohup, it keeps running when the terminal is closed.
     if os.name == "posix" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, _interrupt)
     for stream in (sys.stdout, sys.stderr):
@@ -2451,7 +2458,7 @@ def main(words: list[str] | None = None) -> int:
     told: dict[str, Json] = {}
     try:
         given = _read(words)
-        # As it was meant: a file may be called --json, and -q stand together with others.
+        # Now from the parsed options: a file may be called --json, and -q combined with others.
         run.voice = Voice(is_json=given.json, is_quiet=given.quiet)
         told["command"] = given.command
         run.set_up(patience=given.patience.total_seconds(), allow_http=given.allow_http)
@@ -2474,7 +2481,7 @@ def _interrupt(*_: object) -> None:
 
 
 def _tell(run: Run, told: dict[str, Json], stop: Stop, exit_code: int) -> int:
-    """What went wrong, what is safe, and how to go on."""
+    """Report what went wrong, what is safe, and how to continue; returns the exit code."""
     run.voice.end_bar()
     run.voice.complain(f"beeline: {stop.message}")
     error = {"code": stop.code, "message": stop.message, **stop.details}

@@ -1,9 +1,9 @@
-"""Real PostgreSQL, Redis and S3 for every test; fakes only for time and the queue's delivery.
+"""Real PostgreSQL, Redis and S3 for every test; only time and the delivery of jobs are faked.
 
-Each test runs inside one database transaction that is rolled back, while the code under test
-commits. A test marked `real_commits` opts out (races, other processes) and the tables are emptied
-after it. Where TEST_S3_ENDPOINT_URL is set with its keys and bucket, storage tests run against
-that endpoint instead of the embedded one.
+Each test runs inside one database transaction that is rolled back, although the code under test
+commits. A test marked `real_commits` opts out (races, other processes); the tables are emptied
+after it. If TEST_S3_ENDPOINT_URL is set, with its keys and bucket, storage tests run against that
+endpoint instead of the embedded one.
 """
 
 import gc
@@ -47,26 +47,26 @@ S3_NAMES = ("ENDPOINT_URL", "BUCKET", "REGION", "ACCESS_KEY_ID", "SECRET_ACCESS_
 
 
 def pytest_configure() -> None:
-    """One seed for all processes of this run, which inherit it; another one each time."""
+    """Choose a new seed for each run, inherited by all of its processes."""
     os.environ.setdefault("SEED", str(secrets.randbelow(10**6)))
-    # What is loaded before the first test stays, as in app/__init__.py.
+    # What is loaded before the first test is never freed, as in app/__init__.py.
     gc.disable()
 
 
 def pytest_collection_finish() -> None:
-    """From here on garbage is looked for, but not among all that was loaded."""
+    """Enable garbage collection from here on, except for what is already loaded."""
     gc.freeze()
     gc.enable()
 
 
 def pytest_report_header() -> str:
-    """What to set to have the same requests again (tests/api/test_description.py)."""
+    """The variable to set to repeat the same requests (tests/api/test_description.py)."""
     return f"SEED={os.environ['SEED']}"
 
 
 @pytest.fixture(scope="session")
 def environ() -> Iterator[dict[str, str]]:
-    """What an installation's environment would hold, with services running for this process."""
+    """An installation's environment variables, with services started for this process."""
     elsewhere = {
         f"S3_{name}": os.environ[f"TEST_S3_{name}"]
         for name in S3_NAMES
@@ -78,7 +78,7 @@ def environ() -> Iterator[dict[str, str]]:
             "SECRET_KEY": SECRET,
             "BASE_URL": "http://localhost",
             "LOG_LEVEL": "WARNING",
-            # Every test comes from one address; those of the limits set their own.
+            # All tests share one IP address; tests of the limits set their own.
             "MAX_CREATES_PER_HOUR": "1000000",
             "MAX_UNKNOWN_PER_MINUTE": "1000000",
             "MAX_MESSAGES_PER_HOUR": "1000000",
@@ -91,7 +91,7 @@ def environ() -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="session")
 def app(environ: dict[str, str]) -> Flask:
-    """The application on a migrated database and a bucket that is set up."""
+    """The application, on a migrated database and a configured bucket."""
     app = create_app(environ)
     app.test_client_class = DescribedClient
     with app.app_context():
@@ -138,7 +138,7 @@ def database(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def queued(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """What was put into the queue, as (job name, ids...); nothing is delivered by itself."""
+    """The jobs put into the queue, as (job name, ids...); none is run automatically."""
     put: list[tuple[str, ...]] = []
     monkeypatch.setattr(queue, "put", lambda job, *ids, attempt=0: put.append((job.name, *ids)))
     return put
@@ -146,7 +146,7 @@ def queued(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
 
 @pytest.fixture(autouse=True)
 def _not_asked() -> None:
-    """No test knows from another what storage can do."""
+    """Forget what earlier tests have found out about storage's abilities."""
     storage._answered, storage._ask_after = Checksums.UNKNOWN, 0.0
 
 
@@ -158,25 +158,25 @@ def _not_stopping() -> Iterator[None]:
 
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
-    """A browser or script that talks to the web process."""
+    """A browser or script, as a client of the application."""
     return app.test_client()
 
 
 @pytest.fixture
 def sender(client: FlaskClient) -> Sender:
-    """Someone who sends: creates transfers by the API and PUTs parts to real storage."""
+    """A sender: creates transfers with the API and PUTs parts to real storage."""
     return Sender(client)
 
 
 @pytest.fixture
 def machine(client: FlaskClient) -> Machine:
-    """A program with an API key that may write."""
+    """A program with a write API key."""
     return Machine(client)
 
 
 @pytest.fixture
 def program(client: FlaskClient) -> Program:
-    """A program with an API key that may write, for small files."""
+    """A program with a write API key, for small files."""
     return Program(client)
 
 
@@ -189,13 +189,13 @@ def inside(app: Flask) -> Iterator[None]:
 
 @pytest.fixture
 def without_checksums(app: Flask, tmp_path: Path) -> Iterator[Callable[[], None]]:
-    """Change over, for one test, to a store that knows nothing of checksums."""
+    """A function that switches, for one test, to a store without checksum support."""
     yield from _another_store(tmp_path, checksums=False)
 
 
 @pytest.fixture
 def without_part_copies(app: Flask, tmp_path: Path) -> Iterator[Callable[[], None]]:
-    """Change over, for one test, to a store that knows nothing of UploadPartCopy."""
+    """A function that switches, for one test, to a store without UploadPartCopy."""
     yield from _another_store(tmp_path, part_copies=False)
 
 
@@ -239,7 +239,7 @@ def configure(app: Flask) -> Iterator[Callable[..., None]]:
 
 @pytest.fixture
 def s3_calls(app: Flask, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the calls that boto3 makes during the test, so far."""
+    """The names of the calls that boto3 has made so far in this test."""
     calls: list[str] = []
     call = BaseClient._make_api_call
 
@@ -253,7 +253,7 @@ def s3_calls(app: Flask, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def watch(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
-    """What is asked outside, and who is idle in a transaction then; for tests that really commit."""
+    """Outside calls, and sessions idle in transaction meanwhile; needs `real_commits`."""
     made = Watch()
     made.begin(monkeypatch)
     yield made
@@ -262,7 +262,7 @@ def watch(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
 
 @pytest.fixture
 def receiver(configure: Callable[..., None]) -> Iterator[Receiver]:
-    """A server on this machine that webhooks may be sent to."""
+    """A server on this machine that receives webhooks."""
     configure(webhook_allow_loopback=True)
     with Receiver() as started:
         yield started
@@ -270,7 +270,7 @@ def receiver(configure: Callable[..., None]) -> Iterator[Receiver]:
 
 @pytest.fixture
 def mail(configure: Callable[..., None], environ: dict[str, str]) -> Iterator[MailServer]:
-    """Mail is on, and goes to a server of this test's; nobody has asked for a code yet."""
+    """Turns mail on, to a server of this test's own; the counts of sender codes are reset."""
     forget_limits(environ)
     with MailServer() as server:
         turn_on(configure, server.url)
@@ -280,11 +280,11 @@ def mail(configure: Callable[..., None], environ: dict[str, str]) -> Iterator[Ma
 
 @pytest.fixture(scope="session")
 def _cloud(app: Flask) -> Iterator["Cloud"]:
-    # Here, because loading all that it imitates takes seconds.
+    # Imported here, because loading moto takes seconds.
     from tests.lab.cloud import Cloud
 
     made = Cloud()
-    # It writes a line for each request.
+    # It logs a line for each request.
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     yield made
     made.stop()
@@ -297,7 +297,7 @@ def cloud(
     configure: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator["Cloud"]:
-    """Shares go by a topic, a queue hears it; mail goes to `mail` all the same."""
+    """Shares are published to an SNS topic with an SQS queue; mail still goes to `mail`."""
     for name, value in _cloud.keys.items():
         monkeypatch.setenv(name, value)
     before = config.current()

@@ -1,6 +1,6 @@
-"""A test client that compares every answer of the API with openapi.yaml, as it gets it.
+"""A test client that validates every response of the API against openapi.yaml.
 
-The application of tests/conftest.py makes its clients of this class, so no test need ask for it.
+The application of tests/conftest.py uses this class for all of its clients.
 """
 
 import re
@@ -16,8 +16,8 @@ from werkzeug.test import TestResponse
 
 from app import description
 
-# What is said before any route is asked, of all alike: another host, no TLS, a body that drips in.
-# And 500, which is described nowhere because it must not be.
+# Statuses from before any route is called: wrong host, no TLS, a body that arrives too slowly.
+# And 500, which is not documented because it must not happen.
 OF_NO_ROUTE = {403, 408, 421, 500}
 _HERE = "urn:beeline"
 _REGISTRY = Registry().with_resource(
@@ -26,7 +26,7 @@ _REGISTRY = Registry().with_resource(
 
 
 class DescribedClient(FlaskClient):
-    """A client that takes no answer of the API which is not described."""
+    """A client that fails on any response of the API that does not match its description."""
 
     def open(self, *given: Any, **named: Any) -> TestResponse:
         answer = super().open(*given, **named)
@@ -37,7 +37,7 @@ class DescribedClient(FlaskClient):
         return answer
 
     def _rule_of(self, answer: TestResponse) -> str | None:
-        """The route of ours that answered; None for a page, and where there is none."""
+        """The API route that answered; None for a page, or if there is no route."""
         adapter = self.application.url_map.bind("localhost")
         method = answer.request.method
         try:
@@ -50,12 +50,12 @@ class DescribedClient(FlaskClient):
 
 
 def path_of(rule: str) -> str:
-    """A route as the description spells it."""
+    """A Flask route as an OpenAPI path."""
     return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)
 
 
 def parameter(said: dict[str, Any]) -> dict[str, Any]:
-    """What is described of a parameter, also where only a reference to it is."""
+    """The description of a parameter, with its `$ref` resolved."""
     if "$ref" not in said:
         return said
     name = said["$ref"].rpartition("/")[2]
@@ -63,14 +63,14 @@ def parameter(said: dict[str, Any]) -> dict[str, Any]:
 
 
 def wrong_with(method: str, path: str, answer: TestResponse) -> str | None:
-    """In what an answer differs from its description; None if in nothing."""
+    """How a response differs from its description; None if it does not."""
     where, status = f"{method} {path}", str(answer.status_code)
     contents = _contents(path, method.lower(), status)
     if contents is None:
         is_of_all = answer.status_code in OF_NO_ROUTE
         return None if is_of_all else f"{where}: {status} is not described: {answer.text[:500]}"
     if answer.status_code // 100 == 3:
-        return None  # Where it leads is in a header; its body is for people whose browser stays.
+        return None  # The target is in a header; the body is for browsers that do not follow.
     if not contents:
         return f"{where}: {status} has a body: {answer.text[:500]}" if answer.data else None
     if answer.mimetype not in contents:
@@ -86,7 +86,7 @@ def wrong_with(method: str, path: str, answer: TestResponse) -> str | None:
 
 @cache
 def _contents(path: str, method: str, status: str) -> dict[str, str] | None:
-    """Where the schema of each type of body is described; None if the status is not."""
+    """JSON pointers to the body's schema, by media type; None if the status is not described."""
     described = description.document()["paths"][path][method]["responses"]
     if status not in described:
         return None
@@ -99,7 +99,7 @@ def _contents(path: str, method: str, status: str) -> dict[str, str] | None:
 
 
 def _escaped(word: str) -> str:
-    """As a JSON pointer in an address has it."""
+    """The word escaped for a JSON pointer in a URL fragment."""
     return word.replace("~", "~0").replace("/", "~1").replace("{", "%7B").replace("}", "%7D")
 
 

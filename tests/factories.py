@@ -1,4 +1,4 @@
-"""Senders and their transfers, made the way a real one makes them: by the API and real PUTs."""
+"""Senders and their transfers, made as real ones are: with the API and real PUTs."""
 
 import base64
 import re
@@ -28,7 +28,7 @@ def crc32_of(body: bytes) -> str:
 
 
 def right_body(rule: str) -> dict[str, Any]:
-    """What a route wants to be sent that looks at it before it looks for the transfer."""
+    """A valid body, for routes that validate it before they look up the transfer."""
     known = {"upload-url": {"filename": "a"}, "share-download": {"emails": ["bo@example.org"]}}
     return known.get(rule.rpartition("/")[2], {})
 
@@ -70,7 +70,7 @@ class Sent:
         return self.call("GET").json
 
     def sign(self, file: dict[str, Any], *numbers: int) -> list[dict[str, Any]]:
-        """Signed parts of one file; all of them when none is named."""
+        """Presigned parts of one file: these numbers, or all."""
         wanted = list(numbers) or list(range(1, file["part_count"] + 1))
         asked: dict[str, Any] = {"file": file["id"], "numbers": wanted}
         if file["checksum_algorithm"]:
@@ -80,12 +80,12 @@ class Sent:
         return answer.json["parts"]
 
     def piece(self, file: dict[str, Any], number: int) -> bytes:
-        """The bytes of one part as its sender has them."""
+        """The bytes of one part, as the sender has them."""
         start = (number - 1) * file["part_size"]
         return self.contents[file["path"]][start : start + file["part_size"]]
 
     def upload(self, *, without: tuple[tuple[str, int], ...] = ()) -> "Sent":
-        """PUT every part of every file, but for the (path, number) pairs left out."""
+        """PUT every part of every file, except the (path, number) pairs in `without`."""
         for file in self.files:
             for part in self.sign(file):
                 if (file["path"], part["number"]) in without:
@@ -95,32 +95,32 @@ class Sent:
         return self
 
     def name(self, *paths: str) -> "Sent":
-        """Say that these files were sent whole; all of them when none is named."""
+        """Report these files as fully sent; without paths, all of them."""
         sent = [file["id"] for file in self.files if not paths or file["path"] in paths]
         answer = self.call("POST", "/parts", json={"wanted": [], "sent": sent})
         assert answer.status_code == 200, answer.json
         return self
 
     def unlock(self) -> "Sent":
-        """Do what the worker would do of what was named."""
+        """Complete the reported files early, as the worker would."""
         with self.client.application.app_context():
             unlocking.unlock(str(self.id))
         return self
 
     def complete(self) -> "Sent":
-        """Say "that is all"."""
+        """Complete the transfer: all has been sent."""
         answer = self.call("POST", "/complete")
         assert answer.status_code == 202, answer.json
         return self
 
     def process(self) -> "Sent":
-        """Do what the worker would do."""
+        """Check the transfer, as the worker would."""
         with self.client.application.app_context():
             checking.process(str(self.id))
         return self
 
     def zip(self) -> "Sent":
-        """Have the zip made, and do what the worker would do."""
+        """Request the zip and build it, as the worker would."""
         with self.client.application.app_context():
             archives.request(self.id)
             archives.build(str(self.id))
@@ -132,7 +132,7 @@ class Sent:
             return transfers.of_id(self.id)
 
     def set(self, **values: Any) -> "Sent":
-        """Change the row behind everybody's back."""
+        """Change the row directly, bypassing the services."""
         with self.client.application.app_context():
             row = db.session.get(Transfer, self.id)
             for name, value in values.items():
@@ -150,7 +150,7 @@ class Sender:
     def create(
         self, contents: dict[str, bytes] | None = None, *, verified: bool = False, **options: Any
     ) -> Sent:
-        """A new transfer that announces these files; `verified` wants CRC32 for all of them."""
+        """A new transfer with these files; with `verified` all of them have CRC32 checksums."""
         contents = {"a.txt": b"hello"} if contents is None else contents
         wanted = {"checksum_algorithm": "CRC32"} if verified else {}
         files = [{"path": path, "size": len(body)} | wanted for path, body in contents.items()]
@@ -166,7 +166,7 @@ class Sender:
 
 
 class Machine:
-    """A program with an API key, that speaks /v2 for one of its users."""
+    """A program with an API key that uses /v2 for one of its users."""
 
     def __init__(
         self,
@@ -196,18 +196,18 @@ class Machine:
         return {"x-api-key": self.key, "Authorization": f"Bearer {self.token}"}
 
     def native(self, method: str, path: str, **given: Any) -> Any:
-        """One request below /transfers, by the key alone."""
+        """One request below /transfers, with only the key."""
         headers = {"Authorization": f"Bearer {self.key}"} | given.pop("headers", {})
         return self.client.open(f"/transfers{path}", method=method, headers=headers, **given)
 
     def make(self, **given: Any) -> Any:
-        """A transfer by the native API, as it was answered; without `files`, for one PUT."""
+        """Create a transfer with the native API; without `files`, for one PUT. The response."""
         answer = self.native("POST", "", json=given)
         assert answer.status_code == 201, answer.text
         return answer.json
 
     def put_one(self, body: bytes = b"hello", name: str = "a.txt", **given: Any) -> Any:
-        """A READY transfer of one file that came by one PUT."""
+        """A READY transfer whose only file was uploaded with one PUT."""
         made = self.make(**given)
         told = self.native("POST", f"/{made['id']}/upload-url", json={"filename": name})
         assert put(told.json["upload_url"], body).status == 200
@@ -221,7 +221,7 @@ class Machine:
         return self.client.open(f"/v2{path}", method=method, headers=headers, **given)
 
     def create(self, contents: dict[str, bytes] | None = None, message: str = "m") -> Any:
-        """A transfer that announces these files, as it was answered."""
+        """Create a transfer with these files; returns the response."""
         contents = {"a.txt": b"hello"} if contents is None else contents
         files = [{"name": name, "size": len(body)} for name, body in contents.items()]
         answer = self.call("POST", "/transfers", json={"message": message, "files": files})
@@ -229,12 +229,12 @@ class Machine:
         return answer.json
 
     def upload(self, made: Any, contents: dict[str, bytes]) -> None:
-        """PUT every chunk of every file and say that each is complete."""
+        """PUT every chunk of every file and complete each file."""
         for file in made["files"]:
             self.send(f"/transfers/{made['id']}", file, contents[file["name"]])
 
     def send(self, at: str, file: Any, body: bytes, status: int = 200) -> None:
-        """PUT every chunk of one file as a plain client does, and say that it is complete."""
+        """PUT every chunk of one file, as a simple client does, and complete it."""
         size, count = file["multipart"]["chunk_size"], file["multipart"]["part_numbers"]
         end = f"/{file['multipart']['id']}" if "id" in file["multipart"] else ""
         for number in range(1, count + 1):
@@ -248,12 +248,12 @@ class Machine:
         assert done.status_code == status, done.text
 
     def process(self, transfer_id: str) -> None:
-        """Do what the worker would do."""
+        """Check the transfer, as the worker would."""
         with self.client.application.app_context():
             checking.process(transfer_id)
 
     def ready(self, contents: dict[str, bytes] | None = None) -> Any:
-        """A transfer that has gone all the way, as it is then shown."""
+        """A transfer that has gone all the way to READY, as the API then shows it."""
         contents = {"a.txt": b"hello"} if contents is None else contents
         made = self.create(contents)
         self.upload(made, contents)
@@ -269,7 +269,7 @@ class Machine:
 
 
 def post(form: Any, body: bytes, **changed: str) -> tuple[int, str]:
-    """Send a form of /files as a browser does; storage's status and, of a refusal, its code."""
+    """Submit a form of /files as a browser does; storage's status and error code, if any."""
     fields = {**form["fields"], **changed, "file": ("whatever.bin", body)}
     answer = http.request("POST", form["url"], fields=fields)
     code = re.search(rb"<Code>(\w+)</Code>", answer.data)
@@ -277,7 +277,7 @@ def post(form: Any, body: bytes, **changed: str) -> tuple[int, str]:
 
 
 class Program:
-    """A program with an API key, that takes in small files."""
+    """A program with an API key that receives small files."""
 
     def __init__(
         self, client: FlaskClient, workspace: str = "Acme", *, scope: Scope = Scope.WRITE
@@ -292,29 +292,29 @@ class Program:
         return self.client.open(f"/files{path}", method=method, headers=headers, **given)
 
     def offer(self, filename: str = "a.txt", **more: Any) -> Any:
-        """A form, as it was answered."""
+        """Request a form; returns the response."""
         answer = self.call("POST", "/upload-url", json={"filename": filename, **more})
         assert answer.status_code == 200, answer.text
         return answer.json
 
     def sent(self, body: bytes = b"hello", filename: str = "a.txt", **more: Any) -> Any:
-        """A form that has been sent."""
+        """Request a form and submit it; returns the form."""
         form = self.offer(filename, **more)
         assert post(form, body) == (201, "")
         return form
 
     def confirm(self, key: str) -> Any:
-        """Ask for what came by the form."""
+        """Confirm the file that was uploaded with the form."""
         return self.call("POST", f"/confirm/{key}")
 
     def file(self, body: bytes = b"hello", filename: str = "a.txt", **more: Any) -> Any:
-        """A file that has gone all the way, as it was confirmed."""
+        """A file that was uploaded and confirmed, as the API shows it."""
         answer = self.confirm(self.sent(body, filename, **more)["key"])
         assert answer.status_code == 200, answer.text
         return answer.json
 
     def fetch(self, file_id: str) -> Any:
-        """The file's bytes, as storage gives them out."""
+        """The response of storage with the file's bytes."""
         told = self.call("GET", f"/download/{file_id}")
         assert told.status_code == 200, told.text
         return http.request("GET", told.json["download_url"])

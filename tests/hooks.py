@@ -1,4 +1,4 @@
-"""What tests of webhooks share: a workspace that is told, its worker, and time that passes."""
+"""Helpers for tests of webhooks: a workspace's admin, the worker, and time that passes."""
 
 import base64
 import hmac
@@ -19,7 +19,7 @@ ALL = ("transfer.ready", "transfer.downloaded", "transfer.expired")
 
 
 class Admin:
-    """Whoever looks after a workspace's webhooks by the API."""
+    """Manages a workspace's webhooks with the API."""
 
     def __init__(
         self, client: FlaskClient, workspace: str = "Acme", scope: Scope = Scope.ADMIN
@@ -34,7 +34,7 @@ class Admin:
         return self.client.open(f"/webhooks{path}", method=method, headers=headers, **given)
 
     def add(self, url: str, events: Sequence[str] = ALL) -> Any:
-        """A webhook, as it was answered."""
+        """Add a webhook; returns the response."""
         answer = self.call("POST", json={"url": url, "events": list(events)})
         assert answer.status_code == 201, answer.json
         return answer.json
@@ -44,18 +44,18 @@ class Admin:
         return self.call("GET", f"/{hook['id']}").json
 
     def log(self, hook: Any) -> Any:
-        """What it was sent, newest first."""
+        """Its deliveries, newest first."""
         return self.call("GET", f"/{hook['id']}/deliveries").json["deliveries"]
 
 
 def send_webhooks(app: Flask) -> int:
-    """Do what the worker would do."""
+    """Send what is due, as the worker would."""
     with app.app_context():
         return webhook_outbox.send_webhooks()
 
 
 def pass_time(app: Flask, **ago: float) -> None:
-    """Whatever waits, rests or fails has done so for so much longer."""
+    """Move the webhooks' and deliveries' timestamps back, as if this much time had passed."""
     by = timedelta(**ago)
     with app.app_context(), transaction():
         db.session.execute(
@@ -81,7 +81,7 @@ def rows(app: Flask) -> list[WebhookDelivery]:
 
 
 def is_signed(came: Came, secret: str) -> bool:
-    """Whether it is signed with this secret, by the rules of Standard Webhooks."""
+    """Whether it is signed with this secret, as Standard Webhooks specifies."""
     said = f"{came.headers['webhook-id']}.{came.headers['webhook-timestamp']}.".encode()
     key = base64.b64decode(secret.removeprefix("whsec_"))
     right = base64.b64encode(hmac.digest(key, said + came.body, "sha256")).decode()

@@ -1,4 +1,4 @@
-"""A program that keeps assets in a workspace: by the API, and by real requests to storage."""
+"""A program that stores assets in a workspace, with the API and real requests to storage."""
 
 import uuid
 from typing import Any
@@ -11,7 +11,7 @@ from tests.factories import http, put
 
 
 class Keeper:
-    """One key of one workspace, and what is asked with it."""
+    """A client with one key of one workspace."""
 
     def __init__(
         self, client: FlaskClient, workspace: str = "Acme", scope: Scope = Scope.ADMIN
@@ -36,13 +36,13 @@ class Keeper:
         return self.call("POST", f"/s3{path}", json={"workspaceId": self.workspace} | body)
 
     def start(self, **query: Any) -> dict[str, Any]:
-        """An upload that is announced, as it was answered."""
+        """Start an upload; returns the response."""
         answer = self.get("/start-upload", **{"fileType": "text/plain"} | query)
         assert answer.status_code == 200, answer.text
         return answer.json
 
     def send(self, started: dict[str, Any], *bodies: bytes) -> list[dict[str, Any]]:
-        """PUT these as parts; how a client names them."""
+        """PUT these as parts; returns their numbers and ETags, for complete()."""
         parts = []
         for number, body in enumerate(bodies, start=1):
             asked = {"PartNumber": number, "UploadId": started["uploadId"]}
@@ -53,25 +53,25 @@ class Keeper:
         return parts
 
     def complete(self, started: dict[str, Any], parts: list[dict[str, Any]]) -> Any:
-        """Say that all of them were sent."""
+        """Complete the upload."""
         names = {name: started[name] for name in ("uploadId", "assetId")}
         return self.post("/complete-upload", **names, parts=parts)
 
     def keep(self, body: bytes = b"hello", **query: Any) -> dict[str, Any]:
-        """An asset that has arrived, as it is shown."""
+        """An asset that has arrived, as the API shows it."""
         started = self.start(**query)
         done = self.complete(started, self.send(started, body))
         assert done.status_code == 200, done.text
         return self.show(started["assetId"])
 
     def show(self, asset_id: str) -> dict[str, Any]:
-        """The asset as it is shown now."""
+        """The asset as the API shows it now."""
         answer = self.get(f"/assets/{asset_id}")
         assert answer.status_code == 200, answer.text
         return answer.json
 
     def names(self, **query: Any) -> list[str]:
-        """What a search finds."""
+        """The names of the assets that a search finds."""
         answer = self.get("/assets", **query)
         assert answer.status_code == 200, answer.text
         assert answer.json["total_count"] == len(answer.json["items"])
@@ -84,17 +84,17 @@ class Keeper:
         return http.request("GET", answer.json["url"]).data
 
     def params(self, path: str = "/s3", **query: Any) -> Any:
-        """The form for a small file, as Uppy asks for it."""
+        """The form for a small file, requested as Uppy does."""
         given = {"filename": "small.txt", "type": "text/plain"} | query
         return self.call("GET", f"{path}/params", query_string=given)
 
     def picture(self, version_id: uuid.UUID) -> None:
-        """Do what the maker would do."""
+        """Make the thumbnail, as the worker would."""
         with self.client.application.app_context():
             thumbnails.make(str(version_id))
 
 
 def post_form(form: dict[str, Any], body: bytes, **changed: str) -> Any:
-    """POST a form to storage as a browser does."""
+    """Submit a form to storage as a browser does."""
     fields = {**form["fields"], **changed, "file": ("blob", body, "application/octet-stream")}
     return http.request("POST", form["url"], fields=fields)

@@ -1,4 +1,4 @@
-"""What tests of mail share: a sender whose address is confirmed, a worker, and time that passes."""
+"""Helpers for tests of mail: a confirmed sender, the worker, and time that passes."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -19,18 +19,18 @@ ADA = "ada@example.org"
 
 
 def turn_on(configure: Callable[..., None], url: str, **more: Any) -> None:
-    """Hand mail over there from now on."""
+    """Turn mail on, to the server at this URL."""
     configure(mail_url=url, mail_from="Beeline <bee@send.example.org>", **more)
     mailer.bind(config.current())
 
 
 def turn_off() -> None:
-    """As it was: there is none."""
+    """Turn mail off again."""
     mailer._open = None
 
 
 def forget_limits(environ: dict[str, str]) -> None:
-    """What was counted in Redis of this test's address."""
+    """Reset the rate limit counters in Redis."""
     known = redis.Redis.from_url(environ["REDIS_URL"])
     for key in known.scan_iter("LIMITS:*"):
         known.delete(key)
@@ -38,13 +38,13 @@ def forget_limits(environ: dict[str, str]) -> None:
 
 
 def word_of(email: str = ADA) -> str:
-    """What a browser keeps whose sender has confirmed this address."""
+    """The sender token that a browser stores once this address is confirmed."""
     until = clock.now() + timedelta(days=1)
     return senders._seal.of(f"{int(until.timestamp())}:{email}")
 
 
 def addressed(sent: Sent, *recipients: str, sender: str = ADA, **more: Any) -> Sent:
-    """Send it to these people, in the name of a confirmed sender."""
+    """Set the transfer's recipients, with a confirmed sender."""
     body = {"recipients": recipients, "sender_email": sender, "sender_token": word_of(sender)}
     answer = sent.call("PATCH", json=body | more)
     assert answer.status_code == 200, answer.json
@@ -52,13 +52,13 @@ def addressed(sent: Sent, *recipients: str, sender: str = ADA, **more: Any) -> S
 
 
 def send_mail(app: Flask) -> int:
-    """Do what the worker would do."""
+    """Send what is due, as the worker would."""
     with app.app_context():
         return outbox.send_due()
 
 
 def pass_time(app: Flask, **ago: float) -> None:
-    """What waits was put off, or handed over, so much longer ago."""
+    """Move the mails' and recipients' timestamps back, as if this much time had passed."""
     by = timedelta(**ago)
     with app.app_context(), transaction():
         db.session.execute(
@@ -70,5 +70,5 @@ def pass_time(app: Flask, **ago: float) -> None:
 
 
 def states(sent: Sent) -> dict[str, str]:
-    """Each recipient's word, as the API tells it."""
+    """Each recipient's state, as the API shows it."""
     return {one["email"]: one["state"] for one in sent.show()["recipients"]}

@@ -1,4 +1,4 @@
-"""Files of every kind that has a preview, and some that were made to break what decodes them."""
+"""Files of every kind that has a preview, and some that are made to break decoders."""
 
 import io
 import struct
@@ -12,7 +12,7 @@ PALETTE = ("#1c3d5a", "#f5b301", "#d96c4f", "#e9e2d0")
 
 
 def drawn(width: int = 640, height: int = 480, seed: int = 0) -> Image.Image:
-    """A quiet landscape that is not the same on any two sides."""
+    """A simple landscape that looks different on every side."""
     image = Image.new("RGB", (width, height), PALETTE[3])
     draw = ImageDraw.Draw(image)
     horizon = height * 3 // 5
@@ -25,14 +25,14 @@ def drawn(width: int = 640, height: int = 480, seed: int = 0) -> Image.Image:
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    """The image as a file."""
+    """The image as an encoded file."""
     made = io.BytesIO()
     image.save(made, kind, **options)
     return made.getvalue()
 
 
 def heic(width: int = 640, height: int = 480) -> bytes:
-    """As a telephone takes it."""
+    """A HEIC picture, as phones take them."""
     import pillow_heif
 
     made = io.BytesIO()
@@ -41,7 +41,7 @@ def heic(width: int = 640, height: int = 480) -> bytes:
 
 
 def pdf() -> bytes:
-    """One upright page with words on it."""
+    """One portrait page with lines like text."""
     page = Image.new("RGB", (1240, 1754), "white")
     draw = ImageDraw.Draw(page)
     for row in range(24):
@@ -50,7 +50,7 @@ def pdf() -> bytes:
 
 
 def video(kind: str = "mp4", codec: str = "libx264", dark: int = 0, seconds: int = 1) -> bytes:
-    """A short film; its first `dark` frames show nothing."""
+    """A short video; its first `dark` frames are black."""
     made = io.BytesIO()
     with av.open(made, "w", format=kind) as container:
         stream = container.add_stream(codec, rate=24)
@@ -66,7 +66,7 @@ def video(kind: str = "mp4", codec: str = "libx264", dark: int = 0, seconds: int
 
 
 def wav(seconds: float = 1.0) -> bytes:
-    """A silence that a browser can play."""
+    """Silence that a browser can play."""
     data = b"\0\0" * int(8000 * seconds)
     head = struct.pack("<4sIHHIIHH4sI", b"fmt ", 16, 1, 1, 8000, 16000, 2, 16, b"data", len(data))
     return b"RIFF" + struct.pack("<I", 4 + len(head) + len(data)) + b"WAVE" + head + data
@@ -77,7 +77,7 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def png_that_says(width: int, height: int, pixels: bytes) -> bytes:
-    """A PNG of one bit a pixel with any size in its head, whatever is in it."""
+    """A 1-bit PNG whose header claims this size, whatever its pixel data is."""
     head = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
@@ -88,7 +88,7 @@ def png_that_says(width: int, height: int, pixels: bytes) -> bytes:
 
 
 def bomb() -> bytes:
-    """A few kilobytes that come to 900 million pixels."""
+    """A decompression bomb: a few kilobytes that decode to 900 million pixels."""
     squeezer = zlib.compressobj(9)
     row = b"\0" * (1 + 30_000 // 8)
     pixels = b"".join(squeezer.compress(row) for _ in range(30_000)) + squeezer.flush()
@@ -96,5 +96,5 @@ def bomb() -> bytes:
 
 
 def opened(made: bytes) -> Image.Image:
-    """A picture as we make it."""
+    """Open a WebP picture that Beeline has made."""
     return Image.open(io.BytesIO(made), formats=["WEBP"])

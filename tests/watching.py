@@ -1,4 +1,4 @@
-"""Watches the calls to storage and AWS: which there are, and who is idle in a transaction then."""
+"""Records the calls to storage and AWS, and the sessions idle in transaction during them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ _IDLE = text(
 
 
 class Watch:
-    """`asked` has the name of each call, `idle` the last query of each session idle meanwhile."""
+    """`asked` has the name of each call, `idle` the last query of each idle session found then."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -25,7 +25,7 @@ class Watch:
         self._engine = create_engine(settings.database_url, isolation_level="AUTOCOMMIT")
 
     def begin(self, patch: pytest.MonkeyPatch) -> None:
-        """Watch boto3's calls and those that storage makes without it."""
+        """Watch boto3's calls, and those that storage makes without boto3."""
         call, opener = BaseClient._make_api_call, storage._clients.opener
 
         def watched_call(client: Any, operation: str, given: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""The S3 endpoint as a process of its own, and the ways the tests speak to it."""
+"""The S3 endpoint as a separate process, and helpers to talk to it."""
 
 import http.client
 import os
@@ -36,7 +36,7 @@ class Answer:
 
 
 class Endpoint:
-    """`python -m embedded.s3` on a folder and a free port."""
+    """Runs `python -m embedded.s3` on a folder and a free port."""
 
     def __init__(self, folder: Path, *, sync: bool = False) -> None:
         words = [sys.executable, "-m", "embedded.s3", "--port", "0", "--data", str(folder)]
@@ -57,7 +57,7 @@ class Endpoint:
         self.port = int(self.url.rpartition(":")[2] or 0)
 
     def end(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal, and wait; the exit status."""
+        """Send a signal and wait for the end; returns the exit status."""
         self.process.send_signal(number)
         status = self.process.wait(timeout=10)
         self.process.stdout.close()
@@ -81,7 +81,7 @@ class Endpoint:
     def send(
         self, method: str, url: str, body: bytes = b"", headers: dict[str, str] | None = None
     ) -> Answer:
-        """A bare request, as a browser would send it: nothing is signed or added."""
+        """Send a plain request, as a browser would: nothing is signed or added."""
         connection = self.connect()
         try:
             return exchange(connection, method, url, body, headers)
@@ -92,7 +92,7 @@ class Endpoint:
         return {path.name for path in (self.folder / "blobs").glob("??/*")}
 
     def memory(self) -> int:
-        """The most memory the process ever held, in MiB."""
+        """The process's peak memory (VmHWM), in MiB."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) // 1024
 
@@ -104,7 +104,7 @@ def exchange(
     body: bytes = b"",
     headers: dict[str, str] | None = None,
 ) -> Answer:
-    """One request on a connection that may serve more."""
+    """Make one request on a connection, which stays open for more."""
     parts = urllib.parse.urlsplit(url)
     target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
     given = {"Host": parts.netloc, **(headers or {})} if parts.netloc else headers or {}

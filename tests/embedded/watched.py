@@ -1,4 +1,4 @@
-"""A program started by a test: its lines as they come, and everything that it started."""
+"""A program started by a test: its output line by line, and all of its child processes."""
 
 import os
 import queue
@@ -17,7 +17,7 @@ LIMIT_SECONDS = 20.0
 
 
 def until(condition: Callable[[], object], what: str) -> None:
-    """Wait for something to become true."""
+    """Wait until the condition is true; AssertionError after LIMIT_SECONDS."""
     deadline = time.monotonic() + LIMIT_SECONDS
     while not condition():
         assert time.monotonic() < deadline, f"not within {LIMIT_SECONDS:.0f} s: {what}"
@@ -53,7 +53,7 @@ class Program:
         return "\n".join(self.lines)
 
     def line_with(self, words: str) -> str:
-        """The next line, of those not yet asked for, that holds these words."""
+        """The next line, after those already returned, that contains these words."""
         deadline = time.monotonic() + LIMIT_SECONDS
         while True:
             try:
@@ -64,13 +64,13 @@ class Program:
                 return line
 
     def family(self) -> set[psutil.Process]:
-        """Every process below it, now or when this was asked before."""
+        """All descendants, including those found by earlier calls."""
         if self._popen.poll() is None:
             self._family |= set(psutil.Process(self._popen.pid).children(recursive=True))
         return self._family
 
     def below(self, words: str, *, but: psutil.Process | None = None) -> psutil.Process:
-        """The process below it, once there is one, whose command line holds these words."""
+        """Wait for a descendant whose command line contains these words."""
         found: list[psutil.Process] = []
 
         def look() -> list[psutil.Process]:

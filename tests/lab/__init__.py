@@ -1,6 +1,6 @@
-"""The fault laboratory: proxies that misbehave on demand, a whole Beeline behind them, and people.
+"""The fault lab: a whole Beeline behind proxies that misbehave on demand, and people who use it.
 
-`proxy.py` stands before anything that speaks TCP, `s3faults.py` answers for S3, `stack.py` starts
-and ends processes, `people.py` uses them as browsers do, `truth.py` looks at what is really there,
-and `lab.py` puts it all together.
+`proxy.py` is a proxy for any TCP service, `s3faults.py` one for S3, `stack.py` starts and ends
+processes, `people.py` uses them as browsers do, `truth.py` checks what is really in the database
+and in storage, and `lab.py` puts it all together.
 """

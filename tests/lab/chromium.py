@@ -1,15 +1,15 @@
-"""How Chromium is started: Debian's, or another that is on the PATH, without what we never look at."""
+"""How Chromium is started (any that is on the PATH), without features that tests do not need."""
 
 import shutil
 
-# Playwright's own list, of what matters here: of several such flags only the last counts.
+# From Playwright's own list, what matters here: if the flag is repeated, only the last one counts.
 _UNWANTED = [
     "AvoidUnnecessaryBeforeUnloadCheckSync", "DestroyProfileOnBrowserClose", "HttpsUpgrades",
     "HttpsFirstBalancedModeAutoEnable", "LensOverlay", "MediaRouter", "PaintHolding",
     "ThirdPartyStoragePartitioning", "AvoidCorsURLLoaderRestartOnRedirect", "OptimizationHints",
     "NetworkTimeServiceQuerying", "AimEnabled", "PreconnectToSearch",
-    # With each profile Chromium loads the page behind its address bar, though it has no window here;
-    # that takes three times the processor's time that opening our own page does.
+    # For each profile Chromium loads its address bar's page, even though there is no window here;
+    # that takes three times the CPU time of opening our own page.
     "WebUIOmniboxPopup", "WebUIOmniboxAimPopup", "WebUIOmniboxFullPopup",
 ]  # fmt: skip
 FLAGS = [
@@ -20,7 +20,7 @@ FLAGS = [
 
 
 def path() -> str:
-    """Where it is; raises RuntimeError."""
+    """The path of Chromium; raises RuntimeError if it is missing."""
     for name in ("chromium", "chromium-browser", "google-chrome"):
         if found := shutil.which(name):
             return found

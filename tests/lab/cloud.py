@@ -1,4 +1,4 @@
-"""SNS, SQS and SES over HTTP, as moto's server imitates them, in this process."""
+"""SNS, SQS and SES over HTTP, imitated by moto's server in this process."""
 
 import json
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ ACCOUNT = "123456789012"
 
 
 class Cloud:
-    """One topic that a queue is subscribed to, with a queue for dead letters behind it."""
+    """One topic with a queue subscribed to it, and a dead-letter queue."""
 
-    # Anybody's, as the environment names them.
+    # Any credentials will do; named as in the environment.
     keys: Mapping[str, str] = MappingProxyType(
         {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
     )
@@ -32,7 +32,7 @@ class Cloud:
         self.ses = boto3.client("sesv2", **made)
 
     def begin(self) -> "Cloud":
-        """Everything anew, and in envelopes."""
+        """Start over with everything empty; messages come in SNS envelopes."""
         for one in self.sqs.list_queues().get("QueueUrls", []):
             self.sqs.delete_queue(QueueUrl=one)
         for one in self.sns.list_topics()["Topics"]:
@@ -53,7 +53,7 @@ class Cloud:
         return self
 
     def deliver_raw(self) -> None:
-        """Without SNS's envelope from now on."""
+        """Deliver messages without SNS's envelope from now on."""
         self.sns.set_subscription_attributes(
             SubscriptionArn=self._subscription,
             AttributeName="RawMessageDelivery",
@@ -61,7 +61,7 @@ class Cloud:
         )
 
     def put_aside_after(self, times: int | None) -> None:
-        """Messages that were had so often become dead letters; None: never."""
+        """Move messages to the dead-letter queue once received this often; None: never."""
         target = {
             "deadLetterTargetArn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:dead",
             "maxReceiveCount": times,
@@ -70,22 +70,22 @@ class Cloud:
         self.sqs.set_queue_attributes(QueueUrl=self.queue, Attributes={"RedrivePolicy": policy})
 
     def send(self, told: Any) -> None:
-        """Put something straight into the queue."""
+        """Put a message directly into the queue."""
         body = told if isinstance(told, str) else json.dumps(told)
         self.sqs.send_message(QueueUrl=self.queue, MessageBody=body)
 
     def publish(self, told: Any) -> None:
-        """Tell the topic."""
+        """Publish a message to the topic."""
         self.sns.publish(TopicArn=self.topic, Message=json.dumps(told))
 
     def count(self, queue: str = "") -> int:
-        """How many messages a queue holds, hidden ones too; ours by default."""
+        """The number of messages in a queue (ours by default), including hidden ones."""
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         told = self.sqs.get_queue_attributes(QueueUrl=queue or self.queue, AttributeNames=names)
         return sum(int(one) for one in told["Attributes"].values())
 
     def bodies(self, queue: str = "") -> list[str]:
-        """What a queue holds, looked at without hiding it."""
+        """The bodies of a queue's messages, read without hiding them."""
         told = self.sqs.receive_message(
             QueueUrl=queue or self.queue, MaxNumberOfMessages=10, VisibilityTimeout=0
         )
@@ -93,7 +93,7 @@ class Cloud:
 
     @property
     def mails(self) -> list[Any]:
-        """What SES was given."""
+        """The mails handed to SES."""
         return list(ses_backends[ACCOUNT][REGION].sent_messages)
 
     def stop(self) -> None:

@@ -1,8 +1,8 @@
-"""Runs service verbs in children that may die at a named step (app/crash.py).
+"""Runs service functions in child processes that may die at a named step (app/crash.py).
 
-`python -m tests.lab.crasher` reads one JSON line for each run, {"step", "verb", "args"}, forks a child
-that runs it, and answers with the child's exit code: 137 means that it died at the step. Forking
-one warm process is a hundred times faster than starting one for each run.
+`python -m tests.lab.crasher` reads one JSON line for each run, {"step", "verb", "args"}, forks a
+child that runs it, and prints the child's exit code: 137 means that it died at the step. Forking
+one warm process is a hundred times faster than starting a new one for each run.
 """
 
 import json
@@ -20,7 +20,7 @@ DIED = 137
 
 
 class Crasher:
-    """The parent's side: a warm process on the given environment."""
+    """The parent's side: controls a warm process with the given environment."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(
@@ -32,7 +32,7 @@ class Crasher:
         )
 
     def run(self, verb: str, *args: str, dies_at: str | None = None) -> int:
-        """Run a verb in a child of its own; its exit code."""
+        """Run a verb in its own child process; returns the exit code."""
         assert self._process.stdin
         assert self._process.stdout
         line = json.dumps({"step": dies_at, "verb": verb, "args": args})
@@ -84,7 +84,7 @@ def _verbs() -> dict[str, Callable[..., Any]]:
         options.edit(transfer, {"expires_at": clock.now() + timedelta(days=1)})
 
     def stage(transfer_id: str) -> None:
-        # Whoever died after the commit is told so.
+        # If an earlier run has died after its commit, this one is refused.
         with suppress(NotNow):
             staging.complete(transfers.of_id(uuid.UUID(transfer_id)))
 

@@ -1,4 +1,4 @@
-"""A whole Beeline with a saboteur before each of its services."""
+"""A whole Beeline with a fault-injecting proxy before each of its services."""
 
 import contextlib
 import time
@@ -13,7 +13,7 @@ from tests.lab.s3faults import S3Faults
 from tests.lab.stack import Stack
 from tests.lab.truth import Truth
 
-# A test's people come from one address and send more than any person would.
+# All people of a test share one IP address, and send more than any real person would.
 GENEROUS = {
     "MAX_OPEN_TRANSFERS_PER_ADDRESS": "100000",
     "MAX_CREATES_PER_HOUR": "1000000",
@@ -23,7 +23,7 @@ GENEROUS = {
 
 @dataclass
 class Lab:
-    """The stack, what stands before its services, and what is really there.
+    """The stack, the proxies before its services, and direct access to the services.
 
     Browsers reach storage directly; the server's own calls pass `storage_line`, then `storage`.
     """
@@ -37,11 +37,11 @@ class Lab:
     truth: Truth
 
     def person(self, heard: Heard | None = None, at: str | None = None) -> Person:
-        """Somebody who uses it: any web process, or the one `at` an address."""
+        """A person who uses it: any web process, or the one `at` a URL."""
         return Person(self.stack, heard, at)
 
     def heal(self) -> float:
-        """Everything works again; how long it takes until each web process knows."""
+        """Make everything work again; the seconds until every web process is ready."""
         for proxy in (self.postgres, self.redis, self.storage_line):
             proxy.up()
         self.storage.heal()
@@ -53,7 +53,7 @@ class Lab:
 
 @contextlib.contextmanager
 def services_behind_proxies(environ: Mapping[str, str], **settings: str) -> Iterator[Lab]:
-    """A lab before the given services, its stack not started yet."""
+    """A lab on the given services; its stack is not started yet."""
     with contextlib.ExitStack() as open_:
         postgres = open_.enter_context(Proxy.before(environ["DATABASE_URL"]))
         redis = open_.enter_context(Proxy.before(environ["REDIS_URL"]))
@@ -68,7 +68,7 @@ def services_behind_proxies(environ: Mapping[str, str], **settings: str) -> Iter
             "REDIS_URL": redis.instead(environ["REDIS_URL"]),
             "S3_ENDPOINT_URL": storage_line.instead(storage.url),
             "S3_PUBLIC_ENDPOINT_URL": environ["S3_ENDPOINT_URL"],
-            # So that the smallest file is begun and completed as a big one is.
+            # So that even the smallest file is a multipart upload, as a big one is.
             "S3_CONDITIONAL_WRITES": "false",
             **GENEROUS,
             **settings,
@@ -80,7 +80,7 @@ def services_behind_proxies(environ: Mapping[str, str], **settings: str) -> Iter
 
 @contextlib.contextmanager
 def running(*names: str, **settings: str) -> Iterator[Lab]:
-    """A lab on services of its own with these processes: "web", "web.2", "worker", "clock"."""
+    """A lab on its own services, with these processes: "web", "web.2", "worker", "clock"."""
     with (
         services.started(["postgres", "redis", "s3"]) as environ,
         services_behind_proxies(environ, **settings) as lab,

@@ -1,4 +1,4 @@
-"""A real SMTP server in this process that takes mail, and misbehaves on demand."""
+"""A real SMTP server in this process that accepts mail, and misbehaves on demand."""
 
 import asyncio
 import threading
@@ -31,23 +31,23 @@ class Caught:
         return str(self.message["Subject"])
 
     def body(self, kind: str) -> str:
-        """Its text as `plain` or `html`."""
+        """Its `plain` or `html` body."""
         part = self.message.get_body((kind,))
         assert part is not None
         return str(part.get_content()).replace("\r\n", "\n")
 
 
 class MailServer:
-    """Takes every mail unless told otherwise; `caught` are those that it answered 250 for."""
+    """Accepts all mail unless told otherwise; `caught` are those accepted (250)."""
 
     def __init__(self, **options: Any) -> None:
-        """`options` are aiosmtpd's own: TLS, who may come in, what is offered."""
+        """`options` are aiosmtpd's own: TLS, authentication, extensions."""
         self._options = {"enable_SMTPUTF8": True, "hostname": "mail.test"} | options
         self.caught: list[Caught] = []
         self.connections = 0
-        # What an address is answered with: once for each entry, the last one for good.
+        # The replies for an address: each entry once, the last one from then on.
         self.answers: dict[str, list[str]] = {}
-        # Addresses whose mail is taken, but whose line is cut before that is said; once for each.
+        # Addresses whose mail is accepted, but the connection aborted before the reply; each once.
         self.drops: list[str] = []
         self.delay_seconds = 0.0
         self.was_tls = False
@@ -64,11 +64,11 @@ class MailServer:
         return f"smtp://127.0.0.1:{self.port}"
 
     def to(self, address: str) -> list[Caught]:
-        """What has come for one address."""
+        """The mails that have arrived for one address."""
         return [one for one in self.caught if one.to == address]
 
     def wait_for_attempt(self, seconds: float) -> None:
-        """Until somebody wants to hand over a mail."""
+        """Wait until a client tries to deliver a mail."""
         assert self._asked.wait(seconds)
 
     def __enter__(self) -> "MailServer":
@@ -85,7 +85,7 @@ class MailServer:
         self._thread.join()
         self._loop.close()
 
-    # -- what aiosmtpd calls ---------------------------------------------------------------------
+    # -- aiosmtpd's hooks ------------------------------------------------------------------------
 
     async def handle_RCPT(  # noqa: N802
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: Any

@@ -1,4 +1,4 @@
-"""Those who use a Beeline over plain HTTP, as patiently as a browser, and remember every answer."""
+"""People who use a Beeline over plain HTTP, as patient as a browser, and record every response."""
 
 import contextlib
 import json
@@ -18,9 +18,9 @@ from urllib3.exceptions import HTTPError
 
 from tests.lab.stack import Stack
 
-# The promise of the product: whatever is down, whoever asks is told something within this time.
+# The product's promise: whatever is down, every request is answered within this time.
 SLOWEST_SECONDS = 10.0
-# A browser waits longer between tries; here recovery is to be measured.
+# Shorter than a browser's pause between tries, because tests measure the recovery time.
 PAUSE_SECONDS = 0.4
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SLUG = re.compile(r"(?<=/d/)[^/]+")
@@ -28,7 +28,7 @@ _SLUG = re.compile(r"(?<=/d/)[^/]+")
 
 @dataclass(frozen=True)
 class Answer:
-    """What one request came to; status 0 is no answer at all."""
+    """The outcome of one request; status 0 means no response at all."""
 
     asked: str
     status: int
@@ -47,7 +47,7 @@ class Answer:
 
 
 class Heard:
-    """Every answer that anybody got."""
+    """All responses that people got."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -66,9 +66,9 @@ class Heard:
         return max(answer.seconds for answer in self.answers)
 
     def check(self, *refusals: int) -> None:
-        """Every request was answered, in time, and never with 500: 503 says when to come again.
+        """Assert that all requests were answered in time, and never with 500.
 
-        `refusals` are further statuses that are in order here.
+        A 503 must have a Retry-After. `refusals` are further statuses that are fine here.
         """
         good = {200, 201, 202, 204, 303, *refusals}
         wrong = [one for one in self.answers if one.status not in good | {503}]
@@ -101,15 +101,15 @@ class Sent:
 
     @property
     def key(self) -> str:
-        """Where its first file lies in the bucket."""
+        """The key of its first file in the bucket."""
         return urlsplit(self.urls[0][0]).path.split("/", 2)[2]
 
 
 class Person:
-    """One browser: every request on a connection of its own, as through a platform's router."""
+    """One browser: every request on its own connection, as through a platform's router."""
 
     def __init__(self, stack: Stack, heard: Heard | None = None, at: str | None = None) -> None:
-        """`at`: ask this web process and no other."""
+        """`at`: the URL of the only web process to use."""
         self.stack = stack
         self.at = at
         self.heard = heard or Heard()
@@ -117,7 +117,7 @@ class Person:
         self._cookies: dict[str, str] = {}
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        """One request, one answer."""
+        """Make one request, without retries."""
         given = {"Host": self._host, "Connection": "close"} | headers
         if self._cookies:
             given["Cookie"] = "; ".join(f"{k}={v}" for k, v in self._cookies.items())
@@ -144,7 +144,7 @@ class Person:
         return answer
 
     def insist(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        """The same request until it is answered by more than "not now"; gives up after 90 s."""
+        """Retry a request while the answer is temporary (429, 5xx, none); fails after 90 s."""
         deadline = time.monotonic() + 90
         while True:
             answer = self.ask(method, path, body, **headers)
@@ -156,7 +156,7 @@ class Person:
     # -- sending -------------------------------------------------------------------------------
 
     def begin(self, contents: dict[str, bytes], **options: Any) -> Sent:
-        """Announce these files; a lost answer makes no second transfer."""
+        """Create a transfer with these files; idempotent, even if a response is lost."""
         files = [{"path": path, "size": len(body)} for path, body in contents.items()]
         key = secrets.token_urlsafe(24)
         answer = self.insist(
@@ -166,12 +166,12 @@ class Person:
         return Sent(answer.json, contents)
 
     def call(self, sent: Sent, method: str, path: str = "", body: Any = None) -> Answer:
-        """One request of its owner, insisted on."""
+        """Make a request with the owner token, with retries."""
         headers = {"Authorization": f"Bearer {sent.json['owner_token']}"}
         return self.insist(method, f"/transfers/{sent.id}{path}", body, **headers)
 
     def upload(self, sent: Sent) -> Sent:
-        """PUT every part to the address signed for it, each until storage has it."""
+        """PUT every part to its presigned URL, with retries until storage has it."""
         by_id = {file["id"]: file for file in sent.json["files"]}
         wanted = [
             {"file": file["id"], "numbers": list(range(1, file["part_count"] + 1))}
@@ -188,13 +188,13 @@ class Person:
         return sent
 
     def complete(self, sent: Sent) -> Sent:
-        """Say "that is all"."""
+        """Complete the transfer: all has been sent."""
         answer = self.call(sent, "POST", "/complete", {})
         assert answer.status == 202, (answer, answer.body)
         return sent
 
     def send(self, contents: dict[str, bytes] | None = None, **options: Any) -> Sent:
-        """All of it, but for the wait."""
+        """Create, upload and complete a transfer, without waiting for READY."""
         contents = {"a.txt": secrets.token_bytes(50)} if contents is None else contents
         return self.complete(self.upload(self.begin(contents, **options)))
 
@@ -206,7 +206,7 @@ class Person:
 
 
 def put(url: str, body: bytes, headers: dict[str, str]) -> int:
-    """PUT to storage as a browser does, again while it is only busy; the last status."""
+    """PUT to storage as a browser does, with retries on 5xx or no answer; the last status."""
     with urllib3.PoolManager(retries=False, timeout=30) as http:
         for _ in range(20):
             with contextlib.suppress(HTTPError):
@@ -225,14 +225,14 @@ def get(url: str) -> tuple[int, bytes]:
 
 
 class Crowd:
-    """People who keep sending and looking, each in a thread of their own, until told to stop."""
+    """People who keep sending and looking, each in their own thread, until stop()."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
         self.heard = Heard()
         self.sent: list[Sent] = []
         self.ended = threading.Event()
-        # A test may hold senders back, where more work at once would only take longer.
+        # Lets a test hold senders back, where more parallel work would only take longer.
         self.may_send: Callable[[], bool] = lambda: True
         self._failures: list[BaseException] = []
         self._threads: list[threading.Thread] = []
@@ -244,7 +244,7 @@ class Crowd:
             self._threads.append(thread)
 
     def stop(self) -> None:
-        """Let everybody finish what they are at; raises what went wrong for any of them."""
+        """Let all of them finish their current action; raises the first failure."""
         self.ended.set()
         for thread in self._threads:
             thread.join(120)
@@ -280,7 +280,7 @@ class Crowd:
 def crowd(
     stack: Stack, *, senders: int = 2, watchers: int = 2, pause: float = 0.3
 ) -> Iterator[Crowd]:
-    """People at work while the block runs; afterwards all of them have finished."""
+    """A crowd at work while the block runs; afterwards all of them have finished."""
     people = Crowd(stack)
     people.start(senders, watchers, pause)
     try:

@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 
 T = TypeVar("T")
 PIECE = 64 * 1024
-# Closing with this sends a reset instead of a proper end.
+# SO_LINGER with zero seconds: closing the socket sends RST instead of FIN.
 _RESET = struct.pack("ii", 1, 0)
 
 
 class _Link:
-    """One connection through the proxy: the client's end, and the target's unless there is none."""
+    """One connection through the proxy: the client's end, and the target's if it is connected."""
 
     def __init__(self, near: asyncio.StreamWriter) -> None:
         self.ends = [near]
@@ -33,12 +33,12 @@ class _Link:
 
 
 class Proxy:
-    """Forwards 127.0.0.1:`port` to a target. One thread serves all; every verb acts at once."""
+    """Forwards 127.0.0.1:`port` to a target, in one thread; every method acts immediately."""
 
     def __init__(self, host: str, port: int) -> None:
         self.target = (host, port)
-        self.held = threading.Event()  # set once somebody has been held up, or a byte swallowed
-        self.waits = 0  # how many connections have said something into a black hole
+        self.held = threading.Event()  # set once a connection is held up, or a byte swallowed
+        self.waits = 0  # the number of connections that have sent data into a black hole
         self._links: set[_Link] = set()
         self._latency = 0.0
         self._limit: int | None = None
@@ -56,7 +56,7 @@ class Proxy:
 
     @classmethod
     def before(cls, url: str) -> "Proxy":
-        """A proxy before whatever a URL names."""
+        """A proxy before the host and port of a URL."""
         parts = urlsplit(url)
         assert parts.hostname
         assert parts.port
@@ -67,40 +67,40 @@ class Proxy:
         host, port = self.target
         return url.replace(f"{host}:{port}", f"127.0.0.1:{self.port}", 1)
 
-    # -- what can go wrong ----------------------------------------------------------------------
+    # -- faults ---------------------------------------------------------------------------------
 
     def up(self) -> None:
-        """Everything passes. Connections that were black-holed stay dead, as after a failover."""
+        """Let everything pass. Black-holed connections stay dead, as after a failover."""
         self._set(latency=0.0, limit=None, is_black=False)
         self._on_loop(self._flowing.set)
         self._listen()
 
     def down(self) -> None:
-        """Nobody is there: new connections are refused, the existing ones reset."""
+        """Be down: new connections are refused, existing ones reset."""
         self._on_loop(self._deafen)
         self.reset()
 
     def reset(self) -> None:
-        """Every connection is reset; new ones are welcome."""
+        """Reset every connection; new ones are accepted."""
         self._on_loop(lambda: [link.reset() for link in list(self._links)])
 
     def blackhole(self) -> None:
-        """New connections are accepted and never answered; existing ones fall silent for good."""
+        """Accept new connections but never answer; existing ones fall silent permanently."""
         self.waits = 0
         self._set(is_black=True)
         self._on_loop(self._freeze)
 
     def hold(self) -> None:
-        """No byte passes until `up()`; then all that was held does. Nothing is lost."""
+        """Hold all bytes back until `up()`, which lets them pass. Nothing is lost."""
         self.held.clear()
         self._on_loop(self._flowing.clear)
 
     def slow(self, seconds: float) -> None:
-        """Every piece of data takes so long in each direction."""
+        """Delay every chunk of data by this much, in each direction."""
         self._set(latency=seconds)
 
     def cut_after(self, count: int) -> None:
-        """Each connection is reset when so many bytes more have passed, both ways together."""
+        """Reset each connection after this many more bytes, both directions together."""
         self._set(limit=count)
         self._on_loop(lambda: [setattr(link, "passed", 0) for link in self._links])
 
@@ -127,7 +127,7 @@ class Proxy:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    # -- how -----------------------------------------------------------------------------------
+    # -- implementation ------------------------------------------------------------------------
 
     def _listen(self) -> None:
         def listen() -> None:
@@ -141,8 +141,8 @@ class Proxy:
         self._on_loop(listen)
 
     def _deafen(self) -> None:
-        """Stop listening. The port is taken again on `up()`: not every kernel lets a listener that
-        was shut down listen once more."""
+        """Stop listening. `up()` binds the port again: not every kernel lets a listener that was
+        shut down listen once more."""
         if self._accepting is not None:
             self._accepting.cancel()
             self._accepting = None
@@ -206,8 +206,8 @@ class Proxy:
             if not link.is_frozen and sink.can_write_eof():
                 sink.write_eof()
         except OSError:
-            # A process that is killed with an answer unread resets its connection: so it must be
-            # on the other side, or a session would be left behind there that is nobody's.
+            # A process killed with unread data resets its connection. Pass the reset on, or an
+            # orphaned session would be left on the other side.
             if not link.is_frozen:
                 link.reset()
 

@@ -1,4 +1,4 @@
-"""A server that webhooks lead to: remembers what came, and answers as a test wants it to."""
+"""A server for webhooks: records what arrives, and answers as a test wants it to."""
 
 import contextlib
 import ipaddress
@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 
 @dataclass(frozen=True)
 class Came:
-    """One request, as it came."""
+    """One request, as it arrived."""
 
     path: str
     headers: dict[str, str]
@@ -29,14 +29,14 @@ class Came:
 
 @dataclass
 class Receiver:
-    """Listens on loopback, by TLS where it has a certificate (`folder`/server.pem)."""
+    """Listens on loopback, with TLS if it has a certificate (`folder`/server.pem)."""
 
     folder: Path | None = None
-    # What is answered, one after the other, and from then on the last: a status, a number of
-    # seconds to wait (float), words to send as they are, or a list of them that come one by one.
+    # The answers, one after the other, then the last one repeatedly: a status (int), seconds to
+    # wait before a 200 (float), bytes to send as they are, or a list of bytes to send one by one.
     answers: list[int | float | bytes | list[bytes]] = field(default_factory=lambda: [200])
     came: list[Came] = field(default_factory=list)
-    # The names that were asked for by TLS, and connections of any kind.
+    # The TLS server names (SNI) requested, and the number of connections.
     names: list[str | None] = field(default_factory=list)
     connections: int = 0
 
@@ -47,7 +47,7 @@ class Receiver:
             def do_POST(self) -> None:
                 size = int(self.headers["Content-Length"])
                 body = self.rfile.read(size)
-                if len(body) < size:  # Whoever sent it died meanwhile.
+                if len(body) < size:  # The sender has died meanwhile.
                     return
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 receiver.came.append(Came(self.path, headers, body))
@@ -56,7 +56,7 @@ class Receiver:
                     receiver._answer(self, receiver.answers[at])
 
             def log_message(self, *given: Any) -> None:
-                """Nothing is said."""
+                """Log nothing."""
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
@@ -68,7 +68,7 @@ class Receiver:
                 return found
 
             def finish_request(self, request: Any, client: Any) -> None:
-                # The handshake in the connection's own thread.
+                # The TLS handshake runs in the connection's own thread.
                 with contextlib.suppress(OSError), contextlib.ExitStack() as closing:
                     if receiver._tls is not None:
                         request = receiver._tls.wrap_socket(request, server_side=True)
@@ -76,7 +76,7 @@ class Receiver:
                     super().finish_request(request, client)
 
             def handle_error(self, *given: Any) -> None:
-                """A line that was cut is what some tests are about."""
+                """Ignore errors: some tests are about aborted connections."""
 
         self._tls = self._context()
         self._server = Server(("127.0.0.1", 0), Handler)
@@ -119,7 +119,7 @@ class Receiver:
 
 
 class Canary:
-    """Listens on loopback, at this port or any, and only remembers that somebody came."""
+    """Listens on loopback, on this port or any, and only counts the connections."""
 
     def __init__(self, port: int = 0) -> None:
         self._listening = socket.create_server(("127.0.0.1", port))
@@ -140,7 +140,7 @@ class Canary:
 
 
 def make_certificates(folder: Path, *names: str) -> Path:
-    """An authority of this test's (ca.pem), and its certificate for these names (server.pem)."""
+    """Create a CA of the test's own (ca.pem) and a certificate for these names (server.pem)."""
     authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "A test's authority")])
     authority = _certificate(issuer, issuer, authority_key.public_key(), authority_key, None)

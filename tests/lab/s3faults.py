@@ -1,7 +1,7 @@
-"""Stands before an S3 endpoint, knows its operations, and answers wrongly on demand.
+"""A proxy before an S3 endpoint that knows its operations, and answers wrongly on demand.
 
-The request is passed on as it came, Host included, because the signature covers it: a client is
-simply given this address as its endpoint.
+Requests are forwarded unchanged, including Host, which the signature covers: clients simply get
+this proxy's URL as their endpoint.
 """
 
 import threading
@@ -13,7 +13,7 @@ from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, urlsplit
 
-# What the query string makes of a method, for an object and for the bucket; "" is without.
+# The operation by method and query parameter ("": none), on an object and on the bucket.
 _OF_OBJECT = {
     ("POST", "uploads"): "CreateMultipartUpload",
     ("POST", "uploadId"): "CompleteMultipartUpload",
@@ -52,7 +52,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is sent back; without one the connection just ends, and with `cut` in the middle."""
+    """What is sent back. None in its place just closes the connection; `cut` does so midway."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -64,11 +64,11 @@ Forward = Callable[[], Answer]
 Fault = Callable[[Request, Forward], Answer | None]
 
 
-# -- what can go wrong -------------------------------------------------------------------------
+# -- faults ------------------------------------------------------------------------------------
 
 
 def error(status: int, code: str) -> Fault:
-    """S3's own refusal; with status 200 the error hides in a success, as Complete's may."""
+    """S3's error response; with status 200 as CompleteMultipartUpload may report an error."""
 
     def answer(request: Request, forward: Forward) -> Answer:
         text = (
@@ -89,12 +89,12 @@ OK_WITH_ERROR = error(200, "InternalError")
 
 
 def lose_answer(request: Request, forward: Forward) -> None:
-    """It is done, and nobody is told."""
+    """Forward the request, but lose the response."""
     forward()
 
 
 def late(seconds: float) -> Fault:
-    """It is done, and the answer comes so much later."""
+    """Forward the request, and delay the response."""
 
     def answer(request: Request, forward: Forward) -> Answer:
         done = forward()
@@ -105,7 +105,7 @@ def late(seconds: float) -> Fault:
 
 
 def late_until(told: threading.Event) -> Fault:
-    """It is done, and the answer comes when the test says so."""
+    """Forward the request, and delay the response until the test sets the event (or 120 s)."""
 
     def answer(request: Request, forward: Forward) -> Answer:
         done = forward()
@@ -116,7 +116,7 @@ def late_until(told: threading.Event) -> Fault:
 
 
 def truncate(request: Request, forward: Forward) -> Answer:
-    """Half of the body, and then the end."""
+    """Send only half of the body, then close the connection."""
     whole = forward()
     return Answer(whole.status, whole.headers, whole.body[: len(whole.body) // 2], cut=True)
 
@@ -133,7 +133,7 @@ class _Plan:
 
 
 class S3Faults:
-    """Forwards to an endpoint; `plan()` says what goes wrong, `seen()` counts what was asked."""
+    """Forwards to an endpoint; `plan()` plans faults, `seen()` counts requests."""
 
     def __init__(self, endpoint: str) -> None:
         parts = urlsplit(endpoint)
@@ -151,22 +151,22 @@ class S3Faults:
     def plan(
         self, operation: str, fault: Fault, times: float = float("inf"), key: str = ANY
     ) -> None:
-        """The next `times` requests for this operation (ANY: all), and key if named, go wrong so."""
+        """Apply a fault to the next `times` requests for this operation and key (ANY: all)."""
         with self._lock:
             self._plans.append(_Plan(operation, key, fault, times))
 
     def heal(self) -> None:
-        """Nothing goes wrong any more."""
+        """Drop all planned faults."""
         with self._lock:
             self._plans.clear()
 
     def left(self, operation: str) -> float:
-        """How often what was planned for an operation still applies."""
+        """How often the faults planned for an operation will still apply."""
         with self._lock:
             return sum(plan.left for plan in self._plans if plan.operation == operation)
 
     def seen(self, operation: str, key: str = ANY) -> int:
-        """How often an operation was asked for, of one key or of all."""
+        """The number of requests for an operation, for one key or all."""
         with self._lock:
             return sum(
                 count
@@ -175,7 +175,7 @@ class S3Faults:
             )
 
     def close(self) -> None:
-        """End the server; running answers are cut off."""
+        """Stop the server; responses in progress are cut off."""
         self._server.shutdown()
         self._server.server_close()
 
@@ -186,7 +186,7 @@ class S3Faults:
         self.close()
 
     def answer(self, request: Request) -> Answer | None:
-        """What happens to a request."""
+        """The response to a request: the next planned fault, or the endpoint's own."""
         fault = self._take(request)
         if fault is None:
             return self._forward(request)
@@ -222,7 +222,7 @@ class S3Faults:
 
 class _Server(ThreadingHTTPServer):
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that are cut off in the middle are what this is for."""
+        """Ignore errors: aborted connections are expected here."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -239,7 +239,7 @@ class _Handler(BaseHTTPRequestHandler):
         )
         try:
             answer = self.faults.answer(request)
-        except OSError:  # The endpoint is gone, or this proxy was told to be.
+        except OSError:  # The endpoint or the proxy before it is down.
             answer = None
         if answer is None:
             self.close_connection = True
@@ -256,7 +256,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self.end_headers()
             self.wfile.write(answer.body)
-        except OSError:  # Whoever asked has given up waiting.
+        except OSError:  # The client has given up waiting.
             self.close_connection = True
         self.close_connection = self.close_connection or answer.cut
 

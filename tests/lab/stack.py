@@ -1,4 +1,4 @@
-"""The Procfile's processes, as many of each as a test wants, and every way to end them."""
+"""The Procfile's processes, any number of each, and every way to end them."""
 
 import contextlib
 import ctypes
@@ -26,7 +26,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def begin(command: str | list[str], environ: Mapping[str, str]) -> Process:
-    """Start a command in a session of its own, by which its family is known for ever."""
+    """Start a command in its own session, by which family() finds all its descendants."""
     return subprocess.Popen(
         command,
         shell=isinstance(command, str),
@@ -37,13 +37,13 @@ def begin(command: str | list[str], environ: Mapping[str, str]) -> Process:
 
 
 def _die_with_parent() -> None:
-    """A test run that is killed leaves nobody behind (Linux; elsewhere it does)."""
+    """Have the process killed with its parent: a killed test run leaves none (Linux only)."""
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def family(leader: int) -> list[int]:
-    """Every running process of a session: also those whose parent was killed."""
+    """The ids of all running processes of a session, including those whose parent was killed."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -54,28 +54,28 @@ def family(leader: int) -> list[int]:
 
 
 def signal_family(leader: int, number: signal.Signals) -> None:
-    """Send a signal to all of them."""
+    """Send a signal to all processes of a session."""
     for pid in family(leader):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
 
 
 def kill_family(process: Process) -> None:
-    """SIGKILL for a process and all that it started, whoever is still there."""
+    """SIGKILL a process and all of its descendants that are still running."""
     signal_family(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def kill_parent(process: Process) -> None:
-    """SIGKILL for the process alone: what it started goes on without it."""
+    """SIGKILL only the process itself: its children keep running."""
     process.kill()
     process.wait()
 
 
 class Stack:
-    """Web, worker and clock as the Procfile starts them, against the services of `environ`.
+    """Web, worker and clock as the Procfile starts them, with the services of `environ`.
 
-    Processes are known as "web", "worker", "clock", further ones as "web.2" and so on.
+    Processes are called "web", "worker", "clock", further ones "web.2" and so on.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -84,7 +84,7 @@ class Stack:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         self.environ = dict(os.environ) | {"PATH": path} | dict(environ)
         self.environ |= {"BASE_URL": self.url, "PORT": str(self.port), "HOST": "127.0.0.1"}
-        # What is killed leaves its temporary files behind; they go when this object does.
+        # Killed processes leave temporary files behind; they are removed with this object.
         self.environ["TMPDIR"] = mkdtemp(prefix="beeline-stack-")
         weakref.finalize(self, shutil.rmtree, self.environ["TMPDIR"], ignore_errors=True)
         lines = Path("Procfile").read_text().splitlines()
@@ -95,11 +95,11 @@ class Stack:
         self._routing = threading.Condition()
 
     def release(self) -> None:
-        """Migrations and the bucket, as a deployment does them."""
+        """Migrate the database and set up the bucket, as a deployment does."""
         subprocess.run(self._commands["release"], shell=True, env=self.environ, check=True)
 
     def start(self, name: str, **environ: str) -> None:
-        """Start one process, with settings of its own if need be; wait for a web to answer."""
+        """Start one process, with settings of its own if given; waits until a web is ready."""
         kind = name.partition(".")[0]
         port = self.port
         if kind == "web" and (name != "web" or "web" in self._routed):
@@ -114,7 +114,7 @@ class Stack:
                 self._routing.notify_all()
 
     def wait_until_ready(self, url: str | None = None) -> None:
-        """Until GET /ready answers 200; AssertionError after 20 seconds."""
+        """Wait until GET /ready answers 200; AssertionError after 20 seconds."""
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             try:
@@ -125,39 +125,39 @@ class Stack:
         raise AssertionError("the web process did not become ready")
 
     def address(self) -> str:
-        """Any web process that takes requests, as a platform's router picks one; waits for one."""
+        """The URL of a random web process, as a platform's router picks one; waits for one."""
         with self._routing:
             if not self._routing.wait_for(lambda: self._routed, timeout=20):
                 raise AssertionError("no web process takes requests")
             return random.choice(list(self._routed.values()))
 
     def addresses(self) -> list[str]:
-        """Every web process that takes requests."""
+        """The URLs of all web processes that accept requests."""
         with self._routing:
             return list(self._routed.values())
 
     def kill(self, name: str) -> None:
-        """SIGKILL, children too."""
+        """SIGKILL a process and its children."""
         self._take_out(name)
         kill_family(self.running.pop(name))
 
     def kill_parent(self, name: str) -> None:
-        """SIGKILL for the process alone; what it started goes on, until the stack is stopped."""
+        """SIGKILL only the process itself; its children run on until the stack is stopped."""
         self._take_out(name)
         process = self.running.pop(name)
         self._left_behind.append(process.pid)
         kill_parent(process)
 
     def shut_down(self, *names: str) -> float:
-        """End them as Heroku does; the seconds until the last had left.
+        """End processes as Heroku does; returns the seconds until the last had ended.
 
-        They get no more requests, SIGTERM goes to all of their processes, children too, and
-        SIGKILL to those that are still there after 30 seconds.
+        They get no more requests, then SIGTERM, children too, and SIGKILL if they are still
+        running after 30 seconds.
         """
         began = time.monotonic()
         for name in names:
             self._take_out(name)
-        # What the router has just sent arrives before the signal does.
+        # Requests that were just routed arrive before the signal does.
         time.sleep(0.1)
         for name in names:
             signal_family(self.running[name].pid, signal.SIGTERM)
@@ -171,7 +171,7 @@ class Stack:
         return time.monotonic() - began
 
     def stop(self) -> None:
-        """SIGKILL to all: what they work on goes with the services. How they leave is shut_down's."""
+        """SIGKILL everything; the services are discarded anyway. shut_down() ends them cleanly."""
         for process in self.running.values():
             kill_family(process)
         for leader in self._left_behind:

@@ -1,4 +1,4 @@
-"""What is really in the database and in the bucket, asked past everything that can go wrong."""
+"""What is really in the database and in the bucket, read directly, bypassing all faults."""
 
 import time
 from collections import Counter
@@ -29,7 +29,7 @@ class Truth:
         )
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Ask, or change, what the database holds."""
+        """Run any SQL statement; returns its rows, if it has any."""
         connection = psycopg2.connect(self._database)
         try:
             with connection, connection.cursor() as cursor:
@@ -39,7 +39,7 @@ class Truth:
             connection.close()
 
     def states(self, sent: Iterable[Sent]) -> Counter[str]:
-        """How many of these transfers are in which state."""
+        """The number of these transfers in each state."""
         ids = [one.id for one in sent]
         return Counter(
             state
@@ -49,7 +49,7 @@ class Truth:
         )
 
     def wait_until_ready(self, sent: Iterable[Sent], seconds: float) -> float:
-        """Until all of these are READY; how long that took. AssertionError when it is too long."""
+        """Wait until all of these are READY; the seconds it took. AssertionError on timeout."""
         sent = list(sent)
         began = time.monotonic()
         while (states := self.states(sent)) != Counter({"READY": len(sent)} if sent else {}):
@@ -58,7 +58,7 @@ class Truth:
         return time.monotonic() - began
 
     def wait_until_leased(self, sent: Sent, seconds: float) -> None:
-        """Until somebody is at work on a transfer; AssertionError when it is too long."""
+        """Wait until a worker holds the transfer's lease; AssertionError on timeout."""
         query = "SELECT 1 FROM transfers WHERE id = %s AND lease_token IS NOT NULL"
         deadline = time.monotonic() + seconds
         while not self.rows(query, sent.id):
@@ -66,7 +66,7 @@ class Truth:
             time.sleep(0.05)
 
     def skip_waits(self) -> None:
-        """Make as if whatever waits for its next try had waited long enough."""
+        """Make everything that waits for its next try due now."""
         self.rows(
             "UPDATE transfers SET queued_at = queued_at - interval '1 minute' WHERE state = 'PROCESSING'"
         )
@@ -81,11 +81,11 @@ class Truth:
         return {one["Key"] for page in pages for one in page.get("Contents", [])}
 
     def open_uploads(self) -> set[str]:
-        """The id of every multipart upload that storage holds open."""
+        """The ids of all open multipart uploads in storage."""
         return {one["UploadId"] for one in self._open_uploads()}
 
     def open_keys(self) -> set[str]:
-        """The keys that storage holds multipart uploads open for."""
+        """The keys of all open multipart uploads in storage."""
         return {one["Key"] for one in self._open_uploads()}
 
     def _open_uploads(self) -> list[dict[str, Any]]:
@@ -93,15 +93,15 @@ class Truth:
         return [one for page in pages for one in page.get("Uploads", [])]
 
     def head(self, key: str) -> dict[str, Any]:
-        """What storage says of one object."""
+        """Storage's HEAD response for one object."""
         return self._s3.head_object(Bucket=self._bucket, Key=key)
 
     def check(self, sent: Iterable[Sent], *, begun_in_vain: bool = False) -> None:
-        """Nothing lost, nothing done twice: the bucket holds the files of READY transfers.
+        """Assert that the bucket holds exactly the files of the READY transfers.
 
-        All of them, and nothing else; the bytes of `sent` are those that were sent. No upload is
-        open that no row knows, unless uploads may have been `begun_in_vain`: what was opened and
-        could not be noted, because an answer was lost or the database away, is the hourly sweep's.
+        The bytes of `sent` must be those that were sent. Every open multipart upload must have a
+        row, unless some may have been `begun_in_vain`: those whose id could not be saved, because a
+        response was lost or the database was down, are left to the hourly sweep.
         """
         finished = {
             key

@@ -1,4 +1,4 @@
-"""`flask reports`, `transfers` and `blocklist`, as an operator types them."""
+"""`flask reports`, `transfers` and `blocklist`, as an operator uses them."""
 
 import hashlib
 import zlib
@@ -21,7 +21,7 @@ Run = Callable[..., str]
 
 @pytest.fixture
 def run(app: Flask) -> Run:
-    """One command; its output, whatever its exit code should be."""
+    """Runs one command, asserts its exit code, and returns its output."""
 
     def run(*words: str, code: int = 0) -> str:
         told = app.test_cli_runner().invoke(args=words)
@@ -86,10 +86,10 @@ def test_a_board_is_shown_and_stopped_with_its_files(run: Run, machine: Machine)
     for words in ("state    quarantined", "title    Your bank", "leads to https://evil.example/"):
         assert words in shown
     (own,) = (line for line in shown.splitlines() if line.startswith("file     b/invoice.html "))
-    # Its file has a link of its own, whose path may look like a board's.
+    # Its file has its own link. With the file's path appended, it may look like a board's link.
     (file_link,) = own.split()[-1:]
     below = f"{file_link}/b/invoice.html"
-    # That was stopped with the board, and from now on is by itself.
+    # It was quarantined with the board; from now on it is quarantined by itself.
     for words in ("is quarantined", "was quarantined before"):
         assert run("transfers", "quarantine", below) == f"{file_link} {words}.\n"
     assert run("transfers", "release", link) == f"{link} is released.\n"
@@ -134,7 +134,7 @@ def test_many_files_are_not_all_listed(run: Run, sender: Sender) -> None:
 
 @pytest.fixture
 def maker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whenever the command waits, a maker reads the next file."""
+    """Has a maker process the next file whenever the command waits."""
 
     def work(seconds: float) -> None:
         wanted = db.session.scalar(select(Inspection.upload_id).limit(1))

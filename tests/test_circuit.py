@@ -1,4 +1,4 @@
-"""The circuit: what is down is left alone for a moment, and tried by one at a time."""
+"""The circuit breaker: a service that is down gets a pause, then one try at a time."""
 
 import pytest
 
@@ -6,11 +6,11 @@ from app.circuit import Circuit
 
 
 class Away(Exception):
-    """What the circuit is told to open for."""
+    """The error that opens the circuit."""
 
 
 class Now:
-    """A clock that stands still until told."""
+    """A clock that only moves when a test sets it."""
 
     seconds = 1000.0
 
@@ -29,7 +29,7 @@ def circuit(now: Now) -> Circuit:
 
 
 def call(circuit: Circuit, error: Exception | None = None) -> str:
-    """What comes of one call that fails so, or works."""
+    """The outcome of one call, which fails with `error` or works."""
     asked = False
     try:
         with circuit.guard((Away,), Away("not asked")):
@@ -67,7 +67,7 @@ def test_a_try_that_never_ends_does_not_keep_it_open(circuit: Circuit, now: Now)
 
 
 def test_another_error_is_an_answer(circuit: Circuit) -> None:
-    """Only silence and the like open it: whoever is refused for a reason was heard."""
+    """Only outages open the circuit: a service that refuses a request is up."""
     assert call(circuit, ValueError()) == "failed"
     assert call(circuit) == "worked"
 

@@ -1,4 +1,4 @@
-"""Settings: read once, refused with every reason at a time, documented to the last."""
+"""Settings: read once, refused with all errors together, and all documented."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_f43_heroku_addresses_are_taken_as_they_come() -> None:
     ],
 )
 def test_our_own_address_is_spelled_as_browsers_spell_it(given: str, used: str) -> None:
-    """CORS rules compare letters, and hosts are known by what browsers send."""
+    """CORS rules compare origins literally, and hosts are compared with what browsers send."""
     settings = config.load(GOOD | {"BASE_URL": given, "S3_ENDPOINT_URL": given})
     assert settings.origins == [used]
     assert settings.s3_endpoint_url == used
@@ -103,9 +103,9 @@ def test_s34_a_default_or_short_secret_is_refused(secret: str) -> None:
         ("MAIL_URL", "smtp://me:p%C3%A4ss@mail.example.org"),
         ("DATABASE_URL", "mysql://x"),
         ("REDIS_URL", "http://x"),
-        ("PART_URL_TTL_IN_SECONDS", "3601"),  # F03, S15: it works for whoever has it
+        ("PART_URL_TTL_IN_SECONDS", "3601"),  # F03, S15: the URL works for anyone who has it
         ("DOWNLOAD_URL_TTL_IN_SECONDS", "301"),  # S16: as above
-        ("DOWNLOAD_URL_TTL_IN_SECONDS", "119"),  # storage's clock may be a minute ahead
+        ("DOWNLOAD_URL_TTL_IN_SECONDS", "119"),  # storage's clock may be a minute fast
         ("S3_PREFIX", ""),
         ("S3_PREFIX", "../"),
         ("DEFAULT_EXPIRES_IN_DAYS", "91"),
@@ -122,7 +122,7 @@ def test_s34_a_default_or_short_secret_is_refused(secret: str) -> None:
         ("OPT_OUT_KEYS", "short"),
         ("JWT_TTL_IN_MINUTES", "1441"),
         ("WEBHOOK_LOG_DAYS", "0"),
-        ("WEBHOOK_ALLOW_LOOPBACK", "true"),  # S24: people come from elsewhere
+        ("WEBHOOK_ALLOW_LOOPBACK", "true"),  # S24: GOOD's BASE_URL is public
     ],
 )
 def test_values_that_cannot_be_meant_are_refused(name: str, value: str) -> None:

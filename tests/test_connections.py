@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: none that is dead is given to anybody, and none begins for nothing."""
+"""Connections to PostgreSQL: no dead one is handed out, and no needless BEGIN is sent."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -23,13 +23,13 @@ Count = Callable[[], int]
 
 @pytest.fixture(autouse=True)
 def _alone(inside: None) -> None:
-    """One connection, that of this test."""
+    """Start with an empty pool, so that the test has the only connection."""
     db.engine.dispose()
 
 
 @pytest.fixture
 def round_trips() -> Iterator[Count]:
-    """How often PostgreSQL was waited for since this was last asked."""
+    """A function that returns the number of round trips to PostgreSQL since its last call."""
     wait, count = extensions.get_wait_callback(), [0]
 
     def counting(connection: object) -> None:
@@ -75,7 +75,7 @@ def test_one_that_has_rested_is_asked_whether_it_still_is_one(
 
 
 def test_f38_one_that_was_ended_meanwhile_is_never_given_out() -> None:
-    """Nor are the others that the same restart has ended: one look finds all of them out."""
+    """Nor are other connections that the same restart has ended: one failed ping discards all."""
     mine = pid()
     with db.engine.connect() as other, db.engine.connect() as last:
         ended = [mine, other.scalar(text("SELECT pg_backend_pid()"))]
@@ -124,7 +124,7 @@ def test_whoever_takes_a_connection_by_itself_finds_it_as_always() -> None:
 
 
 def test_a_connection_lost_before_a_transaction_is_told_by_whoever_uses_it(app: Flask) -> None:
-    """F38: as an outage, which is answered with 503, not as a mistake of ours."""
+    """F38: it counts as an outage, answered with 503, not as an internal error."""
     mine = pid()
     seen_by_another("SELECT pg_terminate_backend(:pid, 1000)", pid=mine)
     with pytest.raises(Exception, match=r"terminat|closed") as lost, transaction():

@@ -1,4 +1,4 @@
-"""The CRC32 of a whole from those of its pieces, against zlib's over the bytes."""
+"""The CRC32 of a whole, combined from those of its pieces, compared with zlib's."""
 
 import random
 import zlib
@@ -37,7 +37,7 @@ def test_nothing_and_empty_pieces() -> None:
 
 
 def test_pieces_too_large_to_be_in_memory() -> None:
-    """Zeros double: the CRC32 of 2 ** 40 of them is reached by forty combinations of two."""
+    """Zeros by doubling: 30 combinations take the CRC32 of 2 ** 10 zeros to that of 2 ** 40."""
     zeros, size = of(bytes(1024)), 1024
     for _ in range(30):
         zeros, size = combine([(zeros, size), (zeros, size)]), 2 * size

@@ -1,4 +1,4 @@
-"""transaction(), after_commit() and release(): the only words about commits."""
+"""transaction(), after_commit() and release(): all that the code uses to commit."""
 
 import uuid
 
@@ -73,7 +73,7 @@ def test_a_session_that_is_gone_holds_no_row_longer_than_its_lease_would(app: Fl
 @pytest.mark.parametrize(
     ("code", "verdict"),
     [
-        (None, True),  # nobody answered: refused, cut off, or silent
+        (None, True),  # no answer: connection refused, lost, or timed out
         ("08006", True),  # connection_failure
         ("57P01", True),  # admin_shutdown
         ("57P03", True),  # cannot_connect_now

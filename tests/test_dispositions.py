@@ -1,4 +1,4 @@
-"""S19: any name a person may give a file makes a header that every client reads right."""
+"""S19: any file name results in a Content-Disposition that every client reads correctly."""
 
 import re
 from email.message import Message
@@ -57,7 +57,7 @@ def test_ordinary_names_are_kept_to_the_letter() -> None:
 
 @pytest.mark.parametrize("name", [".curlrc", ".wgetrc", ".bash_profile", " .x", "\u202e.x", "..a"])
 def test_no_file_is_saved_hidden_under_a_name_that_its_sender_chose(name: str) -> None:
-    """Whoever types a command in his home would have that file read by the next one."""
+    """In a home folder such a file could be read as the settings of the next command."""
     kept = safe_name(name)
     for header in (attachment(name), attachment_for_curl(name)):
         assert re.findall(r"filename=.(.[^\"]*)\"", header) == [f"_{kept}"]

@@ -1,4 +1,4 @@
-"""The house checks itself: guards, jobs, queues, the API's description, transactions, htmx."""
+"""The project's own rules: guards, jobs, queues, OpenAPI, transactions, imports, htmx."""
 
 import ast
 import hashlib
@@ -42,7 +42,7 @@ GUARDS = {
 }
 EXPLAINED = {"F": Path("docs/reliability.md"), "S": Path("SECURITY.md")}
 DESCRIPTION = yaml.safe_load(Path("app/api/openapi.yaml").read_text())
-# The SHA-256 of htmx 2.0.3's htmx.min.js, the same as npm publishes.
+# The SHA-256 of htmx 2.0.3's htmx.min.js, as published on npm.
 HTMX_SHA256 = "491955cd1810747d7d7b9ccb936400afb760e06d25d53e4572b64b6563b2784e"
 
 
@@ -53,7 +53,7 @@ def test_a_job_names_a_real_function_and_a_queue_that_is_worked_on(job: jobs.Job
 
 
 def test_every_queue_has_workers_and_what_takes_long_has_its_own() -> None:
-    """F35: whoever only wants a file checked does not wait for somebody's zip."""
+    """F35: checking a file does not wait for the zip of another transfer."""
     started = dict(line.split(": ", 1) for line in Path("Procfile").read_text().splitlines())
     taken = {name: started[name].split()[2:] for name in ("worker", "maker")}
     assert taken == {"worker": jobs.QUICK_QUEUES, "maker": jobs.SLOW_QUEUES}
@@ -101,7 +101,7 @@ OPENED_BY = {
 
 
 def test_every_parameter_and_key_is_described(app: Flask) -> None:
-    """The pieces of each address, and that it wants a key where its guard does."""
+    """Each route's path parameters, and that it requires a key if its guard does."""
     for rule in app.url_map.iter_rules():
         view = app.view_functions[rule.endpoint]
         if not view.__module__.startswith("app.api."):
@@ -128,7 +128,7 @@ def test_every_parameter_and_key_is_described(app: Flask) -> None:
 
 
 def test_whoever_may_be_refused_for_a_key_may_be_told_to_wait() -> None:
-    """Calls of a key are counted, and tries by wrong ones (app/doors.py)."""
+    """Calls with a key are rate-limited, and so are tries with wrong keys (app/doors.py)."""
     for path, operations in DESCRIPTION["paths"].items():
         for method, operation in operations.items():
             if method != "parameters" and "401" in operation["responses"]:
@@ -160,7 +160,7 @@ def test_only_db_commits() -> None:
 
 
 def _writes_of_a_transfers_state(source: str) -> list[str]:
-    """The statements and assignments in this code that give a transfer another state."""
+    """The statements and assignments in this code that change a transfer's state."""
     found = []
     for node in ast.walk(ast.parse(source)):
         match node:
@@ -209,7 +209,7 @@ def test_every_file_has_its_place_in_the_description_of_the_code() -> None:
         "gateways": set(re.findall(r"`(\w+)`", gateways)),
     }
     for folder in ("models", "api", "pages"):
-        # Its line and those that go on with it; what is in brackets describes the name before it.
+        # The folder's line and its continuation lines; brackets describe the name before them.
         (lines,) = re.findall(rf"^    {folder}/(.*(?:\n {{20}}.*)*)", tree, re.MULTILINE)
         places[folder] = set(re.findall(r"\w+", re.sub(r"\([^)]*\)", "", lines)))
     for path in Path("app").rglob("*.py"):
@@ -217,7 +217,7 @@ def test_every_file_has_its_place_in_the_description_of_the_code() -> None:
 
 
 def _broken_contracts(tree: Path, **additions: str) -> str:
-    """What import-linter reports about a copy of the code with these lines added to its modules."""
+    """import-linter's report on a copy of the code with these lines added to its modules."""
     for name in ("app", "embedded"):
         shutil.copytree(name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy("pyproject.toml", tree)
@@ -231,7 +231,7 @@ def _broken_contracts(tree: Path, **additions: str) -> str:
 
 
 def test_the_contracts_about_imports_can_be_broken(tmp_path: Path) -> None:
-    """A rule that nothing can break says nothing: `make check` only shows that all of them hold."""
+    """A rule that cannot be broken proves nothing: `make check` only shows that all hold."""
     report = _broken_contracts(
         tmp_path,
         stray="",
@@ -270,7 +270,7 @@ def test_every_number_of_a_fault_or_threat_is_explained() -> None:
 
 
 def test_the_upload_engine_touches_no_page() -> None:
-    """It runs under `node --test`; what is shown is in static/js/sender/."""
+    """The engine runs under `node --test`; code that touches the DOM is in static/js/sender/."""
     for path in Path("static/js/upload").glob("*.js"):
         assert "document." not in path.read_text(), path
 
@@ -324,7 +324,10 @@ def test_no_thread_of_ours_outlives_its_work(sender: Sender) -> None:
 
 
 def test_what_few_need_is_loaded_by_few(environ: dict[str, str]) -> None:
-    """Each of these takes as long to load as all our routes; and late is not in each child."""
+    """Each module of `late` takes as long to import as all of our routes.
+
+    The worker imports boto3's client before it forks, so that its children need not.
+    """
     late = {"alembic", "boto3", "botocore.session", "botocore.client", "jwt", "valkey"}
     made = "import sys, app; app.create_app(); print(*sys.modules)"
     ready = "import sys, app; app.create_app(); app.get_ready(); before = set(sys.modules)"

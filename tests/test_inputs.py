@@ -1,4 +1,4 @@
-"""Reading what a client sent: every complaint at once, by full path, and nothing else comes out."""
+"""Validating input: all errors together, by full path; unknown fields are refused."""
 
 import enum
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which state may follow which: all pairs, through move() alone."""
+"""Which state may follow which: move() with all pairs of states."""
 
 import itertools
 
@@ -37,7 +37,7 @@ def test_every_pair(before: State, to: State) -> None:
 
 
 def test_the_losers_object_shows_what_the_row_says() -> None:
-    """With SQLAlchemy's default it would show the state that the loser wanted."""
+    """With SQLAlchemy's default it would show the state that the refused move wanted."""
     transfer = Transfer(slug="s", owner_token_hash=b"x" * 32, expires_at=now())
     with transaction():
         db.session.add(transfer)

@@ -1,4 +1,4 @@
-"""Migrations on a database with rows: what was there stays, and old code could go on."""
+"""Migrations of a database with rows: existing data stays, and old code keeps working."""
 
 import uuid
 from collections.abc import Iterator
@@ -22,17 +22,17 @@ NAME = "as_it_was"
 
 @dataclass
 class Old:
-    """A database of its own, as `flask db upgrade` and `downgrade` find it."""
+    """A separate database, for `flask db upgrade` and `downgrade`."""
 
     engine: Engine
     process: Crasher
 
     def migrate(self, verb: str, to: str = "head") -> None:
-        """As a deployment does it, in a process of its own."""
+        """Upgrade or downgrade in another process, as a deployment does."""
         assert self.process.run(verb, to) == 0
 
     def run(self, statement: str, **given: object) -> list[tuple[object, ...]]:
-        """One statement, committed."""
+        """Run one statement and commit it; returns its rows."""
         with self.engine.begin() as connection:
             result = connection.execute(text(statement), given)
             return [tuple(row) for row in result] if result.returns_rows else []
@@ -40,7 +40,7 @@ class Old:
 
 @pytest.fixture(scope="module")
 def migrator_environ(environ: dict[str, str], app: Flask) -> dict[str, str]:
-    """With that database for our own."""
+    """The environment with the separate database in place of the usual one."""
     url = make_url(settings.database_url).set(database=NAME)
     shown = url.set(drivername="postgresql").render_as_string(hide_password=False)
     return {**environ, "DATABASE_URL": shown}
@@ -48,7 +48,7 @@ def migrator_environ(environ: dict[str, str], app: Flask) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def migrator(migrator_environ: dict[str, str]) -> Iterator[Crasher]:
-    """What migrates, one process for all tests: starting it takes longest."""
+    """The process that migrates; one for all tests, because starting it takes longest."""
     process = Crasher(migrator_environ)
     yield process
     process.close()
@@ -56,7 +56,7 @@ def migrator(migrator_environ: dict[str, str]) -> Iterator[Crasher]:
 
 @pytest.fixture
 def old(migrator: Crasher) -> Iterator[Old]:
-    """Without any table yet."""
+    """The separate database, newly created and without tables."""
     server = create_engine(settings.database_url, isolation_level="AUTOCOMMIT")
     with server.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {NAME}"))
@@ -71,7 +71,7 @@ def old(migrator: Crasher) -> Iterator[Old]:
 def test_f44_two_releases_at_once_migrate_once(
     old: Old, migrator: Crasher, migrator_environ: dict[str, str]
 ) -> None:
-    """As a platform does that starts a second deployment before the first has ended."""
+    """A platform may start a second deployment before the first has finished."""
     releases = (migrator, Crasher(migrator_environ))
     for one in releases:  # both have started
         assert one.run("upgrade", "0001") == 0
@@ -98,7 +98,7 @@ def test_0003_adds_checksums_to_a_database_with_rows_and_can_be_taken_back(old: 
     assert old.run(UPLOADS) == before
     news = "SELECT DISTINCT checksum_algorithm::text, crc32 FROM uploads"
     assert old.run(news) == [(None, None)]
-    # Code that knows nothing of checksums still writes rows, and completes them.
+    # Old code, without checksums, still writes rows and completes them.
     old.run(add, key="written by old code", state="OPEN", etag=None, **part)
     old.run("UPDATE uploads SET state = 'COMPLETE', etag = 'e' WHERE key = 'open'")
     _new_code(old)
@@ -116,7 +116,7 @@ def test_0004_adds_passwords_and_going_back_opens_nothing(old: Old) -> None:
     )
     old.run(add, slug="before", state="READY")
     old.migrate("upgrade")
-    # Code that knows nothing of passwords still writes rows.
+    # Old code, without passwords, still writes rows.
     old.run(add, slug="written by old code", state="INIT")
     assert old.run("SELECT DISTINCT password_hash FROM transfers") == [(None,)]
     change = "UPDATE transfers SET password_hash = :word WHERE slug = :slug"
@@ -218,7 +218,7 @@ def test_0006_adds_previews_and_going_back_leaves_no_picture(old: Old) -> None:
     for wrong in ("width = 0", "excerpt = repeat('x', 8193)", "claim_token = gen_random_uuid()"):
         with pytest.raises(IntegrityError):
             old.run(f"UPDATE previews SET {wrong}")
-    # Code that knows nothing of previews deletes a transfer.
+    # Old code, without previews, deletes a transfer.
     old.run("UPDATE transfers SET state = 'DELETED', deleted_at = now()")
     old.migrate("downgrade", "0005")
     states = [("file", "COMPLETE", "e"), ("large", "ABORTED", "e"), ("small", "ABORTED", "e")]
@@ -235,7 +235,7 @@ def test_0007_adds_requests_and_reports_and_going_back_opens_nothing(old: Old) -
     )
     old.run(add, slug="before", state="READY")
     old.migrate("upgrade")
-    # Code that knows nothing of quarantine still writes rows.
+    # Old code, without quarantine, still writes rows.
     for slug, state in (("blocked", "READY"), ("moving", "INIT"), ("gone", "EXPIRED")):
         old.run(add, slug=slug, state=state)
     assert old.run("SELECT DISTINCT quarantined_at FROM transfers") == [(None,)]
@@ -272,7 +272,7 @@ def test_0009_adds_mail_and_going_back_leaves_the_transfers(old: Old) -> None:
     )
     old.run(add, slug="before")
     old.migrate("upgrade")
-    # Code that knows nothing of mail still writes rows, and counts downloads.
+    # Old code, without mail, still writes rows and counts downloads.
     old.run(add, slug="written by old code")
     old.run("INSERT INTO downloads (id, transfer_id) SELECT gen_random_uuid(), id FROM transfers")
     news = "SELECT DISTINCT sender_email, sender_confirmed_at, muted FROM transfers"
@@ -312,7 +312,7 @@ def test_0010_adds_accounts_to_a_database_with_rows_and_can_be_taken_back(old: O
     old.run(add, slug="before")
     old.run("INSERT INTO audit_events (action) VALUES ('before')")
     old.migrate("upgrade", "0010")
-    # Code that knows nothing of accounts still writes rows.
+    # Old code, without accounts, still writes rows.
     old.run(add, slug="written by old code")
     whose = "SELECT DISTINCT workspace_id, user_identifier FROM transfers"
     assert old.run(whose) == [(None, None)]
@@ -351,14 +351,14 @@ def test_0011_keeps_heartbeats_and_forgets_what_was_deleted_before(old: Old) -> 
         " VALUES (gen_random_uuid(), 's', sha256('s'), 'DELETED', now(), now())"
     )
     old.migrate("upgrade")
-    old.run(beat, name="delete_expired")  # as older code still writes it
+    old.run(beat, name="delete_expired")  # as older code still does
     told = "SELECT name, last_count, seconds, failure_count FROM heartbeats ORDER BY name"
     assert old.run(told) == [("delete_expired", None, None, 0), ("expire_due", None, None, 0)]
     to_forget = "SELECT slug FROM transfers WHERE state = 'DELETED' AND forgotten_at IS NULL"
     assert old.run(to_forget) == [("s",)]
     old.run("INSERT INTO heartbeats (name, at, failure_count) VALUES ('x', to_timestamp(0), 3)")
     old.migrate("downgrade", "0010")
-    # Of one that has only failed older code would believe that it came to its end.
+    # A sweep that has only failed loses its row: older code would take it for a finished run.
     assert old.run("SELECT name FROM heartbeats ORDER BY name") == [
         ("delete_expired",),
         ("expire_due",),
@@ -375,7 +375,7 @@ def test_0012_adds_a_block_list_and_can_be_taken_back(old: Old) -> None:
     report = "INSERT INTO abuse_reports (transfer_id, reason) SELECT id, 'malware' FROM transfers"
     old.run(report)
     old.migrate("upgrade", "0012")
-    old.run(report)  # as older code still writes it
+    old.run(report)  # as older code still does
     assert old.run("SELECT DISTINCT file_sha256 FROM abuse_reports") == [(None,)]
     add = "INSERT INTO blocked_files (sha256, size, crc32, reason) VALUES (%s, %s, %s, 'malware')"
     good = ("sha256('x')", "1", "NULL")
@@ -458,7 +458,7 @@ def test_0016_knows_sizes_of_workspaces_and_going_back_leaves_bytes_to_the_sweep
     old.migrate("upgrade")
     sizes = "SELECT slug, total_size FROM transfers ORDER BY slug"
     assert old.run(sizes) == [("empty", 0), ("nobody's", 0), ("with", 11)]
-    # Code that knows nothing of any of this still writes rows.
+    # Old code, without any of this, still writes rows.
     old.run(add, slug="written by old code", of="Acme")
     for key in ("put", "copy"):
         old.run(upload, key=key, size=0)
@@ -529,7 +529,7 @@ def test_0019_lets_sweeps_take_turns_and_keeps_when_they_came(old: Old) -> None:
     old.run("INSERT INTO heartbeats (name, at, last_count) VALUES ('before', now(), 7)")
     old.migrate("upgrade", "0019")
     assert old.run("SELECT name, last_count, busy_until FROM heartbeats") == [("before", 7, None)]
-    # Older code that still runs knows nothing of it.
+    # Older code that is still running does not set it.
     old.run("INSERT INTO heartbeats (name, at) VALUES ('older', now())")
     old.run("UPDATE heartbeats SET busy_until = now()")
     old.migrate("downgrade", "0018")
@@ -565,7 +565,7 @@ def test_0020_knows_whose_a_kept_zip_is_and_forgets_it_with_its_transfer(old: Ol
 
 
 def test_0020_waits_for_nobody_who_would_wait_for_it(old: Old) -> None:
-    """Web processes and workers go on meanwhile, and write transfers first, then uploads."""
+    """Web processes and workers keep running meanwhile: they lock transfers, then uploads."""
     old.migrate("upgrade", "0019")
     old.run(
         "INSERT INTO transfers (id, slug, owner_token_hash, state, expires_at)"
@@ -587,7 +587,7 @@ def test_0020_waits_for_nobody_who_would_wait_for_it(old: Old) -> None:
 def test_0020_goes_on_where_it_was_interrupted(old: Old) -> None:
     old.migrate("upgrade", "0020")
     old.run("DROP INDEX ix_uploads_kept_for")
-    # As a CREATE INDEX CONCURRENTLY that dies leaves it: not of use, and in the way.
+    # Like the remains of an interrupted CREATE INDEX CONCURRENTLY: useless, but in the way.
     old.run("CREATE INDEX ix_uploads_kept_for ON uploads (key)")
     old.run("UPDATE alembic_version SET version_num = '0019'")
     old.migrate("upgrade", "0020")
@@ -613,7 +613,7 @@ def test_0021_takes_reports_of_boards_and_going_back_hides_what_is_blocked(old: 
     report = "INSERT INTO abuse_reports (transfer_id, reason) SELECT id, 'malware' FROM transfers"
     old.run(report)
     old.migrate("upgrade", "0021")
-    old.run(report)  # as older code still writes it
+    old.run(report)  # as older code still does
     old.run("INSERT INTO abuse_reports (board_id, reason) SELECT id, 'other' FROM boards")
     for wrong in (
         "INSERT INTO abuse_reports (reason) VALUES ('other')",
@@ -644,7 +644,7 @@ def test_0022_drops_an_index_and_older_code_still_announces(old: Old) -> None:
         " SELECT gen_random_uuid(), id, 'expired', sha256('a'), now() FROM transfers"
     )
     old.run("UPDATE extension_requests SET announced_at = now()")
-    # Code of today does not name it: the release after this one may drop it.
+    # The current code does not name it, so that the next release may drop it.
     assert "announced_at" not in str(select(ExtensionRequest))
     old.migrate("downgrade", "0021")
     assert len(old.run(indexes)) == 1
@@ -728,7 +728,7 @@ def test_0015_keeps_files_and_going_back_leaves_only_what_is_there(old: Old) -> 
 
     add("there")
     old.migrate("upgrade", "0015")
-    add("coming")  # as older code still writes it
+    add("coming")  # as older code still does
     shown = "SELECT path, batch FROM files ORDER BY path"
     assert old.run(shown) == [("coming", 0), ("there", 0)]
     old.run("INSERT INTO batches (transfer_id) VALUES (:id)", id=sent)
@@ -754,7 +754,7 @@ def test_0015_keeps_files_and_going_back_leaves_only_what_is_there(old: Old) -> 
 
 
 def _new_code(old: Old) -> None:
-    """A checksum is four bytes, of an upload that has them planned and is complete."""
+    """New code's checksums: 4 bytes, only for complete uploads with a checksum algorithm."""
     change = "UPDATE uploads SET checksum_algorithm = 'CRC32', crc32 = :crc32 WHERE key = :key"
     old.run(change, key="complete", crc32=b"1234")
     for key, crc32 in (("complete", b"123"), ("complete", b"12345"), ("aborted", b"1234")):

@@ -1,4 +1,4 @@
-"""The database itself refuses rows that must not exist."""
+"""The database's constraints refuse illegal rows."""
 
 from typing import Any
 

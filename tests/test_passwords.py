@@ -1,4 +1,4 @@
-"""S11: passwords are stored so that whoever reads the database cannot try them fast."""
+"""S11: passwords are stored so that an attacker with the database cannot try them fast."""
 
 import re
 import threading
@@ -17,7 +17,7 @@ PARAMETERS = re.compile(r"\$argon2id\$v=19\$m=(\d+),t=(\d+),p=(\d+)\$[\w+/]{22}\
     "stored", [passwords.hashed("word"), passwords.NOBODYS], ids=["hashed", "nobodys"]
 )
 def test_s11_it_is_argon2id_at_owasps_least_or_above(stored: str) -> None:
-    """A try where there is no password costs the same as where there is one."""
+    """The same goes for the dummy hash: a try costs the same if there is no password."""
     found = PARAMETERS.fullmatch(stored)
     assert found
     assert [int(one) for one in found.groups()] == [19_456, 2, 1]
@@ -66,7 +66,7 @@ def test_s11_where_there_is_none_a_try_is_hashed_all_the_same(monkeypatch) -> No
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """How many hashes are under way at once, each until the test is over."""
+    """[running hashes, most at once]; each hash takes 0.2 s, unless the test ends before."""
     at_once: list[int] = [0, 0]
     lock, over = threading.Lock(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""How long PostgreSQL is waited for, with a proxy that swallows everything between it and us."""
+"""Timeouts for PostgreSQL, tested with a proxy in between that can swallow all data."""
 
 import os
 import socket
@@ -18,7 +18,7 @@ from tests.lab.proxy import Proxy
 
 @pytest.fixture(autouse=True)
 def _quick(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same limits, smaller; and a circuit that knows of no other test."""
+    """The same limits, but shorter; and a fresh circuit breaker."""
     monkeypatch.setattr(patience, "CONNECT_SECONDS", 0.3)
     monkeypatch.setattr(patience, "QUERY_SECONDS", 0.4)
     monkeypatch.setattr(patience, "JOB_QUERY_SECONDS", 0.8)
@@ -47,7 +47,7 @@ def _seconds(act) -> float:
 def test_a_query_without_an_answer_ends_in_time_and_closes_its_connection(
     app: Flask, proxy: Proxy, address: str, is_request: bool, limit: float
 ) -> None:
-    """F39: shorter in a request; in a job longer, and not for ever."""
+    """F39: the limit is short in a request and longer in a job, but never infinite."""
     connection = psycopg2.connect(address)
     proxy.blackhole()
     with app.test_request_context() if is_request else app.app_context():
@@ -89,7 +89,7 @@ def test_an_answer_that_takes_its_time_within_the_limit_is_heard(address: str) -
 
 
 def test_what_has_time_is_heard_however_late_it_answers(address: str) -> None:
-    """A migration of a large table; whatever comes after it has a limit again."""
+    """For migrating a large table; later queries have a limit again."""
     cursor = psycopg2.connect(address).cursor()
     with patience.as_long_as_it_takes():
         cursor.execute("SELECT pg_sleep(1.2), 7")
@@ -112,7 +112,7 @@ def test_a_server_that_is_gone_is_noticed_within_a_minute_also_by_what_has_time(
 def test_whoever_is_refused_does_not_open_the_circuit(
     app: Flask, proxy: Proxy, address: str
 ) -> None:
-    """Too many connections or a wrong password are answers: the next may get in."""
+    """Too many connections or a wrong password are answers: the next attempt may succeed."""
     proxy.down()
     with app.test_request_context():
         app.preprocess_request()
@@ -123,7 +123,7 @@ def test_whoever_is_refused_does_not_open_the_circuit(
 
 
 def test_a_request_is_over_when_its_context_is(app: Flask, client) -> None:
-    """The session's own last words to the database belong to it."""
+    """The session's final statements still belong to the request."""
     heard = []
     app.teardown_appcontext_funcs.insert(1, lambda error: heard.append(patience.is_short()))
     try:

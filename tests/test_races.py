@@ -1,4 +1,4 @@
-"""Real threads, real commits: of any number at once exactly as many win as may."""
+"""Concurrent calls, with real threads and real commits: exactly as many win as may."""
 
 import threading
 import uuid
@@ -44,7 +44,7 @@ def ago(**time: float) -> Any:
 
 
 def at_once(app: Flask, count: int, act: Callable[[int], Any]) -> Counter:
-    """What `count` threads got, started together; an AppError counts by its code."""
+    """The results of `count` threads started together, counted; an AppError by its code."""
     gate = threading.Barrier(count)
 
     def run(index: int) -> Any:
@@ -128,7 +128,7 @@ def test_many_questions_of_one_visitor_at_once_are_one(app: Flask, sender: Sende
 
 
 def test_s31_no_download_is_counted_once_it_is_quarantined(app: Flask, sender: Sender) -> None:
-    """Those that were first got their link; after the quarantine has committed nobody does."""
+    """Requests before the quarantine get their link; none does after it has committed."""
     for _ in range(5):
         sent = sender.ready()
         file_id = uuid.UUID(sent.files[0]["id"])
@@ -165,7 +165,7 @@ def test_f22_delete_against_process_leaves_nothing_half_done(app: Flask, sender:
 
 
 def test_f22_revival_against_removal_has_one_winner(app: Flask, sender: Sender) -> None:
-    """Fifty times, around the very end of the grace period: alive and whole, or gone."""
+    """Fifty times, around the end of the grace period: it is either alive and whole, or gone."""
     won: Counter = Counter()
     for number in range(50):
         sent = sender.ready({"a": b"1", "b": b"2"}).set(expires_at=ago(seconds=1))
@@ -186,7 +186,7 @@ def test_f22_revival_against_removal_has_one_winner(app: Flask, sender: Sender) 
             upkeep.delete_expired()
             upkeep.remove_bytes()
             held = [storage.head(key) is not None for key in keys]
-        # Of two who give it a new date the second finds it alive; or both come too late.
+        # Two threads set a new date: if the first succeeds, so does the second; or both are late.
         is_alive = sent.row().state is State.READY
         assert got["revived"] == (2 if is_alive else 0), got
         assert held == [is_alive] * 2
@@ -234,7 +234,7 @@ def test_f50_four_sweeps_at_once_share_the_work(app: Flask, sender: Sender, monk
 
 
 def test_adding_and_completing_at_once_never_loses_a_file(app: Flask, sender: Sender) -> None:
-    """Either the file is in before "that is all", and asked for, or it is refused."""
+    """Either the file is added before the completion and then missed, or it is refused."""
     for _ in range(5):
         sent = sender.create().upload()
 
@@ -255,7 +255,7 @@ def test_adding_and_completing_at_once_never_loses_a_file(app: Flask, sender: Se
 
 
 def test_removing_the_last_file_against_completing(app: Flask, sender: Sender) -> None:
-    """A transfer never becomes READY with nothing in it."""
+    """A transfer never becomes READY without files."""
     for _ in range(5):
         sent = sender.create().upload()
         paths = [("DELETE", f"/files/{sent.files[0]['id']}"), ("POST", "/complete")]
@@ -302,7 +302,7 @@ def test_what_is_added_to_a_board_at_once_comes_in_some_order(app: Flask) -> Non
     with app.app_context():
         items = boards.items_of(board.id)
     assert [one.position for one in items] == list(range(24))
-    # Those of one call lie together.
+    # The items of one call are adjacent.
     for first in range(0, 24, 3):
         assert len({bool(one.file_id) for one in items[first : first + 3]}) == 1
 

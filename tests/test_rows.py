@@ -1,4 +1,4 @@
-"""Rows that a sweep takes: as many as it may, none that anybody else holds, and by where they lie."""
+"""Rows that a sweep takes: up to the limit, none locked by others, and selected by ctid."""
 
 import threading
 import time
@@ -52,7 +52,7 @@ def test_rows_that_somebody_holds_are_passed_by() -> None:
 
 @pytest.mark.real_commits
 def test_one_that_changes_in_this_very_moment_waits_for_the_next_statement() -> None:
-    """Between being found and being locked: then it lies elsewhere, and is nobody else's row."""
+    """Its ctid has changed when it is to be locked; so it is missed, but no other row is taken."""
     (key,) = plant(1)
     engine = db.engine
 
@@ -79,7 +79,7 @@ def test_one_that_changes_in_this_very_moment_waits_for_the_next_statement() -> 
 def test_the_rows_are_not_looked_up_again() -> None:
     plant(3)
     statement = update(Upload).where(rows.take(Upload, limit=2)).values(sent_at=func.now())
-    db.session.execute(text("SET LOCAL enable_seqscan = off"))  # as in a large table
+    db.session.execute(text("SET LOCAL enable_seqscan = off"))  # the plan for a large table
     plan = db.session.scalars(
         text(f"EXPLAIN {statement.compile(db.engine, compile_kwargs={'literal_binds': True})}")
     )

@@ -1,4 +1,4 @@
-"""What browsers get is not what stands in static/: it was squeezed, and still has to be the same."""
+"""Browsers get minified versions of the files in static/, which must behave the same."""
 
 import gzip
 import posixpath
@@ -12,10 +12,10 @@ from app import static_files
 
 JS_TESTS = Path("tests/js")
 NODE = Path(sys.prefix, "bin", "node")
-# What every upload loads, from the entry, the view that it imports at rest, and the worker.
+# The scripts that every upload loads: the entry, the view it imports once idle, and the worker.
 ORDINARY = ("js/upload.js", "js/sender/view.js", "js/upload/checksum-worker.js")
 
-# Nothing of them runs, and of each that cannot be read the engine says where.
+# Only parses the scripts, without running them; the engine reports where a syntax error is.
 READ = """
 const { SourceTextModule } = require('node:vm');
 for (const identifier of process.argv.slice(1)) {
@@ -43,7 +43,7 @@ def test_every_squeezed_script_is_a_module_that_can_be_read(tmp_path: Path) -> N
 
 
 def put_squeezed(folder: Path) -> set[str]:
-    """As they would be served, below static/; their names."""
+    """Write the files as they would be served to static/ in this folder; returns their names."""
     squeezed = static_files.squeezed()
     for name, content in squeezed.items():
         place = folder / "static" / name
@@ -63,7 +63,7 @@ def test_the_squeezed_files_are_smaller_and_all_there() -> None:
 
 
 def test_the_uploader_does_not_grow_unnoticed() -> None:
-    """Who adds to it knows: these are what it has, and a little; docs/speed.md says what it should."""
+    """The limits are just above the current sizes; docs/speed.md has the budget."""
     squeezed = static_files.squeezed()
     ordinary = set(ORDINARY)
     for _ in squeezed:
@@ -76,14 +76,14 @@ def test_the_uploader_does_not_grow_unnoticed() -> None:
 
 
 def imported(name: str, script: bytes) -> set[str]:
-    """What it cannot run without, by the names of files."""
+    """The file names of a script's static imports."""
     folder = posixpath.dirname(name)
     found = re.findall(r"""(?:from|import) ?["'](\.[^"']+)["']""", script.decode())
     return {posixpath.normpath(f"{folder}/{path}") for path in found}
 
 
 def zipped(squeezed: dict[str, bytes], names: set[str]) -> int:
-    """Bytes of each by gzip -9, together."""
+    """The total size in bytes of these files, each compressed by gzip -9."""
     return sum(len(gzip.compress(squeezed[name], 9)) for name in names)
 
 

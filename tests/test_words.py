@@ -1,4 +1,4 @@
-"""Names as people read them: tests/js/file-list.test.js has the same table."""
+"""How file names are shown; tests/js/file-list.test.js has the same table."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A zip's bytes, made of headers and members, as other programs read them."""
+"""A zip's bytes, made of headers and members: other programs can read them."""
 
 import io
 import os
@@ -27,7 +27,7 @@ def member(name: str, body: bytes, at: datetime = THEN) -> Member:
 
 
 def whole(layout: Layout, bodies: list[bytes], step: int = 0) -> bytes:
-    """The zip, put together from stretches of `step` bytes."""
+    """The zip, assembled from ranges of `step` bytes."""
     made = io.BytesIO()
     for start in range(0, layout.size, step or layout.size):
         for piece in layout.pieces(start, step or layout.size):
@@ -50,7 +50,7 @@ names = st.text(
 )
 
 
-# A machine that is busy is not a fault.
+# No deadline: a busy machine is not a failure.
 @settings(deadline=None)
 @given(
     st.dictionaries(names, st.binary(max_size=300), max_size=8),
@@ -119,7 +119,7 @@ def test_other_programs_read_it(read: Callable[[Path], list[str]], tmp_path: Pat
     for name, body in files.items():
         assert (tmp_path / name).read_bytes() == body
         assert (tmp_path / name).stat().st_mtime == THEN.timestamp()
-        # Root may read whatever it likes; others must be able to.
+        # Checked by mode, because root can read anything.
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o644
 
 
@@ -137,7 +137,7 @@ def test_as_many_files_as_you_like(count: int, tmp_path: Path) -> None:
 
 
 def test_more_than_4_gib_in_one_file_before_one_and_in_all(tmp_path: Path) -> None:
-    """Sparse: all but a few bytes of it are holes, which programs read as zeros."""
+    """The file is sparse: nearly all of it is holes, which programs read as zeros."""
     size = 4 * GIB + 2**20
     zeros = combine([(zlib.crc32(bytes(2**20)).to_bytes(4, "big"), 2**20)] * (size >> 20))
     members = [Member("large", size, THEN, zeros), member("behind", b"hello")]
@@ -154,8 +154,8 @@ def test_more_than_4_gib_in_one_file_before_one_and_in_all(tmp_path: Path) -> No
     with zipfile.ZipFile(path) as opened:
         assert [info.file_size for info in opened.infolist()] == [one.size for one in members]
         assert opened.read("behind") == b"hello"
-    # unzip takes half a minute for so many zeros, and 7z two seconds: all that it is asked for is
-    # whether it finds what lies behind them.
+    # unzip takes half a minute for this many zeros, 7z two seconds: so unzip only has to find the
+    # file behind them.
     for command in (seven(path), [*unzip(path), "behind"], bsdtar(path)):
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, (command[0], done.stdout[-500:] + done.stderr[-500:])
@@ -165,12 +165,12 @@ EDGE = 2**32 - 1
 
 
 def headers(layout: Layout) -> list[bytes]:
-    """All that is no file's data: a header before each, and the directory with what follows it."""
+    """All bytes except file data: the local headers, then the central directory and the end."""
     return [piece for piece in layout.pieces(0, layout.size) if isinstance(piece, bytes)]
 
 
 def extra_of(header: bytes, at: int) -> set[int]:
-    """The ids in the extra field of a header, whose name's and extra's lengths stand at `at`."""
+    """The ids in a header's extra field; the lengths of name and extra field are at `at`."""
     name, extra = struct.unpack_from("<2H", header, at)
     start = {26: 30, 28: 46}[at] + name
     found, place = set(), start
@@ -183,7 +183,7 @@ def extra_of(header: bytes, at: int) -> set[int]:
 
 @pytest.mark.parametrize("size", [EDGE - 1, EDGE, EDGE + 1])
 def test_a_size_of_all_ones_is_told_by_zip64(size: int) -> None:
-    """All ones means "look there": so the very last size below 4 GiB needs it, and none before."""
+    """0xffffffff means "see zip64": so already the last size below 4 GiB needs zip64."""
     local, rest = headers(Layout([Member("a", size, THEN, b"1234")]))
     is_large = size >= EDGE
     assert struct.unpack_from("<2L", local, 18) == (min(size, EDGE),) * 2
@@ -194,7 +194,7 @@ def test_a_size_of_all_ones_is_told_by_zip64(size: int) -> None:
 
 @pytest.mark.parametrize("count", [65_534, 65_535, 65_536])
 def test_a_count_of_all_ones_is_told_by_zip64(count: int) -> None:
-    """Lenient programs read it without; the format does not allow it."""
+    """Lenient programs would read a count of 65,535 without zip64; the format forbids it."""
     ending = headers(Layout([Member("a", 0, THEN, b"1234")] * count))[-1]
     assert struct.unpack_from("<2H", ending, len(ending) - 14) == (min(count, 65_535),) * 2
     assert (b"PK\6\6" in ending) == (b"PK\6\7" in ending) == (count >= 65_535)
@@ -202,7 +202,7 @@ def test_a_count_of_all_ones_is_told_by_zip64(count: int) -> None:
 
 @pytest.mark.parametrize("start", [EDGE - 1, EDGE, EDGE + 1])
 def test_a_place_of_all_ones_is_told_by_zip64(start: int) -> None:
-    """Of a file that lies there, and of the directory itself."""
+    """The offset of a file, and of the central directory."""
     before = Layout([Member("a", 0, THEN, b"1234")])
     room = len(headers(before)[0])
     first = Member("a", start - room, THEN, b"1234")

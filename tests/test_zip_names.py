@@ -1,4 +1,4 @@
-"""Names in a zip: kept where they are safe, harmless and unique where they are not (S21)."""
+"""Names in a zip: safe ones are kept, others made harmless; all are unique (S21)."""
 
 import unicodedata
 
@@ -78,7 +78,7 @@ def test_a_number_makes_no_name_too_long_and_ten_thousand_of_one_name_are_no_mat
     assert len({name.casefold() for name in names_in_zip(["x.bin"] * 10_000)}) == 10_000
 
 
-# A machine that is busy is not a fault.
+# No deadline: a busy machine is not a failure.
 @settings(deadline=None)
 @given(st.lists(st.text(max_size=20), max_size=12))
 def test_whatever_they_are_called_the_names_are_safe_and_unique(paths: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Into which parts a zip is cut: what S3 allows, and as little as may be through our hands."""
+"""How a zip is split into parts: as S3 allows, and with as few bytes as possible sent by us."""
 
 from datetime import UTC, datetime
 
@@ -19,7 +19,7 @@ def layout_of(*sizes: int) -> Layout:
 
 
 def assembled(layout: Layout) -> int:
-    """Bytes of the parts that storage cannot copy."""
+    """The total size of the parts that storage cannot copy."""
     start, found = 0, 0
     for size in zip_parts.cut(layout):
         pieces = list(layout.pieces(start, size))
@@ -55,10 +55,10 @@ def test_any_files_are_cut_as_s3_allows_and_always_alike(sizes: list[int]) -> No
 
 def test_at_the_edge_of_two_files_one_part_of_5_mib_is_put_together() -> None:
     layout = layout_of(*[GIB] * 10)
-    # The last is what follows all files, and storage takes that however small it is.
+    # The last part is what follows all files; storage accepts a last part of any size.
     assert assembled(layout) - check(layout)[-1] == 10 * PART
     assert check(layout)[-1] < 1000
-    # Read and sent.
+    # Twice, because these bytes are both read and sent.
     assert 2 * assembled(layout) < 0.01 * layout.size
 
 
@@ -72,7 +72,7 @@ def test_what_is_too_small_to_be_copied_goes_with_its_neighbours() -> None:
     assert check(layout_of(1, 2, 3)) == [layout_of(1, 2, 3).size]
     many = layout_of(*[10 * 1024] * 5000)
     assert max(check(many)) < 2 * PART
-    # Every second file of these can be copied whole, because the one before it fills the edge.
+    # Every second file can be copied whole, because the one before it fills the part in between.
     layout = layout_of(*[9 * MIB] * 20)
     assert assembled(layout) < 0.55 * layout.size
 

@@ -1,4 +1,4 @@
-"""The mail catcher: every mail arrives, and none of them can do harm on the page."""
+"""The mail catcher: every mail is caught, and none can do harm on its page."""
 
 import smtplib
 import socket
@@ -25,7 +25,7 @@ def box(tmp_path: Path) -> mail.Box:
 
 @pytest.fixture
 def page(box: mail.Box) -> Iterator[str]:
-    """The address of a page over the box."""
+    """The URL of the page that shows the box."""
     with mail.page_server(box, free_port()) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
@@ -54,7 +54,7 @@ def message(subject: str = "Ünïcode 🐝", **texts: str) -> EmailMessage:
 
 
 def kept(box: mail.Box, made: EmailMessage) -> str:
-    """Put it into the box and give the path of its page."""
+    """Put a mail into the box; returns the path of its page."""
     box.add(made.as_bytes(policy=made.policy.clone(utf8=True)), "bee@example.org", ["a@x.org"])
     return f"/mail/{box.newest(1)[0][0]}"
 

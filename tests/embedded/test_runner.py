@@ -1,4 +1,4 @@
-"""The runner, with a Procfile of small programs: order, restarts, stops, and no orphans."""
+"""The runner, with a Procfile of small programs: start order, restarts, stops, no orphans."""
 
 import os
 import re
@@ -20,7 +20,7 @@ from embedded.runner import Line, asked_port, describe, read_procfile
 from embedded.var import Refused
 from tests.embedded.watched import Program, until
 
-# Real services are named and never asked, so that nothing embedded needs to be started.
+# Pretend that there are real services, so that no embedded ones are started. They are never used.
 ELSEWHERE = {
     "DATABASE_URL": "postgresql://elsewhere/x",
     "REDIS_URL": "redis://elsewhere/0",
@@ -201,7 +201,7 @@ def test_a_second_signal_does_not_wait(start: Start) -> None:
     program.line_with("not listening")
     program.send(signal.SIGTERM)
     program.line_with("stopping")
-    program.send(signal.SIGTERM)  # Too soon to be meant as a second one: `make` repeats the first.
+    program.send(signal.SIGTERM)  # Too soon to count as a second one: `make` repeats the first.
     time.sleep(0.9)
     assert "does not stop" not in program.text
     program.send(signal.SIGTERM)

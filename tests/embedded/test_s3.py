@@ -1,4 +1,4 @@
-"""The embedded S3 endpoint is as strict as S3: real process, boto3 and bare requests."""
+"""The embedded S3 endpoint is as strict as S3; with a real process, boto3 and plain requests."""
 
 import base64
 import hashlib
@@ -89,7 +89,7 @@ def presign(s3, verb, bucket, key="k", expires=60, **params):
 
 
 class Multipart:
-    """An upload that a test fills and completes."""
+    """A multipart upload that a test fills and completes."""
 
     def __init__(self, s3, bucket, key="big", **options):
         self.s3, self.where = s3, {"Bucket": bucket, "Key": key}
@@ -120,7 +120,7 @@ def flip(url):
 
 
 def moved(url, seconds):
-    """The URL as it would be if it had been made at another time, signature and all left."""
+    """The URL with its date moved by this many seconds, but the same signature."""
     moment = datetime.now(UTC) + timedelta(seconds=seconds)
     return re.sub(r"X-Amz-Date=\w+", f"X-Amz-Date={moment:%Y%m%dT%H%M%SZ}", url)
 
@@ -262,7 +262,7 @@ def sign(endpoint, method, path, headers, payload="UNSIGNED-PAYLOAD"):
 
 
 def put_chunks(endpoint, path, chunks, *, trailer="", spoil=lambda body: body):
-    """PUT with signed chunks, and a signed trailer where one is given."""
+    """PUT with signed chunks, and a signed trailer if one is given."""
     payload = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD" + ("-TRAILER" if trailer else "")
     size = str(sum(len(chunk) for chunk in chunks))
     headers = {"x-amz-decoded-content-length": size, "content-encoding": "aws-chunked,gzip"}
@@ -428,7 +428,7 @@ def test_an_empty_object_is_an_object(s3, bucket):
 
 @pytest.fixture(scope="module")
 def pieces(s3):
-    """An object of three parts, in a bucket of its own, and its bytes."""
+    """An object of three parts, in its own bucket; returns its bytes."""
     s3.create_bucket(Bucket="pieces")
     data = [noise(MIN_PART, 1), noise(MIN_PART, 2), noise(1000, 3)]
     upload = Multipart(s3, "pieces", "k", ContentType="text/plain")
@@ -775,7 +775,7 @@ def test_a_part_can_be_copied_from_an_object(endpoint, s3, bucket, pieces):
 
 
 def test_a_part_copied_from_an_object_outlives_it(endpoint, s3, bucket):
-    """The part is the object's own blob, which nothing but the part refers to in the end."""
+    """The part shares the object's blob; after the deletion only the part refers to it."""
     source, upload = Multipart(s3, bucket, "source"), Multipart(s3, bucket)
     data = noise(MIN_PART, 5)
     source.complete((1, source.put(1, data)), (2, source.put(2, b"end")))
@@ -794,7 +794,7 @@ def test_a_part_copied_from_an_object_outlives_it(endpoint, s3, bucket):
 
 
 def test_a_part_sent_again_while_the_upload_completes_is_in_or_out(s3, bucket):
-    """Whatever wins, the object is made of the parts that were listed."""
+    """Whichever wins, the object consists of the parts that were listed."""
 
     def code(call, *args):
         try:
@@ -1041,7 +1041,7 @@ def test_a_form_stores_what_its_policy_allows(endpoint, s3, bucket):
 
 
 def own_form(s3, bucket, conditions, fields=(), *, expires_in=60):
-    """A form with just these conditions, signed as boto3 signs it."""
+    """A form with only these conditions, signed as boto3 does."""
     form = s3.generate_presigned_post(bucket, "k")
     fields = {**form["fields"], **dict(fields)}
     until = datetime.now(UTC) + timedelta(seconds=expires_in)
@@ -1075,18 +1075,18 @@ def own_form(s3, bucket, conditions, fields=(), *, expires_in=60):
             {"Content-Type": "text/html"},
             (403, "AccessDenied"),
         ),
-        # A condition on a field that does not come is not met.
+        # A condition on a missing field is not met.
         ([{"key": "k"}, {"Content-Type": "image/png"}], {}, (403, "AccessDenied")),
         ([{"key": "k"}, {"bucket": "another"}], {}, (403, "AccessDenied")),
         ([["starts-with", "$bucket", ""], {"key": "k"}], {}, 204),
-        # Nobody has said that this may come.
+        # No condition allows this field.
         ([], {}, (403, "AccessDenied")),
         ([{"key": "k"}], {"Content-Type": "a/b"}, (403, "AccessDenied")),
         ([{"key": "k"}], {"x-ignore-me": "a"}, 204),
         ([{"key": "k"}, ["content-length-range", 4, 4]], {}, 204),
         ([{"key": "k"}, ["content-length-range", 0, 3]], {}, (400, "EntityTooLarge")),
         ([{"key": "k"}, ["content-length-range", 5, 9]], {}, (400, "EntityTooSmall")),
-        # Of two the narrower holds.
+        # Of two ranges the narrower one applies.
         (
             [{"key": "k"}, ["content-length-range", 0, 9], ["content-length-range", 0, 3]],
             {},

@@ -1,4 +1,4 @@
-"""What the embedded S3 endpoint has said it stored is stored, whatever ends it."""
+"""What the embedded S3 endpoint has confirmed stays stored, however the process ends."""
 
 import hashlib
 import http.client
@@ -26,7 +26,7 @@ BASE = random.Random(7).randbytes(PART)
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts the endpoint, again and again, on the same folder."""
+    """Starts the endpoint on the same folder, as often as it is called."""
     running = []
 
     def start(**options):
@@ -57,7 +57,10 @@ def open_upload(s3, key):
 
 
 def send_parts(endpoint, s3, key, upload_id, numbers):
-    """PUT the parts until the endpoint dies; the numbers that were answered with success."""
+    """Start threads that PUT the parts until the endpoint dies.
+
+    Returns them and the list to which they add the numbers of successful parts.
+    """
     stored = []
 
     def send(share):
@@ -223,7 +226,7 @@ def test_a_thousand_objects_go_by_as_many_statements_as_one(tmp_path):
     with store.new_blob() as writer:
         blob = writer.seal(Digests(set()))
         made = store.put_object(BUCKET, "kept", Draft(blob.md5, {}), writer, blob, Precondition())
-    for key in keys:  # of the same blob, so that it has to be seen that it is still needed
+    for key in keys:  # all share one blob, which must be kept until the last one is deleted
         draft = Draft(made.etag, {})
         store.copy_object((BUCKET, "kept"), BUCKET, key, lambda _, it=draft: it, Precondition())
 
@@ -232,7 +235,7 @@ def test_a_thousand_objects_go_by_as_many_statements_as_one(tmp_path):
         store._index._writer.set_trace_callback(asked.append)
         store.delete_objects(BUCKET, wanted)
         store._index._writer.set_trace_callback(None)
-        return set(asked)  # Each row that goes along with another is told as its statement again.
+        return set(asked)  # A set, because the trace repeats a statement for each cascaded row.
 
     one = statements(keys[:1])
     assert len(statements([*keys, *keys[:5], "never"])) == len(one)

@@ -1,4 +1,4 @@
-"""The embedded services: they keep what they were given, and leave nothing behind."""
+"""The embedded services: they keep their data, and leave no processes behind."""
 
 import os
 import signal
@@ -53,7 +53,7 @@ def test_a_pid_file_that_names_somebody_else_does_not_stop_the_database(tmp_path
     with services.started(["postgres"], var=tmp_path) as env:
         assert rows(env, "SELECT 1") == [(1,)]
         left = (tmp_path / "postgres/data/postmaster.pid").read_text()
-    with Program("-c", "input()") as other:  # Same user, so PostgreSQL would believe it.
+    with Program("-c", "input()") as other:  # The same user, so PostgreSQL would trust the pid.
         pid_file = tmp_path / "postgres/data/postmaster.pid"
         pid_file.write_text(left.replace(left.split()[0], str(other._popen.pid), 1))
         with services.started(["postgres"], var=tmp_path) as env:

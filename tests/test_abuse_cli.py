@@ -36,7 +36,7 @@ def report(sent: Sent, **words: str) -> str:
         return str(abuse.report(sent.slug, Harm.PHISHING, **words))
 
 
-def test_from_the_report_to_the_end_of_it(run: Run, sender: Sender) -> None:
+def test_a_report_from_its_arrival_to_its_closing(run: Run, sender: Sender) -> None:
     assert run("reports", "list") == "There are no open reports.\n"
     assert run("reports", "list", "--all") == "There are no reports.\n"
     sent = sender.ready(
@@ -110,7 +110,7 @@ def test_others_words_do_not_steer_the_terminal(run: Run, sender: Sender) -> Non
     assert not {char for char in shown if char != "\n" and not char.isprintable()}
 
 
-def test_what_is_not_there_is_said_and_fails(run: Run, sender: Sender) -> None:
+def test_what_does_not_exist_is_reported_and_fails_the_command(run: Run, sender: Sender) -> None:
     sender.create()
     for words in (("show", "77"), ("close", "77")):
         assert "There is no report 77." in run("reports", *words, code=1)
@@ -178,7 +178,7 @@ def test_what_could_not_be_read_fails_the_command(run: Run, sender: Sender) -> N
     assert "It was deleted." in run("transfers", "block-files", sent.slug, code=1)
 
 
-def test_a_command_that_is_interrupted_says_that_it_goes_on(
+def test_an_interrupted_command_says_that_the_work_goes_on(
     run: Run, sender: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(seconds: float) -> None:
@@ -214,7 +214,7 @@ def test_the_block_list_by_hand(run: Run, sender: Sender, tmp_path: Path) -> Non
     run("blocklist", "remove", "12", code=2)
 
 
-def test_a_report_of_our_own_says_so(run: Run, sender: Sender, tmp_path: Path) -> None:
+def test_a_report_made_by_the_block_list_says_so(run: Run, sender: Sender, tmp_path: Path) -> None:
     (tmp_path / "evil").write_bytes(b"evil")
     run("blocklist", "add", str(tmp_path / "evil"), "--reason", "malware")
     sent = sender.create({"b/a.exe": b"evil"}).upload().complete().process()

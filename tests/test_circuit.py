@@ -41,7 +41,7 @@ def call(circuit: Circuit, error: Exception | None = None) -> str:
     return "worked"
 
 
-def test_after_a_failure_nobody_is_asked_for_a_while(circuit: Circuit, now: Now) -> None:
+def test_after_a_failure_calls_are_refused_for_a_while(circuit: Circuit, now: Now) -> None:
     assert call(circuit, Away()) == "failed"
     now.seconds += 2.9
     assert call(circuit) == "refused"
@@ -66,7 +66,7 @@ def test_a_try_that_never_ends_does_not_keep_it_open(circuit: Circuit, now: Now)
         assert call(circuit) == "worked"
 
 
-def test_another_error_is_an_answer(circuit: Circuit) -> None:
+def test_other_errors_do_not_open_it(circuit: Circuit) -> None:
     """Only outages open the circuit: a service that refuses a request is up."""
     assert call(circuit, ValueError()) == "failed"
     assert call(circuit) == "worked"

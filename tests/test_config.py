@@ -50,7 +50,7 @@ def test_our_own_address_is_spelled_as_browsers_spell_it(given: str, used: str) 
         ("redis://h", "redis://h"),
     ],
 )
-def test_redis_must_prove_who_it_is_unless_an_operator_says_otherwise(url: str, used: str) -> None:
+def test_the_certificate_of_redis_is_verified_unless_switched_off(url: str, used: str) -> None:
     assert config.load(GOOD | {"REDIS_URL": url}).redis_url == url
     settings = config.load(GOOD | {"REDIS_URL": url, "REDIS_TLS_VERIFY": "false"})
     assert settings.redis_url == used
@@ -61,13 +61,13 @@ def test_loopback_may_be_opened_by_either_name() -> None:
     assert settings.origins == ["http://127.0.0.1:8000", "http://localhost:8000"]
 
 
-def test_s24_webhooks_may_lead_here_only_where_nobody_else_comes() -> None:
+def test_s24_webhooks_may_only_lead_to_loopback_on_a_local_installation() -> None:
     assert not config.load(GOOD).webhook_allow_loopback
     here = GOOD | {"BASE_URL": "http://127.0.0.1:8000", "WEBHOOK_ALLOW_LOOPBACK": "true"}
     assert config.load(here).webhook_allow_loopback
 
 
-def test_every_complaint_is_told_at_once() -> None:
+def test_all_errors_are_reported_together() -> None:
     with pytest.raises(config.ConfigError) as caught:
         config.load({"SECRET_KEY": "short", "MAX_FILES": "many", "LOG_LEVEL": "LOUD"})
     for name in (
@@ -125,7 +125,7 @@ def test_s34_a_default_or_short_secret_is_refused(secret: str) -> None:
         ("WEBHOOK_ALLOW_LOOPBACK", "true"),  # S24: GOOD's BASE_URL is public
     ],
 )
-def test_values_that_cannot_be_meant_are_refused(name: str, value: str) -> None:
+def test_invalid_values_are_refused(name: str, value: str) -> None:
     with pytest.raises(config.ConfigError, match=name):
         config.load(GOOD | {name: value})
 
@@ -147,7 +147,7 @@ def test_values_that_cannot_be_meant_are_refused(name: str, value: str) -> None:
         ),
     ],
 )
-def test_what_is_wrong_with_a_value_is_said_in_our_words(name: str, value: str, said: str) -> None:
+def test_errors_of_values_are_worded_by_us(name: str, value: str, said: str) -> None:
     with pytest.raises(config.ConfigError) as caught:
         config.load(GOOD | {name: value})
     assert str(caught.value) == f"Beeline cannot start:\n  {name} {said}"
@@ -158,7 +158,7 @@ def test_an_empty_region_is_the_usual_one() -> None:
 
 
 @pytest.mark.parametrize("said", ["", "abuse@example.org", "https://example.org/abuse?a=b"])
-def test_who_to_turn_to_is_a_mail_address_or_a_page(said: str) -> None:
+def test_the_abuse_contact_is_a_mail_address_or_a_page(said: str) -> None:
     assert config.load(GOOD | {"ABUSE_CONTACT": said}).abuse_contact == said
 
 

@@ -54,7 +54,7 @@ def seen_by_another(statement: str, **given: object) -> object:
         return another.scalar(text(statement), given)
 
 
-def test_a_connection_that_was_in_use_a_moment_ago_is_not_asked(round_trips: Count) -> None:
+def test_a_recently_used_connection_is_not_pinged(round_trips: Count) -> None:
     mine = pid()
     release()
     round_trips()
@@ -63,7 +63,7 @@ def test_a_connection_that_was_in_use_a_moment_ago_is_not_asked(round_trips: Cou
     release()
 
 
-def test_one_that_has_rested_is_asked_whether_it_still_is_one(
+def test_a_connection_that_was_idle_for_long_is_pinged_before_use(
     round_trips: Count, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "TRUSTED_SECONDS", 0.0)
@@ -74,7 +74,7 @@ def test_one_that_has_rested_is_asked_whether_it_still_is_one(
     assert round_trips() == 2
 
 
-def test_f38_one_that_was_ended_meanwhile_is_never_given_out() -> None:
+def test_f38_a_terminated_connection_is_never_handed_out() -> None:
     """Nor are other connections that the same restart has ended: one failed ping discards all."""
     mine = pid()
     with db.engine.connect() as other, db.engine.connect() as last:
@@ -87,7 +87,7 @@ def test_f38_one_that_was_ended_meanwhile_is_never_given_out() -> None:
         release()
 
 
-def test_what_is_only_read_is_in_no_transaction(round_trips: Count) -> None:
+def test_reads_run_outside_a_transaction(round_trips: Count) -> None:
     mine = pid()
     assert seen_by_another(STATE, pid=mine) == "idle"
     round_trips()
@@ -97,7 +97,7 @@ def test_what_is_only_read_is_in_no_transaction(round_trips: Count) -> None:
     assert round_trips() == 2
 
 
-def test_what_is_written_after_reading_is_in_one(round_trips: Count) -> None:
+def test_writes_after_reads_run_in_a_transaction(round_trips: Count) -> None:
     mine = pid()
     with pytest.raises(ZeroDivisionError), transaction():  # noqa: PT012
         insert_now(Workspace(name="never"))
@@ -112,7 +112,7 @@ def test_what_is_written_after_reading_is_in_one(round_trips: Count) -> None:
     assert seen_by_another("SELECT name FROM workspaces") == "there"
 
 
-def test_whoever_takes_a_connection_by_itself_finds_it_as_always() -> None:
+def test_a_connection_taken_from_the_engine_works_as_usual() -> None:
     pid()
     release()
     with pytest.raises(ZeroDivisionError), db.engine.begin() as connection:  # noqa: PT012
@@ -123,7 +123,7 @@ def test_whoever_takes_a_connection_by_itself_finds_it_as_always() -> None:
     assert db.session.scalar(select(Workspace.name)) is None
 
 
-def test_a_connection_lost_before_a_transaction_is_told_by_whoever_uses_it(app: Flask) -> None:
+def test_a_connection_lost_before_a_transaction_raises_when_it_is_used(app: Flask) -> None:
     """F38: it counts as an outage, answered with 503, not as an internal error."""
     mine = pid()
     seen_by_another("SELECT pg_terminate_backend(:pid, 1000)", pid=mine)

@@ -32,6 +32,7 @@ def test_actions_run_after_the_outermost_commit_and_never_after_a_rollback() -> 
     assert done == ["inner", "at once"]
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize("how", ["later", "again", "once"])
 def test_f33_no_job_is_queued_before_the_commit_nor_after_a_rollback(
     monkeypatch: pytest.MonkeyPatch, how: str
@@ -60,6 +61,9 @@ def test_f33_no_job_is_queued_before_the_commit_nor_after_a_rollback(
 
 
 def test_a_session_that_is_gone_holds_no_row_longer_than_its_lease_would(app: Flask) -> None:
+=======
+def test_an_abandoned_session_holds_no_lock_longer_than_a_lease(app: Flask) -> None:
+>>>>>>> 6d5735f (Clearer names of tests: only functions are renamed)
     given = app.config["SQLALCHEMY_ENGINE_OPTIONS"]["connect_args"]
     fresh = create_engine(settings.database_url, connect_args=given, poolclass=NullPool)
     limits = text("SELECT setting::int FROM pg_settings WHERE name = ANY(:names)")
@@ -83,7 +87,7 @@ def test_a_session_that_is_gone_holds_no_row_longer_than_its_lease_would(app: Fl
         ("55P03", False),  # lock_not_available
     ],
 )
-def test_a_database_that_is_away_is_told_from_one_that_gives_up(
+def test_an_unavailable_database_is_told_apart_from_a_failed_statement(
     code: str | None, verdict: bool
 ) -> None:
     told = type("Told", (psycopg2.OperationalError,), {"pgcode": code})

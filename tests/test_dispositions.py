@@ -69,7 +69,7 @@ def test_the_old_fashioned_name_keeps_the_extension() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_curl_is_told_the_name_in_its_own_bytes(name: str) -> None:
+def test_curl_gets_the_name_in_raw_utf_8(name: str) -> None:
     header = attachment_for_curl(name).encode("latin-1").decode()
     match = re.fullmatch(r"attachment; filename=(['\"])(.+)\1", header)
     assert match
@@ -78,5 +78,5 @@ def test_curl_is_told_the_name_in_its_own_bytes(name: str) -> None:
     assert not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in header)
 
 
-def test_of_both_quotes_in_a_name_curl_is_told_one() -> None:
+def test_a_name_with_both_quotes_keeps_only_one_kind_for_curl() -> None:
     assert attachment_for_curl('it\'s "it"') == 'attachment; filename="it\'s _it_"'

@@ -47,12 +47,12 @@ HTMX_SHA256 = "491955cd1810747d7d7b9ccb936400afb760e06d25d53e4572b64b6563b2784e"
 
 
 @pytest.mark.parametrize("job", ALL_JOBS, ids=lambda job: job.name)
-def test_a_job_names_a_real_function_and_a_queue_that_is_worked_on(job: jobs.Job) -> None:
+def test_a_job_names_an_existing_function_and_queue(job: jobs.Job) -> None:
     assert callable(import_attribute(job.path))
     assert job.queue in jobs.QUEUES
 
 
-def test_every_queue_has_workers_and_what_takes_long_has_its_own() -> None:
+def test_every_queue_has_workers_and_slow_jobs_have_their_own() -> None:
     """F35: checking a file does not wait for the zip of another transfer."""
     started = dict(line.split(": ", 1) for line in Path("Procfile").read_text().splitlines())
     taken = {name: started[name].split()[2:] for name in ("worker", "maker")}
@@ -61,7 +61,7 @@ def test_every_queue_has_workers_and_what_takes_long_has_its_own() -> None:
     assert {jobs.BUILD_ARCHIVE.queue, jobs.MAKE_PREVIEWS.queue} <= set(taken["maker"])
 
 
-def test_an_operator_reads_of_every_queue_and_of_all_that_happens_by_itself() -> None:
+def test_the_operators_guide_lists_every_queue_and_every_scheduled_job() -> None:
     told = Path("docs/operate.md").read_text().partition("## What happens by itself\n")[2]
     seconds = {"s": 1, "min": 60, "h": 3600, "day": 86400}
     rows = re.findall(r"^\| (\d+) (\w+) \| `(\w+)` \| \S", told, re.MULTILINE)
@@ -127,7 +127,7 @@ def test_every_parameter_and_key_is_described(app: Flask) -> None:
             assert said.get("summary")
 
 
-def test_whoever_may_be_refused_for_a_key_may_be_told_to_wait() -> None:
+def test_every_operation_that_may_answer_401_may_answer_429() -> None:
     """Calls with a key are rate-limited, and so are tries with wrong keys (app/doors.py)."""
     for path, operations in DESCRIPTION["paths"].items():
         for method, operation in operations.items():
@@ -198,7 +198,7 @@ def test_only_lifecycle_writes_a_transfers_state() -> None:
             assert _writes_of_a_transfers_state(path.read_text()) == [], path
 
 
-def test_every_file_has_its_place_in_the_description_of_the_code() -> None:
+def test_the_description_of_the_code_lists_every_file() -> None:
     told = Path("docs/architecture.md").read_text()
     tree = told.partition("## The tree\n")[2].partition("## ")[0]
     tables = told.partition("## The services")[2].partition("## ")[0]
@@ -275,7 +275,7 @@ def test_the_upload_engine_touches_no_page() -> None:
         assert "document." not in path.read_text(), path
 
 
-def test_htmx_is_the_one_that_was_looked_at() -> None:
+def test_htmx_is_the_reviewed_version() -> None:
     assert hashlib.sha256(static_files.htmx().read_bytes()).hexdigest() == HTMX_SHA256
 
 
@@ -323,7 +323,7 @@ def test_no_thread_of_ours_outlives_its_work(sender: Sender) -> None:
     assert [t.name for t in threading.enumerate() if "_beat" in t.name] == []
 
 
-def test_what_few_need_is_loaded_by_few(environ: dict[str, str]) -> None:
+def test_slow_imports_are_only_made_where_they_are_needed(environ: dict[str, str]) -> None:
     """Each module of `late` takes as long to import as all of our routes.
 
     The worker imports boto3's client before it forks, so that its children need not.

@@ -28,23 +28,23 @@ def complaints(given: Any, read: Any) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("path", BAD_PATHS, ids=repr)
-def test_paths_that_no_computer_should_get(path: Any) -> None:
+def test_unsafe_paths_are_refused(path: Any) -> None:
     assert list(complaints({"path": path}, lambda i: i.path("path"))) == ["path"]
 
 
 @pytest.mark.parametrize("path", GOOD_PATHS, ids=repr)
-def test_paths_that_people_have_come_back_byte_for_byte(path: str) -> None:
+def test_ordinary_paths_are_kept_byte_for_byte(path: str) -> None:
     with Inputs({"path": path}) as given:
         assert given.path("path") == path
 
 
 @pytest.mark.parametrize("value", [-1, 11, 1.5, "5", True, [], {}, 10**400, float("inf")])
-def test_whole_numbers(value: Any) -> None:
+def test_what_is_no_whole_number_in_range_is_refused(value: Any) -> None:
     assert list(complaints({"n": value}, lambda i: i.whole("n", least=0, most=10))) == ["n"]
 
 
 @pytest.mark.parametrize("value", [0, 10, 3.0])
-def test_whole_numbers_that_are(value: Any) -> None:
+def test_whole_numbers_are_accepted(value: Any) -> None:
     assert complaints({"n": value}, lambda i: i.whole("n", least=0, most=10)) == {}
 
 
@@ -67,7 +67,7 @@ def test_instants_need_a_zone_and_must_exist(value: Any) -> None:
 @pytest.mark.parametrize(
     "value", ["2030-01-31T12:00:00Z", "2030-01-31t12:00:00.123+02:00", "2030-01-31 12:00:00z"]
 )
-def test_instants_that_are(value: str) -> None:
+def test_instants_are_converted_to_utc(value: str) -> None:
     with Inputs({"at": value}) as given:
         assert given.instant("at").utcoffset().total_seconds() == 0
 
@@ -82,7 +82,7 @@ def test_lines_may_end_as_windows_ends_them(said: str, kept: str | None) -> None
     assert list(complaints({"message": said}, read)) == ([] if kept else ["message"])
 
 
-def test_all_complaints_come_at_once_by_full_path_and_unknown_fields_too() -> None:
+def test_all_errors_come_together_by_full_path_and_for_unknown_fields_too() -> None:
     """S08."""
 
     def read(given: Inputs) -> None:
@@ -107,12 +107,12 @@ def test_all_complaints_come_at_once_by_full_path_and_unknown_fields_too() -> No
 
 
 @pytest.mark.parametrize("body", [None, [], "x", 5, [{}]])
-def test_a_body_that_is_no_object(body: Any) -> None:
+def test_a_body_that_is_no_object_is_refused(body: Any) -> None:
     assert "body" in complaints(body, lambda i: None)
 
 
 @pytest.mark.parametrize("items", ["x", {}, [], [1, 2, 3], [1], [None]])
-def test_lists(items: Any) -> None:
+def test_wrong_lists_are_refused(items: Any) -> None:
     assert complaints(
         {"l": items}, lambda i: i.each("l", lambda one: one.path("p"), least=1, most=2)
     )
@@ -123,7 +123,7 @@ class Colour(enum.StrEnum):
     BLUE = "blue"
 
 
-def test_lists_of_texts_and_of_known_words() -> None:
+def test_lists_of_texts_and_of_known_words_are_read() -> None:
     body = {"texts": ["a", "b"], "colours": ["blue"], "none": None}
     with Inputs(body) as given:
         assert given.texts("texts", longest=1, most=2) == ["a", "b"]
@@ -151,7 +151,9 @@ def test_lists_of_texts_and_of_known_words() -> None:
         ({"colours": ["red"] * 3}, "colours"),
     ],
 )
-def test_lists_that_are_none(body: dict[str, Any], field: str) -> None:
+def test_wrong_lists_of_texts_and_of_known_words_are_refused(
+    body: dict[str, Any], field: str
+) -> None:
     def read(given: Inputs) -> None:
         given.texts("texts", longest=1, most=2)
         given.some_of("colours", list(Colour))

@@ -564,7 +564,7 @@ def test_0020_knows_whose_a_kept_zip_is_and_forgets_it_with_its_transfer(old: Ol
     old.migrate("upgrade", "0020")
 
 
-def test_0020_waits_for_nobody_who_would_wait_for_it(old: Old) -> None:
+def test_0020_does_not_deadlock_with_running_processes(old: Old) -> None:
     """Web processes and workers keep running meanwhile: they lock transfers, then uploads."""
     old.migrate("upgrade", "0019")
     old.run(
@@ -584,7 +584,7 @@ def test_0020_waits_for_nobody_who_would_wait_for_it(old: Old) -> None:
         migrated.result()
 
 
-def test_0020_goes_on_where_it_was_interrupted(old: Old) -> None:
+def test_0020_can_be_repeated_after_an_interruption(old: Old) -> None:
     old.migrate("upgrade", "0020")
     old.run("DROP INDEX ix_uploads_kept_for")
     # Like the remains of an interrupted CREATE INDEX CONCURRENTLY: useless, but in the way.

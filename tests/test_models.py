@@ -72,7 +72,7 @@ def test_illegal_rows_are_refused(row: Any) -> None:
         db.session.add(row)
 
 
-def test_a_path_is_there_once_and_its_upload_belongs_to_one_file() -> None:
+def test_a_path_is_unique_in_a_transfer_and_an_upload_has_one_file() -> None:
     one, shared = transfer(), upload()
     with transaction():
         db.session.add_all([one, shared])

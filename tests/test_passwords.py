@@ -16,7 +16,7 @@ PARAMETERS = re.compile(r"\$argon2id\$v=19\$m=(\d+),t=(\d+),p=(\d+)\$[\w+/]{22}\
 @pytest.mark.parametrize(
     "stored", [passwords.hashed("word"), passwords.NOBODYS], ids=["hashed", "nobodys"]
 )
-def test_s11_it_is_argon2id_at_owasps_least_or_above(stored: str) -> None:
+def test_s11_hashes_are_argon2id_with_owasps_minimum_parameters(stored: str) -> None:
     """The same goes for the dummy hash: a try costs the same if there is no password."""
     found = PARAMETERS.fullmatch(stored)
     assert found
@@ -49,11 +49,11 @@ def test_s11_an_accent_is_the_same_from_every_keyboard() -> None:
 
 
 @pytest.mark.parametrize("given", ["", "word", passwords.NOBODYS])
-def test_s11_where_there_is_none_nothing_is_right(given: str) -> None:
+def test_s11_without_a_password_no_try_is_right(given: str) -> None:
     assert not passwords.matches(None, given)
 
 
-def test_s11_where_there_is_none_a_try_is_hashed_all_the_same(monkeypatch) -> None:
+def test_s11_without_a_password_a_try_is_hashed_all_the_same(monkeypatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr(
         passwords,
@@ -94,7 +94,7 @@ def test_s11_never_more_than_eight_at_once(slow: list[int]) -> None:
     assert slow == [0, 8]
 
 
-def test_s11_who_waits_too_long_for_a_turn_is_told_to_come_again(monkeypatch) -> None:
+def test_s11_waiting_too_long_for_a_turn_is_refused_as_unavailable(monkeypatch) -> None:
     room = threading.BoundedSemaphore(1)
     room.acquire()
     monkeypatch.setattr(passwords, "_room", room)

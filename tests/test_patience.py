@@ -44,7 +44,7 @@ def _seconds(act) -> float:
 
 
 @pytest.mark.parametrize(("is_request", "limit"), [(True, 0.4), (False, 0.8)])
-def test_a_query_without_an_answer_ends_in_time_and_closes_its_connection(
+def test_a_query_without_an_answer_times_out_and_closes_its_connection(
     app: Flask, proxy: Proxy, address: str, is_request: bool, limit: float
 ) -> None:
     """F39: the limit is short in a request and longer in a job, but never infinite."""
@@ -58,7 +58,7 @@ def test_a_query_without_an_answer_ends_in_time_and_closes_its_connection(
     assert connection.closed
 
 
-def test_a_connection_is_given_up_in_time_and_then_left_alone_by_requests(
+def test_a_connection_attempt_times_out_and_requests_then_make_none_for_a_while(
     app: Flask, proxy: Proxy, address: str
 ) -> None:
     proxy.blackhole()
@@ -71,7 +71,9 @@ def test_a_connection_is_given_up_in_time_and_then_left_alone_by_requests(
         psycopg2.connect(address).close()
 
 
-def test_a_job_tries_whatever_requests_found(app: Flask, proxy: Proxy, address: str) -> None:
+def test_a_job_tries_even_if_requests_have_opened_the_circuit(
+    app: Flask, proxy: Proxy, address: str
+) -> None:
     proxy.blackhole()
     with app.test_request_context():
         app.preprocess_request()
@@ -81,14 +83,14 @@ def test_a_job_tries_whatever_requests_found(app: Flask, proxy: Proxy, address: 
         psycopg2.connect(address).close()
 
 
-def test_an_answer_that_takes_its_time_within_the_limit_is_heard(address: str) -> None:
+def test_a_slow_answer_within_the_limit_is_accepted(address: str) -> None:
     with psycopg2.connect(address) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT pg_sleep(0.3), 7")
         assert cursor.fetchone()[1] == 7
     connection.close()
 
 
-def test_what_has_time_is_heard_however_late_it_answers(address: str) -> None:
+def test_without_a_limit_a_late_answer_is_accepted(address: str) -> None:
     """For migrating a large table; later queries have a limit again."""
     cursor = psycopg2.connect(address).cursor()
     with patience.as_long_as_it_takes():
@@ -97,7 +99,7 @@ def test_what_has_time_is_heard_however_late_it_answers(address: str) -> None:
     assert _seconds(lambda: cursor.execute("SELECT pg_sleep(9)")) < 1.2
 
 
-def test_a_server_that_is_gone_is_noticed_within_a_minute_also_by_what_has_time(app: Flask) -> None:
+def test_a_dead_server_is_noticed_within_a_minute_even_without_a_limit(app: Flask) -> None:
     with app.app_context(), db.engine.connect() as connection:
         line = connection.connection.dbapi_connection
         with socket.socket(fileno=os.dup(line.fileno())) as twin:
@@ -109,7 +111,7 @@ def test_a_server_that_is_gone_is_noticed_within_a_minute_also_by_what_has_time(
     assert idle + pause * count <= 60
 
 
-def test_whoever_is_refused_does_not_open_the_circuit(
+def test_a_refused_connection_does_not_open_the_circuit(
     app: Flask, proxy: Proxy, address: str
 ) -> None:
     """Too many connections or a wrong password are answers: the next attempt may succeed."""

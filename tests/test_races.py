@@ -119,7 +119,7 @@ def test_two_clicks_of_one_browser_at_once_are_one_download(app: Flask, sender: 
     assert sent.row().download_count == 1
 
 
-def test_many_questions_of_one_visitor_at_once_are_one(app: Flask, sender: Sender) -> None:
+def test_concurrent_questions_of_one_visitor_count_as_one(app: Flask, sender: Sender) -> None:
     sent = sender.ready(max_downloads=1).set(download_count=1)
     told = at_once(app, 12, lambda _: asking.ask(sent.slug, "ada", None, "please"))
     assert told == {True: 1, False: 11}
@@ -287,7 +287,7 @@ def test_a_key_that_is_revoked_by_many_is_revoked_once(app: Flask) -> None:
     assert at_once(app, 8, lambda index: accounts.revoke_key(prefix)) == {True: 1, False: 7}
 
 
-def test_what_is_added_to_a_board_at_once_comes_in_some_order(app: Flask) -> None:
+def test_concurrent_additions_to_a_board_get_distinct_positions(app: Flask) -> None:
     with app.app_context():
         caller = accounts.authenticate(accounts.issue_key("Acme", "a", Scope.WRITE).text)
         board = boards.create(caller, "b", None)
@@ -321,7 +321,9 @@ def test_finalize_by_many_clients_queues_once(
     assert queued == [("checking.process", made["id"])]
 
 
-def test_of_many_who_complete_one_put_one_does(app: Flask, machine: Machine, queued: list) -> None:
+def test_concurrent_completes_of_one_put_have_one_winner(
+    app: Flask, machine: Machine, queued: list
+) -> None:
     made = machine.make()
     told = machine.native("POST", f"/{made['id']}/upload-url", json={"filename": "a"})
     put(told.json["upload_url"], b"1")
@@ -336,7 +338,9 @@ def test_of_many_who_complete_one_put_one_does(app: Flask, machine: Machine, que
         assert len(transfers.files_of(transfer_id)) == 1
 
 
-def test_of_many_downloads_by_a_program_as_many_as_may(app: Flask, machine: Machine) -> None:
+def test_concurrent_downloads_by_a_program_stay_within_the_limit(
+    app: Flask, machine: Machine
+) -> None:
     made = machine.put_one(max_downloads=3)
 
     def ask(index: int) -> Any:
@@ -346,7 +350,9 @@ def test_of_many_downloads_by_a_program_as_many_as_may(app: Flask, machine: Mach
     assert at_once(app, 10, ask) == {True: 3, "transfer_limit_reached": 7}
 
 
-def test_the_same_request_at_once_is_done_once(app: Flask, machine: Machine) -> None:
+def test_concurrent_requests_with_the_same_idempotency_key_are_done_once(
+    app: Flask, machine: Machine
+) -> None:
     made = machine.make(files=[])
     bodies = {
         f"/transfers/{made['id']}/files": {"files": [{"path": "a", "size": 1}]},
@@ -366,7 +372,9 @@ def test_the_same_request_at_once_is_done_once(app: Flask, machine: Machine) -> 
         assert next(iter(results))[0] == 201
 
 
-def test_of_two_who_edit_what_they_have_seen_one_is_told(app: Flask, machine: Machine) -> None:
+def test_of_concurrent_edits_of_the_same_version_only_one_is_accepted(
+    app: Flask, machine: Machine
+) -> None:
     made = machine.put_one()
     seen = machine.native("GET", f"/{made['id']}").headers["ETag"]
     headers = {"Authorization": f"Bearer {machine.key}", "If-Match": seen}

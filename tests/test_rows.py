@@ -35,14 +35,14 @@ def taken(**how: object) -> set[str]:
         )
 
 
-def test_so_many_are_taken_in_order_and_none_twice() -> None:
+def test_rows_are_taken_up_to_the_limit_in_order_and_none_twice() -> None:
     keys = plant(25)
     steps = [taken(limit=10, order_by=Upload.key) for _ in range(4)]
     assert steps == [set(keys[:10]), set(keys[10:20]), set(keys[20:]), set()]
 
 
 @pytest.mark.real_commits
-def test_rows_that_somebody_holds_are_passed_by() -> None:
+def test_locked_rows_are_skipped() -> None:
     keys = plant(6)
     with db.engine.connect() as other, other.begin():
         other.execute(select(Upload.id).where(Upload.key.in_(keys[:2])).with_for_update()).all()
@@ -51,7 +51,7 @@ def test_rows_that_somebody_holds_are_passed_by() -> None:
 
 
 @pytest.mark.real_commits
-def test_one_that_changes_in_this_very_moment_waits_for_the_next_statement() -> None:
+def test_a_row_changed_before_it_is_locked_is_left_to_the_next_statement() -> None:
     """Its ctid has changed when it is to be locked; so it is missed, but no other row is taken."""
     (key,) = plant(1)
     engine = db.engine

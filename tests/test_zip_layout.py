@@ -56,7 +56,7 @@ names = st.text(
     st.dictionaries(names, st.binary(max_size=300), max_size=8),
     st.integers(min_value=1, max_value=97),
 )
-def test_any_files_cut_anywhere_come_to_the_same_zip(files: dict[str, bytes], step: int) -> None:
+def test_any_ranges_of_a_zip_join_to_the_same_zip(files: dict[str, bytes], step: int) -> None:
     bodies = list(files.values())
     layout = Layout([member(name, body) for name, body in files.items()])
     made = whole(layout, bodies, step)
@@ -124,7 +124,7 @@ def test_other_programs_read_it(read: Callable[[Path], list[str]], tmp_path: Pat
 
 
 @pytest.mark.parametrize("count", [65_534, 65_535, 66_000])
-def test_as_many_files_as_you_like(count: int, tmp_path: Path) -> None:
+def test_more_files_than_fit_without_zip64(count: int, tmp_path: Path) -> None:
     layout = Layout([member(f"{number:05}", b"") for number in range(count)])
     path = tmp_path / "many.zip"
     path.write_bytes(whole(layout, [b""] * count))
@@ -182,7 +182,7 @@ def extra_of(header: bytes, at: int) -> set[int]:
 
 
 @pytest.mark.parametrize("size", [EDGE - 1, EDGE, EDGE + 1])
-def test_a_size_of_all_ones_is_told_by_zip64(size: int) -> None:
+def test_a_size_of_0xffffffff_or_more_is_given_in_zip64(size: int) -> None:
     """0xffffffff means "see zip64": so already the last size below 4 GiB needs zip64."""
     local, rest = headers(Layout([Member("a", size, THEN, b"1234")]))
     is_large = size >= EDGE
@@ -193,7 +193,7 @@ def test_a_size_of_all_ones_is_told_by_zip64(size: int) -> None:
 
 
 @pytest.mark.parametrize("count", [65_534, 65_535, 65_536])
-def test_a_count_of_all_ones_is_told_by_zip64(count: int) -> None:
+def test_a_count_of_0xffff_or_more_is_given_in_zip64(count: int) -> None:
     """Lenient programs would read a count of 65,535 without zip64; the format forbids it."""
     ending = headers(Layout([Member("a", 0, THEN, b"1234")] * count))[-1]
     assert struct.unpack_from("<2H", ending, len(ending) - 14) == (min(count, 65_535),) * 2
@@ -201,7 +201,7 @@ def test_a_count_of_all_ones_is_told_by_zip64(count: int) -> None:
 
 
 @pytest.mark.parametrize("start", [EDGE - 1, EDGE, EDGE + 1])
-def test_a_place_of_all_ones_is_told_by_zip64(start: int) -> None:
+def test_an_offset_of_0xffffffff_or_more_is_given_in_zip64(start: int) -> None:
     """The offset of a file, and of the central directory."""
     before = Layout([Member("a", 0, THEN, b"1234")])
     room = len(headers(before)[0])

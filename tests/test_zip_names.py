@@ -71,7 +71,7 @@ def test_s21_no_two_names_are_the_same_where_case_is_ignored() -> None:
     ]  # fmt: skip
 
 
-def test_a_number_makes_no_name_too_long_and_ten_thousand_of_one_name_are_no_matter() -> None:
+def test_a_number_makes_no_name_too_long_and_ten_thousand_equal_names_are_fast() -> None:
     long = "ä" * 125 + ".txt"
     names = names_in_zip([long.upper(), *[long] * 3])
     assert max(len(name.encode()) for name in names) <= 255

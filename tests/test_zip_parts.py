@@ -49,7 +49,7 @@ def check(layout: Layout) -> list[int]:
         max_size=12,
     )
 )
-def test_any_files_are_cut_as_s3_allows_and_always_alike(sizes: list[int]) -> None:
+def test_any_zip_is_split_as_s3_allows_and_always_the_same_way(sizes: list[int]) -> None:
     assert check(layout_of(*sizes)) == zip_parts.cut(layout_of(*sizes))
 
 
@@ -85,7 +85,7 @@ def test_very_many_files_are_not_more_parts_than_s3_takes(size: int, count: int)
     check(layout_of(*[size] * count))
 
 
-def test_the_largest_of_all() -> None:
+def test_the_largest_possible_zips() -> None:
     check(layout_of(S3_MAX_OBJECT_SIZE - MIB, 1))
     check(layout_of(1, S3_MAX_OBJECT_SIZE - MIB))
     check(layout_of(S3_MAX_OBJECT_SIZE // 2 - MIB, S3_MAX_OBJECT_SIZE // 2 - MIB))

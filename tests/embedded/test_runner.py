@@ -134,7 +134,7 @@ def test_a_command_beside_it_has_its_settings_unless_told_otherwise(
     assert told.startswith("5 postgresql://elsewhere/x ")
 
 
-def test_it_ends_with_a_make_that_alone_was_interrupted(start: Start, tmp_path: Path) -> None:
+def test_it_ends_when_only_make_was_interrupted(start: Start, tmp_path: Path) -> None:
     (tmp_path / "Procfile").write_text("worker: python worker.py")
     runner = f"{sys.executable} -m embedded.runner --procfile {tmp_path}/Procfile --follow-parent"
     (tmp_path / "Makefile").write_text(f"run:\n\t@{runner}\n")
@@ -240,7 +240,7 @@ def test_what_is_set_in_the_environment_wins(start: Start) -> None:
 
 
 @pytest.mark.parametrize("asked", ["0", "65536", "-1", "http", "8000 "])
-def test_a_port_that_is_none_is_refused(asked: str) -> None:
+def test_an_invalid_port_is_refused(asked: str) -> None:
     with pytest.raises(Refused, match="PORT must be"):
         asked_port({"PORT": asked})
 
@@ -276,5 +276,5 @@ def test_a_plain_command_takes_the_shells_place(command: str, script: str) -> No
     ("code", "words"),
     [(0, "ended with code 0"), (137, "was ended by SIGKILL"), (255, "ended with code 255")],
 )
-def test_an_end_is_put_in_words(code: int, words: str) -> None:
+def test_exit_codes_are_described_in_words(code: int, words: str) -> None:
     assert describe(code) == words

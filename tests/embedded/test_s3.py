@@ -360,7 +360,7 @@ def test_a_client_that_waits_for_100_continue_is_refused_before_it_sends(endpoin
                     answer += connection.recv(1000)
 
 
-def test_a_refused_body_is_read_away_and_the_connection_goes_on(endpoint, s3, bucket):
+def test_a_refused_body_is_drained_and_the_connection_stays_usable(endpoint, s3, bucket):
     connection = endpoint.connect()
     denied = exchange(connection, "PUT", flip(presign(s3, "put_object", bucket)), bytes(9 * MiB))
     assert denied.verdict == (403, "SignatureDoesNotMatch")
@@ -392,7 +392,7 @@ def test_a_refused_body_is_read_away_and_the_connection_goes_on(endpoint, s3, bu
         (b"BREW / HTTP/1.1\r\n\r\n", 403),
     ],
 )
-def test_what_is_not_clean_http_is_refused(endpoint, head, status):
+def test_malformed_http_is_refused(endpoint, head, status):
     with socket.create_connection(("127.0.0.1", endpoint.port), timeout=10) as connection:
         connection.sendall(head)
         assert connection.recv(12) == b"HTTP/1.1 %d" % status
@@ -472,7 +472,7 @@ def test_ranges_are_cut_from_the_parts(endpoint, s3, pieces, value, first, end):
         ("lines=0-1", 200),
     ],
 )
-def test_ranges_that_cannot_be_had_or_read(endpoint, s3, pieces, value, status):
+def test_unsatisfiable_and_malformed_ranges(endpoint, s3, pieces, value, status):
     url = presign(s3, "head_object", "pieces")
     assert endpoint.send("HEAD", url, headers={"Range": value}).status == status
 
@@ -1110,7 +1110,7 @@ def test_a_form_is_held_to_each_condition(endpoint, s3, bucket, conditions, fiel
         assert b"Invalid according to Policy: " in answer.body
 
 
-def test_a_form_that_somebody_has_changed_or_that_is_over(endpoint, s3, bucket):
+def test_a_changed_or_expired_form_is_refused(endpoint, s3, bucket):
     def verdict(expires_in=60, **changed):
         form = own_form(s3, bucket, [{"key": "k"}], expires_in=expires_in)
         return post_form(endpoint, form, b"1", changed)
@@ -1133,7 +1133,7 @@ def test_a_form_that_somebody_has_changed_or_that_is_over(endpoint, s3, bucket):
         assert verdict(**changed).verdict == expected, changed
 
 
-def test_a_form_that_is_no_form(endpoint, bucket):
+def test_a_malformed_form_is_refused(endpoint, bucket):
     for headers, body in [
         ({"Content-Type": "multipart/form-data"}, b""),
         ({"Content-Type": "multipart/form-data; boundary=x"}, b""),

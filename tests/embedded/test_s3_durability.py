@@ -104,7 +104,7 @@ def known_blobs(endpoint):
         return {name for (name,) in index.execute("SELECT name FROM blob")}
 
 
-def test_kill_9_loses_nothing_that_was_answered(start):
+def test_kill_9_loses_nothing_that_was_confirmed(start):
     endpoint = start(sync=True)
     s3 = endpoint.client()
     upload_id = open_upload(s3, "big")
@@ -134,7 +134,7 @@ def test_kill_9_loses_nothing_that_was_answered(start):
     s3.close()
 
 
-def test_files_that_nobody_knows_are_removed_at_the_start(start):
+def test_unknown_blobs_are_removed_on_startup(start):
     endpoint = start()
     s3 = endpoint.client()
     s3.create_bucket(Bucket=BUCKET)
@@ -202,7 +202,7 @@ def test_a_folder_belongs_to_one_process(start):
     assert endpoint.process.poll() is None
 
 
-def test_memory_does_not_grow_with_what_passes(start):
+def test_memory_does_not_grow_with_the_bytes_transferred(start):
     endpoint = start()
     s3 = endpoint.client()
     upload_id = open_upload(s3, "big")
@@ -219,7 +219,7 @@ def test_memory_does_not_grow_with_what_passes(start):
     s3.close()
 
 
-def test_a_thousand_objects_go_by_as_many_statements_as_one(tmp_path):
+def test_deleting_a_thousand_objects_takes_as_many_statements_as_one(tmp_path):
     store = Store(tmp_path / "s3", sync=False)
     store.create_bucket(BUCKET, "us-east-1")
     keys = [f"{number} <&> é\U0001f41d'\"" for number in range(1000)]

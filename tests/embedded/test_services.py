@@ -66,7 +66,7 @@ def test_a_half_made_database_is_made_again(tmp_path: Path) -> None:
         assert rows(env, "SELECT 'é' < 'z', lower('ÄÖ')") == [(False, "äö")]
 
 
-def test_without_a_folder_everything_goes_afterwards(monkeypatch, tmp_path: Path) -> None:
+def test_without_a_folder_all_data_is_removed_afterwards(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(services.tempfile, "tempdir", str(tmp_path))
     with services.started(["redis"]):
         assert list(tmp_path.iterdir())

@@ -91,7 +91,7 @@ class SmallFile(Base):
     """A file uploaded with a form, in one POST to storage.
 
     Until the form expires, `posted` can be overwritten with it. So the confirmed bytes are copied
-    once to `kept`, a key for which no presigned form or URL was ever issued.
+    once to `kept`, a key for which no upload form or URL is ever issued.
     """
 
     __tablename__ = "small_files"

@@ -58,7 +58,7 @@ class AssetVersion(Base):
     """One upload of an asset's bytes, and its thumbnail.
 
     A form upload arrives at `posted_key`, where its sender could overwrite it until the form
-    expires; so it is copied to the version's own upload, whose key has no presigned URL.
+    expires; so it is copied to the version's own upload, to which nothing can be uploaded directly.
     """
 
     __tablename__ = "asset_versions"

@@ -32,7 +32,6 @@ def test_actions_run_after_the_outermost_commit_and_never_after_a_rollback() -> 
     assert done == ["inner", "at once"]
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("how", ["later", "again", "once"])
 def test_f33_no_job_is_queued_before_the_commit_nor_after_a_rollback(
     monkeypatch: pytest.MonkeyPatch, how: str
@@ -60,10 +59,7 @@ def test_f33_no_job_is_queued_before_the_commit_nor_after_a_rollback(
     assert len(put) == 1
 
 
-def test_a_session_that_is_gone_holds_no_row_longer_than_its_lease_would(app: Flask) -> None:
-=======
 def test_an_abandoned_session_holds_no_lock_longer_than_a_lease(app: Flask) -> None:
->>>>>>> 6d5735f (Clearer names of tests: only functions are renamed)
     given = app.config["SQLALCHEMY_ENGINE_OPTIONS"]["connect_args"]
     fresh = create_engine(settings.database_url, connect_args=given, poolclass=NullPool)
     limits = text("SELECT setting::int FROM pg_settings WHERE name = ANY(:names)")

@@ -1,2 +1,2 @@
-"""The outside world in our words: object storage, Redis, mail, AWS events, webhooks, and the child
-process that decodes pictures. Nothing else imports boto3, redis, rq or smtplib."""
+"""Adapters for everything outside this process: object storage, Redis, mail, AWS events, webhooks,
+and the child process that decodes pictures. Nothing else imports boto3, redis, rq or smtplib."""

@@ -1,6 +1,7 @@
-"""Clients of Amazon's services beside the bucket: SES, SNS and SQS.
+"""boto3 clients for Amazon's services other than S3: SES, SNS and SQS.
 
-Credentials are found as boto3 finds them, or are those of a bucket that is Amazon's too.
+They use the bucket's access key if the bucket is at Amazon too, and boto3's default credential
+chain otherwise.
 """
 
 from typing import Any
@@ -11,8 +12,9 @@ from app.config import Settings
 def client(
     service: str, region: str, settings: Settings, *, endpoint_url: str, read_seconds: float
 ) -> Any:
-    """One that asks once: whoever uses it tries again by itself, and later."""
-    # Here, because an installation may have neither, and loading them takes as long as Flask.
+    """Make a client that does not retry: its callers do so themselves, and later."""
+    # Imported here because an installation may use none of these services, and loading boto3
+    # takes as long as loading Flask.
     import boto3
     from botocore.config import Config
 

@@ -1,4 +1,4 @@
-"""By what storage is asked: boto3's clients, connections of our own, and the keys that sign."""
+"""The means of talking to storage: boto3 clients, our own connections, and signing credentials."""
 
 import threading
 from collections.abc import Callable
@@ -17,95 +17,97 @@ if TYPE_CHECKING:
     from boto3.session import Session
     from botocore.session import Session as BotocoreSession
 
-# How many seconds an answer is waited for, and how often storage is asked.
+# (read timeout in seconds, number of attempts)
 QUICK, STEADY, PATIENT = (3, 2), (15, 5), (60, 5)
-# PATIENT's place in a request, which has 30 seconds in all and asks QUICK before and after.
+# Used instead of PATIENT in a request, which has 30 seconds in all and makes QUICK calls before
+# and after it.
 ONE_TRY = (15, 1)
 _LATE = ("core", "session", "quick", "steady", "patient", "one_try", "bulk", "lines", "opener")
 _making = threading.Lock()
 _S3 = "http://s3.amazonaws.com/doc/2006-03-01/"
-# Whoever reads XML takes these for something else, unless they are written so.
+# XML parsers normalise these characters unless they are written as character references.
 _UNSEEN = {"\r": "&#xD;", "\n": "&#xA;", "\t": "&#x9;"}
 
 
 class Clients:
-    """Each is made when it is first needed: any number of threads may ask.
+    """Clients for one bucket, each made when it is first needed. Thread-safe.
 
-    boto3 and its clients take half as long to load and make as the rest of us together, and most
-    commands, and the clock, ask storage nothing.
+    Loading boto3 and making its clients takes half as long as starting the rest of the
+    application, and most commands, and the clock, never use storage.
     """
 
     def __init__(self, settings: Settings) -> None:
         """Opens no connection."""
         self._settings = settings
         self.endpoint: str = settings.s3_endpoint_url or self.quick.meta.endpoint_url
-        # Bytes of our own go to storage as we reach it, by signed addresses: thousands of small
-        # reads are an archive's daily bread, and boto3 hashes and copies what it sends.
+        # Signs for our own reads and writes, at the endpoint that we reach storage by. An archive
+        # makes thousands of small reads, and boto3 hashes and copies what it sends.
         self.ours = self.presigner(self.endpoint)
 
     def get_ready(self) -> None:
-        """Make now what would else be made when it is first needed; opens no connection.
+        """Make everything that is otherwise made on first use; opens no connection.
 
-        For processes that serve: their first request shall not wait for it, and jobs are done in
-        children, each of which would have to make it anew.
+        For long-running processes: the first request should not wait for it, and jobs run in
+        forked children, each of which would have to make it again.
         """
         for late in _LATE:
             getattr(self, late)
 
     def presigner(self, endpoint: str) -> Presigner:
-        """Signs for the bucket as it is reached at this address."""
+        """Make a Presigner for the bucket at this endpoint."""
         return Presigner(
             endpoint,
             self._settings.s3_bucket,
             self._settings.s3_region,
             in_path=self._is_in_path,
             credentials=self._credentials(),
-            now=lambda: clock.now(),  # noqa: PLW0108  looked up late, so that tests can set it
+            now=lambda: clock.now(),  # noqa: PLW0108  looked up late, so that tests can patch it
         )
 
     @cached_property
     def core(self) -> "BotocoreSession":
-        """What boto3 itself stands on."""
+        """The botocore session below boto3's."""
         from botocore.session import Session as BotocoreSession
 
         return BotocoreSession()
 
     @cached_property
     def session(self) -> "Session":
-        """Finds keys, and makes clients."""
+        """The boto3 session, which finds credentials and makes clients."""
         from boto3.session import Session
 
         return Session(botocore_session=self.core)
 
     @cached_property
     def quick(self) -> Any:
-        """For requests, in which somebody waits: two short tries."""
+        """For requests, in which a person waits: two short attempts."""
         return self._make(*QUICK)
 
     @cached_property
     def steady(self) -> Any:
-        """For jobs: more and longer tries."""
+        """For jobs: more and longer attempts."""
         return self._make(*STEADY)
 
     @cached_property
     def patient(self) -> Any:
         """For jobs, where storage has work to do before it answers: a Complete, or a copy.
 
-        Whoever waits that long for anything else waits for a dead connection.
+        Any other call that takes this long is waiting for a dead connection.
         """
         return self._make(*PATIENT)
 
     @cached_property
     def one_try(self) -> Any:
-        """For requests, where storage has work to do before it answers: one long try."""
+        """For requests, where storage has work to do before it answers: one long attempt."""
         return self._make(*ONE_TRY)
 
     @cached_property
     def bulk(self) -> Any:
-        """For thousands of keys: they are ours, or from storage's own list, and never empty.
+        """For DeleteObjects with thousands of keys, without botocore's parameter validation.
 
-        Of the CPU of a request to delete them nearly all was botocore's, which looks at each and
-        makes a tree of them all. Its own events let us write the document; the rest is its work.
+        Nearly all CPU time of such a request went into botocore validating each key and building
+        an XML tree. Event handlers write the document instead; botocore does the rest. The keys
+        are our own or come from a listing, so they are never empty.
         """
         client = self._make(*STEADY, validates=False)
         events = client.meta.events
@@ -115,7 +117,7 @@ class Clients:
 
     @cached_property
     def lines(self) -> Lines:
-        """Kept connections, for what we sign ourselves."""
+        """Kept-alive connections, for requests that we sign ourselves."""
         return Lines(self.ours.origin, self.core.get_config_variable("ca_bundle"))
 
     @cached_property
@@ -132,14 +134,15 @@ class Clients:
             connect_timeout=2,
             read_timeout=read_timeout,
             retries={"mode": "standard", "total_max_attempts": attempts},
-            # As many as a sweep asks at once (parallel.IN_FLIGHT for each batch of REMOVE_AHEAD).
+            # The number of concurrent calls in a sweep (parallel.IN_FLIGHT for each batch of
+            # REMOVE_AHEAD).
             max_pool_connections=48,
             parameter_validation=validates,
-            # Stores that do not know boto3's new default checksums refuse them.
+            # Stores that do not support boto3's new default checksums reject them.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
-        # A session makes one client at a time.
+        # A session is not thread-safe while it makes a client.
         with _making:
             return self.session.client(
                 "s3",
@@ -164,7 +167,10 @@ class Clients:
         return self._role_credentials
 
     def _role_credentials(self) -> Credentials:
-        """boto3 renews a role's keys; asking each time costs nothing while they are fresh."""
+        """Return a role's temporary keys, which boto3 renews; costs nothing while they are fresh.
+
+        Raises Unavailable if there are none.
+        """
         found = self.session.get_credentials()
         if found is None:
             raise Unavailable("No credentials for storage could be found.")
@@ -173,7 +179,7 @@ class Clients:
 
 
 def _write_keys(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
-    # All are escaped at once; no key holds the character between them, which XML does not allow.
+    # Escape all keys in one call. No key contains the separator NUL, which XML does not allow.
     keys = escape("\0".join(one["Key"] for one in params["Delete"]["Objects"]), _UNSEEN)
     objects = keys.replace("\0", "</Key></Object><Object><Key>")
     context["document"] = (

@@ -1,7 +1,7 @@
-"""Signed CloudFront addresses, made without the network; where CLOUDFRONT_* say so, for downloads.
+"""Signed CloudFront URLs for downloads, made without the network. Used if CLOUDFRONT_* are set.
 
-The distribution must lead to the bucket and pass the `response-*` words of the query on to it
-(docs/operate.md). The whole address is signed, those words too, with the moment of its end.
+The distribution must have the bucket as its origin and forward the `response-*` query parameters
+to it (docs/operate.md). The signature covers the whole URL with its query, and the expiry time.
 """
 
 from collections.abc import Mapping
@@ -19,20 +19,20 @@ from app.config import Settings
 
 
 class CloudFront:
-    """One distribution before our bucket, and the key that opens it."""
+    """A CloudFront distribution in front of our bucket, and its signing key."""
 
     def __init__(self, settings: Settings) -> None:
         key = load_pem_private_key(settings.cloudfront_private_key.encode(), password=None)
-        assert isinstance(key, RSAPrivateKey)  # app/config.py takes no other
+        assert isinstance(key, RSAPrivateKey)  # app/config.py accepts no other
         self.origin = settings.cloudfront_url
         self._signer = CloudFrontSigner(
             settings.cloudfront_key_pair_id,
-            # CloudFront knows no other hash than SHA-1 here.
+            # CloudFront supports only SHA-1 here.
             lambda message: key.sign(message, PKCS1v15(), SHA1()),  # noqa: S303
         )
 
     def url(self, key: str, query: Mapping[str, str], expires_in: int) -> str:
-        """An address to GET exactly this key with exactly this query, good for `expires_in` s."""
+        """Return a URL to GET exactly this key with this query, valid for `expires_in` seconds."""
         words = urlencode(query, quote_via=quote, safe="-_.~")
         url: str = self._signer.generate_presigned_url(
             f"{self.origin}/{quote(key, safe='/-_.~')}?{words}",

@@ -11,19 +11,19 @@ from app.circuit import Circuit
 
 
 class Counters(RedisStorage):
-    """Counts in Redis; while Redis is away, each process counts for itself and nobody waits.
+    """Counts in Redis; while Redis is away, each process counts in memory and no request waits.
 
-    An outage of Redis is no reason to refuse service. The circuit is the job queue's: whichever of
-    the two finds Redis away opens it for both, so that only one request in a while has to wait.
+    An outage of Redis is no reason to refuse service. The circuit is shared with the job queue:
+    whichever finds Redis away opens it for both, so that only an occasional request has to wait.
     """
 
-    # The limits library picks a storage by the scheme of its URL: this class instead of its own.
+    # The limits library picks a storage class by URL scheme: these make it pick this one.
     STORAGE_SCHEME = ["redis", "rediss", "unix"]  # noqa: RUF012
-    # The class we inherit from would also load valkey's library, wherever that is installed.
+    # The base class would also import valkey, wherever that is installed.
     DEPENDENCIES = {"redis": None}  # noqa: RUF012
 
     def __init__(self, uri: str, *, circuit: Circuit, **options: Any) -> None:
-        """Take the options of a RedisStorage; opens no connection."""
+        """Take the options of RedisStorage; opens no connection."""
         super().__init__(uri, **options)
         self._circuit = circuit
         self._in_memory = MemoryStorage()
@@ -50,7 +50,7 @@ class Counters(RedisStorage):
 
 
 def options(circuit: Circuit) -> dict[str, Any]:
-    """The storage options to configure flask-limiter with: short timeouts, no second try."""
+    """Return the storage options for flask-limiter: short timeouts, no retries."""
     return {
         "circuit": circuit,
         "socket_timeout": 1,

@@ -1,10 +1,10 @@
-"""Pictures of strangers' files, developed in a process of their own: the parent's side.
+"""Renders pictures of untrusted files in a sandboxed child process: the parent's side.
 
-The libraries that decode images, PDFs and videos are large and written in C, and what they are
-given here may have been made to break them. So they run in a child (darkroom_child.py) that is
-started for one file. It gets no environment, no credentials, no file and no address: it asks for
-pieces of its one file over a socket and answers with two small pictures. Whatever becomes of it (it
-crashes, hangs, wants too much memory or too many bytes), here it only means: no picture.
+The libraries that decode images, PDFs and videos are large and written in C, and the files they
+are given here may be crafted to exploit them. So they run in a child (darkroom_child.py) that is
+started for one file. It gets no environment, no credentials, no file and no URL: it asks for pieces
+of its one file over a socket and answers with two small pictures. Whatever happens to it (it
+crashes, hangs, wants too much memory or too many bytes), the result here is simply no picture.
 """
 
 import json
@@ -28,14 +28,14 @@ log = logging.getLogger(__name__)
 Read = Callable[[int, int], bytes]
 
 CHILD = Path(__file__).with_name("darkroom_child.py")
-# Bytes that may be read of one file; each question counts as at least LEAST_PIECE of them.
+# Bytes that may be read of one file; each read counts as at least LEAST_PIECE.
 BUDGETS = {"image": 32 * MIB, "pdf": 50 * MIB, "video": 32 * MIB}
 LEAST_PIECE = 64 * KIB
 MOST_PIECE = 4 * MIB
-# How long the child itself may take, and how long all of it, with storage's answers in between.
+# Limits for the time spent in the child, and for the whole including reads from storage.
 WORK_SECONDS = 20.0
 WHOLE_SECONDS = 90.0
-# A child that has not noticed that it is to end is looked after this often.
+# While waiting for the child, check this often whether this worker must stop.
 LOOK_SECONDS = 0.5
 MOST_ANSWER = 1 * KIB
 MOST_PICTURE = 4 * MIB
@@ -47,14 +47,14 @@ class Interrupted(Exception):
 
 
 class _Refused(Exception):
-    """There will be no picture of this file; says why."""
+    """There will be no picture of this file; carries the reason."""
 
 
 @dataclass(frozen=True)
 class Developed:
     """Two pictures of one file, and the size of the large one in pixels.
 
-    The large one is WebP; so is the small one, or a JPEG where that was asked for.
+    The large one is a WebP; the small one is a WebP or, on request, a JPEG.
     """
 
     thumbnail: bytes
@@ -72,10 +72,10 @@ def develop(
     is_over: Callable[[], bool],
     small_as: str = "webp",
 ) -> Developed | None:
-    """Pictures of a file of `size` bytes, of which `read(start, size)` gives any piece.
+    """Render the pictures of a file of `size` bytes; `read(start, size)` returns a piece of it.
 
-    `small_as` is "webp" or "jpeg". None when there are none to be had of it, for whatever
-    reason. Raises Interrupted, and what `read` raises. Repeatable.
+    `small_as` is "webp" or "jpeg". Returns None if no picture can be made, for whatever reason.
+    Raises Interrupted, and what `read` raises. Repeatable.
     """
     ours, theirs = socket.socketpair()
     with ours:
@@ -92,7 +92,7 @@ def develop(
 def _start(
     theirs: socket.socket, sight: str, size: int, memory_in_mib: int, small_as: str
 ) -> "subprocess.Popen[bytes]":
-    # Python itself may need to be told where its own libraries are; nothing else is anybody's.
+    # Python itself may need this to find its shared libraries; pass nothing else on.
     kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
     number = theirs.fileno()
     words = [str(number), sight, str(size), str(memory_in_mib * MIB), small_as]
@@ -110,14 +110,14 @@ def _start(
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:
-    """With all that it may have started."""
+    """Kill the child and any processes it has started."""
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()
 
 
 class _Conversation:
-    """What is said on the socket: see darkroom_child.py for the other side."""
+    """The protocol on the socket, described in darkroom_child.py, from the parent's side."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class _Conversation:
         self._ends = time.monotonic() + WHOLE_SECONDS
 
     def hold(self) -> Developed:
-        """Answer questions until the pictures come; raises _Refused, Interrupted."""
+        """Serve reads until the pictures arrive; raises _Refused, Interrupted."""
         while True:
             kind = self._hear(1)
             if kind == b"R":
@@ -163,7 +163,7 @@ class _Conversation:
             raise _Refused("it does not listen") from error
 
     def _take(self) -> Developed:
-        """Even this is only believed as far as it can be checked."""
+        """Receive the pictures; raises _Refused unless size and format are plausible."""
         said = self._hear(_length(self._hear(4), MOST_ANSWER))
         thumbnail = self._hear(_length(self._hear(4), MOST_PICTURE))
         picture = self._hear(_length(self._hear(4), MOST_PICTURE))
@@ -177,7 +177,7 @@ class _Conversation:
         return Developed(thumbnail, picture, width, height)
 
     def _hear(self, size: int) -> bytes:
-        """Exactly so many bytes; the time that passes here is the child's."""
+        """Receive exactly `size` bytes; the time spent here counts against the child's limit."""
         heard = bytearray()
         while len(heard) < size:
             began = time.monotonic()

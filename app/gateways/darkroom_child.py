@@ -1,14 +1,14 @@
-"""The darkroom itself: one picture of one file, in a process that may die of it.
+"""The darkroom itself: renders the pictures of one file, in a process that may die of it.
 
-Started by darkroom.py as a script, so it imports nothing of ours. It limits itself before it looks
-at a single byte: memory, processor time, and once the libraries are there no further file or socket
-can be opened. Then it says, on the one socket it has:
+Started by darkroom.py as a script, so it imports none of our modules. Before it reads a single byte
+it limits its own memory and CPU time, and once the libraries are loaded it can open no further file
+or socket. Its messages on its one socket:
 
-    R <offset> <length>      give me these bytes of the file; answered with <length> <bytes>
+    R <offset> <length>      send these bytes of the file; answered with <length> <bytes>
     M <json> <small> <large> width and height of the large picture, the small one, the large one
     N <words>                there is no picture, and why
 
-A library that is not installed is such a reason, and no more.
+A library that is not installed is also answered with N.
 """
 
 import importlib
@@ -25,18 +25,19 @@ from typing import Any
 KIB, MIB = 1024, 1024**2
 MOST_PIXELS = 50_000_000
 THUMBNAIL = (96, 96)
-# The small one as a JPEG, of whole pictures, for whoever keeps them under such names.
+# The small picture as a JPEG: not cropped, for assets, whose thumbnails are stored as JPEG.
 JPEG_THUMBNAIL = (400, 400)
 PICTURE = (1600, 1600)
 FORMATS = ["PNG", "JPEG", "WEBP", "GIF", "AVIF", "HEIF"]
-# The first bytes of what FFmpeg may read, and the one demuxer for it: left to guess it also knows
-# playlists, which name other files.
+# (offset, magic bytes, demuxer) of what FFmpeg may read: left to probe, it would also accept
+# playlists, which refer to other files.
 CONTAINERS = [
     (4, b"ftyp", "mov"),
     (0, b"\x1a\x45\xdf\xa3", "matroska"),
     (8, b"AVI ", "avi"),
 ]
-# A film often begins in the dark: so many frames are looked at for one that shows something.
+# Films often begin in the dark: look at this many frames for one that shows something, which is
+# one with a mean brightness (0 to 255) above DARK.
 MOST_FRAMES = 60
 DARK = 24
 LIBRARIES = {
@@ -44,7 +45,7 @@ LIBRARIES = {
     "pdf": ["PIL.Image", "pypdfium2"],
     "video": ["PIL.Image", "av"],
 }
-# What these would only load when they meet it, where there is one of that name.
+# Modules that these libraries import lazily; not every version has all of them.
 LATER = {
     "video": ["av.audio.stream", "av.sidedata.sidedata", "av.subtitles.stream", "av.video.stream"]
 }
@@ -53,11 +54,11 @@ WALL_SECONDS = 120
 
 
 class NoPicture(Exception):
-    """Says why."""
+    """There can be no picture; carries the reason."""
 
 
 class Source(io.RawIOBase):
-    """The file, a block at a time as it is asked for, over the socket."""
+    """The file as a seekable stream, fetched over the socket a block at a time and cached."""
 
     def __init__(self, line: socket.socket, size: int, block_size: int) -> None:
         self._line, self._size, self._block_size = line, size, block_size
@@ -65,25 +66,25 @@ class Source(io.RawIOBase):
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def tell(self) -> int:
-        """Where the next byte is read."""
+        """Return the position of the next byte to read."""
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Read from there next."""
+        """Move the position and return it."""
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
         self._at = max(0, start + offset)
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        """As many as are asked for, unless the file ends."""
+        """Fill the buffer, or what is left of the file; returns the number of bytes."""
         view = memoryview(buffer).cast("B")
         done = 0
         while done < len(view) and self._at < self._size:
@@ -115,7 +116,7 @@ class Source(io.RawIOBase):
         while len(heard) < size:
             piece = self._line.recv(size - len(heard))
             if not piece:
-                # Nobody listens any more.
+                # The parent has closed the socket.
                 raise SystemExit(1)
             heard += piece
         return bytes(heard)
@@ -125,7 +126,7 @@ class Source(io.RawIOBase):
 
 
 def image(source: Source, known: dict[str, Any]) -> Any:
-    """An image upright, in sRGB, and no larger than it has to be."""
+    """Decode an image: upright, in sRGB, and no larger than PICTURE."""
     pil = known["PIL.Image"]
     formats = [name for name in FORMATS if name in pil.OPEN]
     picture = pil.open(io.BufferedReader(source, MIB), formats=formats)
@@ -133,14 +134,14 @@ def image(source: Source, known: dict[str, Any]) -> Any:
     picture.draft("RGB", PICTURE)
     profile = picture.info.get("icc_profile")
     if picture.mode.startswith("I;16"):
-        # Of 65,536 greys the upper eight bits; converting would make all but the darkest white.
+        # Keep the upper eight of 16 bits; convert() would turn all but the darkest greys white.
         picture = picture.convert("I").point(lambda value: value / 256).convert("L")
         if "transparency" in picture.info:
             picture.info["transparency"] >>= 8
-    # A PNG or GIF may name one of its colours as transparent, in any mode.
+    # A PNG or GIF may declare one of its colours transparent, in any mode.
     is_clear = picture.mode in ("LA", "PA") or "transparency" in picture.info
     if is_clear or picture.mode not in ("RGB", "RGBA", "L"):
-        # A profile belongs to one colour space; that of RGB is good for RGBA too.
+        # A profile belongs to one colour space; one for RGB also fits RGBA.
         profile = profile if picture.mode == "RGB" else None
         picture = picture.convert("RGBA" if is_clear else "RGB")
     picture.thumbnail(PICTURE, reducing_gap=2.0)
@@ -148,7 +149,7 @@ def image(source: Source, known: dict[str, Any]) -> Any:
 
 
 def in_srgb(picture: Any, profile: bytes | None, known: dict[str, Any]) -> Any:
-    """Colours as a browser takes them that is told nothing; the profile itself is not kept."""
+    """Convert to sRGB, which browsers assume of a picture without a profile; drops the profile."""
     if not profile:
         return picture
     cms = known["PIL.ImageCms"]
@@ -161,7 +162,7 @@ def in_srgb(picture: Any, profile: bytes | None, known: dict[str, Any]) -> Any:
 
 
 def pdf(source: Source, known: dict[str, Any]) -> Any:
-    """The first page."""
+    """Render the first page."""
     page = known["pypdfium2"].PdfDocument(source)[0]
     width, height = page.get_size()
     if not (0 < width < 1e6 and 0 < height < 1e6):
@@ -171,7 +172,7 @@ def pdf(source: Source, known: dict[str, Any]) -> Any:
 
 
 def video(source: Source, known: dict[str, Any]) -> Any:
-    """The first frame that shows something, or else the first; turned as it is played."""
+    """Decode the first frame that is not dark, or the first of all, rotated as in playback."""
     head = source.read(16) or b""
     source.seek(0)
     demuxers = [name for at, mark, name in CONTAINERS if head[at : at + len(mark)] == mark]
@@ -198,7 +199,7 @@ def video(source: Source, known: dict[str, Any]) -> Any:
 
 
 def check_size(width: int, height: int) -> None:
-    """Raise NoPicture for what would take too much to decode, before it is decoded."""
+    """Raise NoPicture, before decoding, if there are too many pixels to decode."""
     if width <= 0 or height <= 0 or width * height > MOST_PIXELS:
         raise NoPicture(f"it has {width} x {height} pixels")
 
@@ -209,7 +210,7 @@ KINDS = {"image": (image, 4 * MIB), "pdf": (pdf, 512 * KIB), "video": (video, 51
 
 
 def limit(memory: int) -> None:
-    """What may be used at most; nothing is written at all."""
+    """Limit this process: `memory` in bytes, CPU time, open files; nothing can be written."""
     for what, most in (
         (resource.RLIMIT_AS, memory),
         (resource.RLIMIT_CPU, CPU_SECONDS),
@@ -218,12 +219,12 @@ def limit(memory: int) -> None:
         (resource.RLIMIT_NOFILE, 64),
     ):
         resource.setrlimit(what, (most, most))
-    # Should whoever started us be gone.
+    # In case the parent dies and cannot kill us.
     signal.alarm(WALL_SECONDS)
 
 
 def load(sight: str) -> dict[str, Any]:
-    """The libraries, all that they would load later, and then the door is locked."""
+    """Import the libraries with all their lazy modules, then forbid opening further files."""
     known: dict[str, Any] = {}
     for name in LIBRARIES[sight] + LATER.get(sight, []):
         try:
@@ -244,31 +245,31 @@ def load(sight: str) -> dict[str, Any]:
     if "pillow_heif" in known:
         known["pillow_heif"].register_heif_opener(thumbnails=False)
         known["pillow_heif"].options.DECODE_THREADS = 1
-    # One for each core would need address space by the size of the machine.
+    # One thread for each core would need address space in proportion to the machine.
     avif: Any = sys.modules.get("PIL.AvifImagePlugin")
     if avif:
         avif.DEFAULT_MAX_THREADS = 1
-    # What is open stays open, which is the socket. Nothing else can be opened any more.
+    # The socket stays open. Nothing else can be opened any more.
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
     return known
 
 
 def as_webp(picture: Any) -> bytes:
-    """Encoded anew from nothing but pixels."""
+    """Encode as WebP, from nothing but pixels: no metadata is kept."""
     made = io.BytesIO()
     picture.save(made, "WEBP", quality=80, method=4)
     return made.getvalue()
 
 
 def as_jpeg(picture: Any) -> bytes:
-    """The same, for programs that know nothing newer."""
+    """Encode as JPEG, for programs that support nothing newer."""
     made = io.BytesIO()
     picture.save(made, "JPEG", quality=80)
     return made.getvalue()
 
 
 def on_white(picture: Any, known: dict[str, Any]) -> Any:
-    """Without transparency: what is drawn in black must show on a dark page too."""
+    """Replace transparency by white, so that black drawings are visible on a dark page too."""
     if picture.mode != "RGBA":
         return picture.convert("RGB")
     ground = known["PIL.Image"].new("RGB", picture.size, "white")
@@ -277,12 +278,12 @@ def on_white(picture: Any, known: dict[str, Any]) -> Any:
 
 
 def packed(piece: bytes) -> bytes:
-    """With its length before it."""
+    """Prefix the bytes with their length."""
     return struct.pack(">I", len(piece)) + piece
 
 
 def main() -> None:
-    """One file, one answer."""
+    """Render one file and send one answer."""
     number, sight, size, memory, small_as = sys.argv[1:]
     line = socket.socket(fileno=int(number))
     limit(int(memory))

@@ -1,7 +1,7 @@
-"""Events in our words: what a topic (SNS) is told, and what has arrived in a queue (SQS).
+"""Publishes events to an SNS topic and receives them from an SQS queue.
 
-What was published reaches a queue at least once, in any order; what was received is hidden from
-others for a while, and comes again unless it is removed.
+Delivery is at least once and in any order. A received message is hidden from other consumers for
+a while, and is delivered again unless it is removed.
 """
 
 import logging
@@ -19,53 +19,53 @@ from app.gateways import aws
 
 log = logging.getLogger(__name__)
 
-# What one request may carry, to a topic, and from or to a queue.
+# Messages per request, for both SNS and SQS.
 BATCH = 10
 TIMEOUT_SECONDS = 10.0
-# A queue lets nothing be hidden for longer than half a day since it was received.
+# SQS hides a message for at most 12 hours from when it was received.
 LONGEST_HIDING_SECONDS = 11 * 3600
 
 
 class _Away(Outage):
-    """Topic or queue does not answer, or refuses us."""
+    """The queue does not answer, or refuses the request."""
 
     title = "The event queue is not answering right now."
 
 
 @dataclass(frozen=True)
 class Arrived:
-    """What has arrived in the queue, ours until it is visible again."""
+    """A message received from the queue, ours until it becomes visible again."""
 
     id: str
     body: str
     handle: str
-    # How often somebody has had it, this time included.
+    # How often it has been received, this time included.
     count: int
 
 
 class Events:
-    """One topic and one queue, bound late. Binding opens no connection, and makes no client."""
+    """One topic and one queue, configured by bind()."""
 
     def bind(self, settings: Settings) -> None:
-        """Take the settings."""
+        """Take the settings; opens no connection and makes no client."""
         self._settings = settings
         self.__dict__.pop("_topic", None)
         self.__dict__.pop("_queue", None)
 
     @property
     def publishes(self) -> bool:
-        """Whether there is a topic."""
+        """Whether a topic is configured."""
         return bool(self._settings.sns_topic_arn)
 
     @property
     def listens(self) -> bool:
-        """Whether there is a queue."""
+        """Whether a queue is configured."""
         return bool(self._settings.sqs_queue_url)
 
     def publish(self, kind: str, told: Sequence[str]) -> list[str | None]:
-        """Tell the topic each of these: why it does not take it, or None where it has.
+        """Publish these messages; for each returns None if it was accepted, or why it was not.
 
-        Its subscribers may choose by `kind`, the attribute `event_type`.
+        Subscribers can filter by `kind`, which is sent as the attribute `event_type`.
         """
         refusals: list[str | None] = []
         for start in range(0, len(told), BATCH):
@@ -94,9 +94,9 @@ class Events:
         ]
 
     def receive(self, wait_seconds: int, hidden_seconds: int) -> list[Arrived]:
-        """What is there, or comes within this time; nobody else gets it for a while.
+        """Return up to BATCH messages, waiting up to `wait_seconds` for the first.
 
-        Raises Outage.
+        Other consumers do not get them for `hidden_seconds`. Raises Outage.
         """
         answer = self._ask(
             "receive_message",
@@ -116,16 +116,16 @@ class Events:
         ]
 
     def hide(self, arrived: Sequence[Arrived], seconds: int) -> None:
-        """Nobody gets these before; 0 gives them back at once. Raises Outage."""
+        """Hide these messages for `seconds` more; 0 releases them immediately. Raises Outage."""
         seconds = max(0, min(seconds, LONGEST_HIDING_SECONDS))
         self._each("change_message_visibility_batch", arrived, VisibilityTimeout=seconds)
 
     def remove(self, arrived: Sequence[Arrived]) -> None:
-        """These are done with. Raises Outage; what is not removed comes again."""
+        """Delete these messages; any that is not deleted is delivered again. Raises Outage."""
         self._each("delete_message_batch", arrived)
 
     def has_dead_letters(self) -> bool:
-        """Whether the queue puts aside what nobody can work on. Raises Outage."""
+        """Whether the queue has a dead-letter queue. Raises Outage."""
         answer = self._ask("get_queue_attributes", AttributeNames=["RedrivePolicy"])
         return "RedrivePolicy" in answer.get("Attributes", {})
 
@@ -137,7 +137,7 @@ class Events:
             ]
             answer = self._ask(name, Entries=entries)
             for refused in answer.get("Failed", []):
-                # It was hidden for too short, and is somebody else's by now.
+                # Its visibility timeout has passed, and another consumer may have it by now.
                 log.warning("%s: %s", name, refused["Code"])
 
     def _ask(self, name: str, **given: Any) -> Any:
@@ -148,13 +148,13 @@ class Events:
 
     @property
     def _region(self) -> str:
-        """The topic's, which its name tells."""
+        """The topic's region, which is part of its ARN; empty without a topic."""
         return self._settings.sns_topic_arn.split(":")[3] if self.publishes else ""
 
     def get_ready(self) -> None:
-        """Make what is otherwise made when there is news to tell; as storage's get_ready()."""
+        """Make the topic's client now instead of on first use; see Clients.get_ready()."""
         if self.publishes:
-            self._topic  # noqa: B018  it is made by being looked at
+            self._topic  # noqa: B018  a cached property: reading it makes it
 
     @cached_property
     def _topic(self) -> Any:
@@ -168,7 +168,7 @@ class Events:
 
     @cached_property
     def _queue(self) -> Any:
-        """Where the queue's own address says that it is."""
+        """A client for the region and endpoint that are part of the queue's URL."""
         parts = urlsplit(self._settings.sqs_queue_url)
         region = self._region or self._settings.s3_region
         if (labels := (parts.hostname or "").split("."))[0] == "sqs" and len(labels) > 2:
@@ -178,13 +178,13 @@ class Events:
             region,
             self._settings,
             endpoint_url=f"{parts.scheme}://{parts.netloc}",
-            # Longer than it waits for something to arrive.
+            # Longer than receive() waits for messages.
             read_seconds=3 * TIMEOUT_SECONDS,
         )
 
 
 def _why(error: ClientError | BotoCoreError) -> str:
-    """A word, and nothing of accounts and names: people read it who are not the operator."""
+    """Return only an error code, no account ids or names: not only the operator reads it."""
     if isinstance(error, ClientError):
         return str(error.response["Error"]["Code"])
     return type(error).__name__

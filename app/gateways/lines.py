@@ -1,7 +1,7 @@
-"""Kept connections to storage, for requests whose address is signed and says it all.
+"""A pool of kept-alive connections to storage, for requests that are already signed.
 
-http.client and nothing above it: where many small files are read the client's own CPU is the
-limit, and a request of urllib3's takes twice as much of it, one of boto3's seven times.
+Uses http.client directly: when many small files are read, the client's own CPU is the limit, and
+a request by urllib3 takes twice as much of it, one by boto3 seven times.
 """
 
 import http.client
@@ -17,18 +17,19 @@ from urllib.parse import urlsplit
 
 CONNECT_SECONDS = 2
 READ_SECONDS = 15
-# A body is sent in pieces of this size, so that a time limit is for each and not for the whole.
+# A body is sent in pieces of this size, so that the timeout is for each and not for the whole.
 PIECE = 256 * 1024
-# Of an answer that brings no bytes of a range no more is read.
+# At most this much is read of a response that is not the content of a range.
 MOST_OF_A_TEXT = 64 * 1024
+# The status of an Answer without a response.
 BROKEN = 0
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came: `status` is BROKEN where the line broke; `size` bytes of what was asked for.
+    """A response: its `status`, or BROKEN if the connection failed, and `size`, the bytes received.
 
-    `text` is how an answer begins that brings something else.
+    `text` is the beginning of the body if the response is not the content of a range.
     """
 
     status: int
@@ -36,17 +37,17 @@ class Answer:
     text: bytes = b""
 
 
-# One request by a connection: what came, and whether the connection is free for another.
+# Makes one request on a connection: the answer, and whether the connection can be reused.
 Ask = Callable[[http.client.HTTPConnection], tuple[Answer, bool]]
 
 
 class Lines:
-    """Connections to one host, kept for whoever asks next. Any number of threads may ask."""
+    """A pool of connections to one host. Thread-safe."""
 
     def __init__(self, origin: str, ca_bundle: str | None) -> None:
         found = urlsplit(origin)
         self._origin = origin
-        # As it is signed: http.client leaves out a port that is the usual one.
+        # Exactly as it is signed: http.client would leave out a default port.
         self._host = {"Host": found.netloc}
         self._address = (found.hostname or "", found.port)
         self._tls = None
@@ -56,7 +57,7 @@ class Lines:
         weakref.finalize(self, _close, self._idle)
 
     def get(self, url: str, headers: Mapping[str, str], into: memoryview) -> Answer:
-        """Bytes of a range, put into `into`; should there be more, it is told that there are."""
+        """GET a range into `into`; the answer's `size` is larger than that if there was more."""
         target = url.removeprefix(self._origin)
 
         def ask(line: http.client.HTTPConnection) -> tuple[Answer, bool]:
@@ -67,13 +68,13 @@ class Lines:
         return self._ask(ask)
 
     def put(self, url: str, body: memoryview | IO[bytes], seconds: float) -> Answer:
-        """Send these bytes, or a file from its beginning; storage may be silent for `seconds`."""
+        """PUT these bytes, or a file from its beginning; `seconds` is the timeout."""
         target = url.removeprefix(self._origin)
         headers = {**self._host, "Content-Length": str(_size_of(body))}
 
         def ask(line: http.client.HTTPConnection) -> tuple[Answer, bool]:
             line.sock.settimeout(seconds)
-            # Whoever refuses a body may do so before all of it has come, and then says why.
+            # Storage may refuse a body before it has received all of it; its response says why.
             with suppress(BrokenPipeError):
                 line.request("PUT", target, _pieces(body), headers)
             return _read(line.getresponse(), memoryview(b""))
@@ -81,9 +82,9 @@ class Lines:
         return self._ask(ask)
 
     def post(self, target: str, headers: Mapping[str, str], seconds: float) -> Answer:
-        """Ask for something, with signed headers, of which Host is one, and without bytes.
+        """POST without a body, with signed `headers`, which include Host.
 
-        How the answer begins is its `text`.
+        The beginning of the response is the answer's `text`.
         """
 
         def ask(line: http.client.HTTPConnection) -> tuple[Answer, bool]:
@@ -103,9 +104,9 @@ class Lines:
             except (OSError, http.client.HTTPException) as error:
                 line.close()
                 if is_kept:
-                    # What ended it or made it silent has met those that lay idle for longer too.
+                    # Connections that were idle for longer are likely to be dead as well.
                     _close(self._idle)
-                # It may only have been closed at its other end: that says nothing yet.
+                # The server may just have closed an idle connection: try again with a new one.
                 if is_kept and not isinstance(error, TimeoutError):
                     continue
                 return Answer(BROKEN)
@@ -116,7 +117,7 @@ class Lines:
             return answer
 
     def _take(self) -> tuple[http.client.HTTPConnection, bool]:
-        """The connection that was used last, or a new one; whether it is one that was used."""
+        """Return the most recently used idle connection and True, or a new one and False."""
         with suppress(IndexError):
             return self._idle.pop(), True
         host, port = self._address
@@ -129,7 +130,7 @@ class Lines:
 
 
 def _close(lines: deque[http.client.HTTPConnection]) -> None:
-    # Others may take from it at the same time.
+    # Other threads may take from it at the same time.
     with suppress(IndexError):
         while True:
             lines.pop().close()
@@ -149,7 +150,7 @@ def _pieces(body: memoryview | IO[bytes]) -> Iterator[bytes | memoryview]:
 
 
 def _read(response: http.client.HTTPResponse, into: memoryview) -> tuple[Answer, bool]:
-    """Whether the line is free is whether nothing of this answer is left on it."""
+    """Read the response; the connection can be reused if nothing of it is left unread."""
     size, text = 0, b""
     if response.status == http.client.PARTIAL_CONTENT:
         while size < len(into) and (count := response.readinto(into[size:])):

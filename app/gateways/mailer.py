@@ -1,8 +1,8 @@
-"""Mail in our words: one letter to one address, and what became of it.
+"""Hands over mail, one letter to one address at a time, and reports the outcome.
 
-The only file that imports smtplib. By MAIL_URL a letter goes to an SMTP server, to SES, or into a
-folder. An address that is refused for good is told from a server that has no time just now, and
-from one that is not there at all; who asked never sees an exception of a library.
+The only file that imports smtplib. Depending on MAIL_URL a letter goes to an SMTP server, to SES,
+or into a folder. An outcome distinguishes a permanent refusal of the address from a server that is
+busy or unreachable; callers never see an exception of a library.
 """
 
 import contextlib
@@ -31,18 +31,18 @@ log = logging.getLogger(__name__)
 
 # For connecting, and for each answer.
 TIMEOUT_SECONDS = 10.0
-# What mail programs take without any trouble.
+# RFC 5322's recommended line length, without the line end.
 _LONGEST_LINE = 78
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
-# What SES says of one letter; whatever else it says is about us, and may be over tomorrow.
+# SES errors that are about the letter. All others are about our account and may pass.
 _REFUSED_BY_SES = {"MessageRejected", "BadRequestException"}
-# But for this, by its API and by SMTP: it does not know MAIL_FROM as ours, or, while it only lets
-# us try it out (its sandbox), whom we write to.
+# The exception, by API and by SMTP: SES has not verified MAIL_FROM or, while our account is in the
+# sandbox, the recipient's address.
 _UNVERIFIED = "Email address is not verified"
 
 
 class Fate(enum.Enum):
-    """TAKEN: a server answers for it now. REFUSED: it will never be. LATER: try again."""
+    """TAKEN: a server has accepted it. REFUSED: no server ever will. LATER: try again."""
 
     TAKEN = "taken"
     REFUSED = "refused"
@@ -51,38 +51,38 @@ class Fate(enum.Enum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a letter, and the server's reason in its own words."""
+    """The outcome for one letter, and the server's reason in its own words."""
 
     fate: Fate
     reason: str = ""
-    # Whether it is known that no server has it.
+    # For LATER: whether it is certain that no server has accepted it.
     is_certain: bool = True
-    # What the server calls it from now on, where it says so.
+    # The id that the server has given it, if it reports one.
     server_id: str | None = None
 
 
 class Letter(Protocol):
-    """What can be handed over: the library's EmailMessage, or what can be written down as that."""
+    """What can be sent: the library's EmailMessage, or anything that serialises like one."""
 
     def __getitem__(self, name: str) -> Any:
-        """A header."""
+        """Return a header."""
 
     def as_bytes(self, *, policy: EmailPolicy) -> bytes:
-        """All of it, by these rules."""
+        """Serialise the whole message by this policy."""
 
 
 class Subject(str):
-    """A subject that is read as it was written, to the last blank.
+    """A subject that arrives exactly as it was written, with every space.
 
-    The library would drop some of them, and double others, where it wraps what it has to encode;
-    and of a word that looks encoded it would write what that stands for.
+    Where the library encodes and wraps a subject, it drops some spaces and doubles others; a word
+    that merely looks like an encoded word it would decode.
     """
 
-    # By this the library knows that it is a header already, and asks it to write itself down.
+    # By this attribute the library recognises a header object and calls its fold().
     name = "Subject"
 
     def fold(self, *, policy: Policy) -> str:
-        """The header with its line end, in ASCII whatever the policy."""
+        """Return the header with its line end, in ASCII whatever the policy."""
         line = f"{self.name}: {self}"
         if not line.isascii() or "=?" in line or len(line) > _LONGEST_LINE:
             text = Header(self, "utf-8", header_name=self.name).encode(linesep=policy.linesep)
@@ -91,21 +91,21 @@ class Subject(str):
 
 
 class _Form(EmailPolicy):
-    """How a letter is written down: headers that programs read stay in one piece.
+    """Serialises letters without folding the headers that programs read.
 
-    The library would wrap a long address and spell it as if it were words; no mail program
-    finds the link then.
+    The library would wrap a long URL or encode it as if it were text, and no mail program would
+    find the link then.
     """
 
     def fold(self, name: str, value: Any) -> str:
-        """One header with its line end."""
+        """Return one header with its line end."""
         if name.lower() in ("list-unsubscribe", "message-id"):
             return f"{name}: {value}{self.linesep}"
         folded: str = super().fold(name, value)
         return folded
 
     def fold_binary(self, name: str, value: Any) -> bytes:
-        """As fold()."""
+        """Return what fold() does, as bytes."""
         return self.fold(name, value).encode("utf-8" if self.utf8 else "ascii", "surrogateescape")
 
 
@@ -114,26 +114,26 @@ _UTF8 = _Form(linesep="\r\n", utf8=True)
 
 
 class Away(Exception):
-    """The server is not there, or wants none of our letters: no reason to try the next one."""
+    """The server is unreachable or takes no mail from us: there is no point in trying the next."""
 
 
 class Mailer:
-    """Where letters go, bound late. Binding opens no connection."""
+    """The mail transport that MAIL_URL names, configured by bind()."""
 
     def bind(self, settings: Settings) -> None:
-        """Take the settings."""
+        """Take the settings; opens no connection."""
         self._open = _opener(settings) if settings.mail_url else None
         self.sender = settings.mail_sender
         self.envelope = parseaddr(settings.mail_sender)[1]
 
     @property
     def is_on(self) -> bool:
-        """Whether there is anywhere to hand mail over."""
+        """Whether mail is configured."""
         return self._open is not None
 
     @contextlib.contextmanager
     def line(self) -> Iterator["Line"]:
-        """One connection for many letters; it is made when the first one comes."""
+        """Yield one connection for many letters; it is opened when the first is sent."""
         assert self._open is not None
         line = Line(self._open, self.envelope)
         try:
@@ -143,7 +143,10 @@ class Mailer:
 
 
 class Line:
-    """One connection, made anew once if it breaks; after that everything is for later."""
+    """One connection, reopened if it breaks.
+
+    Once it cannot be opened, or has broken at two letters in a row, all others are LATER.
+    """
 
     def __init__(self, open_: "Callable[[], _Post]", envelope: str) -> None:
         self._open = open_
@@ -153,7 +156,7 @@ class Line:
         self._breaks = 0
 
     def send(self, letter: Letter, to: str) -> Outcome:
-        """Hand over one letter; never raises for what a mail server does or fails to do."""
+        """Hand over one letter; never raises for what a mail server does or does not do."""
         if self._is_away:
             return Outcome(Fate.LATER, self._is_away)
         try:
@@ -171,7 +174,7 @@ class Line:
         return outcome
 
     def close(self) -> None:
-        """Hang up, politely where that is possible."""
+        """Close the connection, properly where that is possible."""
         post, self._post = self._post, None
         if post is not None:
             with contextlib.suppress(OSError, smtplib.SMTPException):
@@ -179,7 +182,7 @@ class Line:
 
 
 class _Post:
-    """One way of handing letters over."""
+    """A transport for letters."""
 
     is_alive = True
 
@@ -188,7 +191,7 @@ class _Post:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Nothing to hang up."""
+        """Close the connection, if the transport has one."""
 
 
 def _opener(settings: Settings) -> Callable[[], _Post]:
@@ -222,7 +225,7 @@ class _Server:
 
 
 class _Smtp(_Post):
-    """A connection that has said its name, and who we are."""
+    """An SMTP connection, greeted and, where configured, encrypted and logged in."""
 
     def __init__(self, server: _Server) -> None:
         """Connect; raises Away, OSError or SMTPException."""
@@ -239,7 +242,7 @@ class _Smtp(_Post):
         self._smtp.ehlo_or_helo_if_needed()
         is_safe = server.is_tls or server.host in _LOOPBACK
         if not server.is_tls and self._smtp.has_extn("starttls"):
-            # On loopback nobody listens in, and its servers have certificates of nobody.
+            # On loopback nobody can eavesdrop, and servers have self-signed certificates.
             context = ssl.create_default_context()
             if server.host in _LOOPBACK:
                 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -254,7 +257,7 @@ class _Smtp(_Post):
             self._smtp.login(server.user, server.password)
 
     def send(self, letter: Letter, envelope: str, to: str) -> Outcome:
-        """One letter, one recipient: each has a link of their own."""
+        """Send one letter to one recipient: every recipient has a link of their own."""
         options: list[str] = []
         form = _PLAIN
         if not to.isascii():
@@ -264,18 +267,18 @@ class _Smtp(_Post):
         except smtplib.SMTPRecipientsRefused as error:
             return _answered(*next(iter(error.recipients.values())))
         except smtplib.SMTPSenderRefused as error:
-            # It says nothing about who should get it: our own address is not liked.
+            # This is about our own address and says nothing about the recipient's.
             return Outcome(Fate.LATER, _words(error.smtp_code, error.smtp_error))
         except smtplib.SMTPNotSupportedError:
             return Outcome(Fate.REFUSED, "The mail server knows no addresses beyond ASCII.")
         except smtplib.SMTPResponseException as error:
             return _answered(error.smtp_code, error.smtp_error)
         except (OSError, smtplib.SMTPException) as error:
-            # Whether it has been taken nobody knows; it goes again, under the same Message-ID.
+            # The server may have accepted it; it is sent again, under the same Message-ID.
             self.is_alive = False
             return Outcome(Fate.LATER, _told(error), is_certain=False)
         finally:
-            # smtplib hangs up by itself when the server has said that it will.
+            # smtplib closes the socket itself when the server announces that it will.
             self.is_alive = self.is_alive and self._smtp.sock is not None
         return Outcome(Fate.TAKEN)
 
@@ -291,7 +294,7 @@ def _answered(code: int, said: bytes | str) -> Outcome:
 
 
 def _judged(said: str, *, is_refusal: bool) -> Outcome:
-    """What an answer means for a letter; what an operator can mend is no refusal."""
+    """Return what an answer means for a letter; a problem that an operator can fix is LATER."""
     if _UNVERIFIED in said:
         log.error("mail waits: SES has not verified MAIL_FROM, or we are still in its sandbox")
         is_refusal = False
@@ -304,7 +307,7 @@ def _words(code: int, said: bytes | str) -> str:
 
 
 def _told(error: BaseException) -> str:
-    """Without what it may repeat of our credentials."""
+    """Describe an error without any credentials of ours that it may repeat."""
     if isinstance(error, smtplib.SMTPAuthenticationError):
         return f"the mail server does not let us in ({error.smtp_code})"
     if isinstance(error, smtplib.SMTPResponseException):
@@ -320,14 +323,14 @@ def _told(error: BaseException) -> str:
 
 
 class _Folder(_Post):
-    """Each letter as a file, for looking at or for another program to send."""
+    """Writes each letter to a file, to be read or to be sent by another program."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
 
     def send(self, letter: Letter, envelope: str, to: str) -> Outcome:
-        """The same letter again is the same file; nobody sees half of one."""
+        """Write the letter atomically, under its Message-ID: repeating overwrites the file."""
         name = re.sub(r"[^\w.-]", "_", str(letter["Message-ID"]).strip("<>"))
         half = self._folder / f".{name}.{secrets.token_hex(4)}"
         try:
@@ -339,7 +342,7 @@ class _Folder(_Post):
 
 
 class _Ses(_Post):
-    """Amazon's own API."""
+    """Sends by Amazon's SES API."""
 
     def __init__(self, region: str, settings: Settings) -> None:
         self.client = aws.client(
@@ -351,7 +354,7 @@ class _Ses(_Post):
         )
 
     def send(self, letter: Letter, envelope: str, to: str) -> Outcome:
-        """The raw letter; SES gives it a Message-ID of its own."""
+        """Send the raw letter; SES replaces its Message-ID."""
         try:
             answer = self.client.send_email(
                 FromEmailAddress=envelope,

@@ -1,7 +1,7 @@
-"""Opens multipart uploads: what storage is asked while somebody waits for a new upload to begin.
+"""Opens multipart uploads without boto3, because a person waits for each.
 
-A request of boto3's takes milliseconds of CPU, most of what such a beginning costs at all; one that
-is signed here and goes by a connection that is kept, a tenth of it.
+A boto3 request takes milliseconds of CPU, most of the cost of starting an upload. Signing it here
+and sending it on a kept-alive connection takes a tenth of that.
 """
 
 import random
@@ -18,16 +18,16 @@ _ID = re.compile(rb"<(?:\w+:)?UploadId>([^<]+)</")
 
 
 class Opener:
-    """Asks one bucket. Any number of threads may use it."""
+    """Opens multipart uploads in one bucket. Thread-safe."""
 
     def __init__(self, presigner: Presigner, lines: Lines) -> None:
         self._presigner = presigner
         self._lines = lines
 
     def open(self, key: str, headers: Mapping[str, str], read_seconds: float, attempts: int) -> str:
-        """The id of a new upload at this key; raises as failure_of() says.
+        """Open an upload at this key and return its id; raises what failure_of() returns.
 
-        As botocore does it: after what will pass it is asked again, ever later.
+        Retries after Away with exponential backoff and jitter, as botocore does.
         """
         for attempt in range(attempts):
             if attempt:
@@ -37,13 +37,13 @@ class Opener:
                 failure = failure_of(answer)
             elif found := _ID.search(answer.text):
                 return unescape(found[1].decode())
-            else:  # It broke off, or is an error that came too late.
+            else:  # The body was cut off, or is an error that came after the 200.
                 failure = Away()
             if not isinstance(failure, Away):
                 break
         raise failure
 
     def _post(self, key: str, headers: Mapping[str, str], read_seconds: float) -> Answer:
-        # Signed anew each time: the moment is part of it.
+        # Signed again for each attempt, because the signature contains the time.
         target, signed = self._presigner.request("POST", key, "uploads=", headers)
         return self._lines.post(target, signed, read_seconds)

@@ -1,4 +1,4 @@
-"""Signed S3 addresses (SigV4 in the query string), forms and requests, made without the network.
+"""Presigned S3 URLs (SigV4 in the query string), POST forms and requests, made without the network.
 
 Signing one part with boto3 costs ~290 us; here everything that does not change between the parts
 of an upload is hashed once, which leaves the last blocks of one SHA-256 and one HMAC for each.
@@ -17,16 +17,16 @@ from functools import lru_cache
 from urllib.parse import quote, urlsplit
 
 CRC32_HEADER = "x-amz-checksum-crc32"
-# What a body of nothing is signed as.
+# The SHA-256 of an empty body.
 _NOTHING = hashlib.sha256().hexdigest()
-# RFC 2104: the key with each byte changed so is hashed before the text, and so before its hash.
+# Translation tables for RFC 2104's inner and outer padding: each byte of the key XOR 0x36 or 0x5C.
 _INNER = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER = bytes(byte ^ 0x5C for byte in range(256))
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """An access key; `token` only for a role's temporary ones."""
+    """An access key; `token` is set only for a role's temporary credentials."""
 
     access_key: str
     secret_key: str
@@ -35,7 +35,7 @@ class Credentials:
 
 @dataclass(frozen=True)
 class PostForm:
-    """Where a form is POSTed to, and the fields that must come before its `file`."""
+    """The URL to POST a form to, and the fields that must come before its `file`."""
 
     url: str
     fields: dict[str, str]
@@ -43,19 +43,19 @@ class PostForm:
 
 @dataclass(frozen=True)
 class _Moment:
-    """What all signatures of one second and one key have in common."""
+    """What all signatures of one second and one access key have in common."""
 
     at: datetime
     stamp: str
     credential: str
-    # What is signed, up to the hash of the request.
+    # The string to sign, up to the hash of the canonical request.
     head: bytes
     signing_key: bytes
     token: str | None
 
 
 class Presigner:
-    """Signs addresses in one bucket, as browsers reach it."""
+    """Signs for one bucket at one endpoint."""
 
     def __init__(
         self,
@@ -85,9 +85,9 @@ class Presigner:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> str:
-        """An address for exactly this method, key, query and headers, good for `expires_in` s.
+        """Return a URL for exactly this method, key, query and headers, valid `expires_in` seconds.
 
-        Every header named must be sent with this very value, or storage answers 403.
+        Every one of the headers must be sent with exactly this value, or storage answers 403.
         """
         moment = self._moment()
         signed = {"host": self.host} | {k.lower(): v.strip() for k, v in (headers or {}).items()}
@@ -111,10 +111,10 @@ class Presigner:
         expires_in: int,
         checksums: Sequence[str] | None = None,
     ) -> list[str]:
-        """One address for each (part number, size in bytes), size signed as Content-Length.
+        """Return a URL for each (part number, size in bytes), the size signed as Content-Length.
 
-        A body one byte longer or shorter is refused by storage itself; with `checksums`, the
-        base64 CRC32 of each, so is one with any bit changed.
+        Storage itself refuses a body one byte longer or shorter and, with `checksums`, the base64
+        CRC32 of each part, one with any bit changed.
         """
         names = "content-length;host" + (f";{CRC32_HEADER}" if checksums is not None else "")
         host = f"host:{self.host}\n"
@@ -130,7 +130,7 @@ class Presigner:
     def plain_part_urls(
         self, key: str, upload_id: str, numbers: Sequence[int], *, expires_in: int
     ) -> list[str]:
-        """One address for each part number, for whatever length and headers its sender likes."""
+        """Return a URL for each part number, which leaves length and headers to the sender."""
         headers = [(number, f"host:{self.host}\n") for number in numbers]
         return self._part_urls(key, upload_id, "host", headers, expires_in)
 
@@ -142,7 +142,7 @@ class Presigner:
         headers: Iterable[tuple[int, str]],
         expires_in: int,
     ) -> list[str]:
-        """One address for each (part number, canonical headers), of which `names` are signed."""
+        """Return a URL for each (part number, canonical headers); `names` are the signed headers."""
         moment = self._moment()
         common = self._common(moment, expires_in, names)
         # Upper case sorts before lower case: partNumber and uploadId always come last.
@@ -151,9 +151,9 @@ class Presigner:
         upload = f"&uploadId={_escape(upload_id)}"
         before, after = f"{self.origin}{path}?{head}&partNumber=", f"{upload}&X-Amz-Signature="
         end = f"\n{names}\nUNSIGNED-PAYLOAD"
-        # Whatever is the same for all is hashed once, and copied: what is left of a signature is
-        # hardly more than its last blocks. So also with its HMAC, written out here as RFC 2104
-        # has it: hmac.digest() would hash the key and the head again for every address.
+        # Hash what all have in common once and copy the state: that leaves little more than the
+        # last blocks for each. The HMAC is written out by RFC 2104 for the same reason:
+        # hmac.digest() would hash the key and the head again for every URL.
         unchanging = hashlib.sha256(f"PUT\n{path}\n{head}&partNumber=".encode())
         padded = moment.signing_key.ljust(64, b"\0")
         inner = hashlib.sha256(padded.translate(_INNER) + moment.head)
@@ -170,10 +170,10 @@ class Presigner:
         return urls
 
     def presigned_post(self, key: str, content_type: str, max_size: int, lifetime: int) -> PostForm:
-        """A form for one object at exactly this key and of this type, good for `lifetime` seconds.
+        """Return a form for one object at this key and of this type, valid for `lifetime` seconds.
 
-        Storage refuses any other field, more than `max_size` bytes, and whatever comes later. It
-        may be sent more than once until then: whoever wants the bytes for good must copy them.
+        Storage refuses any other field, more than `max_size` bytes, and the form once expired.
+        Until then it can be sent repeatedly and overwrite the object: copy the bytes to keep them.
         """
         moment = self._moment()
         given = {"Content-Type": content_type, "success_action_status": "201"}
@@ -202,10 +202,10 @@ class Presigner:
     def request(
         self, method: str, key: str, query: str, headers: Mapping[str, str]
     ) -> tuple[str, dict[str, str]]:
-        """The target of a request without a body, and its headers, one of which is its signature.
+        """Return the target of a request without a body, and its headers with the signature.
 
-        For what we ask ourselves: not every store takes an address for more than GET and PUT.
-        `query` is as it must be sent, in order.
+        For our own requests: not every store accepts presigned URLs for more than GET and PUT.
+        `query` must be canonical already: encoded and in order.
         """
         moment = self._moment()
         signed = {name.lower(): value for name, value in headers.items()} | {
@@ -224,7 +224,7 @@ class Presigner:
         return f"{path}?{query}", signed | {"authorization": f"AWS4-HMAC-SHA256 {words}"}
 
     def plain_url(self, key: str) -> str:
-        """The address of an object, without a signature."""
+        """Return the URL of an object, without a signature."""
         return f"{self.origin}{self._path(key)}"
 
     def _path(self, key: str) -> str:
@@ -268,7 +268,7 @@ def _hmac(key: bytes, message: str) -> bytes:
 
 @lru_cache(maxsize=8)
 def _signing_key(secret_key: str, day: str, region: str) -> bytes:
-    """The day's key: four HMACs that need not be repeated for every signature."""
+    """Return the key for a day, cached: four HMACs that need not be repeated per signature."""
     key = _hmac(f"AWS4{secret_key}".encode(), day)
     for word in (region, "s3", "aws4_request"):
         key = _hmac(key, word)

@@ -1,7 +1,7 @@
-"""The job queue in our words. The only file that imports rq.
+"""The job queue. The only file that imports rq.
 
-Redis holds reminders, never the truth: losing all of it delays work until the next sweep.
-Jobs are serialised as JSON and carry ids only.
+Redis holds reminders of work, never its state: losing all of it delays work until the next sweep.
+Jobs are serialised as JSON and carry only ids.
 """
 
 import logging
@@ -29,17 +29,17 @@ from app.redaction import redacted
 
 log = logging.getLogger(__name__)
 
-# The platform kills 30 s after SIGTERM (Heroku); we are gone before, see BeelineWorker.
+# Heroku kills a process 30 s after SIGTERM; a worker stops before that, see BeelineWorker.
 STOP_SECONDS = 20
-# After a failure Redis is left alone so long.
+# After a failure, do not try Redis again for this long.
 REST_SECONDS = 3.0
-# How long RQ keeps a failed job with its traceback, which the log has too. While the database is
-# away the schedule alone brings one every few seconds, and what is kept takes the queue's room.
+# How long RQ keeps a failed job with its traceback, which is also in the log. While the database is
+# down the schedule alone adds one every few seconds, and they take up Redis memory.
 FAILURE_SECONDS = 600
 
 
 class Work(Protocol):
-    """What the queue needs to know of a job: app/jobs.py has the table."""
+    """What the queue needs to know about a job: app/jobs.py has the table."""
 
     @property
     def name(self) -> str:
@@ -47,19 +47,19 @@ class Work(Protocol):
 
     @property
     def path(self) -> str:
-        """The dotted name of the function that does it."""
+        """The dotted name of the function to call."""
 
     @property
     def queue(self) -> str:
-        """Where it waits."""
+        """The name of the queue it goes to."""
 
     @property
     def timeout_seconds(self) -> int:
-        """After how long it is given up."""
+        """The longest time that one run may take."""
 
 
 class JobQueue:
-    """Redis, bound late; every call has a short timeout so that no request hangs on it."""
+    """Jobs in Redis. Every call has a short timeout, so that no request hangs on it."""
 
     def bind(self, settings: Settings) -> None:
         """Take the settings; opens no connection."""
@@ -68,16 +68,16 @@ class JobQueue:
             settings.redis_url,
             socket_timeout=1.5,
             socket_connect_timeout=1.5,
-            # One more try, for a connection that Redis closed while it was idle.
+            # One retry, for a connection that Redis has closed while it was idle.
             retry=Retry(NoBackoff(), 1),
         )
-        # For everything that asks Redis in this process: it is away for all of them.
+        # Shared by everything in this process that uses Redis.
         self.circuit = Circuit(REST_SECONDS)
 
     def put(self, work: Work, *ids: str, attempt: int = 0) -> None:
         """Queue `work` for these ids; raises redis.RedisError.
 
-        The attempt is part of the job's id, so that each reminder can be told from the last.
+        The attempt is part of the job's id, so that a new reminder differs from the previous one.
         """
         job_id = f"{_reminder_of(work, *ids)}-{attempt}" if attempt else None
         with self._asking():
@@ -91,10 +91,9 @@ class JobQueue:
             )
 
     def put_again(self, work: Work, reminders: Iterable[tuple[str, int]]) -> None:
-        """Queue `work` for each (id, attempt) of which no reminder waits here any more.
+        """Queue `work` for each (id, attempt) that has no reminder in the queue any more.
 
-        Where work waits for long, each reminder of it would only make it wait longer. Raises
-        redis.RedisError.
+        When the queue is long, duplicates would only make it longer. Raises redis.RedisError.
         """
         known = self._waiting(work)
         for one, attempt in reminders:
@@ -102,9 +101,10 @@ class JobQueue:
                 self.put(work, one, attempt=attempt)
 
     def put_once(self, work: Work, slot: int, seconds: int) -> bool:
-        """Queue `work` unless a clock has done so for this slot, or the last one still waits.
+        """Queue `work` unless a clock has done so for this slot, or an earlier one still waits.
 
-        Where nobody takes it for a night, or ever, it waits once. Raises redis.RedisError.
+        So with no worker running, at most one waits. Returns whether it was queued. Raises
+        redis.RedisError.
         """
         key = f"beeline:tick:{work.name}:{slot}"
         with self._asking():
@@ -116,15 +116,15 @@ class JobQueue:
         return True
 
     def _waiting(self, work: Work) -> set[str]:
-        """What the ids of the reminders begin with that wait where `work` does."""
+        """The id prefixes of all reminders in the queue of `work`."""
         with self._asking():
             waiting = self._queue(work.queue).get_job_ids()
         return {job_id.rpartition("-")[0] for job_id in waiting}
 
     def check(self) -> None:
-        """Raise redis.RedisError unless Redis answers, and takes what is queued."""
+        """Raise redis.RedisError unless Redis answers and accepts writes."""
         with self._asking():
-            # Not a ping: one that is full, or only a replica, answers all the same.
+            # Not PING, which a full Redis or a read-only replica answers too.
             self._redis.set("beeline:ready", "1", ex=60)
 
     def _asking(self) -> AbstractContextManager[None]:
@@ -132,12 +132,15 @@ class JobQueue:
         return self.circuit.guard((redis.RedisError,), away)
 
     def run_worker(self, app: Flask, names: list[str], stopping: threading.Event) -> None:
-        """Work on these queues, first one first, until SIGTERM or SIGINT; survives Redis."""
-        # Raised by the signal where it finds an RQ worker that is between two jobs, or has ended.
+        """Work on these queues, in order of priority, until SIGTERM or SIGINT.
+
+        Survives outages of Redis.
+        """
+        # Raised by the signal handler if the RQ worker is idle or has ended.
         with suppress(StopRequested):
             while not stopping.is_set():
-                # RQ gives up when Redis hangs, and may even fail to say so; a new worker finds
-                # it when it is back.
+                # RQ gives up when Redis hangs, sometimes without an exception; a new worker
+                # reconnects once Redis is back.
                 try:
                     self._make_worker(app, names, stopping).work(logging_level="WARNING")
                 except redis.RedisError as error:
@@ -147,18 +150,18 @@ class JobQueue:
     def _make_worker(
         self, app: Flask, names: list[str], stopping: threading.Event
     ) -> "BeelineWorker":
-        """A worker blocks on Redis for seconds at a time, so it has a connection of its own."""
+        """Make a worker with a connection of its own: it blocks on Redis for seconds at a time."""
         connection = redis.Redis.from_url(
             self._url,
             socket_connect_timeout=3,
-            # How long it waits for an answer is up to RQ, and our own loop does the repeating.
+            # RQ sets the read timeout itself, and our own loop does the retrying.
             retry=Retry(NoBackoff(), 1),
         )
         worker = BeelineWorker(
             [Queue(name, connection=connection, serializer=JSONSerializer) for name in names],
             connection=connection,
             serializer=JSONSerializer,
-            # With the defaults a killed worker's job is noticed after 13 minutes.
+            # With the defaults it takes 13 minutes to notice that a worker was killed in a job.
             worker_ttl=20,
             maintenance_interval=10,
             job_monitoring_interval=5,
@@ -171,25 +174,25 @@ class JobQueue:
 
 
 def _reminder_of(work: Work, *ids: str) -> str:
-    """What the ids of all reminders of the same work begin with."""
+    """The id prefix shared by all reminders of the same work."""
     return "-".join((work.name.replace(".", "_"), *ids))
 
 
 class BeelineWorker(Worker):
-    """An RQ worker that leaves within STOP_SECONDS of SIGTERM without losing work.
+    """An RQ worker that stops within STOP_SECONDS of SIGTERM without losing work.
 
-    Each job runs in a forked child. On SIGTERM no new job is taken; the child is told, and
-    finishes or gives its lease back; whoever is still there at the end is killed, and its lease
-    lapses.
+    Each job runs in a forked child. On SIGTERM no new job is taken, and the child is signalled: it
+    finishes or gives its lease back. If it is still running after STOP_SECONDS it is killed, and
+    its lease expires.
     """
 
     app: Flask
     stopping: threading.Event
-    # Redis is looked for again this often at least, however long it has been away.
+    # The longest wait between two attempts to reconnect to Redis.
     max_connection_wait_time = 4.0
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
-        """First signal: leave. Further ones say nothing new (Heroku repeats SIGTERM)."""
+        """Stop at the first signal and ignore further ones (Heroku repeats SIGTERM)."""
         for known in (signal.SIGINT, signal.SIGTERM):
             signal.signal(known, signal.SIG_IGN)
         log.info("worker stops")
@@ -199,29 +202,29 @@ class BeelineWorker(Worker):
             last_resort = threading.Timer(STOP_SECONDS, self.kill_horse)
             last_resort.daemon = True
             last_resort.start()
-        # As RQ's own _shutdown() does, but without telling Redis, which may be away just now.
+        # As RQ's own _shutdown() does, but without writing to Redis, which may be down.
         if self.get_state() != WorkerStatus.BUSY:
             raise StopRequested
         self._stop_requested = True
 
     def setup_work_horse_signals(self) -> None:
-        """The child goes on after SIGTERM, and its job sees `stopping`."""
+        """Let the child survive SIGTERM, which only sets `stopping` for its job to see."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda signum, frame: self.stopping.set())
 
     def perform_job(self, job: RqJob, queue: Queue) -> bool:
         """Run one job inside the application, with database connections of its own."""
         with self.app.app_context():
-            # What the parent may have open must not be shared by a forked child.
+            # A forked child must not share connections that the parent may have open.
             db.engine.dispose(close=False)
             return super().perform_job(job, queue)
 
     def handle_job_failure(
         self, job: RqJob, queue: Queue, started_job_registry: Any = None, exc_string: str = ""
     ) -> None:
-        """RQ keeps the traceback in Redis, and PostgreSQL's part of it may repeat a whole row."""
+        """Redact the traceback, which RQ keeps in Redis: PostgreSQL's errors may quote a row."""
         super().handle_job_failure(job, queue, started_job_registry, redacted(exc_string))
 
     def handle_exception(self, job: RqJob, *exc_info: Any) -> None:
-        """One line with the job's name and the reason."""
+        """Log the error with the job's name."""
         log.error("job failed", exc_info=exc_info, extra={"job": job.func_name})

@@ -1,4 +1,4 @@
-"""What storage holds and what it answers, in our words."""
+"""Types for what storage holds and answers, and the mapping of its errors to our exceptions."""
 
 import base64
 import binascii
@@ -18,13 +18,12 @@ from app.gateways.lines import BROKEN, Answer
 
 log = logging.getLogger(__name__)
 
-# How every object of ours is stored: as nothing that a browser would show, with its token in a
-# field of its metadata.
+# Every object of ours has a type that browsers do not display, and its token in its metadata.
 OBJECT_TYPE = "application/octet-stream"
 TOKEN_FIELD = "beeline"  # noqa: S105  the name of a metadata field, not a secret
 TOKEN_HEADER = f"x-amz-meta-{TOKEN_FIELD}"
 NOT_THERE = {"404", "NoSuchKey", "NotFound", "NoSuchCORSConfiguration"}
-# Storage answers, and will not serve us until an operator has done something.
+# Storage answers, and will not serve us until an operator has intervened.
 _REFUSED = {
     "403",
     "AccessDenied",
@@ -34,11 +33,11 @@ _REFUSED = {
     "RequestTimeTooSkewed",
     "SignatureDoesNotMatch",
 }
-# Of those, what an answer of 400 may say that is about us or the moment, not about what was asked.
+# Other codes that may come with a 400 and are not about the request itself.
 _NOT_ABOUT_IT = {"AuthorizationHeaderMalformed", "InvalidToken", "RequestTimeout", "SlowDown"}
-# What says that the bytes are not those announced, on a part or on the whole.
+# The bytes of a part or of the whole do not match their checksum.
 _DAMAGED = {"BadDigest", "XAmzContentChecksumMismatch"}
-# What an answer of 400 may say that will pass.
+# Codes of transient errors that may come with a 400.
 _PASSING = {b"RequestTimeout", b"SlowDown"}
 _CODE = re.compile(rb"<(?:\w+:)?Code>([A-Za-z]{1,64})</")
 
@@ -48,25 +47,25 @@ class NoSuchUpload(Exception):
 
 
 class Damaged(Exception):
-    """The parts do not come to the checksum that the whole must have."""
+    """The bytes do not match the checksum given for the part or the whole object."""
 
 
 class SourceLost(Exception):
-    """What was to be read or copied is not there any more, or is another object by now."""
+    """The object to read or copy is gone, or has been replaced by another."""
 
 
 class NotOffered(Unavailable):
-    """This storage does not know what it was asked: some have no UploadPartCopy."""
+    """This storage does not implement the operation: some have no UploadPartCopy."""
 
     title = "Our storage cannot do this. Its operator has to look at it."
 
 
 class PartsRefused(Unavailable):
-    """Storage makes no object of these parts; some want all but the last to be of one size."""
+    """Storage refuses to complete these parts; some stores want all but the last of equal size."""
 
 
 class Checksums(enum.StrEnum):
-    """Whether storage verifies CRC32, of each part on arrival and of the whole at the end."""
+    """Whether storage verifies the CRC32 of each part on arrival and of the whole at the end."""
 
     YES = "CRC32"
     NO = "not supported by this storage"
@@ -75,17 +74,17 @@ class Checksums(enum.StrEnum):
 
 
 class NotThere(Exception):
-    """There is nothing at the key."""
+    """There is no object at the key, or no CORS configuration on the bucket."""
 
 
 class Away(Outage):
-    """Storage does not answer, or only that it cannot now."""
+    """Storage does not answer, or only with a transient error."""
 
     title = "Storage is not answering right now."
 
 
 class StorageRefused(Unavailable):
-    """Storage refuses our key, our clock or our bucket; only an operator can mend that."""
+    """Storage refuses our access key, our clock or our bucket; only an operator can fix that."""
 
     title = "Storage refuses us. Its operator has to look at the settings."
 
@@ -104,8 +103,8 @@ class Part:
 class Stored:
     """A finished object as storage describes it; `token` is the upload that made it.
 
-    `crc32` is that of all its bytes, where storage knows it. What `is_packed` is unpacked by
-    whoever fetches it, and comes to other bytes than lie there.
+    `crc32` is that of all its bytes, where storage knows it. `is_packed` means that it has a
+    Content-Encoding: clients decode it, and get other bytes than are stored.
     """
 
     size: int
@@ -117,7 +116,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Source:
-    """A finished object to read from, and the ETag that it must still have."""
+    """An object to read or copy, and the ETag that it must still have."""
 
     key: str
     etag: str
@@ -125,7 +124,7 @@ class Source:
 
 @dataclass(frozen=True)
 class OpenUpload:
-    """A multipart upload that storage holds open."""
+    """A multipart upload in progress, as storage lists it."""
 
     key: str
     s3_upload_id: str
@@ -142,12 +141,12 @@ class Listed:
 
 
 def encoded(crc32: bytes) -> str:
-    """The checksum as S3 writes it: in base64."""
+    """Encode a checksum as S3 writes it, in base64."""
     return binascii.b2a_base64(crc32, newline=False).decode()
 
 
 def crc32_in(answer: Mapping[str, Any]) -> bytes | None:
-    """The checksum in S3's words, None for anything that is not just four bytes ("AAAAAA==-3")."""
+    """Decode the CRC32 in an answer; None if absent or not exactly four bytes ("AAAAAA==-3")."""
     try:
         raw = base64.b64decode(answer.get("ChecksumCRC32", ""), validate=True)
     except (binascii.Error, ValueError):
@@ -156,26 +155,29 @@ def crc32_in(answer: Mapping[str, Any]) -> bytes | None:
 
 
 def packed_in(answer: Mapping[str, Any]) -> bool:
-    """Whether it has a Content-Encoding other than the one that only says how its body came."""
+    """Whether an object has a Content-Encoding other than aws-chunked, a mere transfer encoding."""
     named = answer.get("ContentEncoding", "").lower().replace(" ", "").split(",")
     return bool(set(named) - {"", "aws-chunked"})
 
 
 def means_unknown_to_it(error: ClientError) -> bool:
-    """Whether storage refuses the checksum itself, and not us or the moment."""
+    """Whether storage rejects checksums as such, rather than our credentials or a busy moment."""
     code = error.response["Error"]["Code"]
     status = error.response["ResponseMetadata"]["HTTPStatusCode"]
     return status in (400, 501) and code not in _REFUSED | _NOT_ABOUT_IT
 
 
 def translated(error: ClientError) -> Exception:
-    """Our exception for an error of boto3's, by its code and its status."""
+    """Return our exception for a boto3 error, by its code and status."""
     code = error.response["Error"]["Code"]
     return _meaning(code, error.response["ResponseMetadata"]["HTTPStatusCode"], str(error))
 
 
 def failure_of(answer: Answer) -> Exception:
-    """As translated(), for an error answer to a request that was sent without boto3."""
+    """Return our exception for an error response to a request that was sent without boto3.
+
+    A failed connection and codes in _PASSING are Away; otherwise the same as translated().
+    """
     code = _CODE.search(answer.text)
     if answer.status == BROKEN or (code and code[1] in _PASSING):
         return Away()

@@ -1,14 +1,14 @@
-"""Object storage in our words: the only file that asks it, and that knows S3's limits and pages.
+"""Object storage: the only file that makes requests to it and knows S3's limits and pagination.
 
-By what it asks is in clients.py, what is answered in stored.py; the addresses that we give out,
-for which nobody is asked, are `storage.urls` (urls.py).
+The clients are in clients.py, the types and errors in stored.py; `storage.urls` (urls.py) makes the
+presigned URLs that we give out, without any request.
 
-What the access key needs on `arn:aws:s3:::BUCKET/PREFIX*`: s3:PutObject, s3:GetObject,
+Permissions of the access key on `arn:aws:s3:::BUCKET/PREFIX*`: s3:PutObject, s3:GetObject,
 s3:DeleteObject, s3:AbortMultipartUpload, s3:ListMultipartUploadParts; on the bucket:
 s3:ListBucket and s3:ListBucketMultipartUploads (and, for `flask storage setup` and /s3's
 bucket configuration only, s3:GetBucketCORS, s3:PutBucketCORS and s3:PutLifecycleConfiguration).
 
-Nothing here may run while a transaction is open (tests/test_house.py looks for it).
+Nothing here may run while a transaction is open (tests/test_house.py checks that).
 """
 
 import logging
@@ -55,23 +55,23 @@ from app.gateways.urls import Urls
 
 log = logging.getLogger(__name__)
 
-# Entries on a page of a listing; None leaves it to storage, which means 1000.
+# Entries on a page of a listing; None is storage's default, 1000.
 PAGE_SIZE: int | None = None
 DELETE_BATCH = 1000  # https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
 CORS_ID = "beeline"
 FULL_OBJECT = "FULL_OBJECT"
 _VERIFIED = {"ChecksumAlgorithm": "CRC32", "ChecksumType": FULL_OBJECT}
 _VERIFIED_HEADERS = {"x-amz-checksum-algorithm": "CRC32", "x-amz-checksum-type": FULL_OBJECT}
-# After a failure storage is left alone so long.
+# After a failure, do not try storage again for this long.
 REST_SECONDS = 3.0
-# How long an address is good that we make for ourselves, and use at once.
+# The lifetime of the presigned URLs that we use ourselves, immediately.
 OUR_URL_SECONDS = 300
-# What we read or send ourselves is asked for again so often, and so long after each failure.
+# Waits, in seconds, after each failed attempt of our own reads and writes; one attempt for each.
 WAITS = (0.2, 0.8, 2.0, 4.0, 0.0)
 
 
 class Storage:
-    """The one bucket, and nothing in it outside our prefix."""
+    """Our bucket, or the part of it below our prefix."""
 
     def bind(self, settings: Settings) -> None:
         """Take the settings; opens no connection."""
@@ -85,7 +85,7 @@ class Storage:
         self.urls = Urls(settings, self._clients)
 
     def get_ready(self) -> None:
-        """As Clients.get_ready()."""
+        """Make all clients now instead of on first use; see Clients.get_ready()."""
         self._clients.get_ready()
 
     @property
@@ -94,18 +94,18 @@ class Storage:
 
     @property
     def _client_for_long_work(self) -> Any:
-        """Waits long enough for a Complete or a copy, and in a request no longer than it may last.
+        """The client for a Complete or a copy: with a long timeout, but one that fits in a request.
 
-        What is cut off here may still end well in storage, so callers must be able to repeat it.
+        A call that times out may still succeed in storage, so callers must be able to repeat it.
         """
         return self._clients.one_try if patience.is_short() else self._clients.patient
 
     # -- one object on its way ----------------------------------------------------------------
 
     def begin_upload(self, key: str, token: str, *, with_crc32: bool = False) -> str:
-        """Open a multipart upload and return its id. Not repeatable: each call opens another.
+        """Open a multipart upload and return its id. Not idempotent: each call opens another.
 
-        `with_crc32` has storage verify each part on arrival, and the whole at the end.
+        `with_crc32` makes storage verify each part on arrival, and the whole at the end.
         """
         headers = {"Content-Type": OBJECT_TYPE, TOKEN_HEADER: token}
         if with_crc32:
@@ -115,7 +115,7 @@ class Storage:
             return self._clients.opener.open(key, headers, *how_often)
 
     def list_parts(self, key: str, s3_upload_id: str) -> list[Part]:
-        """Every part that storage holds, in order; raises NoSuchUpload."""
+        """Return every part that storage holds, in order; raises NoSuchUpload."""
         pages = self._client.get_paginator("list_parts").paginate(
             Bucket=self._bucket, Key=key, UploadId=s3_upload_id
         )
@@ -129,11 +129,10 @@ class Storage:
     def finish_upload(
         self, key: str, s3_upload_id: str, parts: Iterable[Part], crc32: bytes | None = None
     ) -> None:
-        """Make the object of these parts; raises NoSuchUpload, and PartsRefused where it will not.
-        Repeating it may raise NoSuchUpload too.
+        """Complete the upload with these parts; raises NoSuchUpload and PartsRefused.
 
-        With `crc32`, what the whole must come to, raises Damaged if it does not. S3 can answer
-        200 with an error inside; botocore retries those for us.
+        Repeating it may raise NoSuchUpload. With `crc32`, the checksum of the whole, raises Damaged
+        if it does not match. S3 can answer 200 with an error in the body; botocore retries those.
         """
         claimed: dict[str, str] = {}
         if crc32 is not None:
@@ -148,7 +147,7 @@ class Storage:
             )
 
     def abort_upload(self, key: str, s3_upload_id: str) -> None:
-        """Drop a multipart upload and its parts; success if there is none."""
+        """Abort a multipart upload and drop its parts; succeeds if there is none."""
         try:
             with self._asking():
                 self._client.abort_multipart_upload(
@@ -158,14 +157,14 @@ class Storage:
             return
 
     def head(self, key: str, *, with_crc32: bool = False) -> Stored | None:
-        """What lies at the key, or None."""
+        """Describe the object at the key, or return None."""
         mode = {"ChecksumMode": "ENABLED"} if with_crc32 else {}
         try:
             with self._asking():
                 answer = self._client.head_object(Bucket=self._bucket, Key=key, **mode)
         except NotThere:
             return None
-        # A COMPOSITE one is made of the parts' checksums and says nothing of the bytes in a row.
+        # A COMPOSITE checksum is one of the parts' checksums, not of the object's bytes.
         is_whole = answer.get("ChecksumType", FULL_OBJECT) == FULL_OBJECT
         return Stored(
             answer["ContentLength"],
@@ -178,9 +177,9 @@ class Storage:
     # -- one object made of others ------------------------------------------------------------
 
     def read(self, source: Source, start: int, size: int, *, tries: int = len(WAITS)) -> bytes:
-        """Exactly `size` bytes of an object, from byte `start` on; raises SourceLost, Unavailable.
+        """Return exactly `size` bytes of an object from byte `start`; raises as read_into().
 
-        They are held in memory: it is for edges and beginnings, and for small files.
+        They are held in memory: use it for headers, trailers and small files.
         """
         body = bytearray(max(0, size))
         self.read_into(memoryview(body), source, start, tries=tries)
@@ -189,9 +188,10 @@ class Storage:
     def read_into(
         self, place: memoryview, source: Source, start: int, *, tries: int = len(WAITS)
     ) -> None:
-        """Fill `place` with the bytes of an object from byte `start` on; raises as read().
+        """Fill `place` with the bytes of an object from byte `start`.
 
-        A store that knows no ranges and would bring all of it is not listened to.
+        Raises SourceLost, and Unavailable, also for a store that ignores ranges: its response,
+        the whole object, is not read.
         """
         if not place:
             return
@@ -199,7 +199,7 @@ class Storage:
         headers = {"Range": wanted, "If-Match": source.etag}
         with self._circuit.guard((Away,), Away()):
             for wait in WAITS[-tries:]:
-                # Signed anew: whoever waits for storage for long must not come too late.
+                # Signed again for each attempt, so that the URL cannot expire while we wait.
                 url = self._clients.ours.url("GET", source.key, expires_in=OUR_URL_SECONDS)
                 answer = self._get(url, headers, place)
                 if answer.status == 206 and answer.size == len(place):
@@ -220,9 +220,9 @@ class Storage:
     def copy_part(
         self, key: str, s3_upload_id: str, number: int, source: Source, start: int, size: int
     ) -> None:
-        """Make a part of a range of another object, inside storage. Repeatable.
+        """Copy a range of another object into a part, within storage. Repeatable.
 
-        S3 wants at least 5 MiB, but for the last part. Raises NoSuchUpload, SourceLost,
+        S3 requires at least 5 MiB for all but the last part. Raises NoSuchUpload, SourceLost,
         NotOffered.
         """
         try:
@@ -240,9 +240,9 @@ class Storage:
             raise SourceLost(source.key) from error
 
     def copy_whole(self, source: Source, key: str, token: str) -> None:
-        """Copy an object of at most 5 GiB inside storage, as a neutral one. Repeatable.
+        """Copy an object of at most 5 GiB within storage, as one of OBJECT_TYPE. Repeatable.
 
-        Raises SourceLost when there is nothing, or something else by now; NotOffered.
+        Raises SourceLost if the source is gone or was replaced; NotOffered.
         """
         try:
             with self._asking():
@@ -261,7 +261,7 @@ class Storage:
     def put_part(
         self, key: str, s3_upload_id: str, number: int, body: memoryview | IO[bytes]
     ) -> None:
-        """Send one part ourselves, a file from its beginning; raises NoSuchUpload. Repeatable."""
+        """Upload one part ourselves, a file from its beginning; raises NoSuchUpload. Repeatable."""
         query = {"partNumber": str(number), "uploadId": s3_upload_id}
         seconds, tries = ONE_TRY if patience.is_short() else PATIENT
         with self._circuit.guard((Away,), Away()):
@@ -280,7 +280,7 @@ class Storage:
         return self._clients.lines.put(url, body, seconds)
 
     def put_object(self, key: str, token: str, body: bytes, content_type: str) -> str:
-        """Store a small object of our own; its ETag. Repeatable."""
+        """Store a small object of our own and return its ETag. Repeatable."""
         with self._asking():
             answer = self._client.put_object(
                 Bucket=self._bucket,
@@ -295,7 +295,10 @@ class Storage:
     # -- many at once -------------------------------------------------------------------------
 
     def delete(self, keys: Iterable[str]) -> list[str]:
-        """Remove objects, missing ones too; the keys that storage would not remove. In a job."""
+        """Delete objects and return the keys that storage refused to delete; for jobs only.
+
+        Missing objects count as deleted. Repeatable.
+        """
         refused: list[str] = []
         remaining = list(keys)
         while remaining:
@@ -309,20 +312,20 @@ class Storage:
         return refused
 
     def open_uploads(self) -> Iterator[list[OpenUpload]]:
-        """The multipart uploads below our prefix, a page (up to 1000) at a time."""
+        """Yield the multipart uploads below our prefix, a page (up to 1000) at a time."""
         for found in self._listed("list_multipart_uploads", "Uploads"):
             yield [OpenUpload(one["Key"], one["UploadId"], one["Initiated"]) for one in found]
 
     def objects(self) -> Iterator[list[Listed]]:
-        """The objects below our prefix, a page (up to 1000) at a time."""
+        """Yield the objects below our prefix, a page (up to 1000) at a time."""
         for found in self._listed("list_objects_v2", "Contents"):
             yield [Listed(one["Key"], one["Size"], one["LastModified"]) for one in found]
 
     def _listed(self, operation: str, name: str) -> Iterator[list[Any]]:
-        """Page by page, each on its own terms with the circuit: its reader may ask storage too.
+        """Yield a listing page by page; the circuit guards each page and not what its reader does.
 
-        What lies outside our prefix is dropped here as well: whoever lists may be about to delete,
-        and not every store that calls itself S3 keeps to what it was asked.
+        Entries outside our prefix are dropped here too: the caller may be about to delete, and not
+        every store that calls itself S3 honours the Prefix parameter.
         """
         prefix = self._settings.s3_prefix
         pages = iter(
@@ -346,11 +349,11 @@ class Storage:
 
     @property
     def bucket(self) -> str:
-        """Its name."""
+        """The bucket's name."""
         return self._bucket
 
     def cors_rules(self) -> list[dict[str, Any]]:
-        """The bucket's CORS rules, in S3's words; none where there are none."""
+        """Return the bucket's CORS rules as S3 has them; empty if there is no configuration."""
         try:
             with self._asking():
                 return list(self._client.get_bucket_cors(Bucket=self._bucket)["CORSRules"])
@@ -358,7 +361,7 @@ class Storage:
             return []
 
     def set_cors_rules(self, rules: Sequence[Mapping[str, Any]], origins: list[str]) -> None:
-        """Make these the bucket's CORS rules, after the one that our own pages need."""
+        """Replace the bucket's CORS rules by the one that our own pages need and these."""
         others = [rule for rule in rules if rule.get("ID") != CORS_ID]
         with self._asking():
             self._client.put_bucket_cors(
@@ -369,13 +372,13 @@ class Storage:
     def setup(self, origins: list[str], abort_after_days: int) -> list[str]:
         """Create the bucket if missing and set its CORS and lifecycle rules; repeatable.
 
-        Returns which of the two, "CORS" and "lifecycle", this store does not take: it admits
-        browsers, and tidies up, by settings of its own.
+        Returns which of the two, "CORS" and "lifecycle", this store does not support: there CORS
+        and the removal of incomplete uploads are configured by settings of its own.
 
-        CORS rules that are not ours stay: other people's pages send here by them.
+        CORS rules that are not ours stay: other sites' pages upload here with them.
 
-        The lifecycle rule is the backstop for multiparts that our own sweep never saw; it counts
-        from the beginning of an upload, so it must be longer than any upload may take.
+        The lifecycle rule is the backstop for multipart uploads that our own sweep never saw; it
+        counts from the start of an upload, so it must be longer than any upload may take.
         """
         with self._asking():
             self._create_bucket()
@@ -409,7 +412,7 @@ class Storage:
         except Outage:
             raise
         except Unavailable:
-            # No right to read them, or a store that cannot tell: as it was before we asked.
+            # No permission to read them, or a store that cannot return them: set only ours.
             log.warning("the bucket's CORS rules cannot be read: only ours will be there")
             return []
 
@@ -421,7 +424,7 @@ class Storage:
                 raise
             region = self._settings.s3_region
             where: dict[str, Any] = {}
-            if region != "us-east-1":  # the one region that must not be named here
+            if region != "us-east-1":  # the only region that must not be named here
                 where = {"CreateBucketConfiguration": {"LocationConstraint": region}}
             self._client.create_bucket(Bucket=self._bucket, **where)
 
@@ -429,26 +432,26 @@ class Storage:
 
     @property
     def checksums(self) -> Checksums:
-        """Whether parts may be sent with their CRC32, as far as it is known; asks nothing."""
+        """Whether parts can be sent with their CRC32, as far as is known; makes no request."""
         return {"on": Checksums.YES, "off": Checksums.OFF}.get(
             self._settings.s3_checksums, self._answered
         )
 
     @property
     def wants_equal_parts(self) -> bool:
-        """Whether all parts but the last must be of one size."""
+        """Whether all parts but the last must be of equal size."""
         host = urlsplit(self._clients.ours.origin).hostname or ""
         is_known = host.endswith(".r2.cloudflarestorage.com")
         return {"on": True, "off": False}.get(self._settings.s3_equal_parts, is_known)
 
     def ask_checksums(self) -> Checksums:
-        """As `checksums`, and asks storage if nobody in this process has yet.
+        """Return `checksums`, after probing storage if this process has not done so yet.
 
-        It opens a multipart upload of nothing and looks what storage says of it; whatever should
-        be left of that, the sweep of unknown uploads removes. While storage does not answer it
-        stays unknown, and is asked again a moment later. Never raises.
+        The probe opens a multipart upload and checks what storage answers, then aborts it; should
+        that fail, the sweep of unknown uploads removes it. While storage does not answer, the
+        result stays UNKNOWN and the probe is repeated after REST_SECONDS. Never raises.
         """
-        # Only one asks; whoever comes meanwhile waits for that a little, and does without.
+        # Only one thread probes; others wait for it for a moment, then go on without a result.
         if self.checksums is Checksums.UNKNOWN and self._asking_lock.acquire(timeout=REST_SECONDS):
             try:
                 if self.checksums is Checksums.UNKNOWN and time.monotonic() >= self._ask_after:
@@ -472,14 +475,14 @@ class Storage:
                 raise
         with suppress(Unavailable):
             self.abort_upload(key, answer["UploadId"])
-        # A store that does not know them may as well say nothing; one that only knows COMPOSITE
-        # could not prove the whole to us.
+        # A store without support may silently ignore the parameters; one that supports only
+        # COMPOSITE cannot verify the whole.
         echoed = {name: answer.get(name) for name in _VERIFIED}
         return Checksums.YES if echoed == _VERIFIED else Checksums.NO
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
-        """Turn botocore's errors into ours, at the only place that sees them."""
+        """Guard by the circuit and translate botocore's errors, here and nowhere else."""
         with self._circuit.guard((Away,), Away()):
             try:
                 yield
@@ -490,13 +493,13 @@ class Storage:
 
 
 def _is_taken(name: str, set_rule: Callable[[], None]) -> bool:
-    """Whether storage takes a rule of ours. One that refuses us, or is away, has not said that."""
+    """Set a rule; False if storage does not support it. Raises Outage and StorageRefused."""
     try:
         set_rule()
     except (Outage, StorageRefused):
         raise
     except Unavailable as error:
-        # MinIO says NotImplemented of the one, InvalidArgument (once MalformedXML) of the other.
+        # MinIO answers NotImplemented for CORS, InvalidArgument (once MalformedXML) for lifecycle.
         log.warning("storage takes no %s rule of ours: %s", name, error)
         return False
     return True
@@ -508,14 +511,14 @@ def _cors_rule(origins: list[str]) -> Mapping[str, Any]:
         "AllowedOrigins": origins,
         "AllowedMethods": ["PUT", "POST", "GET", "HEAD"],
         "AllowedHeaders": ["*"],
-        # Uppy 5 waits for ever for an ETag that it may not read.
+        # Uppy 5 waits forever for an ETag that it is not allowed to read.
         "ExposeHeaders": ["ETag", "Location"],
         "MaxAgeSeconds": 3600,
     }
 
 
 def _listed(part: Part, with_crc32: bool) -> dict[str, Any]:
-    """A part as Complete names it; with its checksum, S3 refuses one that changed since."""
+    """Describe a part for Complete; with its checksum, S3 refuses a part that changed since."""
     named: dict[str, Any] = {"PartNumber": part.number, "ETag": part.etag}
     if with_crc32 and part.crc32 is not None:
         named["ChecksumCRC32"] = encoded(part.crc32)

@@ -1,4 +1,4 @@
-"""The addresses at storage that we give out, each of them signed here: nobody is asked for it."""
+"""The storage URLs that we give out, signed here without a request."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from app.gateways.stored import OBJECT_TYPE, TOKEN_HEADER, encoded
 if TYPE_CHECKING:
     from app.gateways.cloudfront import CloudFront
 
-# What may be shown or played in a page: nothing that a browser could take for a page itself.
+# What may be shown or played in a page: no type that a browser could run as a document.
 INLINE_TYPES = frozenset(
     {
         "image/webp", "image/jpeg",
@@ -22,7 +22,7 @@ INLINE_TYPES = frozenset(
 
 
 class Urls:
-    """Addresses in the one bucket, as browsers and programs reach it."""
+    """URLs in our bucket, by its public endpoint."""
 
     def __init__(self, settings: Settings, clients: Clients) -> None:
         self._presigner = clients.presigner(settings.s3_public_endpoint_url or clients.endpoint)
@@ -30,12 +30,12 @@ class Urls:
 
     @property
     def origin(self) -> str:
-        """Where browsers send bytes: for the Content-Security-Policy."""
+        """The origin that browsers upload to, for the Content-Security-Policy."""
         return self._presigner.origin
 
     @property
     def download_origin(self) -> str:
-        """Where browsers fetch bytes: the same, or a CloudFront distribution before it."""
+        """The origin that browsers download from: the same, or the CloudFront distribution."""
         return self._delivery.origin if self._delivery else self.origin
 
     def parts(
@@ -46,9 +46,9 @@ class Urls:
         expires_in: int,
         crc32s: Sequence[bytes] | None = None,
     ) -> list[tuple[str, dict[str, str]]]:
-        """For each (number, size) the address to PUT that part at, and the headers to go with it.
+        """For each (number, size) return the URL to PUT that part to, and the headers to send.
 
-        Each is good for exactly that size and, where `crc32s` are given, for those bytes.
+        Each URL accepts only that size and, where `crc32s` are given, only bytes with that CRC32.
         """
         if crc32s is None:
             urls = self._presigner.part_urls(key, s3_upload_id, parts, expires_in=expires_in)
@@ -62,16 +62,16 @@ class Urls:
     def plain_parts(
         self, key: str, s3_upload_id: str, numbers: Sequence[int], expires_in: int
     ) -> list[str]:
-        """Addresses to PUT these parts at, with whatever headers and length their sender likes."""
+        """Return URLs to PUT these parts to, which leave headers and length to the sender."""
         return self._presigner.plain_part_urls(key, s3_upload_id, numbers, expires_in=expires_in)
 
     def put(
         self, key: str, token: str, size: int, expires_in: int, crc32: bytes | None = None
     ) -> tuple[str, dict[str, str]]:
-        """An address to PUT a whole object at once, and the headers that must go with it.
+        """Return a URL to PUT a whole object in one request, and the headers that must be sent.
 
-        If-None-Match makes storage refuse it once there is an object, so that the address can
-        never overwrite what has been checked (a plain presigned PUT could, until it expires).
+        If-None-Match makes storage refuse it once there is an object, so that the URL can never
+        overwrite what has been checked (a plain presigned PUT could, until it expires).
         """
         headers = {
             "Content-Type": OBJECT_TYPE,
@@ -84,9 +84,9 @@ class Urls:
         return self._presigner.url("PUT", key, headers=signed, expires_in=expires_in), headers
 
     def staging(self, key: str, content_type: str, size: int | None, expires_in: int) -> str:
-        """An address to PUT a whole object at, of this type and size where they are told.
+        """Return a URL to PUT a whole object to, of this type and size where they are given.
 
-        It may be used again until it dies: nothing that lies there is anybody's file.
+        It can be used again until it expires, so the object there is never used as a file itself.
         """
         headers = {"Content-Type": content_type} if content_type else {}
         if size is not None:
@@ -94,18 +94,18 @@ class Urls:
         return self._presigner.url("PUT", key, headers=headers, expires_in=expires_in)
 
     def post_form(self, key: str, content_type: str, max_size: int, lifetime: int) -> PostForm:
-        """A form by which anybody who has it may POST one object to this key.
+        """Return a form with which anyone who has it can POST one object to this key.
 
-        Storage itself holds it to this type, `max_size` bytes and `lifetime` seconds.
+        Storage itself enforces this type, `max_size` bytes and `lifetime` seconds.
         """
         return self._presigner.presigned_post(key, content_type, max_size, lifetime)
 
     def plain(self, key: str) -> str:
-        """Where an object lies, as S3 names it; whoever has no signature is refused there."""
+        """Return the unsigned URL of an object; storage refuses requests for it."""
         return self._presigner.plain_url(key)
 
     def get(self, key: str, disposition: str, expires_in: int) -> str:
-        """An address to GET an object from, always as a neutral attachment."""
+        """Return a URL to GET an object from, always as an attachment of OBJECT_TYPE."""
         query = {
             "response-content-disposition": disposition,
             "response-content-type": OBJECT_TYPE,
@@ -116,9 +116,9 @@ class Urls:
         return self._presigner.url("GET", key, query=query, expires_in=expires_in)
 
     def inline(self, key: str, content_type: str, expires_in: int) -> str:
-        """An address for an <img>, <video> or <audio> of a page, of one of INLINE_TYPES only.
+        """Return a URL for an <img>, <video> or <audio>; raises ValueError unless in INLINE_TYPES.
 
-        These ignore the disposition; whoever opens the address itself still gets a download.
+        These elements ignore Content-Disposition; opening the URL itself is still a download.
         """
         if content_type not in INLINE_TYPES:
             raise ValueError(f"{content_type} must not be shown in a page")
@@ -133,7 +133,7 @@ class Urls:
     def _make_delivery(settings: Settings) -> "CloudFront | None":
         if not settings.cloudfront_url:
             return None
-        # Here, so that only those who use it have its cryptography in memory.
+        # Imported here so that only installations that use it load its cryptography.
         from app.gateways.cloudfront import CloudFront
 
         return CloudFront(settings)

@@ -1,9 +1,9 @@
-"""Messages to strangers' servers: where one may be sent at all, and what became of it.
+"""Sends webhook messages to untrusted URLs, protected against SSRF, and reports the outcome.
 
-Whoever names an address here must reach nothing with it that only we can reach. So the address is
-read strictly, its name is resolved once, every address it leads to must be public, and the
-connection is made to one of these and to nothing else: by name only the certificate is checked.
-Redirects are not followed, and no proxy of the environment is asked.
+A URL given by a user must not reach anything that only we can reach. So it is parsed strictly,
+its host name is resolved once, every IP address it resolves to must be public, and the connection
+is made to one of these addresses; the name is only used to check the certificate. Redirects are not
+followed, and proxies of the environment are not used.
 """
 
 import contextlib
@@ -19,18 +19,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-# For everything together: name, connection, TLS, and the answer.
+# The timeout for the whole: DNS, connection, TLS, and the response.
 SECONDS = 5.0
 MOST_READ = 64 * 1024
 PORTS = (443, 8443)
 LONGEST_URL = 2000
-# At least two labels, and the last begins with a letter: no spelling of a number is a name then.
+# At least two labels, the last of which begins with a letter, which excludes all spellings of IPv4.
 _LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _NAME = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)+[a-z](?:[a-z0-9-]{{0,61}}[a-z0-9])?")
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1")
 _GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-# Public by their numbers, and still nobody's server, or one that only its neighbours reach.
+# Global by `ipaddress`, but not a public server, or only reachable from within its network.
 _NEVER = [
     ipaddress.ip_network(one)
     for one in (
@@ -38,19 +38,19 @@ _NEVER = [
         "192.88.99.0/24",  # relays of 6to4
         "168.63.129.16/32",  # a cloud's own agent
         "2001::/23",  # Teredo, ORCHID and other protocols
-        "2002::/16",  # 6to4: an IPv4 address that somebody else would resolve
+        "2002::/16",  # 6to4: an IPv4 address, reached by another party's relay
         "3fff::/20",  # documentation
     )
 ]
 
 
 class BadAddress(ValueError):
-    """Nothing is ever sent there; says why, as an end of "this address ..."."""
+    """Nothing is ever sent to this URL; the text continues "This address ..."."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of one message; `error` is empty only if the receiver has taken it."""
+    """The outcome for one message; `error` is empty only if the receiver has accepted it."""
 
     status: int | None
     latency_ms: int
@@ -58,18 +58,18 @@ class Answer:
 
     @property
     def is_taken(self) -> bool:
-        """Whether the receiver answers for it now."""
+        """Whether the receiver has accepted it."""
         return not self.error
 
     @property
     def is_gone(self) -> bool:
-        """Whether the receiver says that nothing will ever be taken there."""
+        """Whether the receiver says that it will never accept messages again."""
         return self.status == 410
 
 
 @dataclass(frozen=True)
 class Target:
-    """An address that may be tried: its name has not been resolved yet."""
+    """A valid URL in its parts; its host name has not been resolved yet."""
 
     is_tls: bool
     host: str
@@ -78,15 +78,15 @@ class Target:
 
     @property
     def host_header(self) -> str:
-        """As a browser says it."""
+        """The Host header, without a default port."""
         usual = 443 if self.is_tls else 80
         return self.host if self.port == usual else f"{self.host}:{self.port}"
 
 
 def target_of(url: str, *, may_be_here: bool = False) -> Target:
-    """The address in its pieces; raises BadAddress. Asks nobody.
+    """Parse and validate a URL, without a DNS query; raises BadAddress.
 
-    `may_be_here` allows http, and any port, where the address leads to this machine.
+    `may_be_here` also allows http, IP addresses and other ports, for receivers on this machine.
     """
     if not url.isascii():
         raise BadAddress("may hold only plain letters: write its host as xn--…, others as %C3%A4")
@@ -114,7 +114,7 @@ def target_of(url: str, *, may_be_here: bool = False) -> Target:
 
 
 def is_public(address: str) -> bool:
-    """Whether anybody on the Internet could be at this address; never raises."""
+    """Whether this is a public unicast IP address; never raises."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:
@@ -131,14 +131,14 @@ def is_public(address: str) -> bool:
 
 
 class Courier:
-    """Carries messages, one after the other or several at once; each on a connection of its own."""
+    """Sends messages, each on a connection of its own. Thread-safe."""
 
     def __init__(self, *, may_be_here: bool = False) -> None:
         self._may_be_here = may_be_here
         self._tls = ssl.create_default_context()
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        """Send it once; never raises for what a receiver does or fails to do."""
+        """Send it once; never raises for what a receiver does or does not do."""
         began = time.monotonic()
         status, error = None, ""
         try:
@@ -160,7 +160,7 @@ class Courier:
             closing.callback(plain.close)
             line = plain
             if target.is_tls:
-                # The handshake waits until somebody watches the time.
+                # The handshake is made below, once the timer is running.
                 line = self._tls.wrap_socket(
                     plain, server_hostname=target.host, do_handshake_on_connect=False
                 )
@@ -171,15 +171,15 @@ class Courier:
             return _exchange(line, target, body, headers, is_cut)
 
     def _connect(self, target: Target, ends: float) -> socket.socket:
-        """A connection to one of the name's addresses, all of which must be allowed."""
+        """Connect to one of the name's IP addresses, all of which must be allowed."""
         addresses = _resolve(target, ends)
         if not addresses or not all(self._may_be_at(one, target) for one in addresses):
-            # Whether there is such a name at all, in a network of ours, is not told either.
+            # The same message for an unknown name: it must not reveal names of our own network.
             raise BadAddress("leads to no public address")
         for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
             seconds = max(0.01, (ends - time.monotonic()) / left)
             try:
-                # A number, so nothing is resolved again.
+                # An IP address, so that nothing is resolved again.
                 return socket.create_connection((address, target.port), timeout=seconds)
             except OSError:
                 if left == 1:
@@ -192,9 +192,9 @@ class Courier:
 
 
 def _resolve(target: Target, ends: float) -> list[str]:
-    """Every address that the name leads to; none where it is unknown. Raises TimeoutError."""
+    """Return every IP address of the name; empty if it is unknown. Raises TimeoutError."""
     told: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
-    # The system's resolver knows no time limit, so it is left to itself when ours is over.
+    # The system's resolver has no timeout, so its thread is abandoned when ours is over.
     threading.Thread(
         target=lambda: told.put(_look_up(target.host, target.port)), daemon=True
     ).start()
@@ -214,13 +214,16 @@ def _look_up(host: str, port: int) -> list[str]:
 
 @contextlib.contextmanager
 def _ending(line: socket.socket, ends: float) -> Iterator[threading.Event]:
-    """Cut the line when the time is over: a limit for each piece would let it drip for ever."""
+    """Shut the socket down at the deadline; a timeout per read would let a slow sender drip on.
+
+    Yields an event that is set when this has happened.
+    """
     is_cut = threading.Event()
 
     def cut() -> None:
         is_cut.set()
         with contextlib.suppress(OSError):
-            # The plain one's, because another thread may be reading what TLS has unpacked.
+            # The plain socket's method: SSLSocket's drops the TLS state while another thread reads.
             socket.socket.shutdown(line, socket.SHUT_RDWR)
 
     watch = threading.Timer(max(0.0, ends - time.monotonic()), cut)
@@ -246,9 +249,9 @@ def _exchange(
     talk.request("POST", target.path, body, {"Host": target.host_header, **headers})
     answer = talk.getresponse()
     if is_cut.is_set():
-        # Half a head looks like a whole one to the library.
+        # The library takes a truncated header for a complete one.
         raise TimeoutError
-    # It has been taken, or not; what else is said is only listened to, so that nobody is cut off.
+    # The status alone counts; the body is only read so that the receiver can finish sending.
     with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
         answer.read(MOST_READ)
     return answer.status
@@ -263,7 +266,7 @@ def _told_of(status: int) -> str:
 
 
 def _told(failure: Exception) -> str:
-    """In our own words: what a library says may repeat what a stranger has sent."""
+    """Describe an error in our own words: a library's may repeat what the receiver has sent."""
     if isinstance(failure, ssl.SSLCertVerificationError):
         return (
             "Its certificate is not good for this name, has expired, or was made by nobody known."

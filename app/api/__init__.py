@@ -1,1 +1,1 @@
-"""JSON. One file per dialect, plus what they share: who asks, what was sent, how errors look."""
+"""JSON APIs: one file per dialect, and what they share (authentication, reading requests)."""

@@ -1,8 +1,8 @@
-"""/s3: a workspace's assets, and what Uppy's S3 client asks of its companion.
+"""/s3: a workspace's assets, and the companion endpoints that Uppy's S3 client uses.
 
-Names, codes and shapes are those of the programs that speak this; what is done is done by the same
-services as everywhere. Bytes go to storage and come from there, but for one route that is off by
-default: a small form.
+Names, codes and shapes are those that existing clients expect; the work is done by the same
+services as everywhere. Bytes go directly to storage and come from there, except for one route that
+is off by default: a small form.
 """
 
 import re
@@ -45,7 +45,7 @@ LONGEST_NAME = 255
 LONGEST_TYPE = 255
 LONGEST_TAG = 100
 MOST_TAGS = 50
-# S3's keys, and upload ids of any store.
+# For S3 keys, and for the upload ids of any store.
 LONGEST_KEY = 1024
 MOST_AT_ONCE = 1000
 MOST_FOUND = 100
@@ -53,7 +53,7 @@ MOST_FOUND = 100
 LONGEST_DOWNLOAD = 7 * 24 * 3600
 SESSION_SECONDS = 3600
 LONGEST_SESSION = 24 * 3600
-# What a form says beside its file.
+# Room for a form's other fields and its boundaries.
 FORM_OVERHEAD = 64 * KIB
 _TYPE = re.compile(r"[\w.+-]+/[\w.+-]+( *;[\x20-\x7e]*)?", re.ASCII)
 _IN_SESSION = "/as/<session>/s3"
@@ -63,13 +63,13 @@ _REQUIRED = "is required"
 @speaks("/s3/")
 @speaks("/api/assets")
 def problem(error: AppError) -> Response:
-    """`{"error", "code"}`, and the sentence once more as `message`, where Uppy looks for it."""
+    """Answer `{"error", "code"}`, and the sentence again as `message`, where Uppy looks for it."""
     return jsonify({"error": error.title, "message": error.title, "code": _code(error)})
 
 
 def _code(error: AppError) -> str:
     if isinstance(error, Invalid):
-        # Whatever else is wrong with it follows from the first, which is the one that is told.
+        # Only the first complaint is reported: the others may follow from it.
         is_missing = next(iter(error.fields.values()), None) == _REQUIRED
         return "MISSING_PARAMETER" if is_missing else "INVALID_PARAMETER"
     if isinstance(error, PartsMissing | SizeMismatch):
@@ -87,7 +87,7 @@ def _code(error: AppError) -> str:
 @bp.get("/start-upload")
 @key(Scope.WRITE)
 def start_upload(caller: Caller) -> Response:
-    """Announce an asset, or with `assetId` another version of one."""
+    """Announce an asset, or with `assetId` a new version of one."""
     _refuse_head()
     with _asked("workspaceId", "fileType", "fileName", "tags", "assetId", whole=["fileSize"]) as q:
         _check_workspace(caller, q)
@@ -106,7 +106,7 @@ def start_upload(caller: Caller) -> Response:
 @bp.get("/get-upload-url")
 @key(Scope.WRITE)
 def show_upload_url(caller: Caller) -> Response:
-    """Where to PUT one part."""
+    """Return a presigned URL to PUT one part to."""
     with _asked("UploadId", "assetId", "workspaceId", whole=["PartNumber"]) as q:
         _check_workspace(caller, q)
         q.needed("PartNumber")
@@ -119,7 +119,7 @@ def show_upload_url(caller: Caller) -> Response:
 @bp.post("/complete-upload")
 @key(Scope.WRITE)
 def complete_upload(caller: Caller) -> Response:
-    """All parts have been sent: make the object of them; repeatable."""
+    """Complete the upload with the parts that were sent; repeatable."""
     body = json_body()
     version = _named_upload(caller, body)
     assets.complete(version, _parts(body))
@@ -130,7 +130,7 @@ def complete_upload(caller: Caller) -> Response:
 @bp.post("/abort-upload")
 @key(Scope.WRITE)
 def abort_upload(caller: Caller) -> Response:
-    """Nobody wants this upload any more."""
+    """Abort the upload."""
     assets.abort(_named_upload(caller, json_body()))
     return jsonify({"success": True})
 
@@ -138,7 +138,7 @@ def abort_upload(caller: Caller) -> Response:
 @bp.get("/download-url")
 @key(Scope.READ)
 def show_download_url(caller: Caller) -> Response:
-    """A signed address of the asset, or of one `version`, under its name."""
+    """Return a presigned download URL of the asset, or of one `version`, under its name."""
     with _asked("workspaceId", "assetId", whole=["expiresIn", "version"]) as q:
         _check_workspace(caller, q)
         asset_id = _needed_id(q)
@@ -156,7 +156,7 @@ def show_download_url(caller: Caller) -> Response:
 @bp.get("/download")
 @key(Scope.READ)
 def download(caller: Caller) -> AnyResponse:
-    """To the file itself, which storage sends under its name."""
+    """Redirect to the file in storage, which is sent under its name."""
     with _asked("key", "workspaceId") as q:
         _check_workspace(caller, q)
         wanted = q.needed_text("key", longest=LONGEST_KEY)
@@ -167,7 +167,7 @@ def download(caller: Caller) -> AnyResponse:
 @bp.delete("/delete")
 @key(Scope.WRITE)
 def delete_asset(caller: Caller) -> Response:
-    """The asset goes, with all its versions and their thumbnails."""
+    """Delete the asset with all its versions and their thumbnails."""
     with _asked("key", "assetId", "workspaceId") as q:
         _check_workspace(caller, q)
         by_id = q.has("assetId")
@@ -180,7 +180,7 @@ def delete_asset(caller: Caller) -> Response:
 @bp.get("/assets")
 @key(Scope.READ)
 def list_assets(caller: Caller) -> Response:
-    """Search the workspace's assets, the newest first."""
+    """Search the workspace's assets, newest first."""
     words = ("workspaceId", "q", "type", "tag", "from", "to")
     with _asked(*words, whole=["limit", "offset"]) as q:
         _check_workspace(caller, q)
@@ -201,7 +201,7 @@ def list_assets(caller: Caller) -> Response:
 @bp.get("/assets/<asset_id>")
 @key(Scope.READ)
 def show_asset(caller: Caller, asset_id: str) -> Response:
-    """One asset with its versions."""
+    """Return one asset with its versions."""
     _check_named_workspace(caller)
     version = assets.by_id(caller, _id(asset_id))
     if not assets.confirm(version):
@@ -212,7 +212,7 @@ def show_asset(caller: Caller, asset_id: str) -> Response:
 @bp.patch("/assets/<asset_id>")
 @key(Scope.WRITE)
 def edit_asset(caller: Caller, asset_id: str) -> Response:
-    """Another name, other tags; with If-Match, only if they are as seen."""
+    """Change the name or the tags; with If-Match, only if they have not changed since."""
     _check_named_workspace(caller)
     body = json_body()
     with Inputs(body) as given:
@@ -229,23 +229,23 @@ def edit_asset(caller: Caller, asset_id: str) -> Response:
     return _shown(edited)
 
 
-# -- the bucket, and who may upload to it from a page --------------------------------------------
+# -- the bucket, and sessions for uploads from a page --------------------------------------------
 
 
 @bp.get("/getBucketConfig")
 @key(Scope.ADMIN)
 def show_bucket_config(caller: Caller) -> Response:
-    """The bucket's CORS rules."""
+    """Return the bucket's CORS rules."""
     return jsonify({"CORSRules": bucket_rules.read()})
 
 
 @bp.post("/updateBucketConfig")
 @key(Scope.ADMIN)
 def update_bucket_config(caller: Caller) -> Response:
-    """Other CORS rules, beside the one that our own pages need."""
+    """Replace the CORS rules other than the one that our own pages need."""
     body = json_body()
     with Inputs(body) as given:
-        # A forgotten or misspelt name must not be taken for an empty list, which removes rules.
+        # A missing or misspelt field must not be taken for an empty list, which removes rules.
         given.needed("CORSRules")
     bucket_rules.write(body["CORSRules"])
     return jsonify({"success": True})
@@ -254,14 +254,14 @@ def update_bucket_config(caller: Caller) -> Response:
 @bp.get("/workspace")
 @key(Scope.READ)
 def show_workspace(caller: Caller) -> Response:
-    """Which workspace the key is of: what other calls name as `workspaceId`."""
+    """Return the id of the key's workspace, which other calls take as `workspaceId`."""
     return jsonify({"workspaceId": str(caller.workspace_id)})
 
 
 @bp.post("/sessions")
 @key(Scope.WRITE)
 def open_session(caller: Caller) -> tuple[Response, int]:
-    """An address by which a page uploads into the workspace, for a while and without the key."""
+    """Create a URL with which a page can upload into the workspace, for a while, without a key."""
     body = json_or_nothing()
     with Inputs({} if body is None else body) as given:
         ttl = given.whole("expiresIn", least=60, most=LONGEST_SESSION, default=SESSION_SECONDS)
@@ -274,7 +274,7 @@ def open_session(caller: Caller) -> tuple[Response, int]:
 
 
 def _companion(method: str, rule: str) -> Callable[[Route], Route]:
-    """A route that is asked with a key, and below a session's own address."""
+    """Register a route twice: for callers with a key, and below a session's URL."""
 
     def register(route: Route) -> Route:
         bp.add_url_rule(rule, route.__name__, route, methods=[method])
@@ -289,7 +289,7 @@ def _is_with_key() -> bool:
     return "session" not in (request.view_args or {})
 
 
-# Whoever has a page with a session in it may make so many uploads; a program is counted by its key.
+# Limits the uploads made with a session; programs with a key are counted by the key.
 _limit_pages = limiter.shared_limit(creates_limit, scope="pages", exempt_when=_is_with_key)
 
 
@@ -297,13 +297,13 @@ _limit_pages = limiter.shared_limit(creates_limit, scope="pages", exempt_when=_i
 @_limit_pages
 @uploader
 def show_params(caller: Caller) -> Response:
-    """A form by which a small file comes in one POST."""
+    """Return a presigned form to upload a small file with in one POST."""
     _refuse_head()
     given = request.args
     metadata = {k[9:-1]: v for k, v in given.items() if re.fullmatch(r"metadata\[.*\]", k)}
     spec = _uppy_spec(given.get("filename"), given.get("type"), metadata)
     _, form = announcing.begin_posted(caller, spec)
-    # Uppy appends the key to it, to know where the object lies.
+    # Uppy appends the key to this URL, to form the object's location.
     shown = {"url": f"{form.url.rstrip('/')}/", "fields": form.fields}
     return jsonify({"method": "POST", **shown, "expires": settings.part_url_ttl_in_seconds})
 
@@ -312,7 +312,7 @@ def show_params(caller: Caller) -> Response:
 @_limit_pages
 @uploader
 def create_multipart(caller: Caller) -> Response:
-    """Announce a file that comes in parts."""
+    """Start a multipart upload."""
     body = _body(json_body())
     spec = _uppy_spec(body.get("filename"), body.get("type"), body.get("metadata"))
     upload = announcing.begin(caller, spec, once(caller.workspace_id)).upload
@@ -323,7 +323,7 @@ def create_multipart(caller: Caller) -> Response:
 @_companion("GET", "/multipart/<upload_id>/<int:number>")
 @uploader
 def sign_part(caller: Caller, upload_id: str, number: int) -> Response:
-    """Where to PUT one part."""
+    """Return a presigned URL to PUT one part to."""
     url = assets.sign_parts(caller, upload_id, [number], key=_key_of(upload_id))[number]
     return jsonify({"url": url, "expires": settings.part_url_ttl_in_seconds})
 
@@ -331,7 +331,7 @@ def sign_part(caller: Caller, upload_id: str, number: int) -> Response:
 @_companion("GET", "/multipart/<upload_id>/batch")
 @uploader
 def sign_parts(caller: Caller, upload_id: str) -> Response:
-    """Where to PUT each of several parts."""
+    """Return a presigned URL for each of several parts."""
     numbers = _numbers(request.args.get("partNumbers", ""))
     signed = assets.sign_parts(caller, upload_id, numbers, key=_key_of(upload_id))
     return jsonify({"presignedUrls": {str(number): url for number, url in signed.items()}})
@@ -340,7 +340,7 @@ def sign_parts(caller: Caller, upload_id: str) -> Response:
 @_companion("GET", "/multipart/<upload_id>")
 @uploader
 def list_parts(caller: Caller, upload_id: str) -> Response:
-    """Which parts storage holds: those need not be sent again."""
+    """List the parts that storage holds, which need not be sent again."""
     parts = assets.held_parts(_with_key(caller, upload_id))
     return jsonify([{"PartNumber": p.number, "ETag": p.etag, "Size": p.size} for p in parts])
 
@@ -348,7 +348,7 @@ def list_parts(caller: Caller, upload_id: str) -> Response:
 @_companion("POST", "/multipart/<upload_id>/complete")
 @uploader
 def complete_multipart(caller: Caller, upload_id: str) -> Response:
-    """All parts have been sent: make the object of them; repeatable."""
+    """Complete the upload with the parts that were sent; repeatable."""
     version = _with_key(caller, upload_id)
     assets.complete(version, _parts(json_body()))
     shown = {"location": storage.urls.plain(version.upload.key), "key": version.upload.key}
@@ -358,16 +358,16 @@ def complete_multipart(caller: Caller, upload_id: str) -> Response:
 @_companion("DELETE", "/multipart/<upload_id>")
 @uploader
 def abort_multipart(caller: Caller, upload_id: str) -> Response:
-    """Nobody wants this upload any more."""
+    """Abort the upload."""
     assets.abort(_with_key(caller, upload_id))
     return jsonify({})
 
 
 @bp.after_app_request
 def _answer_other_origins(answer: Response) -> Response:
-    """A session's address is all that is needed there, so any page that has it may read this.
+    """Add CORS headers for any origin below a session's URL.
 
-    No cookie is looked at: for what has none, no origin needs to be kept away.
+    The URL is the only credential there, and cookies are ignored, so no origin need be excluded.
     """
     if request.path.startswith("/s3/as/"):
         answer.headers["Access-Control-Allow-Origin"] = "*"
@@ -384,7 +384,7 @@ def _answer_other_origins(answer: Response) -> Response:
 @form_bp.post("/upload")
 @key(Scope.WRITE)
 def upload_form(caller: Caller) -> tuple[Response, int]:
-    """A small file through this very process, where the installation allows that."""
+    """Upload a small file through this process, if the installation allows that."""
     most = settings.max_asset_form_size
     if most == 0:
         raise NotAllowed(
@@ -405,7 +405,7 @@ def upload_form(caller: Caller) -> tuple[Response, int]:
         raise Invalid({"file": f"must be at most {most} bytes"})
     kind = _known_type(file.content_type if file else "")
     spec = AssetSpec(kind, name, len(body), tags, asset_id)
-    # Sent again, a form has another boundary between its fields.
+    # Not the raw body: a form that is sent again has a different multipart boundary.
     same = once(caller.workspace_id, repr(spec).encode() + body)
     version = announcing.take(caller, spec, body, same)
     return jsonify(_asset_json(assets.by_id(caller, version.asset_id))), 201
@@ -415,26 +415,26 @@ def upload_form(caller: Caller) -> tuple[Response, int]:
 
 
 def _refuse_head() -> None:
-    """Where GET makes something: Flask would answer HEAD like it, and so make another."""
+    """Refuse HEAD where GET creates something, because Flask would run the same route for it."""
     if request.method == "HEAD":
         raise MethodNotAllowed(allow="GET")
 
 
 def _asked(*names: str, whole: Collection[str] = ()) -> Inputs:
-    """As bodies.query(), where an empty field counts as one that was not sent."""
+    """Read these fields with bodies.query(), without those that are empty."""
     given = query(*names, whole=whole)
     return Inputs({name: value for name, value in given.items() if value != ""})
 
 
 def _check_workspace(caller: Caller, given: Inputs) -> None:
-    """Raise NotAllowed for another workspace than the key's; a missing one is a complaint."""
+    """Raise NotAllowed unless `workspaceId` is the key's; if it is missing, complain of that."""
     said = given.needed_text("workspaceId", longest=100)
     if said and said.lower() != str(caller.workspace_id):
         raise NotAllowed("This key is not of that workspace.")
 
 
 def _check_named_workspace(caller: Caller) -> None:
-    """The same for what is found by its own id: there the workspace need not be named."""
+    """Check `workspaceId` if it is given: an asset that is found by its id does not need it."""
     if "workspaceId" in request.args:
         with _asked("workspaceId") as q:
             _check_workspace(caller, q)
@@ -472,7 +472,7 @@ def _with_key(caller: Caller, upload_id: str) -> AssetVersion:
 
 
 def _key_of(upload_id: str) -> str:
-    """The key that is said to be this upload's; raises NotFound for an id that can be none."""
+    """Read the object key given for this upload; raises NotFound for an impossible upload id."""
     with _asked("key") as q:
         given = q.needed_text("key", longest=LONGEST_KEY)
     if "\0" in upload_id:
@@ -481,7 +481,7 @@ def _key_of(upload_id: str) -> str:
 
 
 def _parts(body: Any) -> list[NamedPart]:
-    """Every part by its number and ETag; what else is said of it is the client's own affair."""
+    """Read each part's number and ETag, ignoring any other fields; raises Invalid."""
     given = _body(body).get("parts")
     if given is None:
         raise Invalid({"parts": _REQUIRED})
@@ -515,7 +515,7 @@ def _type(given: Inputs, name: str) -> str:
 
 
 def _known_type(said: Any) -> str:
-    """As a browser says it; it says "" of what it does not know, and Uppy says stranger things."""
+    """Return a media type sent by a browser, or UNTYPED: it may be "", and worse from Uppy."""
     is_one = isinstance(said, str) and len(said) <= LONGEST_TYPE and _TYPE.fullmatch(said)
     return said if is_one else UNTYPED
 
@@ -528,13 +528,13 @@ def _tags(text: str) -> tuple[str, ...]:
 
 
 def _uppy_spec(filename: Any, kind: Any, metadata: Any) -> AssetSpec:
-    """What Uppy says of a file, and of its metadata what means something here."""
+    """Read Uppy's description of a file, and those of its metadata that we know."""
     metadata = {} if metadata is None else metadata
     if not isinstance(metadata, dict):
         raise Invalid({"metadata": "must be an object"})
     given = {k: v for k, v in metadata.items() if k in ("tags", "assetId", "fileSize")}
     if "assetId" in given and not _is_with_key():
-        # Whoever has a page knows the ids of what was sent by it, and could put other bytes there.
+        # A page knows the ids of what was uploaded with it, and could replace these files.
         raise NotAllowed("A page only adds assets. Another version of one is sent with a key.")
     if isinstance(size := given.get("fileSize"), str) and size.isascii() and size.isdecimal():
         given["fileSize"] = int(size) if len(size) < 20 else size
@@ -566,7 +566,7 @@ def _asset_json(version: AssetVersion) -> dict[str, Any]:
 
 
 def _shown(version: AssetVersion) -> Response:
-    """An asset with its versions, and with the mark that If-Match takes."""
+    """Answer with an asset and its versions, and with the ETag that If-Match takes."""
     versions = [_version_json(one) for one in assets.versions_of(version.asset_id)]
     answer = jsonify({**_asset_json(version), "versions": versions})
     answer.set_etag(assets.edit_mark(version.asset))

@@ -1,4 +1,4 @@
-"""Who is asking. Every API route wears exactly one of these guards (tests/test_house.py)."""
+"""Authentication. Every API route has exactly one of these guards (tests/test_house.py)."""
 
 import uuid
 from collections.abc import Callable
@@ -19,26 +19,32 @@ Route = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Asking:
-    """Who asks for a transfer: a workspace's key, or whoever has the transfer's own token."""
+    """Credentials for a transfer: either a workspace's Caller or the transfer's owner token."""
 
     transfer_id: uuid.UUID
     caller: Caller | None
     owner_token: str | None
 
     def transfer(self) -> Transfer:
-        """The transfer, if it is theirs; raises as sender_access.owned() does."""
+        """Return the transfer if the credentials are for it.
+
+        Raises NotFound; Gone once deleted; Unauthorized if neither key nor token was sent.
+        """
         if self.caller is not None:
             return transfers.of_workspace(self.transfer_id, self.caller)
         return sender_access.owned(self.transfer_id, self.owner_token)
 
 
 def anyone(route: Route) -> Route:
-    """The route needs no key, and that is meant."""
+    """Mark a route that deliberately needs no key."""
     return _wearing("anyone", route)
 
 
 def anyone_or_key(scope: Scope) -> Callable[[Route], Route]:
-    """The route needs no key, and is given the Caller if there is one: a wrong one is refused."""
+    """Guard a route for which a key is optional; it gets the Caller or None.
+
+    A wrong key is refused.
+    """
 
     def guard(route: Route) -> Route:
         @wraps(route)
@@ -51,12 +57,12 @@ def anyone_or_key(scope: Scope) -> Callable[[Route], Route]:
 
 
 def owner(scope: Scope, *, deleted: type[AppError] | None = None) -> Callable[[Route], Route]:
-    """The route needs `Authorization: Bearer <owner token>`, or a key of the transfer's workspace
-    that may do `scope`, and is given that Transfer.
+    """Require `Authorization: Bearer <owner token>`, or a key with `scope` of the transfer's
+    workspace; the route gets the Transfer.
 
-    The word of its manage link does as well as the token: who has that link may do all of this
-    there. One that was deleted is Gone, or `deleted`. No cookie is ever looked at, so no other
-    site can act for its visitor here.
+    The token of the manage link is accepted too: its holder can do all of this on the page. For a
+    deleted transfer raises Gone, or `deleted`. Cookies are ignored, so other sites cannot forge
+    requests.
     """
 
     def guard(route: Route) -> Route:
@@ -76,7 +82,11 @@ def owner(scope: Scope, *, deleted: type[AppError] | None = None) -> Callable[[R
 
 
 def owner_asking(scope: Scope) -> Callable[[Route], Route]:
-    """As `owner`, for a route that looks at what it was sent first: it is given who is Asking."""
+    """Require the same as owner(), but give the route an Asking, to validate its input first.
+
+    Raises Unauthorized without credentials. A key is authenticated first; access to the transfer
+    is only checked by Asking.transfer().
+    """
 
     def guard(route: Route) -> Route:
         @wraps(route)
@@ -92,9 +102,9 @@ def owner_asking(scope: Scope) -> Callable[[Route], Route]:
 
 
 def key(scope: Scope) -> Callable[[Route], Route]:
-    """The route needs an API key that may do `scope`, and is given its Caller.
+    """Require an API key with `scope`; the route gets its Caller.
 
-    As `x-api-key`, or as `Authorization: Bearer`.
+    The key is sent as `x-api-key`, or as `Authorization: Bearer`.
     """
 
     def guard(route: Route) -> Route:
@@ -108,9 +118,9 @@ def key(scope: Scope) -> Callable[[Route], Route]:
 
 
 def member(scope: Scope) -> Callable[[Route], Route]:
-    """The route needs an API key as `x-api-key`, and as `Authorization: Bearer` a token for it.
+    """Require an API key as `x-api-key` and a token for it as `Authorization: Bearer`.
 
-    It is given the Caller, who speaks for the user that the token names.
+    The route gets the Caller, who acts for the user that the token names.
     """
 
     def guard(route: Route) -> Route:
@@ -125,9 +135,9 @@ def member(scope: Scope) -> Callable[[Route], Route]:
 
 
 def uploader(route: Route) -> Route:
-    """The route needs an API key that may write, or a session in its path; it is given the Caller.
+    """Require an API key with the scope write, or a session in the path; the route gets the Caller.
 
-    A session may do nothing else than what wears this.
+    A session gives access to no other routes than these.
     """
 
     @wraps(route)
@@ -140,7 +150,7 @@ def uploader(route: Route) -> Route:
 
 
 def _wearing(guard: str, route: Route) -> Route:
-    """The route with its guard's name on it, by which the tests look for it."""
+    """Note the guard's name on the route, for the tests."""
     route.guard = guard  # type: ignore[attr-defined]  # a function takes any, a Callable may not
     return route
 
@@ -148,13 +158,13 @@ def _wearing(guard: str, route: Route) -> Route:
 def _in_session(word: str) -> Caller:
     found = upload_sessions.read_session(word)
     audit.acting_key.set(found.caller.key_id)
-    # By the session: whoever has a page must not use up what its program may ask in a day.
+    # Counted by session: a page must not use up the daily limit of the program's key.
     count_call(found.id)
     return found.caller
 
 
 def sends_key() -> bool:
-    """Whether the request comes with something that is meant as an API key, right or wrong."""
+    """Whether the request carries an API key, valid or not."""
     return "x-api-key" in request.headers or accounts.is_key(_bearer())
 
 

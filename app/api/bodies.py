@@ -1,4 +1,4 @@
-"""The JSON body and the query of a request, or a clear refusal: never an unexpected exception."""
+"""Reads a request's JSON body, query and headers; bad input raises an AppError, nothing else."""
 
 import re
 from collections.abc import Collection
@@ -16,12 +16,12 @@ _WHOLE = re.compile(r"-?[0-9]{1,18}")
 
 
 def json_or_nothing() -> Any:
-    """As json_body(), but None where nothing was sent, whatever type that was said to be of."""
+    """Return the parsed body, or None if it is empty, whatever its type; raises as json_body()."""
     return json_body() if request.get_data() else None
 
 
 def idempotency_key() -> str | None:
-    """The sender's secret by which the same request is known again; raises Invalid."""
+    """Return the Idempotency-Key header, a secret of the client; raises Invalid."""
     key = request.headers.get("Idempotency-Key")
     if key is not None and not re.fullmatch(r"[\x21-\x7e]{20,200}", key):
         raise Invalid(
@@ -31,9 +31,10 @@ def idempotency_key() -> str | None:
 
 
 def once(actor: object, said: bytes | None = None) -> Once | None:
-    """This request, to be done once however often this actor sends it; None without a key.
+    """Identify this request by its Idempotency-Key, so that it is done only once per actor.
 
-    `said` stands for a body that is written in other bytes each time it is sent.
+    Returns None without that header. `said` replaces the body if that is encoded differently each
+    time it is sent. Raises Invalid.
     """
     body = request.get_data() if said is None else said
     whole = b"\n".join((request.method.encode(), request.path.encode(), body))
@@ -41,9 +42,9 @@ def once(actor: object, said: bytes | None = None) -> Once | None:
 
 
 def query(*names: str, whole: Collection[str] = ()) -> dict[str, Any]:
-    """These fields of the query string, for Inputs, and as numbers those of `whole`.
+    """Return these fields of the query string for Inputs, those of `whole` as numbers.
 
-    Any other field is ignored. What is not a whole number stays text, for Inputs to refuse.
+    Any other field is ignored. A value that is not a whole number stays text, for Inputs to refuse.
     """
     said = {name: request.args[name] for name in (*names, *whole) if name in request.args}
     return {
@@ -53,15 +54,15 @@ def query(*names: str, whole: Collection[str] = ()) -> dict[str, Any]:
 
 
 def is_seen() -> IsSeen | None:
-    """A function that tells whether If-Match names a mark; None without that header.
+    """Return a function that tells whether If-Match contains an ETag; None without that header.
 
-    A header in which nothing can be read names no mark: what its sender asked for does not hold.
+    A malformed header contains none, so that its condition fails.
     """
     return request.if_match.contains if "If-Match" in request.headers else None
 
 
 def json_body() -> Any:
-    """The parsed body; raises WrongType, BadRequest or Invalid."""
+    """Return the parsed body; raises WrongType, BadRequest or Invalid."""
     if not request.is_json:
         raise WrongType
     try:

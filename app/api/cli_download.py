@@ -1,4 +1,4 @@
-"""/cli: the command line's program, for whoever downloads it from the installation they use."""
+"""/cli: downloads the command-line program, configured for this installation."""
 
 import json
 from functools import lru_cache
@@ -14,7 +14,7 @@ bp = Blueprint("program", __name__)
 speaks("/cli")(text_problem)
 
 PROGRAM = Path(__file__).parents[2] / "cli" / "beeline.py"
-# What it says of itself, and of the server that it asks when nobody names one.
+# The server named in its help text, and the line that sets its default server.
 _EXAMPLE = "https://send.example.org"
 _DEFAULT = 'DEFAULT_SERVER = ""\n'
 
@@ -22,7 +22,7 @@ _DEFAULT = 'DEFAULT_SERVER = ""\n'
 @bp.get("/cli")
 @anyone
 def download_program() -> Response:
-    """One Python file that needs nothing else, with this installation as its server."""
+    """Return one self-contained Python file, with this installation as its default server."""
     answer = Response(_program(settings.base_url), mimetype="text/x-python")
     answer.headers["Content-Disposition"] = 'inline; filename="beeline"'
     answer.headers["Cache-Control"] = "no-cache"
@@ -33,6 +33,6 @@ def download_program() -> Response:
 
 @lru_cache(maxsize=2)
 def _program(base_url: str) -> str:
-    # JSON's string is Python's too, and the setting has been checked to be an address.
+    # A JSON string is a Python string too, and the setting has been validated as a URL.
     default = f"DEFAULT_SERVER = {json.dumps(base_url)}\n"
     return PROGRAM.read_text().replace(_EXAMPLE, base_url).replace(_DEFAULT, default)

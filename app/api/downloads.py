@@ -1,4 +1,4 @@
-"""/d/<slug>.json and .sfv: what a link holds, for programs. Looking counts no download."""
+"""/d/<slug>.json and .sfv: a link's contents, for programs. Does not count as a download."""
 
 from collections import Counter
 from typing import Any
@@ -21,7 +21,7 @@ limit_unknown(bp)
 @bp.get("/<slug:slug>.json")
 @anyone
 def show_link(slug: str) -> Response:
-    """What the recipient's page shows."""
+    """Return what the recipient's page shows."""
     view = downloads.open_view(slug, session.get("visitor"), proof_of(slug))
     return jsonify(
         {
@@ -41,7 +41,7 @@ def show_link(slug: str) -> Response:
 @bp.get("/<slug:slug>.sfv")
 @anyone
 def show_checksums(slug: str) -> Response:
-    """The checksums that storage verified, as `cksfv -f` and `rhash -c` read them."""
+    """Return the checksums that storage verified, in the format of `cksfv -f` and `rhash -c`."""
     view = downloads.open_view(slug, session.get("visitor"), proof_of(slug))
     return Response(_sfv(view), mimetype="text/plain")
 
@@ -75,7 +75,7 @@ def _crc32(file: File) -> str | None:
 
 
 def _sfv(view: TransferView) -> str:
-    """A line for each file with a checksum, a comment for each without: none is passed over."""
+    """Write a line for each file with a checksum, and a comment for each without."""
     names = _saved_names(view.files)
     lines = [f"; {view.link}", "; CRC32 finds accidents, not forgeries."]
     for file in view.files:
@@ -85,9 +85,9 @@ def _sfv(view: TransferView) -> str:
 
 
 def _saved_names(files: Any) -> dict[str, str]:
-    """What `curl -J` calls each; with its folders where two would be called the same.
+    """Map paths to the names that `curl -J` saves files under, or to full paths if these clash.
 
-    Those come by the zip or `beeline get`, which hide no name.
+    Files whose names clash are downloaded by the zip or `beeline get`, which keep folders.
     """
     counts = Counter(name_by_curl(file.name) for file in files)
     saved = {}
@@ -95,6 +95,6 @@ def _saved_names(files: Any) -> dict[str, str]:
         name = name_by_curl(file.name)
         if counts[name] > 1:
             name = "/".join(safe_name(piece) for piece in file.path.split("/"))
-        # A line that begins so would be a comment.
+        # A line that begins with such a character would be a comment.
         saved[file.path] = f"./{name}" if name[0] in ";#" else name
     return saved

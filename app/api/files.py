@@ -1,4 +1,4 @@
-"""/files: small files by a form that goes straight to storage, for programs with a key."""
+"""/files: small files, uploaded directly to storage by a form, for programs with a key."""
 
 import uuid
 from typing import Any
@@ -25,7 +25,7 @@ LONGEST_DETAIL = 500
 @bp.post("/upload-url")
 @key(Scope.WRITE)
 def offer_form(caller: Caller) -> Response:
-    """A form that brings one file to storage, and only such a one as is asked for here."""
+    """Return a presigned form to upload one file with, restricted to what is announced here."""
     with Inputs(json_body()) as given:
         name = given.name("filename", longest_bytes=LONGEST_NAME_BYTES)
         content_type = given.text("content_type", longest=255).strip() or None
@@ -48,14 +48,14 @@ def offer_form(caller: Caller) -> Response:
 @bp.post("/confirm/<path:file_key>")
 @key(Scope.WRITE)
 def confirm_file(caller: Caller, file_key: str) -> Response:
-    """The file has arrived: it is kept, and has an id from now on; repeatable."""
+    """Confirm that the file has been uploaded, which keeps it and gives it an id; repeatable."""
     return jsonify(_file_json(small_files.confirm(caller, _whole_key(file_key))))
 
 
 @bp.get("")
 @key(Scope.READ)
 def list_files(caller: Caller) -> Response:
-    """The workspace's files, the newest first."""
+    """List the workspace's files, newest first."""
     with Inputs(query(whole=("limit", "offset"))) as given:
         limit = given.whole("limit", least=1, most=MOST_AT_ONCE, default=USUAL_AT_ONCE)
         offset = given.whole("offset", least=0, most=2**31 - 1, default=0)
@@ -69,7 +69,7 @@ def list_files(caller: Caller) -> Response:
 @bp.get("/download/<uuid:file_id>")
 @key(Scope.READ)
 def show_download_url(caller: Caller, file_id: uuid.UUID) -> Response:
-    """Where the file can be fetched for some minutes, under the name that it was given."""
+    """Return a presigned URL to download the file under its name, valid for some minutes."""
     url = small_files.address(caller, file_id)
     return jsonify({"download_url": url, "expires_in": settings.download_url_ttl_in_seconds})
 
@@ -77,7 +77,7 @@ def show_download_url(caller: Caller, file_id: uuid.UUID) -> Response:
 @bp.delete("/<uuid:file_id>")
 @key(Scope.WRITE)
 def delete_file(caller: Caller, file_id: uuid.UUID) -> tuple[str, int]:
-    """End the file; its bytes follow."""
+    """Delete the file; its bytes are removed in the background."""
     small_files.remove(caller, file_id)
     return "", 204
 
@@ -95,12 +95,15 @@ def _file_json(file: SmallFile) -> dict[str, Any]:
 
 
 def _shown_key(file: SmallFile) -> str:
-    """Without our prefix in the bucket, which is nobody's business; the form's fields have it."""
+    """Return the key without our prefix in the bucket, which clients need not know.
+
+    The form's fields contain the full key.
+    """
     return file.key.removeprefix(settings.s3_prefix)
 
 
 def _whole_key(given: str) -> str:
-    """As it was shown, or as the form's fields have it; raises NotFound for what is no text."""
-    if bad_text(given):  # PostgreSQL cannot even be asked for NUL
+    """Return the full key for one with or without our prefix; raises NotFound for invalid text."""
+    if bad_text(given):  # PostgreSQL refuses NUL even in a query
         raise NotFound
     return settings.s3_prefix + given.removeprefix(settings.s3_prefix)

@@ -1,6 +1,6 @@
-"""/transfers as scripts use it, beside the uploader's part: lists, one PUT, handing out.
+"""The part of /transfers that only scripts use: lists, upload by one PUT, download URLs, sharing.
 
-The names, codes and order of checks are those of a documented flow that scripts know already.
+Names, codes and the order of checks follow a documented flow that existing scripts rely on.
 """
 
 import re
@@ -25,7 +25,7 @@ bp = Blueprint("programs", __name__)
 MOST_AT_ONCE = 100
 USUAL_AT_ONCE = 50
 MOST_OFFSET = 2**31 - 1
-# How long an address of a file is good, unless said.
+# The default lifetime of a download URL.
 USUAL_MINUTES = 5
 MOST_MINUTES = 7 * 24 * 60
 
@@ -36,7 +36,7 @@ MOST_MINUTES = 7 * 24 * 60
 @bp.get("/transfers")
 @key(Scope.READ)
 def list_transfers(caller: Caller) -> Response:
-    """What the workspace's keys have made, a page at a time."""
+    """List the transfers made with the workspace's keys, with pagination."""
     wish = _read_wish()
     page = listings.of_workspace(caller, wish)
     return jsonify(
@@ -52,7 +52,7 @@ def list_transfers(caller: Caller) -> Response:
 @bp.delete("/trigger-delete")
 @key(Scope.ADMIN)
 def trigger_sweeps(caller: Caller) -> Response:
-    """Have what is over expired, deleted and removed now, and not when its time comes."""
+    """Run the sweeps that expire transfers and delete what is due now, not at their next time."""
     upkeep.trigger()
     return jsonify({"message": "cleanup triggered"})
 
@@ -63,7 +63,7 @@ def trigger_sweeps(caller: Caller) -> Response:
 @bp.post("/transfers/<uuid:transfer_id>/upload-url")
 @owner_asking(Scope.WRITE)
 def show_upload_url(asking: Asking) -> Response:
-    """Where to PUT the transfer's only file; the last address counts."""
+    """Return a presigned URL to PUT the transfer's only file to; the latest URL counts."""
     filename, content_type, size = _read_announced()
     url, object_key = staging.upload_url(asking.transfer(), filename, content_type, size)
     return jsonify({"upload_url": url, "object_key": object_key, "expires_in": staging.URL_SECONDS})
@@ -75,9 +75,9 @@ def show_upload_url(asking: Asking) -> Response:
 @bp.get("/transfers/<uuid:transfer_id>/download-url")
 @owner_asking(Scope.READ)
 def show_download_url(asking: Asking) -> Response:
-    """An address in storage; each that is asked for is a download that counts."""
+    """Return a presigned download URL; each call counts as a download."""
     transfer = asking.transfer()
-    if request.method == "HEAD":  # which Flask would answer like GET, and so count
+    if request.method == "HEAD":  # Flask would run this route, and count a download
         raise MethodNotAllowed(allow="GET")
     with Inputs(query("file")) as given:
         file_id = given.uuid("file") if given.has("file") else None
@@ -89,7 +89,7 @@ def show_download_url(asking: Asking) -> Response:
 @bp.post("/transfers/<uuid:transfer_id>/share-download")
 @owner_asking(Scope.WRITE)
 def share_download(asking: Asking) -> tuple[Response, int]:
-    """Mail it to these people too."""
+    """Mail the transfer to these addresses too."""
     with Inputs(json_body()) as given:
         emails = given.texts("emails", longest=addresses.LONGEST, most=MOST_ADDRESSES)
     emails = handouts.checked_addresses(emails)
@@ -103,7 +103,7 @@ def share_download(asking: Asking) -> tuple[Response, int]:
 
 
 def _read_announced() -> tuple[str, str, int | None]:
-    """What the file is called; and its type and size, if its sender wants these held to."""
+    """Read the file's name, and its type ("" if not given) and size (None if not given)."""
     try:
         with Inputs(json_body()) as given:
             filename = given.path("filename")
@@ -113,7 +113,7 @@ def _read_announced() -> tuple[str, str, int | None]:
         raise _named(error) from error
     if "/" in filename or ".." in filename:
         raise _named(Invalid({"filename": "must be a name, without / and .."}))
-    if not content_type.isascii():  # it is to be a header
+    if not content_type.isascii():  # it becomes a header
         raise Invalid({"content_type": "must be ASCII"})
     return filename, content_type, size
 
@@ -137,7 +137,7 @@ def _read_wish() -> Wish:
 
 
 def _read_minutes() -> int:
-    """What is no number of minutes within a week means the usual one, as scripts know it."""
+    """Read `expiry_minutes`; anything but 1 to MOST_MINUTES is the default, as scripts expect."""
     said = request.args.get("expiry_minutes", "")
     minutes = int(said) if re.fullmatch(r"[0-9]{1,6}", said) else 0
     return minutes if 1 <= minutes <= MOST_MINUTES else USUAL_MINUTES

@@ -1,4 +1,4 @@
-"""/senders: proving that an address is the sender's own, before any mail goes out in its name."""
+"""/senders: verifies that an address is the sender's own, before any mail names it as sender."""
 
 from flask import Blueprint, Response, jsonify
 
@@ -29,7 +29,7 @@ def mail_code() -> tuple[Response, int]:
 @bp.post("/confirm")
 @anyone
 def confirm_sender() -> Response:
-    """The code's proof: a word to send along as `sender_token`, good for months."""
+    """Exchange the code for a `sender_token`, valid for months."""
     with Inputs(json_body()) as given:
         email = given.text("email", longest=addresses.LONGEST)
         code = given.text("code", longest=20)

@@ -1,4 +1,4 @@
-"""/health: is this process alive; /ready: can it do its work; /openapi.json: what it offers."""
+"""/health: is this process alive; /ready: can it do its work; /openapi.json: the API's routes."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,20 +22,20 @@ bp = Blueprint("status", __name__)
 @bp.get("/health")
 @anyone
 def health() -> Response:
-    """This process answers; asks nothing of anybody else."""
+    """Answer OK, without asking any other service."""
     return jsonify({"status": "OK"})
 
 
 @bp.get("/ready")
 @anyone
 def ready() -> tuple[Response, int, dict[str, str]]:
-    """Database, queue and storage each answer, or 503 with which one does not.
+    """Check database, queue and storage; 503 if one of them does not answer.
 
-    What goes on behind it is told too: sweeps that are late (F52), zips that nobody makes, files
-    that nobody reads for the block list, objects that are lost, and whether storage verifies
-    checksums. This process can serve without them.
+    Also reports background problems, without which this process can serve: late sweeps (F52),
+    zips that are not being made, files that are not being checked against the block list, lost
+    objects, and whether storage verifies checksums.
     """
-    # All at once: one after the other they could take longer than whoever probes will wait.
+    # Concurrently: one after the other they could exceed the timeout of the probe.
     with ThreadPoolExecutor(2) as pool:
         asked = {
             name: pool.submit(copy_context().run, _works, ask)
@@ -59,9 +59,9 @@ def ready() -> tuple[Response, int, dict[str, str]]:
 @bp.get("/openapi.json")
 @anyone
 def openapi() -> Response:
-    """The description of every JSON route; 304 to whoever has it."""
+    """Return the OpenAPI description of every JSON route; 304 if the client has it."""
     answer = Response(description.as_json(), mimetype="application/json")
-    # It is everybody's, and changes only with a release: ask whether it has.
+    # It is public and changes only with a release: clients may cache it, but must revalidate.
     answer.headers["Cache-Control"] = "no-cache"
     answer.headers["Access-Control-Allow-Origin"] = "*"
     answer.add_etag()
@@ -70,7 +70,7 @@ def openapi() -> Response:
 
 
 def _behind(shown: dict[str, str]) -> dict[str, Any]:
-    """What sweeps and makers have done and have before them; adds what is not well to `shown`."""
+    """Report the sweeps and what waits for workers; adds a verdict on each to `shown`."""
     runs, zips, inspections = heartbeats.runs(), archives.waiting(), blocklist.waiting()
     lost_count = heartbeats.count_of(upkeep.LOST_OBJECTS)
     shown["sweeps"] = "late" if any(doctor.is_late(run) for run in runs) else "OK"

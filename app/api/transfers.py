@@ -1,6 +1,6 @@
-"""/transfers: the native API, spoken by the browser's uploader and by scripts.
+"""/transfers: the native API, used by the browser's uploader and by scripts.
 
-What only scripts use of it is in programs.py.
+The routes that only scripts use are in programs.py.
 """
 
 from typing import Any
@@ -43,10 +43,10 @@ from app.services.sending import Wanted
 bp = Blueprint("transfers", __name__, url_prefix="/transfers")
 
 MOST_PARTS_AT_ONCE = 100
-# Each that is not complete costs a request to storage, and 16 of them go at a time.
+# Each incomplete file costs a request to storage, of which 16 run concurrently.
 MOST_FILES_AT_ONCE = 500
 MOST_DOWNLOADS = 2**31 - 1
-# Far above what may be meant: the setting says so in words.
+# Only a sanity limit: the setting's lower limit has a message of its own.
 MOST_ADDRESSES = 1000
 
 _FAILURES = {
@@ -62,13 +62,13 @@ _PROBLEMS = {
 
 
 @bp.post("")
-# A key has a limit of its own (count_call), and a wrong one makes nothing.
+# Calls with a key have a limit of their own (count_call), and a wrong key creates nothing.
 @limiter.limit(creates_limit, exempt_when=sends_key)
 @anyone_or_key(Scope.WRITE)
 def create_transfer(caller: Caller | None) -> tuple[Response, int]:
-    """Make a transfer with its files; the only answer that holds the owner token.
+    """Create a transfer with its files; only this answer contains the owner token.
 
-    Without `files` its only file is to come by one PUT, and it is downloaded once unless said.
+    Without `files`, its only file is sent by one PUT, and `max_downloads` defaults to 1.
     """
     with Inputs(json_body()) as given:
         by_one_put = not given.has("files")
@@ -91,16 +91,16 @@ def create_transfer(caller: Caller | None) -> tuple[Response, int]:
 @bp.get("/<uuid:transfer_id>")
 @owner(Scope.READ)
 def show_transfer(transfer: Transfer) -> Response:
-    """The transfer as it is now, each file with its state and problem."""
+    """Return the transfer as it is now, each file with its state and problem."""
     return shown(transfer)
 
 
 @bp.patch("/<uuid:transfer_id>")
 @owner(Scope.WRITE, deleted=WrongState)
 def edit_transfer(transfer: Transfer) -> Response:
-    """Change the options that were sent, and only those; with If-Match, only if they are as seen.
+    """Change the options that were sent; with If-Match, only if the transfer has not changed since.
 
-    What was made without files is as it is until its file has come.
+    A transfer created without files cannot be changed until its file has been sent.
     """
     if staging.awaits_file(transfer):
         raise WrongState("Its file has not been uploaded yet.")
@@ -114,7 +114,7 @@ def edit_transfer(transfer: Transfer) -> Response:
 @bp.delete("/<uuid:transfer_id>")
 @owner(Scope.WRITE)
 def delete_transfer(transfer: Transfer) -> tuple[str, int]:
-    """End the transfer: its link is dead at once, its bytes follow."""
+    """Delete the transfer: its link stops immediately, its bytes are removed in the background."""
     transfers.delete(transfer.id)
     return "", 204
 
@@ -122,7 +122,7 @@ def delete_transfer(transfer: Transfer) -> tuple[str, int]:
 @bp.delete("/<uuid:transfer_id>/recipients/<uuid:recipient_id>")
 @owner(Scope.WRITE)
 def revoke_recipient(transfer: Transfer, recipient_id: Any) -> tuple[str, int]:
-    """Take one recipient's link back; the others' go on."""
+    """Revoke one recipient's link; the others' keep working."""
     delivery.revoke(transfer, recipient_id)
     return "", 204
 
@@ -130,7 +130,7 @@ def revoke_recipient(transfer: Transfer, recipient_id: Any) -> tuple[str, int]:
 @bp.post("/<uuid:transfer_id>/recipients/<uuid:recipient_id>/mail")
 @owner(Scope.WRITE)
 def mail_recipient(transfer: Transfer, recipient_id: Any) -> tuple[Response, int]:
-    """Mail one recipient once more."""
+    """Mail one recipient again."""
     delivery.send_again(transfer, recipient_id, once(transfer.id))
     return shown(transfers.of_id(transfer.id)), 202
 
@@ -138,7 +138,7 @@ def mail_recipient(transfer: Transfer, recipient_id: Any) -> tuple[Response, int
 @bp.post("/<uuid:transfer_id>/files")
 @owner(Scope.WRITE)
 def add_files(transfer: Transfer) -> tuple[Response, int]:
-    """Add files while the transfer still takes them, or once it is READY: as a batch."""
+    """Add files to a transfer that is not finalized yet or, as a batch, to one that is READY."""
     with Inputs(json_body()) as given:
         files = _read_files(given, least=1)
     added = batches.add_files(transfer, files, once(transfer.id))
@@ -148,7 +148,7 @@ def add_files(transfer: Transfer) -> tuple[Response, int]:
 @bp.delete("/<uuid:transfer_id>/files/<uuid:file_id>")
 @owner(Scope.WRITE)
 def remove_file(transfer: Transfer, file_id: Any) -> tuple[str, int]:
-    """Take one file out while it is still on its way."""
+    """Remove one file while it is still being uploaded."""
     batches.remove_file(transfer, file_id)
     return "", 204
 
@@ -156,7 +156,7 @@ def remove_file(transfer: Transfer, file_id: Any) -> tuple[str, int]:
 @bp.delete("/<uuid:transfer_id>/batch")
 @owner(Scope.WRITE)
 def drop_batch(transfer: Transfer) -> tuple[str, int]:
-    """Give up the files that are on their way to a READY transfer; what was there stays."""
+    """Drop the batch that is being added to a READY transfer; its other files stay."""
     batches.drop(transfer)
     return "", 204
 
@@ -164,9 +164,9 @@ def drop_batch(transfer: Transfer) -> tuple[str, int]:
 @bp.post("/<uuid:transfer_id>/parts")
 @owner(Scope.WRITE)
 def sign_parts(transfer: Transfer) -> Response:
-    """Signed addresses for the wanted parts of any of its files, in one answer.
+    """Return presigned URLs for parts of any of the transfer's files, in one answer.
 
-    And a word on which were sent whole; where there is one, no part need be wanted.
+    The client can also report the files that it has `sent` completely; then `wanted` may be empty.
     """
     with Inputs(json_body()) as given:
         sent = given.ids("sent", most=MOST_FILES_AT_ONCE)
@@ -190,7 +190,7 @@ def sign_parts(transfer: Transfer) -> Response:
 @bp.get("/<uuid:transfer_id>/parts")
 @owner(Scope.READ)
 def show_held_parts(transfer: Transfer) -> Response:
-    """What storage really holds of each file: for going on after an interruption."""
+    """List the parts that storage holds of each file, to resume after an interruption."""
     with Inputs(query("after", whole=["limit"])) as given:
         after = given.uuid("after") if given.has("after") else None
         limit = given.whole("limit", least=1, most=MOST_FILES_AT_ONCE, default=MOST_FILES_AT_ONCE)
@@ -205,7 +205,7 @@ def show_held_parts(transfer: Transfer) -> Response:
 @bp.post("/<uuid:transfer_id>/complete")
 @owner(Scope.WRITE)
 def complete_transfer(transfer: Transfer) -> tuple[Response, int]:
-    """ "That is all": check and complete every file in the background; what came by one PUT now."""
+    """Finalize: check and complete every file in the background, but one sent by PUT right now."""
     body = json_or_nothing()
     with Inputs({} if body is None else body) as given:
         tells = given.flag("tell_recipients")
@@ -217,20 +217,20 @@ def complete_transfer(transfer: Transfer) -> tuple[Response, int]:
 @bp.get("/<uuid:transfer_id>/requests")
 @owner(Scope.READ)
 def show_requests(transfer: Transfer) -> Response:
-    """What recipients who came too late have asked for, the newest first."""
+    """List the requests of recipients who came too late, newest first."""
     asked = extension_requests.of_transfer(transfer.id)
     return jsonify({"requests": [_request_json(one) for one in asked]})
 
 
 def shown(transfer: Transfer, **more: Any) -> Response:
-    """A transfer as an answer, with the version that If-Match takes."""
+    """Answer with a transfer, and with the ETag that If-Match takes."""
     answer = jsonify(transfer_json(transfer) | more)
     answer.set_etag(editing.version_of(transfer))
     return answer
 
 
 def transfer_json(transfer: Transfer) -> dict[str, Any]:
-    """A transfer as this dialect shows it to its owner."""
+    """Represent a transfer for its owner."""
     files = transfers.files_of(transfer.id, with_coming=True)
     there = [file for file in files if not file.is_coming]
     first = there[0] if there else None
@@ -264,7 +264,7 @@ def transfer_json(transfer: Transfer) -> dict[str, Any]:
 
 
 def recipient_json(recipient: Recipient) -> dict[str, Any]:
-    """A recipient as this dialect shows it to the transfer's owner; never the link."""
+    """Represent a recipient for the transfer's owner, without the recipient's link."""
     stamps = ("sent_at", "opened_at", "downloaded_at", "failed_at", "revoked_at")
     return {
         "id": str(recipient.id),
@@ -276,12 +276,12 @@ def recipient_json(recipient: Recipient) -> dict[str, Any]:
 
 
 def _recipients(transfer: Transfer) -> list[Recipient]:
-    # Without a sender's address there are none: most transfers, and one query less.
+    # Without a sender's address, as in most transfers, there are none: this saves a query.
     return delivery.recipients_of(transfer.id) if transfer.sender_email else []
 
 
 def _batch_json(transfer: Transfer) -> dict[str, Any] | None:
-    """What is on its way to a READY transfer, in the words that a transfer has before that."""
+    """Represent a READY transfer's batch, with the status of a transfer that is not READY yet."""
     batch = batches.find(transfer.id) if transfer.state is State.READY else None
     if batch is None:
         return None
@@ -294,7 +294,7 @@ def _batch_json(transfer: Transfer) -> dict[str, Any] | None:
 
 
 def _problem_json(failure: Failure | None) -> dict[str, str] | None:
-    """Why checking was given up; while it is still being tried there is nothing to tell."""
+    """Say why checking was given up; None while it is still being tried."""
     return None if failure is None else {"code": failure, "message": _FAILURES[failure]}
 
 
@@ -310,7 +310,7 @@ def _request_json(asked: ExtensionRequest) -> dict[str, Any]:
 
 
 def file_json(file: File) -> dict[str, Any]:
-    """A file as this dialect shows it to its owner, with the plan of its parts."""
+    """Represent a file for its owner, with size and number of its parts."""
     return {
         "id": str(file.id),
         "path": file.path,
@@ -355,7 +355,7 @@ def _check_wanted(wanted: list[Wanted]) -> None:
 
 
 def _read_mail(given: Inputs) -> dict[str, Any]:
-    """What may be changed of mail; services/delivery.py knows what of it can be meant."""
+    """Read the mail options; services/delivery.py validates their combinations."""
     return {
         "recipients": given.texts("recipients", longest=addresses.LONGEST, most=MOST_ADDRESSES),
         "sender_email": given.text("sender_email", longest=addresses.LONGEST) or None,

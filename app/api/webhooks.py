@@ -1,4 +1,4 @@
-"""/webhooks: which addresses are told of a workspace's transfers, for its keys of scope admin."""
+"""/webhooks: the URLs that a workspace's events are sent to, managed with keys of scope admin."""
 
 import uuid
 from datetime import datetime
@@ -22,7 +22,7 @@ bp = Blueprint("webhooks", __name__, url_prefix="/webhooks")
 
 @bp.before_request
 def _lead_people() -> AnyResponse | None:
-    """Whoever opens this address in a browser wants the page."""
+    """Redirect browsers that open this URL to the page."""
     has_key = "x-api-key" in request.headers or "Authorization" in request.headers
     wants_page = "text/html" in request.headers.get("Accept", "")
     is_list = request.method == "GET" and request.path == bp.url_prefix
@@ -32,7 +32,7 @@ def _lead_people() -> AnyResponse | None:
 @bp.post("")
 @key(Scope.ADMIN)
 def create_webhook(caller: Caller) -> tuple[Response, int]:
-    """A new one; the only time its secret is told."""
+    """Create a webhook; only this answer contains its secret."""
     with Inputs(json_body()) as given:
         url = given.text("url", longest=LONGEST_URL)
         events = given.some_of("events", webhooks.EVENTS)
@@ -47,21 +47,21 @@ def create_webhook(caller: Caller) -> tuple[Response, int]:
 @bp.get("")
 @key(Scope.ADMIN)
 def list_webhooks(caller: Caller) -> Response:
-    """All of the workspace's."""
+    """List the workspace's webhooks."""
     return jsonify({"webhooks": [_webhook_json(one) for one in webhooks.all_of(caller)]})
 
 
 @bp.get("/<uuid:webhook_id>")
 @key(Scope.ADMIN)
 def show_webhook(caller: Caller, webhook_id: uuid.UUID) -> Response:
-    """One as it is now."""
+    """Return one webhook as it is now."""
     return _shown(webhooks.of_caller(webhook_id, caller))
 
 
 @bp.patch("/<uuid:webhook_id>")
 @key(Scope.ADMIN)
 def edit_webhook(caller: Caller, webhook_id: uuid.UUID) -> Response:
-    """Change its address or its events, or switch it on or off; with If-Match, only as seen."""
+    """Change URL or events, or switch it on or off; with If-Match, only if unchanged since."""
     webhook = webhooks.of_caller(webhook_id, caller)
     changes: dict[str, Any] = {}
     with Inputs(json_body()) as given:
@@ -77,7 +77,7 @@ def edit_webhook(caller: Caller, webhook_id: uuid.UUID) -> Response:
 @bp.delete("/<uuid:webhook_id>")
 @key(Scope.ADMIN)
 def delete_webhook(caller: Caller, webhook_id: uuid.UUID) -> tuple[str, int]:
-    """End it, with its log."""
+    """Delete the webhook with its log."""
     webhooks.remove(webhooks.of_caller(webhook_id, caller))
     return "", 204
 
@@ -85,7 +85,7 @@ def delete_webhook(caller: Caller, webhook_id: uuid.UUID) -> tuple[str, int]:
 @bp.post("/<uuid:webhook_id>/test")
 @key(Scope.ADMIN)
 def test_webhook(caller: Caller, webhook_id: uuid.UUID) -> tuple[Response, int]:
-    """Send it a `webhook.test` now; its log tells what became of it."""
+    """Send a `webhook.test` event now; the outcome is in the log."""
     row = webhooks.send_test(webhooks.of_caller(webhook_id, caller))
     return jsonify(_delivery_json(row)), 202
 
@@ -93,7 +93,7 @@ def test_webhook(caller: Caller, webhook_id: uuid.UUID) -> tuple[Response, int]:
 @bp.get("/<uuid:webhook_id>/deliveries")
 @key(Scope.ADMIN)
 def list_deliveries(caller: Caller, webhook_id: uuid.UUID) -> Response:
-    """What it was sent, newest first."""
+    """List the webhook's deliveries, newest first."""
     webhook = webhooks.of_caller(webhook_id, caller)
     with Inputs(request.args.to_dict()) as given:
         before = given.uuid("before") if given.has("before") else None
@@ -107,13 +107,13 @@ def list_deliveries(caller: Caller, webhook_id: uuid.UUID) -> Response:
 def retry_delivery(
     caller: Caller, webhook_id: uuid.UUID, delivery_id: uuid.UUID
 ) -> tuple[Response, int]:
-    """Send it once more, now, under the same id."""
+    """Send a delivery again now, under the same id."""
     row = webhooks.retry(webhooks.of_caller(webhook_id, caller), delivery_id)
     return jsonify(_delivery_json(row)), 202
 
 
 def _shown(webhook: Webhook, **more: Any) -> Response:
-    """A webhook with the mark that If-Match takes."""
+    """Answer with a webhook, and with the ETag that If-Match takes."""
     answer = jsonify(_webhook_json(webhook) | more)
     answer.set_etag(webhooks.edit_mark(webhook))
     return answer

@@ -1,7 +1,7 @@
-"""/v2: WeTransfer's Transfer API v2, for programs that were written for it.
+"""/v2: a compatible implementation of WeTransfer's Transfer API v2, for programs written for it.
 
-Its names, codes and sentences are its own, as its clients compare them to the letter; what is
-done is done by the same services as everywhere.
+Names, status codes and messages are WeTransfer's, because its clients compare them literally; the
+work is done by the same services as everywhere.
 """
 
 import uuid
@@ -42,10 +42,10 @@ bp = Blueprint("wetransfer", __name__, url_prefix="/v2")
 
 TRANSFER_CHUNK_SIZE = 5 * MIB
 BOARD_CHUNK_SIZE = 6 * MIB
-# Above it the JavaScript client cannot send a chunk at all.
+# The JavaScript client cannot send larger chunks.
 LARGEST_CHUNK_SIZE = 10 * MIB
 LARGEST_FILE_SIZE = S3_MAX_PARTS * LARGEST_CHUNK_SIZE
-# Each is a transfer of its own, which takes some milliseconds to make.
+# Each is a transfer of its own, which takes some milliseconds to create.
 MOST_BOARD_FILES_AT_ONCE = 500
 MOST_NUMBERS_TOLD = 100
 LONGEST_NAME = 255
@@ -59,7 +59,7 @@ _STATES = {
     State.READY: "downloadable",
     State.EXPIRED: "expired",
 }
-# What is said where nothing more is known than the kind of error.
+# The messages for errors that have no more specific one.
 _SENTENCES: dict[type[AppError], str] = {
     NotFound: "Resource not found",
     MethodNotAllowed: "The HTTP method or resources may not be supported.",
@@ -70,7 +70,7 @@ _SENTENCES: dict[type[AppError], str] = {
 }
 _STATUSES: dict[type[AppError], int] = {
     Unauthorized: 403,
-    # Its clients repeat a 429 for ever, and a wrong key stays wrong.
+    # Its clients retry a 429 forever, and a wrong key stays wrong.
     TooManyWrongKeys: 403,
     PartsMissing: 417,
     SizeMismatch: 400,
@@ -79,7 +79,7 @@ _STATUSES: dict[type[AppError], int] = {
 
 @speaks("/v2/")
 def problem(error: AppError) -> tuple[Response, int]:
-    """`{"success": false, "message"}`, and the codes that its clients know."""
+    """Answer `{"success": false, "message"}`, with the status codes that its clients know."""
     message = error.title
     if message in (type(error).title, accounts.NO_KEY):
         message = _SENTENCES.get(type(error), message)
@@ -105,7 +105,7 @@ def _listed(numbers: Sequence[int]) -> str:
 @bp.post("/authorize")
 @key(Scope.READ)
 def authorize(caller: Caller) -> Response:
-    """A token for the key, and for one of that program's own users if it names one."""
+    """Return a token for the key, and for one of that program's own users if it names one."""
     given = json_or_nothing()
     if given is not None and not isinstance(given, dict):
         raise _invalid("body", "must be an object")
@@ -121,7 +121,7 @@ def authorize(caller: Caller) -> Response:
 @bp.post("/transfers")
 @member(Scope.WRITE)
 def create_transfer(caller: Caller) -> tuple[Response, int]:
-    """A transfer with its files and how each is to be cut."""
+    """Create a transfer; the answer has the chunk size and chunk count of each file."""
     given = _object("transfer", json_or_nothing())
     message = _text(
         "transfer.message", given.get("message", ""), LONGEST_MESSAGE, may_be_empty=True
@@ -134,14 +134,14 @@ def create_transfer(caller: Caller) -> tuple[Response, int]:
 @bp.get("/transfers/<transfer_id>")
 @member(Scope.READ)
 def show_transfer(caller: Caller, transfer_id: str) -> Response:
-    """The transfer as it is now."""
+    """Return the transfer as it is now."""
     return jsonify(_transfer_json(_transfer(transfer_id, caller)))
 
 
 @bp.get("/transfers/<transfer_id>/files/<file_id>/upload-url/<part>")
 @member(Scope.WRITE)
 def show_upload_url(caller: Caller, transfer_id: str, file_id: str, part: str) -> Response:
-    """Where to PUT one chunk, for an hour."""
+    """Return a presigned URL to PUT one chunk to."""
     transfer = _still(_transfer(transfer_id, caller, _NO_FILE))
     file = _file_of(transfer, file_id)
     number = _part_number(part, file, _NO_FILE)
@@ -151,7 +151,7 @@ def show_upload_url(caller: Caller, transfer_id: str, file_id: str, part: str) -
 @bp.put("/transfers/<transfer_id>/files/<file_id>/upload-complete")
 @member(Scope.WRITE)
 def complete_file(caller: Caller, transfer_id: str, file_id: str) -> Response:
-    """Whether all of one file has arrived; repeatable."""
+    """Check that all chunks of one file have arrived; repeatable."""
     _read_part_numbers()
     transfer = _still(_transfer(transfer_id, caller, _NO_FILE))
     file = _file_of(transfer, file_id)
@@ -164,7 +164,7 @@ def complete_file(caller: Caller, transfer_id: str, file_id: str) -> Response:
 @bp.put("/transfers/<transfer_id>/finalize")
 @member(Scope.WRITE)
 def finalize_transfer(caller: Caller, transfer_id: str) -> Response:
-    """ "That is all": nothing more is taken, and the files are checked; repeatable."""
+    """Finalize: no more chunks are accepted, and the files are checked; repeatable."""
     json_or_nothing()
     transfer = checking.finalize_arrived(_still(_transfer(transfer_id, caller)))
     return jsonify(_transfer_json(transfer))
@@ -176,7 +176,7 @@ def finalize_transfer(caller: Caller, transfer_id: str) -> Response:
 @bp.post("/boards")
 @member(Scope.WRITE)
 def create_board(caller: Caller) -> tuple[Response, int]:
-    """A board with nothing on it yet."""
+    """Create an empty board."""
     given = _object("board", json_or_nothing())
     name = _text("board.name", given.get("name", _MISSING), LONGEST_NAME)
     description = given.get("description")
@@ -189,14 +189,14 @@ def create_board(caller: Caller) -> tuple[Response, int]:
 @bp.get("/boards/<board_id>")
 @member(Scope.READ)
 def show_board(caller: Caller, board_id: str) -> Response:
-    """The board with what is on it."""
+    """Return the board with its items."""
     return jsonify(_board_json(_board(board_id, caller)))
 
 
 @bp.post("/boards/<board_id>/links")
 @member(Scope.WRITE)
 def add_board_links(caller: Caller, board_id: str) -> tuple[Response, int]:
-    """Add links at the end."""
+    """Append links."""
     board = _board(board_id, caller)
     given = _list("board.links", json_or_nothing())
     specs = [_read_link(_object("board.links", one)) for one in given]
@@ -207,7 +207,7 @@ def add_board_links(caller: Caller, board_id: str) -> tuple[Response, int]:
 @bp.post("/boards/<board_id>/files")
 @member(Scope.WRITE)
 def add_board_files(caller: Caller, board_id: str) -> tuple[Response, int]:
-    """Announce files at the end, and be told how each is to be cut."""
+    """Append files; the answer has the chunk size and chunk count of each."""
     board = _board(board_id, caller)
     given = _list("board.files", json_or_nothing(), most=MOST_BOARD_FILES_AT_ONCE)
     specs = [_read_file("board.files", one, BOARD_CHUNK_SIZE, least_size=1) for one in given]
@@ -220,7 +220,7 @@ def add_board_files(caller: Caller, board_id: str) -> tuple[Response, int]:
 def show_board_upload_url(
     caller: Caller, board_id: str, file_id: str, part: str, multipart_id: str
 ) -> Response:
-    """Where to PUT one chunk of a board's file, for an hour."""
+    """Return a presigned URL to PUT one chunk of a board's file to."""
     file = _board_file(board_id, file_id, caller)
     if multipart_id != file.id.hex:
         raise NotFound("File not found")
@@ -231,7 +231,7 @@ def show_board_upload_url(
 @bp.put("/boards/<board_id>/files/<file_id>/upload-complete")
 @member(Scope.WRITE)
 def complete_board_file(caller: Caller, board_id: str, file_id: str) -> tuple[Response, int]:
-    """All of one file has arrived: it is checked, and then shown; repeatable."""
+    """Mark a file as completely sent: it is checked, and then shown; repeatable."""
     _read_part_numbers()
     file = _board_file(board_id, file_id, caller)
     try:
@@ -261,7 +261,7 @@ def _transfer(text: str, caller: Caller, else_said: str = "Couldn't find Transfe
 
 
 def _still(transfer: Transfer) -> Transfer:
-    """The same transfer; raises TransferExpired."""
+    """Return the same transfer; raises TransferExpired if it has expired."""
     if transfers.state_of(transfer) is State.EXPIRED:
         raise TransferExpired
     return transfer
@@ -283,7 +283,7 @@ def _board_file(board_id: str, file_id: str, caller: Caller) -> File:
 
 
 def _part_number(text: str, file: File, else_said: str) -> int:
-    """From 1 to as many as the file has; another figure is answered as a chunk that is none."""
+    """Parse a chunk number; raises PartsMissing if the file has no such chunk, else NotFound."""
     figures = text.removeprefix("-")
     if not (figures.isascii() and figures.isdecimal() and len(figures) < 10):
         raise NotFound(else_said)
@@ -326,7 +326,7 @@ def _list(field: str, given: Any, most: int | None = None) -> list[Any]:
 
 
 def _text(field: str, given: Any, longest: int, *, may_be_empty: bool = False) -> str:
-    """A string as it was sent, byte for byte; only what no database can keep is refused."""
+    """Return the string unchanged; refuses only a wrong length and what no database can store."""
     if given is _MISSING:
         raise _invalid(field, "is required")
     if not isinstance(given, str):
@@ -347,7 +347,7 @@ def _size(field: str, given: Any, least: int) -> int:
     if size is None:
         raise _invalid(field, "must be a number")
     if size < least:
-        # What it says of 1 is not so, but these are the words.
+        # "greater than 1" is wrong for a minimum of 1, but that is WeTransfer's message.
         raise _invalid(field, f"must be greater than {least or -1}")
     if size > LARGEST_FILE_SIZE:
         raise _invalid(field, f"must be less than or equal to {LARGEST_FILE_SIZE}")
@@ -373,7 +373,7 @@ def _read_file(field: str, given: Any, chunk_size: int, least_size: int) -> File
     return FileSpec(
         path=_text(f"{field}.name", one.get("name", _MISSING), LONGEST_NAME),
         size=size,
-        # As large as ten thousand of them must be; whole MiB, at most LARGEST_CHUNK_SIZE.
+        # Larger if the file would need more than S3_MAX_PARTS: whole MiB, up to LARGEST_CHUNK_SIZE.
         part_size=max(chunk_size, -(-size // (S3_MAX_PARTS * MIB)) * MIB),
     )
 
@@ -390,7 +390,7 @@ def _read_link(given: dict[str, Any]) -> LinkSpec:
 
 
 def _is_web_address(url: str) -> bool:
-    """Whether a page may lead there: an address of another scheme could run in it."""
+    """Whether a page may link there: a URL with another scheme could run as script in the page."""
     try:
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and " " not in url
@@ -399,7 +399,7 @@ def _is_web_address(url: str) -> bool:
 
 
 def _read_part_numbers() -> None:
-    """What the client believes it has sent; looked at for its form only, as storage knows."""
+    """Validate `part_numbers` in the body, which is otherwise ignored: storage knows the parts."""
     given = json_or_nothing()
     if given is None:
         return
@@ -437,13 +437,13 @@ def _file_json(file: File) -> dict[str, Any]:
 
 def _new_file_json(file: File) -> dict[str, Any]:
     shown = _file_json(file)
-    # Not the upload's, which is another where bytes were lost: it is told only this once.
+    # Not the upload's id, which changes if bytes are lost: this id is only sent once.
     shown["multipart"]["id"] = file.id.hex
     return shown
 
 
 def _chunk_size(file: File) -> int:
-    """That of a file in one chunk is the file's own."""
+    """Return the chunk size; that of a file in one chunk is the file's own size."""
     return min(file.size, file.upload.part_size)
 
 

@@ -46,7 +46,7 @@ MOST_PARTS_AT_ONCE = 100
 # Each incomplete file costs a request to storage, of which 16 run concurrently.
 MOST_FILES_AT_ONCE = 500
 MOST_DOWNLOADS = 2**31 - 1
-# Only a sanity limit: the setting's lower limit has a message of its own.
+# Only a sanity limit: max_recipients is always lower, and exceeding it has its own message.
 MOST_ADDRESSES = 1000
 
 _FAILURES = {

@@ -1,1 +1,1 @@
-"""HTML: the same services and rules as the API, for people."""
+"""HTML pages, built on the same services and rules as the APIs."""

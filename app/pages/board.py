@@ -1,4 +1,4 @@
-"""/b/<slug>: a board's page, for whoever was given its address."""
+"""/b/<slug>: a board's page, for anyone who has its URL."""
 
 import secrets
 
@@ -15,7 +15,7 @@ limit_unknown(bp)
 
 @bp.get("/<slug:slug>")
 def show_board(slug: str) -> Response:
-    """Links and files; each file can be downloaded as soon as it has arrived."""
+    """Show links and files; each file can be downloaded as soon as it has arrived."""
     view = boards.view(slug)
     if "visitor" not in session:
         session["visitor"] = secrets.token_urlsafe(16)

@@ -1,8 +1,8 @@
-"""The recipient without a browser: `curl -OJL <link>`, and what tells such a fetch from a look.
+"""Downloads without a browser: `curl -OJL <link>`, and how these differ from a mere look.
 
-Nobody presses a button in a terminal, so there the GET itself is the wish. It is one only when a
-program that people start by hand says who it is and nothing says otherwise (decision 0005); every
-other GET is a look, which leads to the page and costs nothing.
+There is no button to press in a terminal, so there the GET itself is the download. It counts as one
+only if the User-Agent is that of a program that people start by hand and no other header says
+otherwise (decision 0005); every other GET is a look, which leads to the page and counts nothing.
 """
 
 import re
@@ -24,16 +24,16 @@ from app.services import downloads
 bp = Blueprint("command_line", __name__, url_prefix="/d")
 limit_unknown(bp)
 
-# The whole of what they say of themselves: "curl/8.5.0", "Wget/1.21.3 (linux-gnu)". Whatever says
-# more, such as "curl/7.64 (compatible; LinkChecker/2; +https://...)", was not started by hand.
+# The whole User-Agent: "curl/8.5.0", "Wget/1.21.3 (linux-gnu)". A program that adds more, such as
+# "curl/7.64 (compatible; LinkChecker/2; +https://...)", was not started by hand.
 _NAMES = "curl|wget|aria2|httpie|xh|beeline"
 _PROGRAM = re.compile(rf"({_NAMES})/[\w.+-]+( \([\w .-]+\))?", re.IGNORECASE)
-# How long one request for a zip waits for it, how often (wget follows 20 times), and how many of
-# each process' threads may do so at once.
+# How long one request for a zip waits for it, how many redirects back to it there may be (wget
+# follows 20), and how many threads of a process may wait simultaneously.
 WAIT_SECONDS = 5.0
 MOST_TURNS = 18
 _waiting = threading.BoundedSemaphore(2)
-# Sent by browsers, prefetchers and crawlers, and by no program of these unless it is made to.
+# Sent by browsers, prefetchers and crawlers, and by none of these programs by default.
 _NOT_BY_HAND = (
     "Sec-Fetch-Site", "Sec-Fetch-Mode", "Origin", "From",
     "Purpose", "Sec-Purpose", "X-Purpose", "X-Moz",
@@ -41,7 +41,7 @@ _NOT_BY_HAND = (
 
 
 def is_program() -> bool:
-    """Whether a program that a person started in a terminal asks."""
+    """Whether the client is a program that a person has started in a terminal."""
     return (
         _PROGRAM.fullmatch(request.user_agent.string) is not None
         and "text/html" not in request.headers.get("Accept", "")
@@ -50,12 +50,12 @@ def is_program() -> bool:
 
 
 def fetches() -> bool:
-    """Whether this request is a wish for the file and not a look: HEAD and OPTIONS never are."""
+    """Whether this request is a download and not a look: HEAD and OPTIONS never are."""
     return request.method == "GET" and is_program()
 
 
 def fetch_transfer(slug: str) -> AnyResponse:
-    """The one file there is, or the list of them in plain text, which counts nothing."""
+    """Download the only file, or list several in plain text, which does not count."""
     view = downloads.open_view(slug, session.get("visitor"), proof_of(slug))
     if view.file_count == 1:
         return _to_storage(slug, view.files[0])
@@ -63,10 +63,11 @@ def fetch_transfer(slug: str) -> AnyResponse:
 
 
 def fetch_zip(slug: str) -> AnyResponse:
-    """All files as one zip; whoever comes before it is made waits a little, as often as need be.
+    """Download all files as one zip; waits for one that is still being made.
 
-    Nothing can be sent before the zip's first byte, so a program is led back here again and again,
-    and each time waits for some seconds. Of those who wait only a few hold a thread.
+    Nothing can be sent before the zip's first byte, so the client is redirected back here again
+    and again, and waits some seconds each time. Only a few of the waiting clients hold a thread;
+    for the others raises Unavailable, as after MOST_TURNS redirects.
     """
     turn = request.args.get("turn", 0, int)
     visitor = session.setdefault("visitor", secrets.token_urlsafe(16))
@@ -88,7 +89,7 @@ def fetch_zip(slug: str) -> AnyResponse:
 @bp.get("/<slug:slug>/files/<int(min=1, max=1000000):at>")
 @bp.get("/<slug:slug>/<path:at>")
 def fetch_file(slug: str, at: uuid.UUID | int | str) -> AnyResponse:
-    """One file by id, number or path for a program; for everybody else the page with the button."""
+    """Download one file by id, number or path; redirect anything but a download to the page."""
     if not fetches():
         return redirect(url_for("transfer.show_transfer", slug=slug), 303)
     file = downloads.find_file(slug, at, session.get("visitor"), proof_of(slug))
@@ -96,7 +97,7 @@ def fetch_file(slug: str, at: uuid.UUID | int | str) -> AnyResponse:
 
 
 def _to_storage(slug: str, file: File) -> AnyResponse:
-    # Whoever keeps cookies (wget does, `curl -b ""` too) may try again without counting again.
+    # A client that keeps cookies (wget, `curl -b ""`) can retry without counting again.
     visitor = session.setdefault("visitor", secrets.token_urlsafe(16))
     url = downloads.file_url(slug, file.id, visitor, proof_of(slug))
     return _to_address(downloads.Address(url, file.name))
@@ -105,13 +106,13 @@ def _to_storage(slug: str, file: File) -> AnyResponse:
 def _to_address(found: downloads.Address) -> AnyResponse:
     answer = redirect(found.url, 303)
     if request.user_agent.string.lower().startswith("curl/"):
-        # curl takes the first name that it is told; storage could only tell it one in ASCII.
+        # curl uses the first name that it is sent; storage could only send one in ASCII.
         answer.headers["Content-Disposition"] = attachment_for_curl(found.name)
     return answer
 
 
 def shortest_address(view: downloads.TransferView) -> str:
-    """A file's address as a person would write it, for an example; none that means another file."""
+    """Return the shortest file URL by path for an example, or by id if no path is unambiguous."""
     plain = [
         file.path
         for file in view.files
@@ -123,7 +124,7 @@ def shortest_address(view: downloads.TransferView) -> str:
 
 
 def _list(view: downloads.TransferView) -> str:
-    """Names without what a terminal would obey, each above an address to fetch it by."""
+    """List names, without terminal control characters, each above the URL to download it from."""
     lines = [] if view.state == "ready" else ["The files have not arrived completely yet.", ""]
     for file in view.files:
         size = f"{file.size:,} {'byte' if file.size == 1 else 'bytes'}"
@@ -131,7 +132,7 @@ def _list(view: downloads.TransferView) -> str:
         not_yet = "" if file.upload.state is UploadState.COMPLETE else ", on its way"
         lines += [f"{name}  ({size}{not_yet})", f"  {links.file_url(view.slug, file.id)}"]
     if view.file_count > 1:
-        # -f, so that a zip that takes longer is an exit code and not a file that says so.
+        # -f, so that a zip that takes too long ends in an exit code, not in a file with the error.
         lines += ["", "All of them, as one zip:"]
         lines += [f'  curl --retry 50 -fOJL "{links.zip_url(view.slug)}"']
         lines += ["", "All of them, each by itself, as one download:"]

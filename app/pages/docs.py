@@ -1,4 +1,4 @@
-"""/docs: openapi.yaml as a page to read. What is said there is said nowhere else."""
+"""/docs: renders openapi.yaml, the only source of the API's documentation, as a page."""
 
 import re
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class Shape:
-    """What a value looks like: in words, perhaps a schema of that name, and what it is made of."""
+    """The type of a value: in words, the name of its schema if it has one, and its fields."""
 
     words: str
     name: str = ""
@@ -40,7 +40,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Field:
-    """A named piece of a shape, a parameter, or a choice that has no name."""
+    """A field of a shape, a parameter, or an unnamed alternative."""
 
     name: str
     shape: Shape
@@ -50,7 +50,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a status means, and the body that comes with it; or several that mean the same."""
+    """The meaning and body of a status, or of several with the same."""
 
     statuses: list[str]
     about: str
@@ -59,7 +59,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Operation:
-    """One method of one address."""
+    """One method of one path."""
 
     id: str
     method: str
@@ -83,7 +83,7 @@ class Group:
 
 @bp.get("/docs")
 def show_docs() -> Response:
-    """Every route with its parameters, bodies and answers; 304 to whoever has it."""
+    """Show every route with its parameters, bodies and answers; 304 if the browser has it."""
     page = render_template("pages/docs.html", docs=_docs())
     answer = make_response(page)
     answer.headers["Cache-Control"] = "no-cache"
@@ -94,7 +94,7 @@ def show_docs() -> Response:
 
 @bp.app_template_filter()
 def with_code(words: str) -> Markup:
-    """Words in which backticks stand around code."""
+    """Turn backticks into <code> elements, and escape everything else."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(words))))  # noqa: S704
 
 
@@ -142,7 +142,7 @@ def _operations(whole: dict[str, Any]) -> Iterator[tuple[str, Operation]]:
 
 
 def _resolved(said: dict[str, Any]) -> dict[str, Any]:
-    """What is meant where a reference is made."""
+    """Follow a $ref, if this is one."""
     for step in said.get("$ref", "").split("/")[1:2]:
         found: dict[str, Any] = description.document()[step]
         for inner in said["$ref"].split("/")[2:]:
@@ -177,7 +177,7 @@ def _body(said: dict[str, Any]) -> Shape | None:
 
 
 def _shape(said: dict[str, Any], about: str = "") -> Shape:
-    """One schema; what it refers to is only named, so that nothing goes round in circles."""
+    """Describe one schema; references are only named, so that recursive schemas end."""
     about = about or said.get("description", "")
     if "$ref" in said:
         name = said["$ref"].rpartition("/")[2]

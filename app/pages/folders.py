@@ -1,17 +1,17 @@
-"""A transfer's files as the tree of folders in which they were sent."""
+"""Arranges a transfer's files in the folders in which they were sent."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from app.models import File, UploadState
 
-# Deeper folders are listed in the one at this depth, by the rest of their path: templates recurse.
+# Templates recurse, so deeper folders are flattened into the one at this depth, by relative path.
 DEEPEST = 16
 
 
 @dataclass
 class Folder:
-    """A folder with what lies directly in it; its sums include everything below it."""
+    """A folder with its direct contents; its counts and size include everything below it."""
 
     name: str
     path: str
@@ -24,7 +24,7 @@ class Folder:
 
 
 def tree(files: Sequence[File]) -> Folder:
-    """The root folder of these files: files in their sender's order, folders by name."""
+    """Return the root folder of these files: files in the sender's order, folders by name."""
     root = Folder("", "", 0)
     known = {"": root}
     for file in files:
@@ -47,14 +47,14 @@ def _merged(folder: Folder) -> Folder:
 
 
 def _up_from(path: str) -> list[str]:
-    """This folder's path and those of the folders that it lies in, the root's last."""
+    """Return this folder's path and those of its ancestors, the root's last."""
     names = path.split("/") if path else []
     above = ["/".join(names[:depth]) for depth in range(min(len(names), DEEPEST), -1, -1)]
     return above if len(names) <= DEEPEST else [path, *above]
 
 
 def _at(path: str, known: dict[str, Folder]) -> Folder:
-    """The folder at this path; it and those that it lies in are made where they are missing."""
+    """Return the folder at this path, creating it and its ancestors where missing."""
     parent = known[""]
     for one in reversed(_up_from(path)[:-1]):
         if one not in known:

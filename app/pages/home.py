@@ -1,4 +1,4 @@
-"""/: where a sender drops files. Everything after the drop is the uploader's work."""
+"""/: the page where a sender drops files. The uploader's JavaScript does the rest."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ bp = Blueprint("home", __name__)
 
 @bp.get("/")
 def show_home() -> Response:
-    """The drop area, with the limits in one plain line."""
+    """Show the drop area, with the limits in one plain line."""
     return uploader()
 
 
 def uploader(**adds_to: Any) -> Response:
-    """The page of the uploader: for a new transfer, or for more files of the one that is told."""
+    """Render the uploader: for a new transfer or, with `adds_to`, for more files of that one."""
     limits = {
         "max_file_size": settings.max_file_size,
         "max_transfer_size": settings.max_transfer_size,

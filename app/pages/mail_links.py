@@ -1,6 +1,6 @@
-"""What links in mails lead to: no more mail, and more time for a transfer. Looking changes nothing.
+"""The pages behind links in mails: opting out, and extending a transfer.
 
-Programs follow every link in a mail, so each page has a button, and only that does something.
+Programs follow every link in a mail, so a GET changes nothing; only the page's button does.
 """
 
 from flask import Blueprint, render_template
@@ -17,17 +17,17 @@ limit_unknown(bp)
 
 @bp.get("/u/<seal>")
 def show_opt_out(seal: str) -> str:
-    """Which address, and the button."""
+    """Show the address and the opt-out button."""
     email = mail_links.opting_out(seal)
     return _opt_out_page(seal, email, is_done=mail_links.has_opted_out(email))
 
 
 @bp.post("/u/<seal>")
-# Mail providers press this for their readers (RFC 8058), without a cookie and from elsewhere;
-# whoever has the link has the mail.
+# Mail providers POST this for their users (RFC 8058), without a cookie and from another origin;
+# having the link proves having the mail.
 @csrf.exempt
 def opt_out(seal: str) -> str:
-    """No mail to this address any more."""
+    """Opt the address out of all further mail."""
     email = mail_links.opting_out(seal)
     mail_links.opt_out(email)
     return _opt_out_page(seal, email, is_done=True)
@@ -35,13 +35,13 @@ def opt_out(seal: str) -> str:
 
 @bp.get("/m/extend/<seal>")
 def show_extension(seal: str) -> str:
-    """What it is about, and the button."""
+    """Show the transfer and the button that extends it."""
     return _extend_page(mail_links.to_extend(seal), is_done=False)
 
 
 @bp.post("/m/extend/<seal>")
 def extend_transfer(seal: str) -> str:
-    """More time, and more downloads where they are used up."""
+    """Extend the transfer: more time, and more downloads if they are used up."""
     return _extend_page(mail_links.extend(mail_links.to_extend(seal)), is_done=True)
 
 

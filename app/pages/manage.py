@@ -1,8 +1,8 @@
-"""/m/<word>: the sender's page of one transfer, without an account. Looking changes nothing.
+"""/m/<word>: the sender's page for one transfer, without an account. A GET changes nothing.
 
-Every region of it is one partial. A form without a script leads back to the page (303), htmx is
-given the regions that have changed; what cannot be done is told beside the form, which keeps what
-was typed.
+Each region of the page is one partial template. A form sent without JavaScript redirects to the
+page (303); htmx gets the regions that have changed. Errors are shown beside the form, which keeps
+what was typed.
 """
 
 import re
@@ -29,10 +29,10 @@ limit_unknown(bp)
 
 MOST_DOWNLOADS = 2**31 - 1
 _SEPARATORS = re.compile(r"[\s,;]+")
-# What is there again, or shows more, when it can be downloaded again.
+# The regions that reappear, or show more, once an ended transfer is available again.
 _AFTER_THE_END = ("send", "news", "people", "files")
 _CONFIRMED = "Your address is confirmed."
-# What is told beside a form of what a service refuses in words for programs.
+# Messages beside a form, for refusals that a service words for programs.
 _REFUSED = {
     "expired": "It has expired meanwhile. Give it more time first.",
     "blocked": "Nothing was changed: whoever runs this site has blocked this transfer.",
@@ -42,7 +42,7 @@ _REFUSED = {
 
 @bp.get("")
 def show_transfer(word: str) -> AnyResponse:
-    """Everything about one transfer, for whoever has the word."""
+    """Show everything about one transfer to anyone who has its link."""
     transfer = sender_access.opened(word)
     told = session.get("managed")
     if told and told[0] == str(transfer.id):
@@ -53,7 +53,7 @@ def show_transfer(word: str) -> AnyResponse:
 
 @bp.get("/<any(now, people):region>")
 def show_region(word: str, region: str) -> AnyResponse:
-    """A region as it is now, for the page's own polls; when all has arrived, those that follow."""
+    """Show a region as it is now, for the page's own polls, with others that change with it."""
     transfer = sender_access.opened(word)
     if not is_htmx():
         return redirect(url_for(".show_transfer", word=word), 303)
@@ -68,7 +68,10 @@ def show_region(word: str, region: str) -> AnyResponse:
 
 @bp.post("/details")
 def edit_details(word: str) -> AnyResponse:
-    """Change title, message, expiry, limit and password; only what was touched."""
+    """Change title, message, expiry, download limit and password, but only those that were edited.
+
+    A mark is a hash of the value that the form was made from, to detect concurrent edits.
+    """
     transfer = sender_access.opened(word)
     had_ended = managing.view(transfer).has_ended
     given_marks = typed(*(f"was_{name}" for name in managing.FIELDS))
@@ -79,7 +82,8 @@ def edit_details(word: str) -> AnyResponse:
     except AppError as error:
         kept = _touched(said, marks)
         changed = error.details.get("changed", [])
-        # Whoever is shown what is there now may save over it; whoever is not, may not.
+        # The form now shows the current values of the conflicting fields, so it may overwrite
+        # them. Where it keeps what was typed, or shows no value, the old marks must stay.
         hidden = {*kept, "expires_at", "password_hash"} - {managing.column(one) for one in changed}
         marks = {name: mark for name, mark in marks.items() if name in hidden}
         return _refused(word, transfer, "details", error, said=kept, marks=marks, changed=changed)
@@ -120,12 +124,12 @@ def _read_details(said: dict[str, str]) -> dict[str, Any]:
 
 
 def _number(given: str) -> int | str | None:
-    """What was typed as a number, if it is one; what is none is complained of as it is."""
+    """Return the number that was typed, None if empty, or the text itself for Inputs to refuse."""
     return (int(given) if re.fullmatch(r"[0-9]{1,10}", given) else given) if given else None
 
 
 def _touched(said: dict[str, str], marks: dict[str, str]) -> dict[str, str]:
-    """What somebody typed, and not what merely stood in the form: that is shown as it is now."""
+    """Return the fields that were edited; the others are to be shown with their current values."""
     limit = said.get("max_downloads", "").strip()
     values = {
         "title": said.get("title", "").strip(),
@@ -138,14 +142,14 @@ def _touched(said: dict[str, str], marks: dict[str, str]) -> dict[str, str]:
 
 @bp.post("/extend")
 def extend_transfer(word: str) -> AnyResponse:
-    """More time, and more downloads where they are used up; brings back what has expired."""
+    """Give it more time, and more downloads if they are used up; revives an expired transfer."""
     transfer = sender_access.opened(word)
     had_ended = managing.view(transfer).has_ended
     try:
         managing.extend(transfer)
     except AppError as error:
         return _refused(word, transfer, "now", error)
-    # Where the other forms were there before, what is being typed in them stays.
+    # Replace the other forms only if they were not there before: a person may be typing in them.
     others = ["details", *_AFTER_THE_END] if had_ended else []
     words = "It can be downloaded again." if had_ended else "It has more time now."
     return _done(word, transfer, words, "now", *others)
@@ -153,7 +157,7 @@ def extend_transfer(word: str) -> AnyResponse:
 
 @bp.post("/recipients")
 def add_recipients(word: str) -> AnyResponse:
-    """Mail it to more people."""
+    """Mail the transfer to more recipients."""
     transfer = sender_access.opened(word)
     said = typed("recipients")
     emails = [one for one in _SEPARATORS.split(said.get("recipients", "")) if one]
@@ -172,7 +176,7 @@ def _sent_words(count: int) -> str:
 
 @bp.post("/recipients/<uuid:recipient_id>/revoke")
 def revoke_recipient(word: str, recipient_id: uuid.UUID) -> AnyResponse:
-    """Take one recipient's link back."""
+    """Revoke one recipient's link."""
     transfer = sender_access.opened(word)
     try:
         managing.revoke(transfer, recipient_id)
@@ -183,7 +187,7 @@ def revoke_recipient(word: str, recipient_id: uuid.UUID) -> AnyResponse:
 
 @bp.post("/recipients/<uuid:recipient_id>/mail")
 def mail_recipient(word: str, recipient_id: uuid.UUID) -> AnyResponse:
-    """Mail one recipient once more."""
+    """Mail one recipient again."""
     transfer = sender_access.opened(word)
     try:
         managing.mail_again(transfer, recipient_id)
@@ -195,7 +199,7 @@ def mail_recipient(word: str, recipient_id: uuid.UUID) -> AnyResponse:
 @bp.post("/sender")
 @limiter.limit(codes_limit, override_defaults=False)
 def name_sender(word: str) -> AnyResponse:
-    """Whose address mails go out for: a code is mailed there."""
+    """Set the sender's address; unless it is confirmed already, a code is mailed to it."""
     transfer = sender_access.opened(word)
     said = typed("sender_email")
     try:
@@ -211,7 +215,7 @@ def name_sender(word: str) -> AnyResponse:
 
 @bp.post("/confirm")
 def confirm_sender(word: str) -> AnyResponse:
-    """The code from that mail."""
+    """Confirm the sender's address with the code from that mail."""
     transfer = sender_access.opened(word)
     said = typed("code")
     try:
@@ -225,7 +229,7 @@ def confirm_sender(word: str) -> AnyResponse:
 
 @bp.post("/news")
 def choose_news(word: str) -> AnyResponse:
-    """Which mails the sender wants."""
+    """Choose which notifications the sender wants."""
     transfer = sender_access.opened(word)
     said = typed("was_muted", *(kind.value for kind in delivery.TO_SENDER))
     kinds = [MailKind(kind) for kind in delivery.TO_SENDER if kind.value in said]
@@ -238,7 +242,7 @@ def choose_news(word: str) -> AnyResponse:
 
 @bp.post("/files/<uuid:file_id>/remove")
 def remove_file(word: str, file_id: uuid.UUID) -> AnyResponse:
-    """Take one file out while it is still on its way."""
+    """Remove one file while it is still being uploaded."""
     transfer = sender_access.opened(word)
     try:
         managing.remove_file(transfer, file_id)
@@ -249,7 +253,10 @@ def remove_file(word: str, file_id: uuid.UUID) -> AnyResponse:
 
 @bp.get("/add")
 def show_uploader(word: str) -> AnyResponse:
-    """The uploader for more files, as the first page has it; else back, where it says why not."""
+    """Show the uploader for more files, or redirect to the page, which says why none can be added.
+
+    The uploader is that of the first page.
+    """
     shown = managing.adds_to(sender_access.opened(word))
     if shown is None:
         return redirect(url_for(".show_transfer", word=word), 303)
@@ -258,7 +265,7 @@ def show_uploader(word: str) -> AnyResponse:
 
 @bp.post("/batch/drop")
 def drop_batch(word: str) -> AnyResponse:
-    """Give up what is on its way; what was there stays."""
+    """Drop the batch that is being added; the other files stay."""
     transfer = sender_access.opened(word)
     try:
         managing.drop_batch(transfer)
@@ -269,7 +276,10 @@ def drop_batch(word: str) -> AnyResponse:
 
 @bp.post("/delete")
 def delete_transfer(word: str) -> AnyResponse:
-    """End it: its links are dead at once, its bytes follow. Leads to the page that says so."""
+    """Delete it: its links stop immediately, its bytes are removed in the background.
+
+    Redirects to the page, which then says that it is gone.
+    """
     transfers.delete(sender_access.opened(word).id)
     return redirect(url_for(".show_transfer", word=word), 303)
 
@@ -278,7 +288,10 @@ def delete_transfer(word: str) -> AnyResponse:
 
 
 def _done(word: str, transfer: Transfer, words: str, *regions: str) -> AnyResponse:
-    """What has changed, to htmx; else back to the page, which says it once."""
+    """Answer htmx with the changed regions; otherwise redirect to the page.
+
+    `words` is shown once, in the first region.
+    """
     if is_htmx():
         shown = managing.view(transfer)
         return _regions(word, shown, list(regions), notices={regions[0]: words})
@@ -289,7 +302,7 @@ def _done(word: str, transfer: Transfer, words: str, *regions: str) -> AnyRespon
 def _refused(
     word: str, transfer: Transfer, region: str, error: AppError, **words: Any
 ) -> AnyResponse:
-    """The form again with what was typed, and why it was not done; raises what has no form."""
+    """Show the form again with what was typed and the error; raises NotFound, and once deleted."""
     if isinstance(error, NotFound) or error.details.get("reason") == "deleted":
         raise error
     is_typed_wrong = isinstance(error, Invalid)

@@ -1,4 +1,4 @@
-"""/d/<slug>/files/<id>/preview: one file as it is seen without downloading it, and its pictures."""
+"""/d/<slug>/files/<id>/preview: shows a file without downloading it, and serves its pictures."""
 
 import uuid
 from collections.abc import Callable
@@ -19,7 +19,7 @@ limit_unknown(bp)
 
 @bp.get("")
 def show_preview(slug: str, file_id: uuid.UUID) -> AnyResponse:
-    """A page of its own, or to htmx the region below the file's row; looking counts nothing."""
+    """Show a page or, to htmx, the region below the file's row; does not count as a download."""
     try:
         look = looking.at(slug, file_id, session.get("visitor"), proof_of(slug))
     except (Gone, PasswordNeeded, looking.NoPreview):
@@ -29,25 +29,25 @@ def show_preview(slug: str, file_id: uuid.UUID) -> AnyResponse:
 
 @bp.get("/thumbnail")
 def show_thumbnail(slug: str, file_id: uuid.UUID) -> AnyResponse:
-    """The small picture, from storage."""
+    """Redirect to the small picture in storage."""
     return _to_storage(looking.thumbnail_url, slug, file_id)
 
 
 @bp.get("/picture")
 def show_picture(slug: str, file_id: uuid.UUID) -> AnyResponse:
-    """The large picture, from storage."""
+    """Redirect to the large picture in storage."""
     return _to_storage(looking.picture_url, slug, file_id)
 
 
 @bp.get("/media")
 def play(slug: str, file_id: uuid.UUID) -> AnyResponse:
-    """The file itself for the page's own player, from storage; only where that costs nothing."""
+    """Redirect the page's player to the file in storage, unless that would count as a download."""
     return _to_storage(looking.media_url, slug, file_id)
 
 
 def _to_storage(address_of: Callable[..., str], slug: str, file_id: uuid.UUID) -> AnyResponse:
     answer = redirect(address_of(slug, file_id, session.get("visitor"), proof_of(slug)), 303)
-    # The signed address lives longer than this, so that what is kept always leads somewhere.
+    # Half the lifetime of the presigned URL, so that a cached redirect never leads to a dead one.
     age = settings.download_url_ttl_in_seconds // 2
     answer.headers["Cache-Control"] = f"private, max-age={age}"
     answer.headers["Vary"] = "Cookie"
@@ -55,7 +55,7 @@ def _to_storage(address_of: Callable[..., str], slug: str, file_id: uuid.UUID) -
 
 
 def _to_transfer(slug: str) -> AnyResponse:
-    """The page says what has become of it, and has the file; htmx is told to load it anew."""
+    """Redirect to the transfer's page, which shows its state; htmx is told to reload it."""
     if request.headers.get("HX-Request") == "true":
         answer: Response = make_response("", 204)
         answer.headers["HX-Refresh"] = "true"

@@ -13,7 +13,7 @@ limit_unknown(bp)
 
 @bp.get("/<slug:slug>.svg")
 def show_code(slug: str) -> Response:
-    """A picture of the link for as long as it leads somewhere; it tells no more than the link."""
+    """Return the link's QR code until the transfer ends; it reveals no more than the link."""
     view = downloads.view(slug, session.get("visitor"))
     if view.has_ended:
         raise Gone(reason=view.state)

@@ -1,4 +1,4 @@
-"""/d/<slug>/report, /b/<slug>/report: tell whoever runs this site what is wrong with a link."""
+"""/d/<slug>/report, /b/<slug>/report: report abuse of a link to the operator of this site."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from app.services import abuse
 
 bp = Blueprint("report", __name__)
 limit_unknown(bp)
-# What an address is of; url_for() wants to be told, too.
+# Whether a URL is a board's; url_for() needs this argument as well.
 _LINK: dict[str, Any] = {"of_board": False}
 _BOARD: dict[str, Any] = {"of_board": True}
 
@@ -24,9 +24,9 @@ _BOARD: dict[str, Any] = {"of_board": True}
 @bp.get("/d/<slug:slug>/report", defaults=_LINK)
 @bp.get("/b/<slug:slug>/report", defaults=_BOARD)
 def show_form(slug: str, of_board: bool) -> AnyResponse:
-    """The form, or the thanks for what was sent; tells nothing of what the link holds."""
+    """Show the form, or thanks for a report; reveals nothing of the link's contents."""
     if not of_board and command_line.fetches():
-        return command_line.fetch_file(slug, "report")  # A file may be called so.
+        return command_line.fetch_file(slug, "report")  # A file may have this name.
     _check(slug, of_board)
     return _page(slug, of_board, is_sent=session.pop("reported", None) == slug)
 
@@ -35,7 +35,7 @@ def show_form(slug: str, of_board: bool) -> AnyResponse:
 @bp.post("/b/<slug:slug>/report", defaults=_BOARD)
 @limit_messages
 def send_report(slug: str, of_board: bool) -> AnyResponse:
-    """Note the report for the operator; leads back to the page, which says thanks."""
+    """Record the report for the operator, then redirect to the page, which says thanks."""
     _check(slug, of_board)
     said = typed("reason", "message", "contact")
     try:

@@ -1,6 +1,6 @@
-"""/d/<slug>: the recipient's page, its password, its changing region, the click that downloads.
+"""/d/<slug>: the recipient's page: password form, changing region, download buttons.
 
-And what is left to do after the end: to ask the sender.
+After the transfer has ended, it has a form to ask the sender for more.
 """
 
 import secrets
@@ -50,7 +50,7 @@ limit_unknown(bp)
 
 @bp.get("/<slug:slug>")
 def show_transfer(slug: str) -> AnyResponse:
-    """The files and what may be done with them; looking never counts as a download."""
+    """Show the files and the actions on them; does not count as a download."""
     if command_line.fetches():
         return command_line.fetch_transfer(slug)
     if request.if_none_match and (as_it_was := _unchanged(slug)):
@@ -60,8 +60,8 @@ def show_transfer(slug: str) -> AnyResponse:
         delivery.note_opened(view.recipient_id)
     can_ask = _can_ask(view)
     if (view.checked_count or can_ask) and "visitor" not in session:
-        # Known with the first button, so that two clicks at once are one visitor's; who only looks
-        # at files on their way gets no cookie.
+        # Set when the page first has a button, so that two simultaneous clicks are one visitor's; a
+        # page whose files are still arriving sets no cookie.
         session["visitor"] = secrets.token_urlsafe(16)
     return _page(view, PasswordNeeded() if view.is_locked else None, can_ask=can_ask)
 
@@ -69,7 +69,7 @@ def show_transfer(slug: str) -> AnyResponse:
 @bp.post("/<slug:slug>")
 @protects_browsers
 def unlock_transfer(slug: str) -> AnyResponse:
-    """Try a password; the right one is remembered by a cookie, and leads back to the page."""
+    """Try a password; the right one is remembered in a cookie and redirects to the page."""
     page = _to_page(slug)
     try:
         if (given := request.form.get("password")) and (proof := downloads.unlock(slug, given)):
@@ -86,7 +86,7 @@ def unlock_transfer(slug: str) -> AnyResponse:
 @limit_messages
 @protects_browsers
 def ask_sender(slug: str) -> AnyResponse:
-    """Ask the sender for more time or more downloads; leads back to the page, which says so."""
+    """Ask the sender for more time or more downloads, then redirect to the page, which says so."""
     try:
         is_first = asking.ask(slug, session.get("visitor"), proof_of(slug), *_read_question())
     except (Gone, PasswordNeeded, WrongState, Invalid) as error:
@@ -101,7 +101,7 @@ def ask_sender(slug: str) -> AnyResponse:
 
 
 def _read_question() -> tuple[str, str]:
-    """The message and the contact that were typed; raises Invalid."""
+    """Read the message and the contact from the form; raises Invalid."""
     with Inputs(typed("message", "contact")) as given:
         message = given.text("message", longest=asking.LONGEST_MESSAGE, lines=True).strip()
         contact = given.text("contact", longest=asking.LONGEST_CONTACT).strip()
@@ -109,7 +109,7 @@ def _read_question() -> tuple[str, str]:
 
 
 def _not_asked(slug: str, error: AppError) -> AnyResponse:
-    """The form again with its complaints; or the page as it is now, which has no such form."""
+    """Show the form again with its errors, or redirect to the page if it no longer has the form."""
     if isinstance(error, Invalid) and _can_ask(view := _view(slug)):
         said = typed("message", "contact")
         return _page(view, None, 422, can_ask=True, said=said, complaints=error.fields)
@@ -119,14 +119,14 @@ def _not_asked(slug: str, error: AppError) -> AnyResponse:
 @bp.post("/<slug:slug>/files/<uuid:file_id>")
 @protects_browsers
 def download_file(slug: str, file_id: uuid.UUID) -> AnyResponse:
-    """Count the download and send the browser on to storage, which serves the bytes."""
+    """Count the download and redirect to storage, which serves the bytes."""
     return _to_storage(slug, file_id)
 
 
 @bp.post("/<slug:slug>/zip")
 @protects_browsers
 def download_zip(slug: str) -> AnyResponse:
-    """Count the download and send the browser on to the zip; have it made if it is not yet."""
+    """Count the download and redirect to the zip; if there is none yet, have it made."""
     page = _to_page(slug)
     try:
         found = downloads.zip_url(slug, session.get("visitor"), proof_of(slug))
@@ -145,7 +145,7 @@ def download_zip(slug: str) -> AnyResponse:
 
 @bp.get("/<slug:slug>/zip")
 def show_zip(slug: str) -> AnyResponse:
-    """How far the zip is; for a program in a terminal the zip itself."""
+    """Show the zip's progress or, to a program in a terminal, download the zip."""
     if command_line.fetches():
         return command_line.fetch_zip(slug)
     if not is_htmx():
@@ -167,17 +167,17 @@ def _to_page(slug: str) -> AnyResponse:
 
 
 def _elsewhere(url: str) -> Response:
-    """htmx follows a redirect by itself and shows what it finds; this one the browser follows."""
+    """Redirect the browser from an htmx request; htmx would follow a 303 itself, into the page."""
     answer = make_response("", 200)
     answer.headers["HX-Redirect"] = url
     return answer
 
 
 def _is_opened() -> bool:
-    """Whether a browser shows this to somebody: it was led here, and not to look ahead.
+    """Whether a person opens this page: a browser navigates to it, and does not prefetch it.
 
-    Programs that look at mails before people do say no such thing, or say that they look ahead;
-    those that drive a whole browser cannot be told from people. So it is a hint (decision 0018).
+    Programs that check links in mails do not send these headers, or declare a prefetch; those that
+    drive a real browser are indistinguishable from people. So it is only a hint (decision 0018).
     """
     said = request.headers
     return (
@@ -193,7 +193,7 @@ def _view(slug: str) -> TransferView:
 
 
 def _unchanged(slug: str) -> Response | None:
-    """304 for a poll that would be told what it knows, after two looks at the rows."""
+    """Return 304 for a poll that already has the current version; takes only two queries."""
     version = downloads.version(slug, session.get("visitor"), proof_of(slug))
     if version is None or not request.if_none_match.contains_weak(version):
         return None
@@ -201,7 +201,7 @@ def _unchanged(slug: str) -> Response | None:
 
 
 def _can_ask(view: TransferView) -> bool:
-    """Whether there is somebody to ask for what is no longer here."""
+    """Whether the transfer has ended and its sender can be asked for more."""
     return view.has_ended and asking.is_open(view.id)
 
 
@@ -213,7 +213,10 @@ def _page(
     can_ask: bool = False,
     **words: Any,
 ) -> Response:
-    """The page or its region; `error` is why a locked one stays locked, `words` is its form's."""
+    """Answer with the page or, to htmx, its region.
+
+    `error` is why a locked transfer stays locked, `words` is context for the form that asks.
+    """
     ended_or_open = 410 if view.has_ended else 200
     has_asked = can_ask and asking.has_asked_today(view.id, session.get("visitor"))
     answer = page_or_fragment(

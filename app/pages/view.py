@@ -1,4 +1,4 @@
-"""What every page shares: filters for templates, page or fragment, and errors as pages."""
+"""Shared by all pages: template filters, whole page or fragment, CSRF, and error pages."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -17,7 +17,7 @@ from app.words import end_of_name, filesize, plain_date
 
 
 def init_app(app: Flask) -> None:
-    """Give templates their filters."""
+    """Register the templates' filters and globals."""
     app.add_template_filter(filesize)
     app.add_template_filter(end_of_name)
     app.add_template_filter(plain_date)
@@ -28,28 +28,28 @@ def init_app(app: Flask) -> None:
 
 
 def is_htmx() -> bool:
-    """Whether a region of a page asks, and not the browser for a page."""
+    """Whether htmx requests a region, rather than the browser a page."""
     return request.headers.get("HX-Request") == "true"
 
 
 def page_or_fragment(page: str, fragment: str, status: int, **context: object) -> Response:
-    """The whole page, or to htmx only its changing region; the same template makes both."""
+    """Render the whole page or, to htmx, only the fragment with its changing region."""
     answer = make_response(render_template(fragment if is_htmx() else page, **context), status)
     answer.headers["Vary"] = "HX-Request"
     return answer
 
 
 def is_browser() -> bool:
-    """Whether a browser sent this request, which another site may have made it do.
+    """Whether a browser sent this request, so that it could be forged by another site (CSRF).
 
-    Browsers send cookies, or say which site a form came from. A program that does neither has
-    nothing that another site could abuse.
+    Browsers send cookies, or name the site that a form came from. A program that does neither has
+    no credentials that another site could abuse.
     """
     return bool(request.cookies) or bool({"Origin", "Sec-Fetch-Site"} & set(request.headers.keys()))
 
 
 def protects_browsers(route: Callable[..., Any]) -> Callable[..., Any]:
-    """Require the token of our form from browsers, but not from programs."""
+    """Require the CSRF token from browsers, but not from programs."""
 
     @wraps(route)
     def protected(*given: Any, **named: Any) -> Any:
@@ -57,20 +57,20 @@ def protects_browsers(route: Callable[..., Any]) -> Callable[..., Any]:
             csrf.protect()
         return route(*given, **named)
 
-    exempt: Callable[..., Any] = csrf.exempt(protected)  # otherwise programs need it too
+    exempt: Callable[..., Any] = csrf.exempt(protected)  # otherwise programs would need it too
     return exempt
 
 
 def typed(*names: str) -> dict[str, str]:
-    """These fields of a form as a person typed them: browsers end lines with two characters."""
+    """Return these fields of the form, with the CRLF that browsers send for a newline undone."""
     form = request.form
     return {name: form[name].replace("\r\n", "\n") for name in names if name in form}
 
 
 def of_version(answer: Response, version: str) -> Response:
-    """Say which version it is: weak, because a form's token is another each time.
+    """Set the version as ETag: a weak one, because the CSRF token differs each time.
 
-    Nobody may keep these pages, so browsers do not ask by it themselves: the region's own polls do.
+    These pages are not to be cached, so browsers never revalidate them; only the region's polls do.
     """
     answer.set_etag(version, weak=True)
     answer.headers["Vary"] = "HX-Request"
@@ -79,14 +79,16 @@ def of_version(answer: Response, version: str) -> Response:
 
 @speaks("/")
 def page_or_json(error: AppError) -> Response:
-    """An address that is nobody's: a page for a browser, JSON for a program."""
+    """Answer errors of URLs without a format of their own: a page for browsers, otherwise JSON."""
     return page_problem(error) if request.accept_mimetypes.accept_html else json_problem(error)
 
 
 @speaks("/d/")
 def link_problem(error: AppError) -> Response:
-    """As what was asked for: JSON for `<link>.json`, a line for a command line, else a page."""
-    # Below a link its files have their own names, and those may end as they like.
+    """Answer in the requested format: JSON for `<link>.json`, a line of text for .sfv and for a
+    command line, otherwise a page.
+    """
+    # Only for the link itself: files below it may have names with these endings too.
     if request.blueprint in (None, "downloads"):
         if request.path.endswith(".json"):
             return json_problem(error)
@@ -97,7 +99,7 @@ def link_problem(error: AppError) -> Response:
 
 @speaks("/m/")
 def page_problem(error: AppError) -> Response:
-    """An error as a page of its own words."""
+    """Render an error as a page."""
     return make_response(
         render_template("errors/error.html", error=error, request_id=g.get("request_id"))
     )

@@ -1,7 +1,7 @@
-"""/workspace/webhooks: a workspace's webhooks for people, who come in with a key of scope admin.
+"""/workspace/webhooks: pages to manage a workspace's webhooks, after login with an admin key.
 
-The key is shown once, by a form; a cookie of an hour stands for it from then on. Everything works
-without a script; with one the page of a webhook is renewed by itself.
+The key is entered once, in a form; after that a cookie stands for it for an hour. Everything works
+without JavaScript; with it, the page of a webhook refreshes itself.
 """
 
 import secrets
@@ -30,7 +30,7 @@ Route = Callable[..., AnyResponse]
 
 
 def _inside(route: Route) -> Route:
-    """Give the route its Caller; whoever is not in yet, or any more, is led to the door."""
+    """Give the route its Caller; redirect to the login form if there is no valid session."""
 
     @wraps(route)
     def guarded(**rest: Any) -> AnyResponse:
@@ -45,12 +45,12 @@ def _inside(route: Route) -> Route:
     return guarded
 
 
-# -- coming in, and going ------------------------------------------------------------------------
+# -- login and logout ----------------------------------------------------------------------------
 
 
 @bp.get("")
 def show_webhooks() -> AnyResponse:
-    """All of the workspace's, or the door."""
+    """List the workspace's webhooks, or show the login form."""
     caller = entering.caller_of(request.cookies.get(_cookie()))
     return _door() if caller is None else _list(caller)
 
@@ -58,7 +58,7 @@ def show_webhooks() -> AnyResponse:
 @bp.post("/enter")
 @limiter.limit(unknown_limit, override_defaults=False)
 def enter() -> AnyResponse:
-    """A key opens the page for an hour."""
+    """Log in with a key, for an hour."""
     try:
         with Inputs(typed("key")) as given:
             key = given.text("key", longest=200)
@@ -76,7 +76,7 @@ def enter() -> AnyResponse:
 
 @bp.post("/leave")
 def leave() -> AnyResponse:
-    """The browser forgets that it was in."""
+    """Log out: delete the cookie."""
     answer = redirect(url_for(".show_webhooks"), 303)
     answer.delete_cookie(_cookie(), **_rules())
     return answer
@@ -87,7 +87,7 @@ def _cookie() -> str:
 
 
 def _rules() -> dict[str, Any]:
-    # Strict: nobody has a reason to come here by another site's link.
+    # Strict: there is no reason to come here by a link on another site.
     return {"secure": settings.is_https, "httponly": True, "samesite": "Strict"}
 
 
@@ -101,7 +101,7 @@ def _door(complaint: str = "", status: int = 200) -> Response:
 @bp.post("")
 @_inside
 def create_webhook(caller: Caller) -> AnyResponse:
-    """A new one. Its secret is on the page that answers, loaded again or not, and on no other."""
+    """Create a webhook. Only this answer shows its secret, also when it is reloaded."""
     events = {event.value: event for event in webhooks.EVENTS}
     said = typed("url", "once", *events)
     try:
@@ -115,8 +115,8 @@ def create_webhook(caller: Caller) -> AnyResponse:
 
 
 def _once(caller: Caller, said: dict[str, str]) -> Once | None:
-    """This form as it was filled in; None without its own word: then it is done each time."""
-    # All of it is the key: whoever goes back and adds something else means another.
+    """Identify this form as filled in, to process it only once; None without its `once` field."""
+    # All fields are part of the key: going back and changing one means another webhook.
     key = urlencode(sorted(said.items())) if said.get("once") else None
     return repeats.once(key, str(caller.workspace_id), b"")
 
@@ -136,7 +136,7 @@ def _list(caller: Caller, status: int = 200, **words: Any) -> Response:
 @bp.get("/<uuid:webhook_id>")
 @_inside
 def show_webhook(caller: Caller, webhook_id: uuid.UUID) -> AnyResponse:
-    """One of them with its log; to htmx its log, and how it is doing."""
+    """Show one webhook with its log or, to htmx, its log and its health."""
     return _shown(caller, webhook_id)
 
 
@@ -154,7 +154,7 @@ def _shown(caller: Caller, webhook_id: uuid.UUID) -> Response:
 @bp.post("/<uuid:webhook_id>/test")
 @_inside
 def test_webhook(caller: Caller, webhook_id: uuid.UUID) -> AnyResponse:
-    """Send it a message that says nothing."""
+    """Send it a test event."""
     webhook = webhooks.of_caller(webhook_id, caller)
     return _done(caller, webhook_id, lambda: webhooks.send_test(webhook))
 
@@ -162,7 +162,7 @@ def test_webhook(caller: Caller, webhook_id: uuid.UUID) -> AnyResponse:
 @bp.post("/<uuid:webhook_id>/deliveries/<uuid:delivery_id>/retry")
 @_inside
 def retry_delivery(caller: Caller, webhook_id: uuid.UUID, delivery_id: uuid.UUID) -> AnyResponse:
-    """Send one message once more."""
+    """Send one delivery again."""
     webhook = webhooks.of_caller(webhook_id, caller)
     return _done(caller, webhook_id, lambda: webhooks.retry(webhook, delivery_id))
 
@@ -170,7 +170,7 @@ def retry_delivery(caller: Caller, webhook_id: uuid.UUID, delivery_id: uuid.UUID
 @bp.post("/<uuid:webhook_id>/<any(on, off):position>")
 @_inside
 def switch_webhook(caller: Caller, webhook_id: uuid.UUID, position: str) -> AnyResponse:
-    """Tell it everything again, or nothing more."""
+    """Switch the webhook on or off."""
     webhooks.edit(webhooks.of_caller(webhook_id, caller), is_enabled=position == "on")
     return redirect(url_for(".show_webhook", webhook_id=webhook_id), 303)
 
@@ -178,17 +178,17 @@ def switch_webhook(caller: Caller, webhook_id: uuid.UUID, position: str) -> AnyR
 @bp.post("/<uuid:webhook_id>/delete")
 @_inside
 def delete_webhook(caller: Caller, webhook_id: uuid.UUID) -> AnyResponse:
-    """End it, with its log."""
+    """Delete the webhook with its log."""
     webhooks.remove(webhooks.of_caller(webhook_id, caller))
     return redirect(url_for(".show_webhooks"), 303)
 
 
 def _done(caller: Caller, webhook_id: uuid.UUID, act: Callable[[], object]) -> AnyResponse:
-    """What is renewed as it is now to htmx, else back to the page."""
+    """Do it, then answer htmx with the refreshed fragment, or redirect to the page."""
     try:
         act()
     except WrongState:
-        # It was switched off meanwhile, which the page then says.
+        # The webhook has been switched off meanwhile, which the page shows.
         if is_htmx():
             here = url_for(".show_webhook", webhook_id=webhook_id)
             return Response(status=204, headers={"HX-Redirect": here})

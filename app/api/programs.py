@@ -30,7 +30,7 @@ USUAL_MINUTES = 5
 MOST_MINUTES = 7 * 24 * 60
 
 
-# -- the workspace's -----------------------------------------------------------------------------
+# -- for a workspace's keys ----------------------------------------------------------------------
 
 
 @bp.get("/transfers")
@@ -63,13 +63,13 @@ def trigger_sweeps(caller: Caller) -> Response:
 @bp.post("/transfers/<uuid:transfer_id>/upload-url")
 @owner_asking(Scope.WRITE)
 def show_upload_url(asking: Asking) -> Response:
-    """Return a presigned URL to PUT the transfer's only file to; the latest URL counts."""
+    """Return a presigned URL to PUT the transfer's only file to; it replaces any earlier one."""
     filename, content_type, size = _read_announced()
     url, object_key = staging.upload_url(asking.transfer(), filename, content_type, size)
     return jsonify({"upload_url": url, "object_key": object_key, "expires_in": staging.URL_SECONDS})
 
 
-# -- handing out ---------------------------------------------------------------------------------
+# -- downloads and sharing -----------------------------------------------------------------------
 
 
 @bp.get("/transfers/<uuid:transfer_id>/download-url")

@@ -1,4 +1,4 @@
-"""/health: is this process alive; /ready: can it do its work; /openapi.json: the API's routes."""
+"""/health: is this process alive; /ready: can it do its work; /openapi.json describes the API."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

@@ -99,7 +99,7 @@ def _listed(numbers: Sequence[int]) -> str:
     return f"{told} and {more} more" if more > 0 else told
 
 
-# -- who is asking -------------------------------------------------------------------------------
+# -- authentication ------------------------------------------------------------------------------
 
 
 @bp.post("/authorize")

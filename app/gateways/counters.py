@@ -11,7 +11,7 @@ from app.circuit import Circuit
 
 
 class Counters(RedisStorage):
-    """Counts in Redis; while Redis is away, each process counts in memory and no request waits.
+    """Counts in Redis; while Redis is away, each process counts in its own memory instead.
 
     An outage of Redis is no reason to refuse service. The circuit is shared with the job queue:
     whichever finds Redis away opens it for both, so that only an occasional request has to wait.

@@ -122,7 +122,7 @@ class Source(io.RawIOBase):
         return bytes(heard)
 
 
-# -- what each kind looks like -----------------------------------------------------------------
+# -- one function for each kind ----------------------------------------------------------------
 
 
 def image(source: Source, known: dict[str, Any]) -> Any:
@@ -204,7 +204,7 @@ def check_size(width: int, height: int) -> None:
         raise NoPicture(f"it has {width} x {height} pixels")
 
 
-# -- how ---------------------------------------------------------------------------------------
+# -- the process -------------------------------------------------------------------------------
 
 KINDS = {"image": (image, 4 * MIB), "pdf": (pdf, 512 * KIB), "video": (video, 512 * KIB)}
 

@@ -319,7 +319,7 @@ def _told(error: BaseException) -> str:
     return f"the mail server does not answer ({type(error).__name__})"
 
 
-# -- elsewhere -----------------------------------------------------------------------------------
+# -- other transports ----------------------------------------------------------------------------
 
 
 class _Folder(_Post):

@@ -142,7 +142,7 @@ class Presigner:
         headers: Iterable[tuple[int, str]],
         expires_in: int,
     ) -> list[str]:
-        """Return a URL for each (part number, canonical headers); `names` lists the headers."""
+        """Return a URL for each (part number, canonical headers); `names` is SignedHeaders."""
         moment = self._moment()
         common = self._common(moment, expires_in, names)
         # Upper case sorts before lower case: partNumber and uploadId always come last.

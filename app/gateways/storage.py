@@ -100,7 +100,7 @@ class Storage:
         """
         return self._clients.one_try if patience.is_short() else self._clients.patient
 
-    # -- one object on its way ----------------------------------------------------------------
+    # -- uploading an object ------------------------------------------------------------------
 
     def begin_upload(self, key: str, token: str, *, with_crc32: bool = False) -> str:
         """Open a multipart upload and return its id. Not idempotent: each call opens another.
@@ -174,7 +174,7 @@ class Storage:
             packed_in(answer),
         )
 
-    # -- one object made of others ------------------------------------------------------------
+    # -- reading, copying and sending bytes ---------------------------------------------------
 
     def read(self, source: Source, start: int, size: int, *, tries: int = len(WAITS)) -> bytes:
         """Return exactly `size` bytes of an object from byte `start`; raises as read_into().
@@ -292,7 +292,7 @@ class Storage:
         etag: str = answer["ETag"]
         return etag
 
-    # -- many at once -------------------------------------------------------------------------
+    # -- many objects -------------------------------------------------------------------------
 
     def delete(self, keys: Iterable[str]) -> list[str]:
         """Delete objects and return the keys that storage refused to delete; for jobs only.

@@ -86,7 +86,7 @@ class Target:
 def target_of(url: str, *, may_be_here: bool = False) -> Target:
     """Parse and validate a URL, without a DNS query; raises BadAddress.
 
-    `may_be_here` also allows http, IP addresses and other ports, for receivers on this machine.
+    `may_be_here` also allows http and other ports, for receivers on this machine.
     """
     if not url.isascii():
         raise BadAddress("may hold only plain letters: write its host as xn--…, others as %C3%A4")

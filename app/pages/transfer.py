@@ -167,7 +167,7 @@ def _to_page(slug: str) -> AnyResponse:
 
 
 def _elsewhere(url: str) -> Response:
-    """Redirect the browser from an htmx request; htmx would follow a 303 itself, into the page."""
+    """Redirect the browser from an htmx request; htmx would follow a 303 and insert the result."""
     answer = make_response("", 200)
     answer.headers["HX-Redirect"] = url
     return answer

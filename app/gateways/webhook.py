@@ -30,7 +30,7 @@ _NAME = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)+[a-z](?:[a-z0-9-]{{0,61}}[a
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1")
 _GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-# Global by `ipaddress`, but not a public server, or only reachable from within its network.
+# Not public servers, or reachable only from within their network, even where is_global is true.
 _NEVER = [
     ipaddress.ip_network(one)
     for one in (

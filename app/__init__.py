@@ -7,9 +7,9 @@ import gc
 import os
 from collections.abc import Mapping
 
-# What is loaded here stays. Looking for garbage among it, again and again while it grows, would
-# take a third of the time that every process of ours needs to start; and left out of later looks,
-# it also stays in the pages of memory that children share.
+# Everything imported here lives as long as the process. Collecting garbage while it loads would add
+# a third to the start-up time; freezing it afterwards also keeps these memory pages shared with
+# forked children.
 gc.disable()
 
 from flask import Flask
@@ -77,12 +77,12 @@ PAGES = (
     manage.bp,
     board.bp,
     webhook_pages.bp,
-    # JSON and text, that anybody may read.
+    # Public JSON and text.
     status.bp,
     downloads.bp,
     cli_download.bp,
 )
-# These take no cookies, only keys and tokens, so another site cannot make a browser act on them.
+# These take keys and tokens, no cookies, so another site cannot make a browser use them (CSRF).
 APIS = (
     transfers.bp,
     programs.bp,
@@ -96,13 +96,13 @@ APIS = (
 
 
 class SlugConverter(BaseConverter):
-    """A link's own word; anything else never reaches the database."""
+    """A link's slug; text of any other form never reaches the database."""
 
     regex = "[A-Za-z0-9_-]{20,64}"
 
 
 def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
-    """The application, bound to the settings in `environ`; raises config.ConfigError.
+    """Return the application, bound to the settings in `environ`; raises config.ConfigError.
 
     Opens no connection: the first request, job or command does.
     """
@@ -137,16 +137,16 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     cli.init_app(app)
     browsers.init_app(app)
     if settings.trusted_proxies:
-        # Each adds the address that it was asked from, but how is said once: by the one before us.
+        # Every proxy appends to X-Forwarded-For; X-Forwarded-Proto is set only by the nearest one.
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=1, x_host=0)  # type: ignore[method-assign]
     return app
 
 
 def get_ready() -> None:
-    """Make, without a connection, what would else be made when it is first needed.
+    """Build everything lazy now, without opening a connection.
 
-    For processes that serve: their first request shall not wait for it. And jobs are done in
-    children, each of which would have to make it anew, which is most of what a small one costs.
+    For processes that serve or fork: the first request must not wait for it, and forked job
+    processes would each have to build it again, which is most of the cost of a small job.
     """
     configure_mappers()
     storage.get_ready()
@@ -160,17 +160,17 @@ def _flask_config(settings: config.Settings) -> dict[str, object]:
         "SECRET_KEY_FALLBACKS": list(settings.secret_key_fallbacks),
         "SQLALCHEMY_DATABASE_URI": settings.database_url,
         "SQLALCHEMY_ENGINE_OPTIONS": {
-            # An error must not tell titles, links or hashes to whoever reads logs.
+            # Database errors must not put titles, links or hashes into the logs.
             "hide_parameters": True,
             "pool_size": settings.database_pool_size,
             "max_overflow": 0,
             "pool_timeout": 8,
             "connect_args": {
-                # A host that is gone in the middle of a transaction keeps its rows locked until
-                # PostgreSQL gives up on it: not longer than its lease would keep others away.
+                # If a host vanishes in the middle of a transaction, its rows stay locked until
+                # PostgreSQL ends the session: no longer than its lease would last.
                 "options": "-c statement_timeout=15s -c idle_in_transaction_session_timeout=20s",
-                # And a migration, which waits for its answer without a limit, is told of a server
-                # that is gone within a minute, not after two hours.
+                # A migration waits without a timeout: TCP keepalives let it notice a dead server
+                # within a minute instead of two hours.
                 "keepalives_idle": 30,
                 "keepalives_interval": 10,
                 "keepalives_count": 3,
@@ -181,6 +181,6 @@ def _flask_config(settings: config.Settings) -> dict[str, object]:
         "SESSION_COOKIE_SECURE": settings.is_https,
         "SESSION_COOKIE_HTTPONLY": True,
         "SESSION_COOKIE_SAMESITE": "Lax",
-        # A form's token lives as long as its session: a page left open overnight still works.
+        # A form's CSRF token lives as long as its session: a page left open overnight still works.
         "WTF_CSRF_TIME_LIMIT": None,
     }

@@ -24,11 +24,11 @@ report_commands = AppGroup("reports", help="What people have reported about link
 transfer_commands = AppGroup("transfers", help="Transfers, as their links name them.")
 block_commands = AppGroup("blocklist", help="Files that nobody may send from here.")
 
-# A link's last piece may begin with a hyphen, and is no option.
+# A link's slug may begin with a hyphen and must not be parsed as an option.
 _ANY_WORD = {"ignore_unknown_options": True}
-# So many file names are told of a transfer.
+# At most this many file names of a transfer are shown.
 MOST_NAMES = 50
-# How often it is asked how far a worker has come.
+# Seconds between two looks at a worker's progress.
 LOOK_SECONDS = 0.5
 PIECE = 1024 * 1024
 
@@ -51,7 +51,7 @@ def init_app(app: Flask) -> None:
 @report_commands.command("list")
 @click.option("--all", "handled_too", is_flag=True, help="Those that were closed, too.")
 def list_reports(handled_too: bool) -> None:
-    """A line for each open report, the oldest first."""
+    """List open reports, the oldest first, one line each."""
     found = abuse.reports(handled_too=handled_too)
     for report, about in found:
         closed = "  closed" if report.handled_at else ""
@@ -66,7 +66,7 @@ def list_reports(handled_too: bool) -> None:
 @report_commands.command("show")
 @click.argument("number", type=click.IntRange(1, 2**63 - 1))
 def show_report(number: int) -> None:
-    """All that was reported, and what the link holds."""
+    """Show a report in full, and what its link holds."""
     try:
         report, about = abuse.report_of(number)
     except NotFound as error:
@@ -119,7 +119,7 @@ def _tell_transfer(transfer: Transfer) -> None:
 @report_commands.command("close")
 @click.argument("number", type=click.IntRange(1, 2**63 - 1))
 def close_report(number: int) -> None:
-    """Note that a report has been dealt with; repeatable."""
+    """Close a report that has been dealt with; repeatable."""
     try:
         is_closed = abuse.close(number)
     except NotFound as error:
@@ -130,9 +130,9 @@ def close_report(number: int) -> None:
 @transfer_commands.command("quarantine", context_settings=_ANY_WORD)
 @click.argument("link")
 def quarantine_transfer(link: str) -> None:
-    """Stop a link at once, for everybody; repeatable. LINK may be its last piece alone.
+    """Stop a link immediately, for everyone; repeatable. LINK may be its last part alone.
 
-    With a board's address the board, and all files on it.
+    Given a board's link, stops the board and all files on it.
     """
     about = _found_any(link)
     stop = abuse.quarantine_board if isinstance(about, Board) else abuse.quarantine
@@ -144,9 +144,9 @@ def quarantine_transfer(link: str) -> None:
 @transfer_commands.command("release", context_settings=_ANY_WORD)
 @click.argument("link")
 def release_transfer(link: str) -> None:
-    """End a quarantine; repeatable. LINK may be its last piece alone.
+    """End a quarantine; repeatable. LINK may be its last part alone.
 
-    With a board's address that of the board, and of the files that were stopped with it.
+    Given a board's link, releases the board and the files that were stopped with it.
     """
     about = _found_any(link)
     lift = abuse.lift_board_quarantine if isinstance(about, Board) else abuse.lift_quarantine
@@ -160,8 +160,8 @@ def release_transfer(link: str) -> None:
 def block_files(link: str, paths: tuple[str, ...], reason: str) -> None:
     """Put a quarantined transfer's files on the block list; repeatable.
 
-    All of them, or those that are named as `flask reports show` does. A `maker` reads each once;
-    it goes on when this is interrupted.
+    All of them, or only those named, as `flask reports show` prints them. A `maker` reads each file
+    once, and goes on when this command is interrupted.
     """
     transfer = _found(link)
     try:
@@ -177,7 +177,7 @@ def block_files(link: str, paths: tuple[str, ...], reason: str) -> None:
 
 
 def _watch_reading(transfer: Transfer) -> int:
-    """Tell how far it is until all is read; how many files could not be."""
+    """Print the progress until all files are read; returns how many could not be."""
     whole_size = told = None
     with suppress(KeyboardInterrupt):
         while (now := blocklist.reading(transfer.id)).waiting_count:
@@ -200,7 +200,7 @@ def _watch_reading(transfer: Transfer) -> int:
 def add_to_list(
     file: Path | None, sha256: str | None, size: int | None, crc32: str | None, reason: str
 ) -> None:
-    """Nobody may send this file from now on; repeatable. FILE lies here, or give --sha256."""
+    """Block a file from being sent; repeatable. Give a local FILE, or --sha256 and --size."""
     if (file is None) == (sha256 is None) or (file is None) == (size is None):
         raise click.UsageError("Give a FILE, or --sha256 and --size.")
     sums: bytes | None
@@ -217,7 +217,7 @@ def add_to_list(
 
 @block_commands.command("list")
 def show_list() -> None:
-    """A line for each file: SHA-256, bytes, CRC32, when and why it was put there."""
+    """List blocked files: SHA-256, bytes, CRC32, and when and why each was added."""
     found = blocklist.entries()
     for one in found:
         crc32 = one.crc32.hex() if one.crc32 else "-" * 2 * CRC32_SIZE
@@ -231,7 +231,7 @@ def show_list() -> None:
 @block_commands.command("remove")
 @click.argument("sha256")
 def remove_from_list(sha256: str) -> None:
-    """It may be sent again; repeatable. What it has blocked stays blocked until you release it."""
+    """Unblock a file; repeatable. What it has blocked stays blocked until you release it."""
     was_there = blocklist.remove(_hexadecimal(sha256, 32))
     click.echo(f"{sha256.lower()} {'is off the list' if was_there else 'was not on the list'}.")
 
@@ -244,7 +244,7 @@ def _hexadecimal(said: str, size: int) -> bytes:
 
 
 def _sums_of(file: Path) -> tuple[bytes, int, bytes]:
-    """SHA-256, size and CRC32 of a file of this machine, however large it is."""
+    """SHA-256, size and CRC32 of a local file, which is read in pieces."""
     sha256, crc32, size = hashlib.sha256(), 0, 0
     with file.open("rb") as opened:
         while piece := opened.read(PIECE):
@@ -291,6 +291,6 @@ def _time(at: datetime) -> str:
 
 
 def _tell(name: str, words: str) -> None:
-    """One line; others' words cannot steer the terminal."""
+    """Print one labelled line, without characters that could control the terminal."""
     if words:
         click.echo(f"{name:<8} {without_marks(words)}")

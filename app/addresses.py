@@ -1,6 +1,6 @@
-"""E-mail addresses: what one is, and what is kept of one that must not be known.
+"""E-mail addresses: their normal spelling, and keyed hashes for those that must not be stored.
 
-Networks are told by hashes elsewhere in this house; here an address is always somebody's mailbox.
+In this module an address is always a mailbox; doors.py has the network addresses.
 """
 
 import hmac
@@ -11,7 +11,7 @@ from email_validator import EmailNotValidError, validate_email
 from app.config import settings
 
 LONGEST = 254
-# Line ends and other controls, whatever a validator may think of them some day.
+# Spaces, line ends, other controls and angle brackets: refused whatever the validator allows.
 _NEVER = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029<>]")
 
 
@@ -20,7 +20,7 @@ class NotAnAddress(ValueError):
 
 
 def normalised(given: str) -> str:
-    """The address in one spelling, in lower case; raises NotAnAddress. Asks no DNS."""
+    """The address in its normal spelling, in lower case; raises NotAnAddress. Asks no DNS."""
     if len(given) > LONGEST or _NEVER.search(given.strip()):
         raise NotAnAddress(given)
     try:
@@ -37,7 +37,10 @@ def normalised(given: str) -> str:
 
 
 def on_the_wire(address: str) -> str:
-    """As mail servers take it: a domain beyond ASCII has another spelling for them."""
+    """The address as mail servers take it: a non-ASCII domain in its xn-- form, if possible.
+
+    Where the local part is not ASCII either, the domain stays as it is.
+    """
     if address.isascii():
         return address
     found = validate_email(address, check_deliverability=False)
@@ -45,10 +48,10 @@ def on_the_wire(address: str) -> str:
 
 
 def hashes(address: str) -> list[bytes]:
-    """Keyed hashes of it, the first under our key, others under former ones.
+    """Keyed hashes of the address: the first under the current key, the others under former ones.
 
-    Nothing but the address itself could be hashed anew under another key, and that is not kept: so
-    a former key has to stay for as long as its hashes are to be known.
+    The address itself is not stored, so it cannot be hashed again under a new key: a former key has
+    to stay in the settings for as long as its hashes must be recognised.
     """
     keys = (settings.secret_key, *settings.secret_key_fallbacks, *settings.opt_out_keys)
     return [hmac.digest(key.encode(), f"email:{address}".encode(), "sha256") for key in keys]

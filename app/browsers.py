@@ -1,4 +1,4 @@
-"""What every answer tells a browser: the security headers, also those of static files."""
+"""The security headers of every response, static files included."""
 
 from functools import lru_cache
 
@@ -28,9 +28,9 @@ _ALWAYS = {
 
 @lru_cache(maxsize=8)
 def _content_security_policy(*origins: str) -> str:
-    """Scripts and styles from files of ours only; bytes to and from storage, or CloudFront.
+    """Allow scripts and styles from our files only, and bytes to and from storage or CloudFront.
 
-    Both are in form-action too: Chromium otherwise blocks a form whose 303 leads there.
+    Both origins are in form-action too: Chromium otherwise blocks a form whose 303 leads there.
     """
     store = " ".join(dict.fromkeys(origins))
     return "; ".join(
@@ -57,7 +57,7 @@ def _set_headers(answer: Response) -> Response:
     if settings.is_https:
         answer.headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
     if request.path != "/":
-        # Everything but the front page is somebody's: neither kept by caches nor found by search.
+        # All pages but the front page are private: not cached, and not indexed by search engines.
         answer.headers.setdefault("Cache-Control", "no-store")
         answer.headers["X-Robots-Tag"] = "noindex, nofollow"
     return answer

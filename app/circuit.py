@@ -1,4 +1,4 @@
-"""A circuit that does not hammer what is down: after a failure, fail at once for a moment."""
+"""A circuit breaker: after a failure, further calls fail immediately for a while."""
 
 import threading
 import time
@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 
 class Circuit:
-    """Closed while calls work. One that fails opens it for `seconds`; then one may try again.
+    """Closed while calls succeed. A failure opens it for `seconds`; then one caller may try again.
 
-    A process-wide thing, safe between threads; each process finds out for itself.
+    Shared by the threads of a process (thread-safe), not between processes.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -22,7 +22,7 @@ class Circuit:
     def guard(self, failures: tuple[type[Exception], ...], refusal: Exception) -> Iterator[None]:
         """Run the block; raise `refusal` without running it while the circuit is open.
 
-        Only an exception of `failures` opens it; anything else means that there was an answer.
+        Only an exception in `failures` opens it; any other means that the service has answered.
         """
         if self._is_open():
             raise refusal
@@ -34,7 +34,7 @@ class Circuit:
         self._set(0.0)
 
     def _is_open(self) -> bool:
-        """Whether to fail at once. The first to find the time over tries, the others still wait."""
+        """Whether to fail immediately. After the pause one caller may try; others still fail."""
         with self._lock:
             now = self._clock()
             if now < self._open_until:

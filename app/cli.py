@@ -1,6 +1,6 @@
-"""The commands of an operator: `flask release`, `storage`, `database`, `keys` and `sweep`.
+"""The operator's commands: `flask release`, `storage`, `database`, `keys` and `sweep`.
 
-What is done about a reported link is in abuse_cli.py, about mail that came back in mail_cli.py.
+The commands for reported links are in abuse_cli.py, those for bounced mail in mail_cli.py.
 """
 
 import sys
@@ -22,10 +22,11 @@ from app.services.census import Figure, Sweep
 from app.services.upkeep import UnreasonableShare
 
 storage_commands = AppGroup("storage", help="The bucket that holds the files.")
-# Progress renews an upload's window, so one may take as long as its line is slow. The backstop must
-# outlast any of them, and costs nothing: the hourly sweep has removed what is dead long before.
+# Progress extends an upload's window, so an upload over a slow line may take very long. This
+# lifecycle rule is only a backstop and must outlast any upload; the hourly sweep aborts dead ones
+# long before.
 ABORT_AFTER_DAYS = 365
-# What is to be done by hand where a store does not take a rule of ours.
+# What the operator has to do where a store does not accept one of our rules.
 BY_HAND = {
     "CORS": "Its own settings must admit browsers from {origins}: PUT, POST, GET and HEAD with any "
     "header, and ETag exposed. MinIO does by MINIO_API_CORS_ALLOW_ORIGIN.",
@@ -59,7 +60,7 @@ def init_app(app: Flask) -> None:
     show_default=True,
 )
 def issue_key(workspace: str, name: str, scope: str) -> None:
-    """Make a key and print it: the only time it is shown."""
+    """Create an API key and print it; it is shown only this once."""
     try:
         issued = accounts.issue_key(workspace, name, Scope(scope))
     except Invalid as error:
@@ -72,7 +73,7 @@ def issue_key(workspace: str, name: str, scope: str) -> None:
 
 @key_commands.command("list")
 def list_keys() -> None:
-    """Every key by its beginning: workspace, name, scope, last use, whether it was revoked."""
+    """List all keys: prefix, scope, workspace, name, last use and whether they are revoked."""
     for row in accounts.all_keys():
         used = f"used {row.last_used_at:%Y-%m-%d %H:%M}" if row.last_used_at else "never used"
         ended = f"  revoked {row.revoked_at:%Y-%m-%d %H:%M}" if row.revoked_at else ""
@@ -82,7 +83,7 @@ def list_keys() -> None:
 @key_commands.command("revoke")
 @click.argument("prefix")
 def revoke_key(prefix: str) -> None:
-    """End the key that begins so, for good and at once; repeatable."""
+    """Revoke the key with this prefix, immediately and for good; repeatable."""
     try:
         was_good = accounts.revoke_key("_".join(prefix.split("_", 2)[:2]))
     except NotFound as error:
@@ -92,7 +93,7 @@ def revoke_key(prefix: str) -> None:
 
 @database_commands.command("check")
 def check_database() -> None:
-    """Fail if the web's connection pools together do not fit into what PostgreSQL allows."""
+    """Fail if Beeline may open more database connections than PostgreSQL allows."""
     needed, allowed = doctor.connections()
     said = f"Beeline may open {needed} database connections; PostgreSQL allows {allowed}."
     if needed > allowed:
@@ -107,7 +108,7 @@ def setup_storage() -> None:
     try:
         not_taken = storage.setup(settings.origins, abort_after_days=ABORT_AFTER_DAYS)
     except Unavailable as error:
-        # Storage's own words name the call, and nothing that is secret.
+        # The storage error's text names the failed call, and holds no secret.
         raise click.ClickException(redacted(f"{error} {error.__cause__ or ''}".strip())) from error
     for name in not_taken:
         todo = BY_HAND[name].format(origins=origins)
@@ -120,8 +121,9 @@ def setup_storage() -> None:
 @with_appcontext
 @click.pass_context
 def make_ready(context: click.Context) -> None:
-    """Migrate, check the database, set up the bucket: before a new version starts; repeatable."""
-    # In one process, because each takes a second to start. Here, because nobody else needs it.
+    """Migrate, check the database and set up the bucket before a new version starts; repeatable."""
+    # All in one process, because each takes a second to start. Imported here, because only this
+    # command needs it.
     from flask_migrate import upgrade
 
     upgrade()
@@ -131,7 +133,7 @@ def make_ready(context: click.Context) -> None:
 
 
 def _look_for_redis() -> None:
-    """Say so when it does not answer. A release goes on: what is queued can wait in its rows."""
+    """Warn if Redis does not answer. The release goes on: work that is not queued stays in rows."""
     try:
         queue.check()
     except Exception as error:
@@ -157,7 +159,7 @@ def sweep(dry_run: bool, force: bool) -> None:
 
 
 def _sweep(one: Sweep, dry_run: bool, force: bool) -> str | None:
-    """One line on what was done or would be; what was wrong, if something was."""
+    """Run one sweep or its dry run, and print a line about it; returns what went wrong, or None."""
     progress = _Progress(one.about)
     trouble = None
     try:
@@ -182,7 +184,7 @@ def _told(figure: Figure | None) -> str:
 
 
 class _Progress:
-    """How far a sweep is, on standard error: in place at a terminal, else a line now and then."""
+    """A sweep's progress on standard error: in place on a terminal, otherwise a line every 10 s."""
 
     def __init__(self, about: str) -> None:
         self._about = about
@@ -200,6 +202,6 @@ class _Progress:
         )
 
     def end(self) -> None:
-        """Leave an empty line for the result."""
+        """Clear the progress line on a terminal, to make room for the result."""
         if self._at_terminal:
             click.echo("\r\033[K", err=True, nl=False)

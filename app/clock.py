@@ -1,4 +1,4 @@
-"""The only source of time. Tests replace `now`; rows are judged by the database's own clock."""
+"""The only source of time. Tests replace `now`; rows are compared with the database's clock."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -7,14 +7,14 @@ from sqlalchemy import ColumnElement, func
 
 
 def now() -> datetime:
-    """This process's time, aware and in UTC: for signatures and for what a person typed."""
+    """This process's time, aware and in UTC: for signatures and for dates that people enter."""
     return datetime.now(UTC)
 
 
 def db_now() -> ColumnElement[Any]:
-    """The database's time as an SQL expression, so that all processes give one verdict.
+    """The database's time as an SQL expression, so that all processes agree.
 
-    `statement_timestamp()` is stable within a statement (an index can be used) and moves on
+    `statement_timestamp()` is constant within a statement (an index can be used) and advances
     within a transaction, which `now()` does not.
     """
     return func.statement_timestamp()

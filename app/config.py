@@ -1,8 +1,8 @@
 """Every setting of Beeline: its environment name, type, default and meaning.
 
-`load()` reads the environment once and refuses to start on a bad or missing value, naming all
-of them at a time. `settings` is the bound result, the same object for every layer. A setting
-that is not here does not exist; `docs/operate.md` lists each one (checked by a test).
+`load()` reads the environment once and raises ConfigError on bad or missing values, naming all of
+them. `settings` is the bound result, the same object for every layer. A setting that is not
+declared here does not exist; `docs/operate.md` lists each one (checked by a test).
 """
 
 import os
@@ -20,22 +20,22 @@ S3_MAX_PARTS = 10_000
 S3_MIN_PART_SIZE = 5 * MIB
 S3_MAX_PART_SIZE = 5 * GIB
 S3_MAX_OBJECT_SIZE = S3_MAX_PARTS * S3_MAX_PART_SIZE
-# Bytes of a text that its preview holds.
+# How many bytes of a text file its preview holds.
 PREVIEW_TEXT_SIZE = 8 * KIB
 
 
 class ConfigError(Exception):
-    """The environment does not describe a Beeline that may start; says every reason."""
+    """The environment has bad or missing settings; the message lists all of them."""
 
 
 def setting(parse: Callable[[str], Any], meaning: str, default: Any = ...) -> Any:
-    """One setting: how to read it, what it means; without a default it is required."""
+    """Declare a setting: its parser, its meaning and its default; without one it is required."""
     return field(metadata={"parse": parse, "meaning": meaning, "default": default})
 
 
 @dataclass(frozen=True, repr=False)
 class Settings:
-    """The bound settings. The environment's name of each is its name in capitals."""
+    """All settings. The environment variable of each is its name in capitals."""
 
     secret_key: str = setting(kinds.secret, "signs cookies; at least 32 random characters")
     base_url: str = setting(kinds.base_url, "the address people see, without a path")
@@ -232,7 +232,7 @@ class Settings:
         kinds.whole(120, 3600), "how long a signed upload address lives", 3600
     )
     download_url_ttl_in_seconds: int = setting(
-        # Storage whose clock is a minute ahead must not find it expired when it is handed out.
+        # A store whose clock is a minute ahead must not find a new URL expired.
         kinds.whole(120, 300),
         "how long a signed download address lives, whoever has it",
         300,
@@ -324,7 +324,7 @@ class Settings:
     )
 
     def __repr__(self) -> str:
-        # Half of them are secrets.
+        # Many of the values are secrets.
         return "Settings(...)"
 
     @property
@@ -334,32 +334,32 @@ class Settings:
 
     @property
     def publishes_shares(self) -> bool:
-        """Whether recipients are told by way of a topic, and not straight from the outbox."""
+        """Whether mail to recipients goes through an SNS topic, not straight from the outbox."""
         return bool(self.sns_topic_arn)
 
     @property
     def mail_sender(self) -> str:
-        """What stands in From."""
+        """The From header of all mail."""
         return self.mail_from or f"Beeline <noreply@{urlsplit(self.base_url).hostname}>"
 
     @property
     def own_email(self) -> str:
-        """The address of that, as rows spell addresses."""
+        """The address in mail_sender, in lower case, as rows hold addresses."""
         return parseaddr(self.mail_sender)[1].lower()
 
     @property
     def is_https(self) -> bool:
-        """Whether people reach us over TLS, so that cookies must be Secure."""
+        """Whether the site is served over TLS, so that cookies must be Secure."""
         return self.base_url.startswith("https://")
 
     @property
     def hosts(self) -> set[str]:
-        """The host names that we answer for."""
+        """The host names that we answer to."""
         return {urlsplit(one).hostname or "" for one in self.origins} | set(self.allowed_hosts)
 
     @property
     def origins(self) -> list[str]:
-        """The origins our pages are opened at; on loopback both spellings of the same host."""
+        """The origins of our pages; on loopback both localhost and 127.0.0.1."""
         here = [self.base_url]
         host = urlsplit(self.base_url).hostname
         twin = {"127.0.0.1": "localhost", "localhost": "127.0.0.1"}.get(host or "")
@@ -376,15 +376,14 @@ def _read(one: "Field[Any]", environ: Mapping[str, str]) -> Any:
 
 
 def _without_proof(redis_url: str) -> str:
-    """The same server, believed whatever its certificate says; what the address itself says of
-    that comes first."""
+    """Turn off certificate verification; an ssl_cert_reqs in the address itself comes first."""
     if not redis_url.startswith("rediss://"):
         return redis_url
     return f"{redis_url}{'&' if '?' in redis_url else '?'}ssl_cert_reqs=none"
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read every setting; raises ConfigError that names each bad or missing one."""
+    """Read every setting; raises a ConfigError that names each bad or missing one."""
     values: dict[str, Any] = {}
     complaints: list[str] = []
     for one in fields(Settings):
@@ -402,7 +401,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         )
     is_here = urlsplit(values.get("base_url", "")).hostname in {"localhost", "127.0.0.1"}
     if not complaints and values["webhook_allow_loopback"] and not is_here:
-        # Where strangers can come they would reach with it what only this machine can.
+        # On a public site it would let strangers reach services that only this machine can (SSRF).
         complaints.append("WEBHOOK_ALLOW_LOOPBACK is only for a BASE_URL on this machine")
     if not complaints and values["sns_topic_arn"] and not values["mail_url"]:
         complaints.append("SNS_TOPIC_ARN needs MAIL_URL: codes and what senders hear go by it")
@@ -414,7 +413,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
 
 
 class _Bound:
-    """Stands for the settings of this process until and after `bind()`."""
+    """A proxy for the process's settings, which modules can import before `bind()` is called."""
 
     _now: Settings | None = None
 
@@ -429,12 +428,12 @@ settings = cast(Settings, _bound)
 
 
 def bind(values: Settings) -> None:
-    """Make these the settings of the process; create_app() calls it, tests may again."""
+    """Make these the process's settings. create_app() calls it; tests may call it again."""
     _bound._now = values
 
 
 def current() -> Settings:
-    """The bound settings as a value, for tests and benchmarks: they bind a changed copy of it."""
+    """The bound Settings object: tests and benchmarks bind a changed copy. Raises RuntimeError."""
     if _bound._now is None:
         raise RuntimeError("settings are not bound yet: create_app() does it")
     return _bound._now

@@ -1,8 +1,7 @@
-"""How connections to PostgreSQL are kept between requests, and when one is in a transaction.
+"""Pooled PostgreSQL connections: a liveness check at checkout, and autocommit for reads.
 
-What a request costs is mostly round trips to the database, and each of these saves one: a
-connection that was in use a moment ago is not asked whether it still is one, and what is only read
-needs no BEGIN and no COMMIT.
+A request's cost is mostly round trips to the database, and each of these saves one: a connection
+that was in use a moment ago is not pinged, and reads need no BEGIN and no COMMIT.
 """
 
 import select
@@ -13,13 +12,13 @@ import psycopg2
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import InvalidatePoolError
 
-# One that has rested for longer is asked: a firewall between may have forgotten it without a word.
+# A connection idle for longer is pinged: a firewall in between may have dropped it silently.
 TRUSTED_SECONDS = 10.0
 _RESTS_SINCE = "rests_since"
 
 
 def watch(engine: Engine) -> None:
-    """Have whoever takes a connection out of the pool be given one that is not dead."""
+    """Make sure that the pool hands out no dead connection."""
     event.listen(engine, "checkin", _rest)
     event.listen(engine, "checkout", lambda line, record, fairy: _look(engine, line, record))
 
@@ -31,13 +30,13 @@ def _rest(line: Any, record: Any) -> None:
 
 
 def _look(engine: Engine, line: Any, record: Any) -> None:
-    """Raise InvalidatePoolError for a dead one: the pool then makes another, and forgets the rest.
+    """Raise InvalidatePoolError for a dead connection: the pool replaces it and drops the rest.
 
-    Whatever ended it, a restart, a failover or an administrator, has left word of that in its
-    socket, where looking costs nothing. pool_pre_ping asks the server each time.
+    A restart, a failover or an administrator who ends a connection leaves something to read in its
+    socket, and looking there costs nothing. pool_pre_ping asks the server each time.
     """
     rests_since = record.info.get(_RESTS_SINCE)
-    if rests_since is None:  # It was made this moment.
+    if rests_since is None:  # it was just made
         return
     try:
         if time.monotonic() - rests_since > TRUSTED_SECONDS or _has_word(line):
@@ -47,21 +46,21 @@ def _look(engine: Engine, line: Any, record: Any) -> None:
 
 
 def _has_word(line: Any) -> bool:
-    """Whether something came while nothing was asked, or the connection has ended."""
+    """Whether bytes came that answer no query, or the connection was closed."""
     waiting = select.poll()
     waiting.register(line.fileno(), select.POLLIN)
     return bool(waiting.poll(0))
 
 
 def read_only_so_far(connection: Connection) -> None:
-    """Each statement by itself, until there is a transaction."""
+    """Autocommit each statement, until in_transaction_from_now()."""
     _line_of(connection).autocommit = True
 
 
 def in_transaction_from_now(connection: Connection) -> None:
-    """What comes next begins a transaction, if there is none yet."""
+    """Turn autocommit off, so that the next statement begins a transaction; repeatable."""
     line = _line_of(connection)
-    # One that is closed cannot be told; whoever uses it is.
+    # A closed connection cannot be changed; the statement that uses it raises.
     if line.autocommit and not line.closed:
         line.autocommit = False
 

@@ -1,7 +1,7 @@
 """CRC32 of a whole from the CRC32s of its pieces, without its bytes. Pure arithmetic, no I/O.
 
-A CRC is a polynomial over GF(2) modulo the CRC's own: appending n bytes multiplies what came
-before by x^(8n), and the rest is an exclusive or. It is what zlib's crc32_combine does.
+A CRC is a polynomial over GF(2) modulo a fixed one: appending n bytes multiplies what came before
+by x^(8n), and the pieces are then XORed. zlib's crc32_combine does the same.
 """
 
 from collections.abc import Iterable
@@ -12,14 +12,14 @@ SIZE = 4
 
 
 def combine(pieces: Iterable[tuple[bytes, int]]) -> bytes:
-    """The CRC32 of the pieces in a row, from the CRC32 (4 bytes, big-endian) and size of each."""
+    """CRC32 of the concatenated pieces, given the CRC32 (4 bytes, big-endian) and size of each."""
     whole = 0
     for crc32, size in pieces:
         whole = _times(_appending(size), whole) ^ int.from_bytes(crc32, "big")
     return whole.to_bytes(SIZE, "big")
 
 
-# The parts of a file have one size, the last another: two entries serve however many parts.
+# All parts of a file but the last have one size, so two entries serve any number of parts.
 @lru_cache(maxsize=256)
 def _appending(size: int) -> int:
     """x^(8 * size), by squaring: a step for each bit of the size, not for each byte."""

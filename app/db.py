@@ -1,9 +1,9 @@
-"""The session, and the only words about transactions: nothing else commits or rolls back.
+"""The database session and its transactions: nothing else commits or rolls back.
 
-`transaction()` is re-entrant and the outermost block commits; `after_commit()` runs something
-once that commit is durable; `release()` ends a read before the network is touched; `discard()`
-forgets what a failure left. What is read outside transaction() is read statement by statement:
-under READ COMMITTED each sees what is committed by then anyway.
+`transaction()` is re-entrant and the outermost block commits; `after_commit()` runs something once
+that commit is durable; `release()` ends a read before a network call; `discard()` rolls back after
+a failure. Reads outside transaction() are autocommitted one by one: under READ COMMITTED each
+statement sees what is committed by then anyway.
 """
 
 import logging
@@ -49,7 +49,7 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    # The library leaves open what a model is mapped to: each of ours to a table.
+    # SQLAlchemy allows any FromClause here; each of our models is mapped to a Table.
     __table__: ClassVar[Table]
 
 
@@ -60,31 +60,31 @@ db = SQLAlchemy(model_class=Base, session_options={"expire_on_commit": False})
 
 @event.listens_for(db.session, "after_begin")
 def _begin(session: Session, _: SessionTransaction, connection: Connection) -> None:
-    """The session has taken a connection: only to read with it needs no BEGIN and no COMMIT."""
+    """Autocommit a new connection outside transaction(): reads need no BEGIN and no COMMIT."""
     if not session.info.get("depth"):
         connections.read_only_so_far(connection)
 
 
 def ask(statement: Executable, values: Mapping[str, Any]) -> CursorResult[Any]:
-    """Run a statement for columns, past the ORM: of short questions it is the larger half.
+    """Run a Core statement, bypassing the ORM, which costs more than half of a short query.
 
-    For what each request asks; the statement is best made once, with its values by name.
+    For the queries of every request; build the statement once, with named bind parameters.
     """
     return db.session.connection().execute(statement, values)
 
 
 def changed(statement: UpdateBase) -> int:
-    """Run an INSERT, UPDATE or DELETE that returns nothing; of how many rows it was true."""
-    # Session.execute() does not say in its types that this comes straight from a cursor.
+    """Run an INSERT, UPDATE or DELETE that returns no rows; returns the number of rows affected."""
+    # Session.execute() is typed to return a Result, but for such a statement it is a CursorResult.
     done = cast(CursorResult[Any], db.session.execute(statement))
     return done.rowcount
 
 
 def insert_now(row: Base) -> None:
-    """INSERT a new row and no more, past the unit of work, which costs several times as much.
+    """INSERT a new row directly, bypassing the unit of work, which costs several times as much.
 
-    Call in transaction(). The row stays outside the session: what is changed in it later is not
-    written, and what is to be computed by PostgreSQL is not read back.
+    Call in transaction(). The row does not join the session: later changes to it are not written,
+    and values that PostgreSQL computes are not read back.
     """
     statement, names = _insert_into(type(row))
     plain: dict[str, Any] = {}
@@ -97,16 +97,16 @@ def insert_now(row: Base) -> None:
 
 @cache
 def _insert_into(kind: type[Base]) -> tuple[Insert, frozenset[str]]:
-    """The statement for rows of a table, and the names of its columns."""
+    """The INSERT statement for a table, and the names of its columns."""
     return insert(kind).inline(), frozenset(kind.__table__.c.keys())
 
 
 @contextmanager
 def transaction() -> Iterator[None]:
-    """Commit what happens inside, or none of it.
+    """Commit everything done in the block, or nothing.
 
-    Nested blocks join the outermost one. A failure inside dooms the whole, even when an outer
-    block swallows the exception: then the commit raises RuntimeError instead.
+    Nested blocks join the outermost one. A failure in an inner block dooms the whole transaction,
+    even when an outer block swallows the exception: the commit then raises RuntimeError.
     """
     info = db.session.info
     depth = info["depth"] = info.get("depth", 0) + 1
@@ -137,7 +137,8 @@ def transaction() -> Iterator[None]:
 def after_commit(action: Callable[[], object]) -> None:
     """Run `action` once the current transaction is durable; never if it rolls back.
 
-    Its failure is logged, not raised: the rows are the truth, and a sweep repeats the reminder.
+    Outside a transaction it runs immediately. Its failure is logged, not raised: the rows are the
+    truth, and a sweep queues the work again.
     """
     info = db.session.info
     if not info.get("depth"):
@@ -147,7 +148,10 @@ def after_commit(action: Callable[[], object]) -> None:
 
 
 def release() -> None:
-    """End the read transaction, so that none is open while the network is waited for."""
+    """End the read transaction, so that none is open during a network call.
+
+    Raises RuntimeError inside transaction().
+    """
     if db.session.info.get("depth"):
         raise RuntimeError("release() inside transaction(): the network would hold its locks")
     # commit(), not rollback(): a rollback expires every object whatever expire_on_commit says.
@@ -155,7 +159,7 @@ def release() -> None:
 
 
 def in_own_session(act: Callable[P, T]) -> Callable[P, T]:
-    """`act` for another thread, which is given a session of its own: one is never shared."""
+    """Wrap `act` for another thread, which gets a session of its own: one is never shared."""
     context = current_app.app_context
 
     def run(*args: P.args, **named: P.kwargs) -> T:
@@ -166,31 +170,31 @@ def in_own_session(act: Callable[P, T]) -> Callable[P, T]:
 
 
 def discard() -> None:
-    """Give up whatever the session holds: after a failure, before asking something else."""
+    """Roll the session back after a failure, so that it can be used again."""
     db.session.rollback()
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether PostgreSQL could not be asked, or ended the session whatever was asked.
+    """Whether PostgreSQL could not be reached, or ended the session regardless of the statement.
 
-    A statement that it gave up, for its time or for another's sake, is none of these.
+    A statement that PostgreSQL cancelled, for a timeout or a deadlock, does not count.
     """
     if not isinstance(error, OperationalError | InterfaceError):
         return False
     code = getattr(error.orig, "pgcode", None)
-    # Without a code nobody answered. Classes 08 and 57P: the connection, or the server itself
-    # ends; 53300: it has no connection left.
+    # No code: no answer. Classes 08 and 57P: the connection or the server is ending; 53300: too
+    # many connections.
     return code is None or code.startswith(("08", "57P")) or code == "53300"
 
 
 def end_session(error: BaseException | None = None) -> None:
-    """With a request's context: end its transaction before the session is closed.
+    """Roll the session's transaction back at the end of the app context, before it is closed.
 
-    Where that fails the connection is dead, and the transaction with it: the answer stands.
+    If that fails, the connection is dead and the transaction with it: the response stands.
     """
     if not db.session.registry.has():
         return
-    # A rollback expires every object; what was handed out keeps what it has read.
+    # A rollback expires every object in the session; expunged ones keep what they have read.
     db.session.expunge_all()
     try:
         db.session.rollback()

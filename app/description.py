@@ -1,4 +1,4 @@
-"""What our JSON routes offer, as app/api/openapi.yaml says it: read once in each process."""
+"""The OpenAPI description of our JSON routes (app/api/openapi.yaml), read once per process."""
 
 import json
 from functools import lru_cache
@@ -12,8 +12,8 @@ PATH = Path(__file__).parent / "api" / "openapi.yaml"
 
 @lru_cache(maxsize=1)
 def document() -> dict[str, Any]:
-    """The description as it was written, with its references; nobody may change it."""
-    # libyaml where there is one: ten times as fast.
+    """The parsed description, its references unresolved. Callers must not change it."""
+    # libyaml, if available, is ten times as fast.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     said: dict[str, Any] = yaml.load(PATH.read_text(), loader)  # noqa: S506  both are safe
     return said
@@ -21,5 +21,5 @@ def document() -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def as_json() -> bytes:
-    """The same as it is served."""
+    """The description as compact JSON, as it is served."""
     return json.dumps(document(), ensure_ascii=False, separators=(",", ":")).encode()

@@ -1,12 +1,12 @@
-"""One Content-Disposition for any name a person may give a file (RFC 6266, RFC 8187).
+"""Content-Disposition headers for any file name (RFC 6266, RFC 8187).
 
-Names are stored byte for byte; what could fool a person or a header is only left out here.
+Names are stored byte for byte; only here is removed what could fool a person or break a header.
 """
 
 import unicodedata
 from urllib.parse import quote
 
-# Marks that reorder what is shown, so that "gpj.exe" can look like "exe.jpg".
+# Bidi marks reorder what is shown, so that "gpj.exe" can look like "exe.jpg".
 _BIDI = {
     "\u061c", "\u200e", "\u200f", "\u202a", "\u202b", "\u202c", "\u202d", "\u202e",
     "\u2066", "\u2067", "\u2068", "\u2069",
@@ -16,30 +16,30 @@ _ATTR_CHARS = "!#$&+-.^_`|~"
 
 
 def safe_name(name: str) -> str:
-    """The name without separators, control characters and marks that reorder; never empty."""
+    """The name without separators, control characters and bidi marks; never empty."""
     kept = "".join("_" if char in "/\\" else char for char in without_marks(name)).strip()
     return kept if kept.strip(".") else "file"
 
 
 def saved_name(name: str) -> str:
-    """The safe name that a file is saved under; never hidden.
+    """The safe name to save a file under; never a hidden file.
 
-    `curl -J` and wget would write .curlrc as it is, where they themselves read it. Browsers do the
-    same to such a name.
+    `curl -J` and wget would write .curlrc under its own name, in a place where they read it.
+    Browsers also prefix such a name.
     """
     safe = safe_name(name)
     return f"_{safe}" if safe.startswith(".") else safe
 
 
 def name_by_curl(name: str) -> str:
-    """The name that `curl -J` saves a file under: of both kinds of quotes it can be told one."""
+    """The name that `curl -J` saves a file under: it can hold one kind of quotes, not both."""
     saved = saved_name(name)
     return saved.replace('"', "_") if "'" in saved else saved
 
 
 def without_marks(text: str) -> str:
-    """The text without what a terminal would obey, and without marks that reorder what is shown."""
-    if text.isprintable():  # then it has none of them, and pages hold thousands of names
+    """The text without control characters, which a terminal would obey, and without bidi marks."""
+    if text.isprintable():  # has none of them; a shortcut for pages of thousands of names
         return text
     return "".join(
         char
@@ -49,7 +49,7 @@ def without_marks(text: str) -> str:
 
 
 def attachment(name: str) -> str:
-    """The header's value: a plain-ASCII filename for old clients, the true one in UTF-8 beside."""
+    """The header's value: an ASCII filename for old clients, and the true name in UTF-8."""
     true = saved_name(name)
     plain = unicodedata.normalize("NFKD", true).encode("ascii", "ignore").decode()
     # Clients differ in how they read a quote or a percent sign. Separators are replaced once more
@@ -62,9 +62,9 @@ def attachment(name: str) -> str:
 
 
 def attachment_for_curl(name: str) -> str:
-    """As attachment(), for `curl -J`: it knows neither `filename*` nor escapes, and keeps bytes.
+    """The header's value for `curl -J`, which knows no `filename*`, no escapes, and keeps bytes.
 
-    So the name comes as its plain UTF-8, which a header of WSGI carries as if it were Latin-1.
+    The name is therefore sent as plain UTF-8, which WSGI carries as if it were Latin-1.
     """
     true = name_by_curl(name)
     quotes = "'" if '"' in true else '"'

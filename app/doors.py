@@ -1,4 +1,4 @@
-"""What is settled before a route is asked: whose address, which host, TLS, how fast, how often."""
+"""Checks before any route runs: client address, host, TLS, rate limits and slow bodies."""
 
 import hmac
 import ipaddress
@@ -37,28 +37,29 @@ from app.services import audit
 
 log = logging.getLogger(__name__)
 
-# A body of up to 2 MiB has this long to arrive.
+# Seconds that a request's body (up to 2 MiB) may take to arrive.
 BODY_SECONDS = 20.0
-# What a route did not read of its request is read away if it is small and here; else we hang up.
+# A body that its route did not read is drained if it is this small and arrives this fast; otherwise
+# the connection is closed.
 DRAINED_SIZE = 64 * 1024
 DRAIN_SECONDS = 1.0
-# Probes ask by address and without TLS, from inside.
+# Health probes come from inside, by IP address and without TLS.
 _PROBES = {"/health", "/ready"}
-# What is asked here comes with a key.
+# Requests to these routes carry a key.
 _API = (
     "/transfers", "/trigger-delete", "/senders", "/webhooks", "/v2", "/files", "/s3/", "/api/",
 )  # fmt: skip
 
 
 def _address() -> str:
-    """The network that asks: an IPv4 address, or the /64 that an IPv6 customer has to himself."""
+    """The client's network: an IPv4 address, or an IPv6 customer's /64; "unknown" if unreadable."""
     try:
         address = ipaddress.ip_address(_without_port(request.remote_addr or ""))
     except ValueError:
         _warn_of_unknown()
         return "unknown"
     if isinstance(address, ipaddress.IPv6Address):
-        # On a socket for both, IPv4 addresses come so; as one /64 they would all be the same.
+        # A dual-stack socket shows IPv4 clients like this; as one /64 they would all be the same.
         if address.ipv4_mapped:
             return str(address.ipv4_mapped)
         return str(ipaddress.ip_network((address, 64), strict=False))
@@ -66,14 +67,14 @@ def _address() -> str:
 
 
 def _without_port(address: str) -> str:
-    """Some proxies write 203.0.113.7:51234 and [2001:db8::1]:443."""
+    """Strip the port: some proxies write 203.0.113.7:51234 and [2001:db8::1]:443."""
     if address.startswith("["):
         return address[1:].partition("]")[0]
     host, _, _ = address.partition(":")
     return host if "." in host else address
 
 
-@cache  # Said once by each process, and not for each request.
+@cache  # logged once per process, not per request
 def _warn_of_unknown() -> None:
     log.warning("visitors whose address cannot be read share one count: look at TRUSTED_PROXIES")
 
@@ -85,7 +86,7 @@ limiter = Limiter(
 
 
 def init_app(app: Flask) -> None:
-    """Put the doors before every route."""
+    """Install the checks before every route."""
     app.config["RATELIMIT_STORAGE_URI"] = settings.redis_url
     app.config["RATELIMIT_STORAGE_OPTIONS"] = counters.options(queue.circuit)
     limiter.init_app(app)
@@ -97,17 +98,17 @@ def init_app(app: Flask) -> None:
 
 
 def creates_limit() -> str:
-    """As flask-limiter writes it; read for each request, so that tests can set it."""
+    """Transfers per address, as flask-limiter writes it; read per request, so tests can set it."""
     return f"{settings.max_creates_per_hour} per hour"
 
 
 def codes_limit() -> str:
-    """How often one address may ask for a code to be mailed, whatever comes of it."""
+    """How often one address may ask for a code to be mailed, whether or not one is."""
     return f"{10 * settings.max_codes_per_hour} per hour"
 
 
 def unknown_limit() -> str:
-    """How many links that lead nowhere one address may try: nobody shall find one by trying."""
+    """How many unknown links one address may try, so that none can be found by guessing."""
     return f"{settings.max_unknown_per_minute} per minute"
 
 
@@ -122,13 +123,13 @@ def messages_limit() -> str:
 
 
 def link_messages_limit() -> str:
-    """How often anybody may about one link."""
+    """How many reports and requests one link may get, from all addresses together."""
     return f"{settings.max_messages_per_link_and_hour} per hour"
 
 
-# For blueprints. One share for all routes of links together: whoever guesses may take any of them.
+# For blueprints. All routes of links share one limit, because any of them can be used to guess.
 limit_unknown = limiter.shared_limit(unknown_limit, scope="unknown", deduct_when=is_unknown)
-# For routes of links that take what somebody writes; beside the one above, not instead of it.
+# For routes of links that take messages; in addition to the limit above.
 _limit_address = limiter.shared_limit(messages_limit, scope="messages", override_defaults=False)
 _limit_link = limiter.shared_limit(
     link_messages_limit,
@@ -139,24 +140,28 @@ _limit_link = limiter.shared_limit(
 
 
 def limit_messages(route: Callable[..., Any]) -> Callable[..., Any]:
-    """One address may only write so much, and so may all of them about one link.
+    """Limit a route's messages per address, and per link from all addresses.
 
-    What the address may not does not count for the link: one alone must not silence the others.
+    A message that its address may not send does not count for the link: one client must not silence
+    the others.
     """
     return _limit_link(_limit_address(route))
 
 
 def _check_host() -> None:
-    """Links and mails never come from this header, and caches in front must not learn from it."""
+    """Raise HostUnknown for a foreign Host header: caches in front must not learn from it.
+
+    Links and mails are never made from this header.
+    """
     if request.path in _PROBES:
         return
-    # werkzeug gives an empty host for one that is none.
+    # werkzeug gives an empty host for a malformed header.
     if urlsplit(f"//{request.host}").hostname not in settings.hosts:
         raise HostUnknown
 
 
 def _check_tls() -> Response | None:
-    """Pages are led to https; an API call without it has already told its key, and is refused."""
+    """Redirect pages to https; raise TlsRequired for API calls, whose key is already exposed."""
     if request.is_secure or not settings.is_https or request.path in _PROBES:
         return None
     if request.method in ("GET", "HEAD") and not request.path.startswith(_API):
@@ -170,19 +175,19 @@ def _know_address() -> None:
 
 
 def count_call(key_id: uuid.UUID) -> None:
-    """Count one call of an API key, once it has proved itself; raises TooMany.
+    """Count one call of an API key, once it is verified; raises TooMany.
 
-    Not a decorator of the route: what is counted by must not be what anybody may send.
+    Not a route decorator: the count must go by the verified key, not by what any client may send.
     """
     per_day = RateLimitItemPerDay(settings.max_calls_per_key_and_day)
     _count(per_day, "key", key_id.hex, refusal=TooMany())
 
 
 def count_wrong_key(prefix: str | None) -> None:
-    """Count a try by what is no key, or none any more; raises TooManyWrongKeys.
+    """Count a request with a wrong or revoked API key; raises TooManyWrongKeys.
 
-    By the address that tries, and by the key it says to have, if it has the form of one. Whoever
-    has a good key is neither counted here nor kept waiting by those who have none.
+    Counted per client address, and per key prefix if what was sent has the form of a key. Clients
+    with a good key are neither counted nor refused because of others.
     """
     most = settings.max_unknown_per_minute
     refusal = TooManyWrongKeys()
@@ -199,7 +204,7 @@ def _count(limit: RateLimitItem, *what: str, refusal: TooMany) -> None:
 
 
 def _tell_when_to_return(answer: Response) -> Response:
-    """A limit put on a route is refused by flask-limiter, whose error does not say for how long."""
+    """Set Retry-After where flask-limiter refuses a route: its error does not say for how long."""
     limit = limiter.current_limit
     if limit is not None and limit.breached:
         answer.headers["Retry-After"] = str(_seconds_until(limit.reset_at))
@@ -211,7 +216,7 @@ def _seconds_until(moment: float) -> int:
 
 
 def _address_hash() -> bytes:
-    """Only a keyed hash is ever kept: enough to count by, useless to whoever reads it."""
+    """A keyed hash of the client's network, the only form kept: enough to count by."""
     return _hashed(f"address:{_address()}")
 
 
@@ -220,7 +225,7 @@ def _hashed(words: str) -> bytes:
 
 
 class _Timed:
-    """A body that drips in must not hold a thread for ever: gunicorn's threads wait without end."""
+    """WSGI middleware that limits how long a body may take: gunicorn would wait for ever."""
 
     def __init__(self, app: WSGIApplication) -> None:
         self.app = app
@@ -235,14 +240,17 @@ class _Timed:
 
 
 def _length(environ: dict[str, Any]) -> float:
-    """How many bytes follow the head; unknown when they come in chunks."""
+    """How many bytes follow the head; infinite if they come in chunks, as the number is unknown."""
     if "HTTP_TRANSFER_ENCODING" in environ:
         return math.inf
     return int(environ.get("CONTENT_LENGTH") or 0)
 
 
 class _TimedBody:
-    """`wsgi.input` with an end to its patience: BODY_SECONDS for all of it; raises TooSlow."""
+    """`wsgi.input` with a timeout: BODY_SECONDS for all of it.
+
+    Raises TooSlow, or BadRequest if the body is malformed or ends early.
+    """
 
     def __init__(self, body: Any, connection: socket.socket, length: float) -> None:
         self._body = body
@@ -252,18 +260,18 @@ class _TimedBody:
         self._is_over = False
 
     def read(self, size: int = -1) -> bytes:
-        """As a file's."""
+        """Read as a file does."""
         return self._in_time(self._body.read, size)
 
     def readline(self, size: int = -1) -> bytes:
-        """As a file's."""
+        """Read a line as a file does."""
         return self._in_time(self._body.readline, size)
 
     def close(self) -> None:
-        """After the answer: what is left of the body ends the connection, unless it is here.
+        """After the response: drain a small rest of the body, or have the connection closed.
 
-        Otherwise gunicorn would wait for it, and would take what comes late for a request of its
-        own: one that no router in front has seen.
+        Otherwise gunicorn would wait for it, and would take late bytes for a new request, one that
+        no router in front has seen.
         """
         if 0 < self._left <= DRAINED_SIZE and not self._is_over:
             self._deadline = time.monotonic() + DRAIN_SECONDS
@@ -282,21 +290,21 @@ class _TimedBody:
         watch.start()
         try:
             piece = read(size)
-        except (OSError, ParseException) as error:  # gone away, or chunks that are none
+        except (OSError, ParseException) as error:  # client gone, or malformed chunks
             raise TooSlow if self._is_over else BadRequest from error
         finally:
             watch.cancel()
         if self._is_over:
             raise TooSlow
         if not piece and size:
-            if self._left < math.inf:  # half a body may well look like a whole one
+            if self._left < math.inf:  # a truncated body may look complete
                 raise BadRequest
             self._left = 0
         self._left -= len(piece)
         return piece
 
     def _end(self) -> None:
-        """Whoever waits for bytes is told that there are no more; the answer can still be sent."""
+        """End the waiting read by closing the socket for reading; a response can still be sent."""
         self._is_over = True
         with suppress(OSError):
             self._connection.shutdown(socket.SHUT_RD)

@@ -1,7 +1,7 @@
-"""The catalogue of everything that can go wrong on purpose.
+"""The catalogue of all expected errors.
 
-Services raise these; they carry a code, a status, a sentence for people and details, and know
-nothing about JSON or pages. Shaping them is `problems.py`'s work.
+Services raise these. They carry a code, a status, a sentence for people and details, and know
+nothing about JSON or pages: `problems.py` makes responses of them.
 """
 
 import math
@@ -9,13 +9,13 @@ from typing import Any
 
 
 class AppError(Exception):
-    """Something that may be told to whoever asked."""
+    """An error that may be shown to the client."""
 
     code = "internal"
     status = 500
     title = "Something went wrong on our side."
     retry_after: int | None = None
-    # What a 401 asks for; browsers know neither of ours and show the page.
+    # The WWW-Authenticate of a 401; browsers know neither of our schemes and show the page.
     challenge: str | None = None
 
     def __init__(self, title: str | None = None, **details: Any) -> None:
@@ -25,7 +25,7 @@ class AppError(Exception):
 
 
 class Invalid(AppError):
-    """What was given cannot be used; `fields` says which of it and why."""
+    """The input cannot be used; `fields` maps each bad field to the reason."""
 
     code = "invalid"
     status = 400
@@ -38,7 +38,7 @@ class Invalid(AppError):
 
 
 class BadRequest(AppError):
-    """The request could not be read at all."""
+    """The request could not be parsed at all."""
 
     code = "bad_request"
     status = 400
@@ -46,7 +46,7 @@ class BadRequest(AppError):
 
 
 class Unauthorized(AppError):
-    """Nobody said who is asking."""
+    """The request carries no credentials, or no valid ones."""
 
     code = "unauthorized"
     status = 401
@@ -55,7 +55,7 @@ class Unauthorized(AppError):
 
 
 class PasswordNeeded(AppError):
-    """The transfer is protected, and whoever asks has not opened it (or no longer has)."""
+    """The transfer has a password, and this client has not given it, or not recently enough."""
 
     code = "password_needed"
     status = 401
@@ -64,14 +64,14 @@ class PasswordNeeded(AppError):
 
 
 class PasswordWrong(PasswordNeeded):
-    """Another password than the transfer's."""
+    """The password is not the transfer's."""
 
     code = "password_wrong"
     title = "That password is not right."
 
 
 class NotAllowed(AppError):
-    """Known, and still not allowed."""
+    """The caller is known, but may not do this."""
 
     code = "forbidden"
     status = 403
@@ -79,14 +79,14 @@ class NotAllowed(AppError):
 
 
 class Blocked(NotAllowed):
-    """The operator has quarantined the transfer; its sender may look at it or delete it."""
+    """The operator has quarantined the transfer; its sender may still look at it or delete it."""
 
     code = "blocked"
     title = "Whoever runs this site has blocked this transfer."
 
 
 class NotFound(AppError):
-    """No such thing, or not for whoever asks: the two look the same."""
+    """It does not exist, or not for this caller: the two look the same."""
 
     code = "not_found"
     status = 404
@@ -94,7 +94,7 @@ class NotFound(AppError):
 
 
 class MethodNotAllowed(AppError):
-    """The address exists, but not for this method."""
+    """The URL exists, but not for this method."""
 
     code = "method_not_allowed"
     status = 405
@@ -102,7 +102,7 @@ class MethodNotAllowed(AppError):
 
 
 class Gone(AppError):
-    """It was here and is no more; `reason` is expired, deleted, limit_reached or unavailable."""
+    """It no longer exists; `reason` is expired, deleted, limit_reached, unavailable or revoked."""
 
     code = "gone"
     status = 410
@@ -113,7 +113,7 @@ class Gone(AppError):
 
 
 class TransferExpired(Gone):
-    """Its date is over, told to its sender's program."""
+    """The transfer is past its date; for its sender's program."""
 
     code = "transfer_expired"
     title = "This transfer has expired."
@@ -123,7 +123,7 @@ class TransferExpired(Gone):
 
 
 class LimitReached(Gone):
-    """All its downloads have been used, told to its sender's program."""
+    """All downloads of the transfer have been used; for its sender's program."""
 
     code = "transfer_limit_reached"
     title = "All downloads of this transfer have been used."
@@ -133,7 +133,7 @@ class LimitReached(Gone):
 
 
 class WrongState(AppError):
-    """It cannot be done in the state the transfer is in now."""
+    """The transfer's current state does not allow this."""
 
     code = "wrong_state"
     status = 409
@@ -141,13 +141,13 @@ class WrongState(AppError):
 
 
 class NotNow(WrongState):
-    """The same where a contract has 400 for it."""
+    """WrongState, for routes whose contract specifies 400."""
 
     status = 400
 
 
 class ChangedMeanwhile(WrongState):
-    """Somebody else has changed the same; `changed` lists what."""
+    """A concurrent edit has changed the same fields; `changed` lists them."""
 
     code = "changed_meanwhile"
     title = "Somebody else has changed this meanwhile."
@@ -157,7 +157,7 @@ class ChangedMeanwhile(WrongState):
 
 
 class PreconditionFailed(AppError):
-    """If-Match names another version than there is now."""
+    """If-Match does not name the current version."""
 
     code = "precondition_failed"
     status = 412
@@ -165,7 +165,7 @@ class PreconditionFailed(AppError):
 
 
 class KeyReused(AppError):
-    """An Idempotency-Key that came with another request before."""
+    """The Idempotency-Key came with a different request before."""
 
     code = "idempotency_key_reused"
     status = 422
@@ -173,7 +173,7 @@ class KeyReused(AppError):
 
 
 class UploadNotValid(AppError):
-    """What an upload URL leads to is not a file that can be taken."""
+    """The upload URL holds no file that can be accepted."""
 
     code = "upload_validation_failed"
     status = 502
@@ -189,7 +189,7 @@ class PartsMissing(AppError):
 
 
 class SizeMismatch(AppError):
-    """Storage holds another number of bytes than was planned."""
+    """Storage holds a different number of bytes than was planned."""
 
     code = "size_mismatch"
     status = 409
@@ -197,7 +197,7 @@ class SizeMismatch(AppError):
 
 
 class TooLarge(AppError):
-    """The request's own body is over the limit."""
+    """The request's body is over the limit."""
 
     code = "too_large"
     status = 413
@@ -205,7 +205,7 @@ class TooLarge(AppError):
 
 
 class WrongType(AppError):
-    """A JSON route was given something else."""
+    """The body is not JSON, on a route that takes JSON."""
 
     code = "unsupported_media_type"
     status = 415
@@ -213,7 +213,7 @@ class WrongType(AppError):
 
 
 class Unavailable(AppError):
-    """Something we depend on does not answer; asking again later is right."""
+    """A service that we depend on does not answer; clients should try again later."""
 
     code = "unavailable"
     status = 503
@@ -222,11 +222,11 @@ class Unavailable(AppError):
 
 
 class Outage(Unavailable):
-    """It does not answer at all: nobody's fault here, and over when it is over."""
+    """A service cannot be reached at all: not the fault of the work that needed it."""
 
 
 class ZipFailed(AppError):
-    """The zip of all files could not be made; a minute after that it may be tried again."""
+    """The zip of all files could not be made; it may be tried again after a minute."""
 
     code = "zip_failed"
     status = 503
@@ -238,7 +238,7 @@ class ZipFailed(AppError):
 
 
 class ZipLacksFile(ZipFailed):
-    """Nor will it be: what a program tries again by itself is no answer to that."""
+    """The zip can never be made, because a file is lost: a status that programs do not retry."""
 
     code = "zip_lacks_file"
     status = 409
@@ -250,7 +250,7 @@ class ZipLacksFile(ZipFailed):
 
 
 class NoMail(AppError):
-    """No mail goes out from here, and asking again will not change that."""
+    """This installation sends no mail; asking again will not change that."""
 
     code = "mail_not_configured"
     status = 503
@@ -258,7 +258,7 @@ class NoMail(AppError):
 
 
 class TooMany(AppError):
-    """One address asks for more than its share."""
+    """A rate limit has been reached."""
 
     code = "too_many"
     status = 429
@@ -267,7 +267,7 @@ class TooMany(AppError):
 
 
 class TooManyTries(TooMany):
-    """Passwords are tried faster than a person who has forgotten one would; good in `seconds`."""
+    """Passwords are tried too fast; the next try is allowed in `seconds`."""
 
     code = "too_many_tries"
 
@@ -280,11 +280,11 @@ class TooManyTries(TooMany):
 
 
 class TooManyWrongKeys(TooMany):
-    """Wrong API keys were sent too often; apart, so that a dialect may answer as to one of them."""
+    """Too many wrong API keys. Its own class, so that a dialect may answer as to a single one."""
 
 
 class TooMuchMail(TooMany):
-    """More mail than is reasonable was asked for; good again when some time has passed."""
+    """A mail quota is used up for now; it recovers with time."""
 
     code = "too_much_mail"
     title = "That is a lot of mail at once. Please share the link, or try again later."
@@ -292,7 +292,7 @@ class TooMuchMail(TooMany):
 
 
 class HostUnknown(AppError):
-    """The request was for an address that is not ours."""
+    """The Host header is not one of ours."""
 
     code = "host_unknown"
     status = 421
@@ -300,7 +300,7 @@ class HostUnknown(AppError):
 
 
 class TlsRequired(AppError):
-    """Asked without TLS where people reach us with it."""
+    """The request came without TLS, to a site that is served over TLS."""
 
     code = "tls_required"
     status = 403
@@ -308,7 +308,7 @@ class TlsRequired(AppError):
 
 
 class TooSlow(AppError):
-    """The request's body did not come in time."""
+    """The request's body did not arrive in time."""
 
     code = "too_slow"
     status = 408

@@ -1,4 +1,4 @@
-"""The guard of every form: it was sent by a page of ours, in the session that the page was for."""
+"""CSRF protection: a form must come from a page of ours, and from the session it was made for."""
 
 from flask import g, request
 from flask_wtf.csrf import CSRFProtect, validate_csrf
@@ -8,13 +8,13 @@ from app.config import settings
 
 
 class FormGuard(CSRFProtect):
-    """flask-wtf's token, good under former keys too, and what the browser says of the origin.
+    """Checks flask-wtf's token, valid under former keys too, and the browser's origin headers.
 
-    Either alone would do; together one bug in either does no harm. `HX-Request` proves nothing.
+    Either alone would do; with both, a bug in one does no harm. `HX-Request` proves nothing.
     """
 
     def protect(self, apply_exemptions: bool = False) -> None:
-        """Let a form of ours pass; answers any other with 400."""
+        """Let our own forms pass; answer any other with 400."""
         if apply_exemptions and (not request.endpoint or self._is_exempt()):
             return
         if request.method not in ("POST", "PUT", "PATCH", "DELETE"):
@@ -25,7 +25,7 @@ class FormGuard(CSRFProtect):
 
 
 def _is_from_here() -> bool:
-    """Every browser in use sends one of these with a form; none lets a page set them."""
+    """Check the origin: all browsers in use send one of these headers, and no page can set them."""
     if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
         return False
     here = request.host_url.rstrip("/")  # its host was checked (app/doors.py)
@@ -33,7 +33,7 @@ def _is_from_here() -> bool:
 
 
 def _is_signed(token: str | None) -> bool:
-    """A page that was open while the key changed must still work."""
+    """Check the token under all keys: a page that was open during a key change must still work."""
     for key in (settings.secret_key, *settings.secret_key_fallbacks):
         try:
             validate_csrf(token, secret_key=key)

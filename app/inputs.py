@@ -3,8 +3,8 @@
     with Inputs(body) as given:
         title = given.text("title", longest=200)
 
-Leaving the block raises errors.Invalid with all complaints, by full path (`files.1.size`);
-nothing else can come out of reading. A field that nobody asked for is a complaint too.
+Leaving the block raises errors.Invalid with all complaints, by full path (`files.1.size`); reading
+raises nothing else. An unknown field is a complaint too.
 """
 
 import base64
@@ -30,7 +30,7 @@ LONGEST_PATH_BYTES = 2000
 
 
 class Inputs:
-    """One object's fields, each read once by the method that says what it must be."""
+    """The fields of one object, each read once, by the method for what it must be."""
 
     def __init__(
         self, given: Any, prefix: str = "", complaints: dict[str, str] | None = None
@@ -63,7 +63,7 @@ class Inputs:
     def text(self, name: str, *, default: str = "", longest: int, lines: bool = False) -> str:
         """A string of at most `longest` characters, without control characters.
 
-        With `lines` it may hold line ends, of which those of Windows are given back as ours.
+        With `lines` it may hold line ends; CRLF is returned as LF.
         """
         value = self._take(name)
         if value is None:
@@ -79,17 +79,17 @@ class Inputs:
         return value
 
     def needed(self, name: str) -> bool:
-        """Whether the field was sent and says anything; a complaint if not."""
+        """Whether the field was sent and is not empty; adds a complaint if not."""
         if self._take(name) not in (None, ""):
             return True
         return self._complain(name, "is required", False)
 
     def needed_text(self, name: str, *, longest: int) -> str:
-        """As `text`, and it must not be empty."""
+        """A string as `text` reads it, which must not be empty."""
         return self.text(name, longest=longest) if self.needed(name) else ""
 
     def complain(self, name: str, reason: str) -> None:
-        """Note what whoever reads has found wrong itself."""
+        """Add a complaint about something that the caller has found wrong."""
         self._complain(name, reason, None)
 
     def whole(self, name: str, *, least: int, most: int, default: int | None = None) -> int:
@@ -100,7 +100,7 @@ class Inputs:
         return self._whole(name, value, least, most)
 
     def optional_whole(self, name: str, *, least: int, most: int) -> int | None:
-        """As `whole`, and null or absent gives None."""
+        """A whole number from `least` to `most`; None when absent or null."""
         value = self._take(name)
         return None if value is None else self._whole(name, value, least, most)
 
@@ -117,7 +117,7 @@ class Inputs:
             return self._complain(name, "is no time that exists", None)
 
     def path(self, name: str) -> str:
-        """A relative file path as a person's computer has it, returned byte for byte."""
+        """A relative file path, as on a person's computer, returned byte for byte."""
         value = self._take(name)
         reason = "is required" if value is None else _bad_path(value)
         return self._complain(name, reason, "") if reason else value
@@ -167,7 +167,7 @@ class Inputs:
             raw = base64.b64decode(value, validate=True) if isinstance(value, str) else b""
         except ValueError:
             raw = b""
-        # Encoded again it must be what was sent: base64 has several spellings of some bytes.
+        # It must encode to what was sent: base64 has several spellings of the same bytes.
         if len(raw) != size or base64.b64encode(raw).decode() != value:
             return self._complain(name, f"must be the base64 of {size} bytes", bytes(size))
         return raw
@@ -180,7 +180,7 @@ class Inputs:
         return self._complain(name, "must be true or false", False)
 
     def one_of(self, name: str, kind: Iterable[E]) -> E | None:
-        """A member of an enumeration, or one of these, by its value; None when absent or null."""
+        """A member of an enumeration, or of part of one, by its value; None when absent or null."""
         value = self._take(name)
         known = {member.value: member for member in kind}
         if value is None or (isinstance(value, str) and value in known):
@@ -195,7 +195,7 @@ class Inputs:
         return value
 
     def password(self, name: str, *, shortest: int, longest: int) -> str | None:
-        """A password of somebody's choice, as it was typed; None when absent, null or empty."""
+        """A newly chosen password, as it was typed; None when absent, null or empty."""
         value = self.text(name, longest=longest)
         if value and len(value) < shortest:
             reason = f"must be at least {shortest} characters"
@@ -217,7 +217,10 @@ class Inputs:
         return [self._one_text(f"{name}.{index}", value, longest) for index, value in given]
 
     def pairs(self, name: str, *, longest: int, most: int) -> dict[str, str]:
-        """An object of at most `most` texts, each by a name; empty when absent or null."""
+        """An object of at most `most` named texts, each text and name at most `longest` characters.
+
+        Empty when absent or null.
+        """
         value = self._take(name)
         value = {} if value is None else value
         if not isinstance(value, dict) or len(value) > most:
@@ -292,7 +295,7 @@ def _uuid(value: Any) -> uuid.UUID | None:
 
 
 def whole_of(value: Any) -> int | None:
-    """The whole number that a JSON value is, if it is one: JSON knows no integers, and 3.0 is 3."""
+    """The JSON value as an int, or None: JSON has no integers, so 3.0 is 3 as well."""
     if isinstance(value, bool):
         return None
     if isinstance(value, float) and value.is_integer():
@@ -301,7 +304,7 @@ def whole_of(value: Any) -> int | None:
 
 
 def bad_text(value: str, *, lines: bool = False) -> str | None:
-    """Why a string cannot be kept as text; None if it can."""
+    """Why a string cannot be stored as text; None if it can."""
     if lines:
         return _bad_text(value.replace("\r\n", "\n"), _CONTROLS_BUT_LINES)
     return _bad_text(value, _CONTROLS)
@@ -312,7 +315,7 @@ def _bad_text(value: str, controls: re.Pattern[str]) -> str | None:
         return "must not hold control characters"
     try:
         value.encode()
-    except UnicodeEncodeError:  # a lone surrogate: valid JSON, and no text
+    except UnicodeEncodeError:  # a lone surrogate: valid JSON, but not text
         return "must be valid Unicode"
     return None
 

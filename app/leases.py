@@ -1,12 +1,11 @@
-"""Who is working on a transfer, its zip, its next files, or one upload: a lease in the row, with a
-token that fences out the late.
+"""Leases on rows: one worker at a time on a transfer, zip, batch or file, with fencing tokens.
 
-Queues deliver twice, at once, or not at all; a worker may be killed at any instruction. So the
-work on a transfer starts by claiming its lease, a heartbeat renews it, and every write of the
-result names the token (`Lease.is_mine`). A lease that lapses may be claimed by another, and the
-late one's writes then change nothing.
+A queue may deliver a job twice, in parallel or not at all, and a worker may be killed at any
+instruction. So work on a row starts by claiming its lease, a heartbeat renews it, and every write
+of the result is conditional on the token (`Lease.is_mine`). A lapsed lease may be claimed by
+another worker, and the late one's writes then change nothing.
 
-The same rows say when their work was last queued, so that what the queue has lost is queued again.
+The same rows record when their work was last queued, so that lost jobs are queued again.
 """
 
 import logging
@@ -27,7 +26,7 @@ from app.models import Archive, Batch, Inspection, Transfer
 
 log = logging.getLogger(__name__)
 
-# What is worked on; each row is one transfer's, but for an inspection's, which is one upload's.
+# The tables with leases. Each row belongs to one transfer, except an Inspection's: to one upload.
 Row = type[Transfer] | type[Archive] | type[Batch] | type[Inspection]
 # The `again` method of the job (app/jobs.py) that does this work.
 Again = Callable[[Iterable[tuple[uuid.UUID, int]]], None]
@@ -35,13 +34,13 @@ LEASE_SECONDS = 25
 HEARTBEAT_SECONDS = 8
 # How long to leave a transfer alone after its n-th failed attempt.
 BACKOFF_SECONDS = (5, 15, 30, 60, 120, 300, 600)
-# And after one that failed because storage or the database was away: that says nothing about
-# the transfer, so it does not count as an attempt either.
+# The backoff after an outage of storage or the database: that says nothing about the transfer, so
+# it does not count as an attempt either.
 OUTAGE_SECONDS = 4
 
 
 class Lease:
-    """One claim of one row; `lost` is set when somebody else may be at it."""
+    """One claim of one row; `lost` is set when another worker may have claimed it."""
 
     def __init__(self, row: Row, row_id: uuid.UUID, attempt: int) -> None:
         self.row = row
@@ -52,17 +51,17 @@ class Lease:
 
     @property
     def transfer_id(self) -> uuid.UUID:
-        """Whose row it is, where it is a transfer's."""
+        """The id of the row's transfer, where the row belongs to one."""
         return self.row_id
 
     @property
     def is_mine(self) -> ColumnElement[bool]:
-        """The condition that every write of this work's result carries."""
+        """The condition on every write of this work's result: the row still has this token."""
         return self.row.lease_token == self.token
 
     @property
     def mine(self) -> Update:
-        """An UPDATE of the row if it is still this claim's; give it its values and run it."""
+        """An UPDATE of the row, which changes nothing once the claim is lost; add its values."""
         return (
             update(self.row)
             .where(_is_of(self.row, self.row_id), self.is_mine)
@@ -71,22 +70,22 @@ class Lease:
 
     @property
     def still_mine(self) -> Select[uuid.UUID]:
-        """A SELECT that locks the row if it is still this claim's, and finds nothing else."""
+        """A SELECT ... FOR UPDATE of the row's key, which finds nothing once the claim is lost."""
         found = select(_key_of(self.row)).where(_is_of(self.row, self.row_id), self.is_mine)
         return found.with_for_update()
 
     def forgive(self) -> None:
-        """Nothing has failed here: this attempt is none of those that are counted."""
+        """Do not count this attempt as a failure."""
         self.attempt -= 1
 
 
 @contextmanager
 def hold(row: Row, row_id: uuid.UUID, is_wanted: ColumnElement[bool]) -> Iterator[Lease | None]:
-    """Work on a row alone; None if another does, or it is not wanted (now).
+    """Work on a row alone; yields None if another worker has it, or `is_wanted` is not true of it.
 
-    Leaving the block gives the lease back; leaving it by an exception keeps others away for a
-    backoff that grows with each attempt, or a moment when something was merely away
-    (`is_outage`). Dying in it costs others LEASE_SECONDS.
+    Leaving the block gives the lease back. After an exception the row cannot be claimed for a
+    backoff that grows with each attempt, or for OUTAGE_SECONDS after an outage (`is_outage`). If
+    the process dies, the lease lapses after at most LEASE_SECONDS.
     """
     lease = _claim(row, row_id, is_wanted)
     if lease is None:
@@ -112,12 +111,12 @@ def hold(row: Row, row_id: uuid.UUID, is_wanted: ColumnElement[bool]) -> Iterato
 
 
 def is_free(row: Row = Transfer) -> ColumnElement[bool]:
-    """The condition that nobody works on it now."""
+    """The condition that no worker holds the row's lease."""
     return or_(row.lease_until.is_(None), row.lease_until < db_now())
 
 
 def is_unattended(row: Row, queued_before: ColumnElement[Any]) -> ColumnElement[bool]:
-    """The condition that nobody works on it now, and that it has not been queued since then."""
+    """The condition that no worker holds the lease and it was not queued since `queued_before`."""
     return and_(is_free(row), or_(row.queued_at.is_(None), row.queued_at <= queued_before))
 
 
@@ -139,8 +138,8 @@ def remind(row: Row, condition: ColumnElement[bool], again: Again) -> int:
 def remind_stuck(row: Row, is_stuck: ColumnElement[bool], again: Again) -> int:
     """Queue the work on all rows that are stuck, in one statement; returns how many.
 
-    Whether the queue still holds a reminder does not matter: the rows decide. Rows that somebody
-    has locked are left for the next run, because waiting for one would delay all the others.
+    The rows decide, whatever the queue still holds. Locked rows are left for the next run (SKIP
+    LOCKED), because waiting for one would delay all the others.
     """
     key = _key_of(row)
     stuck = (
@@ -169,7 +168,7 @@ def _key_of(row: Row) -> InstrumentedAttribute[uuid.UUID]:
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether storage or the database was away, and the work itself has not failed."""
+    """Whether storage or the database was away, so that the work itself has not failed."""
     return isinstance(error, Outage) or is_away(error)
 
 
@@ -194,7 +193,7 @@ def _claim(row: Row, row_id: uuid.UUID, is_wanted: ColumnElement[bool]) -> Lease
 
 
 def _beat(engine: Engine, lease: Lease, done: threading.Event) -> None:
-    """Renew until done; on a connection of its own, because the work's may be in a transaction."""
+    """Renew until done; on its own connection, because the work's may be in a transaction."""
     renew = lease.mine.values(lease_until=db_now() + timedelta(seconds=LEASE_SECONDS))
     while not done.wait(HEARTBEAT_SECONDS):
         try:
@@ -203,7 +202,7 @@ def _beat(engine: Engine, lease: Lease, done: threading.Event) -> None:
                     lease.lost.set()
                     return
         except Exception:
-            # The database may be back before the lease lapses; the fence decides, not we.
+            # The database may be back before the lease lapses; the token decides, not this thread.
             log.exception("could not renew a lease")
 
 
@@ -214,7 +213,7 @@ def _give_back(lease: Lease, leave_alone: timedelta = timedelta(0)) -> None:
             lease.mine.values(
                 lease_token=None,
                 lease_until=db_now() + leave_alone,
-                # The sweep may put it into the queue as soon as it may be claimed.
+                # The sweep may queue the row as soon as it can be claimed again.
                 queued_at=None,
                 attempt_count=lease.attempt,
             )

@@ -1,6 +1,6 @@
-"""What a transfer may become, and `move()`: the only way its state changes.
+"""A transfer's states and transitions, and `move()` and its variants, which alone change a state.
 
-Every change is one conditional UPDATE, so that of any number of callers exactly one wins.
+Every change is one conditional UPDATE, so exactly one of several concurrent callers wins.
 """
 
 import uuid
@@ -24,7 +24,7 @@ MAY_BECOME: dict[State, frozenset[State]] = {
     State.DELETED: frozenset(),
 }
 
-# Whoever moves a transfer takes the work on it away from whoever was at it.
+# A state change takes the lease away from the worker that holds it.
 _WORK_OVER = {"lease_token": None, "lease_until": None, "attempt_count": 0}
 
 
@@ -44,12 +44,12 @@ def _stamps(to: State) -> dict[str, Any]:
 
 
 def is_due() -> ColumnElement[bool]:
-    """The condition that a READY transfer is past its date, as state_at() says it of a row."""
+    """The condition that a READY transfer is past its date; state_at() does this for a row."""
     return and_(Transfer.state == State.READY, Transfer.expires_at <= db_now())
 
 
 def state_at(transfer: Transfer, now: datetime) -> State:
-    """The state that counts at `now`: a READY transfer past its date has EXPIRED already.
+    """The effective state at `now`: a READY transfer past its date counts as EXPIRED.
 
     The sweep may not have written it to the row yet. `now` is the database's time.
     """
@@ -58,8 +58,10 @@ def state_at(transfer: Transfer, now: datetime) -> State:
 
 
 def is_past_grace() -> ColumnElement[bool]:
-    """The condition that an EXPIRED transfer can no longer be revived, nor be downloaded by an
-    address that was handed out before it expired."""
+    """The condition that an EXPIRED transfer can no longer be revived or downloaded.
+
+    That is after its grace period, and after the presigned URLs handed out before it expired.
+    """
     grace = timedelta(days=settings.grace_in_days)
     last_address = timedelta(seconds=settings.download_url_ttl_in_seconds)
     until = db_now() - max(grace, last_address)
@@ -69,7 +71,7 @@ def is_past_grace() -> ColumnElement[bool]:
 def move(
     transfer_id: uuid.UUID, to: State, *conditions: ColumnElement[bool], **values: Any
 ) -> bool:
-    """Change the state if the transfer is in one that may become `to`, and `conditions` hold.
+    """Change the state to `to` if its current state may become that and `conditions` hold.
 
     True for the one caller that did it, False for every other. Call inside transaction().
     """
@@ -89,13 +91,13 @@ def move(
 def move_due(to: State, *conditions: ColumnElement[bool], limit: int) -> list[uuid.UUID]:
     """Move up to `limit` transfers for which `conditions` hold, in one statement; their ids.
 
-    Rows that someone else holds are skipped, so several sweeps share the work without waiting.
+    Locked rows are skipped (SKIP LOCKED), so several sweeps share the work without waiting.
     """
     return list(db.session.scalars(moving_due(to, *conditions, limit=limit)))
 
 
 def moving_due(to: State, *conditions: ColumnElement[bool], limit: int) -> ReturningUpdate[Any]:
-    """The statement that move_due() runs, for whoever makes it a part of another."""
+    """The statement that move_due() runs, to be used as part of a larger one."""
     due = rows.take(Transfer, Transfer.state.in_(_sources(to)), *conditions, limit=limit)
     return (
         update(Transfer)

@@ -1,7 +1,7 @@
-"""Structured log lines: one JSON object each, with the request's id, on standard output.
+"""Structured log lines: one JSON object each, with the request's id, on standard error.
 
-Only the fields named here ever leave: no query strings, no tokens, no paths that hold a slug.
-What others write into a message or a traceback is cut where it could hold one.
+Only the fields named here are logged: no query strings, no tokens, no paths that hold a slug.
+Messages and tracebacks are redacted, because they may hold one.
 """
 
 import json
@@ -17,13 +17,13 @@ from app.redaction import redacted
 
 _FIELDS = ("job", "transfer", "upload", "method", "route", "status", "duration_ms")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
-# Libraries tell what they were given, more of it the lower the level: only ours may talk.
+# Libraries log what they were given, more at lower levels: below WARNING only ours are heard.
 _OURS = ("app", "beeline")
 log = logging.getLogger("beeline.request")
 
 
 class JsonLines(logging.Formatter):
-    """One line of JSON for each record."""
+    """Formats each record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line; an exception as its traceback in `error`."""
@@ -50,7 +50,7 @@ def init_app(app: Flask, level: str) -> None:
     root.setLevel(max(logging.WARNING, logging.getLevelName(level)))
     for name in _OURS:
         logging.getLogger(name).setLevel(level)
-    # It has a handler of its own, and writes whole paths when something fails.
+    # gunicorn has a handler of its own, and logs whole paths when something fails.
     logging.getLogger("gunicorn.error").handlers[:] = [handler]
     app.before_request(_begin)
     app.after_request(_end)
@@ -69,7 +69,7 @@ def _end(answer: Response) -> Response:
             "request",
             extra={
                 "method": request.method,
-                # The rule, not the path: that holds the slug, which is the key to the files.
+                # The rule, not the path, which holds the slug: the key to the files.
                 "route": str(request.url_rule or "(none)"),
                 "status": answer.status_code,
                 "duration_ms": round((time.perf_counter() - g.get("began", 0)) * 1000, 1),

@@ -1,4 +1,4 @@
-"""`flask mail ...`: what an operator says of mail that came back to the mailbox of MAIL_FROM."""
+"""`flask mail ...`: the operator records bounces that arrived in the mailbox of MAIL_FROM."""
 
 import click
 from flask import Flask
@@ -19,7 +19,7 @@ def init_app(app: Flask) -> None:
 @click.argument("address")
 @click.option("--reason", default="", help="What the other server said; senders read it.")
 def note_bounce(address: str, reason: str) -> None:
-    """Mail to ADDRESS came back for good: it gets no more, and its senders are told. Repeatable."""
+    """Record that mail to ADDRESS bounced: it gets no more, and senders are told. Repeatable."""
     count = bounces.came_back(_checked(address), reason)
     marked = "1 recipient was" if count == 1 else f"{count} recipients were"
     click.echo(f"It gets no mail any more; {marked} marked.")
@@ -28,7 +28,7 @@ def note_bounce(address: str, reason: str) -> None:
 @mail_commands.command("allow")
 @click.argument("address")
 def allow_mail(address: str) -> None:
-    """Mail goes to ADDRESS again, unless its owner has opted out. Repeatable."""
+    """Allow mail to ADDRESS again, unless its owner has opted out. Repeatable."""
     lifted = bounces.allow(_checked(address))
     if lifted:
         click.echo("It gets mail again, unless its owner has opted out.")

@@ -1,7 +1,7 @@
-"""Flask-Migrate, loaded when a migration is run and not before.
+"""Flask-Migrate, imported only when a migration is run.
 
-It brings Alembic, and that takes a fifth of all the time that our processes need to start; of all
-of them only `flask db` and the tests ever use it.
+It imports Alembic, which takes a fifth of a process's start-up time, and only migrations and the
+tests use it.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from app.db import db
 
 
 class _Late:
-    """Stands where Flask-Migrate leaves its settings, and makes way when they are looked at."""
+    """A placeholder for Flask-Migrate's settings, replaced by them on first access."""
 
     def __init__(self, app: Flask) -> None:
         self._app = app
@@ -26,10 +26,10 @@ class _Late:
 
 
 class _LateCommand(click.Command):
-    """Stands where Flask-Migrate puts its commands, and makes way when they are called."""
+    """A placeholder for Flask-Migrate's commands, which are imported when they are called."""
 
     def make_context(self, *given: Any, **extra: Any) -> click.Context:
-        """The context of the command that comes in its place."""
+        """The context of the real command."""
         from flask_migrate.cli import db as commands
 
         context: click.Context = commands.make_context(*given, **extra)

@@ -1,4 +1,4 @@
-"""Passwords as they are stored: argon2id, and never more at once than there is memory for."""
+"""Password hashing with argon2id, and only as many hashes at a time as there is memory for."""
 
 import threading
 import unicodedata
@@ -10,15 +10,15 @@ from argon2.exceptions import HashingError, VerificationError, VerifyMismatchErr
 
 from app.errors import Unavailable
 
-# OWASP's least: 19 MiB, two passes. About 30 ms, and 8 at once are 152 MiB for each process.
+# OWASP's minimum: 19 MiB, two passes. About 30 ms each, and 8 at a time take 152 MiB per process.
 _hasher = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
 MOST_AT_ONCE = 8
-# Short ones are for people who tell them on the telephone; guessing is slow (services/locks.py).
+# Short ones can be told on the telephone; guessing is slowed down (services/locks.py).
 SHORTEST = 4
 LONGEST = 1024
 WAIT_SECONDS = 4.0
 _room = threading.BoundedSemaphore(MOST_AT_ONCE)
-# Nobody knows what of. Where there is no password, a try takes as long as where there is one.
+# The hash of an unknown password: where there is no password, a try takes just as long.
 NOBODYS = (
     "$argon2id$v=19$m=19456,t=2,p=1$GIYTjFM3SBawyGcDzhuXyA"
     "$FEyxZulMEpXvH9dL0SaFZVXiIrz/x5Uvaa9f70Cq7AM"
@@ -26,14 +26,17 @@ NOBODYS = (
 
 
 def hashed(password: str) -> str:
-    """What is stored of it: salted, so that the same password again gives another."""
+    """Hash a password for storage, with a random salt; raises Unavailable."""
     with _turn():
         return _hasher.hash(_bytes(password))
 
 
 def matches(stored: str | None, given: str) -> bool:
-    """Whether it is the one that is stored; takes as long, and is False, when there is none."""
-    # A longer one was never taken, so it costs nothing to refuse.
+    """Whether the password matches the hash; without a hash it takes as long, and is False.
+
+    Raises Unavailable.
+    """
+    # No longer password can have been set, so refuse it without hashing.
     if len(given) > LONGEST:
         return False
     with _turn():
@@ -44,13 +47,13 @@ def matches(stored: str | None, given: str) -> bool:
 
 
 def _bytes(password: str) -> bytes:
-    """As it was typed, but é is é whether the keyboard made it of one character or of two."""
+    """The password as UTF-8 in NFC: é is the same, typed as one character or as two."""
     return unicodedata.normalize("NFC", password).encode()
 
 
 @contextmanager
 def _turn() -> Iterator[None]:
-    """One of MOST_AT_ONCE, or after a while Unavailable."""
+    """Wait for one of MOST_AT_ONCE slots; raises Unavailable after WAIT_SECONDS."""
     if not _room.acquire(timeout=WAIT_SECONDS):
         raise Unavailable
     try:

@@ -1,8 +1,7 @@
-"""How long one answer from outside may be waited for: seconds in a request, more in a job, and in
-a migration for as long as it takes.
+"""Timeouts for PostgreSQL and storage: seconds in a request, more in a job, none in a migration.
 
-A platform cuts a request off after 30 seconds without a word to the application; people leave
-earlier. Whoever waits for PostgreSQL or storage asks here how long.
+A platform aborts a request after 30 seconds without telling the application; people leave earlier.
+Code that waits for PostgreSQL or storage asks here how long.
 """
 
 import math
@@ -19,12 +18,12 @@ from psycopg2 import extensions
 
 from app.circuit import Circuit
 
-# For making a connection, and for one query: in a request, and in a job or a command. There the
-# server's own statement_timeout comes first, unless the server has gone without a word.
+# For making a connection, and for one query: in a request, and in a job or a command. In a job the
+# server's own statement_timeout comes first, unless the server has vanished silently.
 CONNECT_SECONDS = 3.0
 QUERY_SECONDS = 4.0
 JOB_QUERY_SECONDS = 20.0
-# After a connection could not be made in time no request tries to make one for so long.
+# After a connection attempt has timed out, requests make none for this long.
 REST_SECONDS = 1.0
 
 _in_request: ContextVar[bool] = ContextVar("in_request", default=False)
@@ -33,27 +32,27 @@ _circuit = Circuit(REST_SECONDS)
 
 
 class DatabaseSilent(psycopg2.OperationalError):
-    """PostgreSQL did not answer in time; whether it did what it was told is not known."""
+    """PostgreSQL did not answer in time; whether it executed the statement is unknown."""
 
 
 def init_app(app: Flask) -> None:
-    """Wait impatiently while a request is answered. Call before the database's own init_app()."""
+    """Use short timeouts while a request is handled. Call before the database's own init_app()."""
     app.before_request(lambda: (_in_request.set(True), None)[1])
-    # With the context, not with the request: whoever asked also waits for the session's end.
+    # Reset with the context, not with the request: the client also waits for the session to close.
     app.teardown_appcontext(lambda error: (_in_request.set(False), None)[1])
     extensions.set_wait_callback(_wait)
 
 
 def is_short() -> bool:
-    """Whether somebody waits for this thread's answer right now."""
+    """Whether this thread is handling a request, so that a client is waiting."""
     return _in_request.get()
 
 
 @contextmanager
 def as_long_as_it_takes() -> Iterator[None]:
-    """Wait inside for what a query answers however late: a large table is not changed in seconds.
+    """Wait for queries in the block without a timeout: large tables take longer to change.
 
-    A server that is gone is noticed by the keepalives of its connection.
+    A dead server is noticed by the connection's TCP keepalives.
     """
     before = _has_time.set(True)
     try:
@@ -63,14 +62,14 @@ def as_long_as_it_takes() -> Iterator[None]:
 
 
 def _wait(connection: Any) -> None:
-    """psycopg2's hook for every wait: libpq has no time limit for an answer that never comes.
+    """psycopg2's wait callback, because libpq has no timeout for an answer that never comes.
 
-    statement_timeout is the server's, and does not help when the server cannot be heard.
+    statement_timeout is enforced by the server, and does not help when the server is unreachable.
     """
     if connection.status != extensions.STATUS_SETUP:
         _poll(connection, _query_seconds())
     elif is_short():
-        # Only silence opens the circuit: whoever is refused is refused at once anyway.
+        # Only a timeout opens the circuit: a refused connection fails immediately anyway.
         refusal = DatabaseSilent("the database did not answer a moment ago")
         with _circuit.guard((DatabaseSilent,), refusal):
             _poll(connection, CONNECT_SECONDS)
@@ -89,10 +88,10 @@ def _poll(connection: Any, limit: float) -> None:
     while (state := connection.poll()) != extensions.POLL_OK:
         left = deadline - time.monotonic()
         if left <= 0:
-            # psycopg2 closes the connection whose wait fails; closing it here would never end,
-            # because whoever executes a query holds the connection's lock.
+            # psycopg2 closes the connection whose wait fails; closing it here would deadlock,
+            # because the thread that executes a query holds the connection's lock.
             raise DatabaseSilent("no answer from the database in time")
-        # Not select(): it knows no descriptor above 1023, and slow clients take many.
+        # Not select(): it cannot handle descriptors above 1023, and slow clients use many.
         waiting = select.poll()
         is_reading = state == extensions.POLL_READ
         waiting.register(connection.fileno(), select.POLLIN if is_reading else select.POLLOUT)

@@ -1,6 +1,6 @@
-"""Errors become answers here, once. A dialect is a URL prefix and a function that shapes the body.
+"""Errors become responses here. A dialect is a URL prefix and a function that shapes the body.
 
-The handlers sit on the app: a blueprint's own never sees a routing 404 or 405.
+The handlers are on the app: a blueprint's own never sees a routing 404 or 405.
 """
 
 import logging
@@ -17,7 +17,7 @@ from app.errors import AppError, Invalid
 
 log = logging.getLogger(__name__)
 
-# What a dialect makes of an error; with a status of its own where its contract wants another.
+# A dialect's response to an error; with its own status where its contract specifies another.
 Shape = Callable[[AppError], Response | tuple[Response, int]]
 S = TypeVar("S", bound=Shape)
 _shapes: dict[str, Shape] = {}
@@ -36,7 +36,7 @@ _BY_STATUS: dict[int, type[AppError]] = {
 
 
 def speaks(prefix: str) -> Callable[[S], S]:
-    """Register how errors look below a URL prefix; the longest that fits is taken."""
+    """Register the shape of errors below a URL prefix; the longest matching prefix wins."""
 
     def register(shape: S) -> S:
         _shapes[prefix] = shape
@@ -46,7 +46,7 @@ def speaks(prefix: str) -> Callable[[S], S]:
 
 
 def init_app(app: Flask) -> None:
-    """Answer every exception of this application."""
+    """Register the error handlers, so that every exception gets a response."""
     app.register_error_handler(AppError, _answer)
     app.register_error_handler(HTTPException, lambda error: _answer(_from_http(error)))
     for outage in (OperationalError, InterfaceError, PoolTimeout):
@@ -75,7 +75,7 @@ def json_problem(error: AppError) -> Response:
 
 
 def text_problem(error: AppError) -> Response:
-    """One line, for whoever reads it in a terminal."""
+    """The error as one line of plain text, for terminals."""
     return Response(f"{error.title}\n", mimetype="text/plain")
 
 
@@ -85,7 +85,7 @@ def _answer(error: AppError) -> Response:
     answer, status = shaped if isinstance(shaped, tuple) else (shaped, error.status)
     answer.status_code = status
     answer.headers["Cache-Control"] = "no-store"
-    # Both belong to the error's own status: a dialect that answers another means something else.
+    # Both belong to the error's own status: where a dialect sends another, they do not apply.
     if error.retry_after is not None and status == error.status:
         answer.headers["Retry-After"] = str(error.retry_after)
     if error.challenge is not None and status == error.status:

@@ -1,4 +1,4 @@
-"""The cookie that remembers a right password in one browser: one for each transfer."""
+"""Cookies that remember a right password in one browser: one for each transfer."""
 
 import hashlib
 from typing import Any
@@ -9,19 +9,19 @@ from werkzeug.wrappers import Response
 from app.config import settings
 
 _PREFIX = "beeline-open-"
-# How many a browser keeps.
+# At most this many are kept in a browser.
 MOST = 20
 
 
 def proof_of(slug: str) -> str | None:
-    """What services.downloads takes for having been given the password before."""
+    """The proof that the password was given before, as services.downloads takes it, or None."""
     return request.cookies.get(_name(slug))
 
 
 def remember(answer: Response, slug: str, proof: str) -> None:
-    """For this browser's visits within the lifetime; the eldest go where there are too many."""
+    """Set the cookie, for UNLOCK_TTL_IN_HOURS; if there are too many, delete the oldest ones."""
     rules: dict[str, Any] = {"secure": settings.is_https, "httponly": True, "samesite": "Lax"}
-    # Browsers send the eldest first, and servers refuse a header of more than 8 KiB.
+    # Browsers send the oldest first, and servers refuse a header of more than 8 KiB.
     known = [name for name in request.cookies if name.removeprefix("__Host-").startswith(_PREFIX)]
     for name in known[: -MOST + 1]:
         answer.delete_cookie(name, **rules)
@@ -30,6 +30,6 @@ def remember(answer: Response, slug: str, proof: str) -> None:
 
 
 def _name(slug: str) -> str:
-    """Tells nobody which transfer it is for."""
+    """The cookie's name, which does not reveal the transfer's slug."""
     name = f"{_PREFIX}{hashlib.sha256(slug.encode()).hexdigest()[:16]}"
     return f"__Host-{name}" if settings.is_https else name

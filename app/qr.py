@@ -4,12 +4,12 @@ from itertools import groupby
 
 import segno
 
-# The empty edge that scanners need, in modules, by the standard.
+# The quiet zone that the standard requires, in modules.
 _EDGE = 4
 
 
 def qr_svg(link: str) -> str:
-    """Dark on white whatever the page's colours are, because many scanners read nothing else."""
+    """Draw a link dark on white whatever the theme, because many scanners read nothing else."""
     rows = segno.make(link, error="m", micro=False).matrix
     size = len(rows) + 2 * _EDGE
     drawn = "".join(
@@ -25,7 +25,7 @@ def qr_svg(link: str) -> str:
 
 
 def _dark_runs(row: bytearray) -> list[tuple[int, int]]:
-    """Where each run of dark modules begins, and how many they are."""
+    """The start and length of each run of dark modules."""
     runs, at = [], 0
     for is_dark, modules in groupby(row):
         width = len(list(modules))

@@ -1,4 +1,4 @@
-"""Rows that a sweep takes: so many at a time, in the statement that changes or removes them."""
+"""Selects a limited batch of rows for a sweep, in the statement that updates or deletes them."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from app.db import Base
 def take(
     row: type[Base], *conditions: ColumnElement[bool], limit: int, order_by: Any = None
 ) -> ColumnElement[bool]:
-    """The condition of an UPDATE or DELETE that `conditions` hold, for up to `limit` rows.
+    """The WHERE condition of an UPDATE or DELETE: up to `limit` rows that meet `conditions`.
 
-    Rows that someone else holds are passed by, so that several sweeps share the work without
-    waiting. So is one that was changed in this very moment: it waits for the next statement.
+    Locked rows are skipped (SKIP LOCKED), so that several sweeps share the work without waiting. A
+    row that was changed at this very moment is skipped too: the next statement finds it.
     """
-    # By where it lies, which cannot change once it is locked. By its key each would have to be
-    # found again: by its index, or as the planner likes it for thousands, by reading the table.
+    # Select by ctid: a locked row's ctid cannot change. By primary key each row would have to be
+    # found again: by index or, as the planner prefers for thousands, by reading the whole table.
     place: ColumnElement[Any] = literal_column(f"{row.__tablename__}.ctid")
     taken = (
         select(place.label("place"))

@@ -1,7 +1,7 @@
-"""Words with our signature: what a link or a browser may carry and nobody can make up.
+"""Signed tokens for links and browsers, which cannot be forged.
 
-Nothing of them is stored, so they can be made again for each mail, and a mail that waits in the
-outbox holds none. Each purpose has its own key, so that a word of one is no word of another.
+Nothing of them is stored: they are made again for each mail, and a mail that waits in the outbox
+holds none. Each purpose has its own key, so a token for one is not valid for another.
 """
 
 import hashlib
@@ -12,17 +12,17 @@ from app.config import settings
 
 
 class Seal:
-    """Signs for one purpose; good under former keys too."""
+    """Signs and verifies tokens for one purpose; those made under former keys stay valid."""
 
     def __init__(self, purpose: str) -> None:
         self._purpose = purpose
 
     def of(self, content: str) -> str:
-        """The content with its signature: safe in an address if the content is."""
+        """The content with its signature: URL-safe if the content is."""
         return self._signer().sign(content).decode()
 
     def read(self, sealed: str) -> str | None:
-        """The content, or None when it was not we who signed it for this purpose."""
+        """The content, or None if we have not signed it for this purpose."""
         try:
             return self._signer().unsign(sealed).decode()
         except (BadSignature, UnicodeError):

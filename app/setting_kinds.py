@@ -1,6 +1,6 @@
-"""The kinds of settings: each function reads one from the environment's text, or raises ValueError.
+"""Parsers of settings: each function reads a value from its text, or raises ValueError.
 
-What an error says follows the setting's name (`MAX_FILES must be ...`), and repeats no value.
+An error's text follows the setting's name (`MAX_FILES must be ...`) and never repeats the value.
 """
 
 import re
@@ -13,7 +13,7 @@ _KNOWN_SECRETS = {"changeme", "secret", "dev", "development", "insecure", "defau
 
 
 def text(value: str) -> str:
-    """Any text, without the blanks around it."""
+    """Any text, without surrounding white space."""
     return value.strip()
 
 
@@ -31,12 +31,12 @@ def whole(least: int, most: int) -> Callable[[str], int]:
 
 
 def optional_whole(least: int, most: int) -> Callable[[str], int | None]:
-    """As whole(), and None where it is empty."""
+    """A whole number within these limits, or None if empty."""
     return lambda value: whole(least, most)(value) if value.strip() else None
 
 
 def optional(read: Callable[[str], str]) -> Callable[[str], str]:
-    """What `read` accepts, or nothing."""
+    """What `read` accepts, or an empty string."""
     return lambda value: read(value) if value.strip() else ""
 
 
@@ -75,7 +75,7 @@ def secrets(value: str) -> tuple[str, ...]:
 
 
 def origin(value: str) -> str:
-    """A web address in the spelling that browsers use and stores compare with; any path is kept."""
+    """A URL whose origin is spelled as browsers send it and stores compare it; a path is kept."""
     try:
         parts = urlsplit(value.strip())
         given_port = parts.port
@@ -92,20 +92,20 @@ def origin(value: str) -> str:
 
 
 def _host(name: str) -> str:
-    """A host's name as browsers send it, or a number in its brackets."""
+    """A host name as browsers send it, or an IPv6 address in brackets."""
     if ":" in name:
         return f"[{name}]"
     if name.isascii():
         return name
     with suppress(UnicodeError):
-        # Python encodes these four by older rules, to the name of another host.
+        # Python encodes these four by an older standard, which gives the name of another host.
         if not re.search("[ßς\u200c\u200d]", name):
             return name.encode("idna").decode()
     raise ValueError("must name its host as browsers send it, with xn--")
 
 
 def base_url(value: str) -> str:
-    """A web address without a path."""
+    """A URL without a path."""
     url = origin(value)
     if urlsplit(url).path:
         raise ValueError("must be an address without a path, such as https://send.example.org")
@@ -113,9 +113,9 @@ def base_url(value: str) -> str:
 
 
 def database(value: str) -> str:
-    """A PostgreSQL address, as SQLAlchemy wants it to name the driver.
+    """A PostgreSQL URL, rewritten to name the driver, as SQLAlchemy requires.
 
-    Heroku hands out postgres://, and SQLAlchemy 2.1 takes postgresql:// for psycopg 3.
+    Heroku hands out postgres://, and SQLAlchemy 2.1 takes postgresql:// to mean psycopg 3.
     """
     rewritten = re.sub(r"^postgres(ql)?://", "postgresql+psycopg2://", value.strip())
     if not rewritten.startswith("postgresql+psycopg2://"):
@@ -131,7 +131,7 @@ def redis(value: str) -> str:
 
 
 def prefix(value: str) -> str:
-    """A folder in the bucket, with its slash."""
+    """A folder in the bucket, with its trailing slash."""
     if not re.fullmatch(r"([A-Za-z0-9_-]+/)+", value):
         raise ValueError("must end in a slash and hold only letters, figures, - and _")
     return value
@@ -146,7 +146,7 @@ def contact(value: str) -> str:
 
 
 def cloudfront_url(value: str) -> str:
-    """A web address without a path, over TLS."""
+    """An https URL without a path."""
     url = base_url(value)
     if not url.startswith("https://"):
         raise ValueError("must begin with https://")
@@ -154,7 +154,7 @@ def cloudfront_url(value: str) -> str:
 
 
 def key_pair_id(value: str) -> str:
-    """The id that CloudFront has given to a public key; may be empty."""
+    """The id that CloudFront gave to a public key; may be empty."""
     if not re.fullmatch(r"[A-Za-z0-9]*", value.strip()):
         raise ValueError("must be letters and figures")
     return value.strip()
@@ -163,7 +163,7 @@ def key_pair_id(value: str) -> str:
 def private_key(value: str) -> str:
     """An RSA key as PEM, whose line ends may be spelled `\\n`, as some platforms store them."""
     pem = value.strip().replace("\\n", "\n")
-    # Here, so that only those who use it have it in memory.
+    # Imported here, so that it is loaded only if this setting is used.
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -222,7 +222,7 @@ def mail_from(value: str) -> str:
 
 
 def types(value: str) -> tuple[str, ...]:
-    """Media types in lower case, where an asterisk stands for the end of one."""
+    """Media types in lower case, in which a trailing asterisk matches any ending."""
     types = tuple(value.lower().split())
     for one in types:
         if not re.fullmatch(r"\*/\*|[a-z0-9-]+/([a-z0-9.+_-]+\*?|\*)", one):

@@ -1,7 +1,7 @@
-"""Squeezes scripts and style sheets: names and texts as JSON on stdin, the same on stdout.
+"""Minifies scripts and style sheets: names and texts as JSON on stdin, the same on stdout.
 
-A child of app/static_files.py, started for this alone: the library brings the runtime of Go with
-it, whose threads and signal handlers no process that serves or forks has to live with.
+A child process of app/static_files.py, because the library brings the Go runtime, whose threads and
+signal handlers must stay out of processes that serve or fork.
 """
 
 import json
@@ -14,7 +14,7 @@ KINDS = {".js": "application/javascript", ".css": "text/css"}
 
 
 def squeeze(name: str, text: str) -> str:
-    """One file without what only its readers need: comments, white space, long local names."""
+    """Minify one file: no comments, no white space, short local names."""
     squeezed: str = minify.string(KINDS[PurePath(name).suffix], text)
     return squeezed
 

@@ -1,4 +1,4 @@
-"""Our scripts, styles and pictures: squeezed and compressed once, served under hashed names."""
+"""Static files: minified and compressed once per process, served under a hashed path."""
 
 import gzip
 import hashlib
@@ -23,9 +23,9 @@ SQUEEZABLE = (".js", ".css")
 
 
 def init_app(app: Flask, headers: Mapping[str, str]) -> None:
-    """Serve them, each with these headers too; made ready when the first is asked for.
+    """Serve the static files, each with these headers too; they are built at the first request.
 
-    Only then, because commands, jobs and the clock serve no page.
+    Not before, because commands, jobs and the clock serve no pages.
     """
     inner = app.wsgi_app
 
@@ -42,12 +42,12 @@ def init_app(app: Flask, headers: Mapping[str, str]) -> None:
 
 
 def get_ready() -> None:
-    """Make now what the first page would have to wait for."""
+    """Build the files now, so that the first page need not wait."""
     _built()
 
 
 def asset(name: str) -> str:
-    """The path of a static file for a page; raises LookupError."""
+    """The URL path of a static file; raises LookupError for an unknown name."""
     built = _built()
     if name not in built.names:
         raise LookupError(f"there is no static file {name}")
@@ -55,7 +55,7 @@ def asset(name: str) -> str:
 
 
 def htmx() -> Path:
-    """htmx as its package brings it, pinned by requirements.txt and a test on its hash."""
+    """The path of htmx in its package, pinned by requirements.txt and a test of its hash."""
     found = importlib.util.find_spec("js_lib_htmx")
     if found is None or not found.submodule_search_locations:
         raise RuntimeError("django-js-lib-htmx is not installed: pip install -r requirements.txt")
@@ -64,7 +64,7 @@ def htmx() -> Path:
 
 
 def squeezed() -> dict[str, bytes]:
-    """The files of static/ by their names, squeezed one by one: a module stays a module."""
+    """The files of static/ by name, minified one by one: a module stays a module."""
     files = {
         f"{path.relative_to(STATIC)}": path.read_bytes()
         for path in STATIC.rglob("*")
@@ -89,7 +89,7 @@ def _whitenoise(inner: Any, headers: Mapping[str, str]) -> WhiteNoise:
     built = _built()
     served = WhiteNoise(
         inner,
-        # Only what lies below the hashed prefix is served, so all of it never changes.
+        # Only files below the hashed prefix are served, so none of them ever changes.
         immutable_file_test=lambda path, url: True,
         add_headers_function=add_headers,
     )
@@ -100,10 +100,10 @@ def _whitenoise(inner: Any, headers: Mapping[str, str]) -> WhiteNoise:
 
 @dataclass(frozen=True)
 class _Built:
-    """The files as they are served, in a folder that goes when the process ends.
+    """The files as they are served, in a folder that is deleted when the process ends.
 
-    All under one folder named by the hash of all, and not one hash for each name, so that ES
-    modules can import each other by relative path, and be cached for ever.
+    They share one prefix, a hash of all of them, instead of one hash per file: so ES modules can
+    import each other by relative path, and still be cached for ever.
     """
 
     folder: TemporaryDirectory[str]
@@ -113,7 +113,7 @@ class _Built:
 
 @cache
 def _built() -> _Built:
-    """What is served: squeezed, and everything compressed once instead of never."""
+    """Minify and compress the files, once per process."""
     files = squeezed()
     files["vendor/htmx.min.js"] = htmx().read_bytes()
     folder = TemporaryDirectory(prefix="beeline-static-")
@@ -123,6 +123,6 @@ def _built() -> _Built:
         place = Path(folder.name, name)
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content)
-        # WhiteNoise finds it by its name, and gives it to whoever accepts gzip.
+        # WhiteNoise finds it by its name, and sends it to clients that accept gzip.
         Path(f"{place}.gz").write_bytes(gzip.compress(content, mtime=0))
     return _Built(folder, set(files), f"/static/{digest.hexdigest()[:16]}/")

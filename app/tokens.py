@@ -1,8 +1,8 @@
-"""Signed tokens that say for which of its users a program speaks, for a while (RFC 7519).
+"""Short-lived signed tokens that name the user a program acts for (JWT, RFC 7519).
 
-One algorithm, one issuer, one audience and one kind, all of them ours: whatever a token says of
-how it wants to be checked is not listened to, and one that says more than ours do is none of ours.
-A token opens nothing by itself: the API key that it was made for must be sent along.
+One algorithm, one issuer, one audience and one kind, all fixed: a token cannot choose how it is
+verified, and one with other headers or claims than ours is refused. A token gives no access by
+itself: the API key that it was made for must be sent along.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from app.config import settings
 ALGORITHM = "HS256"
 KIND = "access"
 AUDIENCE = "beeline/v2"
-# Another process of ours may be a little ahead.
+# Another process's clock may be a little ahead.
 LEEWAY_SECONDS = 10
 _HEADER = {"alg": ALGORITHM, "typ": "JWT"}
 _CLAIMS = {"iss", "aud", "sub", "typ", "iat", "exp", "user"}
@@ -25,20 +25,20 @@ _CLAIMS = {"iss", "aud", "sub", "typ", "iat", "exp", "user"}
 
 @dataclass(frozen=True)
 class Claims:
-    """What a token proves: for which API key it was made, and for which user of that program."""
+    """What a token proves: the API key it was made for, and the user of that program."""
 
     key_id: uuid.UUID
     user_identifier: str | None
 
 
 class BadToken(Exception):
-    """It is not one of ours, or no longer good."""
+    """The token is not one of ours, or has expired."""
 
 
 def issue(claims: Claims) -> str:
-    """A token with these claims, good for JWT_TTL_IN_MINUTES."""
-    # Here and below, because loading its cryptography takes as long as loading half of our routes,
-    # and only programs that act for users of their own need it.
+    """Return a token with these claims, valid for JWT_TTL_IN_MINUTES."""
+    # Imported here and below: its cryptography takes as long to load as half of our routes, and
+    # only programs that act for their own users need it.
     import jwt
 
     now = int(clock.now().timestamp())
@@ -55,7 +55,7 @@ def issue(claims: Claims) -> str:
 
 
 def read(token: str) -> Claims:
-    """What a token proves; raises BadToken."""
+    """Verify a token and return its claims; raises BadToken."""
     import jwt
 
     for key in _keys():
@@ -66,7 +66,7 @@ def read(token: str) -> Claims:
                 algorithms=[ALGORITHM],
                 audience=AUDIENCE,
                 issuer=settings.base_url,
-                # The times are checked below, by the clock that everything else goes by.
+                # The times are checked below, by the clock that is used everywhere.
                 options={"verify_exp": False, "verify_iat": False, "strict_aud": True},
             )
         except jwt.InvalidSignatureError:
@@ -95,9 +95,9 @@ def _checked(header: dict[str, Any], said: dict[str, Any]) -> Claims:
 
 
 def _keys() -> list[bytes]:
-    """The key to sign with, then those that were it before: good for reading, so none is cut off.
+    """The signing key, then former ones, whose tokens are still accepted.
 
-    Never SECRET_KEY itself: what is signed with one key must not pass for something else.
+    Never SECRET_KEY itself: a signature for one purpose must not be valid for another.
     """
     own = [settings.jwt_secret, *settings.jwt_secret_fallbacks]
     derived = [settings.secret_key, *settings.secret_key_fallbacks]

@@ -1,15 +1,15 @@
-"""Sizes, percentages, names and dates as people read them; pages and mails speak alike."""
+"""Sizes, percentages, names and dates as text for people, the same on pages and in mails."""
 
 import re
 from datetime import UTC, datetime
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
-# Letters that join their neighbours, or change with them, are not parted.
+# ASCII only: letters that join with their neighbours, or change with them, are not separated.
 _END = re.compile(r"[ -~]{1,10}\Z")
 
 
 def filesize(size: int) -> str:
-    """Decimal units, as people's file managers show them: 999 bytes, 1.2 MB, 15 GB."""
+    """A size in decimal units, as file managers show it: 999 bytes, 1.2 MB, 15 GB."""
     if size < 1000:
         return "1 byte" if size == 1 else f"{size} bytes"
     value, unit = float(size), 0
@@ -20,21 +20,21 @@ def filesize(size: int) -> str:
 
 
 def end_of_name(name: str) -> str:
-    """What stays in sight of a name that may be cut; nothing of one that is short anyway."""
+    """The end of a long name, which stays visible when the name is cut; empty for a short one."""
     found = _END.search(name) if len(name) > 14 else None
     return found[0] if found else ""
 
 
 def plain_date(instant: datetime) -> str:
-    """For a reader without JavaScript: day, time and zone."""
+    """Day, time and zone, for readers without JavaScript."""
     return f"{instant.astimezone(UTC):%-d %B %Y, %H:%M} UTC"
 
 
 def percent_of(done: int, whole: int) -> int:
-    """Whole percents, rounded down and never above 100; 0 of nothing."""
+    """Whole percents, rounded down and at most 100; 0 if `whole` is 0."""
     return min(100, 100 * done // whole) if whole else 0
 
 
 def counted(number: int, one: str, many: str) -> str:
-    """1 file, 2,000 files."""
+    """A number with its noun: 1 file, 2,000 files."""
     return f"{number:,} {one if number == 1 else many}"

@@ -1,8 +1,8 @@
-"""Where each byte of a zip lies, before any of it exists. Pure arithmetic, no I/O.
+"""The position of each byte of a zip, before any of it exists. Pure arithmetic, no I/O.
 
-Entries are stored, not compressed: what people send is compressed already, and only so can
-storage put a zip together from objects that it holds. The size is known from names and sizes
-alone; CRC32s are needed only when headers are asked for.
+Entries are stored, not compressed: most of what people send is compressed already, and only then
+can storage assemble a zip from its own objects. The size follows from names and sizes alone; CRC32s
+are needed only for the headers.
 
 The format: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT (sections 4.3 to 4.5).
 """
@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from itertools import accumulate
 
-# A field that holds all ones says: look for the true value in the ZIP64 fields.
+# A field of all ones means: the true value is in the ZIP64 fields.
 _MOST_16, _MOST_32 = 0xFFFF, 0xFFFFFFFF
 _LOCAL = struct.Struct("<4s5H3I2H")
 _CENTRAL = struct.Struct("<4s6H3I5H2I")
@@ -25,7 +25,7 @@ _END_64_LOCATOR = struct.Struct("<4sIQI")
 _TIME = struct.Struct("<2HBi")
 _TIME_ID, _ZIP64_ID = 0x5455, 0x0001
 _NAMES_ARE_UTF8 = 0x0800
-# 4.5: what ZIP64 needs; 2.0 is enough for folders and everything else here.
+# Versions needed to unpack: 4.5 for ZIP64, 2.0 for folders and everything else here.
 _PLAIN, _ZIP64 = 20, 45
 _MADE_ON_UNIX = 3 << 8 | _ZIP64
 _REGULAR_FILE = 0o100644 << 16
@@ -51,7 +51,7 @@ class Data:
 
 
 class Layout:
-    """A zip of these members, in this order, as a row of headers and members' bytes."""
+    """A zip of these members, in this order, as a sequence of headers and members' data."""
 
     def __init__(self, members: Sequence[Member]) -> None:
         self._members = members
@@ -71,13 +71,15 @@ class Layout:
 
     @property
     def data(self) -> Iterator[tuple[int, int]]:
-        """Where each member's own bytes begin, and how many they are."""
+        """Yields the offset and the size of each member's data."""
         for index, member in enumerate(self._members):
             yield self._starts[index] + self._header_size(index), member.size
 
     def pieces(self, start: int, size: int) -> Iterator[bytes | Data]:
-        """What the bytes from `start` on consist of, in order; raises ValueError where a header's
-        CRC32 is unknown."""
+        """Yields what the `size` bytes from `start` on consist of, in order.
+
+        Raises ValueError where a header's CRC32 is unknown.
+        """
         end = min(start + size, self.size)
         index = bisect_right(self._starts, start) - 1
         while start < min(end, self._central_start):
@@ -124,7 +126,7 @@ class Layout:
         return _CENTRAL.size + name + zip64 + time
 
     def _large_fields(self, index: int) -> list[int]:
-        """What of an entry does not fit 32 bits, in the order in which ZIP64 wants it."""
+        """The values of an entry that do not fit 32 bits, in the order that ZIP64 requires."""
         size, start = self._members[index].size, self._starts[index]
         return [size, size] * (size >= _MOST_32) + [start] * (start >= _MOST_32)
 
@@ -169,7 +171,7 @@ def _zip64_field(*values: int) -> bytes:
 
 
 def _time_field(member: Member) -> bytes:
-    """The exact instant, for all but the oldest unpackers; its 32 bits end in January 2038."""
+    """The exact time, which all but the oldest unpackers read; its 32 bits end in January 2038."""
     seconds = int(member.modified_at.timestamp())
     if not -(2**31) <= seconds < 2**31:
         return b""
@@ -177,7 +179,7 @@ def _time_field(member: Member) -> bytes:
 
 
 def _dos_time(member: Member) -> tuple[int, int]:
-    """Time and date as MS-DOS had them, from 1980 to 2107 and without a zone: here in UTC."""
+    """Time and date in the MS-DOS format, from 1980 to 2107 and without a zone: here in UTC."""
     at = member.modified_at.astimezone(UTC)
     if at.year < 1980:
         return 0, 1 << 5 | 1

@@ -1,6 +1,6 @@
-"""Names inside a zip that every system can unpack, none of them outside the folder it is told.
+"""Names in a zip that every system can unpack, none of them outside the target folder.
 
-A path stays as its sender wrote it wherever that is safe; what could climb out of the folder,
+A path stays as its sender wrote it wherever that is safe; anything that could escape the folder,
 fool a person or be refused by a file system is replaced, and no two names are the same.
 """
 
@@ -10,16 +10,15 @@ from collections.abc import Iterable
 
 from app.dispositions import safe_name
 
-# What Windows refuses in a name; without these its own unpacker stops in the middle.
+# Characters that Windows refuses in a name; its own unpacker stops at them.
 _REFUSED = re.compile(r'[<>:"|?*]')
-# Names of devices there, whatever comes after a dot.
-# https://learn.microsoft.com/windows/win32/fileio/naming-a-file
+# Device names on Windows, with any extension.
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])( *\.|$)", re.IGNORECASE)
 _MOST_BYTES = 255
 
 
 def names_in_zip(paths: Iterable[str]) -> list[str]:
-    """For each path the name it gets: relative, safe, and unique on systems that ignore case."""
+    """A name for each path: relative, safe, and unique on file systems that ignore case."""
     safe = [_safe_path(path) for path in paths]
     # A file cannot have the name of a folder.
     taken = {_as_seen(folder) for path in safe for folder in _folders(path)}
@@ -35,7 +34,7 @@ def _safe_path(path: str) -> str:
 def _safe_piece(piece: str) -> str:
     kept = _REFUSED.sub("_", safe_name(piece)).rstrip(". ") or "file"
     kept = f"_{kept}" if _DEVICE.match(kept) else kept
-    # Some senders count the letters of a name; file systems count its bytes.
+    # Some senders' systems limit the characters of a name; most file systems limit its bytes.
     return kept if len(kept.encode()) <= _MOST_BYTES else _ended(kept, "").rstrip(". ")
 
 
@@ -45,7 +44,7 @@ def _folders(path: str) -> list[str]:
 
 
 def _as_seen(name: str) -> str:
-    """What names have in common that some file system takes for the same."""
+    """A key that is equal for names that some file system takes for the same."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
@@ -53,7 +52,7 @@ def _unique(path: str, taken: set[str], counts: dict[str, int]) -> str:
     first = seen = _as_seen(path)
     name = path
     while seen in taken:
-        # Where the last one ended, so that ten thousand of the same name are not slow.
+        # Go on at the last number, so that ten thousand files of the same name are not slow.
         counts[first] = counts.get(first, 1) + 1
         name = _numbered(path, counts[first])
         seen = _as_seen(name)
@@ -68,7 +67,7 @@ def _numbered(path: str, number: int) -> str:
 
 
 def _ended(name: str, end: str) -> str:
-    """The name with this before its extension, cut where it would become too long."""
+    """The name with `end` before its extension, cut where it would become too long."""
     stem, dot, extension = name.rpartition(".")
     if not stem or len(extension.encode()) > _MOST_BYTES - len(end) - 5:
         stem, dot, extension = name, "", ""

@@ -1,7 +1,7 @@
-"""Into which parts a zip is cut, so that storage copies most of it. Pure arithmetic, no I/O.
+"""Cuts a zip into upload parts, so that storage copies most of it. Pure arithmetic, no I/O.
 
-The same layout is always cut alike, so whoever goes on with a zip finds its parts where the last
-one left them.
+The same layout is always cut alike, so another worker can go on with a zip and find the parts that
+are already there.
 """
 
 from collections.abc import Iterator
@@ -9,17 +9,17 @@ from collections.abc import Iterator
 from app.config import MIB, S3_MAX_PART_SIZE, S3_MAX_PARTS, S3_MIN_PART_SIZE
 from app.zip_layout import Layout
 
-# Large enough that 10 GiB take few requests, small enough that a copy is soon done and seen.
+# Large enough that 10 GiB take few requests, small enough that a copy soon shows as progress.
 COPIED_SIZE = 64 * MIB
-# Half of the parts that S3 takes; so as many are left for what is between two files.
+# Half of the parts that S3 allows; the other half is for what lies between files.
 MOST_COPIED = S3_MAX_PARTS // 2
 
 
 def cut(layout: Layout) -> list[int]:
-    """The sizes of its parts, in order: each at least 5 MiB, but for the last.
+    """The sizes of the zip's parts, in order: each at least 5 MiB, except the last.
 
-    A file's bytes are parts of their own wherever they come to enough; what is between two such
-    files is one part, filled up from the second's beginning where it alone would be too small.
+    A file's data becomes parts of its own wherever it is large enough; what lies between two such
+    files is cut by itself, and takes in the second's beginning where it would be too small.
     """
     smallest, copied = S3_MIN_PART_SIZE, max(COPIED_SIZE, _whole_mib(layout.size // MOST_COPIED))
     while 2 * smallest <= S3_MAX_PART_SIZE:
@@ -27,14 +27,14 @@ def cut(layout: Layout) -> list[int]:
         sizes = list(_cut(layout, smallest, largest))
         if len(sizes) <= S3_MAX_PARTS:
             return sizes
-        # Very many files in between, of very many bytes: then those parts have to be larger.
+        # Very many small files in between, of very many bytes: make those parts larger.
         smallest *= 2
-    # The largest object of all has no room for any part that is not of 5 GiB.
+    # An object of the largest size has room only for parts of 5 GiB.
     return equal(layout.size, S3_MAX_PART_SIZE)
 
 
 def equal(size: int, part_size: int) -> list[int]:
-    """The same for a store that wants all parts but the last to be of one size."""
+    """The sizes of the parts for a store that requires all but the last to be equal."""
     whole, rest = divmod(size, part_size)
     return [part_size] * whole + [rest] * (rest > 0)
 
@@ -42,7 +42,8 @@ def equal(size: int, part_size: int) -> list[int]:
 def _cut(layout: Layout, smallest: int, largest: int) -> Iterator[int]:
     done = 0
     for start, size in layout.data:
-        # What is before it is assembled; should that be too little, it gives some of its own.
+        # What comes before is assembled; if that is too little for a part, this file adds some
+        # bytes.
         own = max(start, done + smallest)
         if start + size - own < smallest:
             continue
@@ -53,7 +54,7 @@ def _cut(layout: Layout, smallest: int, largest: int) -> Iterator[int]:
 
 
 def _evenly(size: int, count: int) -> Iterator[int]:
-    """So many parts that differ by a byte at most."""
+    """`count` parts whose sizes differ by a byte at most."""
     whole, longer = divmod(size, count)
     yield from (whole + 1 for _ in range(longer))
     yield from (whole for _ in range(count - longer))

@@ -133,7 +133,7 @@ def make_ready(context: click.Context) -> None:
 
 
 def _look_for_redis() -> None:
-    """Warn if Redis does not answer. The release goes on: work that is not queued stays in rows."""
+    """Warn if Redis does not answer. The release goes on: the work waits in the database."""
     try:
         queue.check()
     except Exception as error:

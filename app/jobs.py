@@ -38,8 +38,7 @@ class Job:
         after_commit(lambda: queue.put(self, *(str(one) for one in ids), attempt=attempt))
 
     def again(self, reminders: Iterable[tuple[uuid.UUID, int]]) -> None:
-        """Queue this after the commit for each (id, attempt) that does not still wait in the
-        queue."""
+        """Queue each (id, attempt) after the commit, unless its work still waits in the queue."""
         given = [(str(one), attempt) for one, attempt in reminders]
         after_commit(lambda: queue.put_again(self, given))
 

@@ -1,5 +1,5 @@
-"""The business. Functions named by a verb change something, in a transaction of their own or of
-their caller; conditions (`is_...`) and finders (`..._of`, `find_...`) only read.
+"""The business logic: verbs change something, conditions and finders only read.
 
-Only this package opens transactions, apart from leases.py, which it uses.
+Verbs do so in a transaction of their own or of their caller; conditions are named `is_...`, finders
+`..._of` or `find_...`. Only this package opens transactions, apart from leases.py, which it uses.
 """

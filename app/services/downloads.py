@@ -1,8 +1,8 @@
 """The recipient's side: what a link shows, and the one place where a download is counted.
 
 The rule: one browser fetching from one transfer within an hour is one download, whichever of its
-files it takes and however often; the hour does not end before all files have been there as long.
-A client without cookies counts each time. Looking counts never.
+files it takes and however often; the hour does not start before all files have arrived. A client
+without cookies counts each time. Viewing never counts.
 """
 
 import hashlib
@@ -48,14 +48,14 @@ _ENDED = {
     "expired": "This transfer has expired.",
     "deleted": "This transfer was deleted.",
     "limit_reached": "All downloads of this transfer have been used.",
-    # Quarantined; why is told to nobody (services/abuse.py).
+    # Quarantined; the reason is not shown (services/abuse.py).
     "unavailable": "This is not available.",
 }
-# Then it makes no difference any more whether somebody knows the password.
+# In these states it no longer matters whether the visitor knows the password.
 _OVER = {"expired", "deleted", "unavailable"}
-# A file may be had as soon as it is safe itself, whatever becomes of the others.
+# A file can be downloaded as soon as it is safe itself, whatever becomes of the others.
 _LIVE = (State.INIT, State.PROCESSING, State.READY)
-# Bytes a second of the slowest line for which going on with large files is sure to count once.
+# Bytes a second of the slowest line on which resuming large files still counts as one download.
 SLOW_LINE = MIB
 
 
@@ -77,41 +77,41 @@ class TransferView:
     file_count: int = 0
     total_size: int = 0
     checked_count: int = 0
-    # When the latest of its files was announced.
+    # When its latest file was announced.
     latest_at: datetime | None = None
     files: Sequence[File] = field(default_factory=list)
-    # How far the zip of all files is, if anybody has asked for it.
+    # Progress of the zip of all files, if it was ever requested.
     zip: archives.Progress | None = None
-    # Whose own link this is; None for the transfer's.
+    # The recipient whose personal link this is; None for the transfer's own link.
     recipient_id: uuid.UUID | None = None
-    # Who sent it, on a recipient's own link: the transfer's link may be anywhere by now.
+    # The sender, on a recipient's link only: the transfer's own link may have spread anywhere.
     sender: str | None = None
 
     @property
     def has_zip(self) -> bool:
-        """Whether all files can be had as one zip."""
+        """Whether all files can be downloaded as one zip."""
         return self.state == "ready" and self.file_count > 1
 
     @cached_property  # every row asks
     def has_pictures(self) -> bool:
-        """Whether there is a picture of any of the files, so that each row has room for one."""
+        """Whether any of the files has a picture, so that each row reserves room for one."""
         return previews.has_pictures(self.files)
 
     @property
     def awaits_previews(self) -> bool:
-        """Whether a worker is about to make something of this that may be seen."""
+        """Whether a worker is about to make a preview of one of the files."""
         return any(
             file.preview and file.preview.state is PreviewState.WAITING for file in self.files
         )
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing can be had here any more."""
+        """Whether nothing can be downloaded any more."""
         return self.state in _ENDED
 
     @property
     def is_locked(self) -> bool:
-        """Whether a password is needed, and nothing is told before."""
+        """Whether a password is needed; nothing of the transfer is shown before."""
         return self.state == "password_needed"
 
     @property
@@ -121,7 +121,7 @@ class TransferView:
 
     @property
     def tells_date(self) -> bool:
-        """Whether it ends when its date says: one that passes while files are sent is moved."""
+        """Whether `expires_at` is final: if it passes during an upload, it is moved."""
         return not self.is_moving or self.expires_at > clock.now()
 
     @property
@@ -131,7 +131,7 @@ class TransferView:
 
     @property
     def percent(self) -> int:
-        """How far it is: bytes by the sender's own count, then files that were checked."""
+        """Progress: bytes as the sender reports them, then files that were checked."""
         done, all_of_it = self.sent_size, self.total_size
         if self.state == "processing":
             done, all_of_it = self.checked_count, self.file_count
@@ -139,10 +139,10 @@ class TransferView:
 
     @property
     def version(self) -> str:
-        """One word for all that the page shows while it is moving.
+        """A hash of all that the page shows while it is moving.
 
         Files only come, go and become complete: their number, how many are complete and when the
-        latest came tell one set of them from every other.
+        latest came distinguish any two sets of them.
         """
         shown = (
             self.state, self.title, self.message, self.expires_at, self.downloads_left,
@@ -154,7 +154,7 @@ class TransferView:
 
 @dataclass(frozen=True)
 class Address:
-    """Where something can be fetched for some minutes, and what it is called."""
+    """A presigned URL, valid for some minutes, and the name to save its file under."""
 
     url: str
     name: str
@@ -164,7 +164,8 @@ def view(slug: str, visitor: str | None = None, proof: str | None = None) -> Tra
     """What the link shows now; two or three queries, no call to storage. Raises NotFound.
 
     A visitor whose download has been counted still sees the files when the limit is reached.
-    Without the proof that unlock() gave, a protected transfer tells nothing of what it holds.
+    Without the proof from unlock(), a protected transfer reveals nothing of its content. Raises
+    Gone for a recipient's link that was revoked.
     """
     transfer, is_due = _by_slug(slug)
     state = _state_shown(transfer, is_due)
@@ -187,8 +188,10 @@ def view(slug: str, visitor: str | None = None, proof: str | None = None) -> Tra
 
 
 def version(slug: str, visitor: str | None = None, proof: str | None = None) -> str | None:
-    """The version of what view() would show, without the files; None where it does not change
-    by itself, or is not to be told. Raises NotFound."""
+    """The version of what view() would show, without reading the files.
+
+    None if it will not change by itself or needs a password. Raises as view().
+    """
     transfer, is_due = _by_slug(slug)
     state = _state_shown(transfer, is_due)
     if not locks.is_open(transfer, proof):
@@ -220,13 +223,13 @@ def version(slug: str, visitor: str | None = None, proof: str | None = None) -> 
 
 
 def _open_view(transfer: Transfer, state: str, slug: str, **of_files: Any) -> TransferView:
-    # What its sender has deleted, or the operator blocked, is told to nobody, its words neither.
+    # Nothing of a deleted or quarantined transfer is shown, not even its title and message.
     is_told = state != "deleted" and transfer.quarantined_at is None
     recipient_id = _recipient_of(transfer, slug)
     is_known = recipient_id is not None and transfer.sender_confirmed_at is not None
     return TransferView(
         id=transfer.id,
-        # The link that was asked for, and no other: a recipient's own tells nobody the transfer's.
+        # The requested link and no other: a recipient's link must not reveal the transfer's own.
         slug=slug,
         link=links.transfer_url(slug),
         state=state,
@@ -244,7 +247,7 @@ def _open_view(transfer: Transfer, state: str, slug: str, **of_files: Any) -> Tr
 
 
 def _locked_view(transfer: Transfer, state: str, slug: str) -> TransferView:
-    """That it needs a password, or has ended for good; nothing else is even looked up."""
+    """The view of a locked or ended transfer; the rest is not even looked up."""
     return TransferView(
         id=transfer.id,
         slug=slug,
@@ -262,7 +265,10 @@ def _locked_view(transfer: Transfer, state: str, slug: str) -> TransferView:
 
 
 def open_view(slug: str, visitor: str | None = None, proof: str | None = None) -> TransferView:
-    """As view(), but raises Gone where nothing can be had any more, and PasswordNeeded."""
+    """What view() returns; raises Gone if nothing can be downloaded any more, or PasswordNeeded.
+
+    Also raises what view() does.
+    """
     shown = view(slug, visitor, proof)
     if shown.is_locked:
         raise PasswordNeeded
@@ -274,9 +280,9 @@ def open_view(slug: str, visitor: str | None = None, proof: str | None = None) -
 def find_file(
     slug: str, at: uuid.UUID | int | str, visitor: str | None = None, proof: str | None = None
 ) -> File:
-    """A file by its id, its number in the sender's order (from 1), or its path; counts nothing.
+    """Find a file by id, by number in the sender's order (from 1) or by path; counts nothing.
 
-    Raises NotFound, and Gone and PasswordNeeded as open_view() does.
+    Raises NotFound, Gone, and PasswordNeeded as open_view() does.
     """
     transfer, is_due = _by_slug(slug)
     state = _state_shown(transfer, is_due)
@@ -294,7 +300,7 @@ def find_file(
 
 
 def unlock(slug: str, password: str) -> str | None:
-    """Try a password: the proof that view() and file_url() take; None if there is no password.
+    """Try a password; returns the proof that view() and file_url() take, None if none is set.
 
     Raises NotFound, Gone after the end, PasswordWrong, TooManyTries.
     """
@@ -306,10 +312,10 @@ def unlock(slug: str, password: str) -> str | None:
 
 
 def file_url(slug: str, file_id: uuid.UUID, visitor: str | None, proof: str | None = None) -> str:
-    """Count a download and return a signed address of the file, good for minutes.
+    """Count a download and return a presigned URL of the file, valid for minutes.
 
     Raises NotFound, WrongState before the file is safe, Gone after the end or when the limit is
-    used up, PasswordNeeded before all of these but the end.
+    used up, and PasswordNeeded before all of these except for the end.
     """
     transfer = _opened(slug, proof)
     file = _file_of(transfer, file_id)
@@ -322,9 +328,9 @@ def file_url(slug: str, file_id: uuid.UUID, visitor: str | None, proof: str | No
 
 
 def looked_into(slug: str, visitor: str | None, proof: str | None = None) -> tuple[Transfer, bool]:
-    """A READY transfer whose files may be looked at, and whether its bytes may be had uncounted.
+    """The READY transfer whose files may be viewed, and whether its bytes may be served uncounted.
 
-    That is so where there is no limit, and for whom a download has been counted. Raises as
+    They may if there is no limit, or if a download of this visitor has been counted. Raises as
     file_url(), but counts nothing.
     """
     transfer = _opened(slug, proof)
@@ -339,10 +345,10 @@ def looked_into(slug: str, visitor: str | None, proof: str | None = None) -> tup
 def zip_url(
     slug: str, visitor: str | None, proof: str | None = None, *, wait_seconds: float = 0.0
 ) -> Address | None:
-    """Count a download and return a signed address of the zip of all files; None while it is made.
+    """Count a download and return a presigned URL of the zip of all files; None while it is made.
 
-    Whoever asks first has it made, which counts nothing, and may wait a little for it. Raises as
-    file_url() does, as archives.request() where it could not be made, and NotFound for a single
+    The first request has it made, which counts nothing, and may wait `wait_seconds` for it. Raises
+    as file_url() does, as archives.request() if it could not be made, and NotFound for a single
     file, of which no zip is made.
     """
     transfer = _opened(slug, proof)
@@ -362,12 +368,12 @@ def zip_url(
 
 
 def zip_name(transfer: Transfer) -> str:
-    """What the zip of all its files is called."""
+    """The file name of the zip of all files."""
     return f"{safe_name(transfer.title)[:80].strip() if transfer.title.strip() else 'files'}.zip"
 
 
 def _opened(slug: str, proof: str | None) -> Transfer:
-    """The transfer, unless it is over or locked: then raises Gone or PasswordNeeded."""
+    """The transfer of a link; raises Gone if it is over, PasswordNeeded if it is locked."""
     transfer, is_due = _by_slug(slug)
     state = _state_shown(transfer, is_due)
     if state in _OVER:
@@ -378,7 +384,7 @@ def _opened(slug: str, proof: str | None) -> Transfer:
 
 
 def _check_left(transfer: Transfer, visitor: str | None) -> None:
-    """Raises Gone for a visitor for whom no download is left; whoever may have it asks for it."""
+    """Raise Gone for a visitor who has no download left, before a zip is made for them."""
     if transfer.is_used_up and not _counted(transfer.id, visitor):
         raise Gone(_ENDED["limit_reached"], reason="limit_reached")
 
@@ -389,20 +395,21 @@ def count_once(
     visitor: str | None,
     recipient_id: uuid.UUID | None = None,
 ) -> None:
-    """Count this visitor's download of a file, or of the zip, unless it was counted within the
-    window: the setting's, or as long as all files take by SLOW_LINE.
+    """Count this visitor's download of a file or the zip, once within the window.
 
-    One conditional UPDATE decides, so of any number at once exactly as many as are left pass.
-    Raises Gone; and NotFound or WrongState for a file that its sender takes out just now.
+    The window is the setting's, or the time all files take at SLOW_LINE if that is longer. One
+    conditional UPDATE decides, so exactly as many concurrent downloads pass as are left. Raises
+    Gone, and NotFound or WrongState for a file that its sender is just removing.
     """
     if _counted(transfer_id, visitor):
         if recipient_id is not None:
-            # Counted for somebody else at the same browser, maybe; these have it now too.
+            # It may have been counted for another person at this browser; this recipient has it now
+            # too.
             with transaction():
                 delivery.note_download(transfer_id, recipient_id)
         return
     with transaction():
-        # One at a time for each transfer: two clicks of one browser must not count twice.
+        # Lock the transfer's row: two clicks in one browser must not count twice.
         db.session.execute(select(Transfer.id).where(Transfer.id == transfer_id).with_for_update())
         if _counted(transfer_id, visitor):
             return
@@ -422,10 +429,10 @@ def count_once(
 
 
 def _is_safe(transfer_id: uuid.UUID, file_id: uuid.UUID | None) -> ColumnElement[bool]:
-    """The condition that a file, or all of them, can be had of storage."""
+    """The condition that a file, or all of them, can be fetched from storage."""
     if file_id is None:
         return Transfer.state == State.READY
-    # Before READY the sender may take a file out, under the lock that is held here as well.
+    # Before READY the sender may remove a file, under the same lock that is held here.
     return exists().where(
         File.id == file_id,
         File.transfer_id == transfer_id,
@@ -465,10 +472,10 @@ def _tell_why_not(transfer_id: uuid.UUID, file_id: uuid.UUID | None) -> NoReturn
 def _counted(transfer_id: uuid.UUID, visitor: str | None) -> bool:
     if visitor is None:
         return False
-    # As long as its files take on a slow line: who goes on with them then is still at the same.
+    # Long enough for its files on a slow line: a client that resumes then is still on one download.
     seconds = func.make_interval(0, 0, 0, 0, 0, 0, Transfer.total_size / SLOW_LINE)
     window = func.greatest(timedelta(minutes=settings.download_window_in_minutes), seconds)
-    # Who takes one file early has the hour for the others once all are there.
+    # A visitor who takes one file early has the whole window for the rest once all have arrived.
     whole_at = func.coalesce(Transfer.ready_at, db_now())
     found = db.session.scalar(
         select(func.count())
@@ -478,7 +485,8 @@ def _counted(transfer_id: uuid.UUID, visitor: str | None) -> bool:
             Download.transfer_id == transfer_id,
             Download.visitor_hash == _hash(visitor),
             func.greatest(Download.created_at, whole_at) > db_now() - window,
-            # In this statement too: who has been counted is not handed out what was blocked since.
+            # Checked in this statement too: a counted visitor gets nothing that was quarantined
+            # since.
             Transfer.quarantined_at.is_(None),
         )
     )
@@ -490,7 +498,10 @@ def _hash(visitor: str | None) -> bytes | None:
 
 
 def _by_slug(slug: str) -> tuple[Transfer, bool]:
-    """The transfer of a link: its own, or a recipient's. Raises NotFound, Gone if taken back."""
+    """The transfer of a link, its own or a recipient's, and whether its date has ended it.
+
+    Raises NotFound, and Gone for a recipient's link that was revoked.
+    """
     transfer, is_due = _one(is_at(slug))
     if transfer.slug != slug:
         revoked = select(Recipient.id).where(
@@ -512,7 +523,7 @@ def _by_id(transfer_id: uuid.UUID) -> tuple[Transfer, bool]:
 
 
 def _one(condition: ColumnElement[bool]) -> tuple[Transfer, bool]:
-    """The transfer, and whether its date has ended it by the database's clock."""
+    """The transfer, and whether it is past its date by the database's clock. Raises NotFound."""
     row = db.session.execute(
         select(Transfer, is_over()).where(condition).execution_options(populate_existing=True)
     ).first()
@@ -526,10 +537,10 @@ def _file_of(transfer: Transfer, file_id: uuid.UUID) -> File:
 
 
 def _file_at_path(transfer: Transfer, path: str) -> File:
-    """An id is good here too: whoever writes an address by hand need not know which it is."""
+    """The file at a path, or with that id: handwritten URLs may use either."""
     with suppress(ValueError, NotFound):
         return _file_of(transfer, uuid.UUID(path))
-    # PostgreSQL takes no text with a zero byte, so no path has one.
+    # PostgreSQL accepts no text with a NUL, so no path contains one.
     return _file_where(transfer, File.path == path.replace("\0", "/"))
 
 
@@ -541,7 +552,7 @@ def _file_where(transfer: Transfer, condition: ColumnElement[bool]) -> File:
 
 
 def _state_shown(transfer: Transfer, is_due: bool) -> str:
-    """Expiry is enforced here on every look, whether or not the sweep has come by."""
+    """The state to show. Expiry is enforced here on every request, before the sweep runs too."""
     if is_due:
         return "expired"
     if transfer.quarantined_at is not None and _SHOWN_AS[transfer.state] not in _OVER:

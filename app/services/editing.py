@@ -1,7 +1,7 @@
-"""A change of a transfer by its sender's program, which may say which version it has seen.
+"""Edits of a transfer by its sender's program, which may name the version that it has seen.
 
-The version is made of the marks by which the sender's page tells two editors apart
-(services/managing.py): it changes with whatever an edit may change, and with nothing else.
+A version is made of the marks by which the sender's page detects concurrent edits
+(services/managing.py): it changes with anything that an edit may change, and with nothing else.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from app.services.transfers import hold, of_id
 
 
 def version_of(transfer: Transfer) -> str:
-    """One word for all that an edit may change of a transfer."""
+    """A short hash of all that an edit may change of a transfer."""
     people: list[tuple[str, bool]] = []
     if transfer.sender_email is not None:
         found = delivery.recipients_of(transfer.id)
@@ -40,11 +40,10 @@ def change(
     status: State | None,
     is_seen: IsSeen | None,
 ) -> Transfer:
-    """Change the options, whom it is mailed to, and whether it has expired: all that is given of
-    it, or nothing.
+    """Change a transfer's options, its mail settings and whether it has expired, all or nothing.
 
-    A new date revives what has expired, whatever `status` says beside it. With `is_seen` nothing
-    is changed that somebody else has changed meanwhile: raises PreconditionFailed. Else raises as
+    A new date revives an expired transfer, whatever `status` is. With `is_seen`, raises
+    PreconditionFailed if the version is another than the caller has seen. Also raises as
     options.edit() and delivery.address(), and WrongState for a status that cannot follow.
     """
     columns = options.columns_of(changes)
@@ -55,7 +54,7 @@ def change(
         if status is State.READY and not is_revival:
             _bring_back(row)
         options.write(row, columns)
-        # Mail only now: what has just been brought back may be mailed.
+        # Mail comes last: a transfer that was just revived may be mailed.
         delivery.address(row, mail)
         if status is State.EXPIRED and not is_revival:
             _end(row)
@@ -63,7 +62,10 @@ def change(
 
 
 def _bring_back(row: Transfer) -> None:
-    """READY again, where its date is not over and its bytes are kept."""
+    """Make it READY again, if its date is not over and its bytes are kept; repeatable.
+
+    Raises Gone for an expired one otherwise, Blocked, WrongState.
+    """
     if row.state is State.READY:
         return
     is_kept = (
@@ -86,7 +88,7 @@ def _bring_back(row: Transfer) -> None:
 
 
 def _end(row: Transfer) -> None:
-    """EXPIRED from READY, before its date; repeatable."""
+    """Make a READY transfer EXPIRED before its date; repeatable. Raises Blocked, WrongState."""
     with transaction():
         if lifecycle.move(row.id, State.EXPIRED, Transfer.quarantined_at.is_(None)):
             audit.note("expire", row.id)

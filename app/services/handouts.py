@@ -1,6 +1,6 @@
-"""What a sender's program gives out of a READY transfer: an address in storage, or mail to people.
+"""What a sender's program may do with a READY transfer: get a presigned URL, or mail it to people.
 
-Its password keeps nobody from it who acts for the sender.
+A program that acts for the sender needs no password.
 """
 
 import uuid
@@ -34,12 +34,12 @@ from app.services.transfers import files_of, hold, is_over, not_deleted, refuse_
 def download_url(
     transfer: Transfer, file_id: uuid.UUID | None, minutes: int, *, is_vouched: bool
 ) -> str:
-    """Count a download and sign an address: of this file, of the only one, or of the zip of all.
+    """Count a download and presign a URL: of this file, of the only one, or of the zip of all.
 
-    It does not outlive the transfer's date, nor, unless a workspace vouches for whoever asks, an
-    address that a page gives out. Raises TransferExpired, NotNow before READY,
+    The URL does not outlive the transfer's date. Unless a workspace vouches for the caller, it
+    lives no longer than those that pages give out. Raises TransferExpired, NotNow before READY,
     LimitReached, Blocked, NotFound for a file that is not there, WrongState while the zip is made,
-    ZipFailed and ZipLacksFile where it could not be.
+    and ZipFailed or ZipLacksFile if it could not be.
     """
     row = _ready(transfer.id)
     if row.is_used_up:
@@ -56,7 +56,10 @@ def download_url(
 def _wanted(
     row: Transfer, file_id: uuid.UUID | None, seconds: int
 ) -> tuple[str, str, uuid.UUID | None]:
-    """The key, the name, and the file's id; None for all of them, whose zip stays for so long."""
+    """The key, the name and the file's id, which is None for the zip of all files.
+
+    The zip is kept for at least `seconds`.
+    """
     only = [] if file_id is None else [File.id == file_id]
     files = files_of(row.id, *only, limit=2)
     if not files:
@@ -71,9 +74,10 @@ def _wanted(
 
 
 def _seconds(minutes: int, expires_at: datetime, *, is_vouched: bool) -> int:
-    """An address lives no longer than its transfer; but whoever has one has time to begin.
+    """How long the URL lives: not longer than its transfer, but long enough to begin a download.
 
-    It works whatever is blocked or changed meanwhile, so a stranger gets none that lasts.
+    It works even if the transfer is blocked or changed meanwhile, so strangers get only a short
+    one.
     """
     usual = settings.download_url_ttl_in_seconds
     if not is_vouched:
@@ -92,7 +96,7 @@ def _told(error: Gone) -> Gone:
 
 
 def checked_addresses(emails: Sequence[str]) -> list[str]:
-    """The addresses as we spell them; raises NoMail where there is none, Invalid."""
+    """The addresses in their normal spelling; raises NoMail if no mail is set up, Invalid."""
     if not settings.sends_mail:
         raise NoMail
     if not emails:
@@ -112,11 +116,11 @@ def checked_addresses(emails: Sequence[str]) -> list[str]:
 def share(
     transfer: Transfer, emails: Sequence[str], once: Once | None, *, is_vouched: bool
 ) -> None:
-    """Mail a READY transfer to these people too, each by a link of their own; nobody twice.
+    """Mail a READY transfer to more people, each with a personal link; nobody gets it twice.
 
-    Where a workspace vouches for a transfer that names no sender, it is mailed in the name of the
-    installation. Raises TransferExpired, NotNow before READY or before the sender's address is
-    confirmed, Blocked, TooMuchMail, Invalid, KeyReused.
+    Where a workspace vouches for a transfer without a sender, the installation is named as its
+    sender. Raises TransferExpired, NotNow before READY or before the sender's address is confirmed,
+    Blocked, TooMuchMail, Invalid, KeyReused.
     """
     with transaction():
         if repeats.made(once) is not None:
@@ -132,11 +136,11 @@ def share(
 
 
 def _speak_for(row: Transfer) -> None:
-    """The installation's own address is the sender, and wants no mail about it."""
+    """Make the installation's own address the sender, which wants no mail about the transfer."""
     row.sender_email = settings.own_email
     row.sender_confirmed_at = db.session.scalar(select(db_now()))
     row.muted = [kind.value for kind in delivery.TO_SENDER]
-    # flush(): the row is read again by whoever adds recipients.
+    # flush(): add_recipients() reads the row again.
     db.session.flush()
 
 

@@ -1,4 +1,4 @@
-"""The transfers of a workspace, a page at a time: what a program with a key may look through."""
+"""The paginated list of a workspace's transfers, for programs with an API key."""
 
 import enum
 from collections.abc import Sequence
@@ -15,17 +15,17 @@ from app.services.accounts import Caller
 
 
 class SortBy(enum.StrEnum):
-    """What a list may be sorted by; each has an index of its own."""
+    """What the list may be sorted by; each has an index."""
 
     CREATED_AT = "created_at"
     EXPIRES_AT = "expires_at"
-    # Without a limit there are more than with any.
+    # No limit (NULL) sorts as more than any number.
     MAX_DOWNLOADS = "max_downloads"
     FILE_SIZE = "file_size"
 
 
 class Order(enum.StrEnum):
-    """Which comes first."""
+    """Ascending or descending."""
 
     ASC = "ASC"
     DESC = "DESC"
@@ -33,7 +33,7 @@ class Order(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Wish:
-    """What of the list is wanted."""
+    """Filter, sorting and pagination of the list."""
 
     status: State | None = None
     sort_by: SortBy = SortBy.CREATED_AT
@@ -44,10 +44,10 @@ class Wish:
 
 @dataclass(frozen=True)
 class Listed:
-    """A transfer in the list, with what its first file is called and said to be."""
+    """A transfer in the list, with the name and the declared type of its first file."""
 
     transfer: Transfer
-    # By the database's clock, whether or not the sweep has come by.
+    # By the database's clock, even if the sweep has not run yet.
     status: State
     filename: str | None
     content_type: str | None
@@ -55,7 +55,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Page:
-    """Some of them, and how many there are in all."""
+    """One page of the list, and the total count."""
 
     items: Sequence[Listed]
     total_count: int
@@ -70,7 +70,7 @@ _COLUMNS: dict[SortBy, Any] = {
 
 
 def of_workspace(caller: Caller, wish: Wish) -> Page:
-    """A page of all that the caller's keys have made, for whichever user; two queries."""
+    """A page of all transfers that the caller's keys have made, for any user; two queries."""
     found = db.session.execute(items_query(caller, wish))
     items = [
         Listed(row, lifecycle.state_at(row, now), path, kind) for row, now, path, kind in found
@@ -79,7 +79,7 @@ def of_workspace(caller: Caller, wish: Wish) -> Page:
 
 
 def items_query(caller: Caller, wish: Wish) -> Select[Any]:
-    """The transfers of one page."""
+    """The query for the transfers of one page."""
     first = (
         select(File.path, File.content_type)
         .where(File.transfer_id == Transfer.id)
@@ -87,7 +87,7 @@ def items_query(caller: Caller, wish: Wish) -> Select[Any]:
         .limit(1)
         .lateral("first")
     )
-    # Both the same way, so that an index is read from one end; by its id, none comes twice.
+    # Both in the same direction, so that an index serves; the id makes the order total.
     by = [_COLUMNS[wish.sort_by], Transfer.id]
     return (
         select(Transfer, db_now(), first.c.path, first.c.content_type)
@@ -101,7 +101,7 @@ def items_query(caller: Caller, wish: Wish) -> Select[Any]:
 
 
 def count_query(caller: Caller, wish: Wish) -> Select[Any]:
-    """How many there are on all pages."""
+    """The query for the number of transfers on all pages."""
     return select(func.count()).select_from(Transfer).where(*_conditions(caller, wish))
 
 
@@ -113,7 +113,7 @@ def _conditions(caller: Caller, wish: Wish) -> list[ColumnElement[bool]]:
     if wish.status is State.READY:
         return [mine, in_state, ~lifecycle.is_due()]
     if wish.status is State.EXPIRED:
-        # Two states that the index is searched for; then the condition itself.
+        # The index is searched for two states; the condition itself comes after.
         either = Transfer.state.in_([State.READY, State.EXPIRED])
         return [mine, either, or_(in_state, lifecycle.is_due())]
     return [mine, in_state]

@@ -1,7 +1,7 @@
-"""The password before a transfer: who has opened it, and how often it may be tried.
+"""A transfer's password: proof that a visitor knows it, and limits on how often it may be tried.
 
-Tries are counted in the rows, so that any number of web processes count as one and nobody guesses
-faster while Redis is away. They are counted before anything is hashed, whatever comes of it.
+Tries are counted in rows, so that any number of web processes share one count and nobody can guess
+faster while Redis is away. A try is counted before anything is hashed, whatever its result.
 """
 
 import hashlib
@@ -31,13 +31,13 @@ from app.errors import PasswordWrong, TooManyTries
 from app.models import Transfer, UnlockTries
 from app.services import audit
 
-# Who has tried so often as may be at once waits so long, then twice as long each time.
+# After the free tries an address waits this long, then twice as long after each further one.
 FIRST_WAIT_SECONDS = 5
 LONGEST_WAIT_SECONDS = 900
-# After so long without a try an address begins anew.
+# After this long without a try an address has its free tries back.
 FORGOTTEN_AFTER = timedelta(days=1)
 _HOUR = 3600.0
-# Stands for all addresses together.
+# The address_hash of the row that counts all addresses together.
 _ALL = b""
 
 
@@ -45,7 +45,7 @@ _ALL = b""
 
 
 def is_open(transfer: Transfer, proof: str | None) -> bool:
-    """Whether whoever has this proof may see what the transfer holds."""
+    """Whether a visitor with this proof may see what the transfer holds."""
     if transfer.password_hash is None:
         return True
     if not proof:
@@ -54,14 +54,14 @@ def is_open(transfer: Transfer, proof: str | None) -> bool:
         _, proved_at = _signer(transfer).unsign(proof, return_timestamp=True)
     except BadSignature:
         return False
-    # Not by `max_age`, which refuses what another process signed by a clock a little ahead.
+    # Not `max_age`: it refuses what another process signed if its clock is a little ahead.
     return clock.now() - proved_at < timedelta(hours=settings.unlock_ttl_in_hours)
 
 
 def open_with(transfer: Transfer, password: str) -> str | None:
-    """Try the password: its proof, good for a while; None if the transfer has none.
+    """Try the password; returns a proof that is valid for a while, None if the transfer has none.
 
-    Raises PasswordWrong, TooManyTries. Ends the read transaction, as hashing takes its time.
+    Raises PasswordWrong, TooManyTries. Ends the read transaction, because hashing takes time.
     """
     _count_try(transfer.id)
     is_right = passwords.matches(transfer.password_hash, password)
@@ -77,7 +77,7 @@ def open_with(transfer: Transfer, password: str) -> str | None:
 
 
 class _Signer(TimestampSigner):
-    """By the clock that everything else goes by."""
+    """A TimestampSigner by the clock that is used everywhere."""
 
     def get_timestamp(self) -> int:
         """Seconds since 1970."""
@@ -85,7 +85,7 @@ class _Signer(TimestampSigner):
 
 
 def _signer(transfer: Transfer) -> _Signer:
-    """For this transfer and this password only: with another hash no former proof is good."""
+    """The signer for this transfer and this password: a new password invalidates former proofs."""
     return _Signer(
         [*settings.secret_key_fallbacks, settings.secret_key],
         salt=f"unlock:{transfer.id}:{transfer.password_hash}",
@@ -98,14 +98,14 @@ def _signer(transfer: Transfer) -> _Signer:
 
 
 def forget_tries(*transfer_ids: uuid.UUID) -> None:
-    """Whoever had to wait may try at once. Call in transaction()."""
+    """Forget all tries of these passwords, so that no client has to wait. Call in transaction()."""
     db.session.execute(delete(UnlockTries).where(UnlockTries.transfer_id.in_(transfer_ids)))
 
 
 def _count_try(transfer_id: uuid.UUID) -> None:
-    """Count one try, before it is made; raises TooManyTries with what is left to wait.
+    """Count one try before it is made; raises TooManyTries with the seconds left to wait.
 
-    The address's own row first, so that one address can wait for nobody but itself.
+    The address's own row comes first, so that one address can only delay itself.
     """
     address = audit.actor.get() or bytes(32)
     has_room_at = UnlockTries.next_at - _seconds(_HOUR - _interval())
@@ -121,7 +121,10 @@ def _is_counted(statement: Insert) -> bool:
 
 
 def _try_of_address(transfer_id: uuid.UUID, address: bytes) -> Insert:
-    """Free at first; each further one only when the wait is over, and it makes the next longer."""
+    """Count a try of one address: the first ones are free, then each doubles the wait for the next.
+
+    Changes no row while the address still has to wait.
+    """
     at_once = settings.unlock_tries_at_once
     is_forgotten = UnlockTries.next_at < db_now() - FORGOTTEN_AFTER
     count = case((is_forgotten, 1), else_=UnlockTries.try_count + 1)
@@ -148,10 +151,11 @@ def _wait_after(count: ColumnElement[int]) -> ColumnElement[Any]:
 
 
 def _try_of_all(transfer_id: uuid.UUID) -> Insert:
-    """So many in an hour, wherever they come from: each takes its share of the hour ahead.
+    """Count a try against the hourly limit of all addresses: each takes an equal share of an hour.
 
-    `next_at` is the end of all the shares that are taken. When the hour is full, one is free
-    again each time a share has passed: never all of them at once, and never none for long.
+    `next_at` is the end of all shares that are taken. When the hour is full, one try becomes free
+    each time a share has passed: never all of them at once, and never none for long. Changes no row
+    while the hour is full.
     """
     return (
         insert(UnlockTries)
@@ -173,7 +177,7 @@ def _try_of_all(transfer_id: uuid.UUID) -> Insert:
 
 
 def _take_back(transfer_id: uuid.UUID) -> None:
-    """A right one was no guess: any number of people who know it may open it. In transaction()."""
+    """Uncount a right password: any number of people who know it may open it. In transaction()."""
     address = audit.actor.get() or bytes(32)
     mine = UnlockTries.transfer_id == transfer_id
     db.session.execute(delete(UnlockTries).where(mine, UnlockTries.address_hash == address))

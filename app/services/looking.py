@@ -1,7 +1,7 @@
-"""The recipient's look at one file: what may be shown of it, and where its pictures come from.
+"""Previews for recipients: what of a file may be shown, and where its pictures are.
 
-Looking counts never. So what is the file itself, and not a picture or the beginning of it, is only
-played and read where the transfer has no limit or this visitor's download has been counted already.
+Viewing never counts. So the file itself, in contrast to a picture or an excerpt of it, is only
+played or shown where the transfer has no limit or this visitor's download has been counted already.
 """
 
 import uuid
@@ -17,17 +17,17 @@ from app.extensions import storage
 from app.models import File, Preview, PreviewState, Sight, Upload
 from app.services import downloads, sights
 
-# Made by the darkroom, whatever the file was.
+# The type of all pictures that the darkroom makes, whatever the file is.
 PICTURE_TYPE = "image/webp"
 
 
 class NoPreview(NotFound):
-    """The file is there, but nothing of it can be seen."""
+    """The file exists, but has no preview."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """One file as it is seen in the page; `is_playable` is whether this visitor may play it."""
+    """The preview of one file in the page; `is_playable` is whether this visitor may play it."""
 
     slug: str
     file: File
@@ -37,17 +37,17 @@ class Look:
     height: int | None
     text: str | None
     is_playable: bool
-    # Whether it could be played or read, did that not give away what must be counted.
+    # Playable or readable, but withheld because that would bypass the download limit.
     is_held_back: bool
 
     @property
     def is_cut(self) -> bool:
-        """Whether the text is longer than what is shown of it."""
+        """Whether the text is only the beginning of the file."""
         return self.text is not None and sights.is_cut(self.text, self.file.size)
 
 
 def at(slug: str, file_id: uuid.UUID, visitor: str | None, proof: str | None = None) -> Look:
-    """What is seen of a file. Raises NoPreview where there is none, else as looked_into()."""
+    """The preview of a file; raises NoPreview if there is none, and what looked_into() raises."""
     file, preview, may_have_all = _seen(slug, file_id, visitor, proof)
     is_all_of_it = preview.media_type is not None or (
         preview.excerpt is not None and sights.may_be_whole(file.size)
@@ -68,19 +68,19 @@ def at(slug: str, file_id: uuid.UUID, visitor: str | None, proof: str | None = N
 def thumbnail_url(
     slug: str, file_id: uuid.UUID, visitor: str | None, proof: str | None = None
 ) -> str:
-    """A signed address of the small picture; raises as at()."""
+    """A presigned URL of the small picture; raises NotFound without one, and as at()."""
     return _picture_url(_seen(slug, file_id, visitor, proof)[1].thumbnail)
 
 
 def picture_url(
     slug: str, file_id: uuid.UUID, visitor: str | None, proof: str | None = None
 ) -> str:
-    """A signed address of the large picture; raises as at()."""
+    """A presigned URL of the large picture; raises NotFound without one, and as at()."""
     return _picture_url(_seen(slug, file_id, visitor, proof)[1].picture)
 
 
 def media_url(slug: str, file_id: uuid.UUID, visitor: str | None, proof: str | None = None) -> str:
-    """A signed address of the file itself, to be played; raises as at()."""
+    """A presigned URL to play the file itself; raises NotFound if it may not be, and as at()."""
     file, preview, may_have_all = _seen(slug, file_id, visitor, proof)
     if preview.media_type is None or not may_have_all:
         raise NotFound("This file cannot be played here.")

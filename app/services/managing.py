@@ -1,6 +1,6 @@
-"""The sender afterwards: what the manage page shows, and what may be done there.
+"""The sender's side: what the manage page shows, and what may be changed there.
 
-Who may open it is in sender_access.py.
+Who may open it is decided in sender_access.py.
 """
 
 import uuid
@@ -44,10 +44,10 @@ from app.services.marks import mark_of
 from app.services.transfers import files_of, hold, not_deleted, of_id, refuse_blocked
 from app.words import percent_of
 
-# What a page lists at most of a transfer's files, and of the days on which it was downloaded.
+# The most files of a transfer, and days with downloads, that a page lists.
 MOST_FILES_SHOWN = 500
 MOST_DAYS_SHOWN = 30
-# What a form may change, each by itself: two people who change different ones do not meet.
+# What a form may change, field by field: edits of different fields do not conflict.
 FIELDS = ("title", "message", "expires_at", "max_downloads", "password_hash")
 _STATES = {
     State.INIT: "uploading",
@@ -59,7 +59,7 @@ _STATES = {
 
 @dataclass(frozen=True)
 class Sums:
-    """How many files, how many bytes, and how many of the files are safe."""
+    """How many files, how many bytes, and how many of the files are complete."""
 
     count: int
     size: int
@@ -68,14 +68,14 @@ class Sums:
 
 @dataclass(frozen=True)
 class Person:
-    """A recipient as the sender sees them: where they stand in one word, and what happened when."""
+    """A recipient as the sender sees them: their state in one word, and what happened when."""
 
     id: uuid.UUID
     email: str
     state: str
     failure: str | None
     download_count: int
-    # What happened, in the order in which it did.
+    # What happened, in chronological order.
     events: Sequence[tuple[str, datetime]]
     may_be_mailed: bool
 
@@ -92,13 +92,13 @@ class Managed:
     total_size: int
     checked_count: int
     people: Sequence[Person]
-    # How often it was downloaded by its own link, by the day.
+    # Downloads by the transfer's own link, per day.
     days: Sequence[tuple[date, int]]
     questions: Sequence[ExtensionRequest]
     zip: archives.Progress | None
-    # When its bytes go, once it has expired; None when that has passed.
+    # When an expired transfer's bytes are removed; None if that time has passed.
     kept_until: datetime | None
-    # What is on its way to it beside the files that are there, and how much of it is safe.
+    # The batch of files being added, and how much of it is complete.
     batch: Batch | None
     coming: Sums
     gives_days: bool
@@ -111,7 +111,7 @@ class Managed:
 
     @property
     def is_moving(self) -> bool:
-        """Whether files are on their way, or being checked."""
+        """Whether files are being uploaded or checked."""
         return not self.is_blocked and self.state in ("uploading", "processing")
 
     @property
@@ -122,63 +122,63 @@ class Managed:
 
     @property
     def tells_date(self) -> bool:
-        """Whether it ends when its date says: one that passes while files are sent is moved."""
+        """Whether `expires_at` is final: if it passes during an upload, it is moved."""
         return not self.is_moving or self.transfer.expires_at > clock.now()
 
     @property
     def takes_batch(self) -> bool:
-        """Whether more files are on their way, and would be taken once they are there."""
+        """Whether more files are being added, and the transfer will take them."""
         return self.batch is not None and self.state in ("ready", "limit_reached")
 
     @property
     def may_add(self) -> bool:
-        """Whether it takes more files now."""
+        """Whether more files can be added now."""
         is_free = self.batch is None or self.batch.closed_at is None
         return is_free and not self.is_blocked and self.state in ("ready", "limit_reached")
 
     @property
     def has_ended(self) -> bool:
-        """Whether nobody can download any more, unless its sender gives more."""
+        """Whether downloads have ended, unless the sender extends the transfer."""
         return self.state in ("expired", "limit_reached")
 
     @property
     def is_editable(self) -> bool:
-        """Whether what its sender has said of it can be changed, which revives an expired one."""
+        """Whether the sender can edit the transfer, which revives an expired one."""
         return not self.is_blocked and (self.state != "expired" or self.kept_until is not None)
 
     @property
     def may_extend(self) -> bool:
-        """Whether there is more to give with one click."""
+        """Whether one click would give it more days or downloads."""
         is_there = self.state in ("ready", "expired", "limit_reached")
         return is_there and not self.is_blocked and (self.gives_days or self.gives_downloads)
 
     @property
     def may_tell(self) -> bool:
-        """Whether there is anybody who was mailed, and so can be told of more files."""
+        """Whether any recipient has a link, and so can be told of more files."""
         return any(one.state not in ("revoked", "unconfirmed") for one in self.people)
 
     @property
     def percent(self) -> int:
-        """How far it is: bytes by the sender's own count, then files that were checked."""
+        """Progress: bytes as the sender reports them, then files that were checked."""
         if self.state == "processing":
             return percent_of(self.checked_count, self.file_count)
         return percent_of(self.transfer.sent_size, self.total_size)
 
     @property
     def batch_percent(self) -> int:
-        """The same of what is on its way beside the files that are there."""
+        """Progress of the batch that is being added."""
         if self.batch is None or self.batch.closed_at is not None:
             return percent_of(self.coming.complete_count, self.coming.count)
         return percent_of(self.batch.sent_size, self.coming.size)
 
     @cached_property  # every row asks
     def has_pictures(self) -> bool:
-        """Whether there is a picture of any of the files, so that each row has room for one."""
+        """Whether any of the files has a picture, so that each row reserves room for one."""
         return previews.has_pictures(self.files)
 
     @property
     def slug(self) -> str:
-        """The link's own word."""
+        """The slug of the transfer's own link."""
         return self.transfer.slug
 
 
@@ -186,7 +186,7 @@ class Managed:
 
 
 def view(transfer: Transfer) -> Managed:
-    """All that the page shows, from the rows as they are now; no call to storage. Raises Gone."""
+    """All that the page shows, from the current rows; no call to storage. Raises Gone."""
     row, now = db.session.execute(
         select(Transfer, db_now())
         .where(Transfer.id == transfer.id)
@@ -212,7 +212,7 @@ def view(transfer: Transfer) -> Managed:
         kept_until=_kept_until(row, now) if state == "expired" else None,
         batch=batch,
         coming=_sums(row.id, File.batch.is_(None)) if batch else Sums(0, 0, 0),
-        # Less than an hour more is nothing that anybody would press a button for.
+        # Less than an hour more is not worth a button.
         gives_days=row.expires_at < later - timedelta(hours=1),
         gives_downloads=row.is_used_up,
     )
@@ -262,7 +262,7 @@ def _person(one: Recipient, download_count: int, now: datetime) -> Person:
         ("Taken back", one.revoked_at),
     )
     events = sorted(((what, at) for what, at in happened if at is not None), key=lambda e: e[1])
-    # Not before the hour is over in which nobody is mailed twice.
+    # Only once the hour is over in which a recipient is not mailed again.
     is_long_ago = one.asked_at is not None and one.asked_at <= now - shares.HOUR
     return Person(
         id=one.id,
@@ -291,28 +291,28 @@ def _days(transfer_id: uuid.UUID) -> list[tuple[date, int]]:
 
 
 def _unblocked(transfer: Transfer) -> Transfer:
-    """The transfer as its row says now; raises Blocked while the operator has quarantined it."""
+    """The transfer's current row; raises Blocked while the operator has quarantined it."""
     row = of_id(transfer.id)
     refuse_blocked(row)
     return row
 
 
 def marks_of(transfer: Transfer) -> dict[str, str]:
-    """The marks of all that an edit may change."""
+    """The marks of all fields that an edit may change."""
     return {name: mark_of(getattr(transfer, name)) for name in FIELDS}
 
 
 def edit(transfer: Transfer, changes: dict[str, Any], seen: Mapping[str, str]) -> Transfer:
-    """Change what of `changes` differs from what its form was made from, by the marks in `seen`.
+    """Write those of `changes` that differ from what the form was made from (marks in `seen`).
 
-    What somebody else has changed meanwhile is not written over: raises ChangedMeanwhile, which
-    names those fields, and changes nothing. Else as options.edit().
+    A field that was edited concurrently is not overwritten: raises ChangedMeanwhile, which names
+    those fields, and changes nothing. Also raises as options.edit().
     """
     row = _unblocked(transfer)
     wanted = {name: value for name, value in changes.items() if _is_wanted(name, value, seen)}
     if missed := [name for name in wanted if _is_missed(row, name, wanted[name], seen)]:
         raise ChangedMeanwhile(missed)
-    # Of two at the same moment one finds that the row is no longer what it has read.
+    # Optimistic locking: of two concurrent edits, one finds that the row is not as it was read.
     columns = [getattr(Transfer, column(name)) for name in wanted]
     as_read = [one.is_not_distinct_from(getattr(row, one.key)) for one in columns]
     read = marks_of(row)
@@ -326,12 +326,12 @@ def edit(transfer: Transfer, changes: dict[str, Any], seen: Mapping[str, str]) -
 
 
 def column(name: str) -> str:
-    """Where what a form calls so is kept."""
+    """The column behind a form field."""
     return "password_hash" if name == "password" else name
 
 
 def _is_wanted(name: str, value: Any, seen: Mapping[str, str]) -> bool:
-    # A password is never shown, so whoever has typed one means it.
+    # A password is never shown, so a password that was typed is always meant.
     return name == "password" or mark_of(value) != seen.get(name)
 
 
@@ -342,22 +342,25 @@ def _is_missed(row: Transfer, name: str, value: Any, seen: Mapping[str, str]) ->
 
 
 def extend(transfer: Transfer) -> Transfer:
-    """More time, and more downloads where they are used up; as mail_links.extend(), and Blocked."""
+    """Give more time, and more downloads if they are used up.
+
+    Raises Blocked, and as mail_links.extend().
+    """
     return mail_links.extend(_unblocked(transfer))
 
 
 def remove_file(transfer: Transfer, file_id: uuid.UUID) -> None:
-    """Take one file out while it is still on its way; raises as batches.remove_file()."""
+    """Remove one file while it is being uploaded; raises as batches.remove_file()."""
     batches.remove_file(transfer, file_id)
 
 
 def drop_batch(transfer: Transfer) -> None:
-    """Give up the files that are on their way; raises as batches.drop(), and Blocked."""
+    """Drop the files that are being added; raises Blocked, and as batches.drop()."""
     batches.drop(_unblocked(transfer))
 
 
 def adds_to(transfer: Transfer) -> Managed | None:
-    """What more files would come to, as view() tells it; None where none can be added now."""
+    """The page of a transfer to which files can be added now, None if they cannot. Raises Gone."""
     shown = view(transfer)
     return shown if shown.may_add else None
 
@@ -366,9 +369,9 @@ def adds_to(transfer: Transfer) -> Managed | None:
 
 
 def add_recipients(transfer: Transfer, emails: Sequence[str]) -> Transfer:
-    """Mail it to these people too; whom somebody else adds at the same time stays. Repeatable.
+    """Mail the transfer to more people; those added concurrently stay. Repeatable.
 
-    Raises as delivery.address(), and WrongState before the sender's own address is confirmed.
+    Raises Blocked, as delivery.address(), and WrongState before the sender's address is confirmed.
     """
     _unblocked(transfer)
     with transaction():
@@ -376,22 +379,25 @@ def add_recipients(transfer: Transfer, emails: Sequence[str]) -> Transfer:
         if row.sender_confirmed_at is None:
             raise WrongState("Confirm your own address first: they see it, and can answer.")
         known = [one.email for one in delivery.recipients_of(row.id) if one.revoked_at is None]
-        # The new ones first: complaints name them by their number.
+        # The new ones first, because complaints name them by their index.
         return delivery.address(row, {"recipients": [*emails, *known]})
 
 
 def revoke(transfer: Transfer, recipient_id: uuid.UUID) -> None:
-    """Take one recipient's link back; raises as delivery.revoke(), and Blocked."""
+    """Revoke one recipient's link; raises Blocked, and as delivery.revoke()."""
     delivery.revoke(_unblocked(transfer), recipient_id)
 
 
 def mail_again(transfer: Transfer, recipient_id: uuid.UUID) -> None:
-    """Mail one recipient once more; raises as delivery.send_again(), and Blocked."""
+    """Mail one recipient again; raises Blocked, and as delivery.send_again()."""
     delivery.send_again(_unblocked(transfer), recipient_id)
 
 
 def name_sender(transfer: Transfer, email: str) -> Transfer:
-    """Whose transfer it is; a code goes to that address. Raises as senders.mail_code(), Blocked."""
+    """Set the sender's address and mail it a code to confirm, unless it is confirmed already.
+
+    Raises Blocked, and as delivery.address() and senders.mail_code().
+    """
     named = delivery.address(_unblocked(transfer), {"sender_email": email})
     if named.sender_email and named.sender_confirmed_at is None:
         senders.mail_code(named.sender_email)
@@ -399,7 +405,10 @@ def name_sender(transfer: Transfer, email: str) -> Transfer:
 
 
 def confirm_sender(transfer: Transfer, figures: str) -> Transfer:
-    """The code that was mailed: from now on mail goes out. Raises as senders.confirm(), Blocked."""
+    """Confirm the sender's address with the mailed code, so that mail goes out.
+
+    Raises Blocked, WrongState without an address, and as senders.confirm().
+    """
     row = _unblocked(transfer)
     if row.sender_email is None:
         raise WrongState("Enter your address first.")
@@ -408,7 +417,7 @@ def confirm_sender(transfer: Transfer, figures: str) -> Transfer:
 
 
 def choose_news(transfer: Transfer, kinds: Sequence[MailKind], seen: str) -> Transfer:
-    """Which mails its sender wants; `seen` is the mark of what they did not want before.
+    """Set which mails the sender gets; `seen` is the mark of those that were muted before.
 
     Raises ChangedMeanwhile, Blocked.
     """

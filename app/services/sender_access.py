@@ -1,7 +1,7 @@
-"""Who may manage a transfer: whoever has its owner token, or a manage link that was mailed.
+"""Who may manage a transfer: holders of its owner token, or of a manage link that was mailed.
 
-The address of its manage page ends with its manage word: `<id>.<owner token>`, as the sender's
-browser makes it, or the signed token of a mailed link. The database holds nothing that opens it.
+The URL of its manage page ends with its manage word: `<id>.<owner token>`, as the sender's browser
+makes it, or the signed token of a mailed link. The database stores neither of them.
 """
 
 import uuid
@@ -14,7 +14,7 @@ _ID_LENGTH = 36
 
 
 def opened(word: str) -> Transfer:
-    """The transfer that a manage word is for; raises NotFound, and Gone once deleted.
+    """The transfer that a manage word opens; raises NotFound, and Gone once it is deleted.
 
     A wrong secret, a forged signature and an unknown transfer look the same.
     """
@@ -23,19 +23,19 @@ def opened(word: str) -> Transfer:
         try:
             return transfers.owned(uuid.UUID(transfer_id), secret)
         except (ValueError, NotFound, Unauthorized):
-            pass  # then it is a mailed one, or none
+            pass  # then it is a mailed token, or nothing valid
     try:
         return mail_links.managed(word)
     except NotFound:
-        # In the words of an address that no route knows.
+        # With the default text, as for a URL that no route knows.
         raise NotFound from None
 
 
 def owned(transfer_id: uuid.UUID, secret: str | None) -> Transfer:
-    """The transfer if the secret is its owner token or its manage word.
+    """The transfer, if the secret is its owner token or its manage word.
 
-    Raises Unauthorized without a secret, Gone once deleted, and otherwise NotFound: a wrong secret
-    and an unknown transfer look the same.
+    Raises Unauthorized without a secret, Gone once it is deleted, and otherwise NotFound: a wrong
+    secret and an unknown transfer look the same.
     """
     try:
         return transfers.owned(transfer_id, secret)

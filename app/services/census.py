@@ -1,4 +1,4 @@
-"""What every sweep would find now, without changing anything: the figures of a dry run."""
+"""Counts what every sweep would find now, without changing anything: the dry run's figures."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,18 +27,18 @@ from app.services.upkeep import Tell
 
 @dataclass(frozen=True)
 class Figure:
-    """How many things a sweep would deal with, their bytes, and whether it would refuse to."""
+    """How many items a sweep would deal with, their bytes, and whether it would refuse."""
 
     count: int
     size: int | None = None
     is_refused: bool = False
-    # What else was seen on the way, in words.
+    # A further finding, in words.
     remark: str = ""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """One sweep as a person at a terminal sees it: what it is about, its run, its dry run."""
+    """A sweep as the command line shows it: what it is about, its run and its dry run."""
 
     about: str
     run: Callable[..., int]
@@ -81,7 +81,7 @@ def _stuck(tell: Tell) -> Figure:
 
 
 def _to_remove(tell: Tell) -> Figure:
-    """Uploads nobody wants, and those of what the sweeps before will have deleted."""
+    """Uploads to be removed, and those of transfers that earlier sweeps would delete."""
     ending, pictures = select(Transfer.id).where(_is_ending()), previews.of_ending(_is_ending())
     forms = small_files.uploads_of(small_files.is_given_up())
     is_ending = and_(
@@ -102,7 +102,7 @@ def _news(tell: Tell) -> Figure:
 
 
 def _mails_to_send(tell: Tell) -> Figure:
-    """Those that the sweep before will have queued, too."""
+    """Mails that wait, and those that an earlier sweep would queue."""
     waiting = _count(outbox.is_to_send(), OutboxMail) if settings.sends_mail else 0
     return Figure(waiting + news.count_due())
 
@@ -129,7 +129,7 @@ def _orphans(tell: Tell) -> Figure:
 
 
 def _is_ending() -> ColumnElement[bool]:
-    """The condition that one of the first sweeps will delete it."""
+    """The condition that one of the first sweeps would delete the transfer."""
     return or_(lifecycle.is_past_grace(), upkeep.is_abandoned())
 
 
@@ -139,7 +139,7 @@ def _count(condition: ColumnElement[bool], of: type[Base] = Transfer) -> int:
     return count or 0
 
 
-# In the order of a run: what one ends, a later one removes.
+# In the order of a run: later sweeps remove what earlier ones end.
 SWEEPS = (
     Sweep("transfers past their date to expire", upkeep.expire_due, _to_expire),
     Sweep("expired transfers past their grace to delete", upkeep.delete_expired, _to_delete),

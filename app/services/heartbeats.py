@@ -1,7 +1,7 @@
-"""When each sweep last came to its end, what it did, and how often it has failed since.
+"""Records when each sweep last finished, what it did, and how often it has failed since.
 
-A sweep that stopped coming must be seen, and so must one that comes and fails. One of which two at
-once would do the same work takes turns here.
+A sweep that no longer runs must be noticed, and so must one that keeps failing. Sweeps of which
+parallel runs would do the same work take turns here.
 """
 
 import functools
@@ -24,20 +24,20 @@ from app.models import Heartbeat
 
 log = logging.getLogger(__name__)
 
-# In the row of a sweep that has failed and never come to its end. Endlessly long ago for older
-# code too, which knows no row without an instant.
+# The `at` of a sweep that has failed and never finished. Older code, which expects every row to
+# have an instant, reads it as infinitely long ago.
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
-# What did nothing, and took no longer, is not worth a line at the usual log level.
+# A run that did nothing and took no longer is logged at DEBUG only.
 QUICK_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Run:
-    """How a sweep of the schedule is doing."""
+    """The state of a sweep in the schedule."""
 
     name: str
     interval_seconds: int
-    # When it last came to its end; how many it dealt with then, and how long that took.
+    # When it last finished; how many items it dealt with then, and how long that took.
     at: datetime | None
     age_seconds: float
     count: int | None
@@ -47,12 +47,12 @@ class Run:
 
 
 def name_of(job: jobs.Job) -> str:
-    """What a job's sweep is called in its row, and to people."""
+    """The name of a job's sweep, in its row and for people."""
     return job.name.rpartition(".")[2]
 
 
 def noted(sweep: Callable[..., int]) -> Callable[..., int]:
-    """Note when the sweep came to its end, and what it did; or that it failed."""
+    """Decorate a sweep: record when it finished and what it did, or that it failed."""
 
     @functools.wraps(sweep)
     def run(*given: Any, **named: Any) -> int:
@@ -74,12 +74,13 @@ def noted(sweep: Callable[..., int]) -> Callable[..., int]:
 
 @contextmanager
 def alone(name: str, lasting: timedelta) -> Iterator[Callable[[], bool] | None]:
-    """Let one run of a sweep work at a time: what renews its turn, or None if it is another's.
+    """Let one run of a sweep work at a time; yields a function that renews its turn, or None.
 
-    A turn lapses `lasting` after it was taken or renewed, so that a run that died keeps nobody
-    longer. Renewing it tells whether it still is this run's. Leaving the block gives it back.
+    None means that another run has the turn. A turn lapses `lasting` after it was taken or renewed,
+    so that a dead run does not block others for longer. Renewing returns whether the turn is still
+    this run's. Leaving the block gives it back.
     """
-    # A turn is known by the very instant at which it ends.
+    # A turn is identified by the exact time at which it lapses.
     until = _take_turn(name, lasting)
     if until is None:
         yield None
@@ -127,21 +128,21 @@ def _move_turn(name: str, until: datetime, to: Any) -> datetime | None:
 
 
 def note_run(name: str, count: int = 0, seconds: float = 0.0) -> None:
-    """Record that this sweep has just come to its end."""
+    """Record that this sweep has just finished."""
     done = {"at": db_now(), "last_count": count, "seconds": seconds, "failure_count": 0}
     with transaction():
         _write(name, fresh=done, known=done)
 
 
 def count_of(name: str) -> int | None:
-    """What the last run of this name has counted; None if there was none."""
+    """The count of the last run of this name; None if there was none."""
     count = db.session.scalar(select(Heartbeat.last_count).where(Heartbeat.name == name))
     release()
     return count
 
 
 def age_of(name: str) -> float:
-    """How many seconds ago a run of this name came to its end; endless if there was none."""
+    """Seconds since a run of this name finished; infinite if none has."""
     age = func.extract("epoch", db_now() - Heartbeat.at)
     found = db.session.scalar(select(age).where(Heartbeat.name == name))
     release()
@@ -149,7 +150,7 @@ def age_of(name: str) -> float:
 
 
 def runs() -> list[Run]:
-    """Each sweep of the schedule, in its order."""
+    """The state of each sweep of the schedule, in its order."""
     age = func.extract("epoch", db_now() - Heartbeat.at)
     rows = db.session.execute(
         select(Heartbeat, age).execution_options(populate_existing=True)
@@ -169,7 +170,7 @@ def _run(seconds: int, name: str, noted_as: dict[str, tuple[Heartbeat, float]]) 
 
 
 def _note_failure(name: str) -> None:
-    """Count it. Whatever made the sweep fail may be in our way as well, and is told either way."""
+    """Count a failure. What made the sweep fail may prevent this too, which is only logged."""
     try:
         discard()
         with transaction():
@@ -183,7 +184,7 @@ def _note_failure(name: str) -> None:
 
 
 def _write(name: str, *, fresh: dict[str, Any], known: dict[str, Any]) -> None:
-    """Write the sweep's row: a new one, or into the one there is."""
+    """Insert the sweep's row, or update the existing one."""
     db.session.execute(
         insert(Heartbeat)
         .values(name=name, **fresh)

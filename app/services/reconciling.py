@@ -1,7 +1,7 @@
-"""The bucket against the rows, both ways, in one pass over its listing.
+"""Compares the bucket with the rows, both ways, in one pass over its listing.
 
-Objects that no row wants may be removed (upkeep.py). Complete uploads that have no object are only
-counted: what is lost cannot be repaired here, and must not be hidden.
+Objects that no row needs may be removed (upkeep.py). Complete uploads that have no object are only
+counted: they cannot be repaired here, and must not be hidden.
 """
 
 import logging
@@ -23,19 +23,19 @@ from app.services import removal
 
 log = logging.getLogger(__name__)
 
-# Rows that are read at a time.
+# Rows that are read per query.
 BATCH = 1000
-# Of so many at most storage is asked again, one by one, whether they are really missing: whatever
-# happened while the list was read concerns few.
+# At most this many missing objects are looked up one by one, to be sure: what changed while the
+# list was read concerns few.
 MOST_ASKED_AGAIN = 1000
 
 
 @dataclass
 class Differences:
-    """What bucket and rows do not agree about, and how many objects there are in all.
+    """Where bucket and rows differ, and how many objects there are in all.
 
-    `lost` names the first uploads that are complete and have no object; `lost_count` is null where
-    that could not be known.
+    `lost` has the first uploads that are complete but have no object; `lost_count` is None where
+    that could not be determined.
     """
 
     listed_count: int = 0
@@ -50,10 +50,10 @@ class Differences:
 
 
 def compare(old_before: datetime, tell: Callable[[int], None]) -> Differences:
-    """Read every page of the bucket's list, with one query for each, and every complete row.
+    """List the whole bucket, with one query per page, and read every complete upload's row.
 
-    An object is an orphan if it is older than that and no row wants it: its row is always there
-    first. Changes nothing.
+    An object is an orphan if it is older than `old_before` and no row needs it: rows are always
+    written first. Stops early when the process is stopping. Changes nothing.
     """
     release()
     found, expected = Differences(), _Expected()
@@ -71,7 +71,7 @@ def compare(old_before: datetime, tell: Callable[[int], None]) -> Differences:
 
 
 def _wanted_keys(found: Sequence[Listed]) -> set[str]:
-    """Of these, the keys whose row has not settled that its bytes are gone."""
+    """Of these, the keys with a row that does not say that the bytes are gone."""
     if not found:
         return set()
     wanted = db.session.scalars(
@@ -89,10 +89,10 @@ class _Row(NamedTuple):
 
 
 class _Expected:
-    """The complete uploads, of which the objects are struck off as they are listed.
+    """The complete uploads, which are struck off as their objects are listed.
 
     Both come in the order of their keys, so neither is held in memory: the column's collation is
-    that of bytes, as is S3's.
+    bytewise, like S3's order.
     """
 
     def __init__(self) -> None:
@@ -104,9 +104,9 @@ class _Expected:
         self._missing_count = 0
 
     def strike_off(self, page: Sequence[Listed]) -> None:
-        """These objects are there; a row that comes before them and was not struck off is not."""
+        """Strike off these objects; a row that sorts before them and is left has no object."""
         for one in page:
-            # There are stores that list in whatever order they like.
+            # Some stores do not list in order.
             self._is_in_order &= self._last_listed < one.key
             self._last_listed = one.key
             while self._is_in_order and self._next and self._next.key < one.key:
@@ -115,7 +115,7 @@ class _Expected:
                 self._next = next(self._rows, None)
 
     def left(self) -> tuple[list[uuid.UUID], int | None]:
-        """The list has ended: which have no object (the first of them), and how many."""
+        """The first uploads without an object, and how many there are. Call after the last page."""
         while self._is_in_order and self._next:
             self._miss()
         if not self._is_in_order:
@@ -134,7 +134,7 @@ class _Expected:
 
 
 def _complete_rows() -> Iterator[_Row]:
-    """Every complete upload below our prefix, by its key; each batch is a query of its own."""
+    """Every complete upload below our prefix, in key order; each batch is a query of its own."""
     after = ""
     while True:
         batch = db.session.execute(
@@ -155,8 +155,10 @@ def _complete_rows() -> Iterator[_Row]:
 
 
 def _still_lost(missing: Sequence[_Row]) -> list[uuid.UUID]:
-    """Those that storage really has not, and nobody has ended meanwhile: their row says so before
-    their object goes."""
+    """Those that storage really lacks and whose row is still COMPLETE.
+
+    A concurrent deletion changes the row before it removes the object.
+    """
     keys = removal.without_object([row.key for row in missing])
     if not keys:
         return []

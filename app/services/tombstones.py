@@ -1,8 +1,8 @@
-"""What is left of a deleted transfer, and for how long.
+"""Tombstones: what is left of a deleted transfer, and for how long.
 
-Its row stays as a tombstone, so that its link can say "deleted" and figures stay true. What people
-wrote goes within minutes; the row, and those of its uploads, when it is old and no byte is left.
-Of what was reported or blocked more is kept, for REPORT_RETENTION_IN_DAYS.
+Its row stays, so that its link can say "deleted" and statistics stay true. What people wrote is
+removed within minutes; the row and those of its uploads once it is old and no byte is left. More is
+kept of what was reported or blocked, for REPORT_RETENTION_IN_DAYS.
 """
 
 from datetime import timedelta
@@ -49,21 +49,20 @@ from app.services.upkeep import BATCH, DELETE_BATCH, Tell, in_batches, untold
 
 @noted
 def forget_deleted(tell: Tell = untold) -> int:
-    """Job: of DELETED transfers nothing stays that a person wrote, or could be known by.
+    """Job: remove from DELETED transfers all that people wrote, or that could identify them.
 
-    What was quarantined of late or has an open report keeps it until that is over: it is all the
-    operator has to judge by. A sender's address is kept as long as any report is.
+    Transfers quarantined recently or with an open report keep it until that is over: the operator
+    has nothing else to judge by. The sender's address hash is kept as long as any report is.
     """
     return in_batches(_forget, tell)
 
 
 @noted
 def drop_tombstones(tell: Tell = untold) -> int:
-    """Job: rows of transfers that were deleted long ago go, and of uploads that nobody has.
+    """Job: delete the rows of transfers deleted long ago, and of uploads that nothing refers to.
 
-    Never while bytes may still be there, nor while there is a report of the transfer or its board;
-    those go first, when they are closed and old. And what is remembered of requests that nobody
-    sends again any more.
+    Never while bytes may be left, nor while there is a report of the transfer or its board; closed,
+    old reports are deleted first. Also deletes old idempotency keys.
     """
     with transaction():
         _drop_reports()
@@ -75,16 +74,16 @@ def drop_tombstones(tell: Tell = untold) -> int:
     return count
 
 
-# -- what each looks for; census.py counts by the same words -----------------------------------
+# -- what each looks for; census.py counts by the same conditions ------------------------------
 
 
 def is_to_forget() -> ColumnElement[bool]:
-    """The condition that a transfer is deleted, and that nobody needs to know what it was."""
+    """The condition that a transfer is deleted and its content is no longer needed."""
     return and_(Transfer.state == State.DELETED, is_not_needed())
 
 
 def is_not_needed() -> ColumnElement[bool]:
-    """The condition that what a transfer holds may be forgotten as soon as it is deleted."""
+    """The condition that a transfer's content may be forgotten as soon as it is deleted."""
     return and_(
         Transfer.forgotten_at.is_(None),
         ~_was_blocked_lately(),
@@ -93,7 +92,7 @@ def is_not_needed() -> ColumnElement[bool]:
 
 
 def is_over() -> ColumnElement[bool]:
-    """The condition that a tombstone has stood long enough, and that no bytes are left under it."""
+    """The condition that a tombstone is old enough, and that no bytes are left of its transfer."""
     return and_(
         Transfer.state == State.DELETED,
         Transfer.deleted_at <= _long_ago(),
@@ -104,12 +103,12 @@ def is_over() -> ColumnElement[bool]:
 
 
 def is_evidence() -> ColumnElement[bool]:
-    """The condition that it must still be known who has sent a transfer, and when."""
+    """The condition that it must stay known who sent a transfer, and when."""
     return or_(_was_blocked_lately(), _has_report(~_is_report_over()))
 
 
 def _is_nobodys() -> ColumnElement[bool]:
-    """Uploads are given up in many ways; all of them end like this."""
+    """The condition that an upload was removed long ago and no row refers to it any more."""
     return and_(
         Upload.removed_at <= _long_ago(),
         ~select(File.id).where(File.upload_id == Upload.id).exists(),
@@ -140,14 +139,14 @@ def _has_bytes(owner: type[File] | type[Archive]) -> ColumnElement[bool]:
 
 
 def _was_blocked_lately() -> ColumnElement[bool]:
-    # coalesce(): of one that was never blocked it is known, too.
+    # coalesce(): NULL (never blocked) must become false, so that it can be negated.
     return func.coalesce(Transfer.quarantined_at > _kept_since(), false())
 
 
 def _has_report(condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    """The condition that there is such a report, of a transfer or of the board that its file is on.
+    """The condition that there is such a report of the transfer, or of a board its file is on.
 
-    Two, as each is found by its own index.
+    Two subqueries, so that each uses an index of its own.
     """
     of_it = select(AbuseReport.id).where(AbuseReport.transfer_id == Transfer.id, condition)
     of_its_board = (
@@ -191,10 +190,10 @@ def _forget() -> int:
         .execution_options(synchronize_session=False)
     ).all()
     crash.point("forget.1")
-    # A path is never empty, and no other file of its transfer has the same.
+    # A path must not be empty, and must be unique within its transfer.
     nameless = {"path": cast(File.id, Text), "content_type": "", "modified_at": None}
-    # Addresses that were mailed to go later (news.py): the limits of mail are counted by them, and
-    # whoever deletes what he has sent must not be free to mail more.
+    # Recipients' addresses are removed later (news.py): mail quotas are counted by them, and
+    # deleting a transfer must not free its sender to mail more.
     for row, values in ((File, nameless), (Download, {"visitor_hash": None})):
         db.session.execute(
             update(row)
@@ -202,7 +201,8 @@ def _forget() -> int:
             .values(**values)
             .execution_options(synchronize_session=False)
         )
-    # With the name of a file that was to come by one PUT; its bytes are on their way out already.
+    # It holds the name of a file that was to arrive by a single PUT; its bytes are being removed
+    # already.
     db.session.execute(
         delete(Staging)
         .where(Staging.transfer_id.in_(forgotten))
@@ -213,14 +213,14 @@ def _forget() -> int:
 
 
 def _drop_reports() -> None:
-    """Reports that are over, and whom they had kept known, in one statement."""
+    """Delete reports that are over, and the address hashes kept only for them, in one statement."""
     gone = delete(AbuseReport).where(_is_report_over()).cte("gone")
     db.session.execute(
         update(Transfer)
         .where(
             Transfer.forgotten_at.is_not(None),
             Transfer.address_hash.is_not(None),
-            # It sees the reports as they were, and so asks for those that stay.
+            # The statement still sees the deleted reports, so this asks for those that stay.
             ~is_evidence(),
         )
         .values(address_hash=None)
@@ -230,7 +230,7 @@ def _drop_reports() -> None:
 
 
 def _drop_transfers() -> int:
-    """What belongs to them goes along, by the foreign keys; their uploads are nobody's then."""
+    """Delete them; dependent rows go by their foreign keys, and nothing refers to their uploads."""
     dropped = _drop(Transfer, is_over(), DELETE_BATCH).returning(Transfer.id).cte("dropped")
     return audit.note_each("drop", dropped)
 

@@ -1,8 +1,8 @@
-"""The sweeps: what time alone brings about, and the repair of whatever was left half done.
+"""The sweeps: changes that only time brings about, and the repair of work left half done.
 
-Each needs no argument, works in batches, may run at any time and beside itself (several share the
-batches, or one has the turn), and returns how many it dealt with. What they would find is told by
-census.py.
+Each needs no argument, works in batches, may run at any time and in parallel with itself (runs
+share the batches or take turns), and returns how many items it dealt with. census.py counts what
+they would find.
 """
 
 import logging
@@ -50,57 +50,58 @@ from app.services.transfers import uploads_of
 
 log = logging.getLogger(__name__)
 
-# Told every now and then what is being done and how many are done, for whoever waits for it.
+# Called now and then with what is being done and how many are done, to show progress.
 Tell = Callable[[str, int], None]
 
 BATCH = 1000
-# Each step passes by what the steps before it have left in the table; so few, large ones.
+# Each batch has to skip the rows that earlier batches left in the table, so use few, large ones.
 EXPIRE_BATCH = 10_000
-# So many that are to be removed are looked up at once, and so many batches of them are removed at
-# the same time.
+# How many uploads to remove are read at a time, and how many batches of them are removed in
+# parallel.
 REMOVE_BATCH, REMOVE_AHEAD = 10_000, 3
-# Each deleted transfer takes its files along, thousands of them at worst, in the same statement;
-# that must end long before the database's statement_timeout, or it would never succeed.
+# Deleting a transfer changes its files in the same statement, thousands of them at worst; that must
+# end long before the database's statement_timeout, or it would never succeed.
 DELETE_BATCH = 25
-# A reminder is repeated when the last one has had time to be heard. One that still waits in the
-# queue is not (gateways/queue.py), so this only makes room for a job that was just taken from it;
-# and it is how long a reminder is missed that was lost with Redis, or heard by a worker in vain.
+# When a reminder is repeated. One that still waits in the queue is not (gateways/queue.py), so this
+# only leaves time for a job that was just taken from it. It is also how long work rests if its
+# reminder is lost with Redis, or with the worker that took it.
 REQUEUE_AFTER = timedelta(seconds=10)
-# Nobody waits for previews, and each turn of making them puts the next into the queue.
+# No user waits for previews, and each turn of making them queues the next.
 REQUEUE_PREVIEWS_AFTER = timedelta(minutes=1)
-# What storage would not remove is left alone so long.
+# After this time, removal is tried again where storage refused it.
 REMOVE_AGAIN_AFTER = timedelta(minutes=2)
-# A run of which nothing was heard for so long, as one that died, leaves the work to others.
+# A run that has not renewed its turn for this long counts as dead, and another may start.
 REMOVE_TURN = timedelta(minutes=2)
-# Storage may accept the last bytes of a request that began while its address was still good.
+# Storage may still accept the last bytes of a request that began before its URL expired.
 LATE_BYTES = timedelta(minutes=10)
-# A multipart that our rows do not know is left alone so long: its row may be about to be written.
+# A multipart upload without a row is left alone this long: its row may be about to be written.
 UNKNOWN_FOR = timedelta(hours=1)
-# So is an object. Its row is always there first, so this only makes room for clocks that differ.
+# The same for an object. Its row is always written first, so this only allows for clocks that
+# differ.
 ORPHAN_FOR = timedelta(days=1)
-# A sweep that has not come to its end so long after its turn is queued again, whatever the queue
-# believes; and as long as it fails, once in so many seconds, or in this part of its interval: one
-# that reads the whole bucket's list must not do so every minute.
+# A sweep that has not finished this long after it was due is queued again, whatever the queue
+# believes. While it keeps failing, it is queued once in this many seconds or in this part of its
+# interval: one that lists the whole bucket must not do so every minute.
 OVERDUE_SECONDS = 60
 LEAST_RETRY_SECONDS = 60
 RETRIES_IN_AN_INTERVAL = 24
-# What is noted of complete uploads whose object is missing, beside what the sweeps did.
+# The heartbeat that records how many complete uploads have no object.
 LOST_OBJECTS = "lost_objects"
-# So many may always go, whatever share they are, so that a small bucket can be tidied. It is low
-# on purpose: the usual number is none at all, and the wrong database could belong to few files.
+# This many may always be removed, whatever their share, so that a small bucket can be tidied. It is
+# low on purpose: usually there are none, and the wrong database may belong to few files.
 ALWAYS_ALLOWED = 10
 
 
 class UnreasonableShare(Exception):
-    """A sweep would have removed so much that the mistake is more likely to be ours.
+    """A sweep would have removed so much that a mistake of ours is more likely.
 
-    An empty or older database, or one bucket and prefix given to two installations, make every
-    live object look like an orphan. Nothing was removed.
+    An empty or older database, or one bucket and prefix used by two installations, make every live
+    object look like an orphan. Nothing was removed.
     """
 
 
 def untold(what: str, count: int) -> None:
-    """Nobody waits."""
+    """A Tell that reports to no one."""
 
 
 @noted
@@ -119,7 +120,7 @@ def delete_expired(tell: Tell = untold) -> int:
 def delete_abandoned(tell: Tell = untold) -> int:
     """Job: INIT transfers without progress for the upload window become DELETED.
 
-    Of READY ones only what was to be added goes: what is there stays.
+    A READY transfer only loses its abandoned batch: the files that are there stay.
     """
     count = in_batches(lambda: _delete(is_abandoned()), tell)
     return count + in_batches(lambda: batches.drop_abandoned(DELETE_BATCH), tell)
@@ -127,16 +128,16 @@ def delete_abandoned(tell: Tell = untold) -> int:
 
 @noted
 def requeue_stuck(tell: Tell = untold) -> int:
-    """Job: queue every transfer, batch, zip and file to be read that is to be worked on and is not,
-    whatever the queue believes.
+    """Job: queue the work on transfers, batches, zips and files that is due but not being done.
 
-    And every sweep that is overdue: one that failed, or was lost with the queue, would else wait
-    for its next turn, which may be tomorrow. And previews whose reminder was lost.
+    The rows decide, whatever the queue holds. Also queues overdue sweeps, which failed or were lost
+    with the queue and would otherwise wait for their next turn, maybe until tomorrow, and previews
+    whose reminder was lost.
     """
     before = db_now() - REQUEUE_AFTER
     count: int = sum(one.remind_stuck(before) for one in (checking, batches, archives, blocklist))
     _requeue_overdue()
-    # Last: whatever may be wrong with previews, the checks have been reminded.
+    # Last, so that a fault in previews cannot keep checks from being queued.
     previews.remind_lost(queued_before=db_now() - REQUEUE_PREVIEWS_AFTER)
     thumbnails.remind_lost(queued_before=db_now() - REQUEUE_PREVIEWS_AFTER)
     return count
@@ -144,12 +145,12 @@ def requeue_stuck(tell: Tell = untold) -> int:
 
 @noted
 def remove_bytes(tell: Tell = untold) -> int:
-    """Job: remove what storage holds of ABORTED uploads, and settle those that can get no more.
+    """Job: remove ABORTED uploads from storage, and settle those that can receive no more bytes.
 
-    While a signed address may still bring bytes, removal is repeated after it has died. What
-    storage would not remove is tried again in REMOVE_AGAIN_AFTER, and keeps nobody else. Does
-    nothing while another run is at it; should it die, its turn lapses, and what it had not
-    settled is removed once more, which does no harm.
+    While a presigned URL may still bring bytes, the removal is repeated after the URL has expired.
+    What storage refuses to remove is retried after REMOVE_AGAIN_AFTER and does not hold up the
+    rest. Does nothing while another run is active; if that dies, its turn lapses, and what it had
+    not settled is removed again, which is harmless.
     """
     count = 0
     with heartbeats.alone("remove_bytes", REMOVE_TURN) as renew:
@@ -169,10 +170,10 @@ def remove_bytes(tell: Tell = untold) -> int:
 
 @noted
 def abort_unknown_uploads(tell: Tell = untold, *, force: bool = False) -> int:
-    """Job: abort multiparts below our prefix that no open upload's row knows.
+    """Job: abort multipart uploads below our prefix that belong to no open upload's row.
 
-    They are left when the answer of CreateMultipartUpload is lost; nobody can complete them.
-    Raises UnreasonableShare, unless `force`; what storage would not abort stays for next time.
+    They remain if the response to CreateMultipartUpload is lost, and can never be completed. Raises
+    UnreasonableShare, unless `force`; those that storage refuses to abort stay for the next run.
     """
     found = find_unknown_uploads(tell)
     if jobs.stopping.is_set():
@@ -192,11 +193,11 @@ def abort_unknown_uploads(tell: Tell = untold, *, force: bool = False) -> int:
 
 @noted
 def remove_orphans(tell: Tell = untold, *, force: bool = False) -> int:
-    """Job: remove objects below our prefix, older than a day, whose bytes no row wants.
+    """Job: remove objects below our prefix, older than a day, whose bytes no row needs.
 
-    Counts before it removes anything, and raises UnreasonableShare, unless `force`. Several at
-    once do no harm: what is an orphan stays one, and removing what is gone is success. Complete
-    uploads that have no object are counted on the way, for people: nobody can repair that here.
+    Counts before it removes anything, and raises UnreasonableShare, unless `force`. Parallel runs
+    do no harm: an orphan stays an orphan, and removing a missing object succeeds. Also counts
+    complete uploads without an object, for people to see: they cannot be repaired here.
     """
     previews.end_left_over()
     found = find_orphans(tell)
@@ -222,17 +223,17 @@ def trigger() -> None:
         job.later()
 
 
-# -- what each sweep looks for; census.py counts by the same words -----------------------------
+# -- what each sweep looks for; census.py counts by the same conditions ------------------------
 
 
 def is_abandoned() -> ColumnElement[bool]:
-    """The condition that a transfer's sender has not been at it for the upload window."""
+    """The condition that a transfer's sender has not been active for the upload window."""
     until = db_now() - timedelta(hours=settings.upload_window_in_hours) - uploads.NOTED_FOR
     return and_(Transfer.state == State.INIT, Transfer.last_activity_at <= until)
 
 
 def is_stuck() -> ColumnElement[bool]:
-    """The condition that a transfer waits to be checked and nobody has been told."""
+    """The condition that a transfer waits to be checked and has no recent reminder."""
     return checking.is_stuck(queued_before=db_now() - REQUEUE_AFTER)
 
 
@@ -247,9 +248,9 @@ def is_removable() -> ColumnElement[bool]:
 
 @dataclass
 class UnknownUploads:
-    """Multiparts that no open upload's row knows; of them `strangers` have keys not of our rows.
+    """Multipart uploads that belong to no open upload's row; `strangers` have keys not in our rows.
 
-    A known key proves a lost answer of ours. A stranger is more likely somebody else's.
+    A known key means that a response to us was lost. A stranger is more likely another program's.
     """
 
     listed_count: int = 0
@@ -258,7 +259,7 @@ class UnknownUploads:
 
 
 def find_unknown_uploads(tell: Tell = untold) -> UnknownUploads:
-    """Read every page of storage's list, with one query for each. Changes nothing."""
+    """List storage's multipart uploads page by page, with one query per page. Changes nothing."""
     release()
     before = clock.now() - UNKNOWN_FOR
     found = UnknownUploads()
@@ -275,7 +276,7 @@ def find_unknown_uploads(tell: Tell = untold) -> UnknownUploads:
 
 
 def _known_uploads(found: Sequence[OpenUpload]) -> tuple[set[str], set[str]]:
-    """Of these, the keys that have a row, and the ids that an open upload still uses."""
+    """Of these, the keys that have a row, and the upload ids that an open upload still uses."""
     if not found:
         return set(), set()
     rows = db.session.execute(
@@ -296,13 +297,13 @@ def find_orphans(tell: Tell = untold) -> Differences:
 
 
 def is_unreasonable(count: int, listed_count: int) -> bool:
-    """Whether removing `count` of so many needs a person to say so."""
+    """Whether removing `count` of `listed_count` needs an operator's consent."""
     share = listed_count * settings.sweep_max_share_in_percent // 100
     return count > max(ALWAYS_ALLOWED, share)
 
 
 def check_share(what: str, count: int, listed_count: int, *, force: bool) -> None:
-    """Raise UnreasonableShare if `count` of so many must not go without `force`."""
+    """Raise UnreasonableShare if removing `count` of `listed_count` needs `force`."""
     if force or not is_unreasonable(count, listed_count):
         return
     refusal = (
@@ -320,7 +321,7 @@ def check_share(what: str, count: int, listed_count: int, *, force: bool) -> Non
 def _requeue_overdue() -> None:
     now = clock.now().timestamp()
     for (seconds, job), run in zip(jobs.SCHEDULE, heartbeats.runs(), strict=True):
-        # What asks is not overdue itself: it is running.
+        # This job is not overdue: it is running.
         if job is jobs.REQUEUE_STUCK or run.age_seconds <= seconds + OVERDUE_SECONDS:
             continue
         retry_seconds = max(LEAST_RETRY_SECONDS, seconds // RETRIES_IN_AN_INTERVAL)
@@ -340,7 +341,7 @@ def _tell_lost(found: Differences) -> None:
 
 
 def in_batches(step: Callable[[], int], tell: Tell) -> int:
-    """Repeat the step, each time in its own transaction, until it finds none to deal with."""
+    """Repeat the step, each in its own transaction, until it finds nothing; returns the total."""
     count = 0
     while done := _committed(step):
         count += done
@@ -351,9 +352,9 @@ def in_batches(step: Callable[[], int], tell: Tell) -> int:
 
 
 def _by_two(step: Callable[[], int], full: int, tell: Tell) -> int:
-    """As in_batches(), and by a second session beside this one, once a batch was `full`.
+    """Run in_batches(), in a second session too as soon as one batch was `full`.
 
-    One session has one processor of the database's, which is what many rows wait for.
+    A session uses one CPU of the database server, which is the bottleneck when there are many rows.
     """
     if settings.database_pool_size == 1:
         return in_batches(step, tell)
@@ -408,7 +409,7 @@ def _delete(condition: ColumnElement[bool]) -> int:
 
 
 def _due_removals() -> Sequence[Removable]:
-    # Columns: of thousands, whole objects take longer than storage does.
+    # Columns, not objects: loading thousands of ORM objects would take longer than storage does.
     due = db.session.execute(
         select(Upload.key, Upload.s3_upload_id, Upload.etag)
         .where(is_removable())
@@ -422,7 +423,7 @@ def _due_removals() -> Sequence[Removable]:
 def _asking_ahead(
     due: Iterable[Removable],
 ) -> Generator[tuple[list[Removable], Future[Any]]]:
-    """Ask storage for one batch while those before it are settled; each with its answer to come."""
+    """Submit removals ahead, while earlier ones are settled; yields batches with their futures."""
     asked: deque[tuple[list[Removable], Future[Any]]] = deque()
     with ThreadPoolExecutor(REMOVE_AHEAD) as beside:
         for batch in _batches(due):
@@ -434,7 +435,10 @@ def _asking_ahead(
 
 
 def _settle_removals(batch: Sequence[Removable], asking: Future[list[Removable]]) -> int:
-    """Wait for storage; how many it has removed. The others rest, also if it failed."""
+    """Wait for storage and record the result; returns how many it removed.
+
+    The others wait for REMOVE_AGAIN_AFTER, also if the removal failed.
+    """
     keys, gone = {upload.key for upload in batch}, set[str]()
     try:
         gone = {upload.key for upload in asking.result()}

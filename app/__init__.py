@@ -7,9 +7,9 @@ import gc
 import os
 from collections.abc import Mapping
 
-# Everything imported here lives as long as the process. Collecting garbage while it loads would add
-# a third to the start-up time; freezing it afterwards also keeps these memory pages shared with
-# forked children.
+# Everything imported here lives as long as the process. Collecting garbage while it loads would
+# take a third of the start-up time; freezing it afterwards also keeps these memory pages shared
+# with forked children.
 gc.disable()
 
 from flask import Flask

@@ -376,7 +376,7 @@ def _read(one: "Field[Any]", environ: Mapping[str, str]) -> Any:
 
 
 def _without_proof(redis_url: str) -> str:
-    """Turn off certificate verification; an ssl_cert_reqs in the address itself comes first."""
+    """Turn off certificate verification; an ssl_cert_reqs in the URL itself takes precedence."""
     if not redis_url.startswith("rediss://"):
         return redis_url
     return f"{redis_url}{'&' if '?' in redis_url else '?'}ssl_cert_reqs=none"

@@ -182,8 +182,7 @@ def is_away(error: BaseException) -> bool:
     if not isinstance(error, OperationalError | InterfaceError):
         return False
     code = getattr(error.orig, "pgcode", None)
-    # No code: no answer. Classes 08 and 57P: the connection or the server is ending; 53300: too
-    # many connections.
+    # No code: no answer. 08 and 57P: the connection or the server is ending; 53300: none left.
     return code is None or code.startswith(("08", "57P")) or code == "53300"
 
 

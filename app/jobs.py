@@ -1,7 +1,7 @@
 """The background jobs, their queues, and the schedule of the sweeps that repair lost work.
 
 A job names a service function by its dotted path. Any job may run twice, in parallel or late, or
-die anywhere: it starts with a conditional claim and ends with a conditional settle.
+die anywhere: it starts with a conditional claim and ends with a conditional update.
 """
 
 import threading

@@ -116,7 +116,7 @@ def is_free(row: Row = Transfer) -> ColumnElement[bool]:
 
 
 def is_unattended(row: Row, queued_before: ColumnElement[Any]) -> ColumnElement[bool]:
-    """The condition that no worker holds the lease and it was not queued since `queued_before`."""
+    """The condition that no worker holds the row and it was not queued since `queued_before`."""
     return and_(is_free(row), or_(row.queued_at.is_(None), row.queued_at <= queued_before))
 
 

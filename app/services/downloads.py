@@ -403,8 +403,7 @@ def count_once(
     """
     if _counted(transfer_id, visitor):
         if recipient_id is not None:
-            # It may have been counted for another person at this browser; this recipient has it now
-            # too.
+            # Perhaps counted for another person at this browser; this recipient has it now too.
             with transaction():
                 delivery.note_download(transfer_id, recipient_id)
         return
@@ -485,8 +484,7 @@ def _counted(transfer_id: uuid.UUID, visitor: str | None) -> bool:
             Download.transfer_id == transfer_id,
             Download.visitor_hash == _hash(visitor),
             func.greatest(Download.created_at, whole_at) > db_now() - window,
-            # Checked in this statement too: a counted visitor gets nothing that was quarantined
-            # since.
+            # Checked here too: a counted visitor gets nothing that was quarantined since.
             Transfer.quarantined_at.is_(None),
         )
     )
@@ -498,7 +496,7 @@ def _hash(visitor: str | None) -> bytes | None:
 
 
 def _by_slug(slug: str) -> tuple[Transfer, bool]:
-    """The transfer of a link, its own or a recipient's, and whether its date has ended it.
+    """The transfer of a link, its own or a recipient's, and whether it is past its date.
 
     Raises NotFound, and Gone for a recipient's link that was revoked.
     """
@@ -552,7 +550,7 @@ def _file_where(transfer: Transfer, condition: ColumnElement[bool]) -> File:
 
 
 def _state_shown(transfer: Transfer, is_due: bool) -> str:
-    """The state to show. Expiry is enforced here on every request, before the sweep runs too."""
+    """The state to show. Expiry is enforced here on every request, even before the sweep runs."""
     if is_due:
         return "expired"
     if transfer.quarantined_at is not None and _SHOWN_AS[transfer.state] not in _OVER:

@@ -62,9 +62,9 @@ def change(
 
 
 def _bring_back(row: Transfer) -> None:
-    """Make it READY again, if its date is not over and its bytes are kept; repeatable.
+    """Make an EXPIRED transfer READY again, if its date is not over and its bytes are kept.
 
-    Raises Gone for an expired one otherwise, Blocked, WrongState.
+    Repeatable. Raises Gone if it cannot be, Blocked, WrongState.
     """
     if row.state is State.READY:
         return

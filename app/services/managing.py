@@ -182,7 +182,7 @@ class Managed:
         return self.transfer.slug
 
 
-# -- what is seen --------------------------------------------------------------------------------
+# -- what is shown --------------------------------------------------------------------------------
 
 
 def view(transfer: Transfer) -> Managed:
@@ -365,7 +365,7 @@ def adds_to(transfer: Transfer) -> Managed | None:
     return shown if shown.may_add else None
 
 
-# -- who gets it, and what its sender hears --------------------------------------------------------
+# -- recipients, and the sender's own mail ---------------------------------------------------------
 
 
 def add_recipients(transfer: Transfer, emails: Sequence[str]) -> Transfer:

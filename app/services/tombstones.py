@@ -201,8 +201,7 @@ def _forget() -> int:
             .values(**values)
             .execution_options(synchronize_session=False)
         )
-    # It holds the name of a file that was to arrive by a single PUT; its bytes are being removed
-    # already.
+    # It names a file that was to arrive by one PUT; its bytes are being removed already.
     db.session.execute(
         delete(Staging)
         .where(Staging.transfer_id.in_(forgotten))

@@ -56,8 +56,7 @@ Tell = Callable[[str, int], None]
 BATCH = 1000
 # Each batch has to skip the rows that earlier batches left in the table, so use few, large ones.
 EXPIRE_BATCH = 10_000
-# How many uploads to remove are read at a time, and how many batches of them are removed in
-# parallel.
+# Uploads to remove that are read at a time, and batches of them that are removed in parallel.
 REMOVE_BATCH, REMOVE_AHEAD = 10_000, 3
 # Deleting a transfer changes its files in the same statement, thousands of them at worst; that must
 # end long before the database's statement_timeout, or it would never succeed.
@@ -76,8 +75,7 @@ REMOVE_TURN = timedelta(minutes=2)
 LATE_BYTES = timedelta(minutes=10)
 # A multipart upload without a row is left alone this long: its row may be about to be written.
 UNKNOWN_FOR = timedelta(hours=1)
-# The same for an object. Its row is always written first, so this only allows for clocks that
-# differ.
+# The same for an object. Its row is always written first; this only allows for clock skew.
 ORPHAN_FOR = timedelta(days=1)
 # A sweep that has not finished this long after it was due is queued again, whatever the queue
 # believes. While it keeps failing, it is queued once in this many seconds or in this part of its

@@ -33,7 +33,8 @@ def tree(files: Sequence[File]) -> Folder:
             known[path].file_count += 1
             known[path].total_size += file.size
             known[path].arrived_count += file.upload.state is UploadState.COMPLETE
-    for folder in known.values():
+    # From the bottom up: what lies in a folder is made after it.
+    for folder in reversed(known.values()):
         folder.folders = sorted(map(_merged, folder.folders), key=lambda one: one.name.casefold())
     return root
 

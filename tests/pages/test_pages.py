@@ -83,6 +83,13 @@ def test_folders_lie_in_folders_and_count_all_that_is_below_them(sender: Sender)
     assert page.count(">c.txt<") == 1
 
 
+def test_what_lies_in_a_merged_folder_is_sorted_and_merged_too(sender: Sender) -> None:
+    names = ("trip/photos/z/1", "trip/photos/a/2", "trip/photos/m/deep/er/3")
+    page = sender.client.get(f"/d/{sender.ready(dict.fromkeys(names, b'1')).slug}").text
+    shown = ["trip/photos", "trip/photos/a", "trip/photos/m/deep/er", "trip/photos/z"]
+    assert re.findall(r'data-keep="(trip[^"]*)"', page) == shown
+
+
 def test_a_folder_tells_how_much_of_it_has_arrived(sender: Sender) -> None:
     sent = sender.create({"a/1.txt": b"1", "a/b/2.txt": b"2"})
     page = sender.client.get(f"/d/{sent.slug}").text

@@ -16,7 +16,7 @@ from flask import Flask
 
 from app import create_app, get_ready, jobs
 from app.extensions import events, queue
-from app.services import listening
+from app.services import event_queue
 
 log = logging.getLogger("beeline.worker")
 # The pause after a failure of the event queue or the database.
@@ -48,11 +48,11 @@ def listen(app: Flask, stop: threading.Event) -> None:
         log.info("SQS_QUEUE_URL is not set: there is nothing to listen to")
         stop.wait()
         return
-    listening.check_queue()
+    event_queue.check_queue()
     while not stop.is_set():
         try:
             with app.app_context():
-                listening.take_messages()
+                event_queue.take_messages()
         except Exception as error:
             log.warning("could not work on the event queue: %s", error)
             stop.wait(REST_SECONDS)

@@ -22,13 +22,13 @@ from app import (
     cli,
     config,
     connections,
-    doors,
     logs,
     migrating,
     models,
-    patience,
     problems,
+    request_guards,
     static_files,
+    timeouts,
 )
 from app.api import (
     assets,
@@ -114,7 +114,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     app.url_map.strict_slashes = False
 
     logs.init_app(app, settings.log_level)
-    patience.init_app(app)
+    timeouts.init_app(app)
     db.init_app(app)
     with app.app_context():
         connections.watch(db.engine)
@@ -132,7 +132,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
         csrf.exempt(blueprint)
 
     problems.init_app(app)
-    doors.init_app(app)
+    request_guards.init_app(app)
     view.init_app(app)
     cli.init_app(app)
     browsers.init_app(app)

@@ -1,6 +1,6 @@
 """E-mail addresses: their normal spelling, and keyed hashes for those that must not be stored.
 
-In this module an address is always a mailbox; doors.py has the network addresses.
+In this module an address is always a mailbox; request_guards.py has the network addresses.
 """
 
 import hmac

@@ -17,8 +17,8 @@ from app.errors import Invalid, NotFound, Unavailable
 from app.extensions import queue, storage
 from app.models import Scope
 from app.redaction import redacted
-from app.services import accounts, census, doctor
-from app.services.census import Figure, Sweep
+from app.services import accounts, doctor, dry_runs
+from app.services.dry_runs import Figure, Sweep
 from app.services.upkeep import UnreasonableShare
 
 storage_commands = AppGroup("storage", help="The bucket that holds the files.")
@@ -152,7 +152,7 @@ def _look_for_redis() -> None:
 @with_appcontext
 def sweep(dry_run: bool, force: bool) -> None:
     """Run every sweep now, in order; repeatable. Exit code 1 if one refused or failed."""
-    troubles = [trouble for one in census.SWEEPS if (trouble := _sweep(one, dry_run, force))]
+    troubles = [trouble for one in dry_runs.SWEEPS if (trouble := _sweep(one, dry_run, force))]
     if dry_run:
         click.echo("Nothing was changed.")
     sys.exit(1 if troubles and not dry_run else 0)

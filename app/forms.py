@@ -28,7 +28,7 @@ def _is_from_here() -> bool:
     """Check the origin: all browsers in use send one of these headers, and no page can set them."""
     if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
         return False
-    here = request.host_url.rstrip("/")  # its host was checked (app/doors.py)
+    here = request.host_url.rstrip("/")  # its host was checked (app/request_guards.py)
     return request.headers.get("Origin", here) == here
 
 

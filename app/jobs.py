@@ -50,7 +50,7 @@ class Job:
 PROCESS_TRANSFER = Job("app.services.checking.process")
 PROCESS_BATCH = Job("app.services.batches.process")
 # Completes files that their sender reported as sent, while others are still being uploaded.
-UNLOCK_FILES = Job("app.services.unlocking.unlock", queue="early")
+COMPLETE_EARLY = Job("app.services.early_completion.complete_sent", queue="early")
 MAKE_PREVIEWS = Job("app.services.previewing.make", queue="previews")
 EXPIRE_DUE = Job("app.services.upkeep.expire_due", queue="sweep")
 DELETE_EXPIRED = Job("app.services.upkeep.delete_expired", queue="sweep")
@@ -70,14 +70,16 @@ SEND_WEBHOOKS = Job(
 )
 DROP_WEBHOOK_LOG = Job("app.services.webhook_outbox.drop_webhook_log", queue="sweep")
 # Publishes to an SNS topic the mails that go by way of it; does nothing without one.
-PUBLISH_SHARES = Job("app.services.sharing.publish_due", queue="mail", timeout_seconds=300)
+PUBLISH_SHARES = Job("app.services.mail_topic.publish_due", queue="mail", timeout_seconds=300)
 MAKE_THUMBNAIL = Job("app.services.thumbnails.make", queue="previews")
 CONFIRM_POSTED = Job("app.services.asset_upkeep.confirm_posted", queue="removal")
 ABANDON_ASSETS = Job("app.services.asset_upkeep.abandon_stale", queue="sweep")
 QUEUE_NEWS = Job("app.services.news.queue_news", queue="sweep")
 
 # Reads a whole file, and its transfer is not READY before.
-INSPECT_FILE = Job("app.services.inspecting.inspect", queue="inspections", timeout_seconds=86400)
+INSPECT_FILE = Job(
+    "app.services.blocklist_scan.inspect", queue="inspections", timeout_seconds=86400
+)
 # Works in turns of a minute, but reads a file without a CRC32 to the end in one turn.
 BUILD_ARCHIVE = Job("app.services.archives.build", queue="archives", timeout_seconds=86400)
 

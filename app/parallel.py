@@ -17,7 +17,7 @@ def each(items: Sequence[T], act: Callable[[T], R]) -> list[R]:
     if len(items) < 2:
         return [act(item) for item in items]
     with ThreadPoolExecutor(min(IN_FLIGHT, len(items))) as pool:
-        # Each runs in a copy of this thread's context, which says how long to wait (patience.py).
+        # Each runs in a copy of this thread's context, which says how long to wait (timeouts.py).
         running = [pool.submit(copy_context().run, act, item) for item in items]
         try:
             return [one.result() for one in running]

@@ -17,7 +17,7 @@ from typing import Any
 from flask_migrate import upgrade
 from sqlalchemy import insert, select, text
 
-from app import clock, config, create_app, patience
+from app import clock, config, create_app, timeouts
 from app.db import db, release, transaction
 from app.extensions import storage
 from app.models import Method, State, Transfer, Upload, UploadState
@@ -66,11 +66,11 @@ def run() -> None:
 @contextlib.contextmanager
 def _patient() -> Iterator[None]:
     """Raise the query timeout to an hour, for one statement about a million rows."""
-    usual, patience.JOB_QUERY_SECONDS = patience.JOB_QUERY_SECONDS, 3600.0
+    usual, timeouts.JOB_QUERY_SECONDS = timeouts.JOB_QUERY_SECONDS, 3600.0
     try:
         yield
     finally:
-        patience.JOB_QUERY_SECONDS = usual
+        timeouts.JOB_QUERY_SECONDS = usual
 
 
 # -- expiring ----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from app import create_app, zip_parts
 from app.extensions import storage
-from app.gateways.stored import Source
+from app.gateways.s3_answers import Source
 from app.services.composing import Composer
 from app.services.planning import plan_whole
 from app.zip_layout import Layout, Member

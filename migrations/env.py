@@ -9,7 +9,7 @@ from alembic import context
 from flask import current_app
 from sqlalchemy import Connection, text
 
-from app import patience
+from app import timeouts
 
 # Any number, the same for every release of Beeline: whoever holds it migrates.
 LOCK = 6_237_411
@@ -52,7 +52,7 @@ def session() -> Iterator[Connection]:
             connection.invalidate()
 
 
-with patience.as_long_as_it_takes(), session() as connection:
+with timeouts.as_long_as_it_takes(), session() as connection:
     # The web's own limits are not for migrations.
     connection.execute(text("SET statement_timeout = 0"))
     connection.execute(text("SET idle_in_transaction_session_timeout = 0"))

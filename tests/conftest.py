@@ -27,7 +27,7 @@ from sqlalchemy.orm import scoped_session, sessionmaker
 from app import config, create_app, jobs
 from app.db import db
 from app.extensions import events, queue, storage
-from app.gateways.stored import Checksums
+from app.gateways.s3_answers import Checksums
 from embedded import services
 from embedded.s3.server import Server
 from embedded.s3.sigv4 import Credentials
@@ -302,7 +302,7 @@ def cloud(
         monkeypatch.setenv(name, value)
     before = config.current()
     _cloud.begin()
-    monkeypatch.setattr("app.services.listening.WAIT_SECONDS", 0)
+    monkeypatch.setattr("app.services.event_queue.WAIT_SECONDS", 0)
     configure(sns_topic_arn=_cloud.topic, sqs_queue_url=_cloud.queue, aws_endpoint_url=_cloud.url)
     events.bind(config.current())
     yield _cloud

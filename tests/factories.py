@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 
 from app.db import db
 from app.models import Scope, Transfer
-from app.services import accounts, archives, checking, transfers, unlocking
+from app.services import accounts, archives, checking, early_completion, transfers
 
 http = urllib3.PoolManager(retries=False)
 
@@ -104,7 +104,7 @@ class Sent:
     def unlock(self) -> "Sent":
         """Complete the reported files early, as the worker would."""
         with self.client.application.app_context():
-            unlocking.unlock(str(self.id))
+            early_completion.complete_sent(str(self.id))
         return self
 
     def complete(self) -> "Sent":

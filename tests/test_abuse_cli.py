@@ -13,7 +13,7 @@ from app import abuse_cli
 from app.db import db, release
 from app.extensions import storage
 from app.models import Harm, Inspection
-from app.services import abuse, inspecting, transfers
+from app.services import abuse, blocklist_scan, transfers
 from tests.factories import Machine, Sender, Sent
 
 Run = Callable[..., str]
@@ -139,7 +139,7 @@ def maker(monkeypatch: pytest.MonkeyPatch) -> None:
     def work(seconds: float) -> None:
         wanted = db.session.scalar(select(Inspection.upload_id).limit(1))
         release()
-        inspecting.inspect(str(wanted))
+        blocklist_scan.inspect(str(wanted))
 
     monkeypatch.setattr(abuse_cli.time, "sleep", work)
 
@@ -219,7 +219,7 @@ def test_a_report_made_by_the_block_list_says_so(run: Run, sender: Sender, tmp_p
     run("blocklist", "add", str(tmp_path / "evil"), "--reason", "malware")
     sent = sender.create({"b/a.exe": b"evil"}).upload().complete().process()
     with sent.client.application.app_context():
-        inspecting.inspect(str(db.session.scalar(select(Inspection.upload_id))))
+        blocklist_scan.inspect(str(db.session.scalar(select(Inspection.upload_id))))
     (line,) = run("reports", "list").splitlines()
     assert "malware    quarantined" in line
     shown = run("reports", "show", line.split()[0])

@@ -23,8 +23,8 @@ from app.services import (
     abuse,
     archives,
     blocklist,
+    blocklist_scan,
     heartbeats,
-    inspecting,
     previewing,
     transfers,
     upkeep,
@@ -128,7 +128,7 @@ def test_every_parameter_and_key_is_described(app: Flask) -> None:
 
 
 def test_every_operation_that_may_answer_401_may_answer_429() -> None:
-    """Calls with a key are rate-limited, and so are tries with wrong keys (app/doors.py)."""
+    """Calls with a key are rate-limited, and so are tries with wrong keys (app/request_guards.py)."""
     for path, operations in DESCRIPTION["paths"].items():
         for method, operation in operations.items():
             if method != "parameters" and "401" in operation["responses"]:
@@ -136,7 +136,7 @@ def test_every_operation_that_may_answer_401_may_answer_429() -> None:
 
 
 def test_whoever_may_send_too_much_may_send_it_too_slowly() -> None:
-    """Each route that reads a body says both (app/doors.py)."""
+    """Each route that reads a body says both (app/request_guards.py)."""
     for path, operations in DESCRIPTION["paths"].items():
         for method, operation in operations.items():
             told = {"408", "413"} & set(operation["responses"] if method != "parameters" else ())
@@ -237,7 +237,7 @@ def test_the_contracts_about_imports_can_be_broken(tmp_path: Path) -> None:
         stray="",
         zip_parts="from app.services import transfers",
         api__assets="from app.api import wetransfer",
-        services__sights="import flask",
+        services__media_kinds="import flask",
         problems="import boto3",
         static_files="import redis, rq",
         words="import smtplib",
@@ -248,7 +248,7 @@ def test_the_contracts_about_imports_can_be_broken(tmp_path: Path) -> None:
         "- app.stray",
         "app.zip_parts -> app.services.transfers",
         "app.api.assets -> app.api.wetransfer",
-        "app.services.sights -> flask",
+        "app.services.media_kinds -> flask",
         "app.problems -> boto3",
         "app.static_files -> redis",
         "app.static_files -> rq",
@@ -302,7 +302,7 @@ def test_no_transaction_is_open_while_storage_is_asked(
         abuse.quarantine(sent.id)
         blocklist.block_files(sent.id, Harm.OTHER, ["big"])
         (file,) = transfers.files_of(sent.id, File.path == "big")
-        inspecting.inspect(str(file.upload_id))
+        blocklist_scan.inspect(str(file.upload_id))
         transfers.delete(sent.id)
         upkeep.remove_bytes()
         upkeep.abort_unknown_uploads()

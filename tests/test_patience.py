@@ -9,20 +9,20 @@ import psycopg2
 import pytest
 from flask import Flask
 
-from app import patience
+from app import timeouts
 from app.circuit import Circuit
 from app.db import db, end_session
-from app.patience import DatabaseSilent
+from app.timeouts import DatabaseSilent
 from tests.lab.proxy import Proxy
 
 
 @pytest.fixture(autouse=True)
 def _quick(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same limits, but shorter; and a fresh circuit breaker."""
-    monkeypatch.setattr(patience, "CONNECT_SECONDS", 0.3)
-    monkeypatch.setattr(patience, "QUERY_SECONDS", 0.4)
-    monkeypatch.setattr(patience, "JOB_QUERY_SECONDS", 0.8)
-    monkeypatch.setattr(patience, "_circuit", Circuit(1.0))
+    monkeypatch.setattr(timeouts, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(timeouts, "QUERY_SECONDS", 0.4)
+    monkeypatch.setattr(timeouts, "JOB_QUERY_SECONDS", 0.8)
+    monkeypatch.setattr(timeouts, "_circuit", Circuit(1.0))
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_a_slow_answer_within_the_limit_is_accepted(address: str) -> None:
 def test_without_a_limit_a_late_answer_is_accepted(address: str) -> None:
     """For migrating a large table; later queries have a limit again."""
     cursor = psycopg2.connect(address).cursor()
-    with patience.as_long_as_it_takes():
+    with timeouts.as_long_as_it_takes():
         cursor.execute("SELECT pg_sleep(1.2), 7")
     assert cursor.fetchone()[1] == 7
     assert _seconds(lambda: cursor.execute("SELECT pg_sleep(9)")) < 1.2
@@ -127,11 +127,11 @@ def test_a_refused_connection_does_not_open_the_circuit(
 def test_a_request_is_over_when_its_context_is(app: Flask, client) -> None:
     """The session's final statements still belong to the request."""
     heard = []
-    app.teardown_appcontext_funcs.insert(1, lambda error: heard.append(patience.is_short()))
+    app.teardown_appcontext_funcs.insert(1, lambda error: heard.append(timeouts.is_short()))
     try:
         client.get("/health")
     finally:
         app.teardown_appcontext_funcs.pop(1)
     assert heard == [True]
-    assert not patience.is_short()
+    assert not timeouts.is_short()
     assert end_session in app.teardown_appcontext_funcs

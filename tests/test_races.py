@@ -25,8 +25,8 @@ from app.services import (
     checking,
     downloads,
     extension_requests,
-    handouts,
     options,
+    program_access,
     staging,
     transfers,
     upkeep,
@@ -345,7 +345,7 @@ def test_concurrent_downloads_by_a_program_stay_within_the_limit(
 
     def ask(index: int) -> Any:
         transfer = transfers.of_id(uuid.UUID(made["id"]))
-        return bool(handouts.download_url(transfer, None, 5, is_vouched=True))
+        return bool(program_access.download_url(transfer, None, 5, is_vouched=True))
 
     assert at_once(app, 10, ask) == {True: 3, "transfer_limit_reached": 7}
 

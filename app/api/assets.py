@@ -17,7 +17,6 @@ from werkzeug.wrappers import Response as AnyResponse
 from app.api.auth import Route, key, uploader
 from app.api.bodies import is_seen, json_body, json_or_nothing, once, query
 from app.config import KIB, S3_MAX_OBJECT_SIZE, S3_MAX_PARTS, settings
-from app.doors import creates_limit, limiter
 from app.errors import (
     AppError,
     Invalid,
@@ -32,10 +31,11 @@ from app.extensions import storage
 from app.inputs import Inputs
 from app.models import AssetVersion, Scope
 from app.problems import speaks
-from app.services import announcing, asset_search, assets, bucket_rules, upload_sessions
+from app.request_guards import creates_limit, limiter
+from app.services import asset_search, asset_uploads, assets, bucket_rules, upload_sessions
 from app.services.accounts import Caller
-from app.services.announcing import UNTYPED, AssetSpec
 from app.services.asset_search import Wanted
+from app.services.asset_uploads import UNTYPED, AssetSpec
 from app.services.assets import NamedPart
 
 bp = Blueprint("assets", __name__, url_prefix="/s3")
@@ -98,7 +98,7 @@ def start_upload(caller: Caller) -> Response:
             tags=_tags(q.text("tags", longest=MOST_TAGS * LONGEST_TAG)),
             asset_id=q.uuid("assetId") if q.has("assetId") else None,
         )
-    version = announcing.begin(caller, spec)
+    version = asset_uploads.begin(caller, spec)
     shown = {"uploadId": version.upload.s3_upload_id, "assetId": str(version.asset_id)}
     return jsonify({**shown, "key": version.upload.key})
 
@@ -302,7 +302,7 @@ def show_params(caller: Caller) -> Response:
     given = request.args
     metadata = {k[9:-1]: v for k, v in given.items() if re.fullmatch(r"metadata\[.*\]", k)}
     spec = _uppy_spec(given.get("filename"), given.get("type"), metadata)
-    _, form = announcing.begin_posted(caller, spec)
+    _, form = asset_uploads.begin_posted(caller, spec)
     # Uppy appends the key to this URL, to form the object's location.
     shown = {"url": f"{form.url.rstrip('/')}/", "fields": form.fields}
     return jsonify({"method": "POST", **shown, "expires": settings.part_url_ttl_in_seconds})
@@ -315,7 +315,7 @@ def create_multipart(caller: Caller) -> Response:
     """Start a multipart upload."""
     body = _body(json_body())
     spec = _uppy_spec(body.get("filename"), body.get("type"), body.get("metadata"))
-    upload = announcing.begin(caller, spec, once(caller.workspace_id)).upload
+    upload = asset_uploads.begin(caller, spec, once(caller.workspace_id)).upload
     shown = {"key": upload.key, "uploadId": upload.s3_upload_id}
     return jsonify({**shown, "bucket": storage.bucket})
 
@@ -407,7 +407,7 @@ def upload_form(caller: Caller) -> tuple[Response, int]:
     spec = AssetSpec(kind, name, len(body), tags, asset_id)
     # Not the raw body: a form that is sent again has a different multipart boundary.
     same = once(caller.workspace_id, repr(spec).encode() + body)
-    version = announcing.take(caller, spec, body, same)
+    version = asset_uploads.take(caller, spec, body, same)
     return jsonify(_asset_json(assets.by_id(caller, version.asset_id))), 201
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from flask import request
 
-from app.doors import count_call, count_wrong_key
 from app.errors import AppError, Gone, Unauthorized
 from app.models import Scope, Transfer
+from app.request_guards import count_call, count_wrong_key
 from app.services import accounts, audit, sender_access, transfers, upload_sessions
 from app.services.accounts import Caller
 

@@ -8,9 +8,9 @@ from flask import request
 from werkzeug.exceptions import BadRequest as WerkzeugBadRequest
 
 from app.errors import BadRequest, Invalid, WrongType
-from app.services import repeats
+from app.services import idempotency
+from app.services.idempotency import Once
 from app.services.marks import IsSeen
-from app.services.repeats import Once
 
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 
@@ -38,7 +38,7 @@ def once(actor: object, said: bytes | None = None) -> Once | None:
     """
     body = request.get_data() if said is None else said
     whole = b"\n".join((request.method.encode(), request.path.encode(), body))
-    return repeats.once(idempotency_key(), str(actor), whole)
+    return idempotency.once(idempotency_key(), str(actor), whole)
 
 
 def query(*names: str, whole: Collection[str] = ()) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from flask import Blueprint, Response, jsonify, session
 from app import links
 from app.api.auth import anyone
 from app.dispositions import name_by_curl, safe_name
-from app.doors import limit_unknown
 from app.models import File
-from app.proofs import proof_of
+from app.password_cookies import proof_of
+from app.request_guards import limit_unknown
 from app.services import downloads
 from app.services.downloads import TransferView
 

@@ -70,7 +70,7 @@ def list_files(caller: Caller) -> Response:
 @key(Scope.READ)
 def show_download_url(caller: Caller, file_id: uuid.UUID) -> Response:
     """Return a presigned URL to download the file under its name, valid for some minutes."""
-    url = small_files.address(caller, file_id)
+    url = small_files.download_url(caller, file_id)
     return jsonify({"download_url": url, "expires_in": settings.download_url_ttl_in_seconds})
 
 

@@ -16,7 +16,7 @@ from app.config import S3_MAX_OBJECT_SIZE
 from app.errors import Invalid, MethodNotAllowed
 from app.inputs import Inputs
 from app.models import Scope, State
-from app.services import handouts, listings, staging, upkeep
+from app.services import listings, program_access, staging, upkeep
 from app.services.accounts import Caller
 from app.services.listings import Listed, Order, SortBy, Wish
 
@@ -82,7 +82,7 @@ def show_download_url(asking: Asking) -> Response:
     with Inputs(query("file")) as given:
         file_id = given.uuid("file") if given.has("file") else None
     minutes, is_vouched = _read_minutes(), asking.caller is not None
-    url = handouts.download_url(transfer, file_id, minutes, is_vouched=is_vouched)
+    url = program_access.download_url(transfer, file_id, minutes, is_vouched=is_vouched)
     return jsonify({"download_url": url})
 
 
@@ -92,10 +92,10 @@ def share_download(asking: Asking) -> tuple[Response, int]:
     """Mail the transfer to these addresses too."""
     with Inputs(json_body()) as given:
         emails = given.texts("emails", longest=addresses.LONGEST, most=MOST_ADDRESSES)
-    emails = handouts.checked_addresses(emails)
+    emails = program_access.checked_addresses(emails)
     is_vouched = asking.caller is not None
     transfer = asking.transfer()
-    handouts.share(transfer, emails, once(transfer.id), is_vouched=is_vouched)
+    program_access.share(transfer, emails, once(transfer.id), is_vouched=is_vouched)
     return jsonify({"status": "accepted"}), 202
 
 

@@ -6,9 +6,9 @@ from app import addresses
 from app.api.auth import anyone
 from app.api.bodies import json_body
 from app.config import settings
-from app.doors import codes_limit, limiter
 from app.errors import Invalid
 from app.inputs import Inputs
+from app.request_guards import codes_limit, limiter
 from app.services import senders
 
 bp = Blueprint("senders", __name__, url_prefix="/senders")

@@ -12,7 +12,6 @@ from app.api.auth import anyone_or_key, owner, sends_key
 from app.api.bodies import idempotency_key, is_seen, json_body, json_or_nothing, once, query
 from app.config import S3_MAX_OBJECT_SIZE, S3_MAX_PARTS, settings
 from app.crc32 import SIZE as CRC32_SIZE
-from app.doors import creates_limit, limiter
 from app.errors import Invalid, WrongState
 from app.inputs import Inputs
 from app.models import (
@@ -26,6 +25,7 @@ from app.models import (
     State,
     Transfer,
 )
+from app.request_guards import creates_limit, limiter
 from app.services import (
     batches,
     delivery,

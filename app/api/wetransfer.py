@@ -36,7 +36,7 @@ from app.services import accounts, boards, checking, creating, planning, sending
 from app.services.accounts import Caller
 from app.services.boards import LinkSpec
 from app.services.contents import FileSpec
-from app.services.repeats import Once
+from app.services.idempotency import Once
 
 bp = Blueprint("wetransfer", __name__, url_prefix="/v2")
 

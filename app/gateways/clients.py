@@ -9,8 +9,8 @@ from xml.sax.saxutils import escape
 from app import clock
 from app.config import Settings
 from app.errors import Unavailable
-from app.gateways.lines import Lines
-from app.gateways.opening import Opener
+from app.gateways.http_pool import Lines
+from app.gateways.multipart_opener import Opener
 from app.gateways.presign import Credentials, Presigner
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Object storage: the only file that makes requests to it and knows S3's limits and pagination.
 
-The clients are in clients.py, the types and errors in stored.py; `storage.urls` (urls.py) makes the
-presigned URLs that we give out, without any request.
+The clients are in clients.py, the types and errors in s3_answers.py; `storage.urls` (urls.py)
+makes the presigned URLs that we give out, without any request.
 
 Permissions of the access key on `arn:aws:s3:::BUCKET/PREFIX*`: s3:PutObject, s3:GetObject,
 s3:DeleteObject, s3:AbortMultipartUpload, s3:ListMultipartUploadParts; on the bucket:
@@ -22,13 +22,13 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from app import patience
+from app import timeouts
 from app.circuit import Circuit
 from app.config import Settings
 from app.errors import Outage, Unavailable
 from app.gateways.clients import ONE_TRY, PATIENT, QUICK, STEADY, Clients
-from app.gateways.lines import Answer
-from app.gateways.stored import (
+from app.gateways.http_pool import Answer
+from app.gateways.s3_answers import (
     NOT_THERE,
     OBJECT_TYPE,
     TOKEN_FIELD,
@@ -90,7 +90,7 @@ class Storage:
 
     @property
     def _client(self) -> Any:
-        return self._clients.quick if patience.is_short() else self._clients.steady
+        return self._clients.quick if timeouts.is_short() else self._clients.steady
 
     @property
     def _client_for_long_work(self) -> Any:
@@ -98,7 +98,7 @@ class Storage:
 
         A call that times out may still succeed in storage, so callers must be able to repeat it.
         """
-        return self._clients.one_try if patience.is_short() else self._clients.patient
+        return self._clients.one_try if timeouts.is_short() else self._clients.patient
 
     # -- uploading an object ------------------------------------------------------------------
 
@@ -110,7 +110,7 @@ class Storage:
         headers = {"Content-Type": OBJECT_TYPE, TOKEN_HEADER: token}
         if with_crc32:
             headers |= _VERIFIED_HEADERS
-        how_often = QUICK if patience.is_short() else STEADY
+        how_often = QUICK if timeouts.is_short() else STEADY
         with self._circuit.guard((Away,), Away()):
             return self._clients.opener.open(key, headers, *how_often)
 
@@ -263,7 +263,7 @@ class Storage:
     ) -> None:
         """Upload one part ourselves, a file from its beginning; raises NoSuchUpload. Repeatable."""
         query = {"partNumber": str(number), "uploadId": s3_upload_id}
-        seconds, tries = ONE_TRY if patience.is_short() else PATIENT
+        seconds, tries = ONE_TRY if timeouts.is_short() else PATIENT
         with self._circuit.guard((Away,), Away()):
             for wait in WAITS[-tries:]:
                 url = self._clients.ours.url("PUT", key, query=query, expires_in=OUR_URL_SECONDS)

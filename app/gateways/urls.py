@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from app.config import Settings
 from app.gateways.clients import Clients
 from app.gateways.presign import CRC32_HEADER, PostForm
-from app.gateways.stored import OBJECT_TYPE, TOKEN_HEADER, encoded
+from app.gateways.s3_answers import OBJECT_TYPE, TOKEN_HEADER, encoded
 
 if TYPE_CHECKING:
     from app.gateways.cloudfront import CloudFront

@@ -5,8 +5,8 @@ import secrets
 from flask import Blueprint, session, url_for
 from werkzeug.wrappers import Response
 
-from app.doors import limit_unknown
 from app.pages.view import page_or_fragment
+from app.request_guards import limit_unknown
 from app.services import boards
 
 bp = Blueprint("board", __name__, url_prefix="/b")

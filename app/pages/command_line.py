@@ -15,10 +15,10 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from app import links
 from app.dispositions import attachment_for_curl, safe_name
-from app.doors import limit_unknown
 from app.errors import Unavailable
 from app.models import File, UploadState
-from app.proofs import proof_of
+from app.password_cookies import proof_of
+from app.request_guards import limit_unknown
 from app.services import downloads
 
 bp = Blueprint("command_line", __name__, url_prefix="/d")
@@ -100,10 +100,10 @@ def _to_storage(slug: str, file: File) -> AnyResponse:
     # A client that keeps cookies (wget, `curl -b ""`) can retry without counting again.
     visitor = session.setdefault("visitor", secrets.token_urlsafe(16))
     url = downloads.file_url(slug, file.id, visitor, proof_of(slug))
-    return _to_address(downloads.Address(url, file.name))
+    return _to_address(downloads.DownloadUrl(url, file.name))
 
 
-def _to_address(found: downloads.Address) -> AnyResponse:
+def _to_address(found: downloads.DownloadUrl) -> AnyResponse:
     answer = redirect(found.url, 303)
     if request.user_agent.string.lower().startswith("curl/"):
         # curl uses the first name that it is sent; storage could only send one in ASCII.

@@ -6,9 +6,9 @@ Programs follow every link in a mail, so a GET changes nothing; only the page's 
 from flask import Blueprint, render_template
 
 from app.config import settings
-from app.doors import limit_unknown
 from app.extensions import csrf
 from app.models import Transfer
+from app.request_guards import limit_unknown
 from app.services import mail_links
 
 bp = Blueprint("mail_links", __name__)

@@ -15,12 +15,12 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from app import addresses, clock, passwords
 from app.config import settings
-from app.doors import codes_limit, limit_unknown, limiter
 from app.errors import AppError, Gone, Invalid, NotFound
 from app.inputs import Inputs
 from app.models import MailKind, Transfer
 from app.pages.home import uploader
 from app.pages.view import is_htmx, typed
+from app.request_guards import codes_limit, limit_unknown, limiter
 from app.services import delivery, mail_links, managing, sender_access, transfers
 from app.services.marks import mark_of
 

@@ -7,11 +7,11 @@ from flask import Blueprint, Response, make_response, redirect, request, session
 from werkzeug.wrappers import Response as AnyResponse
 
 from app.config import settings
-from app.doors import limit_unknown
 from app.errors import Gone, PasswordNeeded
 from app.pages.view import page_or_fragment
-from app.proofs import proof_of
-from app.services import looking
+from app.password_cookies import proof_of
+from app.request_guards import limit_unknown
+from app.services import preview_access
 
 bp = Blueprint("preview", __name__, url_prefix="/d/<slug:slug>/files/<uuid:file_id>/preview")
 limit_unknown(bp)
@@ -21,8 +21,8 @@ limit_unknown(bp)
 def show_preview(slug: str, file_id: uuid.UUID) -> AnyResponse:
     """Show a page or, to htmx, the region below the file's row; does not count as a download."""
     try:
-        look = looking.at(slug, file_id, session.get("visitor"), proof_of(slug))
-    except (Gone, PasswordNeeded, looking.NoPreview):
+        look = preview_access.at(slug, file_id, session.get("visitor"), proof_of(slug))
+    except (Gone, PasswordNeeded, preview_access.NoPreview):
         return _to_transfer(slug)
     return page_or_fragment("pages/preview.html", "fragments/_preview.html", status=200, look=look)
 
@@ -30,19 +30,19 @@ def show_preview(slug: str, file_id: uuid.UUID) -> AnyResponse:
 @bp.get("/thumbnail")
 def show_thumbnail(slug: str, file_id: uuid.UUID) -> AnyResponse:
     """Redirect to the small picture in storage."""
-    return _to_storage(looking.thumbnail_url, slug, file_id)
+    return _to_storage(preview_access.thumbnail_url, slug, file_id)
 
 
 @bp.get("/picture")
 def show_picture(slug: str, file_id: uuid.UUID) -> AnyResponse:
     """Redirect to the large picture in storage."""
-    return _to_storage(looking.picture_url, slug, file_id)
+    return _to_storage(preview_access.picture_url, slug, file_id)
 
 
 @bp.get("/media")
 def play(slug: str, file_id: uuid.UUID) -> AnyResponse:
     """Redirect the page's player to the file in storage, unless that would count as a download."""
-    return _to_storage(looking.media_url, slug, file_id)
+    return _to_storage(preview_access.media_url, slug, file_id)
 
 
 def _to_storage(address_of: Callable[..., str], slug: str, file_id: uuid.UUID) -> AnyResponse:

@@ -2,9 +2,9 @@
 
 from flask import Blueprint, Response, session
 
-from app.doors import limit_unknown
 from app.errors import Gone
 from app.qr import qr_svg
+from app.request_guards import limit_unknown
 from app.services import downloads
 
 bp = Blueprint("qr_code", __name__, url_prefix="/d")

@@ -6,12 +6,12 @@ from flask import Blueprint, Response, make_response, redirect, render_template,
 from werkzeug.wrappers import Response as AnyResponse
 
 from app.config import settings
-from app.doors import limit_messages, limit_unknown
 from app.errors import Invalid
 from app.inputs import Inputs
 from app.models import Harm
 from app.pages import command_line
 from app.pages.view import typed
+from app.request_guards import limit_messages, limit_unknown
 from app.services import abuse
 
 bp = Blueprint("report", __name__)

@@ -19,7 +19,6 @@ from flask import (
 )
 from werkzeug.wrappers import Response as AnyResponse
 
-from app.doors import limit_messages, limit_unknown
 from app.errors import (
     AppError,
     Gone,
@@ -40,7 +39,8 @@ from app.pages.view import (
     protects_browsers,
     typed,
 )
-from app.proofs import proof_of, remember
+from app.password_cookies import proof_of, remember
+from app.request_guards import limit_messages, limit_unknown
 from app.services import asking, delivery, downloads
 from app.services.downloads import TransferView
 

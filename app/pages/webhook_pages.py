@@ -15,14 +15,14 @@ from flask import Blueprint, Response, make_response, redirect, render_template,
 from werkzeug.wrappers import Response as AnyResponse
 
 from app.config import settings
-from app.doors import count_call, limiter, unknown_limit
 from app.errors import Invalid, NotAllowed, Unauthorized, WrongState
 from app.gateways.webhook import LONGEST_URL
 from app.inputs import Inputs
 from app.pages.view import is_htmx, page_or_fragment, typed
-from app.services import entering, repeats, webhooks
+from app.request_guards import count_call, limiter, unknown_limit
+from app.services import idempotency, webhooks, workspace_login
 from app.services.accounts import Caller
-from app.services.repeats import Once
+from app.services.idempotency import Once
 
 bp = Blueprint("webhook_pages", __name__, url_prefix="/workspace/webhooks")
 
@@ -34,7 +34,7 @@ def _inside(route: Route) -> Route:
 
     @wraps(route)
     def guarded(**rest: Any) -> AnyResponse:
-        caller = entering.caller_of(request.cookies.get(_cookie()))
+        caller = workspace_login.caller_of(request.cookies.get(_cookie()))
         if caller is not None:
             count_call(caller.key_id)
             return route(caller, **rest)
@@ -51,7 +51,7 @@ def _inside(route: Route) -> Route:
 @bp.get("")
 def show_webhooks() -> AnyResponse:
     """List the workspace's webhooks, or show the login form."""
-    caller = entering.caller_of(request.cookies.get(_cookie()))
+    caller = workspace_login.caller_of(request.cookies.get(_cookie()))
     return _door() if caller is None else _list(caller)
 
 
@@ -62,7 +62,7 @@ def enter() -> AnyResponse:
     try:
         with Inputs(typed("key")) as given:
             key = given.text("key", longest=200)
-        word = entering.enter(key)
+        word = workspace_login.enter(key)
     except Invalid:
         return _door("This is no API key.", 422)
     except Unauthorized:
@@ -70,7 +70,7 @@ def enter() -> AnyResponse:
     except NotAllowed:
         return _door("This key may not look after webhooks: it needs the scope admin.", 422)
     answer = redirect(url_for(".show_webhooks"), 303)
-    answer.set_cookie(_cookie(), word, max_age=entering.STAYS_SECONDS, **_rules())
+    answer.set_cookie(_cookie(), word, max_age=workspace_login.STAYS_SECONDS, **_rules())
     return answer
 
 
@@ -118,13 +118,13 @@ def _once(caller: Caller, said: dict[str, str]) -> Once | None:
     """Identify this form as filled in, to process it only once; None without its `once` field."""
     # All fields are part of the key: going back and changing one means another webhook.
     key = urlencode(sorted(said.items())) if said.get("once") else None
-    return repeats.once(key, str(caller.workspace_id), b"")
+    return idempotency.once(key, str(caller.workspace_id), b"")
 
 
 def _list(caller: Caller, status: int = 200, **words: Any) -> Response:
     page = render_template(
         "pages/webhooks.html",
-        workspace=entering.workspace_of(caller),
+        workspace=workspace_login.workspace_of(caller),
         webhooks=webhooks.all_of(caller),
         events=webhooks.EVENTS,
         once=secrets.token_urlsafe(16),

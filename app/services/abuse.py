@@ -18,7 +18,7 @@ from app.clock import db_now
 from app.db import changed, db, transaction
 from app.errors import Gone, NotFound
 from app.models import AbuseReport, BlockedFile, Board, BoardItem, File, Harm, State, Transfer
-from app.services import audit, delivery, unsent
+from app.services import audit, delivery, dropped_mail
 from app.services.transfers import is_at
 
 log = logging.getLogger(__name__)
@@ -185,7 +185,7 @@ def lift_quarantine(transfer_id: uuid.UUID) -> bool:
         is_blocked = Transfer.quarantined_at.is_not(None)
         is_lifted = _set_quarantine(transfer_id, is_blocked, None, "release")
         if is_lifted:
-            unsent.take_up_left_out(transfer_id)
+            dropped_mail.take_up_left_out(transfer_id)
     return is_lifted
 
 
@@ -215,7 +215,7 @@ def lift_board_quarantine(board_id: uuid.UUID) -> bool:
         if is_lifted:
             for transfer_id in _on_board(board_id):
                 if _set_quarantine(transfer_id, Transfer.quarantined_at == since, None, "release"):
-                    unsent.take_up_left_out(transfer_id)
+                    dropped_mail.take_up_left_out(transfer_id)
     return is_lifted
 
 

@@ -24,7 +24,7 @@ from app.config import S3_MAX_OBJECT_SIZE, settings
 from app.crc32 import SIZE as CRC32_SIZE
 from app.db import changed, db, discard, release, transaction
 from app.errors import Gone, NotFound, Unavailable, WrongState, ZipFailed, ZipLacksFile
-from app.gateways.stored import NoSuchUpload, PartsRefused, Source, SourceLost
+from app.gateways.s3_answers import NoSuchUpload, PartsRefused, Source, SourceLost
 from app.models import Archive, File, Problem, State, Transfer, Upload, UploadState, ZipFailure
 from app.services import audit, planning, removal, uploads
 from app.services.composing import Composer, Stopped

@@ -22,7 +22,7 @@ from app.db import ask, changed, db, release, transaction
 from app.dispositions import attachment
 from app.errors import Invalid, NotFound, PartsMissing, SizeMismatch, Unavailable, WrongState
 from app.extensions import storage
-from app.gateways.stored import NoSuchUpload, NotOffered, Part, Source, SourceLost, Stored
+from app.gateways.s3_answers import NoSuchUpload, NotOffered, Part, Source, SourceLost, Stored
 from app.models import Asset, AssetVersion, Upload, UploadState
 from app.services import asset_words, audit, planning, removal, thumbnails, uploads
 from app.services.accounts import Caller

@@ -9,7 +9,8 @@ from sqlalchemy import ARRAY, CTE, Uuid, cast, func, insert, literal, select
 from app.db import ask, changed, db
 from app.models import AuditEvent
 
-# A keyed hash of the client's IP address, set for each request (app/doors.py); None in a job.
+# A keyed hash of the client's IP address, set for each request (app/request_guards.py); None in
+# a job.
 actor: ContextVar[bytes | None] = ContextVar("actor", default=None)
 # The API key of the request, set once it is authenticated (app/api/auth.py).
 acting_key: ContextVar[uuid.UUID | None] = ContextVar("acting_key", default=None)

@@ -27,14 +27,14 @@ from app.services import (
     checking,
     contents,
     delivery,
+    idempotency,
     previews,
     removal,
-    repeats,
 )
 from app.services.checking import MOST_ATTEMPTS
 from app.services.contents import FileSpec
-from app.services.repeats import Once
-from app.services.transfers import files_of, held, hold, of_id
+from app.services.idempotency import Once
+from app.services.transfers import files_of, lock_live, lock_row, of_id
 from app.services.uploads import Outcome
 
 log = logging.getLogger(__name__)
@@ -63,23 +63,23 @@ def add_files(
     """
     if of_id(transfer.id).state is State.INIT:
         return contents.add_files(transfer, specs, once)
-    if (ids := repeats.made(once)) is not None:
+    if (ids := idempotency.made(once)) is not None:
         return files_of(transfer.id, File.id.in_(ids), with_coming=True)
     agreed = contents.agree_on_checksums(specs)
     with transaction():
-        if held(transfer.id).state is not State.READY:
+        if lock_live(transfer.id).state is not State.READY:
             raise WrongState("This transfer is being checked. It takes more once it is ready.")
         already = files_of(transfer.id, with_coming=True)
         if again := _as_before(specs, already):
             return again
         contents.check_files(specs, already)
         coming = contents.size_of([*specs, *(file for file in already if file.is_coming)])
-        contents.check_share(transfer.address_hash, coming, transfer.id)
+        contents.check_open_quota(transfer.address_hash, coming, transfer.id)
         _begin(transfer.id)
         audit.note("add files", transfer.id)
         first = max(file.position for file in already) + 1
         files = contents.put_files(transfer.id, specs, agreed, first, are_coming=True)
-        repeats.note(once, [file.id for file in files])
+        idempotency.note(once, [file.id for file in files])
         return files
 
 
@@ -138,7 +138,7 @@ def finalize(transfer: Transfer, *, tells_recipients: bool = False) -> Transfer:
 
 
 def _close(transfer_id: uuid.UUID, tells_recipients: bool) -> bool:
-    held(transfer_id)
+    lock_live(transfer_id)
     closed = changed(
         update(Batch)
         .where(Batch.transfer_id == transfer_id, Batch.closed_at.is_(None), _has_files())
@@ -313,7 +313,7 @@ def _remind(transfer_id: uuid.UUID) -> None:
 def drop(transfer: Transfer) -> None:
     """Drop the transfer's batch; the files that were there stay as they are. Repeatable."""
     with transaction():
-        hold(transfer.id)
+        lock_row(transfer.id)
         if _drop(Batch.transfer_id == transfer.id):
             audit.note("drop batch", transfer.id)
 

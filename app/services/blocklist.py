@@ -3,7 +3,7 @@
 Assets and small files, which workspaces keep, are not compared with it.
 
 Before a file is completed it is looked up by size and CRC32, which costs nothing. Only one that
-could be on the list is held back, and read by a worker to get its SHA-256 (inspecting.py).
+could be on the list is held back, and read by a worker to get its SHA-256 (blocklist_scan.py).
 """
 
 import uuid
@@ -102,7 +102,7 @@ def hold_back(transfer_id: uuid.UUID, outcomes: Sequence[Outcome]) -> set[uuid.U
     return held
 
 
-def is_held() -> ColumnElement[bool]:
+def is_pending() -> ColumnElement[bool]:
     """The condition that an upload has arrived and waits to be compared with the list."""
     return (
         select(Inspection.upload_id)
@@ -111,7 +111,7 @@ def is_held() -> ColumnElement[bool]:
     )
 
 
-def has_held(transfer_id: InstrumentedAttribute[uuid.UUID]) -> ColumnElement[bool]:
+def has_pending(transfer_id: InstrumentedAttribute[uuid.UUID]) -> ColumnElement[bool]:
     """The condition that files of a row's transfer are held back, not counting removed files."""
     return (
         select(Inspection.upload_id)

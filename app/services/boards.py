@@ -21,10 +21,10 @@ from app.config import settings
 from app.db import db, transaction
 from app.errors import Blocked, Invalid, NotAllowed, NotFound
 from app.models import Board, BoardItem, File, State, Transfer
-from app.services import abuse, audit, checking, creating, repeats, sending, transfers
+from app.services import abuse, audit, checking, creating, idempotency, sending, transfers
 from app.services.accounts import Caller
 from app.services.contents import FileSpec
-from app.services.repeats import Once
+from app.services.idempotency import Once
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,11 @@ def create(caller: Caller, name: str, description: str | None, once: Once | None
         description=description,
     )
     with transaction():
-        if (before := repeats.made(once)) is not None:
+        if (before := idempotency.made(once)) is not None:
             return of_caller(before[0], caller)
         db.session.add(board)
         audit.note("create board", subject_id=board.id)
-        repeats.note(once, [board.id])
+        idempotency.note(once, [board.id])
     return board
 
 
@@ -128,10 +128,10 @@ def add_links(board: Board, specs: Sequence[LinkSpec], once: Once | None = None)
     Raises Invalid when the board is full, Blocked, KeyReused.
     """
     with transaction():
-        if (before := repeats.made(once)) is not None:
+        if (before := idempotency.made(once)) is not None:
             return _items(board, before)
         items = _add(board, len(specs), lambda at: {"url": specs[at].url, "title": specs[at].title})
-        repeats.note(once, [item.id for item in items])
+        idempotency.note(once, [item.id for item in items])
         return items
 
 
@@ -145,14 +145,14 @@ def add_files(
     # The longest lifetime allowed: people come back to a board.
     expires_at = clock.now() + timedelta(days=settings.max_expires_in_days)
     with transaction():
-        if (before := repeats.made(once)) is not None:
+        if (before := idempotency.made(once)) is not None:
             return _items(board, before)
         made = [
             creating.create([spec], expires_at=expires_at, caller=caller).transfer for spec in specs
         ]
         files = [transfers.files_of(transfer.id)[0] for transfer in made]
         items = _add(board, len(specs), lambda at: {"file_id": files[at].id, "file": files[at]})
-        repeats.note(once, [item.id for item in items])
+        idempotency.note(once, [item.id for item in items])
         return items
 
 

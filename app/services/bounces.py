@@ -1,6 +1,6 @@
 """Bounces and spam complaints: marks the recipients and suppresses the address.
 
-Reported by SES (services/listening.py), or by the operator, who reads the mailbox of MAIL_FROM
+Reported by SES (services/event_queue.py), or by the operator, who reads the mailbox of MAIL_FROM
 (`flask mail bounced`). Each may be reported twice, late, and for unknown addresses.
 """
 

@@ -38,7 +38,7 @@ from app.services.uploads import Outcome
 log = logging.getLogger(__name__)
 
 # Files completed between two checks of the lease and of whether to stop.
-PROCESS_BATCH = 32
+FILES_PER_ROUND = 32
 # As everywhere, one request asks storage about at most this many files.
 MOST_LOOKED_AT = 500
 # Turn length. A transfer of very many files then re-queues itself, so that others get a turn.
@@ -147,12 +147,12 @@ def complete_files(
             return False
         if lease.lost.is_set():
             return True
-        batch, waiting = waiting[:PROCESS_BATCH], waiting[PROCESS_BATCH:]
+        batch, waiting = waiting[:FILES_PER_ROUND], waiting[FILES_PER_ROUND:]
         release()
         crash.point("process.1")
         outcomes = uploads.complete_all([file.upload for file in batch])
         crash.point("process.3")
-        settle_batch(lease, [outcome for outcome in outcomes if outcome.problem is None])
+        record_completed(lease, [outcome for outcome in outcomes if outcome.problem is None])
         crash.point("process.4")
         pairs = zip(batch, outcomes, strict=True)
         failed |= {file.id: outcome for file, outcome in pairs if outcome.problem}
@@ -171,7 +171,7 @@ def go_on(transfer_id: uuid.UUID) -> None:
 
 def _is_open() -> ColumnElement[bool]:
     """The condition that an upload is to be completed: OPEN, and not waiting for the block list."""
-    return and_(Upload.state == UploadState.OPEN, ~blocklist.is_held())
+    return and_(Upload.state == UploadState.OPEN, ~blocklist.is_pending())
 
 
 def _remind(transfer_id: uuid.UUID) -> None:
@@ -210,7 +210,7 @@ def only_waits(transfer_id: InstrumentedAttribute[uuid.UUID]) -> ColumnElement[b
         .where(File.transfer_id == transfer_id, _is_open())
         .exists()
     )
-    return and_(blocklist.has_held(transfer_id), ~has_open)
+    return and_(blocklist.has_pending(transfer_id), ~has_open)
 
 
 def remind_stuck(queued_before: ColumnElement[Any]) -> int:
@@ -242,7 +242,7 @@ def _give_up(lease: leases.Lease) -> None:
             audit.note("give up", lease.transfer_id)
 
 
-def settle_batch(lease: leases.Lease, outcomes: Sequence[Outcome]) -> bool:
+def record_completed(lease: leases.Lease, outcomes: Sequence[Outcome]) -> bool:
     """Record completed uploads in one statement; returns whether the lease is still ours.
 
     Those that could be on the block list stay OPEN until they have been read. If another worker has

@@ -16,7 +16,7 @@ from typing import IO
 
 from app.config import MIB
 from app.extensions import storage
-from app.gateways.stored import NotOffered, Source
+from app.gateways.s3_answers import NotOffered, Source
 from app.zip_layout import Data, Layout
 
 # Concurrent requests to storage: ranges to read, and parts of either kind.

@@ -15,9 +15,9 @@ from app.config import settings
 from app.db import db, transaction
 from app.errors import Invalid, NotFound, TooMany, WrongState
 from app.models import Checksum, File, Staging, State, Transfer, Upload
-from app.services import audit, planning, removal, repeats
-from app.services.repeats import Once
-from app.services.transfers import files_of, hold_open
+from app.services import audit, idempotency, planning, removal
+from app.services.idempotency import Once
+from app.services.transfers import files_of, lock_open
 
 
 @dataclass(frozen=True)
@@ -40,22 +40,22 @@ def add_files(
 
     Raises Invalid, WrongState, Gone, Blocked, KeyReused, TooMany.
     """
-    if (ids := repeats.made(once)) is not None:
+    if (ids := idempotency.made(once)) is not None:
         return files_of(transfer.id, File.id.in_(ids))
     agreed = agree_on_checksums(specs)
     with transaction():
-        if (ids := repeats.made(once)) is not None:
+        if (ids := idempotency.made(once)) is not None:
             return files_of(transfer.id, File.id.in_(ids))
-        if hold_open(transfer.id).state is not State.INIT:
+        if lock_open(transfer.id).state is not State.INIT:
             raise WrongState("This transfer does not take files any more.")
         already = files_of(transfer.id)
         check_files(specs, already)
-        check_share(transfer.address_hash, size_of(specs) + size_of(already), transfer.id)
+        check_open_quota(transfer.address_hash, size_of(specs) + size_of(already), transfer.id)
         first = max((file.position for file in already), default=-1) + 1
         _end_staging(transfer.id)
         audit.note("add files", transfer.id)
         files = put_files(transfer.id, specs, agreed, first)
-        repeats.note(once, [file.id for file in files])
+        idempotency.note(once, [file.id for file in files])
         return files
 
 
@@ -78,7 +78,7 @@ def remove_file(transfer: Transfer, file_id: uuid.UUID) -> None:
     Raises NotFound, WrongState, and Gone or Blocked once the transfer has ended.
     """
     with transaction():
-        row = hold_open(transfer.id)
+        row = lock_open(transfer.id)
         file = db.session.scalar(
             select(File).where(File.id == file_id, File.transfer_id == transfer.id)
         )
@@ -171,7 +171,9 @@ def check_files(specs: Sequence[FileSpec], already: Sequence[File]) -> None:
         raise Invalid(complaints)
 
 
-def check_share(address_hash: bytes | None, size: int, its_id: uuid.UUID | None = None) -> None:
+def check_open_quota(
+    address_hash: bytes | None, size: int, its_id: uuid.UUID | None = None
+) -> None:
     """Raise TooMany if a network address would have too many, or too large, unfinished transfers.
 
     `size` is that of the transfer to be made or grown, and `its_id` its id if it exists already.

@@ -23,7 +23,7 @@ from app.services.contents import (
     FileSpec,
     agree_on_checksums,
     check_files,
-    check_share,
+    check_open_quota,
     put_files,
     size_of,
 )
@@ -79,7 +79,7 @@ def create(
     ends_at = expiry(expires_at)
     check_files(specs, already=[])
     address_hash = None if caller else audit.actor.get()
-    check_share(address_hash, size_of(specs))
+    check_open_quota(address_hash, size_of(specs))
     agreed = agree_on_checksums(specs)
     owner_token = _owner_token(key)
     transfer = _row(

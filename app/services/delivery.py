@@ -21,11 +21,11 @@ from app.config import settings
 from app.db import changed, db, transaction
 from app.errors import Invalid, NotFound, WrongState
 from app.models import AbuseReport, MailKind, MailState, OutboxMail, Recipient, State, Transfer
-from app.services import audit, creating, repeats, senders, shares, unsent
+from app.services import audit, creating, dropped_mail, idempotency, mail_quotas, senders
 from app.services.contents import FileSpec
 from app.services.creating import Also, Created
-from app.services.repeats import Once
-from app.services.transfers import held, of_id
+from app.services.idempotency import Once
+from app.services.transfers import lock_live, of_id
 
 # Mails to a sender, who can switch off each kind.
 TO_SENDER = (
@@ -50,7 +50,7 @@ COLUMNS = ("id", "kind", "email", "transfer_id", "recipient_id", "about_id", "n"
 # -- who gets it ---------------------------------------------------------------------------------
 
 
-def address(transfer: Transfer, changes: dict[str, Any]) -> Transfer:
+def set_recipients(transfer: Transfer, changes: dict[str, Any]) -> Transfer:
     """Set `recipients`, `sender_email` (with its `sender_token`), `notifications`: those given.
 
     `recipients` replaces the whole list: those no longer in it lose their links. Each is mailed
@@ -61,7 +61,7 @@ def address(transfer: Transfer, changes: dict[str, Any]) -> Transfer:
         return transfer
     wanted = _checked(transfer, changes)
     with transaction():
-        row = held(transfer.id)
+        row = lock_live(transfer.id)
         _set_sender(row, changes)
         if "notifications" in changes:
             kinds = TO_SENDER if changes["notifications"] is None else changes["notifications"]
@@ -69,7 +69,7 @@ def address(transfer: Transfer, changes: dict[str, Any]) -> Transfer:
         # flush(): the statements below count and copy what was just set.
         db.session.flush()
         if wanted is not None:
-            shares.hold()
+            mail_quotas.take_lock()
             _set_recipients(row.id, wanted)
         _ask(row)
         audit.note("address", row.id)
@@ -77,14 +77,14 @@ def address(transfer: Transfer, changes: dict[str, Any]) -> Transfer:
 
 
 def create(specs: Sequence[FileSpec], mail: dict[str, Any], **options: Any) -> Created:
-    """Create a transfer by creating.create() and apply `mail` to it by address(), both or neither.
+    """Create a transfer with creating.create() and apply `mail` with set_recipients(), or neither.
 
     Raises what both raise.
     """
     if not mail:
         return creating.create(specs, **options)
     said = tuple(f"{name}={mail[name]}" for name in sorted(mail) if name != "sender_token")
-    also = Also(lambda transfer: address(transfer, mail), said)
+    also = Also(lambda transfer: set_recipients(transfer, mail), said)
     return creating.create(specs, **options, also=also)
 
 
@@ -132,10 +132,10 @@ def send_again(transfer: Transfer, recipient_id: uuid.UUID, once: Once | None = 
     Raises NotFound, WrongState, TooMuchMail, KeyReused, Blocked, and Gone.
     """
     with transaction():
-        if repeats.made(once) is not None:
+        if idempotency.made(once) is not None:
             return
-        row = held(transfer.id)
-        shares.hold()
+        row = lock_live(transfer.id)
+        mail_quotas.take_lock()
         one = db.session.scalar(
             select(Recipient)
             .where(Recipient.id == recipient_id, Recipient.transfer_id == transfer.id)
@@ -149,13 +149,13 @@ def send_again(transfer: Transfer, recipient_id: uuid.UUID, once: Once | None = 
             raise WrongState("This recipient was mailed within the last hour.")
         one.asked_at, one.failed_at, one.failure = None, None, None
         _ask(row)
-        repeats.note(once, [one.id])
+        idempotency.note(once, [one.id])
         audit.note("send again", row.id)
 
 
 def _is_recent(one: Recipient) -> bool:
     recent = select(Recipient.id).where(
-        Recipient.id == one.id, Recipient.asked_at > db_now() - shares.HOUR
+        Recipient.id == one.id, Recipient.asked_at > db_now() - mail_quotas.HOUR
     )
     return db.session.scalar(recent) is not None
 
@@ -202,7 +202,7 @@ def _set_recipients(transfer_id: uuid.UUID, wanted: Sequence[str]) -> None:
     back = [one for one in known.values() if one.revoked_at is not None and one.email in wanted]
     # Mails that were dropped because the link was revoked. Before any recipient's row is locked:
     # settling a mail locks its row first and then its recipient's.
-    unsent.take_up(OutboxMail.recipient_id.in_([one.id for one in back]))
+    dropped_mail.take_up(OutboxMail.recipient_id.in_([one.id for one in back]))
     for email, one in known.items():
         if email not in wanted:
             if one.asked_at is None:
@@ -228,8 +228,8 @@ def _ask(row: Transfer) -> None:
     db.session.flush()
     wanted = [one for one in recipients_of(row.id) if not (one.asked_at or one.revoked_at)]
     if wanted:
-        shares.hold()
-        shares.check(row, wanted)
+        mail_quotas.take_lock()
+        mail_quotas.check(row, wanted)
         for one in wanted:
             one.asked_at = db.session.scalar(select(db_now()))
             one.ask_count += 1
@@ -252,7 +252,7 @@ def announce(transfer_id: uuid.UUID) -> None:
         return
     count = put(announcement().where(Recipient.transfer_id == transfer_id))
     if tell_sender(transfer_id, MailKind.SENT, n=1) or count:
-        unsent.remind()
+        dropped_mail.remind()
 
 
 def check_news(row: Transfer) -> None:
@@ -262,11 +262,11 @@ def check_news(row: Transfer) -> None:
     """
     if not settings.sends_mail:
         raise Invalid({"tell_recipients": "cannot be used: no mail is sent from here"})
-    shares.hold()
+    mail_quotas.take_lock()
     wanted = [one for one in recipients_of(row.id) if one.asked_at and not one.revoked_at]
     if row.sender_confirmed_at is None or not wanted:
         return
-    shares.check(row, wanted)
+    mail_quotas.check(row, wanted)
     for one in wanted:
         one.asked_at = db.session.scalar(select(db_now()))
         one.address_hash = audit.actor.get()
@@ -283,7 +283,7 @@ def announce_more(transfer_id: uuid.UUID, number: int) -> None:
     is_told = exists().where(
         recent.about_id == Recipient.id,
         recent.kind == MailKind.NEW_FILES,
-        recent.created_at > db_now() - shares.HOUR,
+        recent.created_at > db_now() - mail_quotas.HOUR,
     )
     news = select(
         func.gen_random_uuid(),

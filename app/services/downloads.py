@@ -34,7 +34,7 @@ from app.models import (
     UploadState,
 )
 from app.services import archives, audit, delivery, locks, previews, webhook_news
-from app.services.transfers import files_of, is_at, is_over
+from app.services.transfers import files_of, has_expired, is_at
 from app.words import percent_of
 
 _SHOWN_AS = {
@@ -153,7 +153,7 @@ class TransferView:
 
 
 @dataclass(frozen=True)
-class Address:
+class DownloadUrl:
     """A presigned URL, valid for some minutes, and the name to save its file under."""
 
     url: str
@@ -344,7 +344,7 @@ def looked_into(slug: str, visitor: str | None, proof: str | None = None) -> tup
 
 def zip_url(
     slug: str, visitor: str | None, proof: str | None = None, *, wait_seconds: float = 0.0
-) -> Address | None:
+) -> DownloadUrl | None:
     """Count a download and return a presigned URL of the zip of all files; None while it is made.
 
     The first request has it made, which counts nothing, and may wait `wait_seconds` for it. Raises
@@ -364,7 +364,7 @@ def zip_url(
     count_once(transfer.id, None, visitor, _recipient_of(transfer, slug))
     name = zip_name(transfer)
     ttl = settings.download_url_ttl_in_seconds
-    return Address(storage.urls.get(made.key, attachment(name), ttl), name)
+    return DownloadUrl(storage.urls.get(made.key, attachment(name), ttl), name)
 
 
 def zip_name(transfer: Transfer) -> str:
@@ -448,7 +448,7 @@ def _take_one(transfer_id: uuid.UUID, file_id: uuid.UUID | None) -> bool:
             Transfer.id == transfer_id,
             Transfer.state.in_(_LIVE),
             _is_safe(transfer_id, file_id),
-            ~is_over(),
+            ~has_expired(),
             Transfer.quarantined_at.is_(None),
             ~Transfer.is_used_up,
         )
@@ -523,7 +523,7 @@ def _by_id(transfer_id: uuid.UUID) -> tuple[Transfer, bool]:
 def _one(condition: ColumnElement[bool]) -> tuple[Transfer, bool]:
     """The transfer, and whether it is past its date by the database's clock. Raises NotFound."""
     row = db.session.execute(
-        select(Transfer, is_over()).where(condition).execution_options(populate_existing=True)
+        select(Transfer, has_expired()).where(condition).execution_options(populate_existing=True)
     ).first()
     if row is None:
         raise NotFound("This link does not lead to anything.")

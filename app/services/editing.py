@@ -11,9 +11,9 @@ from app.clock import db_now
 from app.db import transaction
 from app.errors import Gone, WrongState
 from app.models import State, Transfer
-from app.services import audit, delivery, managing, options, transfers, unsent
+from app.services import audit, delivery, dropped_mail, managing, options, transfers
 from app.services.marks import IsSeen, check_seen, mark_of
-from app.services.transfers import hold, of_id
+from app.services.transfers import lock_row, of_id
 
 
 def version_of(transfer: Transfer) -> str:
@@ -44,18 +44,18 @@ def change(
 
     A new date revives an expired transfer, whatever `status` is. With `is_seen`, raises
     PreconditionFailed if the version is another than the caller has seen. Also raises as
-    options.edit() and delivery.address(), and WrongState for a status that cannot follow.
+    options.edit() and delivery.set_recipients(), and WrongState for a status that cannot follow.
     """
     columns = options.columns_of(changes)
     with transaction():
-        row = hold(transfer.id)
+        row = lock_row(transfer.id)
         check_seen(is_seen, version_of(row))
         is_revival = row.state is State.EXPIRED and "expires_at" in columns
         if status is State.READY and not is_revival:
             _bring_back(row)
         options.write(row, columns)
         # Mail comes last: a transfer that was just revived may be mailed.
-        delivery.address(row, mail)
+        delivery.set_recipients(row, mail)
         if status is State.EXPIRED and not is_revival:
             _end(row)
     return of_id(transfer.id)
@@ -77,7 +77,7 @@ def _bring_back(row: Transfer) -> None:
     with transaction():
         if lifecycle.move(row.id, State.READY, is_kept):
             audit.note("revive", row.id)
-            unsent.take_up_left_out(row.id)
+            dropped_mail.take_up_left_out(row.id)
             return
     fresh = of_id(row.id)
     transfers.refuse_blocked(fresh)

@@ -16,7 +16,7 @@ from app.db import changed, transaction
 from app.errors import Gone, NotFound, WrongState
 from app.models import NoMail, State, Transfer
 from app.seals import Seal
-from app.services import audit, extension_requests, suppression, unsent
+from app.services import audit, dropped_mail, extension_requests, suppression
 from app.services.transfers import not_deleted, of_id, refuse_blocked
 
 # A used-up download limit is raised by this many when the sender gives more time.
@@ -79,7 +79,7 @@ def extend(transfer: Transfer) -> Transfer:
         if done:
             audit.note("extend", transfer.id)
             extension_requests.settle(transfer.id)
-            unsent.take_up_left_out(transfer.id)
+            dropped_mail.take_up_left_out(transfer.id)
     fresh = of_id(transfer.id)
     if not done:
         refuse_blocked(fresh)

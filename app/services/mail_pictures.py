@@ -15,7 +15,7 @@ from sqlalchemy import select
 from app.db import db, release
 from app.errors import Unavailable
 from app.extensions import storage
-from app.gateways.stored import Source, SourceLost
+from app.gateways.s3_answers import Source, SourceLost
 from app.models import File, OutboxMail, Preview, PreviewState, Transfer, Upload, UploadState
 from app.services import delivery
 

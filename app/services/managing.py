@@ -35,13 +35,13 @@ from app.services import (
     delivery,
     extension_requests,
     mail_links,
+    mail_quotas,
     options,
     previews,
     senders,
-    shares,
 )
 from app.services.marks import mark_of
-from app.services.transfers import files_of, hold, not_deleted, of_id, refuse_blocked
+from app.services.transfers import files_of, lock_row, not_deleted, of_id, refuse_blocked
 from app.words import percent_of
 
 # The most files of a transfer, and days with downloads, that a page lists.
@@ -263,7 +263,7 @@ def _person(one: Recipient, download_count: int, now: datetime) -> Person:
     )
     events = sorted(((what, at) for what, at in happened if at is not None), key=lambda e: e[1])
     # Only once the hour is over in which a recipient is not mailed again.
-    is_long_ago = one.asked_at is not None and one.asked_at <= now - shares.HOUR
+    is_long_ago = one.asked_at is not None and one.asked_at <= now - mail_quotas.HOUR
     return Person(
         id=one.id,
         email=one.email,
@@ -371,16 +371,17 @@ def adds_to(transfer: Transfer) -> Managed | None:
 def add_recipients(transfer: Transfer, emails: Sequence[str]) -> Transfer:
     """Mail the transfer to more people; those added concurrently stay. Repeatable.
 
-    Raises Blocked, as delivery.address(), and WrongState before the sender's address is confirmed.
+    Raises Blocked, as delivery.set_recipients(), and WrongState before the sender's address is
+    confirmed.
     """
     _unblocked(transfer)
     with transaction():
-        row = hold(transfer.id)
+        row = lock_row(transfer.id)
         if row.sender_confirmed_at is None:
             raise WrongState("Confirm your own address first: they see it, and can answer.")
         known = [one.email for one in delivery.recipients_of(row.id) if one.revoked_at is None]
         # The new ones first, because complaints name them by their index.
-        return delivery.address(row, {"recipients": [*emails, *known]})
+        return delivery.set_recipients(row, {"recipients": [*emails, *known]})
 
 
 def revoke(transfer: Transfer, recipient_id: uuid.UUID) -> None:
@@ -396,9 +397,9 @@ def mail_again(transfer: Transfer, recipient_id: uuid.UUID) -> None:
 def name_sender(transfer: Transfer, email: str) -> Transfer:
     """Set the sender's address and mail it a code to confirm, unless it is confirmed already.
 
-    Raises Blocked, and as delivery.address() and senders.mail_code().
+    Raises Blocked, and as delivery.set_recipients() and senders.mail_code().
     """
-    named = delivery.address(_unblocked(transfer), {"sender_email": email})
+    named = delivery.set_recipients(_unblocked(transfer), {"sender_email": email})
     if named.sender_email and named.sender_confirmed_at is None:
         senders.mail_code(named.sender_email)
     return named
@@ -413,7 +414,7 @@ def confirm_sender(transfer: Transfer, figures: str) -> Transfer:
     if row.sender_email is None:
         raise WrongState("Enter your address first.")
     word = senders.confirm(row.sender_email, figures)
-    return delivery.address(row, {"sender_email": row.sender_email, "sender_token": word})
+    return delivery.set_recipients(row, {"sender_email": row.sender_email, "sender_token": word})
 
 
 def choose_news(transfer: Transfer, kinds: Sequence[MailKind], seen: str) -> Transfer:
@@ -423,8 +424,8 @@ def choose_news(transfer: Transfer, kinds: Sequence[MailKind], seen: str) -> Tra
     """
     _unblocked(transfer)
     with transaction():
-        row = hold(transfer.id)
+        row = lock_row(transfer.id)
         muted = [kind.value for kind in delivery.TO_SENDER if kind not in kinds]
         if seen != mark_of(row.muted) and muted != row.muted:
             raise ChangedMeanwhile(["notifications"])
-        return delivery.address(row, {"notifications": list(kinds)})
+        return delivery.set_recipients(row, {"notifications": list(kinds)})

@@ -34,7 +34,7 @@ from app.models import (
     State,
     Transfer,
 )
-from app.services import delivery, tombstones, unsent
+from app.services import delivery, dropped_mail, tombstones
 from app.services.heartbeats import noted
 from app.services.upkeep import Tell, untold
 
@@ -75,7 +75,7 @@ def _in_batches(news: Callable[[], Any]) -> int:
         with transaction():
             put = delivery.put(news())
             if put:
-                unsent.remind()
+                dropped_mail.remind()
         count += put
         if put < BATCH:
             break

@@ -11,7 +11,7 @@ from app.config import settings
 from app.db import changed, db, release, transaction
 from app.errors import Gone, Invalid
 from app.models import Ending, State, Transfer
-from app.services import audit, extension_requests, locks, unsent
+from app.services import audit, dropped_mail, extension_requests, locks
 from app.services.transfers import of_id, refuse_blocked
 
 
@@ -58,7 +58,7 @@ def write(
             audit.note(change, transfer.id)
             extension_requests.settle(transfer.id, _answered(columns))
         if change and "expires_at" in columns:
-            unsent.take_up_left_out(transfer.id)
+            dropped_mail.take_up_left_out(transfer.id)
         if change and "password_hash" in columns:
             locks.forget_tries(transfer.id)
     fresh = of_id(transfer.id)

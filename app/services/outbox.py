@@ -22,11 +22,11 @@ from app.db import changed, db, discard, release, transaction
 from app.extensions import mailer
 from app.gateways.mailer import Fate, Line, Outcome
 from app.models import MailKind, MailState, NoMail, OutboxMail, Recipient
-from app.services import claims, delivery, letters, shares, suppression
+from app.services import claims, delivery, mail_quotas, mail_rendering, suppression
 from app.services.claims import BACKOFF_SECONDS, is_due
 from app.services.heartbeats import noted
 from app.services.mail_pictures import Album
-from app.services.stencils import Drawer
+from app.services.mail_templates import Drawer
 from app.services.upkeep import Tell, untold
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ SUSPECT = 3
 # Kinds that their recipients did not ask for: other people decide how many are sent.
 _UNASKED = [*delivery.TO_RECIPIENT, MailKind.CODE]
 # Recorded for each mail that was accepted, before the next one is sent: one statement, built only
-# once, as in letters.py.
+# once, as in mail_rendering.py.
 _mails, _recipients = OutboxMail.__table__, Recipient.__table__
 _TAKEN = (
     update(_mails)
@@ -76,7 +76,7 @@ def send_due(tell: Tell = untold) -> int:
     """Job: hand over every due mail; returns how many were accepted. Repeatable at any time.
 
     After TURN_SECONDS the rest is left to a new job. Mails that go through a topic are left to
-    services/sharing.py.
+    services/mail_topic.py.
     """
     ends = time.monotonic() + TURN_SECONDS
     count = 0
@@ -122,8 +122,8 @@ def claim(which: ColumnElement[bool], **values: Any) -> Sequence[OutboxMail]:
     """Write these values to the next due mails for which `which` holds; returns the mails."""
     with transaction():
         # Serialised: what each address got in the last hour is counted before mails are taken.
-        shares.hold()
-        chosen = _without_suspects(_next(min(BATCH, shares.left_to_hand_over()), which))
+        mail_quotas.take_lock()
+        chosen = _without_suspects(_next(min(BATCH, mail_quotas.left_to_hand_over()), which))
         return claims.write(OutboxMail, chosen, which, **values)
 
 
@@ -150,7 +150,7 @@ def _next(limit: int, which: ColumnElement[bool]) -> Any:
         .where(
             earlier.email == OutboxMail.email,
             _share_of(earlier) == share,
-            earlier.handed_at > db_now() - shares.HOUR,
+            earlier.handed_at > db_now() - mail_quotas.HOUR,
         )
         .scalar_subquery()
     )
@@ -208,7 +208,7 @@ def _send_one(line: Line, mail: OutboxMail, album: Album, drawer: Drawer) -> boo
         settle(mail, Outcome(Fate.LATER, "Every attempt ended before its end."))
         return False
     try:
-        letter = letters.compose(mail, album.of(mail), drawer)
+        letter = mail_rendering.compose(mail, album.of(mail), drawer)
         release()
     except Exception:
         # A mail that cannot be composed must not hold up the others.

@@ -12,7 +12,7 @@ from app import clock
 from app.config import MIB, S3_MAX_PART_SIZE, S3_MIN_PART_SIZE, settings
 from app.db import release
 from app.extensions import storage
-from app.gateways.stored import Checksums
+from app.gateways.s3_answers import Checksums
 from app.models import Checksum, Method, Upload, UploadState
 
 SMALLEST_PART_SIZE = 8 * MIB

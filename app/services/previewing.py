@@ -19,10 +19,10 @@ from app.db import db, release, transaction
 from app.extensions import storage
 from app.gateways import darkroom
 from app.gateways.darkroom import Developed
-from app.gateways.stored import Source
+from app.gateways.s3_answers import Source
 from app.models import File, Preview, PreviewState, Sight, State, Transfer, Upload, UploadState
-from app.services import picturing, planning, previews, removal, sights
-from app.services.looking import PICTURE_TYPE
+from app.services import media_kinds, picturing, planning, previews, removal
+from app.services.preview_access import PICTURE_TYPE
 from app.services.transfers import files_of
 
 log = logging.getLogger(__name__)
@@ -147,10 +147,10 @@ def _look_at(claim: _Claim) -> _Seen:
 
     head = b""
     if claim.sight in (Sight.TEXT, Sight.AUDIO, Sight.VIDEO):
-        head = read(0, sights.HEAD_SIZE)
+        head = read(0, media_kinds.HEAD_SIZE)
     if claim.sight is Sight.TEXT:
-        return _Seen(claim.sight, text=sights.excerpt(head))
-    media_type = sights.media_type(claim.sight, head)
+        return _Seen(claim.sight, text=media_kinds.excerpt(head))
+    media_type = media_kinds.media_type(claim.sight, head)
     if claim.sight is Sight.AUDIO:
         return _Seen(claim.sight, media_type)
     pictures = darkroom.develop(

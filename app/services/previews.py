@@ -1,7 +1,7 @@
 """The rows of previews: added with READY, queued again when lost, deleted with their transfer.
 
-previewing.py makes the previews, and looking.py shows them. A preview never affects its transfer: a
-file without one is as good as any other.
+previewing.py makes the previews, and preview_access.py shows them. A preview never affects its
+transfer: a file without one is as good as any other.
 """
 
 import uuid
@@ -15,7 +15,7 @@ from app import jobs, leases
 from app.config import settings
 from app.db import db, transaction
 from app.models import File, Preview, PreviewState, State, Transfer, Upload
-from app.services import picturing, removal, sights
+from app.services import media_kinds, picturing, removal
 
 
 def expect(transfer_id: uuid.UUID) -> None:
@@ -33,7 +33,7 @@ def expect(transfer_id: uuid.UUID) -> None:
     expected = [
         {"file_id": file_id, "sight": sight, "state": PreviewState.WAITING}
         for file_id, path, content_type, size in found
-        if (sight := sights.expected(path, content_type, size))
+        if (sight := media_kinds.expected(path, content_type, size))
     ]
     if not expected:
         return

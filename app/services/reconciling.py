@@ -17,7 +17,7 @@ from app import jobs
 from app.config import settings
 from app.db import db, release
 from app.extensions import storage
-from app.gateways.stored import Listed
+from app.gateways.s3_answers import Listed
 from app.models import Upload, UploadState
 from app.services import removal
 

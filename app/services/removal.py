@@ -44,13 +44,13 @@ def abandon(
     after = func.greatest(db_now() + later, Upload.urls_until) if later else db_now()
     db.session.execute(
         update(Upload)
-        .where(is_one, is_held())
+        .where(is_one, is_kept())
         .values(state=UploadState.ABORTED, remove_after=after, kept_for=kept_for)
         .execution_options(synchronize_session=False)
     )
 
 
-def is_held() -> ColumnElement[bool]:
+def is_kept() -> ColumnElement[bool]:
     """The condition that an upload was not abandoned, or was but is kept for a while."""
     is_kept = and_(Upload.kept_for.is_not(None), Upload.removed_at.is_(None))
     return or_(Upload.state != UploadState.ABORTED, is_kept)

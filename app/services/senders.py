@@ -18,7 +18,7 @@ from app.db import db, transaction
 from app.errors import Invalid
 from app.models import MailKind, NoMail, OutboxMail, SenderCode
 from app.seals import Seal
-from app.services import audit, shares, suppression
+from app.services import audit, mail_quotas, suppression
 
 CODE_MINUTES = 15
 MOST_TRIES = 5
@@ -34,8 +34,8 @@ def mail_code(given: str) -> None:
     """
     email = checked(given, "email")
     with transaction():
-        shares.hold()
-        shares.check_codes(email)
+        mail_quotas.take_lock()
+        mail_quotas.check_codes(email)
         code = SenderCode(id=uuid.uuid4(), email=email, address_hash=audit.actor.get())
         db.session.add(code)
         if _may_have_code(email):
@@ -48,7 +48,7 @@ def _may_have_code(email: str) -> bool:
     """Whether to mail a code: a stranger can ask for one, but so can a sender who has opted out."""
     why = suppression.reason_of(email)
     if why is NoMail.ASKED:
-        return not shares.had_code(email)
+        return not mail_quotas.had_code(email)
     return why is not NoMail.COMPLAINED
 
 

@@ -193,7 +193,7 @@ def remind_of_sent(transfer_id: uuid.UUID) -> None:
         .execution_options(synchronize_session=False)
     )
     if count is not None:
-        jobs.UNLOCK_FILES.later(transfer_id, attempt=count)
+        jobs.COMPLETE_EARLY.later(transfer_id, attempt=count)
 
 
 def held_parts(transfer: Transfer, after: uuid.UUID | None, limit: int) -> HeldPage:

@@ -24,12 +24,12 @@ from app.dispositions import attachment
 from app.errors import Invalid, NotFound, SizeMismatch, Unavailable, WrongState
 from app.extensions import storage
 from app.gateways.presign import PostForm
-from app.gateways.stored import NotOffered, Source, SourceLost, Stored
+from app.gateways.s3_answers import NotOffered, Source, SourceLost, Stored
 from app.models import Method, SmallFile, Upload, UploadState
-from app.services import audit, planning, removal, repeats
+from app.services import audit, idempotency, planning, removal
 from app.services.accounts import Caller
 from app.services.heartbeats import noted
-from app.services.repeats import Once
+from app.services.idempotency import Once
 from app.services.upkeep import BATCH, LATE_BYTES, Tell, in_batches, untold
 from app.words import filesize
 
@@ -89,14 +89,14 @@ def offer(
         details=details or {},
     )
     with transaction():
-        if (before := repeats.made(once)) is not None:
+        if (before := idempotency.made(once)) is not None:
             file = _offered_again(before[0], posted.urls_until)
         else:
             db.session.add_all([posted, kept])
             # SQLAlchemy only orders by relationships, and `posted` has none.
             db.session.flush()
             db.session.add(file)
-            repeats.note(once, [file.id])
+            idempotency.note(once, [file.id])
     form = storage.urls.post_form(file.key, file.content_type, file.max_size, expires_in)
     return Offered(file, form, expires_in)
 
@@ -296,7 +296,7 @@ def page(caller: Caller, limit: int, offset: int) -> Page:
     return Page(files, db.session.scalar(count) or 0)
 
 
-def address(caller: Caller, file_id: uuid.UUID) -> str:
+def download_url(caller: Caller, file_id: uuid.UUID) -> str:
     """A presigned URL of the file under its name, for DOWNLOAD_URL_TTL; raises NotFound."""
     file = _found(and_(SmallFile.id == file_id, SmallFile.confirmed_at.is_not(None)), caller)
     return storage.urls.get(

@@ -23,7 +23,7 @@ from app.errors import (
     WrongState,
 )
 from app.extensions import storage
-from app.gateways.stored import NoSuchUpload, NotOffered, Source, SourceLost
+from app.gateways.s3_answers import NoSuchUpload, NotOffered, Source, SourceLost
 from app.leases import Lease
 from app.models import File, Method, Staging, State, Transfer, Upload, UploadState
 from app.services import audit, checking, contents, planning, removal, uploads
@@ -64,7 +64,7 @@ def upload_url(
         if _has_files(transfer.id):
             raise NotNow("The files of this transfer are sent in parts, by POST .../parts.")
         if size is not None:
-            contents.check_share(transfer.address_hash, size, transfer.id)
+            contents.check_open_quota(transfer.address_hash, size, transfer.id)
         staging = db.session.get(Staging, transfer.id, populate_existing=True)
         if staging is None:
             staging = Staging(transfer_id=transfer.id)
@@ -161,7 +161,7 @@ def _settle(lease: Lease, staging: Staging, upload: Upload, outcome: Outcome) ->
     transfer_id = lease.transfer_id
     with transaction():
         _check_still(lease, upload.id)
-        checking.settle_batch(lease, [outcome])
+        checking.record_completed(lease, [outcome])
         db.session.add(
             File(
                 transfer_id=transfer_id,

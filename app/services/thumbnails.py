@@ -18,9 +18,9 @@ from app.config import settings
 from app.db import changed, db, release, transaction
 from app.extensions import storage
 from app.gateways import darkroom
-from app.gateways.stored import Source
+from app.gateways.s3_answers import Source
 from app.models import Asset, AssetVersion, Method, PreviewState, Sight, Upload, UploadState
-from app.services import picturing, planning, removal, sights
+from app.services import media_kinds, picturing, planning, removal
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ _SEEN = (Sight.IMAGE, Sight.PDF, Sight.VIDEO)
 
 def expected(version: AssetVersion, size: int) -> dict[str, Any]:
     """The column values for the picture of a version that has arrived; {} if it is to have none."""
-    sight = sights.expected(version.name, version.content_type, size)
+    sight = media_kinds.expected(version.name, version.content_type, size)
     if not settings.previews or sight not in _SEEN:
         return {}
     return {"sight": sight, "picture_state": PreviewState.WAITING}

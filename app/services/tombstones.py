@@ -42,7 +42,7 @@ from app.models import (
     Transfer,
     Upload,
 )
-from app.services import audit, repeats
+from app.services import audit, idempotency
 from app.services.heartbeats import noted
 from app.services.upkeep import BATCH, DELETE_BATCH, Tell, in_batches, untold
 
@@ -74,7 +74,7 @@ def drop_tombstones(tell: Tell = untold) -> int:
     return count
 
 
-# -- what each looks for; census.py counts by the same conditions ------------------------------
+# -- what each looks for; dry_runs.py counts by the same conditions ------------------------------
 
 
 def is_to_forget() -> ColumnElement[bool]:
@@ -239,7 +239,7 @@ def _drop_uploads() -> int:
 
 
 def _drop_keys() -> int:
-    return changed(_drop(IdempotencyKey, repeats.is_over(), BATCH))
+    return changed(_drop(IdempotencyKey, idempotency.is_over(), BATCH))
 
 
 def _drop(row: type[Base], condition: ColumnElement[bool], limit: int) -> Delete:

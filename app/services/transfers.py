@@ -135,7 +135,7 @@ def state_of(transfer: Transfer) -> State:
     return lifecycle.state_at(transfer, db.session.execute(select(db_now())).scalar_one())
 
 
-def is_over() -> ColumnElement[bool]:
+def has_expired() -> ColumnElement[bool]:
     """The condition that a transfer has expired, even if the sweep has not marked it yet.
 
     A transfer does not expire while its files are sent, as its date moves when it becomes READY;
@@ -227,14 +227,14 @@ def touch(transfer_id: uuid.UUID, sent_size: int) -> None:
     raise WrongState("This transfer does not take files any more.")
 
 
-def hold_open(transfer_id: uuid.UUID) -> Transfer:
+def lock_open(transfer_id: uuid.UUID) -> Transfer:
     """Lock a transfer that takes files, and record sender activity; raises as touch()."""
-    row = held(transfer_id)
+    row = lock_live(transfer_id)
     touch(transfer_id, 0)
     return row
 
 
-def hold(transfer_id: uuid.UUID) -> Transfer:
+def lock_row(transfer_id: uuid.UUID) -> Transfer:
     """Lock the transfer's row until this transaction ends. Raises NotFound.
 
     Rows that only refer to the transfer may still be added (FOR NO KEY UPDATE).
@@ -250,7 +250,7 @@ def hold(transfer_id: uuid.UUID) -> Transfer:
     return row
 
 
-def held(transfer_id: uuid.UUID) -> Transfer:
+def lock_live(transfer_id: uuid.UUID) -> Transfer:
     """Lock the transfer's row; raises Gone if it has ended, and Blocked if it is quarantined."""
     return _unless_ended(_with_the_time(transfer_id).with_for_update(key_share=True))
 

@@ -1,7 +1,7 @@
 """The sweeps: changes that only time brings about, and the repair of work left half done.
 
 Each needs no argument, works in batches, may run at any time and in parallel with itself (runs
-share the batches or take turns), and returns how many items it dealt with. census.py counts what
+share the batches or take turns), and returns how many items it dealt with. dry_runs.py counts what
 they would find.
 """
 
@@ -25,7 +25,7 @@ from app.clock import db_now
 from app.config import settings
 from app.db import db, in_own_session, release, transaction
 from app.extensions import storage
-from app.gateways.stored import OpenUpload
+from app.gateways.s3_answers import OpenUpload
 from app.models import State, Transfer, Upload, UploadState
 from app.services import (
     archives,
@@ -221,7 +221,7 @@ def trigger() -> None:
         job.later()
 
 
-# -- what each sweep looks for; census.py counts by the same conditions ------------------------
+# -- what each sweep looks for; dry_runs.py counts by the same conditions ------------------------
 
 
 def is_abandoned() -> ColumnElement[bool]:

@@ -34,7 +34,7 @@ from app.crc32 import combine
 from app.db import ask, changed, db, release, transaction
 from app.errors import Invalid, Unavailable, WrongState
 from app.extensions import storage
-from app.gateways.stored import Damaged, NoSuchUpload, Part, Source, SourceLost, Stored
+from app.gateways.s3_answers import Damaged, NoSuchUpload, Part, Source, SourceLost, Stored
 from app.models import Batch, File, Method, Problem, State, Transfer, Upload, UploadState
 from app.parallel import each
 from app.services.planning import Begun, Plan, part_count, part_size_of

@@ -28,10 +28,10 @@ from app.models import (
     WebhookEvent,
     Workspace,
 )
-from app.services import audit, claims, repeats, webhook_news
+from app.services import audit, claims, idempotency, webhook_news
 from app.services.accounts import Caller
+from app.services.idempotency import Once
 from app.services.marks import IsSeen, check_seen, mark_of
-from app.services.repeats import Once
 
 # The events that a webhook can subscribe to; TEST is sent on request only.
 EVENTS = (WebhookEvent.READY, WebhookEvent.DOWNLOADED, WebhookEvent.EXPIRED)
@@ -94,12 +94,12 @@ def create(
         db.session.execute(
             select(Workspace.id).where(Workspace.id == caller.workspace_id).with_for_update()
         )
-        if (before := repeats.made(once)) is not None:
+        if (before := idempotency.made(once)) is not None:
             return _told(of_caller(before[0], caller))
         if len(all_of(caller)) >= MOST:
             raise Invalid({"url": f"cannot be added: a workspace has at most {MOST} webhooks"})
         db.session.add(row)
-        repeats.note(once, [row.id])
+        idempotency.note(once, [row.id])
         audit.note("create webhook", subject_id=row.id)
     return _told(row)
 

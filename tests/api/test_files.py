@@ -16,9 +16,9 @@ from app import clock, crash
 from app.config import MIB, settings
 from app.db import db
 from app.extensions import storage
-from app.gateways.stored import Away
+from app.gateways.s3_answers import Away
 from app.models import AuditEvent, Scope, SmallFile, Upload, UploadState
-from app.services import accounts, census, reconciling, small_files, upkeep
+from app.services import accounts, dry_runs, reconciling, small_files, upkeep
 from tests.factories import Program, post
 
 Configure = Callable[..., None]
@@ -460,7 +460,7 @@ def test_what_nobody_confirms_is_removed_after_the_window(app: Flask, program: P
         row.created_at -= timedelta(hours=25)
         posted.urls_until -= timedelta(hours=25)
         db.session.commit()
-        looked = {one.run: one.look(lambda *_: None).count for one in census.SWEEPS}
+        looked = {one.run: one.look(lambda *_: None).count for one in dry_runs.SWEEPS}
         assert looked[small_files.delete_unconfirmed] == 1
         assert looked[upkeep.remove_bytes] == 2
         assert small_files.delete_unconfirmed() == 1

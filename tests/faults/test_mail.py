@@ -17,7 +17,7 @@ from app import jobs
 from app.clock import db_now
 from app.db import db, transaction
 from app.models import Recipient
-from app.services import checking, claims, delivery, outbox, shares
+from app.services import checking, claims, delivery, mail_quotas, outbox
 from tests.factories import Sender, Sent
 from tests.faults.test_crashes import STEPS
 from tests.lab.crasher import DIED, Crasher
@@ -97,9 +97,9 @@ def test_six_workers_at_once_keep_to_the_installations_share(
         addressed(sender.ready(), *PEOPLE, sender=f"{number}@example.org")
     configure(max_mails_per_hour=9)
     turns = itertools.count()
-    left = shares.left_to_hand_over
+    left = mail_quotas.left_to_hand_over
     monkeypatch.setattr(
-        shares, "left_to_hand_over", lambda: (left(), time.sleep(0.1 * next(turns)))[0]
+        mail_quotas, "left_to_hand_over", lambda: (left(), time.sleep(0.1 * next(turns)))[0]
     )
     assert sum(six_workers_at_once(app)) == 9
     assert len(mail.caught) == 9

@@ -25,9 +25,9 @@ from app.db import db, transaction
 from app.errors import Unavailable
 from app.extensions import storage
 from app.gateways import storage as gateway
-from app.gateways.stored import Part
+from app.gateways.s3_answers import Part
 from app.models import Archive, File, Heartbeat, Method, State, Transfer, Upload, UploadState
-from app.services import archives, census, heartbeats, tombstones, upkeep
+from app.services import archives, dry_runs, heartbeats, tombstones, upkeep
 from app.services.upkeep import UnreasonableShare
 from tests.factories import Sender
 
@@ -218,14 +218,14 @@ def test_f50_four_sweeps_at_once_do_everything_once(app: Flask, bucket: Bucket) 
         with app.app_context():
             try:
                 return [
-                    one.run(force=True) if one.may_refuse else one.run() for one in census.SWEEPS
+                    one.run(force=True) if one.may_refuse else one.run() for one in dry_runs.SWEEPS
                 ]
             finally:
                 db.session.remove()
 
     with ThreadPoolExecutor(4) as pool:
         columns = zip(*pool.map(run, range(4)), strict=True)
-        counts = {one.run: sum(done) for one, done in zip(census.SWEEPS, columns, strict=True)}
+        counts = {one.run: sum(done) for one, done in zip(dry_runs.SWEEPS, columns, strict=True)}
     # Those by rows share the work exactly; those by the bucket may each find what another removes.
     assert counts[upkeep.expire_due] == 60
     assert counts[upkeep.delete_expired] == counts[upkeep.delete_abandoned] == 60
@@ -372,12 +372,14 @@ def test_a_dry_run_changes_nothing_and_tells_the_truth(
         assert told.exit_code == 0, told.output
         figures = [line.split()[-4:] for line in told.output.splitlines()]
         assert (states(), bucket.keys(), bucket.open_ids()) == before
-        counts = [one.look(lambda *_: None).count for one in census.SWEEPS]
+        counts = [one.look(lambda *_: None).count for one in dry_runs.SWEEPS]
         assert counts == [8, 9, 11, 0, 0, removable, removable, 0, 4, 0, 0, 0, 0, 3, 15]
         assert figures[5][-2:] == [f"{6 * (PART + 1) + (removable - 6) * 3:,}", "bytes"]
         assert figures[14][-3:] == ["15", "45", "bytes"]
-    assert [one.run() for one in census.SWEEPS] == counts
-    assert [one.look(lambda *_: None).count for one in census.SWEEPS] == [0] * len(census.SWEEPS)
+    assert [one.run() for one in dry_runs.SWEEPS] == counts
+    assert [one.look(lambda *_: None).count for one in dry_runs.SWEEPS] == [0] * len(
+        dry_runs.SWEEPS
+    )
 
 
 def test_a_dry_run_says_what_would_be_refused(app: Flask, bucket: Bucket) -> None:
@@ -510,7 +512,7 @@ def test_f25_a_sweep_does_not_hinder_a_slow_upload(bucket: Bucket) -> None:
     """All sweeps run between any two of its parts; it completes, and stays."""
     (upload,) = rows(bucket, State.INIT, 1, begun=True, last_activity_at=ago(hours=23))
     for _ in range(3):
-        for one in census.SWEEPS:
+        for one in dry_runs.SWEEPS:
             one.run()
         held = storage.list_parts(upload.key, upload.s3_upload_id or "")
         assert [part.number for part in held] == [1]
@@ -660,7 +662,7 @@ def test_f25_no_sweep_touches_a_zip_that_is_being_made_or_kept(
     archives._begin(wanted.upload)
     stray = storage.begin_upload(wanted.upload.key, "t")  # an answer that was lost
     before = bucket.keys()
-    for one in census.SWEEPS:
+    for one in dry_runs.SWEEPS:
         one.run()
     assert bucket.keys() == before
     assert wanted.upload.s3_upload_id in bucket.open_ids()

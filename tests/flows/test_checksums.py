@@ -11,7 +11,7 @@ import pytest
 
 from app.config import MIB
 from app.extensions import storage
-from app.gateways.stored import Checksums, Part, Stored
+from app.gateways.s3_answers import Checksums, Part, Stored
 from app.services import transfers, uploads
 from tests.factories import Sender, Sent, crc32_of, http, put
 

@@ -24,7 +24,7 @@ from flask_migrate import upgrade
 from sqlalchemy import Column, Enum, MetaData, event, insert, select, update
 from sqlalchemy.dialects import postgresql
 
-from app import clock, config, create_app, patience
+from app import clock, config, create_app, timeouts
 from app.db import db, transaction
 from app.extensions import queue, storage
 from app.models import State, UploadState
@@ -176,7 +176,7 @@ def held_for(seconds: float, statement: str) -> Iterator[None]:
 def test_f44_a_migration_may_take_longer_than_a_jobs_query(today: Flask, monkeypatch) -> None:
     """As it does on a large table; here it waits for a lock."""
     schema_at(REVISIONS[0])
-    monkeypatch.setattr(patience, "JOB_QUERY_SECONDS", 0.5)
+    monkeypatch.setattr(timeouts, "JOB_QUERY_SECONDS", 0.5)
     with held_for(1.5, "LOCK TABLE uploads"):
         upgrade(directory="migrations")
 
@@ -185,7 +185,7 @@ def test_f44_whoever_comes_second_says_so_and_waits_for_the_first(
     today: Flask, monkeypatch, capsys
 ) -> None:
     """However long that takes."""
-    monkeypatch.setattr(patience, "JOB_QUERY_SECONDS", 0.5)
+    monkeypatch.setattr(timeouts, "JOB_QUERY_SECONDS", 0.5)
     with held_for(2.5, f"SELECT pg_advisory_lock({LOCK})"):
         upgrade(directory="migrations")
         assert capsys.readouterr().err.count("Waiting for another release to end.") == 1

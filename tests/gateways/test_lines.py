@@ -10,10 +10,10 @@ import pytest
 
 from app import config
 from app.errors import Outage, Unavailable
-from app.gateways import lines
-from app.gateways.lines import BROKEN, Answer, Lines
+from app.gateways import http_pool
+from app.gateways.http_pool import BROKEN, Answer, Lines
+from app.gateways.s3_answers import NoSuchUpload, Source, SourceLost, StorageRefused
 from app.gateways.storage import Storage
-from app.gateways.stored import NoSuchUpload, Source, SourceLost, StorageRefused
 
 HEADERS = {"Range": "bytes=0-4"}
 WHOLE = b"HTTP/1.1 206 Partial Content\r\nContent-Length: 5\r\n\r\nhello"
@@ -115,7 +115,7 @@ def test_one_that_is_silent_is_given_up_and_not_asked_twice(serving, monkeypatch
     server = serving([WHOLE, WHOLE[:20]], [WHOLE])
     line = Lines(server.url, None)
     assert get(line, server)[0].status == 206
-    monkeypatch.setattr(lines, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(http_pool, "READ_SECONDS", 0.2)
     # The server has sent a beginning, and holds the connection open until it is closed here.
     server.holds.set()
     assert get(line, server)[0] == Answer(BROKEN)
@@ -150,7 +150,7 @@ def test_one_that_went_silent_speaks_for_all_that_rest(monkeypatch) -> None:
             one.start()
         for one in asking:
             one.join()
-        monkeypatch.setattr(lines, "READ_SECONDS", 0.2)
+        monkeypatch.setattr(http_pool, "READ_SECONDS", 0.2)
         told = [ask(memoryview(bytearray(5))).status for _ in range(2)]
         assert told == [BROKEN, 206]
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from app.errors import Unavailable
-from app.gateways.lines import Lines
-from app.gateways.opening import Opener
+from app.gateways.http_pool import Lines
+from app.gateways.multipart_opener import Opener
 from app.gateways.presign import Credentials, Presigner
-from app.gateways.stored import Away, NotOffered, StorageRefused
+from app.gateways.s3_answers import Away, NotOffered, StorageRefused
 
 BEGUN = (200, b'<InitiateMultipartUploadResult xmlns="x"><UploadId>a&amp;b</UploadId></Init>')
 
@@ -61,7 +61,7 @@ def store() -> Iterator[Store]:
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     waited: list[float] = []
-    monkeypatch.setattr("app.gateways.opening.time.sleep", waited.append)
+    monkeypatch.setattr("app.gateways.multipart_opener.time.sleep", waited.append)
     return waited
 
 

@@ -22,8 +22,7 @@ from app import config
 from app.errors import Unavailable
 from app.extensions import storage
 from app.gateways.clients import ONE_TRY, QUICK
-from app.gateways.storage import REST_SECONDS, Storage
-from app.gateways.stored import (
+from app.gateways.s3_answers import (
     Away,
     Checksums,
     Damaged,
@@ -34,6 +33,7 @@ from app.gateways.stored import (
     StorageRefused,
     Stored,
 )
+from app.gateways.storage import REST_SECONDS, Storage
 from tests.factories import crc32_of, http, put
 from tests.test_config import GOOD
 
@@ -84,7 +84,7 @@ def test_begin_puts_the_token_into_the_metadata(
 ) -> None:
     gateway, _ = stubbed
     assert gateway.begin_upload("k", "t") == "u"
-    monkeypatch.setattr("app.patience.is_short", lambda: True)
+    monkeypatch.setattr("app.timeouts.is_short", lambda: True)
     assert gateway.begin_upload("k", "t") == "u"
     # In a job longer and more often, as all that is asked.
     assert opened == [("k", NEUTRAL, 15, 5), ("k", NEUTRAL, 3, 2)]
@@ -610,7 +610,7 @@ def test_what_takes_long_has_one_try_in_a_request_and_more_in_a_job(
     for where in ("app.gateways.clients", "app.gateways.storage"):
         monkeypatch.setattr(f"{where}.ONE_TRY", (0.2, 1))
         monkeypatch.setattr(f"{where}.PATIENT", (0.2, 2))
-    monkeypatch.setattr("app.patience.is_short", lambda: is_short)
+    monkeypatch.setattr("app.timeouts.is_short", lambda: is_short)
     monkeypatch.setattr("app.gateways.storage.WAITS", (0.0, 0.0))
     url = f"http://127.0.0.1:{silent.getsockname()[1]}"
     keys = {"S3_ACCESS_KEY_ID": "k", "S3_SECRET_ACCESS_KEY": "s"}

@@ -8,7 +8,7 @@ from flask import Flask
 from app.config import MIB, settings
 from app.errors import Unavailable
 from app.extensions import storage
-from app.gateways.stored import Source, SourceLost, Stored
+from app.gateways.s3_answers import Source, SourceLost, Stored
 from app.gateways.urls import INLINE_TYPES
 from tests.factories import http
 

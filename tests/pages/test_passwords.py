@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from flask.testing import FlaskClient
 
-from app import clock, proofs
+from app import clock, password_cookies
 from tests.factories import Sender, Sent, http
 from tests.pages.test_pages import token_in
 
@@ -227,8 +227,8 @@ def test_s06_another_site_cannot_try_for_its_visitor(sender: Sender, headers: di
 def test_a_browser_keeps_so_many_and_the_eldest_go(
     sender: Sender, ada: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.proofs.MOST", 3)
-    assert proofs.MOST * 150 < 4096
+    monkeypatch.setattr("app.password_cookies.MOST", 3)
+    assert password_cookies.MOST * 150 < 4096
     many = [sender.create(password="open sesame") for _ in range(5)]
     for sent in many:
         assert unlock(ada, sent).status_code == 303

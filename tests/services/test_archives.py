@@ -23,8 +23,8 @@ from app.config import MIB
 from app.db import db, transaction
 from app.errors import Gone, NotFound, Outage, Unavailable, WrongState, ZipLacksFile
 from app.extensions import storage
-from app.gateways.lines import Answer
-from app.gateways.stored import TOKEN_FIELD, Part, PartsRefused, Source, SourceLost
+from app.gateways.http_pool import Answer
+from app.gateways.s3_answers import TOKEN_FIELD, Part, PartsRefused, Source, SourceLost
 from app.models import Archive, Upload, UploadState, ZipFailure
 from app.services import archives, composing, downloads, planning, transfers, upkeep, uploads
 from app.zip_layout import Layout

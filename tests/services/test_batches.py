@@ -20,9 +20,9 @@ from app.services import (
     abuse,
     archives,
     batches,
-    census,
     checking,
     downloads,
+    dry_runs,
     transfers,
     upkeep,
     uploads,
@@ -220,7 +220,7 @@ def test_an_old_zip_that_is_kept_goes_with_its_transfer(
         sent.call("DELETE")
     else:
         sent.set(state=State.EXPIRED, expired_at=ago(days=4))
-        (removal,) = (one for one in census.SWEEPS if one.run is upkeep.remove_bytes)
+        (removal,) = (one for one in dry_runs.SWEEPS if one.run is upkeep.remove_bytes)
         assert removal.look(upkeep.untold).count == db.session.query(Upload).count()
         upkeep.delete_expired()
     upkeep.remove_bytes()
@@ -400,7 +400,7 @@ def test_f29_a_late_runner_is_fenced_out(sender: Sender, inside: None) -> None:
             assert taker is not None
             batches._settle(late, {file.id: Outcome(file.upload.id, problem=Problem.LOST)})
             batches._give_up(late)
-            assert checking.settle_batch(taker, [uploads.complete(file.upload)])
+            assert checking.record_completed(taker, [uploads.complete(file.upload)])
             batches._settle(late, {})
             assert sent.show()["batch"]["status"] == "PROCESSING"
     check(sent)
@@ -435,9 +435,9 @@ def test_a_batch_that_is_given_up_goes_alone(sender: Sender, inside: None, how: 
 
 
 def _abandoned() -> list[Any]:
-    from app.services import census
+    from app.services import dry_runs
 
-    return [one for one in census.SWEEPS if one.run is upkeep.delete_abandoned]
+    return [one for one in dry_runs.SWEEPS if one.run is upkeep.delete_abandoned]
 
 
 def test_deleting_the_transfer_takes_the_batch_along(sender: Sender, inside: None) -> None:

@@ -15,15 +15,15 @@ from app.config import MIB
 from app.db import db, transaction
 from app.errors import Gone, NotFound, Outage, WrongState
 from app.extensions import storage
-from app.gateways.stored import Source
+from app.gateways.s3_answers import Source
 from app.models import AbuseReport, AuditEvent, Batch, Harm, Inspection, State, Upload, UploadState
 from app.services import (
     abuse,
     batches,
     blocklist,
+    blocklist_scan,
     checking,
     downloads,
-    inspecting,
     transfers,
     upkeep,
 )
@@ -56,7 +56,7 @@ def held() -> list[uuid.UUID]:
 def read_all() -> None:
     """Do what the maker would do."""
     for upload_id in held():
-        inspecting.inspect(str(upload_id))
+        blocklist_scan.inspect(str(upload_id))
 
 
 def states(sent: Sent) -> list[str]:
@@ -248,7 +248,7 @@ def test_a_batch_that_waits_is_not_stuck_either(sender: Sender, queued: list) ->
     batches.process(str(sent.id))
     assert batches.remind_stuck(func.now()) == 0
     # Where the reminder that it was read is lost.
-    inspecting.inspect(str(held()[0]))
+    blocklist_scan.inspect(str(held()[0]))
     db.session.execute(update(Batch).values(queued_at=None))
     assert batches.remind_stuck(func.now()) == 1
     batches.process(str(sent.id))
@@ -289,19 +289,19 @@ def test_a_late_reader_changes_nothing(sender: Sender, monkeypatch: pytest.Monke
     block()
     sent = sender.create(CONTENTS).upload().complete().process()
     (upload_id,) = held()
-    read = inspecting._read
+    read = blocklist_scan._read
 
-    def slow(lease: leases.Lease, upload: Upload) -> inspecting._Sums:
+    def slow(lease: leases.Lease, upload: Upload) -> blocklist_scan._Sums:
         sums = read(lease, upload)
-        monkeypatch.setattr(inspecting, "_read", read)
+        monkeypatch.setattr(blocklist_scan, "_read", read)
         past = clock.now() - timedelta(seconds=1)
         with transaction():
             db.session.execute(update(Inspection).values(lease_until=past))
-        inspecting.inspect(str(upload_id))
+        blocklist_scan.inspect(str(upload_id))
         return sums
 
-    monkeypatch.setattr(inspecting, "_read", slow)
-    inspecting.inspect(str(upload_id))
+    monkeypatch.setattr(blocklist_scan, "_read", slow)
+    blocklist_scan.inspect(str(upload_id))
     assert len(abuse.reports()) == 1
     assert actions(sent.id).count("blocked file") == 1
 
@@ -312,7 +312,7 @@ def test_stopping_hands_it_over(sender: Sender, queued: list) -> None:
     (upload_id,) = held()
     queued.clear()
     jobs.stopping.set()
-    inspecting.inspect(str(upload_id))
+    blocklist_scan.inspect(str(upload_id))
     jobs.stopping.clear()
     assert ("inspecting.inspect", str(upload_id)) in queued
     assert (held(), sent.row().quarantined_at) == ([upload_id], None)
@@ -331,7 +331,7 @@ def test_an_outage_of_storage_is_no_attempt(
 
     monkeypatch.setattr(storage, "read_into", away)
     with pytest.raises(Outage):
-        inspecting.inspect(str(upload_id))
+        blocklist_scan.inspect(str(upload_id))
     assert db.session.scalar(select(Inspection.attempt_count)) == 0
     assert held() == [upload_id]
 
@@ -339,7 +339,7 @@ def test_an_outage_of_storage_is_no_attempt(
 def test_what_cannot_be_read_is_never_given_out_unread(sender: Sender) -> None:
     block()
     sent = sender.create(CONTENTS).upload().complete().process()
-    db.session.execute(update(Inspection).values(attempt_count=inspecting.MOST_ATTEMPTS))
+    db.session.execute(update(Inspection).values(attempt_count=blocklist_scan.MOST_ATTEMPTS))
     read_all()
     shown = sent.show()
     assert (shown["status"], states(sent)) == ("INIT", ["COMPLETE", "OPEN"])

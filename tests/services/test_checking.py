@@ -16,7 +16,7 @@ from app.config import MIB
 from app.db import db
 from app.errors import Gone, Outage
 from app.extensions import storage
-from app.gateways.stored import StorageRefused
+from app.gateways.s3_answers import StorageRefused
 from app.models import Failure, File, Problem, State, Transfer, Upload, UploadState
 from app.services import checking, transfers, uploads
 from app.services.uploads import Outcome
@@ -202,7 +202,7 @@ def test_f29_a_late_runner_is_fenced_out(sender: Sender, inside: None) -> None:
     sent = sender.create().upload().complete()
     with taken_over(sent) as (late, _):
         file = transfers.files_of(sent.id)[0]
-        checking.settle_batch(late, [uploads.complete(file.upload)])
+        checking.record_completed(late, [uploads.complete(file.upload)])
         assert transfers.files_of(sent.id)[0].upload.state is UploadState.OPEN
         lost = Outcome(file.upload.id, problem=Problem.LOST)
         checking._settle(late, {file.id: lost})
@@ -219,7 +219,7 @@ def test_f29_a_late_runner_does_not_make_it_ready(sender: Sender, inside: None) 
     sent = sender.create().upload().complete()
     with taken_over(sent) as (late, taker):
         (file,) = transfers.files_of(sent.id)
-        assert checking.settle_batch(taker, [uploads.complete(file.upload)])
+        assert checking.record_completed(taker, [uploads.complete(file.upload)])
         checking._settle(late, {})
         assert sent.row().state is State.PROCESSING
 

@@ -12,7 +12,7 @@ from app import zip_parts
 from app.config import MIB
 from app.errors import Outage
 from app.extensions import storage
-from app.gateways.stored import NotOffered, Source
+from app.gateways.s3_answers import NotOffered, Source
 from app.services import composing
 from app.services.composing import Composer, Stopped
 from app.zip_layout import Data, Layout, Member

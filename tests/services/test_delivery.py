@@ -15,7 +15,7 @@ from app.config import settings
 from app.db import db
 from app.errors import Gone, NotFound, WrongState
 from app.models import Download, OutboxMail, Recipient, State
-from app.services import delivery, letters, mail_links, transfers
+from app.services import delivery, mail_links, mail_rendering, transfers
 from tests.factories import Sender, Sent
 from tests.lab.mailserver import MailServer
 from tests.mail import ADA, addressed, pass_time, send_mail, states, word_of
@@ -319,15 +319,15 @@ def test_a_download_while_the_last_one_is_being_told_is_told_in_the_next(
     send_mail(app)
     download(app, sent, slug_of(app, sent, BO))
     pass_time(app, minutes=6)
-    compose = letters.compose
+    compose = mail_rendering.compose
 
     def downloads_meanwhile(row: OutboxMail, *more: Any) -> Any:
         letter = compose(row, *more)
-        monkeypatch.setattr(letters, "compose", compose)
+        monkeypatch.setattr(mail_rendering, "compose", compose)
         download(app, sent, slug_of(app, sent, CY))
         return letter
 
-    monkeypatch.setattr(letters, "compose", downloads_meanwhile)
+    monkeypatch.setattr(mail_rendering, "compose", downloads_meanwhile)
     send_mail(app)
     pass_time(app, minutes=6)
     send_mail(app)

@@ -9,7 +9,7 @@ from flask import Flask
 
 from app.errors import Outage
 from app.extensions import storage
-from app.gateways.stored import SourceLost
+from app.gateways.s3_answers import SourceLost
 from app.services import mail_pictures, previewing
 from tests.factories import Sender, Sent
 from tests.lab.mailserver import Caught, MailServer

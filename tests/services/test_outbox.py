@@ -12,7 +12,7 @@ from sqlalchemy import event, select
 from app import clock
 from app.db import db
 from app.models import MailKind, MailState, OutboxMail, State
-from app.services import letters, mail_links, outbox
+from app.services import mail_links, mail_rendering, outbox
 from tests.factories import Sender, Sent
 from tests.lab.mailserver import MailServer
 from tests.lab.proxy import Proxy
@@ -190,18 +190,18 @@ def test_f45_a_server_that_is_down_slow_or_cuts_blocks_nothing(
 def test_a_mail_that_cannot_be_written_keeps_no_other(
     app: Flask, sender: Sender, mail: MailServer, monkeypatch: Any, caplog: Any
 ) -> None:
-    compose = letters.compose
+    compose = mail_rendering.compose
 
     def fail_for_one(row: OutboxMail, *more: Any) -> Any:
         if row.email == PEOPLE[0]:
             raise ZeroDivisionError
         return compose(row, *more)
 
-    monkeypatch.setattr(letters, "compose", fail_for_one)
+    monkeypatch.setattr(mail_rendering, "compose", fail_for_one)
     sent = addressed(sender.ready(), *PEOPLE)
     assert send_mail(app) == 3
     assert "could not be written" in caplog.text
-    monkeypatch.setattr(letters, "compose", compose)
+    monkeypatch.setattr(mail_rendering, "compose", compose)
     pass_time(app, seconds=61)
     assert send_mail(app) == 1
     assert set(states(sent).values()) == {"sent"}

@@ -18,9 +18,9 @@ from app.errors import Outage
 from app.extensions import storage
 from app.gateways import darkroom
 from app.gateways.darkroom import Interrupted
-from app.gateways.stored import SourceLost
+from app.gateways.s3_answers import SourceLost
 from app.models import File, Preview, PreviewState, State, Transfer, Upload, UploadState
-from app.services import census, picturing, previewing, previews, transfers, upkeep
+from app.services import dry_runs, picturing, previewing, previews, transfers, upkeep
 from tests import pictures
 from tests.factories import Sender, Sent
 from tests.pictures import drawn, encoded
@@ -266,7 +266,7 @@ def test_what_was_made_goes_with_its_transfer(sender: Sender, way: str) -> None:
     else:
         gone = clock.now() - timedelta(days=9)
         sent.set(expires_at=gone, state=State.EXPIRED, expired_at=gone)
-        (removals,) = (one for one in census.SWEEPS if one.run is upkeep.remove_bytes)
+        (removals,) = (one for one in dry_runs.SWEEPS if one.run is upkeep.remove_bytes)
         assert removals.look(lambda *_: None).count == 4
         upkeep.delete_expired()
     assert rows(sent) == {}

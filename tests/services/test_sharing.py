@@ -16,7 +16,7 @@ from app import clock, config, jobs
 from app.db import db, transaction
 from app.extensions import events, mailer
 from app.models import MailKind, MailState, OutboxMail
-from app.services import heartbeats, listening, mail_links, outbox, sharing
+from app.services import event_queue, heartbeats, mail_links, mail_topic, outbox
 from tests.factories import Sender, Sent
 from tests.lab.cloud import ACCOUNT, REGION, Cloud
 from tests.lab.mailserver import MailServer
@@ -27,12 +27,12 @@ PEOPLE = ["bo@example.org", "cy@example.org", "di@example.org"]
 
 def publish(app: Flask) -> int:
     with app.app_context():
-        return sharing.publish_due()
+        return mail_topic.publish_due()
 
 
 def listen(app: Flask) -> int:
     with app.app_context():
-        return listening.take_messages()
+        return event_queue.take_messages()
 
 
 def shares(app: Flask) -> list[OutboxMail]:
@@ -254,7 +254,7 @@ def test_what_is_no_longer_true_is_neither_published_nor_sent(
     first, second = (addressed(sender.ready(), PEOPLE[0], notifications=[]) for _ in range(2))
     with app.app_context():
         claimed = outbox.claim(OutboxMail.transfer_id == first.id, publish_after=clock.now())
-        sharing._publish(claimed)
+        mail_topic._publish(claimed)
     for sent in (first, second):
         if end == "deleted":
             sent.call("DELETE")
@@ -339,7 +339,7 @@ MALFORMED = {
 def test_what_nobody_can_read_becomes_a_dead_letter_and_keeps_no_other(
     app: Flask, sent: Sent, cloud: Cloud, mail: MailServer, monkeypatch: Any, caplog: Any
 ) -> None:
-    monkeypatch.setattr(listening, "HIDDEN_SECONDS", 0)
+    monkeypatch.setattr(event_queue, "HIDDEN_SECONDS", 0)
     emails = {"event_type": "TRANSFER_SHARED", "transfer_id": str(sent.id), "emails": [PEOPLE[0]]}
     for body in MALFORMED.values():
         cloud.send(body)
@@ -366,7 +366,7 @@ def test_one_that_fails_here_keeps_no_other(
     def fail(*given: Any, **more: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(listening.bounces, "complained", fail)
+    monkeypatch.setattr(event_queue.bounces, "complained", fail)
     cloud.send(
         {
             "notificationType": "Complaint",
@@ -381,10 +381,10 @@ def test_one_that_fails_here_keeps_no_other(
 
 
 def test_a_queue_without_dead_letters_is_told_of(app: Flask, cloud: Cloud, caplog: Any) -> None:
-    listening.check_queue()
+    event_queue.check_queue()
     assert caplog.text == ""
     cloud.put_aside_after(None)
-    listening.check_queue()
+    event_queue.check_queue()
     assert "dead-letter" in caplog.text
 
 
@@ -394,7 +394,7 @@ def test_a_queue_without_dead_letters_is_told_of(app: Flask, cloud: Cloud, caplo
 def test_messages_stay_hidden_as_long_as_they_are_worked_on(
     app: Flask, sent: Sent, cloud: Cloud, mail: MailServer, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(listening, "HIDDEN_SECONDS", 1)
+    monkeypatch.setattr(event_queue, "HIDDEN_SECONDS", 1)
     mail.delay_seconds = 0.7
     publish(app)
     seen: list[int] = []
@@ -437,7 +437,7 @@ def test_without_a_queue_nobody_misses_a_listener(client: Any) -> None:
 
 def test_a_listener_without_a_queue_waits_to_be_told_to_stop(app: Flask, monkeypatch: Any) -> None:
     """Whatever starts each line of the Procfile would else start it again and again."""
-    monkeypatch.setattr(listening, "take_messages", lambda: pytest.fail("there is no queue"))
+    monkeypatch.setattr(event_queue, "take_messages", lambda: pytest.fail("there is no queue"))
     stop = threading.Event()
     waiting = threading.Thread(target=worker.listen, args=(app, stop))
     waiting.start()

@@ -6,7 +6,7 @@ import pytest
 
 from app.config import MIB, PREVIEW_TEXT_SIZE
 from app.models import Sight
-from app.services import sights
+from app.services import media_kinds
 from tests import pictures
 
 
@@ -34,7 +34,7 @@ from tests import pictures
     ],
 )
 def test_what_a_name_promises(path: str, content_type: str, size: int, sight: Sight | None) -> None:
-    assert sights.expected(path, content_type, size) is sight
+    assert media_kinds.expected(path, content_type, size) is sight
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_what_a_name_promises(path: str, content_type: str, size: int, sight: Si
     ],
 )
 def test_what_a_browser_may_play_it_as(sight: Sight, head: bytes, kind: str | None) -> None:
-    assert sights.media_type(sight, head[: sights.HEAD_SIZE]) == kind
+    assert media_kinds.media_type(sight, head[: media_kinds.HEAD_SIZE]) == kind
 
 
 @pytest.mark.parametrize(
@@ -80,16 +80,16 @@ def test_what_a_browser_may_play_it_as(sight: Sight, head: bytes, kind: str | No
     ],
 )
 def test_how_a_text_begins(head: bytes, text: str | None) -> None:
-    assert sights.excerpt(head) == text
+    assert media_kinds.excerpt(head) == text
 
 
 def test_of_a_long_text_whole_lines_are_kept() -> None:
     long = "".join(f"line {number} ü\n" for number in range(5000))
-    text = sights.excerpt(long.encode()[: sights.HEAD_SIZE])
+    text = media_kinds.excerpt(long.encode()[: media_kinds.HEAD_SIZE])
     assert text
     assert PREVIEW_TEXT_SIZE - 20 < len(text.encode()) <= PREVIEW_TEXT_SIZE
     assert text.endswith("ü")
-    one_line = sights.excerpt(("ü" * 50_000).encode())
+    one_line = media_kinds.excerpt(("ü" * 50_000).encode())
     assert one_line == "ü" * (PREVIEW_TEXT_SIZE // 2)
 
 
@@ -98,13 +98,13 @@ def test_of_a_long_text_whole_lines_are_kept() -> None:
 def test_it_is_known_whether_an_excerpt_is_all_of_it(encoding: str, line: str) -> None:
     for size, is_cut in ((PREVIEW_TEXT_SIZE * 3 // 4, False), (PREVIEW_TEXT_SIZE * 3 // 2, True)):
         body = (line * (size // len(line.encode()))).encode(encoding)
-        text = sights.excerpt(body)
+        text = media_kinds.excerpt(body)
         assert text
-        assert sights.is_cut(text, len(body)) is is_cut
-        assert is_cut or sights.may_be_whole(len(body))
+        assert media_kinds.is_cut(text, len(body)) is is_cut
+        assert is_cut or media_kinds.may_be_whole(len(body))
 
 
 def test_noise_is_never_a_text_that_postgresql_refuses() -> None:
     for _ in range(200):
-        text = sights.excerpt(os.urandom(100))
+        text = media_kinds.excerpt(os.urandom(100))
         assert text is None or "\0" not in text

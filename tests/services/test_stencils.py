@@ -13,9 +13,9 @@ from sqlalchemy import select
 from app.db import db, release
 from app.gateways.mailer import _PLAIN, _UTF8
 from app.models import MailKind, OutboxMail
-from app.services import delivery, letters, stencils
+from app.services import delivery, mail_rendering, mail_templates
 from app.services.mail_pictures import Thumbnail
-from app.services.stencils import Drawer, Stencil
+from app.services.mail_templates import Drawer, Stencil
 from tests.factories import Sender
 from tests.lab.mailserver import MailServer
 from tests.mail import addressed
@@ -70,8 +70,8 @@ def test_what_is_filled_in_is_what_the_library_would_write(
             for kind in delivery.TO_RECIPIENT:
                 drawer = Drawer()
                 for one in mails(kind):
-                    plain = letters.compose(one, PICTURES)
-                    filled = letters.compose(one, PICTURES, drawer)
+                    plain = mail_rendering.compose(one, PICTURES)
+                    filled = mail_rendering.compose(one, PICTURES, drawer)
                     assert isinstance(plain, EmailMessage)
                     assert filled is not None
                     assert not isinstance(filled, EmailMessage)
@@ -85,8 +85,8 @@ def test_what_is_filled_in_is_what_the_library_would_write(
 def cut() -> Stencil:
     letter = EmailMessage(policy=policy.SMTP)
     letter["From"] = "bee@example.org"
-    letter.set_content("Hello\n\nhere: MARK-1\nGrüße\n", cte=stencils.CTE)
-    letter.add_alternative('<a href="MARK-1">ü</a>\n', subtype="html", cte=stencils.CTE)
+    letter.set_content("Hello\n\nhere: MARK-1\nGrüße\n", cte=mail_templates.CTE)
+    letter.add_alternative('<a href="MARK-1">ü</a>\n', subtype="html", cte=mail_templates.CTE)
     return Stencil(letter, {"link": "MARK-1"})
 
 

@@ -19,7 +19,7 @@ from app.db import db, transaction
 from app.errors import Unavailable
 from app.extensions import queue, storage
 from app.gateways.queue import JobQueue
-from app.gateways.stored import NoSuchUpload
+from app.gateways.s3_answers import NoSuchUpload
 from app.models import AuditEvent, Heartbeat, Method, State, Transfer, Upload, UploadState
 from app.services import heartbeats, removal, transfers, upkeep
 from tests.factories import Sender, put

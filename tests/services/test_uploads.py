@@ -14,7 +14,7 @@ from app.config import GIB, MIB, S3_MAX_OBJECT_SIZE, S3_MAX_PART_SIZE, S3_MAX_PA
 from app.db import db, transaction
 from app.errors import Unavailable
 from app.extensions import storage
-from app.gateways.stored import NoSuchUpload, Stored
+from app.gateways.s3_answers import NoSuchUpload, Stored
 from app.models import Checksum, Method, Problem, Upload, UploadState
 from app.services import planning, removal, uploads
 from app.services.uploads import Arrival, Outcome

@@ -97,7 +97,7 @@ class Soak:
             is_busy = any(ask(lab, invariants.IMPOSSIBLE[one]) for one in at_work)
             if (
                 not is_busy
-                and not queued(lab, jobs.UNLOCK_FILES.queue)
+                and not queued(lab, jobs.COMPLETE_EARLY.queue)
                 and not ask(
                     lab,
                     "SELECT id FROM uploads WHERE state = 'ABORTED' AND removed_at IS NULL"

@@ -13,7 +13,7 @@ from app import create_app
 from app.db import db
 from app.errors import Unavailable
 from app.extensions import storage
-from app.services import census, upkeep
+from app.services import dry_runs, upkeep
 from tests.lab.lab import Lab
 from tests.soak.people import Memory
 from tests.soak.rows import ask
@@ -58,7 +58,7 @@ class Operator:
     def sweep(self, *, orphans: bool = True) -> dict[str, int]:
         """Every sweep once; what each did."""
         with self._inside():
-            chosen = census.SWEEPS if orphans else census.SWEEPS[:-1]
+            chosen = dry_runs.SWEEPS if orphans else dry_runs.SWEEPS[:-1]
             done = {one.about: one.run(**_force(one)) for one in chosen}
         for about, count in done.items():
             self._memory.count(f"swept: {about}", count)
@@ -114,5 +114,5 @@ class Operator:
         return storage._bucket
 
 
-def _force(one: census.Sweep) -> dict[str, bool]:
+def _force(one: dry_runs.Sweep) -> dict[str, bool]:
     return {"force": True} if one.may_refuse else {}

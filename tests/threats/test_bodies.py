@@ -20,9 +20,9 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app import doors
-from app.doors import BODY_SECONDS
+from app import request_guards
 from app.errors import TooSlow
+from app.request_guards import BODY_SECONDS
 from tests.factories import Sender, Sent, http
 from tests.threats.conftest import LoggedStack
 from web import HEAD_SECONDS
@@ -236,7 +236,7 @@ def test_s37_slow_ones_end_and_others_are_served_meanwhile(
 
 def test_s37_all_of_a_body_has_one_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """However it is read: each read may be quick, and the whole still take for ever."""
-    monkeypatch.setattr(doors, "BODY_SECONDS", 0.4)
+    monkeypatch.setattr(request_guards, "BODY_SECONDS", 0.4)
     near, far = socket.socketpair()
     stop = threading.Event()
 
@@ -249,7 +249,7 @@ def test_s37_all_of_a_body_has_one_limit(monkeypatch: pytest.MonkeyPatch) -> Non
     thread.start()
     began = time.monotonic()
     received = Received(near)
-    body = doors._TimedBody(received, near, length=1000)
+    body = request_guards._TimedBody(received, near, length=1000)
     try:
         with pytest.raises(TooSlow):
             all(body.read(1) for _ in range(100))

@@ -12,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.routing import Rule
 
-from app import doors
+from app import request_guards
 from app.services import accounts
 from tests.factories import Machine, Sender, Sent, http
 from tests.threats.conftest import LoggedStack, MakeApp
@@ -182,10 +182,10 @@ def test_s13_an_ipv6_customer_is_one_and_ipv4_stays_itself(
 def test_s13_that_addresses_cannot_be_read_is_told_once_and_not_which(
     client: FlaskClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    doors._warn_of_unknown.cache_clear()
+    request_guards._warn_of_unknown.cache_clear()
     for address in ("unix-socket", "unknown:80", ":", ""):
         statuses(client, 2, environ_base={"REMOTE_ADDR": address})
-    told = [one.getMessage() for one in caplog.records if one.name == "app.doors"]
+    told = [one.getMessage() for one in caplog.records if one.name == "app.request_guards"]
     assert len(told) == 1
     assert "TRUSTED_PROXIES" in told[0]
     assert "unix-socket" not in caplog.text

@@ -18,7 +18,7 @@ from app import crash, jobs, leases, lifecycle
 from app.clock import db_now
 from app.crc32 import SIZE as CRC32_SIZE
 from app.db import changed, db, discard, release, transaction
-from app.gateways.stored import Source, SourceLost
+from app.gateways.s3_answers import Source, SourceLost
 from app.models import Failure, File, Inspection, State, Transfer, Upload, UploadState
 from app.services import abuse, audit, batches, blocklist, checking
 from app.services.composing import Composer, Stopped

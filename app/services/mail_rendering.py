@@ -41,9 +41,9 @@ from app.models import (
     Upload,
 )
 from app.services import delivery, mail_links, senders, suppression
-from app.services.looking import PICTURE_TYPE
 from app.services.mail_pictures import Thumbnail
-from app.services.stencils import CTE, Drawer, Stencil
+from app.services.mail_templates import CTE, Drawer, Stencil
+from app.services.preview_access import PICTURE_TYPE
 from app.words import counted, filesize, plain_date
 
 TEMPLATES = Path(__file__).parents[2] / "templates" / "mail"

@@ -10,9 +10,9 @@ import time
 from collections.abc import Mapping
 from html import unescape
 
-from app.gateways.lines import Answer, Lines
+from app.gateways.http_pool import Answer, Lines
 from app.gateways.presign import Presigner
-from app.gateways.stored import Away, failure_of
+from app.gateways.s3_answers import Away, failure_of
 
 _ID = re.compile(rb"<(?:\w+:)?UploadId>([^<]+)</")
 

@@ -15,7 +15,7 @@ from app.db import db
 from app.errors import NotFound
 from app.extensions import storage
 from app.models import File, Preview, PreviewState, Sight, Upload
-from app.services import downloads, sights
+from app.services import downloads, media_kinds
 
 # The type of all pictures that the darkroom makes, whatever the file is.
 PICTURE_TYPE = "image/webp"
@@ -43,14 +43,14 @@ class Look:
     @property
     def is_cut(self) -> bool:
         """Whether the text is only the beginning of the file."""
-        return self.text is not None and sights.is_cut(self.text, self.file.size)
+        return self.text is not None and media_kinds.is_cut(self.text, self.file.size)
 
 
 def at(slug: str, file_id: uuid.UUID, visitor: str | None, proof: str | None = None) -> Look:
     """The preview of a file; raises NoPreview if there is none, and what looked_into() raises."""
     file, preview, may_have_all = _seen(slug, file_id, visitor, proof)
     is_all_of_it = preview.media_type is not None or (
-        preview.excerpt is not None and sights.may_be_whole(file.size)
+        preview.excerpt is not None and media_kinds.may_be_whole(file.size)
     )
     return Look(
         slug=slug,

@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 
 from app.crc32 import SIZE as CRC32_SIZE
 from app.errors import Outage, Unavailable
-from app.gateways.lines import BROKEN, Answer
+from app.gateways.http_pool import BROKEN, Answer
 
 log = logging.getLogger(__name__)
 

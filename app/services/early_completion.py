@@ -16,7 +16,7 @@ from app import crash, jobs, leases
 from app.db import db, release, transaction
 from app.models import File, State, Transfer, Upload, UploadState
 from app.services import blocklist, uploads
-from app.services.checking import PROCESS_BATCH, TURN_SECONDS, settle_batch
+from app.services.checking import FILES_PER_ROUND, TURN_SECONDS, record_completed
 from app.services.sending import remind_of_sent
 from app.services.transfers import files_of
 from app.services.uploads import Outcome
@@ -24,7 +24,7 @@ from app.services.uploads import Outcome
 log = logging.getLogger(__name__)
 
 
-def unlock(transfer_id: str) -> None:
+def complete_sent(transfer_id: str) -> None:
     """Job: complete the files of an unfinished transfer that its sender says were sent whole.
 
     One that storage does not confirm stays open for the final check, and is not tried again before
@@ -46,7 +46,7 @@ def unlock(transfer_id: str) -> None:
 def _complete_sent(lease: leases.Lease) -> None:
     """Complete what is named as sent, until nothing is left or the turn is over."""
     turn_ends = time.monotonic() + TURN_SECONDS
-    while batch := files_of(lease.transfer_id, _is_sent(), limit=PROCESS_BATCH):
+    while batch := files_of(lease.transfer_id, _is_sent(), limit=FILES_PER_ROUND):
         if jobs.stopping.is_set() or lease.lost.is_set() or time.monotonic() > turn_ends:
             return
         release()
@@ -60,7 +60,7 @@ def _complete_sent(lease: leases.Lease) -> None:
 
 def _is_sent() -> ColumnElement[bool]:
     """The condition that an upload is open, not waiting for the block list, and named as sent."""
-    is_open = and_(Upload.state == UploadState.OPEN, ~blocklist.is_held())
+    is_open = and_(Upload.state == UploadState.OPEN, ~blocklist.is_pending())
     return and_(is_open, Upload.sent_at.is_not(None))
 
 
@@ -75,7 +75,7 @@ def _settle(lease: leases.Lease, outcomes: Sequence[Outcome]) -> bool:
     done = [outcome.upload_id for outcome in outcomes if outcome.problem is None]
     refuted = [outcome.upload_id for outcome in outcomes if outcome.problem is not None]
     with transaction():
-        if not settle_batch(lease, [one for one in outcomes if one.problem is None]):
+        if not record_completed(lease, [one for one in outcomes if one.problem is None]):
             return False
         for statement in (
             update(Upload).where(Upload.id.in_(refuted)).values(sent_at=None),

@@ -14,12 +14,12 @@ from app.db import db, insert_now, release, transaction
 from app.errors import Invalid, NotFound
 from app.extensions import storage
 from app.gateways.presign import PostForm
-from app.gateways.stored import Stored
+from app.gateways.s3_answers import Stored
 from app.models import Asset, AssetVersion, Method, Upload, UploadState
-from app.services import asset_words, audit, planning, repeats, uploads
+from app.services import asset_words, audit, idempotency, planning, uploads
 from app.services.accounts import Caller
 from app.services.assets import NO_ASSET, NO_UPLOAD, settle, whole
-from app.services.repeats import Once
+from app.services.idempotency import Once
 
 UNTYPED = "application/octet-stream"
 # What counts as a file name's extension; anything else is no part of a key.
@@ -91,7 +91,7 @@ def _announce(
         raise Invalid({"size": f"must be at most {settings.max_file_size}"})
     ending = _ending(spec)
     with transaction():
-        if (before := repeats.made(once)) is not None:
+        if (before := idempotency.made(once)) is not None:
             return _again(before[0], is_ours=is_ours)
         asset = _numbered(caller, spec, ending)
         own = f"{asset.workspace_id}/digital_assets/{asset.id}.{ending}"
@@ -114,7 +114,7 @@ def _announce(
             insert_now(_posted(version, ending))
         insert_now(upload)
         insert_now(version)
-        repeats.note(once, [version.id])
+        idempotency.note(once, [version.id])
         audit.note("announce asset", subject_id=asset.id)
     return version
 

@@ -2,8 +2,8 @@
 
 The topic is SNS_TOPIC_ARN. The row in the outbox remains the source of truth; the event is only its
 reminder, in the form that docs/mail.md describes: TRANSFER_SHARED, one for each recipient.
-`worker.py sqs` receives it (listening.py) and sends the mail. Without a queue another program does,
-and a mail counts as sent once the topic has accepted it.
+`worker.py sqs` receives it (event_queue.py) and sends the mail. Without a queue another program
+does, and a mail counts as sent once the topic has accepted it.
 """
 
 import json
@@ -21,9 +21,9 @@ from app.db import db, discard, release, transaction
 from app.extensions import events
 from app.gateways.mailer import Fate, Outcome
 from app.models import MailState, OutboxMail
-from app.services import claims, letters, outbox
+from app.services import claims, mail_rendering, outbox
+from app.services.event_messages import SHARED
 from app.services.heartbeats import noted
-from app.services.notices import SHARED
 from app.services.upkeep import Tell, untold
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def _publish(batch: Sequence[OutboxMail]) -> int:
 def _message(mail: OutboxMail) -> str | None:
     """The event as JSON; None if the mail was dropped as no longer true, or put off by an error."""
     try:
-        told = letters.facts(mail)
+        told = mail_rendering.facts(mail)
         release()
     except Exception:
         log.exception("a share could not be told")

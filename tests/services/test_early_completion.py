@@ -18,9 +18,9 @@ from app.services import (
     checking,
     contents,
     downloads,
+    early_completion,
     sending,
     transfers,
-    unlocking,
     upkeep,
     uploads,
 )
@@ -135,14 +135,14 @@ def test_what_is_named_after_its_last_look_is_queued_once_the_lease_is_free(
     sent: Sent, queued: list, monkeypatch
 ) -> None:
     """A reminder that came at once would find the lease taken, and be lost."""
-    complete_sent = unlocking._complete_sent
+    complete_sent = early_completion._complete_sent
 
     def name_late(lease: leases.Lease) -> None:
         complete_sent(lease)
         sent.name("big.bin")
         assert queued == []
 
-    monkeypatch.setattr(unlocking, "_complete_sent", name_late)
+    monkeypatch.setattr(early_completion, "_complete_sent", name_late)
     sent.name("a.txt")
     queued.clear()
     sent.unlock()
@@ -222,7 +222,7 @@ def test_a_late_one_is_fenced_out(sent: Sent, inside: None) -> None:
         assert late is not None
         outcome = uploads.complete(transfers.files_of(sent.id)[0].upload)
         sent.set(lease_token=uuid.uuid4())
-        assert not unlocking._settle(late, [outcome])
+        assert not early_completion._settle(late, [outcome])
     assert states(sent)[0] == "OPEN"
 
 
@@ -303,7 +303,7 @@ def test_several_at_once_do_it_once(app: Flask, sent: Sent, monkeypatch) -> None
         lambda key, *more: (finished.append(key), finish_upload(key, *more))[1],
     )
     sent.name("a.txt", "big.bin")
-    at_once(app, 6, lambda _: unlocking.unlock(str(sent.id)))
+    at_once(app, 6, lambda _: early_completion.complete_sent(str(sent.id)))
     assert states(sent) == ["COMPLETE", "COMPLETE", "OPEN"]
     assert len(finished) == 1
 
@@ -316,7 +316,7 @@ def test_early_against_that_is_all(app: Flask, sender: Sender) -> None:
 
         def act(index: int, sent: Sent = sent) -> None:
             if index % 2:
-                unlocking.unlock(str(sent.id))
+                early_completion.complete_sent(str(sent.id))
             else:
                 checking.finalize(transfers.of_id(sent.id))
                 checking.process(str(sent.id))
@@ -341,7 +341,7 @@ def test_early_against_taking_a_file_out_and_against_deleting(app: Flask, sender
             index: int, sent: Sent = sent, end: str = end, file_id: uuid.UUID = file_id
         ) -> None:
             if index % 2:
-                unlocking.unlock(str(sent.id))
+                early_completion.complete_sent(str(sent.id))
             elif end == "remove":
                 contents.remove_file(transfers.of_id(sent.id), file_id)
             else:

@@ -24,7 +24,7 @@ HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 
 
-def hold() -> None:
+def take_lock() -> None:
     """Take the quota lock until the transaction ends, so that what is counted cannot change.
 
     Always taken after a transfer's row lock and before any recipient's.
@@ -33,7 +33,7 @@ def hold() -> None:
 
 
 def check(transfer: Transfer, wanted: Sequence[Recipient]) -> None:
-    """Check that these recipients may be mailed now; raises TooMuchMail. Call after hold()."""
+    """Check that these recipients may be mailed now; raises TooMuchMail. Call after take_lock()."""
     mine = _is_of_sender(transfer)
     asked = select(func.count()).select_from(Recipient)
     sent_today = _count(asked.join(Transfer).where(mine, Recipient.asked_at > db_now() - DAY))
@@ -64,13 +64,13 @@ def _is_of_sender(transfer: Transfer) -> ColumnElement[bool]:
 
 
 def check_address(email: str) -> None:
-    """Check that this address may get one more mail; raises TooMuchMail. Call after hold()."""
+    """Check that this address may get one more mail; raises TooMuchMail. Call after take_lock()."""
     if _asked_for(email) >= settings.max_mails_per_recipient_per_hour:
         raise TooMuchMail(f"Too many mails to {email} in an hour. Share the link instead.")
 
 
 def check_codes(email: str) -> None:
-    """Check that another code may be mailed; raises TooMuchMail. Call after hold()."""
+    """Check that another code may be mailed; raises TooMuchMail. Call after take_lock()."""
     check_address(email)
     codes = select(func.count()).select_from(SenderCode)
     if (network := audit.actor.get()) is not None:
@@ -82,7 +82,7 @@ def check_codes(email: str) -> None:
 
 
 def had_code(email: str) -> bool:
-    """Whether a code was sent or queued to this address in the last day. Call after hold()."""
+    """Whether a code was sent or queued to this address in the last day. Call after take_lock()."""
     had = select(func.count()).where(
         OutboxMail.email == email,
         OutboxMail.kind == MailKind.CODE,
@@ -93,7 +93,7 @@ def had_code(email: str) -> bool:
 
 
 def left_to_hand_over() -> int:
-    """How many mails the installation's quota still allows now. Call after hold()."""
+    """How many mails the installation's quota still allows now. Call after take_lock()."""
     handed = select(func.count()).where(OutboxMail.handed_at > db_now() - HOUR)
     return max(0, settings.max_mails_per_hour - _count(handed))
 

@@ -22,9 +22,9 @@ from app.errors import Outage
 from app.extensions import events
 from app.gateways.events import Arrived
 from app.models import MailKind, MailState, OutboxMail, Transfer
-from app.services import bounces, notices, outbox
+from app.services import bounces, event_messages, outbox
+from app.services.event_messages import CameBack, Complained, Other, Shared, Unreadable
 from app.services.heartbeats import noted
-from app.services.notices import CameBack, Complained, Other, Shared, Unreadable
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ def _work(turn: _Turn) -> None:
     shared: list[tuple[Arrived, Shared]] = []
     for one in turn.arrived:
         try:
-            notice = notices.read(one.body)
+            notice = event_messages.read(one.body)
             if isinstance(notice, Shared):
                 _check_transfer(notice)
                 shared.append((one, notice))

@@ -12,11 +12,11 @@ from app.models import AssetVersion, Batch, OutboxMail, SmallFile, Transfer, Upl
 from app.services import (
     asset_upkeep,
     batches,
+    mail_topic,
     news,
     outbox,
     previews,
     removal,
-    sharing,
     small_files,
     tombstones,
     upkeep,
@@ -86,7 +86,7 @@ def _to_remove(tell: Tell) -> Figure:
     forms = small_files.uploads_of(small_files.is_given_up())
     is_ending = and_(
         or_(Upload.id.in_(uploads_of(ending)), Upload.id.in_(pictures), Upload.id.in_(forms)),
-        removal.is_held(),
+        removal.is_kept(),
     )
     count, size = db.session.execute(
         select(func.count(), func.coalesce(func.sum(Upload.size), 0)).where(
@@ -108,7 +108,7 @@ def _mails_to_send(tell: Tell) -> Figure:
 
 
 def _mails_to_publish(tell: Tell) -> Figure:
-    return Figure(_count(sharing.is_to_publish(), OutboxMail))
+    return Figure(_count(mail_topic.is_to_publish(), OutboxMail))
 
 
 def _to_unname(tell: Tell) -> Figure:
@@ -153,7 +153,7 @@ SWEEPS = (
     Sweep("deleted transfers whose people to forget", news.forget, _to_unname),
     Sweep("reminders and warnings to queue", news.queue_news, _news),
     Sweep("mails to hand over", outbox.send_due, _mails_to_send),
-    Sweep("mails to tell the topic of", sharing.publish_due, _mails_to_publish),
+    Sweep("mails to tell the topic of", mail_topic.publish_due, _mails_to_publish),
     Sweep(
         "multipart uploads that no row knows", upkeep.abort_unknown_uploads, _unknown_uploads, True
     ),

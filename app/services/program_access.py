@@ -26,9 +26,9 @@ from app.errors import (
 )
 from app.extensions import storage
 from app.models import File, State, Transfer
-from app.services import archives, delivery, downloads, managing, repeats, senders
-from app.services.repeats import Once
-from app.services.transfers import files_of, hold, is_over, not_deleted, refuse_blocked
+from app.services import archives, delivery, downloads, idempotency, managing, senders
+from app.services.idempotency import Once
+from app.services.transfers import files_of, has_expired, lock_row, not_deleted, refuse_blocked
 
 
 def download_url(
@@ -123,16 +123,16 @@ def share(
     Blocked, TooMuchMail, Invalid, KeyReused.
     """
     with transaction():
-        if repeats.made(once) is not None:
+        if idempotency.made(once) is not None:
             return
-        hold(transfer.id)
+        lock_row(transfer.id)
         row = _ready(transfer.id)
         if row.sender_email is None and is_vouched:
             _speak_for(row)
         if row.sender_confirmed_at is None:
             raise NotNow("Confirm the sender's address first: POST /senders/code tells how.")
         managing.add_recipients(row, emails)
-        repeats.note(once, [row.id])
+        idempotency.note(once, [row.id])
 
 
 def _speak_for(row: Transfer) -> None:
@@ -147,7 +147,7 @@ def _speak_for(row: Transfer) -> None:
 def _ready(transfer_id: uuid.UUID) -> Transfer:
     """The row as it is now; raises Gone, TransferExpired, Blocked, NotNow."""
     row, has_ended = db.session.execute(
-        select(Transfer, is_over())
+        select(Transfer, has_expired())
         .where(Transfer.id == transfer_id)
         .execution_options(populate_existing=True)
     ).one()

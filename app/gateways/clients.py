@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 # (read timeout in seconds, number of attempts)
 QUICK, STEADY, PATIENT = (3, 2), (15, 5), (60, 5)
-# Used instead of PATIENT in a request, which has 30 seconds in all and makes QUICK calls before
-# and after it.
-ONE_TRY = (15, 1)
+# Used instead of PATIENT in a request. A router may cut the client off after 30 seconds, but the
+# work goes on, and a repeated request finds it done: so slow storage gets a minute, and storage
+# that hangs holds a thread no longer than that.
+ONE_TRY = (60, 1)
 _LATE = ("core", "session", "quick", "steady", "patient", "one_try", "bulk", "lines", "opener")
 _making = threading.Lock()
 _S3 = "http://s3.amazonaws.com/doc/2006-03-01/"

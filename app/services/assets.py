@@ -283,12 +283,15 @@ def confirm(version: AssetVersion) -> bool:
         return _has_arrived(version)
     try:
         _check_size(version, stored.size)
-        etag = _pinned(version, stored.etag)
-        if etag is None:
+        pinned = _pinned(version, stored.etag)
+        if pinned is None:
             return _has_arrived(version)
-        storage.copy_whole(
-            Source(version.posted_key, etag), version.upload.key, version.upload.token
-        )
+        etag, is_first = pinned
+        # The copy of an earlier call may have finished after that call stopped waiting for it.
+        kept = None if is_first else _copy_at(version.upload)
+        if kept is None:
+            source = Source(version.posted_key, etag)
+            storage.copy_whole(source, version.upload.key, version.upload.token)
     except NotOffered as error:
         raise Unavailable("This storage cannot copy what a form brought.") from error
     except (SourceLost, Invalid, SizeMismatch) as error:
@@ -298,10 +301,16 @@ def confirm(version: AssetVersion) -> bool:
             raise NotFound("Something else was sent to the same form meanwhile.") from error
         raise
     crash.point("asset.2")
-    kept = storage.head(version.upload.key)
-    if kept is not None and kept.token == version.upload.token:
+    kept = kept or _copy_at(version.upload)
+    if kept is not None:
         settle(version, kept)
     return _has_arrived(version)
+
+
+def _copy_at(upload: Upload) -> Stored | None:
+    """The copy that storage holds, if any. Nobody else can write to this key."""
+    stored = storage.head(upload.key)
+    return stored if stored and stored.token == upload.token else None
 
 
 def _has_arrived(version: AssetVersion) -> bool:
@@ -313,8 +322,9 @@ def _has_arrived(version: AssetVersion) -> bool:
     return version.upload.state is UploadState.COMPLETE
 
 
-def _pinned(version: AssetVersion, etag: str) -> str | None:
-    """The ETag of what came first by the form, recorded before it is copied.
+def _pinned(version: AssetVersion, etag: str) -> tuple[str, bool] | None:
+    """The ETag of what came first by the form, recorded before it is copied, and whether this
+    call is the first to record one.
 
     None if the version takes nothing any more: it has arrived, or was given up.
     """
@@ -330,13 +340,15 @@ def _pinned(version: AssetVersion, etag: str) -> str | None:
         )
         if not is_open:
             return None
-        return db.session.scalar(
+        posted = Upload.key == version.posted_key
+        is_first = changed(
             update(Upload)
-            .where(Upload.key == version.posted_key)
-            .values(etag=func.coalesce(Upload.etag, etag))
-            .returning(Upload.etag)
+            .where(posted, Upload.etag.is_(None))
+            .values(etag=etag)
             .execution_options(synchronize_session=False)
         )
+        first = etag if is_first else db.session.scalar(select(Upload.etag).where(posted))
+        return (first, bool(is_first)) if first is not None else None
 
 
 def settle(version: AssetVersion, stored: Stored) -> None:

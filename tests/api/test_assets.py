@@ -21,6 +21,7 @@ from app.config import MIB, settings
 from app.db import db, transaction
 from app.errors import Outage
 from app.extensions import storage
+from app.gateways.s3_answers import Away
 from app.models import Asset, AssetVersion, Scope, Upload, UploadState
 from app.redaction import redacted
 from app.services import accounts, asset_upkeep, assets, thumbnails, upkeep
@@ -724,6 +725,24 @@ def test_a_copy_that_lands_after_its_asset_was_deleted_is_removed_too(
         db.session.execute(due.values(remove_after=clock.now()))
     upkeep.remove_bytes()
     assert storage.head(landed[0]) is None
+
+
+def test_a_copy_that_outlived_the_request_for_it_is_found_by_the_next(
+    keeper: Keeper, monkeypatch: Any
+) -> None:
+    form = keeper.params().json
+    post_form(form, b"bytes")
+    copy = storage.copy_whole
+
+    def cut_off(*given: Any) -> None:
+        copy(*given)
+        raise Away
+
+    monkeypatch.setattr(storage, "copy_whole", cut_off)
+    assert keeper.get("/download", key=form["fields"]["key"]).status_code == 503
+    monkeypatch.setattr(storage, "copy_whole", None)
+    again = keeper.get("/download", key=form["fields"]["key"])
+    assert http.request("GET", again.headers["Location"]).data == b"bytes"
 
 
 @pytest.mark.usefixtures("inside")

@@ -363,7 +363,7 @@ def test_every_step_is_covered() -> None:
         "process", "archive", "unlock", "begin", "delete", "remove", "revive", "sweep", "forget",
         "drop", "mail", "webhook", "stage", "batch", "inspect", "thumbnail", "asset",
         "preview",  # by tests/services/test_previewing.py
-        "publish", "listen",  # by tests/faults/test_sharing.py
+        "publish", "listen",  # by tests/faults/test_mail_topic.py
         "confirm",  # by tests/api/test_files.py
     )  # fmt: skip
     assert {step.split(".")[0] for step in STEPS} == set(known)

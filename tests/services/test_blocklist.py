@@ -83,7 +83,7 @@ def test_s31_a_blocked_file_is_stopped_before_anybody_has_it(
     sent.process()
     # READY waits for the comparison, and so does whoever has the link.
     assert (sent.show()["status"], states(sent)) == ("PROCESSING", ["COMPLETE", "OPEN"])
-    assert ("inspecting.inspect", str(held()[0])) in queued
+    assert ("blocklist_scan.inspect", str(held()[0])) in queued
     with pytest.raises(WrongState):
         downloads.file_url(sent.slug, uuid.UUID(sent.files[1]["id"]), None)
     queued.clear()
@@ -229,7 +229,7 @@ def test_waiting_is_neither_an_attempt_nor_stuck(sender: Sender, queued: list) -
     db.session.execute(update(Inspection).values(queued_at=None))
     queued.clear()
     upkeep.requeue_stuck()
-    assert ("inspecting.inspect", str(held()[0])) in queued
+    assert ("blocklist_scan.inspect", str(held()[0])) in queued
     read_all()
     # And so it does where only the reminder that it was read is lost.
     queued.clear()
@@ -314,7 +314,7 @@ def test_stopping_hands_it_over(sender: Sender, queued: list) -> None:
     jobs.stopping.set()
     blocklist_scan.inspect(str(upload_id))
     jobs.stopping.clear()
-    assert ("inspecting.inspect", str(upload_id)) in queued
+    assert ("blocklist_scan.inspect", str(upload_id)) in queued
     assert (held(), sent.row().quarantined_at) == ([upload_id], None)
     assert db.session.scalar(select(Inspection.attempt_count)) == 0
 
@@ -392,7 +392,7 @@ def test_the_files_of_a_quarantined_transfer_are_put_on_the_list(
     with pytest.raises(NotFound):
         blocklist.block_files(sent.id, Harm.PHISHING, ["evil.exe", "nothing"])
     assert blocklist.block_files(sent.id, Harm.PHISHING, ["evil.exe"]) == 1
-    assert ("inspecting.inspect", str(held()[0])) in queued
+    assert ("blocklist_scan.inspect", str(held()[0])) in queued
     assert blocklist.reading(sent.id) == blocklist.Reading(1, len(EVIL), 0)
     read_all()
     assert blocklist.reading(sent.id) == blocklist.Reading(0, 0, 0)

@@ -16,7 +16,7 @@ from tests.lab.cloud import REGION, Cloud
 from tests.lab.mailserver import MailServer
 from tests.mail import ADA, addressed, pass_time, send_mail, states
 from tests.services.test_delivery import download, slug_of
-from tests.services.test_sharing import listen, publish
+from tests.services.test_mail_topic import listen, publish
 
 BO, CY = "bo@example.org", "cy@example.org"
 GONE = "smtp; 550 5.1.1 <bo@example.org>... user unknown"

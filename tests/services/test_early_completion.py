@@ -56,7 +56,7 @@ def url_of(sent: Sent, path: str, visitor: str | None = None) -> str:
 
 def test_what_was_named_and_is_whole_is_complete_before_the_rest(sent: Sent, queued: list) -> None:
     sent.name("a.txt", "big.bin")
-    assert queued == [("unlocking.unlock", str(sent.id))]
+    assert queued == [("early_completion.complete_sent", str(sent.id))]
     shown = sent.unlock().show()
     assert (shown["status"], states(sent)) == ("INIT", ["COMPLETE", "COMPLETE", "OPEN"])
     assert all(file["crc32"] for file in shown["files"][:2])
@@ -95,7 +95,7 @@ def test_a_named_file_that_came_back_is_no_problem_any_more(sent: Sent) -> None:
 def test_naming_queues_one_job_however_often(sent: Sent, queued: list) -> None:
     for _ in range(3):
         sent.name("a.txt").name("big.bin")
-    assert queued == [("unlocking.unlock", str(sent.id))]
+    assert queued == [("early_completion.complete_sent", str(sent.id))]
     sent.unlock()
     sent.name("late.bin")
     assert len(queued) == 2
@@ -114,7 +114,7 @@ def test_a_lost_reminder_is_repeated_when_more_is_named(sent: Sent, queued: list
     queued.clear()  # with Redis
     sent.set(queued_at=clock.now() - sending.REMIND_OF_SENT_AFTER)
     sent.name("big.bin")
-    assert queued == [("unlocking.unlock", str(sent.id))]
+    assert queued == [("early_completion.complete_sent", str(sent.id))]
     sent.unlock()
     assert states(sent) == ["COMPLETE", "COMPLETE", "OPEN"]
 
@@ -146,7 +146,10 @@ def test_what_is_named_after_its_last_look_is_queued_once_the_lease_is_free(
     sent.name("a.txt")
     queued.clear()
     sent.unlock()
-    assert (queued, sent.row().lease_token) == ([("unlocking.unlock", str(sent.id))], None)
+    assert (queued, sent.row().lease_token) == (
+        [("early_completion.complete_sent", str(sent.id))],
+        None,
+    )
 
 
 def test_a_stopping_worker_hands_over(sent: Sent, queued: list) -> None:
@@ -155,7 +158,7 @@ def test_a_stopping_worker_hands_over(sent: Sent, queued: list) -> None:
     jobs.stopping.set()
     sent.unlock()
     jobs.stopping.clear()
-    assert queued == [("unlocking.unlock", str(sent.id))]
+    assert queued == [("early_completion.complete_sent", str(sent.id))]
     assert states(sent.unlock())[0] == "COMPLETE"
 
 

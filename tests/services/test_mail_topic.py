@@ -73,7 +73,7 @@ def test_what_is_shared_goes_by_the_topic_and_the_queue(
 ) -> None:
     if is_raw:
         cloud.deliver_raw()
-    assert ("sharing.publish_due",) in queued
+    assert ("mail_topic.publish_due",) in queued
     # The outbox leaves it alone, and sends what is for the sender.
     assert send_mail(app) == 1
     assert got(mail) == {ADA: 1}

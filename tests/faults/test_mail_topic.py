@@ -21,7 +21,7 @@ from tests.lab.stack import begin, kill_family
 from tests.mail import addressed, pass_time, states
 from tests.pictures import drawn, encoded
 from tests.services.test_bounces import COMPLAINT, bounce
-from tests.services.test_sharing import PEOPLE, forget_publishing, got, listen, publish, reveal
+from tests.services.test_mail_topic import PEOPLE, forget_publishing, got, listen, publish, reveal
 from tests.watching import Watch
 
 pytestmark = pytest.mark.real_commits

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 # (read timeout in seconds, number of attempts)
 QUICK, STEADY, PATIENT = (3, 2), (15, 5), (60, 5)
 # Used instead of PATIENT in a request. A router may cut the client off after 30 seconds, but the
-# work goes on, and a repeated request finds it done: so slow storage gets a minute, and storage
-# that hangs holds a thread no longer than that.
-ONE_TRY = (60, 1)
-_LATE = ("core", "session", "quick", "steady", "patient", "one_try", "bulk", "lines", "opener")
+# work goes on, and a repeated request finds it done: so slow storage gets a minute. One failure in
+# passing is tried again; storage that hangs holds a thread for two minutes at most.
+LONG = (60, 2)
+_LATE = ("core", "session", "quick", "steady", "patient", "long", "bulk", "lines", "opener")
 _making = threading.Lock()
 _S3 = "http://s3.amazonaws.com/doc/2006-03-01/"
 # XML parsers normalise these characters unless they are written as character references.
@@ -98,9 +98,9 @@ class Clients:
         return self._make(*PATIENT)
 
     @cached_property
-    def one_try(self) -> Any:
-        """For requests, where storage has work to do before it answers: one long attempt."""
-        return self._make(*ONE_TRY)
+    def long(self) -> Any:
+        """For requests, where storage has work to do before it answers: few long attempts."""
+        return self._make(*LONG)
 
     @cached_property
     def bulk(self) -> Any:

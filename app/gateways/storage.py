@@ -26,7 +26,7 @@ from app import timeouts
 from app.circuit import Circuit
 from app.config import Settings
 from app.errors import Outage, Unavailable
-from app.gateways.clients import ONE_TRY, PATIENT, QUICK, STEADY, Clients
+from app.gateways.clients import LONG, PATIENT, QUICK, STEADY, Clients
 from app.gateways.http_pool import Answer
 from app.gateways.s3_answers import (
     NOT_THERE,
@@ -98,7 +98,7 @@ class Storage:
 
         A call that times out may still succeed in storage, so callers must be able to repeat it.
         """
-        return self._clients.one_try if timeouts.is_short() else self._clients.patient
+        return self._clients.long if timeouts.is_short() else self._clients.patient
 
     # -- uploading an object ------------------------------------------------------------------
 
@@ -263,7 +263,7 @@ class Storage:
     ) -> None:
         """Upload one part ourselves, a file from its beginning; raises NoSuchUpload. Repeatable."""
         query = {"partNumber": str(number), "uploadId": s3_upload_id}
-        seconds, tries = ONE_TRY if timeouts.is_short() else PATIENT
+        seconds, tries = LONG if timeouts.is_short() else PATIENT
         with self._circuit.guard((Away,), Away()):
             for wait in WAITS[-tries:]:
                 url = self._clients.ours.url("PUT", key, query=query, expires_in=OUR_URL_SECONDS)

@@ -185,8 +185,9 @@ def test_a_file_removed_on_its_own_page_stops_only_itself(
     made = creating.value.json()
     link_of(sender)
     manage = open_page(f"/m/{made['id']}.{made['owner_token']}")
-    manage.get_by_role("button", name="Remove go.bin").click()
-    expect(manage.get_by_role("button", name="Remove go.bin")).to_have_count(0)
+    manage.get_by_label("Remove go.bin", exact=True).click()
+    manage.get_by_role("button", name="Remove it: go.bin").click()
+    expect(manage.get_by_label("Remove go.bin", exact=True)).to_have_count(0)
     held.refuse()  # Addresses are asked for once more.
     held.release()
     expect_state(sender, "done")

@@ -1,5 +1,5 @@
-// The page of a transfer that was deleted: from now on the first page no longer leads to it. It is forgotten
-// only here, because a request to delete it may fail, and then its manage page has to be found again.
+// The page shown once a transfer is deleted: removes it from "Sent from this device" on the home page. Not before,
+// because the request to delete may fail, and then the sender must still find the manage page.
 import { forget } from './sender/mine.js';
 
 forget(location.pathname.split('/')[2].split('.')[0]);

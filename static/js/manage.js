@@ -1,5 +1,5 @@
-// The page on which a transfer is managed: nothing is replaced while it is used, and deleting can be undone for some
-// seconds. Without this script everything works by its forms.
+// The manage page: nothing is replaced while it is in use, and deleting can be undone for some seconds. Without
+// this script everything works through plain forms.
 import { complain, isPage, keepRegion, say } from './page.js';
 
 const SECONDS = 7;
@@ -8,18 +8,18 @@ const TOLD = '[data-told], [role="alert"]';
 /** @param {string} id */
 const get = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
 
-// --- Regions that are renewed ------------------------------------------------------------------
+// --- Regions that htmx replaces ----------------------------------------------------------------
 
 document.addEventListener('htmx:beforeRequest', (event) => {
   const { elt, requestConfig } = /** @type {CustomEvent} */ (event).detail;
-  // No region is renewed by itself while something in it is being pressed, or an address is being typed.
+  // A region does not poll while something in it is pressed or an address is being typed.
   const isAtWork = elt.matches(':active') || (elt.id === 'manage-people' && elt.contains(document.activeElement));
   if (requestConfig.verb === 'get' && isAtWork) event.preventDefault();
 });
 
 document.addEventListener('htmx:beforeSwap', (event) => {
   const { detail } = /** @type {CustomEvent} */ (event);
-  // A whole page instead of a region: the transfer can no longer be seen from here.
+  // A whole page instead of the region must not be put in its place.
   if (isPage(detail.xhr)) detail.shouldSwap = false;
 });
 
@@ -33,7 +33,7 @@ keepRegion({
   state: '#manage-now',
   fallbacks: (focused) => {
     const region = focused.closest('#manage > section');
-    // What was pressed may be gone: then the focus moves to what came of it.
+    // If the pressed button is gone, the focus moves to the result.
     return region ? [`#${region.id} :is(${TOLD})`, `#${region.id} :is(h1, h2)`] : [];
   },
 });
@@ -91,12 +91,12 @@ get('m-undo-button').addEventListener('click', () => {
   get('m-delete').focus();
 });
 
-// Whoever leaves the page has not undone it.
+// Leaving the page does not undo it: delete now.
 addEventListener('pagehide', () => {
   if (!left || !ending) return;
   stop();
   void fetch(ending.action, { method: 'POST', body: new URLSearchParams(/** @type {any} */ (new FormData(ending))), keepalive: true });
 });
 
-// The browser may bring this page back as it was left, with what is no longer so.
+// The back/forward cache restores this page with outdated contents.
 addEventListener('pageshow', ({ persisted }) => { if (persisted) location.reload(); });

@@ -1,4 +1,4 @@
-// What every page needs: copying, dates in the reader's own format, and changes that a screen reader reads out.
+// Used by every page: copy buttons, dates in the reader's own format, and changes announced to screen readers.
 export { complain, exactly, isPage, keepRegion, renewTransfer, say };
 
 const NEAR = 7 * 86_400_000;
@@ -9,14 +9,14 @@ function say(words) {
   if (live && words) live.textContent = words;
 }
 
-/** Moves the focus there, when what had it is gone: otherwise the keyboard would begin again at the top of the page. @param {Element | null | undefined} place */
+/** Moves the focus there after the focused element is gone; otherwise Tab would start at the top of the page. @param {Element | null | undefined} place */
 function focusOn(place) {
   if (!(place instanceof HTMLElement)) return;
   if (place.tabIndex < 0) place.tabIndex = -1;
   place.focus({ preventScroll: true });
 }
 
-// --- Dates: in the reader's zone; relative when near, with the exact time in the title. ---
+// --- Dates: in the reader's time zone; relative when near, with the exact time in the title. ---
 
 /** @param {Date} at */
 function relative(at) {
@@ -28,7 +28,7 @@ function relative(at) {
   return Math.abs(hours) < 36 ? near.format(hours, 'hour') : near.format(Math.round(seconds / 86_400), 'day');
 }
 
-/** For a title: a date that is shown shortly or relatively. @param {Date} at */
+/** The full date and time, for the title of a date that is shown short or relative. @param {Date} at */
 function exactly(at) {
   return at.toLocaleString(undefined, { dateStyle: 'full', timeStyle: 'long' });
 }
@@ -52,7 +52,7 @@ async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    // Without https there is no clipboard; the old way still works.
+    // Without HTTPS there is no Clipboard API; execCommand still works.
     const area = document.createElement('textarea');
     area.value = text;
     document.body.append(area);
@@ -74,13 +74,14 @@ document.addEventListener('click', async (event) => {
   setTimeout(() => { button.textContent = button.dataset.words ?? ''; }, 2000);
 });
 
-// --- A request that failed is told beside its button; regions that renew themselves simply ask again. ---
+// --- A failed request is reported beside its button; regions that poll simply ask again. ---
 
 /** @param {Element} from */
 const formOf = (from) => from.closest('form') ?? from;
 
 /**
- * A form may bring its own words for this; hidden and shown, they are read out each time.
+ * Shows that the request of a form failed. The form may have its own text for this, which screen readers read
+ * out each time it is hidden and shown again.
  * @param {Element} from
  */
 function complain(from) {
@@ -104,18 +105,18 @@ for (const failure of ['htmx:sendError', 'htmx:responseError']) {
   document.addEventListener(failure, (event) => {
     const { requestConfig } = /** @type {CustomEvent} */ (event).detail;
     if (requestConfig.verb === 'get') return;
-    // Otherwise a zip that another reader asked for meanwhile would be downloaded here.
+    // Otherwise this page would download a zip that another recipient asked for meanwhile.
     if (requestConfig.elt.matches('#zip form')) isZipAwaited = false;
     complain(requestConfig.elt);
   });
 }
 
-/** Whether a whole page was answered where a region was asked for. @param {XMLHttpRequest} xhr */
+/** Whether the response is a whole page instead of the requested region. @param {XMLHttpRequest} xhr */
 function isPage({ responseText }) {
   return /^\s*<!doctype/i.test(responseText);
 }
 
-// A whole page that is answered with 404 or 410 means that the transfer is gone; reloading shows that page.
+// A whole page with status 404 or 410 means that the transfer is gone; reloading shows that page.
 document.addEventListener('htmx:beforeSwap', (event) => {
   const { detail } = /** @type {CustomEvent} */ (event);
   const isGone = detail.xhr.status === 404 || detail.xhr.status === 410;
@@ -124,18 +125,18 @@ document.addEventListener('htmx:beforeSwap', (event) => {
   location.reload();
 });
 
-// --- Regions that htmx renews ---
+// --- Regions that htmx replaces ---
 
 /** @param {Element} region */
 const kept = (region) => [...region.querySelectorAll('details[data-keep]')].filter((one) => one instanceof HTMLDetailsElement);
 
 /**
- * Keeps a region usable while htmx renews it: what was open is opened again, the focus stays or moves to a fallback,
- * and a state that has changed is read out.
+ * Keeps a region usable while htmx replaces it: open details are opened again, the focus stays or moves to a
+ * fallback, and a changed state is announced.
  * @param {object} region
- * @param {string} region.within selector of the element in which everything is renewed
- * @param {string} region.state selector of the element whose data-says, and data-title if it has one, tell the state
- * @param {(focused: Element) => string[]} region.fallbacks selectors, the best one first, of what gets the focus when what had it is gone
+ * @param {string} region.within selector of the element in which everything is replaced
+ * @param {string} region.state selector of the element whose data-says (and data-title, if any) describe the state
+ * @param {(focused: Element) => string[]} region.fallbacks selectors, best first, of what gets the focus if the focused element is gone
  */
 function keepRegion({ within, state, fallbacks }) {
   const told = () => /** @type {HTMLElement | null} */ (document.querySelector(state))?.dataset ?? {};
@@ -166,14 +167,14 @@ function keepRegion({ within, state, fallbacks }) {
 // --- The recipient's page ---
 
 document.addEventListener('htmx:beforeSwap', (event) => {
-  // What is being pressed is not replaced: the next poll brings the same.
+  // Do not replace the region while something in it is pressed: the next poll brings the same.
   if (document.querySelector('#transfer:active')) /** @type {CustomEvent} */ (event).detail.shouldSwap = false;
 });
 
 let zipState = document.getElementById('zip')?.dataset.state;
 let isZipAwaited = false;
 
-// A zip that was asked for in this page is downloaded once it is made, however often the page was renewed meanwhile.
+// Downloads a zip requested on this page as soon as it is made, however often the region was replaced meanwhile.
 function lookAtZip() {
   const zip = document.getElementById('zip');
   if (!zip) return;
@@ -195,11 +196,11 @@ keepRegion({ within: '#transfer', state: '#transfer', fallbacks: () => ['#transf
 document.addEventListener('htmx:beforeSwap', (event) => {
   const { detail } = /** @type {CustomEvent} */ (event);
   const { activeElement: focused } = document;
-  // htmx would look for what had the focus while its folder is still closed, and the page would jump.
+  // htmx would restore the focus while the folder around it is still closed, and the page would jump.
   if (detail.shouldSwap && focused instanceof HTMLElement && focused.closest('#transfer') && detail.target.contains(focused)) focused.blur();
 });
 
-/** Asks for the recipient's region anew. @param {string} from */
+/** Reloads the recipient's region. @param {string} from */
 function renewTransfer(from) {
   /** @type {any} */ (window).htmx?.ajax('GET', from, { target: '#transfer', swap: 'outerHTML' });
 }
@@ -208,7 +209,7 @@ document.addEventListener('submit', (event) => {
   const region = document.getElementById('transfer');
   const from = region?.dataset.refresh;
   if (!from || !(event.target instanceof Element) || !event.target.matches('[data-download]')) return;
-  // The download leaves the page as it is; a moment later the number that are left has changed.
+  // A download does not replace the page, but soon changes the number of downloads left.
   setTimeout(() => renewTransfer(from), 1500);
 });
 

@@ -1,5 +1,5 @@
-// Looking at a file without leaving the page: its preview opens below its row, by mouse and by key, one at a time.
-// Without this script each is a link to a page of its own.
+// Previews that open below a file's row, by mouse or keyboard, one at a time. Without this script each is a link
+// to a page of its own.
 import { renewTransfer } from './page.js';
 
 const OPEN = 'a[data-look][aria-expanded="true"]';
@@ -14,7 +14,7 @@ function close(link) {
   const region = regionOf(link);
   if (!region) return;
   region.hidden = true;
-  // A player would go on being heard.
+  // A hidden player would go on playing.
   region.replaceChildren();
 }
 
@@ -27,7 +27,7 @@ function open(link) {
 
 document.addEventListener('click', (event) => {
   const link = event.target instanceof Element ? event.target.closest('a[data-look]') : null;
-  // In a new tab it is a page of its own; so it is as long as htmx is not there.
+  // The browser follows the link to the preview's own page: in a new tab, or while htmx is not loaded.
   if (!link || event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey || !('htmx' in window)) return;
   event.preventDefault();
   if (link.matches(OPEN)) close(link);
@@ -45,7 +45,7 @@ document.addEventListener('keydown', (event) => {
 document.addEventListener('htmx:beforeSwap', (event) => {
   const region = event.target instanceof Element && event.target.matches('.seen') ? event.target : null;
   const link = region && document.querySelector(`[aria-controls="${region.id}"]`);
-  // Closed again before it came.
+  // Closed again before the preview arrived.
   if (link && !link.matches(OPEN)) event.preventDefault();
 });
 
@@ -57,12 +57,12 @@ document.addEventListener('htmx:afterSwap', (event) => {
 
 for (const failure of ['htmx:sendError', 'htmx:responseError']) {
   document.addEventListener(failure, (event) => {
-    // The page of its own says what is wrong, or has it after all.
+    // The preview's own page shows what is wrong, or succeeds after all.
     if (event.target instanceof HTMLAnchorElement && event.target.matches('[data-look]')) location.assign(event.target.href);
   });
 }
 
-// --- The region around it is renewed after a download: what was open is opened again. ---
+// --- The surrounding region is replaced after a download: an open preview is opened again. ---
 
 let reopen = '';
 
@@ -76,7 +76,7 @@ document.addEventListener('htmx:afterSettle', () => {
   if (link) open(link);
 });
 
-// --- Whoever comes early sees pictures appear: the page looks again a few times, less and less often. ---
+// --- Previews that are still being made: the page asks again a few times, at growing intervals. ---
 
 let looks = 0;
 
@@ -84,7 +84,7 @@ function lookAgain() {
   const from = document.getElementById('transfer')?.dataset.coming;
   if (!from || looks === 8) return;
   setTimeout(() => {
-    // Nothing is taken away from under whoever looks at something or reads what went wrong; then it can wait.
+    // Wait while the page is hidden, or shows a preview or an error that reloading would remove.
     if (document.hidden || document.querySelector(OPEN) || document.querySelector(TOLD)) lookAgain();
     else renewTransfer(from);
   }, 1000 * 2 ** looks++);
@@ -92,11 +92,11 @@ function lookAgain() {
 
 lookAgain();
 document.addEventListener('htmx:afterSettle', (event) => {
-  // The event's target is what was there before or what is there now, as htmx has it.
+  // Depending on htmx, the target is the replaced element or the new one; both have this id.
   if (event.target instanceof Element && event.target.id === 'transfer') lookAgain();
 });
 
-// --- A signed address lives for minutes, a film for hours: then there is a fresh one at the same place. ---
+// --- A presigned URL is valid for minutes, a film lasts hours: load() then gets a fresh one and seeks back. ---
 
 /** @type {WeakMap<HTMLMediaElement, number>} */
 const renewed = new WeakMap();

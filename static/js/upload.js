@@ -1,5 +1,5 @@
-// The entry of the first page: takes hold of what is dropped, chosen or pasted, and hands it to the view.
-// The engine is loaded when the page has come to rest, or at the first sign that it is wanted.
+// Entry point of the home page: passes dropped, chosen or pasted files to the view. The engine is loaded one
+// second after the page, or earlier if it is needed.
 import { askForHandles, fromData, fromFiles, fromHandles, leftOut } from './upload/pick-files.js';
 
 /** @typedef {import('./upload/pick-files.js').Found} Found */
@@ -18,7 +18,7 @@ function element(id) {
   return /** @type {HTMLElement} */ (document.getElementById(id));
 }
 
-/** @param {Promise<Found>} picking @param {boolean} [deliberate] a paste without files is nobody's mistake */
+/** @param {Promise<Found>} picking @param {boolean} [deliberate] false for a paste, which gets no message if it has no files */
 async function accept(picking, deliberate = true) {
   try {
     const [sender, { picked, unreadable }] = await Promise.all([view(), picking]);
@@ -33,7 +33,7 @@ async function accept(picking, deliberate = true) {
   }
 }
 
-// Who gets what the input brings next: the transfer to be, unless an offer asked for it.
+// Receives the next files of the inputs: the new transfer, or the offer that asked for them.
 /** @type {Take} */ let taker = accept;
 
 /** @param {'files' | 'folder'} kind @param {Take} take */
@@ -77,11 +77,11 @@ document.addEventListener('drop', (event) => {
   event.preventDefault();
   const detail = fromData(event.dataTransfer);
   const offer = event.target instanceof Element ? event.target.closest('.offer') : null;
-  // An offer that wants files says so by taking them.
+  // An offer takes the files by cancelling the event.
   if (offer?.dispatchEvent(new CustomEvent('files', { detail, cancelable: true })) !== false) void accept(detail);
 });
 document.addEventListener('paste', (event) => {
-  // Where one types, a paste is text, though some programs put a picture of it beside it.
+  // In a text field a paste is text, even if the clipboard also holds a picture of it.
   if (event.target instanceof Element && event.target.matches('textarea, input:not([type="checkbox"])')) return;
   if (!event.clipboardData?.types.includes('Files')) return;
   event.preventDefault();
@@ -90,7 +90,8 @@ document.addEventListener('paste', (event) => {
 
 addEventListener('load', () => setTimeout(view, 1000));
 
-// Who never began anything here loads nothing more. (Not every browser can tell; those look.)
+// Whether IndexedDB may hold unfinished uploads; if not, nothing more is loaded. (Browsers without
+// indexedDB.databases() always look.)
 async function remembersSomething() {
   const kept = await indexedDB.databases?.();
   return !kept || kept.some(({ name }) => name === 'beeline');
@@ -101,15 +102,15 @@ remembersSomething().then(async (something) => {
   const { addsTo } = element('sender').dataset;
   const only = addsTo && JSON.parse(addsTo).id;
   await new Offers(element('offers'), { choose, start: async (resumed) => (await view()).resume(resumed), only }).show();
-}).catch(() => { /* Without a memory there is nothing to offer. */ });
+}).catch(() => { /* Without IndexedDB there is nothing to offer. */ });
 
-// So is what was sent from here before: no request but for the script that shows it.
+// Lists what was sent from this browser. The only request is for the script that does it.
 async function showSent() {
   const card = document.getElementById('mine');
   const isKept = Object.keys(localStorage).some((key) => key.startsWith('beeline-sent:'));
   if (card && (isKept || !card.hidden)) (await import('./sender/mine-list.js')).showMine(card);
 }
-const tellSent = () => { showSent().catch(() => { /* Nothing is kept here. */ }); };
+const tellSent = () => { showSent().catch(() => { /* Without storage there is no list. */ }); };
 tellSent();
-// Back from a page on which one of them was deleted.
+// Restored from the back/forward cache: a transfer may have been deleted on another page.
 addEventListener('pageshow', ({ persisted }) => { if (persisted) tellSent(); });

@@ -1,9 +1,9 @@
-// The page of a webhook renews itself: what has changed is read out, and nothing is replaced while it is pressed or read.
+// The page of a webhook polls: changes are announced, and nothing is replaced while it is pressed or read.
 import { keepRegion } from './page.js';
 
 document.addEventListener('htmx:beforeRequest', (event) => {
   const { elt, requestConfig } = /** @type {CustomEvent} */ (event).detail;
-  // A complaint beside a form stays as long as the focus is in that form.
+  // An error beside a form stays while the focus is in that form.
   const isReading = elt.querySelector('.did-not:not([hidden])')?.closest('form')?.contains(document.activeElement);
   if (requestConfig.verb === 'get' && (elt.matches(':active') || isReading)) event.preventDefault();
 });
@@ -17,7 +17,7 @@ keepRegion({
   },
 });
 
-// Each log brings the webhook's state along; as long as that is the same, its part of the page is not replaced.
+// Each response with the log also holds the webhook's state; while it is the same, that part of the page stays.
 document.addEventListener('htmx:oobBeforeSwap', (event) => {
   const { detail } = /** @type {CustomEvent} */ (event);
   const isSame = detail.target.dataset.state === detail.fragment.firstElementChild.dataset.state;

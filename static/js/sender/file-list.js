@@ -1,11 +1,11 @@
-// The list of files: a row for each file, and one for each folder, which opens. Only rows that can be seen are made.
+// The list of files: a row for each file, and one that opens for each folder. Rows are made only when shown.
 import { plural, size } from '../upload/progress.js';
 
 /** @typedef {import('../upload/file-upload.js').FileUpload} FileUpload */
 /** @typedef {{row: HTMLElement, files: FileUpload[], list: HTMLElement, shown: boolean, filling: boolean}} Folder */
 
 const AT_FIRST = 200;
-const PORTION = 100; // rows made in one go: thousands at once would freeze the page
+const PORTION = 100; // rows made in one step: thousands would freeze the page
 const UNDO = 5_000; // milliseconds
 
 export class FileList {
@@ -20,7 +20,7 @@ export class FileList {
   /** @type {Map<FileUpload, number>} */ #going = new Map();
   #failedPath = '';
 
-  /** @param {HTMLElement} root @param {{remove: (file: FileUpload) => Promise<boolean>, setAside: (file: FileUpload, aside: boolean) => boolean}} acts setAside: false if it stays after all */
+  /** @param {HTMLElement} root @param {{remove: (file: FileUpload) => Promise<boolean>, setAside: (file: FileUpload, aside: boolean) => boolean}} acts setAside: returns false if the file stays after all */
   constructor(root, { remove, setAside }) {
     this.#root = root;
     this.#remove = remove;
@@ -52,7 +52,7 @@ export class FileList {
     this.#more.hidden = true;
   }
 
-  /** Notes that a file has changed; refresh() then renews its row. @param {FileUpload} file */
+  /** Marks a file as changed; refresh() then updates its row. @param {FileUpload} file */
   touch(file) {
     this.#touched.add(file);
   }

@@ -1,5 +1,5 @@
-// "Send to" and "Your e-mail": nothing is mailed before "Send" is pressed, so what is half typed goes nowhere.
-// The address is confirmed once in this browser, by a code that was mailed to it.
+// "Send to" and "Your e-mail": nothing is mailed before "Send" is pressed, so half-typed addresses go nowhere.
+// The sender's address is confirmed once per browser, by a code that is mailed to it.
 import { asFailure, explain, sentence } from '../upload/failure.js';
 import { say } from './options-form.js';
 
@@ -10,19 +10,19 @@ import { say } from './options-form.js';
 const KEPT = 'beeline-sender';
 /** @type {MailForm | undefined} */ let only;
 
-/** @typedef {'copy' | 'send-mail' | 'confirm-code'} Next the button that leads on */
+/** @typedef {'copy' | 'send-mail' | 'confirm-code'} Next the button for the next step */
 
-/** @param {HTMLFormElement} form @param {(next: Next, isUnsent: boolean) => void} onChange isUnsent: addresses are entered that nothing is mailed to yet */
+/** @param {HTMLFormElement} form @param {(next: Next, isUnsent: boolean) => void} onChange isUnsent: whether addresses are entered that nothing was mailed to yet */
 export function mailForm(form, onChange) {
   only ??= new MailForm(form, onChange);
   return only;
 }
 
 // What precedes an address in angle brackets is a name: quoted, in plain words, or as in "Diddley, Bo". A word
-// with a dot inside is not taken for part of a name: it may be an address that lost its "@".
+// with a dot inside is not treated as part of a name: it may be an address without its "@".
 const NAMES = /(^|[\s,;])(?:"[^"]*"(?=\s*<)|[^\s@<,;]+(?=[^@<,;\n]*<)|[^\s@<,;.]+\.?(?=[\s,][^@<;\n]*<))/g;
 
-/** The addresses in a text, and what may be meant as one. @param {string} text */
+/** The addresses in a text, and words that may be meant as one. @param {string} text */
 export function addressesIn(text) {
   return [...new Set(text.replace(NAMES, '$1').split(/[\s,;<>]+/).filter(Boolean))];
 }
@@ -36,8 +36,8 @@ class MailForm {
   /** @type {TransferUpload | undefined} */ #upload;
   /** @type {Backend | undefined} */ #backend;
   #isSending = false;
-  /** The address whose code is asked for. */ #asked = '';
-  /** The addresses that are mailed, or will be once everything has arrived. @type {Set<string>} */ #saved = new Set();
+  /** The address whose confirmation code is awaited. */ #asked = '';
+  /** Addresses that were mailed, or will be once all files have arrived. @type {Set<string>} */ #saved = new Set();
 
   /** @param {HTMLFormElement} form @param {(next: Next, isUnsent: boolean) => void} onChange */
   constructor(form, onChange) {
@@ -66,17 +66,17 @@ class MailForm {
     this.#ask('');
   }
 
-  /** Everything has arrived. */
+  /** Called when all files have arrived. */
   finish() {
     if (this.#saved.size) this.#tell();
   }
 
-  /** Those whom the transfer goes to. */
+  /** The transfer's recipients whose links are not revoked. */
   get #recipients() {
     return (this.#upload?.transfer.recipients ?? []).filter(({ state }) => state !== 'revoked').map(({ email }) => email);
   }
 
-  /** Asks for the code that was mailed there; no address: it is no longer asked for. @param {string} sender */
+  /** Shows the field for the code that was mailed to this address; an empty address hides it. @param {string} sender */
   #ask(sender) {
     this.#asked = sender;
     this.#get('code-field').hidden = !sender;
@@ -88,7 +88,7 @@ class MailForm {
     this.#onChange(this.#asked ? 'confirm-code' : isUnsent ? 'send-mail' : 'copy', isUnsent);
   }
 
-  // A second press is ignored while the first is being answered.
+  // A second press is ignored while the first request is running.
   /** @param {() => Promise<void>} work */
   async #alone(work) {
     if (this.#isSending || !this.#upload) return;
@@ -179,7 +179,7 @@ class MailForm {
   }
 }
 
-// --- The sender whom this browser knows; without storage the code is asked for each time. -----------
+// --- The confirmed sender, in localStorage; without it the code is asked for each time. -------------
 
 /** @returns {{email?: string, token?: string}} */
 function kept() {
@@ -194,11 +194,11 @@ function kept() {
 function keep(email, token) {
   try {
     localStorage.setItem(KEPT, JSON.stringify({ email, token }));
-  } catch { /* It is asked for again. */ }
+  } catch { /* The code is asked for again. */ }
 }
 
 function forget() {
   try {
     localStorage.removeItem(KEPT);
-  } catch { /* There was nothing. */ }
+  } catch { /* Nothing was stored. */ }
 }

@@ -1,4 +1,4 @@
-// "Sent from this device": a quiet list below the drop area, shown without any request.
+// "Sent from this device": a list below the drop area, made from localStorage without any request.
 import { exactly, say } from '../page.js';
 import { all, forget, keep, manageUrl } from './mine.js';
 
@@ -27,7 +27,7 @@ function row(card, one) {
   let timer = 0;
   button.addEventListener('click', () => {
     if (timer) return undo();
-    // Forgotten at once, so that leaving the page does not undo it. The button stays, and keeps the focus.
+    // Forgotten immediately, so that leaving the page does not undo it. The button stays, and keeps the focus.
     forget(id);
     made.dataset.state = 'removed';
     when.textContent = 'Forgotten';

@@ -1,12 +1,12 @@
-// What was sent from this browser: enough to find its manage page again, until the sender has it forgotten.
-// One entry for each transfer, so that two tabs never overwrite each other. Without storage nothing is kept.
+// What was sent from this browser: enough to find each manage page again, until the sender removes the entry.
+// One entry per transfer, so that two tabs never overwrite each other's. Without storage nothing is kept.
 
 /** @typedef {{id: string, token: string, title: string, link: string, at: string}} Mine */
 
 const PREFIX = 'beeline-sent:';
 
 /**
- * The transfer's manage page. What is added to a transfer was begun there, and its token is already the page's own.
+ * The URL of the transfer's manage page. Files are added from that page, so there the token already holds the id.
  * @param {{id: string, adds?: boolean}} transfer @param {string} token
  */
 export function manageUrl({ id, adds }, token) {
@@ -17,10 +17,10 @@ export function manageUrl({ id, adds }, token) {
 export function keep(one) {
   try {
     localStorage.setItem(PREFIX + one.id, JSON.stringify(one));
-  } catch { /* Denied or full: its link still stands on the page. */ }
+  } catch { /* Denied or full: the page still shows the link. */ }
 }
 
-/** Keeps what has changed of one that is kept; the sender may have had it forgotten. @param {Mine} one */
+/** Updates an entry, unless the sender has removed it. @param {Mine} one */
 export function renew(one) {
   if (all().some(({ id }) => id === one.id)) keep(one);
 }
@@ -29,10 +29,10 @@ export function renew(one) {
 export function forget(id) {
   try {
     localStorage.removeItem(PREFIX + id);
-  } catch { /* Nothing is kept. */ }
+  } catch { /* Without storage there is nothing to remove. */ }
 }
 
-/** The latest first. @returns {Mine[]} */
+/** All entries, the latest first. @returns {Mine[]} */
 export function all() {
   try {
     return Object.keys(localStorage).filter((key) => key.startsWith(PREFIX)).map(read).filter((one) => one !== null).sort((a, b) => b.at.localeCompare(a.at));

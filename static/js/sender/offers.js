@@ -1,5 +1,5 @@
-// The unfinished uploads of this browser, offered on the first page: how much of each is safe, and how to
-// continue it. Loaded only if there is one.
+// Unfinished uploads of this browser, offered on the home page: how much of each is safe, and how to continue it.
+// Loaded only if there may be one.
 import { browserWorld } from '../upload/browser-world.js';
 import { asFailure, explain, insist } from '../upload/failure.js';
 import { sizeHeld } from '../upload/file-upload.js';
@@ -25,7 +25,7 @@ import { keep, manageUrl } from './mine.js';
  */
 
 const GONE = 'It can no longer be continued: it was deleted, or it ran out of time.';
-const DISCARD_TRIES = 2; // the sender is waiting for it
+const DISCARD_TRIES = 2; // few, because the sender is waiting
 const FEW = 3; // up to this many files are named
 
 export class Offers {
@@ -43,7 +43,7 @@ export class Offers {
 
   /** Brings the list up to date with the memory. */
   async show() {
-    // While this tab sends something, the page shows that upload alone.
+    // While this tab sends something, the page shows only that upload.
     if (document.getElementById('sender')?.dataset.state !== 'ready') return;
     const rows = (await memory.all()).filter(({ id, adds }) => !this.#ways.only || (adds && id === this.#ways.only));
     for (const [id, offer] of this.#offers) if (offer.state !== 'over' && !rows.some((row) => row.id === id)) this.#drop(offer);
@@ -74,7 +74,7 @@ export class Offers {
     });
   }
 
-  // --- Asking what is really there -----------------------------------------------------------------
+  // --- Asking what storage holds -------------------------------------------------------------------
 
   /** @param {Offer} offer @returns {Promise<void>} */
   async #ask(offer) {
@@ -120,7 +120,7 @@ export class Offers {
     this.#over(offer, 'It has arrived whole. Whoever has the link can download it.', offer.row.link);
   }
 
-  // One click on its page brings it back, for as long as its bytes are kept.
+  // One click on its manage page revives it, as long as its bytes are kept.
   /** @param {Offer} offer */
   #tellExpired(offer) {
     rememberSent(offer.row);
@@ -135,15 +135,15 @@ export class Offers {
     this.#turn(offer, 'over', words);
   }
 
-  // Files that are added to a ready transfer are a batch: it is read and removed without what is there already.
+  // Files added to a ready transfer are a batch, which is read and removed without the transfer's earlier files.
   /** @param {Offer} offer @param {Map<string, Known>} [known] */
   #owned({ row: { id, token, adds }, known: learned }, known = learned) {
     return adds ? this.#world.backend.batchOf(id, token, () => known.keys()) : this.#world.backend.of(id, token);
   }
 
-  // --- Going on --------------------------------------------------------------------------------------
+  // --- Continuing ------------------------------------------------------------------------------------
 
-  /** Opens the files again by the handles that were kept, so that nothing has to be chosen. @param {Offer} offer */
+  /** Opens the files again through the stored handles, so that nothing has to be chosen. @param {Offer} offer */
   async #continue(offer) {
     const before = offer.words;
     this.#turn(offer, 'busy', offer.missing.length ? 'Looking at the files.' : before);
@@ -190,7 +190,7 @@ export class Offers {
         offer.found.set(id, file);
         offer.known.set(id, /** @type {Known} */ ({ ...offer.known.get(id), handle }));
       });
-      // The next time they need not be chosen.
+      // Next time they need not be chosen.
       if (offer.transfer && again.some(({ handle }) => handle)) void memory.add({ ...offer.transfer, tells: offer.row.tells }, offer.row.token, plans, again);
       if (!offer.missing.length) return await this.#begin(offer);
       this.#turn(offer, 'open', before);
@@ -212,7 +212,7 @@ export class Offers {
     this.#turn(offer, 'busy', offer.words);
     let isThere = false;
     try {
-      // The last answer may be old.
+      // What is known of the transfer may be outdated.
       const transfer = await this.#owned(offer).read();
       isThere = transfer.status === 'INIT' || transfer.status === 'PROCESSING';
       if (isThere) {
@@ -223,7 +223,7 @@ export class Offers {
       console.error(error);
     }
     release();
-    // Asking again shows what is in the way.
+    // Asking again shows the cause.
     await this.#ask(offer);
     if (isThere && offer.state === 'open') this.#refuse(offer, ['It could not be continued just now. Check your connection and try again.']);
     return undefined;
@@ -289,8 +289,8 @@ export class Offers {
   }
 }
 
-// It became ready while no page followed it: its manage page is found from here as well. Files that were
-// added belong to a transfer that is listed already.
+// It became ready while no page was following: list it under "Sent from this device". Added files belong to a
+// transfer that is listed already.
 /** @param {Row} row */
 function rememberSent({ id, token, name, link, created_at: at, adds }) {
   if (!adds) keep({ id, token, title: name, link, at });
@@ -309,7 +309,7 @@ async function allowed(handles) {
   return true;
 }
 
-/** @param {FileSystemHandle} handle its own, or of the folder that its path begins with @param {string} path */
+/** @param {FileSystemHandle} handle the file's own, or that of the first folder of its path @param {string} path */
 async function fileAt(handle, path) {
   if (handle.kind === 'file') return /** @type {FileSystemFileHandle} */ (handle).getFile();
   const names = path.split('/').slice(1);
@@ -319,20 +319,20 @@ async function fileAt(handle, path) {
   return (await folder.getFileHandle(last)).getFile();
 }
 
-// --- One offer: what is known of its transfer, and its place on the page ---------------------------
+// --- One offer: what is known of its transfer, and its element on the page -------------------------
 
 /**
- * asking, or waiting to ask again; elsewhere: in another tab; open: to be continued; busy: files are looked at;
- * over: there is nothing left to do, and it was forgotten.
+ * asking: the server and storage; waiting: to ask again; elsewhere: in another tab; open: can be continued;
+ * busy: working for the sender; over: nothing is left to do, and the memory has dropped it.
  * @typedef {'asking' | 'waiting' | 'elsewhere' | 'open' | 'busy' | 'over'} State
  */
 
-/** Bytes of a file that the storage holds. @param {FilePlan} plan @param {number[]} held */
+/** Bytes of a file that storage holds. @param {FilePlan} plan @param {number[]} held */
 export function safeSize(plan, held) {
   return plan.state === 'COMPLETE' ? plan.size : sizeHeld(plan, new Set(held));
 }
 
-/** How much is safe, and what is still needed. @param {{safe: number, percent: number, needed: FilePlan[]}} of @param {FilePlan[]} files all of them */
+/** A sentence that says how much is safe and what is still needed. @param {{safe: number, percent: number, needed: FilePlan[]}} of @param {FilePlan[]} files all of them */
 export function howFar({ safe, percent, needed }, files) {
   if (!needed.length) return 'All of it is safe. It only has to be checked.';
   const said = safe ? `${percent || 'Less than 1'} % is already safe.` : 'Nothing of it is safe yet.';
@@ -340,14 +340,14 @@ export function howFar({ safe, percent, needed }, files) {
   return needed.length < files.length && needed.length <= FEW ? `${said} Still needed: ${listed(needed.map(({ path }) => path))}.` : said;
 }
 
-/** What is said when none of the chosen files is needed. @param {{path: string}[]} chosen @param {Map<string, {path: string}>} known */
+/** The message shown when none of the chosen files is needed. @param {{path: string}[]} chosen @param {Map<string, {path: string}>} known */
 export function unwanted(chosen, known) {
   const own = new Set([...known.values()].map(({ path }) => path));
   const paths = chosen.map(({ path }) => path).filter((path) => own.has(path));
   return paths.length ? `Not needed again: ${listed(paths)}.` : 'That is not what was being sent.';
 }
 
-/** The words of the button that chooses the missing files. @param {FilePlan[]} missing */
+/** The label of the button that chooses the missing files. @param {FilePlan[]} missing */
 export function whatToChoose(missing) {
   if (missing.some(({ path }) => path.includes('/'))) return 'Choose the folder again';
   return missing.length === 1 ? 'Choose the file again' : 'Choose the files again';
@@ -367,7 +367,7 @@ class Offer {
   /** @type {Map<string, Known>} */ known = new Map();
   /** @type {Map<string, number[]>} */ held = new Map();
   /** @type {Map<string, Blob>} */ found = new Map();
-  /** Whether choosing again is offered beside the handles or in their place. @type {'' | 'also' | 'only'} */ again = '';
+  /** Whether choosing the files again is offered beside the stored handles, or instead of them. @type {'' | 'also' | 'only'} */ again = '';
 
   /** @param {Row} row @param {HTMLElement} place */
   constructor(row, place) {
@@ -396,14 +396,14 @@ class Offer {
     drawLine(this.#one('.beeline'), this.percent);
   }
 
-  /** Files of which something has to be sent. */
+  /** Files of which parts are still missing. */
   get needed() {
     const { transfer } = this;
     if (!transfer || transfer.status === 'PROCESSING') return [];
     return transfer.files.filter((plan) => plan.state !== 'COMPLETE' && (this.held.get(plan.id) ?? []).length < plan.part_count);
   }
 
-  /** Those of them that were neither opened nor chosen again yet. */
+  /** Needed files that were neither reopened nor chosen again yet. */
   get missing() {
     return this.needed.filter(({ id }) => !this.found.has(id));
   }

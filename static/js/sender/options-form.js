@@ -1,4 +1,4 @@
-// Title, message, expiry, limit and password: each is saved when it changes, and says so beside its field.
+// Title, message, expiry, limit and password: each is saved when it changes, and the result is shown beside it.
 import { asFailure, explain } from '../upload/failure.js';
 import { plural } from '../upload/progress.js';
 
@@ -34,7 +34,7 @@ export class OptionsForm {
     this.#remove.addEventListener('click', () => this.#unprotect());
     form.addEventListener('submit', (event) => event.preventDefault());
     form.addEventListener('change', (event) => this.#save(/** @type {Field} */ (event.target)));
-    // The page is being left: save at once, without waiting for requests that are under way.
+    // The page is being left: save now, without waiting for requests in progress.
     addEventListener('pagehide', () => {
       this.#turn = Promise.resolve(true);
       for (const field of this.#fields) void this.#save(field);
@@ -69,14 +69,14 @@ export class OptionsForm {
     this.#protect(upload.transfer.has_password ?? false);
   }
 
-  // A transfer that is continued already has values.
+  // A continued transfer already has values.
   /** @param {Field} field @param {import('../upload/backend.js').Transfer} transfer */
   #fill(field, { title, message, max_downloads: most, expires_at: end, created_at: begun }) {
     if (field.name === 'title' && title) field.value = title;
     if (field.name === 'message' && message) field.value = message;
     if (field.name === 'max_downloads' && most) field.value = String(most);
     if (field.name !== 'expires_at' || !(field instanceof HTMLSelectElement)) return;
-    // A date that passes before all has arrived is put off by the server: it is then as many days as it was at first.
+    // If the date passes before all files have arrived, the server restarts the original lifetime then: show its days.
     const left = Date.parse(end) - this.#now();
     const days = Math.max(1, Math.round((left > 0 ? left : Date.parse(end) - Date.parse(begun)) / DAY));
     if (![...field.options].some(({ value }) => Number(value) === days)) field.add(new Option(plural(days, 'day'), String(days)));
@@ -89,7 +89,7 @@ export class OptionsForm {
     const { name, value } = field;
     if (!this.#upload || this.#saved.get(name) === value) return;
     if (name === 'max_downloads' && !/^\s*([1-9]\d*)?\s*$/.test(value)) return say(field, 'wrong', 'Enter a number of at least 1, or nothing.');
-    // An emptied field is usually being retyped: until then the files stay protected by the old password.
+    // An emptied field is usually being retyped: until then the old password protects the files.
     if (field === this.#password && !value) return this.#protect(this.#upload.transfer.has_password ?? false);
     const send = () => this.#send(field, this.#change(name, value));
     if (!await (field === this.#password ? this.#inTurn(send) : send())) return;
@@ -109,7 +109,7 @@ export class OptionsForm {
     this.#password.focus();
   }
 
-  // One after the other: of two requests at once, the server might apply the older one last.
+  // One at a time: of two simultaneous requests, the server might apply the older one last.
   /** @param {() => Promise<boolean>} send */
   #inTurn(send) {
     this.#turn = this.#turn.then(send);

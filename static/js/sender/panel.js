@@ -1,5 +1,5 @@
-// What the sender sees of one upload: everything that is painted on the card, its buttons and its forms.
-// What happens is decided in view.js; nothing here sends anything but the two forms.
+// What the sender sees of one upload: the card, its buttons and its forms. view.js decides what happens; only the
+// two forms send requests from here.
 import { details, explain } from '../upload/failure.js';
 import { leftOut } from '../upload/pick-files.js';
 import { Progress, plural, size, timeLeft } from '../upload/progress.js';
@@ -15,15 +15,15 @@ import { OptionsForm, say } from './options-form.js';
 /** @typedef {'ready' | 'uploading' | 'paused' | 'checking' | 'done' | 'failed'} Shown */
 /** How an upload can be continued after its tab was closed. @typedef {'not' | 'by-itself' | 'by-choosing-again'} Continuation */
 /**
- * What the sender can do, and what the panel has to ask.
+ * What view.js does when the sender presses a button, and what it answers to the panel.
  * @typedef {object} Acts
- * @property {() => unknown} start also to continue or to try again
+ * @property {() => unknown} start also continues or tries again
  * @property {() => unknown} pause
  * @property {() => unknown} cancel
  * @property {() => unknown} tryNow
  * @property {(tells: boolean) => void} tellRecipients
  * @property {() => void} edited the title or another option was saved
- * @property {(file: FileUpload) => Promise<boolean>} remove whether the file is gone
+ * @property {(file: FileUpload) => Promise<boolean>} remove resolves to whether the file is gone
  * @property {(file: FileUpload, aside: boolean) => void} setAside
  * @property {(file: FileUpload) => boolean} isLast whether no other file is left
  * @property {() => boolean} isAtRisk whether closing the tab now would lose something
@@ -31,12 +31,12 @@ import { OptionsForm, say } from './options-form.js';
  */
 
 const NAME = 'Beeline';
-const PATIENCE = 2_000; // milliseconds that a cause has to last before it is told
-/** What is left to do before it is mailed. @type {Record<Next, string>} */
+const PATIENCE = 2_000; // milliseconds that a cause must last before it is shown
+/** What the sender still has to do before the link is mailed. @type {Record<Next, string>} */
 const UNSENT = { 'send-mail': 'Not mailed yet: press Send.', 'confirm-code': 'Not mailed yet: enter the code.', 'copy': '' };
 // Only a new transfer has these; files that are added to a transfer have no options of their own.
 const OF_A_NEW_ONE = ['options', 'mail'];
-// Everything has left: there is nothing to cancel any more.
+// All files have been sent: there is nothing left to cancel.
 export const OVER = new Set(['checking', 'done']);
 
 export class Panel {
@@ -47,18 +47,18 @@ export class Panel {
   #progress = new Progress(() => performance.now());
   /** @type {TransferUpload | null} */ #upload = null;
   /** @type {import('../upload/backend.js').Backend | null} */ #backend = null;
-  /** The tenth, in per cent, that was last read out. */ #said = 0;
+  /** The last multiple of ten per cent that was announced. */ #said = 0;
   #titled = document.title;
-  /** Absent as long as its script is not loaded. @type {ReturnType<typeof import('./mail-form.js').mailForm> | undefined} */ #mailForm;
-  /** The button that leads on. @type {Next} */ #next = 'copy';
-  /** Whether addresses are entered that nothing is mailed to yet. */ #isUnsent = false;
-  /** Since when nothing moves; 0 while something does. */ #waitingSince = 0;
-  /** Bytes that were safe at the last look. */ #safeSize = 0;
+  /** Undefined until its script is loaded. @type {ReturnType<typeof import('./mail-form.js').mailForm> | undefined} */ #mailForm;
+  /** The button for the next step. @type {Next} */ #next = 'copy';
+  /** Whether addresses are entered that nothing was mailed to yet. */ #isUnsent = false;
+  /** When progress stopped, by performance.now(); 0 while there is progress. */ #waitingSince = 0;
+  /** Bytes that were safe at the last refresh. */ #safeSize = 0;
   /** @type {Shown} */ shown = 'ready';
   /** Paths of files that could not be read and were left out; shown until the end. @type {string[]} */ unreadable = [];
   files;
-  /** How much may be sent. @type {{max_file_size?: number, max_transfer_size?: number, max_files?: number}} */ limits;
-  /** The transfer that more files are for, with what it has. @type {{id: string, word: string, count: number, size: number} | null} */ addsTo;
+  /** What one transfer may hold. @type {{max_file_size?: number, max_transfer_size?: number, max_files?: number}} */ limits;
+  /** The transfer that files are added to, with the number and bytes of its present files. @type {{id: string, word: string, count: number, size: number} | null} */ addsTo;
 
   /** @param {HTMLElement} root @param {Acts} acts */
   constructor(root, acts) {
@@ -69,16 +69,16 @@ export class Panel {
     this.files = new FileList(root, {
       remove: acts.remove,
       setAside: (file, aside) => {
-        // To remove the last one is to cancel all, and that is asked first.
+        // Removing the last file cancels the upload, so ask first.
         const isAsked = aside && acts.isLast(file);
         if (isAsked) this.askCancel();
         else acts.setAside(file, aside);
         return !isAsked;
       },
     });
-    // A transfer that files are added to has its options on its own page.
+    // When files are added to a transfer, its options are on its manage page.
     this.#options = document.getElementById('options') ? new OptionsForm(this.#form('options'), acts.edited, serverClock(root.dataset.now)) : null;
-    // Without mail-form.js the browser would submit the form to this page's address, and leave the upload.
+    // Until mail-form.js is loaded, the browser itself would submit the form, and leave the upload.
     document.getElementById('mail')?.addEventListener('submit', (event) => { event.preventDefault(); void this.#offerMailAgain(); });
     document.getElementById('tell-recipients')?.addEventListener('change', () => acts.tellRecipients(this.tellsRecipients));
     this.#on('cancel', () => this.askCancel());
@@ -92,7 +92,7 @@ export class Panel {
     addEventListener('beforeunload', (event) => { if (acts.isAtRisk() || (this.shown === 'done' && this.#isUnsent)) event.preventDefault(); });
   }
 
-  /** Whether the box says that recipients are mailed once these files have arrived. */
+  /** Whether the box is checked: recipients are mailed once these files have arrived. */
   get tellsRecipients() {
     const box = document.getElementById('tell-recipients');
     return box instanceof HTMLInputElement && box.checked;
@@ -105,7 +105,7 @@ export class Panel {
 
   // --- The states of an upload -------------------------------------------------------------------
 
-  /** It is being sent, or is about to be. */
+  /** Shows that the upload is being sent, or is about to be. */
   start() {
     this.#get('notice').hidden = true;
     this.#said = this.#percent;
@@ -115,7 +115,7 @@ export class Panel {
     if (pressed !== this.#get('pause')) this.#get('heading').focus({ preventScroll: true });
   }
 
-  /** The transfer is being created. @param {number} count of files @param {number} total their bytes */
+  /** Shows that the transfer is being created. @param {number} count of files @param {number} total their bytes */
   prepare(count, total) {
     this.#text('heading', `Preparing ${plural(count, 'file')}`);
     this.#text('bytes', size(total));
@@ -137,7 +137,7 @@ export class Panel {
     this.files.show([...upload.files.values()]);
   }
 
-  /** Follows the upload, four times a second while it is sent or checked. @param {Failure | null} waiting why nothing moves just now */
+  /** Updates the panel; called four times a second while files are sent or checked. @param {Failure | null} waiting why there is no progress */
   refresh(waiting) {
     const upload = this.#upload;
     if (upload) {
@@ -166,7 +166,7 @@ export class Panel {
   finish() {
     const upload = /** @type {TransferUpload} */ (this.#upload);
     this.files.refresh();
-    // A path of this site, whatever host the link names: the page admits pictures from nowhere else.
+    // A path on this site, whatever host the link names: the CSP allows no pictures from other hosts.
     this.#get('qr').setAttribute('src', `${new URL(this.#link().href).pathname}.svg`);
     this.#show('done');
     drawLine(this.#get('line'), 100);
@@ -187,7 +187,7 @@ export class Panel {
     this.#root.dataset.stopped = failure.why;
     this.files.fail(failure.facts.path);
     this.#text('heading', isExpired ? 'Everything has arrived' : 'The upload has stopped');
-    // Only what is safe counts now, not what has left.
+    // Only what is safe counts now, not what was in flight.
     const percent = this.#percent;
     drawLine(this.#get('line'), percent);
     this.#text('figure', isExpired ? 'Expired' : percent < 100 ? `${percent} %` : 'Stopped');
@@ -200,17 +200,17 @@ export class Panel {
       this.#get('cancel').hidden = true;
     }
     if (isExpired) {
-      // Its page brings it back.
+      // It can be revived on its manage page.
       this.#get('manage').parentElement?.removeAttribute('hidden');
       this.#get('manage').classList.add('button-primary');
     }
-    // What had the focus may be hidden now.
+    // The focused element may be hidden now.
     if (!document.activeElement?.getClientRects().length) this.#get('heading').focus({ preventScroll: true });
     document.title = `Stopped · ${NAME}`;
     this.#say(`${title} ${text}`);
   }
 
-  /** As when the page was opened. */
+  /** Resets the panel to what it was when the page was opened. */
   clear() {
     this.#upload = null;
     this.#isUnsent = false;
@@ -221,21 +221,21 @@ export class Panel {
     document.title = this.#titled;
   }
 
-  /** Where the transfer is managed. @param {string} url */
+  /** Sets the link to the manage page. @param {string} url */
   showManage(url) {
     this.#get('manage').setAttribute('href', url);
   }
 
-  /** Asks whether all is to be stopped and removed. */
+  /** Asks whether to stop the upload and remove everything. */
   askCancel() {
     this.#get('cancel-ask').hidden = false;
     this.#get('cancel').setAttribute('aria-expanded', 'true');
     this.#get('cancel-no').focus();
   }
 
-  // --- What is said besides ----------------------------------------------------------------------
+  // --- Remarks and hints -------------------------------------------------------------------------
 
-  /** The outcome of an action that changed nothing of the upload. #trouble stays as it is: it says why the upload waits or has stopped. @param {string} said none: files that were left out are named again */
+  /** Shows the outcome of an extra action. #trouble stays: it says why the upload waits or has stopped. @param {string} said if empty, files that were left out are named again */
   remark(said) {
     const remark = this.#get('remark');
     const words = said || (this.unreadable.length ? leftOut(this.unreadable) : '');
@@ -244,7 +244,7 @@ export class Panel {
     remark.hidden = !words;
   }
 
-  /** One line, in the drop area as long as nothing is on its way. @param {string} words */
+  /** Shows one line; before an upload it is in the drop area. @param {string} words */
   notice(words) {
     if (this.shown !== 'ready') return this.remark(words);
     const notice = this.#get('notice');
@@ -252,12 +252,12 @@ export class Panel {
     notice.hidden = false;
   }
 
-  /** The focus goes to where a new upload begins. */
+  /** Moves the focus to where a new upload begins. */
   focusOnChoice() {
     this.#get('choose-files').focus();
   }
 
-  /** What the link does already, and whether this tab is still needed. */
+  /** Shows what the link already does, and whether this tab is still needed. */
   hint() {
     const adds = this.#upload?.transfer.adds;
     const continuation = this.#acts.continuation();
@@ -355,7 +355,7 @@ export class Panel {
     if (!why || safeSize > this.#safeSize) this.#waitingSince = 0;
     if (why) this.#waitingSince ||= performance.now();
     this.#safeSize = safeSize;
-    // Most causes pass at once, or concern one piece while others arrive. Without a network nothing arrives.
+    // Most causes pass quickly, or concern one part while others arrive. Offline nothing arrives: show it immediately.
     if (why && (why.why === 'offline' || performance.now() - this.#waitingSince >= PATIENCE)) {
       const { title, text } = explain(why, { safe: this.#safe(), waiting: true });
       this.#trouble(title, text, why, true);
@@ -419,13 +419,13 @@ export class Panel {
     return form.requestSubmit();
   }
 
-  // --- Small things ------------------------------------------------------------------------------
+  // --- Helpers -----------------------------------------------------------------------------------
 
   #safe() {
     return this.#upload?.safeSize ? `${this.#percent} %` : undefined;
   }
 
-  /** Whole per cent that are safe. */
+  /** How much is safe, in whole per cent. */
   get #percent() {
     const { safeSize, totalSize } = this.#upload ?? { safeSize: 0, totalSize: 0 };
     return totalSize ? Math.floor(100 * safeSize / totalSize) : 0;
@@ -463,7 +463,7 @@ export class Panel {
   }
 }
 
-/** The server's time, by which a transfer ends; the reader's own clock may be wrong by years. @param {string} [told] the time at which the page was made @returns {() => number} */
+/** A clock of the server's time, by which transfers expire; the sender's own clock may be wrong by years. @param {string} [told] when the page was made @returns {() => number} */
 function serverClock(told = '') {
   const ahead = (Date.parse(told) || Date.now()) - Date.now();
   return () => Date.now() + ahead;

@@ -1,5 +1,5 @@
-// The course of one upload on the sender's page: what begins, continues, pauses and ends it. What is seen of
-// it is painted by panel.js; how it is sent is the engine's matter (../upload/).
+// The flow of one upload on the sender's page: how it starts, continues, pauses and ends. panel.js shows it; the
+// engine (../upload/) sends it.
 import { browserWorld } from '../upload/browser-world.js';
 import { Failure, asFailure, explain } from '../upload/failure.js';
 import { memory, nameOf } from '../upload/memory.js';
@@ -15,25 +15,26 @@ import { OVER, Panel } from './panel.js';
 /** @typedef {import('./panel.js').Acts} Acts */
 
 const TICK = 250; // milliseconds
-// Files that were refused like this would be refused again, and there is no list yet to remove one from.
+// Before there is a list to remove files from, these causes let the sender choose other files: the same would be
+// refused again.
 const REFUSED = new Set(['invalid', 'too-large']);
-// There is nothing left that could be continued.
+// After these there is nothing left to continue.
 const ENDED = new Set(['gone', 'expired', 'blocked']);
 
 export class SenderView {
   #panel;
   #world;
-  /** Ends this tab's claim to the transfer; null while another tab has it. @type {Promise<(() => void) | null> | undefined} */ #claimed;
+  /** Releases this tab's claim to the transfer; null if another tab holds it. @type {Promise<(() => void) | null> | undefined} */ #claimed;
   /** Whether this browser can open all of the files again by itself. */ #hasHandles = false;
   /** @type {TransferUpload | null} */ #upload = null;
-  /** What was chosen for a transfer that is not created yet. @type {Picked[]} */ #picked = [];
-  /** Why nothing moves just now. @type {Failure | null} */ #waiting = null;
-  /** Why it stopped. @type {Failure | null} */ #failure = null;
+  /** Files chosen for a transfer that is not created yet. @type {Picked[]} */ #picked = [];
+  /** Why there is no progress right now. @type {Failure | null} */ #waiting = null;
+  /** Why the upload stopped. @type {Failure | null} */ #failure = null;
   /** @type {ReturnType<typeof setInterval> | undefined} */ #tick;
-  /** The transfer, or what is added to one, as it is being created. @type {Promise<TransferUpload> | undefined} */ #beginning;
-  /** How many times files are just being added. */ #adding = 0;
-  /** Until what was cancelled last is removed and let go of. @type {Promise<unknown>} */ #ending = Promise.resolve();
-  /** Aborted when the sender cancels: what still comes of that upload is no longer shown. */ #doing = new AbortController();
+  /** The transfer (or the files added to one) that is being created. @type {Promise<TransferUpload> | undefined} */ #beginning;
+  /** How many additions of files are in progress. */ #adding = 0;
+  /** Settles when the last cancelled upload is removed and its claim released. @type {Promise<unknown>} */ #ending = Promise.resolve();
+  /** Aborted when the sender cancels: later results of that upload are not shown. */ #doing = new AbortController();
 
   /** @param {(acts: Acts) => Panel} makePanel @param {typeof browserWorld} [makeWorld] */
   constructor(makePanel, makeWorld = browserWorld) {
@@ -67,7 +68,7 @@ export class SenderView {
     };
   }
 
-  /** Takes files, whether they were chosen, dropped or pasted. @param {Picked[]} picked @param {string[]} [unreadable] paths of files that had to be left out */
+  /** Takes files that were chosen, dropped or pasted. @param {Picked[]} picked @param {string[]} [unreadable] paths of files that had to be left out */
   async accept(picked, unreadable = []) {
     const panel = this.#panel;
     if (this.#failure?.why === 'gone') void this.#clear();
@@ -93,14 +94,14 @@ export class SenderView {
     this.#claimed = Promise.resolve(release);
     this.#hasHandles = hasHandles;
     const upload = TransferUpload.resume(transfer, token, blobs, this.#world);
-    // The storage is asked again at once; until it answers, the line shows what was known already.
+    // Storage is asked again immediately; until it answers, the line shows what is known already.
     for (const [id, numbers] of held) upload.files.get(id)?.keep(numbers);
     this.#panel.tellsRecipients = upload.tellsRecipients = tells;
     this.#take(upload);
     void this.#start();
   }
 
-  /** One line about what was just tried. @param {string} words */
+  /** Shows one line about the last action. @param {string} words */
   notice(words) {
     this.#panel.notice(words);
   }
@@ -119,7 +120,7 @@ export class SenderView {
     } catch (error) {
       failure = asFailure(error);
     }
-    // Cancelled: by now the page may be about another upload.
+    // Cancelled: by now the page may show another upload.
     if (signal.aborted) return;
     this.#rest();
     if (failure) this.#fail(failure);
@@ -148,7 +149,7 @@ export class SenderView {
   async #begin(picked, signal, onWait) {
     const { addsTo } = this.#panel;
     if (!addsTo) return TransferUpload.create(picked, this.#world, signal, onWait);
-    // Until then the names of what was cancelled are taken, and so is the claim.
+    // Until then a cancelled batch still occupies its file names and the claim.
     await this.#ending;
     this.#claimed ??= claim(addsTo.id);
     if (!await this.#claimed) {
@@ -158,7 +159,7 @@ export class SenderView {
     return TransferUpload.addTo({ id: addsTo.id, token: addsTo.word }, picked, this.#world, signal, onWait);
   }
 
-  /** From now on the page is about this one. @param {TransferUpload} upload */
+  /** From now on the page is about this upload. @param {TransferUpload} upload */
   #take(upload) {
     this.#upload = upload;
     this.#panel.take(upload, this.#world.backend);
@@ -169,13 +170,13 @@ export class SenderView {
     this.#panel.refresh(this.#waiting);
   }
 
-  // Nothing is being sent, so nothing has to be followed.
+  // Stops the regular refresh: nothing is being sent.
   #rest() {
     clearInterval(this.#tick);
     this.#tick = undefined;
   }
 
-  // --- Files that come and go --------------------------------------------------------------------
+  // --- Adding and removing files -----------------------------------------------------------------
 
   /** @param {TransferUpload} upload @param {Picked[]} picked @param {string[]} unreadable */
   async #add(upload, picked, unreadable) {
@@ -198,13 +199,13 @@ export class SenderView {
     }
   }
 
-  /** Adding files is retried until this site answers. @param {Failure} why */
+  /** Shown while adding files is retried, until this site answers. @param {Failure} why */
   #tellNotYet(why) {
     const { title, text } = explain(why, { waiting: true });
     this.#panel.remark(`These files are not added yet. ${title} ${text}`);
   }
 
-  // While nothing is sent, nothing else renews the sums that the panel shows.
+  // While nothing is sent, nothing else updates the totals on the panel.
   #showAgain() {
     if (this.#panel.shown === 'paused') this.#panel.pause();
     if (this.#failure) this.#fail(this.#failure);
@@ -214,7 +215,7 @@ export class SenderView {
   async #remove(file) {
     const upload = this.#upload;
     if (!upload) return false;
-    // The others were removed elsewhere meanwhile: without this one nothing would be left, and that is asked for.
+    // The other files were removed elsewhere meanwhile: removing the last one cancels the upload, so ask first.
     if (upload.isLast(file)) {
       upload.bringBack(file);
       this.#panel.askCancel();
@@ -259,7 +260,7 @@ export class SenderView {
     return this.#letGo(upload);
   }
 
-  // There is nothing left to continue: not here, not in another tab, not tomorrow.
+  // Nothing is left to continue: removes the upload from the memory and releases the claim.
   /** @param {TransferUpload | null} upload */
   async #letGo(upload) {
     const claimed = this.#claimed;
@@ -291,7 +292,7 @@ export class SenderView {
     this.#panel.focusOnChoice();
   }
 
-  // "Sent from this device" on the first page leads to its manage page, until the sender has it forgotten.
+  // Lists it under "Sent from this device" on the home page, with a link to its manage page.
   #rememberSent() {
     if (!this.#upload) return;
     const { transfer, token } = this.#upload;
@@ -299,7 +300,7 @@ export class SenderView {
     if (!transfer.adds) keep(mineOf(this.#upload));
   }
 
-  // The title may be typed after everything has arrived; and it names the upload in offers to continue it.
+  // The title names the upload in offers to continue it; it may be edited after everything has arrived.
   #edited() {
     const upload = this.#upload;
     if (!upload) return;
@@ -321,19 +322,19 @@ export class SenderView {
 
   #isAtRisk() {
     const { shown } = this.#panel;
-    // Elsewhere all that is not on the line this moment can be continued.
+    // With the memory, everything but the parts in flight can be continued later.
     if (memory.works) return shown === 'uploading' && !this.#waiting;
     const isOver = ENDED.has(this.#failure?.why ?? '');
     return Boolean(this.#upload) && !isOver && (shown === 'uploading' || shown === 'paused' || shown === 'failed');
   }
 }
 
-/** The transfer with the files that it has by now. @param {TransferUpload} upload @returns {import('../upload/memory.js').Remembered} */
+/** The transfer with its present files. @param {TransferUpload} upload @returns {import('../upload/memory.js').Remembered} */
 function now({ transfer, files, tellsRecipients }) {
   return { ...transfer, files: [...files.values()].map(({ plan }) => plan), tells: tellsRecipients };
 }
 
-/** What "Sent from this device" keeps of it. @param {TransferUpload} upload @returns {import('./mine.js').Mine} */
+/** What "Sent from this device" keeps of an upload. @param {TransferUpload} upload @returns {import('./mine.js').Mine} */
 function mineOf(upload) {
   const { transfer: { id, link, created_at: at }, token } = upload;
   return { id, token, title: nameOf(now(upload)), link, at };

@@ -1,6 +1,6 @@
 """${message}
 
-Numbered, never edited after it has landed. Expands first; what is no longer used goes in a later one.
+Numbered, and never edited once it has landed. Expand first; a later migration drops what is unused.
 """
 
 from alembic import op

@@ -30,7 +30,7 @@ def upgrade():
         sa.PrimaryKeyConstraint("id", name="pk_audit_events"),
     )
     op.create_index("ix_audit_events_transfer_id", "audit_events", ["transfer_id"])
-    # Rows are only ever added. TRUNCATE stays possible for the table's owner, for retention.
+    # The table is append-only. Its owner can still TRUNCATE it, for retention.
     op.execute(
         """
         CREATE FUNCTION audit_events_only_grow() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -15,7 +15,7 @@ ALGORITHM = sa.Enum("CRC32", name="checksum_algorithm")
 
 
 def upgrade():
-    # Not used in this same transaction, which PostgreSQL would refuse.
+    # PostgreSQL would refuse to use the new value in the same transaction; nothing here does.
     op.execute("ALTER TYPE file_problem ADD VALUE IF NOT EXISTS 'damaged'")
     ALGORITHM.create(op.get_bind())
     op.add_column("uploads", sa.Column("checksum_algorithm", ALGORITHM, nullable=True))
@@ -34,5 +34,5 @@ def downgrade():
     op.drop_column("uploads", "crc32")
     op.drop_column("uploads", "checksum_algorithm")
     ALGORITHM.drop(op.get_bind())
-    # PostgreSQL cannot take a value out of an enum; nobody uses the one that stays.
+    # PostgreSQL cannot remove a value from an enum: it stays, unused.
     op.execute("UPDATE files SET problem = 'wrong_size' WHERE problem::text = 'damaged'")

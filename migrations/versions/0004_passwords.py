@@ -31,8 +31,8 @@ def upgrade():
 
 
 def downgrade():
-    # Older code asks nobody for a password: better that these links have expired than that
-    # they are open. Their bytes go when the grace period is over.
+    # Older code does not ask for passwords. Expire these links rather than leave them open; their
+    # bytes are removed after the grace period.
     op.execute(
         "UPDATE transfers SET state = 'EXPIRED', expired_at = now(), lease_token = NULL"
         " WHERE password_hash IS NOT NULL AND state IN ('INIT', 'PROCESSING', 'READY')"

@@ -57,7 +57,7 @@ def upgrade():
 
 
 def downgrade():
-    # Zips that were made, or half made, are nobody's any more: their bytes go.
+    # Nothing will refer to finished and unfinished zips any more: have their bytes removed.
     op.execute(
         "UPDATE uploads SET state = 'ABORTED', remove_after = now()"
         " WHERE id IN (SELECT upload_id FROM archives)"

@@ -53,7 +53,7 @@ def upgrade():
 
 
 def downgrade():
-    # Older code knows of no preview: the upkeep removes the objects of those there are.
+    # Older code does not know previews: have the sweep remove their objects.
     op.execute(
         "UPDATE uploads SET state = 'ABORTED', remove_after = now() WHERE id IN"
         " (SELECT thumbnail_id FROM previews UNION SELECT picture_id FROM previews)"

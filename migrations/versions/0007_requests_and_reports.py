@@ -72,7 +72,7 @@ def upgrade():
 
 
 def downgrade():
-    # Older code knows no quarantine: better that these links have expired than that they work.
+    # Older code does not know quarantine: expire these links rather than let them work again.
     op.execute(
         "UPDATE transfers SET state = 'EXPIRED', expired_at = now(), lease_token = NULL"
         " WHERE quarantined_at IS NOT NULL AND state IN ('INIT', 'PROCESSING', 'READY')"

@@ -157,7 +157,7 @@ def upgrade():
 
 
 def downgrade():
-    # The recipients' own links lead nowhere then; the transfers' go on.
+    # This breaks the recipients' own links; the transfers' links still work.
     op.drop_table("sender_codes")
     op.drop_table("opt_outs")
     op.drop_table("outbox_mails")

@@ -46,7 +46,7 @@ def downgrade():
     op.drop_index("ix_transfers_deleted", "transfers")
     op.drop_index("ix_transfers_to_forget", "transfers")
     op.drop_column("transfers", "forgotten_at")
-    # Of older code a row means that the sweep has come to its end.
+    # To older code, any row means that the sweep has completed.
     op.execute("DELETE FROM heartbeats WHERE at = to_timestamp(0)")
     for name in ("failure_count", "seconds", "last_count"):
         op.drop_column("heartbeats", name)

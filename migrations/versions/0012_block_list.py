@@ -84,6 +84,6 @@ def downgrade():
     op.drop_index("ix_transfers_evidence", "transfers")
     op.drop_index("ix_abuse_reports_closed", "abuse_reports")
     op.drop_column("abuse_reports", "file_sha256")
-    # What was held back is OPEN, and older code completes it again.
+    # Files that were held back are OPEN, so older code completes them.
     op.drop_table("inspections")
     op.drop_table("blocked_files")

@@ -32,8 +32,8 @@ def upgrade():
 
 
 def downgrade():
-    # Code from before takes every row for somebody's own wish: an address that only bounced would
-    # get nothing for good, so those rows go.
+    # Older code takes every row for the owner's own opt-out, so an address that only bounced would
+    # never get mail again: delete those rows.
     op.execute("DELETE FROM opt_outs WHERE reason = 'bounced'")
     op.drop_column("opt_outs", "reason")
     REASON.drop(op.get_bind())

@@ -50,7 +50,7 @@ def upgrade():
 
 def downgrade():
     op.drop_column("extension_requests", "settled_at")
-    # Of older code every file is its transfer's: what is only on its way is not, and goes.
+    # To older code, every file belongs to its transfer: drop the files of unfinished batches.
     op.execute(
         "UPDATE uploads SET state = 'ABORTED', remove_after = now() WHERE state <> 'ABORTED'"
         " AND id IN (SELECT upload_id FROM files WHERE batch IS NULL)"
@@ -61,5 +61,5 @@ def downgrade():
     op.drop_column("files", "batch")
     op.drop_constraint("batch_count_not_negative", "transfers", type_="check")
     op.drop_column("transfers", "batch_count")
-    # The word in mail_kind stays, as nobody says it; but no such mail may.
+    # The value stays in the enum mail_kind, unused, but mails of that kind must go.
     op.execute("DELETE FROM outbox_mails WHERE kind = 'new_files'")

@@ -18,7 +18,7 @@ def upgrade():
     op.add_column(
         "transfers", sa.Column("total_size", sa.BigInteger(), server_default="0", nullable=False)
     )
-    # Only those are ever listed; each statement of many rows keeps others waiting.
+    # Only transfers with a workspace are ever listed. Updating more rows would hold more locks.
     op.execute(
         "UPDATE transfers SET total_size = held.size FROM ("
         " SELECT files.transfer_id, sum(uploads.size) AS size FROM files"
@@ -84,7 +84,7 @@ def upgrade():
 
 def downgrade():
     op.drop_table("idempotency_keys")
-    # Older code knows of these bytes only what their uploads say.
+    # Older code knows these bytes only through their uploads: have them removed.
     op.execute(
         "UPDATE uploads SET state = 'ABORTED', remove_after = now() FROM stagings"
         " WHERE uploads.id IN (stagings.upload_id, stagings.copy_id)"

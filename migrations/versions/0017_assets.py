@@ -17,8 +17,8 @@ ZERO = {"server_default": "0", "nullable": False}
 
 
 def upgrade():
-    # Keys with figures, letters, slashes and dashes: only in this order of theirs does a database
-    # list them as storage does. The table itself is not rewritten.
+    # Storage lists keys in byte order; only with this collation does the database do the same.
+    # The table itself is not rewritten.
     op.execute('ALTER TABLE uploads ALTER COLUMN key TYPE text COLLATE "C"')
     op.create_table(
         "assets",
@@ -108,7 +108,7 @@ def upgrade():
 
 
 def downgrade():
-    # Older code knows nothing of these; its sweep removes what they were for.
+    # Older code does not know assets: have its sweep remove their objects.
     op.execute(
         "UPDATE uploads SET state = 'ABORTED', remove_after = now() WHERE state <> 'ABORTED'"
         " AND (id IN (SELECT upload_id FROM asset_versions)"

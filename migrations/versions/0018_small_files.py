@@ -14,7 +14,7 @@ depends_on = None
 
 
 def upgrade():
-    # Not used in this same transaction, which PostgreSQL would refuse.
+    # PostgreSQL would refuse to use the new value in the same transaction; nothing here does.
     op.execute("ALTER TYPE upload_method ADD VALUE IF NOT EXISTS 'post'")
     op.create_table(
         "small_files",
@@ -58,11 +58,11 @@ def upgrade():
 
 
 def downgrade():
-    # Nobody could reach these files any more: the sweep removes their bytes.
+    # These files cannot be reached any more: have the sweep remove their bytes.
     op.execute(
         "UPDATE uploads SET state = 'ABORTED', remove_after = now() WHERE state <> 'ABORTED'"
         " AND (method = 'post' OR id IN (SELECT kept_id FROM small_files))"
     )
     op.drop_table("small_files")
-    # PostgreSQL cannot take a value out of an enum; nobody uses the one that stays.
+    # PostgreSQL cannot remove a value from an enum: it stays, unused.
     op.execute("UPDATE uploads SET method = 'single' WHERE method = 'post'")

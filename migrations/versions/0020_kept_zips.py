@@ -17,14 +17,14 @@ INDEX = "ix_uploads_kept_for"
 
 
 def upgrade():
-    # The two busiest tables: each step commits, so that none holds a lock for long, nor one that
-    # the next would wait with. All of it runs again where it was interrupted.
+    # The two busiest tables: each step commits, so that no lock is held for long, or while the next
+    # step waits for another one. If interrupted, the whole migration can run again.
     with op.get_context().autocommit_block():
         op.add_column(
             "uploads", sa.Column("kept_for", sa.Uuid(), nullable=True), if_not_exists=True
         )
     if not _has_foreign_key():
-        # In the order in which they are written: else each would wait for the other.
+        # Lock in the order in which the application writes these tables, to avoid deadlocks.
         op.execute("LOCK TABLE transfers IN SHARE ROW EXCLUSIVE MODE")
         op.create_foreign_key(
             FOREIGN_KEY,
@@ -37,7 +37,7 @@ def upgrade():
         )
     with op.get_context().autocommit_block():
         op.execute(f"ALTER TABLE uploads VALIDATE CONSTRAINT {FOREIGN_KEY}")
-        # One that was interrupted leaves an index that nobody may use.
+        # An interrupted CREATE INDEX CONCURRENTLY leaves an invalid index.
         op.drop_index(INDEX, "uploads", if_exists=True, postgresql_concurrently=True)
         op.create_index(
             INDEX,

@@ -26,7 +26,8 @@ def upgrade():
 
 
 def downgrade():
-    # Older code knows no reports of boards, nor their quarantine: nobody knows where they are then.
+    # Older code knows neither reports nor quarantine of boards: give quarantined boards a new,
+    # unknown link.
     op.execute("DELETE FROM abuse_reports WHERE transfer_id IS NULL")
     op.execute(
         "UPDATE boards SET slug = gen_random_uuid()::text WHERE quarantined_at IS NOT NULL"

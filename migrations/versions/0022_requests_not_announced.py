@@ -16,8 +16,8 @@ INDEX = "ix_extension_requests_to_announce"
 
 
 def upgrade():
-    # Concurrently: a plain DROP INDEX waits for every query that is using the table, and all
-    # queries that come later wait behind it.
+    # Concurrently: a plain DROP INDEX waits for every query that uses the table, and all later
+    # queries wait behind it.
     with op.get_context().autocommit_block():
         op.drop_index(INDEX, "extension_requests", if_exists=True, postgresql_concurrently=True)
 

@@ -1,11 +1,11 @@
-// Uppy Companion with its S3 routes and nothing else of it turned on: no providers, no sessions, no
-// metrics, no log. Prints its port.
+// Uppy Companion with only its S3 routes turned on: no providers, no sessions, no metrics, no log.
+// Prints its port.
 
 import { Agent } from "node:http";
 
 import * as companion from "@uppy/companion";
 
-// Its log.
+// Companion logs through this.
 console.log = () => {};
 const given = process.env;
 const { app } = companion.app({
@@ -24,9 +24,9 @@ const { app } = companion.app({
     forcePathStyle: true,
     expires: 3600,
     awsClientOptions: {
-      // Otherwise an address signs the checksum of an empty body, and takes no other.
+      // Otherwise presigned URLs contain the checksum of an empty body, and accept no other.
       requestChecksumCalculation: "WHEN_REQUIRED",
-      // It makes a client of storage for every request, and each would keep its own connection.
+      // Companion makes an S3 client for every request, and each would keep its own connection open.
       requestHandler: { httpAgent: new Agent({ keepAlive: true, maxSockets: 50 }) },
     },
   },

@@ -1,4 +1,4 @@
-// Other people's uploaders, and bare lanes without any uploader, on one page: ?with=uppy5|uppy6|lanes
+// Other uploaders, and bare parallel PUTs without any uploader, on one page: ?with=uppy5|uppy6|lanes
 const asked = new URLSearchParams(location.search);
 const state = /** @type {HTMLElement} */ (document.getElementById('state'));
 const field = /** @type {HTMLInputElement} */ (document.getElementById('file'));
@@ -10,7 +10,7 @@ async function ask(question) {
   return answer.json();
 }
 
-/** As the manual says for signing on one's own server; all else is as it comes. @param {File} file */
+/** Set up as Uppy's manual says for signing on one's own server; otherwise with its defaults. @param {File} file */
 async function uppy5(file) {
   const { Uppy, AwsS3 } = await import('/vendor/uppy5.mjs');
   const uppy = new Uppy({ autoProceed: false }).use(AwsS3, {
@@ -38,7 +38,7 @@ async function run(uppy, file) {
   if (failed.length) throw new Error(failed[0].error);
 }
 
-/** Addresses signed beforehand, slices sent as they are, so many at a time: what the browser itself can do. @param {File} file */
+/** Presigned URLs made beforehand, slices sent as they are, `?lanes=` at a time: what the browser itself can do. @param {File} file */
 async function lanes(file) {
   const size = Number(asked.get('part'));
   const count = Math.ceil(file.size / size);

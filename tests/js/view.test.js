@@ -111,6 +111,29 @@ test('of what was cancelled while it was being added nothing is left, and its na
   assert.deepEqual(panel.listed, ['two.bin']);
 });
 
+test('an attempt that is cancelled while the former is removed does not take the transfer from other tabs', async (context) => {
+  const taken = [];
+  const locks = { request: async (name, _, use) => { taken.push(name); await use({}); taken.pop(); } };
+  Object.defineProperty(navigator, 'locks', { value: locks, configurable: true });
+  context.after(() => delete navigator.locks);
+  const { view, panel, world } = page(readyBefore());
+  adding({ panel });
+  const removal = held();
+  world.onDrop = () => removal.promise;
+  world.onAdd = () => panel.acts.cancel();
+  const first = view.accept(picked({ 'two.bin': 8 }));
+  await settle();
+  world.onAdd = undefined;
+  const second = view.accept(picked({ 'two.bin': 8 }));
+  await settle();
+  panel.acts.cancel();
+  removal.resolve();
+  await first;
+  await second;
+  await settle();
+  assert.deepEqual(taken, []);
+});
+
 test('it is removed too where only the answer was lost', async () => {
   const { view, panel, world } = page(readyBefore());
   adding({ panel });
@@ -118,7 +141,7 @@ test('it is removed too where only the answer was lost', async () => {
   world.onPause = async () => { if (panel.shown === 'uploading') panel.acts.cancel(); };
   await view.accept(picked({ 'two.bin': 8 }));
   assert.deepEqual(world.calls.filter((call) => /^(add|drop)/.test(call)), ['add 1', 'drop batch']);
-  assert.deepEqual(panel.said, ['Cancelled. Nothing was kept.']);
+  assert.deepEqual(panel.said, ['Cancelled. What was there before stays.']);
 });
 
 test('what others are adding to the same transfer stays', async () => {
@@ -143,7 +166,7 @@ test('whoever cannot be told what was cancelled learns that it stays for a while
   world.onAdd = () => panel.acts.cancel();
   world.onDrop = () => { throw new Failure('refused', { status: 403 }); };
   await view.accept(picked({ 'two.bin': 8 }));
-  assert.deepEqual(panel.said, ['Cancelled. Nothing was kept.', 'Cancelled. What was sent is removed within a day.']);
+  assert.deepEqual(panel.said, ['Cancelled. What was there before stays.', 'Cancelled. What was sent is removed within a day.']);
 });
 
 /** An upload that goes on, with files that are just being added to it. */

@@ -204,8 +204,7 @@ export class Panel {
       this.#get('manage').parentElement?.removeAttribute('hidden');
       this.#get('manage').classList.add('button-primary');
     }
-    // The focused element may be hidden now.
-    if (!document.activeElement?.getClientRects().length) this.#get('heading').focus({ preventScroll: true });
+    this.#keepFocus();
     document.title = `Stopped · ${NAME}`;
     this.#say(`${title} ${text}`);
   }
@@ -214,6 +213,7 @@ export class Panel {
   clear() {
     this.#upload = null;
     this.#isUnsent = false;
+    this.#next = 'copy';
     this.unreadable = [];
     this.#askNoMore();
     this.files.clear();
@@ -302,6 +302,12 @@ export class Panel {
     this.#get('trouble').hidden = true;
     this.remark('');
     if (OVER.has(shown)) this.#askNoMore();
+    if (shown !== 'ready') this.#keepFocus();
+  }
+
+  // What had the focus may be hidden now: then the heading gets it, and not the top of the page.
+  #keepFocus() {
+    if (!document.activeElement?.getClientRects().length) this.#get('heading').focus({ preventScroll: true });
   }
 
   // One primary button at a time: while paused or failed it is Continue or Try again.
@@ -360,7 +366,10 @@ export class Panel {
       const { title, text } = explain(why, { safe: this.#safe(), waiting: true });
       this.#trouble(title, text, why, true);
       document.title = `Waiting · ${NAME}`;
-    } else this.#get('trouble').hidden = true;
+    } else if (!this.#get('trouble').hidden) {
+      this.#get('trouble').hidden = true;
+      this.#keepFocus();
+    }
   }
 
   /** @param {string} title @param {string} text @param {Failure} failure @param {boolean} [waiting] */

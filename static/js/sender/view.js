@@ -151,6 +151,7 @@ export class SenderView {
     if (!addsTo) return TransferUpload.create(picked, this.#world, signal, onWait);
     // Until then a cancelled batch still occupies its file names and the claim.
     await this.#ending;
+    signal.throwIfAborted();
     this.#claimed ??= claim(addsTo.id);
     if (!await this.#claimed) {
       this.#claimed = undefined;
@@ -242,7 +243,7 @@ export class SenderView {
     const upload = this.#upload;
     const ending = upload ? upload.cancel() : this.#failure ? undefined : this.#beginning;
     this.#ending = Promise.allSettled([ending, this.#clear()]);
-    this.notice(upload?.transfer.adds ? 'Cancelled. What was there before stays.' : 'Cancelled. Nothing was kept.');
+    this.notice(this.#panel.addsTo || upload?.transfer.adds ? 'Cancelled. What was there before stays.' : 'Cancelled. Nothing was kept.');
     this.#panel.focusOnChoice();
     try {
       await ending;

@@ -403,6 +403,8 @@ def test_pausing_and_going_on_by_keyboard_and_across_a_reload(
     puts.begun.clear()
     plain.keyboard.press("Enter")
     expect_state(plain, "done")
+    # The button that was pressed is hidden now.
+    expect(plain.locator("#heading")).to_be_focused()
     assert len(puts.begun) == 8 - 3
     assert_arrived(open_page, link, sums)
 

@@ -183,6 +183,7 @@ export class Panel {
   fail(failure) {
     const isGone = failure.why === 'gone';
     const isExpired = failure.why === 'expired';
+    const focused = document.activeElement;
     this.#show('failed');
     this.#root.dataset.stopped = failure.why;
     this.files.fail(failure.facts.path);
@@ -204,7 +205,7 @@ export class Panel {
       this.#get('manage').parentElement?.removeAttribute('hidden');
       this.#get('manage').classList.add('button-primary');
     }
-    this.#keepFocus();
+    this.#keepFocus(focused);
     document.title = `Stopped · ${NAME}`;
     this.#say(`${title} ${text}`);
   }
@@ -281,6 +282,7 @@ export class Panel {
 
   /** @param {Shown} shown */
   #show(shown) {
+    const focused = document.activeElement;
     if (shown !== this.shown) this.#progress = new Progress(() => performance.now());
     this.shown = shown;
     this.#awake.set(shown === 'uploading' || shown === 'checking');
@@ -302,12 +304,13 @@ export class Panel {
     this.#get('trouble').hidden = true;
     this.remark('');
     if (OVER.has(shown)) this.#askNoMore();
-    if (shown !== 'ready') this.#keepFocus();
+    if (shown !== 'ready') this.#keepFocus(focused);
   }
 
   // What had the focus may be hidden now: then the heading gets it, and not the top of the page.
-  #keepFocus() {
-    if (!document.activeElement?.getClientRects().length) this.#get('heading').focus({ preventScroll: true });
+  /** @param {Element | null} focused */
+  #keepFocus(focused) {
+    if (focused && !focused.getClientRects().length) this.#get('heading').focus({ preventScroll: true });
   }
 
   // One primary button at a time: while paused or failed it is Continue or Try again.
@@ -367,8 +370,9 @@ export class Panel {
       this.#trouble(title, text, why, true);
       document.title = `Waiting · ${NAME}`;
     } else if (!this.#get('trouble').hidden) {
+      const focused = document.activeElement;
       this.#get('trouble').hidden = true;
-      this.#keepFocus();
+      this.#keepFocus(focused);
     }
   }
 

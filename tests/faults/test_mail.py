@@ -159,14 +159,14 @@ def test_a_mail_that_kills_whoever_takes_it_takes_no_other_along(
     app: Flask, sender: Sender, mail: MailServer, monkeypatch
 ) -> None:
     addressed(sender.ready(), *PEOPLE)
-    compose = outbox.letters.compose
+    compose = outbox.mail_rendering.compose
 
     def die_of_one(row, *more):
         if row.email == PEOPLE[0]:
             raise KeyboardInterrupt  # as near to a death as a thread can come
         return compose(row, *more)
 
-    monkeypatch.setattr(outbox.letters, "compose", die_of_one)
+    monkeypatch.setattr(outbox.mail_rendering, "compose", die_of_one)
     for _ in range(20):
         with suppress(KeyboardInterrupt):
             send_mail(app)

@@ -41,7 +41,6 @@ export class TransferUpload {
   /** @type {State} */ state = 'waiting';
   /** Number of files that the server has checked. */ checkedCount = 0;
   /** Why the upload is stuck while it is being retried. @type {Failure | null} */ waiting = null;
-  /** Why it stopped. @type {Failure | null} */ failure = null;
   /** The files it was created with; paths may differ from the originals, because they were made unique. @type {Picked[]} */ picked = [];
   /** Whether to mail the recipients once added files are complete. */ tellsRecipients = false;
 
@@ -119,7 +118,6 @@ export class TransferUpload {
     signal?.addEventListener('abort', stop);
     if (signal?.aborted) stop();
     this.#sentAgain.clear();
-    this.failure = null;
     try {
       this.#enter('uploading');
       let isSent = this.#isResumed && await this.#believe();
@@ -337,10 +335,7 @@ export class TransferUpload {
     this.waiting = null;
     const { signal } = this.#cancel;
     if (signal.aborted && signal.reason === PAUSED) return this.#enter('paused');
-    if (this.state !== 'cancelled') {
-      if (!signal.aborted) this.failure = asFailure(error);
-      this.#enter(signal.aborted ? 'waiting' : 'failed');
-    }
+    if (this.state !== 'cancelled') this.#enter(signal.aborted ? 'waiting' : 'failed');
     throw error;
   }
 

@@ -160,6 +160,26 @@ test('a transfer that was created although it was cancelled is removed', async (
   assert.equal(panel.shown, 'ready');
 });
 
+test('it is removed too where only the answer to its creation was lost', async () => {
+  const { view, panel, world } = page();
+  world.onCreate = () => { if (panel.shown === 'uploading') throw new Failure('server-unreachable'); };
+  world.onPause = async () => { if (panel.shown === 'uploading') panel.acts.cancel(); };
+  await view.accept(picked({ 'a': 8 }));
+  await settle();
+  assert.deepEqual(world.calls, ['create 1', 'create 1', 'remove']);
+  assert.equal(new Set(world.keys).size, 1);
+  assert.deepEqual(panel.said, ['Cancelled. Nothing was kept.']);
+});
+
+test('nothing is asked again for what was refused', async () => {
+  const { view, panel, world } = page();
+  world.onCreate = () => { panel.acts.cancel(); throw new Failure('invalid', { status: 422 }); };
+  await view.accept(picked({ 'a': 8 }));
+  await settle();
+  assert.deepEqual(world.calls, ['create 1']);
+  assert.deepEqual(panel.said, ['Cancelled. Nothing was kept.']);
+});
+
 test('whoever cannot be told what was cancelled learns that it stays for a while', async () => {
   const { view, panel, world } = page(readyBefore());
   adding({ panel });

@@ -48,8 +48,21 @@ export class TransferUpload {
   static async create(picked, world, signal, onWait) {
     // The same key for every try: if only the answer was lost, the next try returns the same transfer instead of creating a second one.
     const key = newKey();
+    let isUnanswered = false;
     // The request itself is not aborted: only its answer tells what has to be removed.
-    const created = await insist(() => world.backend.create({ files: specs(picked, world) }, key), world, signal, onWait);
+    const ask = async () => {
+      try {
+        return await world.backend.create({ files: specs(picked, world) }, key);
+      } catch (error) {
+        isUnanswered ||= UNANSWERED.has(asFailure(error).why);
+        throw error;
+      }
+    };
+    const created = await insist(ask, world, signal, onWait).catch((error) => {
+      // The server may have created it though its answer was lost.
+      if (signal?.aborted && isUnanswered) return insist(ask, world, undefined, undefined, TRIES);
+      throw error;
+    });
     const upload = this.#begun(created, created.owner_token, picked, world);
     if (signal?.aborted) await upload.cancel();
     signal?.throwIfAborted();

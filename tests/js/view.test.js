@@ -19,6 +19,8 @@ class FakePanel {
   said = [];    // remarks and notices
   unreadable = [];
   asked = 0;    // how often it was asked whether all is to be cancelled
+  told = [];    // what stopped or paused, each once
+  sums = [];    // the bytes of all, whenever they are shown anew
   files = { show: (files) => this.listed.push(...files.map(({ plan }) => plan.path)), touch: () => {} };
 
   constructor(acts) { this.acts = acts; }
@@ -33,11 +35,15 @@ class FakePanel {
 
   hint() {}
 
-  pause() { this.shown = 'paused'; }
+  pause() { this.shown = 'paused'; this.told.push('paused'); }
 
   finish() { this.shown = 'done'; }
 
-  fail(failure) { this.shown = 'failed'; this.failure = failure; }
+  fail(failure) { this.shown = 'failed'; this.failure = failure; this.told.push(failure.why); }
+
+  showSums(failure) { this.sums.push([failure?.why, this.upload.totalSize]); }
+
+  add(files) { this.files.show(files); this.told.push(`${files.length} added`); }
 
   clear() { this.shown = 'ready'; this.listed = []; }
 
@@ -244,6 +250,26 @@ test('the only file that is left is not removed without a question, for that is 
   assert.deepEqual([panel.asked, panel.shown, b.aside], [1, 'uploading', false]);
   panel.acts.cancel();
   await sent;
+});
+
+test('while paused, sums follow what is added and removed, and the pause is not told again', async () => {
+  const { view, panel, sent } = await stuck({ 'a': 8, 'b': 8 });
+  panel.acts.pause();
+  await sent;
+  await view.accept(picked({ 'c': 8, 'd': 8 }));
+  assert.deepEqual([panel.told, panel.sums], [['paused', '2 added'], [[undefined, 32]]]);
+  await panel.acts.remove([...panel.upload.files.values()][0]);
+  assert.deepEqual([panel.told.length, panel.sums.at(-1)], [2, [undefined, 24]]);
+});
+
+test('once stopped, too, and the cause is not told again', async () => {
+  const { view, panel, world } = page();
+  world.onSign = () => { throw new Failure('refused', { status: 400 }); };
+  await view.accept(picked({ 'a': 8, 'b': 8 }));
+  await view.accept(picked({ 'c': 8, 'd': 8 }));
+  assert.deepEqual([panel.told, panel.sums], [['refused', '2 added'], [['refused', 32]]]);
+  await panel.acts.remove([...panel.upload.files.values()][0]);
+  assert.deepEqual([panel.told.length, panel.sums.at(-1)], [2, ['refused', 24]]);
 });
 
 test('nor is it the last one while others are being added, unless they cannot be', async () => {

@@ -31,6 +31,7 @@ import { OptionsForm, say } from './options-form.js';
  */
 
 const NAME = 'Beeline';
+const NOTHING = { safeSize: 0, totalSize: 0 };
 const PATIENCE = 2_000; // milliseconds that a cause must last before it is shown
 /** What the sender still has to do before the link is mailed. @type {Record<Next, string>} */
 const UNSENT = { 'send-mail': 'Not mailed yet: press Send.', 'confirm-code': 'Not mailed yet: enter the code.', 'copy': '' };
@@ -151,14 +152,8 @@ export class Panel {
   }
 
   pause() {
-    const upload = /** @type {TransferUpload} */ (this.#upload);
-    const percent = this.#percent;
-    this.files.refresh();
     this.#show('paused');
-    drawLine(this.#get('line'), percent);
-    this.#text('figure', `${percent} %`);
-    this.#text('heading', percent ? `Paused. ${percent} % is safe.` : 'Paused. What was sent is safe.');
-    this.#text('bytes', `${size(upload.safeSize)} of ${size(upload.totalSize)}`);
+    this.showSums(null);
     document.title = `Paused · ${NAME}`;
     this.#say(this.#get('heading').textContent ?? '');
   }
@@ -171,8 +166,7 @@ export class Panel {
     this.#show('done');
     drawLine(this.#get('line'), 100);
     const count = upload.files.size;
-    const added = count === 1 ? 'The file was added' : `${plural(count, 'file')} were added`;
-    this.#text('heading', upload.transfer.adds ? added : count === 1 ? 'Your file is ready to download' : `Your ${plural(count, 'file')} are ready to download`);
+    this.#text('heading', upload.transfer.adds ? wereAdded(count) : count === 1 ? 'Your file is ready to download' : `Your ${plural(count, 'file')} are ready to download`);
     this.#text('bytes', size(upload.totalSize));
     this.#mailForm?.finish();
     this.#showDone();
@@ -188,12 +182,7 @@ export class Panel {
     this.#root.dataset.stopped = failure.why;
     this.files.fail(failure.facts.path);
     this.#text('heading', isExpired ? 'Everything has arrived' : 'The upload has stopped');
-    // Only what is safe counts now, not what was in flight.
-    const percent = this.#percent;
-    drawLine(this.#get('line'), percent);
-    this.#text('figure', isExpired ? 'Expired' : percent < 100 ? `${percent} %` : 'Stopped');
-    const { title, text } = explain(failure, { safe: this.#safe() });
-    this.#trouble(title, text, failure);
+    this.showSums(failure);
     this.#get('retry').hidden = isGone || isExpired || failure.why === 'blocked';
     this.#get('start-again').hidden = !isGone;
     if (isGone || isExpired) {
@@ -207,7 +196,32 @@ export class Panel {
     }
     this.#keepFocus(focused);
     document.title = `Stopped · ${NAME}`;
-    this.#say(`${title} ${text}`);
+    this.#say(`${this.#get('trouble-title').textContent} ${this.#get('trouble-text').textContent}`);
+  }
+
+  /** Shows how much is safe while nothing is sent; also after files were added or removed. @param {Failure | null} failure why the upload has stopped; null if it is paused */
+  showSums(failure) {
+    const { safeSize, totalSize } = this.#upload ?? NOTHING;
+    // What was in flight does not count now.
+    const percent = this.#percent;
+    this.files.refresh();
+    drawLine(this.#get('line'), percent);
+    if (failure) {
+      const { title, text } = explain(failure, { safe: this.#safe() });
+      this.#text('figure', failure.why === 'expired' ? 'Expired' : percent < 100 ? `${percent} %` : 'Stopped');
+      this.#trouble(title, text, failure);
+    } else {
+      this.#text('figure', `${percent} %`);
+      this.#text('heading', percent ? `Paused. ${percent} % is safe.` : 'Paused. What was sent is safe.');
+      this.#text('bytes', `${size(safeSize)} of ${size(totalSize)}`);
+    }
+  }
+
+  /** Shows files that were added to the upload. @param {FileUpload[]} added */
+  add(added) {
+    this.files.show(added);
+    this.remark('');
+    this.#say(`${wereAdded(added.length)}.`);
   }
 
   /** Resets the panel to what it was when the page was opened. */
@@ -440,7 +454,7 @@ export class Panel {
 
   /** How much is safe, in whole per cent. */
   get #percent() {
-    const { safeSize, totalSize } = this.#upload ?? { safeSize: 0, totalSize: 0 };
+    const { safeSize, totalSize } = this.#upload ?? NOTHING;
     return totalSize ? Math.floor(100 * safeSize / totalSize) : 0;
   }
 
@@ -475,6 +489,9 @@ export class Panel {
     return /** @type {HTMLElement} */ (document.getElementById(id));
   }
 }
+
+/** @param {number} count of files */
+const wereAdded = (count) => (count === 1 ? 'The file was added' : `${plural(count, 'file')} were added`);
 
 /** A clock of the server's time, by which transfers expire; the sender's own clock may be wrong by years. @param {string} [told] when the page was made @returns {() => number} */
 function serverClock(told = '') {

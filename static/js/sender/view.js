@@ -186,8 +186,7 @@ export class SenderView {
       const added = await upload.add(picked, (why) => { if (upload === this.#upload) this.#tellNotYet(why); });
       if (upload !== this.#upload) return;
       this.#panel.unreadable.push(...unreadable);
-      this.#panel.remark('');
-      this.#panel.files.show(added);
+      this.#panel.add(added);
       this.#hasHandles &&= picked.every(({ handle }) => handle);
       void memory.add(now(upload), upload.token, added, picked);
       this.#showAgain();
@@ -208,8 +207,7 @@ export class SenderView {
 
   // While nothing is sent, nothing else updates the totals on the panel.
   #showAgain() {
-    if (this.#panel.shown === 'paused') this.#panel.pause();
-    if (this.#failure) this.#fail(this.#failure);
+    if (this.#failure || this.#panel.shown === 'paused') this.#panel.showSums(this.#failure);
   }
 
   /** @param {FileUpload} file @returns {Promise<boolean>} whether it is gone */
@@ -224,7 +222,7 @@ export class SenderView {
     }
     try {
       await upload.remove(file);
-      if (this.#panel.shown === 'paused') this.#panel.pause();
+      this.#showAgain();
       return true;
     } catch (error) {
       if (upload !== this.#upload) return true;

@@ -15,6 +15,7 @@ class FakePanel {
   limits = {};
   addsTo = null;
   tellsRecipients = false;
+  isUnsent = false;
   listed = [];  // the paths that are in the list
   said = [];    // remarks and notices
   unreadable = [];
@@ -307,6 +308,21 @@ test('where the browser keeps nothing, closing the tab asks as long as there is 
   assert.equal(panel.shown, 'failed');
   assert.ok(!panel.acts.isAtRisk(), 'there is nothing to continue');
 });
+
+for (const shown of ['checking', 'done']) {
+  test(`closing the tab asks when it is ${shown}, if addresses are typed that nothing was mailed to`, async () => {
+    const { view, panel } = page();
+    await view.accept(picked({ 'a': 8 }));
+    panel.shown = shown;
+    for (const works of [true, false]) {
+      Object.assign(memory, { works });
+      panel.isUnsent = false;
+      assert.ok(!panel.acts.isAtRisk());
+      panel.isUnsent = true;
+      assert.ok(panel.acts.isAtRisk());
+    }
+  });
+}
 
 /** Where "Sent from this device" is kept. */
 function storage() {

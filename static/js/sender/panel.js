@@ -52,10 +52,10 @@ export class Panel {
   #titled = document.title;
   /** Undefined until its script is loaded. @type {ReturnType<typeof import('./mail-form.js').mailForm> | undefined} */ #mailForm;
   /** The button for the next step. @type {Next} */ #next = 'copy';
-  /** Whether addresses are entered that nothing was mailed to yet. */ #isUnsent = false;
   /** When progress stopped, by performance.now(); 0 while there is progress. */ #waitingSince = 0;
   /** Bytes that were safe at the last refresh. */ #safeSize = 0;
   /** @type {Shown} */ shown = 'ready';
+  /** Whether addresses are entered that nothing was mailed to yet. */ isUnsent = false;
   /** Paths of files that could not be read and were left out; shown until the end. @type {string[]} */ unreadable = [];
   files;
   /** What one transfer may hold. @type {{max_file_size?: number, max_transfer_size?: number, max_files?: number}} */ limits;
@@ -90,7 +90,7 @@ export class Panel {
     this.#on('try-now', () => acts.tryNow());
     this.#on('share', () => navigator.share?.({ url: this.#link().href, title: this.#options?.title || 'Files for you' }).catch(() => {}));
     this.#get('cancel-ask').addEventListener('keydown', ({ key }) => { if (key === 'Escape') this.#keepOn(); });
-    addEventListener('beforeunload', (event) => { if (acts.isAtRisk() || (this.shown === 'done' && this.#isUnsent)) event.preventDefault(); });
+    addEventListener('beforeunload', (event) => { if (acts.isAtRisk()) event.preventDefault(); });
   }
 
   /** Whether the box is checked: recipients are mailed once these files have arrived. */
@@ -170,7 +170,7 @@ export class Panel {
     this.#text('bytes', size(upload.totalSize));
     this.#mailForm?.finish();
     this.#showDone();
-    this.#say(this.#isUnsent ? `The files are ready to download. ${UNSENT[this.#next]}` : 'Sent. The files are ready to download.');
+    this.#say(this.isUnsent ? `The files are ready to download. ${UNSENT[this.#next]}` : 'Sent. The files are ready to download.');
   }
 
   /** @param {Failure} failure */
@@ -227,7 +227,7 @@ export class Panel {
   /** Resets the panel to what it was when the page was opened. */
   clear() {
     this.#upload = null;
-    this.#isUnsent = false;
+    this.isUnsent = false;
     this.#next = 'copy';
     this.unreadable = [];
     this.#askNoMore();
@@ -286,9 +286,10 @@ export class Panel {
       ready: '',
       uploading: adds ? `Whoever has it downloads what is there; these appear once all have arrived. ${stay}` : `It works already: whoever opens it sees the upload coming. ${stay}`,
       paused: waits, failed: waits,
-      checking: continuation === 'not' ? 'Everything has left this computer. Keep this tab open a moment longer, in case something has to be sent again.'
-        : 'Everything has left this computer. You can close this tab: if something has to be sent again, it can be continued here.',
-      done: `Whoever has this link, and the password if you set one, can download. ${this.#isUnsent ? UNSENT[this.#next] : 'You can close this tab.'}`,
+      checking: `Everything has left this computer. ${this.isUnsent ? UNSENT[this.#next]
+        : continuation === 'not' ? 'Keep this tab open a moment longer, in case something has to be sent again.'
+          : 'You can close this tab: if something has to be sent again, it can be continued here.'}`,
+      done: `Whoever has this link, and the password if you set one, can download. ${this.isUnsent ? UNSENT[this.#next] : 'You can close this tab.'}`,
     }[this.shown]);
   }
 
@@ -335,7 +336,7 @@ export class Panel {
 
   // "Sent" would be untrue while addresses are entered that nothing was mailed to.
   #showDone() {
-    const word = this.#isUnsent ? 'Ready' : 'Sent';
+    const word = this.isUnsent ? 'Ready' : 'Sent';
     this.#text('figure', word);
     document.title = `${word} · ${NAME}`;
     this.hint();
@@ -423,9 +424,10 @@ export class Panel {
     if (!mailForm || !this.#upload || !this.#backend) return;
     this.#mailForm = mailForm(this.#form('mail'), (next, isUnsent) => {
       this.#next = next;
-      this.#isUnsent = isUnsent;
+      this.isUnsent = isUnsent;
       this.#choosePrimary();
       if (this.shown === 'done') this.#showDone();
+      else this.hint();
     });
     this.#mailForm.serve(this.#upload, this.#backend);
     if (this.shown === 'done') this.#mailForm.finish();

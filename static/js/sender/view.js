@@ -320,7 +320,9 @@ export class SenderView {
   }
 
   #isAtRisk() {
-    const { shown } = this.#panel;
+    const { shown, isUnsent } = this.#panel;
+    // All files are on the server, but nobody is mailed before the sender has pressed Send.
+    if (OVER.has(shown)) return isUnsent;
     // With the memory, everything but the parts in flight can be continued later.
     if (memory.works) return shown === 'uploading' && !this.#waiting;
     const isOver = ENDED.has(this.#failure?.why ?? '');

@@ -79,8 +79,7 @@ export class Panel {
     });
     // When files are added to a transfer, its options are on its manage page.
     this.#options = document.getElementById('options') ? new OptionsForm(this.#form('options'), acts.edited, serverClock(root.dataset.now)) : null;
-    // Until mail-form.js is loaded, the browser itself would submit the form, and leave the upload.
-    document.getElementById('mail')?.addEventListener('submit', (event) => { event.preventDefault(); void this.#offerMailAgain(); });
+    if (document.getElementById('mail')) this.#expectMail();
     document.getElementById('tell-recipients')?.addEventListener('change', () => acts.tellRecipients(this.tellsRecipients));
     this.#on('cancel', () => this.askCancel());
     this.#on('cancel-no', () => this.#keepOn());
@@ -418,19 +417,34 @@ export class Panel {
 
   // --- The form that mails the link --------------------------------------------------------------
 
-  // Only on a site that sends mail. The form's script is loaded once there is a transfer.
-  async #offerMail() {
-    const { mailForm } = document.getElementById('mail') ? await import('./mail-form.js') : {};
-    if (!mailForm || !this.#upload || !this.#backend) return;
-    this.#mailForm = mailForm(this.#form('mail'), (next, isUnsent) => {
-      this.#next = next;
-      this.isUnsent = isUnsent;
-      this.#choosePrimary();
-      if (this.shown === 'done') this.#showDone();
-      else this.hint();
+  // Only on a site that sends mail.
+  #expectMail() {
+    // Early: after a new release the script can no longer be loaded.
+    loadMailForm().catch(() => { /* It is tried again for each transfer, and by Send. */ });
+    const form = this.#form('mail');
+    // Until it is loaded, the browser itself would submit the form, and leave the upload.
+    form.addEventListener('submit', (event) => { event.preventDefault(); void this.#offerMailAgain(); });
+    form.addEventListener('input', () => {
+      const isTyped = form.querySelector('textarea')?.value.includes('@') ?? false;
+      if (!this.#mailForm) this.#turnMail(isTyped ? 'send-mail' : 'copy', isTyped);
     });
+  }
+
+  async #offerMail() {
+    const { mailForm } = document.getElementById('mail') ? await loadMailForm() : {};
+    if (!mailForm || !this.#upload || !this.#backend) return;
+    this.#mailForm = mailForm(this.#form('mail'), (next, isUnsent) => this.#turnMail(next, isUnsent));
     this.#mailForm.serve(this.#upload, this.#backend);
     if (this.shown === 'done') this.#mailForm.finish();
+  }
+
+  /** @param {Next} next @param {boolean} isUnsent */
+  #turnMail(next, isUnsent) {
+    this.#next = next;
+    this.isUnsent = isUnsent;
+    this.#choosePrimary();
+    if (this.shown === 'done') this.#showDone();
+    else this.hint();
   }
 
   // Send was pressed before the form's script could be loaded.
@@ -442,9 +456,10 @@ export class Panel {
     try {
       await this.#offerMail();
     } catch {
-      return say(/** @type {HTMLInputElement} */ (this.#get('o-sender')), 'wrong', 'Not sent. Check your connection and try again.');
+      return say(/** @type {HTMLInputElement} */ (this.#get('o-sender')), 'wrong', 'Not sent. Check your connection and try again. If that does not help, choose “Manage” once everything has arrived, and send it from there.');
     }
     fields.forEach((field, index) => { field.value = typed[index] || field.value; });
+    form.dispatchEvent(new Event('input'));
     return form.requestSubmit();
   }
 
@@ -491,6 +506,8 @@ export class Panel {
     return /** @type {HTMLElement} */ (document.getElementById(id));
   }
 }
+
+const loadMailForm = () => import('./mail-form.js');
 
 /** @param {number} count of files */
 const wereAdded = (count) => (count === 1 ? 'The file was added' : `${plural(count, 'file')} were added`);

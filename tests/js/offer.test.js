@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { howFar, safeSize, unwanted, whatToChoose } from '../../static/js/sender/offers.js';
+
+// page.js, of which offers.js uses a little, looks at the page when it is loaded.
+globalThis.document = { getElementById: () => null, querySelector: () => null, querySelectorAll: () => [], addEventListener: () => {} };
+const { howFar, safeSize, unwanted, whatToChoose } = await import('../../static/js/sender/offers.js');
 
 const plan = (size, partSize, state = 'OPEN') => ({ size, part_size: partSize, part_count: Math.max(1, Math.ceil(size / partSize)), state });
 

@@ -1,5 +1,6 @@
 // Unfinished uploads of this browser, offered on the home page: how much of each is safe, and how to continue it.
 // Loaded only if there may be one.
+import { exactly, say } from '../page.js';
 import { browserWorld } from '../upload/browser-world.js';
 import { asFailure, explain, insist } from '../upload/failure.js';
 import { sizeHeld } from '../upload/file-upload.js';
@@ -248,8 +249,7 @@ export class Offers {
     }
     await memory.forget(id);
     release();
-    const live = document.getElementById('live');
-    if (live) live.textContent = 'Discarded. What was sent is deleted.';
+    say('Discarded. What was sent is deleted.');
     this.#drop(offer);
     /** @type {HTMLElement | null} */ (this.#place.querySelector('button:not([hidden])') ?? document.getElementById('choose-files'))?.focus();
     return undefined;
@@ -389,7 +389,7 @@ class Offer {
     const begun = document.createElement('time');
     begun.dateTime = transfer.created_at;
     begun.textContent = at.toLocaleString(undefined, { month: 'short', day: 'numeric', hour: 'numeric', minute: '2-digit' });
-    begun.title = at.toLocaleString(undefined, { dateStyle: 'full', timeStyle: 'long' });
+    begun.title = exactly(at);
     const facts = [`${size(this.safe)} of ${size(total)}`, transfer.files.length > 1 && plural(transfer.files.length, 'file'), 'begun '];
     this.#one('.offer-facts').replaceChildren(facts.filter(Boolean).join(' · '), begun);
     this.percent = this.needed.length ? Math.min(99, Math.floor(100 * this.safe / (total || 1))) : 100;

@@ -288,7 +288,7 @@ def confirm(version: AssetVersion) -> bool:
             return _has_arrived(version)
         etag, is_first = pinned
         # The copy of an earlier call may have finished after that call stopped waiting for it.
-        kept = None if is_first else _copy_at(version.upload)
+        kept = None if is_first else uploads.copy_at(version.upload)
         if kept is None:
             source = Source(version.posted_key, etag)
             storage.copy_whole(source, version.upload.key, version.upload.token)
@@ -301,16 +301,10 @@ def confirm(version: AssetVersion) -> bool:
             raise NotFound("Something else was sent to the same form meanwhile.") from error
         raise
     crash.point("asset.2")
-    kept = kept or _copy_at(version.upload)
+    kept = kept or uploads.copy_at(version.upload)
     if kept is not None:
         settle(version, kept)
     return _has_arrived(version)
-
-
-def _copy_at(upload: Upload) -> Stored | None:
-    """The copy that storage holds, if any. Nobody else can write to this key."""
-    stored = storage.head(upload.key)
-    return stored if stored and stored.token == upload.token else None
 
 
 def _has_arrived(version: AssetVersion) -> bool:

@@ -487,6 +487,12 @@ def _with_crc32(upload: Upload, stored: Stored, combined: bytes | None) -> Outco
     return Outcome(upload.id, etag=stored.etag, crc32=stored.crc32 or combined)
 
 
+def copy_at(upload: Upload) -> Stored | None:
+    """The copy that storage holds at the key of an upload that only we copy to, if any."""
+    stored = storage.head(upload.key)
+    return stored if stored and stored.token == upload.token else None
+
+
 def copied_anew(uploads: Sequence[Upload]) -> list[tuple[Upload, Stored]]:
     """Those of these complete uploads whose object has another ETag than their row.
 

@@ -1,6 +1,7 @@
 """The operator's commands: `flask release`, `storage`, `database`, `keys` and `sweep`.
 
-The commands for reported links are in abuse_cli.py, those for bounced mail in mail_cli.py.
+The commands for reported links are in abuse_cli.py, those for bounced mail in mail_cli.py, and
+`flask doctor` is in doctor_cli.py.
 """
 
 import sys
@@ -11,21 +12,18 @@ import click
 from flask import Flask
 from flask.cli import AppGroup, with_appcontext
 
-from app import abuse_cli, mail_cli
+from app import abuse_cli, doctor_cli, mail_cli
 from app.config import settings
 from app.errors import Invalid, NotFound, Unavailable
-from app.extensions import queue, storage
+from app.extensions import storage
 from app.models import Scope
 from app.redaction import redacted
-from app.services import accounts, doctor, dry_runs
+from app.services import accounts, bucket_rules, dry_runs, service_checks
 from app.services.dry_runs import Figure, Sweep
+from app.services.findings import Level
 from app.services.upkeep import UnreasonableShare
 
 storage_commands = AppGroup("storage", help="The bucket that holds the files.")
-# Progress extends an upload's window, so an upload over a slow line may take very long. This
-# lifecycle rule is only a backstop and must outlast any upload; the hourly sweep aborts dead ones
-# long before.
-ABORT_AFTER_DAYS = 365
 # What the operator has to do where a store does not accept one of our rules.
 BY_HAND = {
     "CORS": "Its own settings must admit browsers from {origins}: PUT, POST, GET and HEAD with any "
@@ -47,6 +45,7 @@ def init_app(app: Flask) -> None:
     app.cli.add_command(sweep)
     app.cli.add_command(make_ready)
     abuse_cli.init_app(app)
+    doctor_cli.init_app(app)
     mail_cli.init_app(app)
 
 
@@ -94,11 +93,10 @@ def revoke_key(prefix: str) -> None:
 @database_commands.command("check")
 def check_database() -> None:
     """Fail if Beeline may open more database connections than PostgreSQL allows."""
-    needed, allowed = doctor.connections()
-    said = f"Beeline may open {needed} database connections; PostgreSQL allows {allowed}."
-    if needed > allowed:
-        raise click.ClickException(f"{said} Lower DATABASE_POOL_SIZE or WEB_CONCURRENCY.")
-    click.echo(said)
+    found = service_checks.enough_connections()
+    if found.level is Level.FAILED:
+        raise click.ClickException(found.said)
+    click.echo(found.said)
 
 
 @storage_commands.command("setup")
@@ -106,7 +104,7 @@ def setup_storage() -> None:
     """Create the bucket if missing and set its CORS and lifecycle rules; repeatable."""
     origins = ", ".join(settings.origins)
     try:
-        not_taken = storage.setup(settings.origins, abort_after_days=ABORT_AFTER_DAYS)
+        not_taken = storage.setup(settings.origins, bucket_rules.ABORT_AFTER_DAYS)
     except Unavailable as error:
         # The storage error's text names the failed call, and holds no secret.
         raise click.ClickException(redacted(f"{error} {error.__cause__ or ''}".strip())) from error
@@ -134,16 +132,9 @@ def make_ready(context: click.Context) -> None:
 
 def _look_for_redis() -> None:
     """Warn if Redis does not answer. The release goes on: the work waits in the database."""
-    try:
-        queue.check()
-    except Exception as error:
-        said = redacted(str(error))
-        click.echo(
-            f"Redis does not answer, and nothing that was sent is checked until it does: {said}",
-            err=True,
-        )
-        if "CERTIFICATE_VERIFY_FAILED" in said:
-            click.echo("For a platform's own Redis see REDIS_TLS_VERIFY.", err=True)
+    found = service_checks.redis()
+    if found.level is Level.FAILED:
+        click.echo(found.said, err=True)
 
 
 @click.command("sweep")

@@ -49,6 +49,16 @@ def is_short() -> bool:
 
 
 @contextmanager
+def as_in_a_request() -> Iterator[None]:
+    """Use short timeouts in the block: the person at a terminal waits too."""
+    before = _in_request.set(True)
+    try:
+        yield
+    finally:
+        _in_request.reset(before)
+
+
+@contextmanager
 def as_long_as_it_takes() -> Iterator[None]:
     """Wait for queries in the block without a timeout: large tables take longer to change.
 

@@ -155,16 +155,24 @@ class Line:
         self._is_away = ""
         self._breaks = 0
 
-    def send(self, letter: Letter, to: str) -> Outcome:
-        """Hand over one letter; never raises for what a mail server does or does not do."""
-        if self._is_away:
-            return Outcome(Fate.LATER, self._is_away)
+    def open(self) -> str:
+        """Connect and log in now; returns why that is not possible, or an empty text. Repeatable.
+
+        SES is only asked when a letter is sent.
+        """
         try:
-            self._post = self._post or self._open()
+            if not self._is_away:
+                self._post = self._post or self._open()
         except (Away, OSError, UnicodeError, smtplib.SMTPException, BotoCoreError) as error:
             self._is_away = _told(error)
             log.warning("mail cannot be handed over: %s", self._is_away)
-            return Outcome(Fate.LATER, self._is_away)
+        return self._is_away
+
+    def send(self, letter: Letter, to: str) -> Outcome:
+        """Hand over one letter; never raises for what a mail server does or does not do."""
+        if reason := self.open():
+            return Outcome(Fate.LATER, reason)
+        assert self._post is not None
         outcome = self._post.send(letter, self._envelope, to)
         self._breaks = 0 if self._post.is_alive else self._breaks + 1
         if self._breaks:

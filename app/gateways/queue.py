@@ -7,8 +7,11 @@ Jobs are serialised as JSON and carry only ids.
 import logging
 import signal
 import threading
+import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import FrameType
 from typing import Any, Protocol
 
@@ -56,6 +59,27 @@ class Work(Protocol):
     @property
     def timeout_seconds(self) -> int:
         """The longest time that one run may take."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Redis's version, the bytes it uses, the most it may use (0: no limit), and what it does then.
+
+    `policy` is its maxmemory-policy.
+    """
+
+    version: str
+    used: int
+    most: int
+    policy: str
+
+
+@dataclass(frozen=True)
+class Listening:
+    """A process that takes jobs: from which queues, and when it was last heard of."""
+
+    queues: frozenset[str]
+    age_seconds: float
 
 
 class JobQueue:
@@ -106,9 +130,8 @@ class JobQueue:
         So with no worker running, at most one waits. Returns whether it was queued. Raises
         redis.RedisError.
         """
-        key = f"beeline:tick:{work.name}:{slot}"
         with self._asking():
-            if not self._redis.set(key, "1", nx=True, ex=2 * seconds):
+            if not self._redis.set(_tick_of(work, slot), "1", nx=True, ex=2 * seconds):
                 return False
         if _reminder_of(work) in self._waiting(work):
             return False
@@ -126,6 +149,50 @@ class JobQueue:
         with self._asking():
             # Not PING, which a full Redis or a read-only replica answers too.
             self._redis.set("beeline:ready", "1", ex=60)
+
+    def memory(self) -> Memory:
+        """What Redis says about its memory; raises redis.RedisError."""
+        with self._asking():
+            # All sections: before Redis 7 it takes the name of one at most.
+            told: dict[str, Any] = self._redis.info()
+        return Memory(
+            version=str(told["redis_version"]),
+            used=int(told["used_memory"]),
+            most=int(told.get("maxmemory", 0)),
+            policy=str(told.get("maxmemory_policy", "")),
+        )
+
+    def processes(self) -> list[Listening]:
+        """The processes that take jobs from queues; raises redis.RedisError.
+
+        One that was killed is listed for up to 80 seconds.
+        """
+        with self._asking():
+            known = Worker.all(connection=self._redis, serializer=JSONSerializer)
+        now = datetime.now(UTC)
+        return [
+            Listening(frozenset(one.queue_names()), max(0.0, (now - heard).total_seconds()))
+            for one in known
+            if (heard := one.last_heartbeat) is not None
+        ]
+
+    def was_queued_by_clock(self, work: Work, seconds: int) -> bool:
+        """Whether a clock has queued `work`, which is due every `seconds`, within two such times.
+
+        The clock's machine may be a minute ahead or behind. Raises redis.RedisError.
+        """
+        slot, reach = int(time.time() // seconds), 60 // seconds + 2
+        keys = [_tick_of(work, one) for one in range(slot - reach, slot + reach + 1)]
+        with self._asking():
+            return bool(self._redis.exists(*keys))
+
+    def failed_count(self, names: Iterable[str]) -> int:
+        """How many jobs of these queues have failed within FAILURE_SECONDS.
+
+        Raises redis.RedisError.
+        """
+        with self._asking():
+            return sum(self._queue(name).failed_job_registry.count for name in names)
 
     def _asking(self) -> AbstractContextManager[None]:
         away = redis.ConnectionError("the queue did not answer a moment ago")
@@ -176,6 +243,11 @@ class JobQueue:
 def _reminder_of(work: Work, *ids: str) -> str:
     """The id prefix shared by all reminders of the same work."""
     return "-".join((work.name.replace(".", "_"), *ids))
+
+
+def _tick_of(work: Work, slot: int) -> str:
+    """The key that is there once `work` was queued for this slot."""
+    return f"beeline:tick:{work.name}:{slot}"
 
 
 class BeelineWorker(Worker):

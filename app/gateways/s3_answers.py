@@ -22,7 +22,13 @@ log = logging.getLogger(__name__)
 OBJECT_TYPE = "application/octet-stream"
 TOKEN_FIELD = "beeline"  # noqa: S105  the name of a metadata field, not a secret
 TOKEN_HEADER = f"x-amz-meta-{TOKEN_FIELD}"
-NOT_THERE = {"404", "NoSuchKey", "NotFound", "NoSuchCORSConfiguration"}
+NOT_THERE = {
+    "404",
+    "NoSuchKey",
+    "NotFound",
+    "NoSuchCORSConfiguration",
+    "NoSuchLifecycleConfiguration",
+}
 # Storage answers, and will not serve us until an operator has intervened.
 _REFUSED = {
     "403",
@@ -38,7 +44,7 @@ _NOT_ABOUT_IT = {"AuthorizationHeaderMalformed", "InvalidToken", "RequestTimeout
 # The bytes of a part or of the whole do not match their checksum.
 _DAMAGED = {"BadDigest", "XAmzContentChecksumMismatch"}
 # Codes of transient errors that may come with a 400.
-_PASSING = {b"RequestTimeout", b"SlowDown"}
+_PASSING = {"RequestTimeout", "SlowDown"}
 _CODE = re.compile(rb"<(?:\w+:)?Code>([A-Za-z]{1,64})</")
 
 
@@ -74,7 +80,7 @@ class Checksums(enum.StrEnum):
 
 
 class NotThere(Exception):
-    """There is no object at the key, or no CORS configuration on the bucket."""
+    """There is no object at the key, or the bucket has no CORS rules or no lifecycle rules."""
 
 
 class Away(Outage):
@@ -178,10 +184,16 @@ def failure_of(answer: Answer) -> Exception:
 
     A failed connection and codes in _PASSING are Away; otherwise the same as translated().
     """
-    code = _CODE.search(answer.text)
-    if answer.status == BROKEN or (code and code[1] in _PASSING):
+    code = code_in(answer.text)
+    if answer.status == BROKEN or code in _PASSING:
         return Away()
-    return _meaning(code[1].decode() if code else str(answer.status), answer.status, "")
+    return _meaning(code or str(answer.status), answer.status, "")
+
+
+def code_in(body: bytes) -> str | None:
+    """The code in the body of an error response; None if there is none."""
+    found = _CODE.search(body)
+    return found[1].decode() if found else None
 
 
 def _meaning(code: str, status: int, words: str) -> Exception:

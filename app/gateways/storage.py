@@ -5,8 +5,9 @@ makes the presigned URLs that we give out, without any request.
 
 Permissions of the access key on `arn:aws:s3:::BUCKET/PREFIX*`: s3:PutObject, s3:GetObject,
 s3:DeleteObject, s3:AbortMultipartUpload, s3:ListMultipartUploadParts; on the bucket:
-s3:ListBucket and s3:ListBucketMultipartUploads (and, for `flask storage setup` and /s3's
-bucket configuration only, s3:GetBucketCORS, s3:PutBucketCORS and s3:PutLifecycleConfiguration).
+s3:ListBucket and s3:ListBucketMultipartUploads (and, for `flask storage setup`, `flask
+doctor` and /s3's bucket configuration only, s3:GetBucketCORS, s3:PutBucketCORS,
+s3:PutLifecycleConfiguration and s3:GetLifecycleConfiguration).
 
 Nothing here may run while a transaction is open (tests/test_house.py checks that).
 """
@@ -387,6 +388,15 @@ class Storage:
             "lifecycle": lambda: self._set_lifecycle(abort_after_days),
         }
         return [name for name, set_rule in rules.items() if not _is_taken(name, set_rule)]
+
+    def lifecycle_rules(self) -> list[dict[str, Any]]:
+        """Return the bucket's lifecycle rules as S3 has them; empty if there are none."""
+        try:
+            with self._asking():
+                answer = self._client.get_bucket_lifecycle_configuration(Bucket=self._bucket)
+        except NotThere:
+            return []
+        return list(answer.get("Rules", []))
 
     def _set_lifecycle(self, abort_after_days: int) -> None:
         with self._asking():

@@ -1,4 +1,4 @@
-"""The bucket's CORS rules: which other sites' pages may send to it, and read what is in it."""
+"""The bucket's rules: which other sites' pages may use it, and when it aborts uploads by itself."""
 
 from typing import Any
 
@@ -14,6 +14,10 @@ METHODS = ("GET", "PUT", "HEAD", "POST", "DELETE")
 MOST_RULES = 99
 MOST_WORDS = 100
 LONGEST_WORD = 500
+# Progress extends an upload's window, so an upload over a slow line may take very long. The
+# bucket's lifecycle rule is only a backstop and must outlast any upload; the hourly sweep aborts
+# dead ones long before.
+ABORT_AFTER_DAYS = 365
 _LISTS = ("AllowedOrigins", "AllowedMethods", "AllowedHeaders", "ExposeHeaders")
 _KNOWN = {*_LISTS, "ID", "MaxAgeSeconds"}
 

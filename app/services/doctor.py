@@ -1,55 +1,168 @@
-"""Checks whether the installation fits together, before a release can do harm."""
+"""Says whether the installation works: the table of checks, and how they are run.
 
-from sqlalchemy import text
-
-from app.config import settings
-from app.db import db, release
-from app.services import archives, heartbeats
-
-# Connections beside the web's pools: a job of worker and of maker, each with its heartbeat, a sweep
-# with its second session, and an operator's psql.
-OTHERS = 8
-# A sweep is late when it has missed this many turns, and this many seconds more.
-TURNS_MISSED = 3
-LATE_SECONDS = 60
-# A maker takes a zip within seconds, and the next after a minute.
-NO_MAKER_SECONDS = 300
-# `worker.py sqs` finishes a turn every few seconds, and after minutes at worst.
-LISTENER = "take_messages"
-NO_LISTENER_SECONDS = 300
-
-# -1 means no limit; reserved_connections came with PostgreSQL 16. Hosted plans limit all three.
-_ALLOWED = """
-SELECT least(
-    current_setting('max_connections')::int
-        - current_setting('superuser_reserved_connections')::int
-        - coalesce(current_setting('reserved_connections', true)::int, 0),
-    (SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = session_user),
-    (SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database())
-)
+Only what is certain is checked, and what an operator can change. The functions are in
+setting_checks, service_checks, bucket_checks, process_checks and figures.
 """
 
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
-def connections() -> tuple[int, int]:
-    """How many database connections all processes may open, and how many PostgreSQL allows us.
+from app import timeouts
+from app.db import in_own_session
+from app.extensions import events
+from app.redaction import redacted
+from app.services import bucket_checks, figures, process_checks, service_checks, setting_checks
+from app.services.findings import Check, Finding, Level, failed
 
-    The latter is what ordinary roles may have in all, or the limit of our role or database.
+# The names of those that others need.
+_DATABASE, _TABLES, _REDIS = "database", "migrations", "Redis"
+_ADDRESS, _BUCKET, _MAIL = "storage address", "bucket", "mail server"
+# Storage may need time for each of several requests; mail servers let strangers wait.
+_STORAGE_SECONDS, _MAIL_SECONDS = 8.0, 8.0
+# The settings that say where something is, by check or by group.
+_SETTINGS = {
+    "Settings": "BASE_URL",
+    "Database": "DATABASE_URL",
+    "Redis": "REDIS_URL",
+    "Storage": "S3_ENDPOINT_URL",
+    "Mail": "MAIL_URL",
+    "event queue": "SQS_QUEUE_URL",
+}
+
+
+def _settings(name: str, find: Callable[[], Finding]) -> Check:
+    return Check("Settings", name, find)
+
+
+def _database(name: str, find: Callable[[], Finding]) -> Check:
+    return Check("Database", name, find, (_DATABASE,) if name != _DATABASE else ())
+
+
+def _redis(name: str, find: Callable[[], Finding]) -> Check:
+    return Check("Redis", name, find, (_REDIS,) if name != _REDIS else ())
+
+
+def _storage(name: str, find: Callable[[], Finding], *needs: str) -> Check:
+    return Check("Storage", name, find, needs, _STORAGE_SECONDS)
+
+
+CHECKS = (
+    _settings("BASE_URL", setting_checks.base_url),
+    _settings("web", setting_checks.site),
+    _database(_DATABASE, service_checks.database),
+    _database(_TABLES, service_checks.migrations),
+    _database("connections", service_checks.enough_connections),
+    _database("database clock", service_checks.database_clock),
+    _redis(_REDIS, service_checks.redis),
+    _redis("memory", service_checks.redis_memory),
+    _storage(_ADDRESS, setting_checks.storage_address),
+    _storage("storage clock", bucket_checks.storage_clock, _ADDRESS),
+    _storage(_BUCKET, bucket_checks.bucket, _ADDRESS),
+    _storage("parts", bucket_checks.parts, _BUCKET),
+    _storage("checksums", bucket_checks.checksums, _BUCKET),
+    _storage("small files", bucket_checks.single_put, _BUCKET),
+    _storage("downloads", bucket_checks.download, _BUCKET),
+    _storage("CORS", bucket_checks.cors, _BUCKET),
+    _storage("lifecycle", bucket_checks.lifecycle, _BUCKET),
+    _storage("lost files", process_checks.lost_files, _TABLES),
+    Check("Mail", _MAIL, service_checks.mail, seconds=_MAIL_SECONDS),
+    Check("Workers", "clock", process_checks.clock, (_REDIS,)),
+    Check("Workers", "worker", process_checks.worker, (_REDIS,)),
+    Check("Workers", "maker", process_checks.maker, (_REDIS,)),
+    Check("Workers", "scheduled jobs", process_checks.sweeps, (_TABLES,)),
+    Check("Workers", "long work", process_checks.long_work, (_TABLES,)),
+    Check("Figures", "transfers", figures.transfers, (_TABLES,)),
+    Check("Figures", "kept in storage", figures.kept, (_TABLES,)),
+    Check("Figures", "mails waiting", figures.mails, (_TABLES,)),
+    Check("Figures", "webhooks waiting", figures.webhook_messages, (_TABLES,)),
+    Check("Figures", "failed jobs", figures.failed_jobs, (_REDIS,)),
+    Check("Figures", "open reports", figures.reports, (_TABLES,)),
+)
+
+
+def checks(mail_to: str | None = None) -> list[Check]:
+    """All checks that concern this installation, in the order in which they are run.
+
+    With `mail_to`, one of them sends a mail to that address.
     """
-    allowed = db.session.execute(text(_ALLOWED)).scalar_one()
-    release()
-    return settings.web_concurrency * settings.database_pool_size + OTHERS, allowed
+    found = list(CHECKS)
+    if mail_to is not None:
+        sending = partial(service_checks.send_test_mail, mail_to)
+        _add(found, Check("Mail", "test mail", sending, (_MAIL,), _MAIL_SECONDS))
+    if events.listens:
+        _add(found, Check("Mail", "event queue", service_checks.event_queue, seconds=_MAIL_SECONDS))
+        _add(found, Check("Workers", "sqs", process_checks.listener, (_TABLES,)))
+    return found
 
 
-def is_late(run: heartbeats.Run) -> bool:
-    """Whether a sweep has missed too many turns: no worker, no clock, or a bug."""
-    return run.age_seconds > TURNS_MISSED * run.interval_seconds + LATE_SECONDS
+def _add(found: list[Check], check: Check) -> None:
+    """Insert it as the last of its group."""
+    last = max(at for at, one in enumerate(found) if one.group == check.group)
+    found.insert(last + 1, check)
 
 
-def has_no_listener() -> bool:
-    """Whether no worker has polled the event queue for long."""
-    return heartbeats.age_of(LISTENER) > NO_LISTENER_SECONDS
+def examine(
+    given: Sequence[Check], beginning: Callable[[Check], None]
+) -> Iterator[tuple[Check, Finding]]:
+    """Run these checks in order and yield what each has found; repeatable.
+
+    `beginning` is called with each before it runs. None takes longer than it may, and what needs
+    something that has failed is skipped, so that all end in half a minute even if nothing answers.
+    """
+    # What cannot be relied on, and the check that has failed for it.
+    lost: dict[str, str] = {}
+    for check in given:
+        reason = next((lost[one] for one in check.needs if one in lost), None)
+        if reason is not None:
+            finding = Finding(Level.SKIPPED, f"Not tried, because of: {reason}.")
+        else:
+            beginning(check)
+            reason, found = check.name, _look(check)
+            finding = found or _no_answer(check)
+            if found is None:
+                # The others that need the same would hang as well.
+                lost.update(dict.fromkeys(check.needs, check.name))
+        if finding.level in (Level.FAILED, Level.SKIPPED):
+            lost[check.name] = reason
+        yield check, finding
 
 
-def has_no_maker(waiting: archives.Waiting) -> bool:
-    """Whether zips (or files to be read) wait long while none is being made: no maker runs."""
-    return (waiting.oldest_seconds or 0) > NO_MAKER_SECONDS and not waiting.being_made_count
+def _no_answer(check: Check) -> Finding:
+    where = _SETTINGS.get(check.name) or _SETTINGS.get(check.group, "DATABASE_URL and REDIS_URL")
+    return failed(
+        f"There was no answer within {check.seconds:.0f} s. Look at {where}, for a firewall that "
+        "swallows what is sent there, and whether it is overloaded."
+    )
+
+
+def _look(check: Check) -> Finding | None:
+    """Run one check, in a thread, because not everything has a timeout: looking up a name has none.
+
+    Returns None if it has not ended in time; it is left to itself then.
+    """
+    found: list[Finding] = []
+
+    def look() -> None:
+        with timeouts.as_in_a_request():
+            found.append(_found(check))
+
+    thread = threading.Thread(target=in_own_session(look), name=check.name, daemon=True)
+    thread.start()
+    try:
+        thread.join(check.seconds)
+    except KeyboardInterrupt:
+        # It removes what it has put into the bucket.
+        thread.join(check.seconds)
+        raise
+    return found[0] if found else None
+
+
+def _found(check: Check) -> Finding:
+    try:
+        return check.find()
+    except Exception as error:
+        line = redacted(f"{type(error).__name__}: {error}").partition("\n")[0]
+        return failed(
+            f"This could not be checked: {line.rstrip('.')}. The parts above may say why."
+        )

@@ -61,7 +61,8 @@ def _whole_mib(size: int) -> int:
     return -(-size // MIB) * MIB
 
 
-def _new_key() -> str:
+def new_key() -> str:
+    """A key for a new object; it cannot be guessed and is never used again."""
     return f"{settings.s3_prefix}{secrets.token_hex(20)}"
 
 
@@ -91,7 +92,7 @@ def plan(
     part_size = part_size or part_size_for(size)
     return Upload(
         id=uuid.uuid4(),
-        key=_new_key(),
+        key=new_key(),
         token=secrets.token_hex(16),
         method=Method.SINGLE if is_single else Method.MULTIPART,
         size=size,
@@ -110,7 +111,7 @@ def plan_whole(size: int) -> Upload:
     part_size = equal_part_size_for(size) if storage.wants_equal_parts else ANY_PART_SIZE
     return Upload(
         id=uuid.uuid4(),
-        key=_new_key(),
+        key=new_key(),
         token=secrets.token_hex(16),
         method=Method.MULTIPART,
         size=size,

@@ -15,6 +15,7 @@ import click
 from flask import Flask
 
 from app import create_app, get_ready, jobs
+from app.config import ConfigError
 from app.extensions import events, queue
 from app.services import event_queue
 
@@ -77,7 +78,11 @@ def main(words: list[str]) -> None:
     """Run the clock, the listener, or a worker on the named queues (on all if none is named)."""
     if words not in (["clock"], ["sqs"]):
         _refuse_unknown(words)
-    app = create_app()
+    try:
+        app = create_app()
+    except ConfigError as error:
+        error.show()
+        sys.exit(1)
     if words == ["clock"]:
         stop = threading.Event()
         _stop_by_signal(stop)

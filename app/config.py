@@ -12,6 +12,8 @@ from email.utils import parseaddr
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+import click
+
 from app import setting_kinds as kinds
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
@@ -24,8 +26,11 @@ S3_MAX_OBJECT_SIZE = S3_MAX_PARTS * S3_MAX_PART_SIZE
 PREVIEW_TEXT_SIZE = 8 * KIB
 
 
-class ConfigError(Exception):
-    """The environment has bad or missing settings; the message lists all of them."""
+class ConfigError(click.ClickException):
+    """The environment has bad or missing settings; the message lists all of them.
+
+    A command prints a ClickException's message, without a traceback.
+    """
 
 
 def setting(parse: Callable[[str], Any], meaning: str, default: Any = ...) -> Any:

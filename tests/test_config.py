@@ -1,5 +1,7 @@
 """Settings: read once, refused with all errors together, and all documented."""
 
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -151,6 +153,16 @@ def test_errors_of_values_are_worded_by_us(name: str, value: str, said: str) -> 
     with pytest.raises(config.ConfigError) as caught:
         config.load(GOOD | {name: value})
     assert str(caught.value) == f"Beeline cannot start:\n  {name} {said}"
+
+
+@pytest.mark.parametrize("command", [["-m", "flask", "keys", "list"], ["worker.py", "clock"]])
+def test_commands_name_what_is_missing_without_a_traceback(command: list[str]) -> None:
+    given = {name: value for name, value in GOOD.items() if name != "S3_BUCKET"}
+    done = subprocess.run(
+        [sys.executable, *command], env=given, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == "Error: Beeline cannot start:\n  S3_BUCKET is required\n"
 
 
 def test_an_empty_region_is_the_usual_one() -> None:

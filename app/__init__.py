@@ -168,7 +168,10 @@ def _flask_config(settings: config.Settings) -> dict[str, object]:
             "connect_args": {
                 # If a host vanishes in the middle of a transaction, its rows stay locked until
                 # PostgreSQL ends the session: no longer than its lease would last.
-                "options": "-c statement_timeout=15s -c idle_in_transaction_session_timeout=20s",
+                # Times come in UTC whatever zone the database is set to: in some zones, the last
+                # moments that Python knows would be in the year 10000, and could not be read.
+                "options": "-c statement_timeout=15s -c idle_in_transaction_session_timeout=20s"
+                " -c timezone=UTC",
                 # A migration waits without a timeout: TCP keepalives let it notice a dead server
                 # within a minute instead of two hours.
                 "keepalives_idle": 30,

@@ -3,12 +3,13 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from psycopg2 import extensions
-from sqlalchemy import select, text
+from sqlalchemy import literal, select, text
 
 from app import connections
 from app.config import settings
@@ -146,3 +147,20 @@ def test_f39_a_request_that_finds_every_connection_in_use_is_refused_in_time(
     assert time.monotonic() - began < SLOWEST_SECONDS
     assert answer.status_code == 503
     assert int(answer.headers["Retry-After"]) > 0
+
+
+def test_every_time_that_is_taken_is_read_again_whatever_zone_the_database_is_set_to() -> None:
+    """The last moment of the year 9999 is in the year 10000 there, for which Python has no date."""
+    database = db.engine.url.database
+    last = datetime.max.replace(tzinfo=UTC)
+    with transaction():
+        db.session.execute(text(f"ALTER DATABASE {database} SET timezone TO 'Asia/Tokyo'"))
+    try:
+        db.engine.dispose()
+        read = db.session.scalar(select(literal(last)))
+        assert (read, read.utcoffset()) == (last, last.utcoffset())
+    finally:
+        release()
+        with transaction():
+            db.session.execute(text(f"ALTER DATABASE {database} RESET timezone"))
+        db.engine.dispose()

@@ -236,7 +236,14 @@ class _Timed:
             return self.app(environ, start_response)
         body = _TimedBody(environ["wsgi.input"], connection, _length(environ))
         environ["wsgi.input"] = body
-        return ClosingIterator(self.app(environ, start_response), body.close)
+
+        def begin(*head: Any) -> Any:
+            if body.ends_connection():
+                # gunicorn writes the header Connection itself, and ignores ours.
+                start_response.__self__.force_close()  # type: ignore[attr-defined]
+            return start_response(*head)
+
+        return ClosingIterator(self.app(environ, begin), body.close)
 
 
 def _length(environ: dict[str, Any]) -> float:
@@ -267,13 +274,17 @@ class _TimedBody:
         """Read a line as a file does."""
         return self._in_time(self._body.readline, size)
 
+    def ends_connection(self) -> bool:
+        """Whether too much of the body is unread, or it came too late, to go on after it."""
+        return self._left > DRAINED_SIZE or (self._is_over and self._left > 0)
+
     def close(self) -> None:
         """After the response: drain a small rest of the body, or have the connection closed.
 
         Otherwise gunicorn would wait for it, and would take late bytes for a new request, one that
         no router in front has seen.
         """
-        if 0 < self._left <= DRAINED_SIZE and not self._is_over:
+        if self._left > 0 and not self.ends_connection():
             self._deadline = time.monotonic() + DRAIN_SECONDS
             with suppress(TooSlow, BadRequest):
                 self.read(int(self._left))

@@ -22,7 +22,7 @@ from flask.testing import FlaskClient
 
 from app import request_guards
 from app.errors import TooSlow
-from app.request_guards import BODY_SECONDS
+from app.request_guards import BODY_SECONDS, DRAINED_SIZE
 from tests.factories import Sender, Sent, http
 from tests.threats.conftest import LoggedStack
 from web import HEAD_SECONDS
@@ -181,6 +181,29 @@ def test_s37_lengths_that_are_lies_end_with_the_connection(
             pass
     assert sent.show()["title"] == "as it was"
     assert_quiet(web)
+
+
+def test_an_answer_says_whether_its_connection_goes_on(web: LoggedStack, sender: Sender) -> None:
+    """A program that keeps it would lose its next request; a router, that of somebody else."""
+    sent = sender.create()
+    none, chunked = "PATCH /transfers/none", JSON + "Transfer-Encoding: chunked\r\n"
+    ending = (
+        request(sent, none, JSON, b" " * (DRAINED_SIZE + 1)),
+        request(sent, none, chunked, b""),
+        request(sent, f"PATCH {sent.url}", JSON, b" " * (2 * MIB + 1)),
+    )
+    for raw in ending:
+        assert b"\r\nConnection: close\r\n" in say(web.port, raw).raw
+    last = request(sent, f"GET {sent.url}", "Connection: close\r\n", b"")
+    going_on = (
+        request(sent, none, JSON, b" " * DRAINED_SIZE),
+        request(sent, f"PATCH {sent.url}", JSON, b"{}"),
+        request(sent, f"PATCH {sent.url}", chunked, b"2\r\n{}\r\n0\r\n\r\n"),
+    )
+    for raw in going_on:
+        answers = say(web.port, raw, then=last).raw
+        assert b"\r\nConnection: keep-alive\r\n" in answers
+        assert answers.count(b"HTTP/1.1 ") == 2
 
 
 def test_uppys_longest_names_fit_into_an_address(web: LoggedStack) -> None:

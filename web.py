@@ -1,9 +1,10 @@
-"""gunicorn's threaded worker, except that no thread waits for the head of a request.
+"""gunicorn's threaded worker, except that nothing waits for a slow client's head, or its end.
 
 `gunicorn --worker-class web.Worker`. gunicorn gives a thread to every connection that has sent one
 byte, and lets it wait without a timeout for the rest of the head: as many slow clients as there are
-threads would block everyone else. Here a connection waits in the event loop, at next to no cost,
-until its head is complete.
+threads would block everyone else. And its event loop, of which there is only one, waits for each
+client whose connection it closes, for up to two seconds. Here connections wait in the event loop,
+at next to no cost, until their head is complete, and until their client has closed its end.
 """
 
 import contextlib
@@ -20,6 +21,8 @@ from app import get_ready
 
 # The time limit from the first byte of a head to its last.
 HEAD_SECONDS = 8.0
+# How long a client may take to close its end, once it has its last answer.
+LINGER_SECONDS = 2.0
 # Routers do not accept larger heads either.
 LARGEST_HEAD = 32 * 1024
 _TOO_LARGE = (
@@ -58,11 +61,50 @@ class Worker(ThreadWorker):
         self.pending_conns.append(conn)
         self.poller.register(conn.sock, EVENT_READ, partial(self.on_pending_socket_readable, conn))
 
+    def finish_request(self, conn: Any, fs: Any) -> None:
+        """Go on with a connection, or close it without waiting here for its client."""
+        if fs.cancelled() or fs.exception() or fs.result():
+            super().finish_request(conn, fs)
+        else:
+            self._linger(conn)
+
+    def _linger(self, conn: Any) -> None:
+        """Close our end, and the connection once its client has closed its own.
+
+        Closed at once, with bytes of the client still unread, it would be reset by TCP, and the
+        client could lose the answer.
+        """
+        try:
+            conn.sock.shutdown(socket.SHUT_WR)
+            conn.sock.setblocking(False)
+            self.poller.register(conn.sock, EVENT_READ, partial(self._discard, conn))
+        except (OSError, ValueError):  # it is closed already
+            self._close(conn)
+        else:
+            conn.timeout = time.monotonic() + LINGER_SECONDS
+            self.pending_conns.append(conn)
+
+    def _discard(self, conn: Any, client: socket.socket) -> None:
+        """Read what the client sends still; close the connection after its last byte."""
+        try:
+            is_open = bool(client.recv(LARGEST_HEAD))
+        except BlockingIOError:
+            is_open = True
+        except OSError:
+            is_open = False
+        if not is_open:
+            self.poller.unregister(client)
+            self.pending_conns.remove(conn)
+            self._close(conn)
+
+    def _close(self, conn: Any) -> None:
+        self.nr_conns -= 1
+        conn.close()
+
     def _refuse(self, conn: Any) -> None:
         with contextlib.suppress(OSError):
             conn.sock.send(_TOO_LARGE)
-        self.nr_conns -= 1
-        conn.close()
+        self._close(conn)
 
 
 def _seen(conn: Any) -> bytes | None:

@@ -25,7 +25,7 @@ from app.errors import TooSlow
 from app.request_guards import BODY_SECONDS, DRAINED_SIZE
 from tests.factories import Sender, Sent, http
 from tests.threats.conftest import LoggedStack
-from web import HEAD_SECONDS
+from web import HEAD_SECONDS, LINGER_SECONDS
 
 pytestmark = pytest.mark.real_commits
 
@@ -204,6 +204,22 @@ def test_an_answer_says_whether_its_connection_goes_on(web: LoggedStack, sender:
         answers = say(web.port, raw, then=last).raw
         assert b"\r\nConnection: keep-alive\r\n" in answers
         assert answers.count(b"HTTP/1.1 ") == 2
+
+
+def test_s37_clients_that_do_not_close_their_end_keep_nobody_waiting(web: LoggedStack) -> None:
+    began = time.monotonic()
+    with contextlib.ExitStack() as held:
+        for _ in range(40):
+            one = held.enter_context(socket.create_connection(("127.0.0.1", web.port), timeout=10))
+            one.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+            assert one.recv(65536).startswith(b"HTTP/1.1 200 OK")
+        assert time.monotonic() - began < 10
+        # Nor are they kept for ever.
+        time.sleep(LINGER_SECONDS + 1)
+        one.sendall(b"x")
+        time.sleep(0.5)
+        with pytest.raises(ConnectionError):
+            one.sendall(b"x")
 
 
 def test_uppys_longest_names_fit_into_an_address(web: LoggedStack) -> None:

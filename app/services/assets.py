@@ -474,9 +474,12 @@ def _objects(condition: ColumnElement[bool]) -> Select[uuid.UUID]:
 
 
 def abort(version: AssetVersion) -> None:
-    """Abandon the version's upload; raises WrongState for one that is complete."""
-    if version.upload.state is UploadState.COMPLETE or not abandon([version.id]):
+    """Abandon the version's upload; raises WrongState for one that is complete, else NotFound."""
+    if abandon([version.id]):
+        return
+    if _has_arrived(version):
         raise WrongState("This upload is complete.")
+    raise NotFound(NO_UPLOAD)
 
 
 def abandon(version_ids: Sequence[uuid.UUID]) -> int:

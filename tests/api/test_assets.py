@@ -19,7 +19,7 @@ from sqlalchemy import event, select, update
 from app import clock
 from app.config import MIB, settings
 from app.db import db, transaction
-from app.errors import Outage
+from app.errors import NotFound, Outage
 from app.extensions import storage
 from app.gateways.s3_answers import Away
 from app.models import Asset, AssetVersion, Scope, Upload, UploadState
@@ -203,6 +203,15 @@ def test_an_abort_drops_the_parts_and_a_complete_one_is_not_aborted(keeper: Keep
     abort = {"uploadId": kept["uploadId"], "assetId": kept["assetId"]}
     assert error(keeper.post("/abort-upload", **abort)) == (409, "WRONG_STATE")
     assert keeper.fetch(kept["assetId"]) == b"whole"
+
+
+@pytest.mark.usefixtures("inside")
+def test_the_later_of_two_simultaneous_aborts_finds_no_upload(keeper: Keeper) -> None:
+    started = keeper.start()
+    found = assets.upload_of(accounts.authenticate(keeper.key), started["uploadId"])
+    assets.abort(found)
+    with pytest.raises(NotFound):
+        assets.abort(found)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from flask import Blueprint, Response, jsonify, redirect, request
 from werkzeug.wrappers import Response as AnyResponse
 
 from app.api.auth import Route, key, uploader
-from app.api.bodies import is_seen, json_body, json_or_nothing, once, query
+from app.api.bodies import filled, is_seen, json_body, json_or_nothing, once
 from app.config import KIB, S3_MAX_OBJECT_SIZE, S3_MAX_PARTS, settings
 from app.errors import (
     AppError,
@@ -421,9 +421,8 @@ def _refuse_head() -> None:
 
 
 def _asked(*names: str, whole: Collection[str] = ()) -> Inputs:
-    """Read these fields with bodies.query(), without those that are empty."""
-    given = query(*names, whole=whole)
-    return Inputs({name: value for name, value in given.items() if value != ""})
+    """Read these fields of the query string that are filled in."""
+    return Inputs(filled(*names, whole=whole))
 
 
 def _check_workspace(caller: Caller, given: Inputs) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify
 
 from app.api.auth import key
-from app.api.bodies import json_body, once, query
+from app.api.bodies import filled, json_body, once
 from app.config import S3_MAX_PART_SIZE, settings
 from app.errors import NotFound
 from app.inputs import LONGEST_NAME_BYTES, Inputs, bad_text
@@ -56,7 +56,7 @@ def confirm_file(caller: Caller, file_key: str) -> Response:
 @key(Scope.READ)
 def list_files(caller: Caller) -> Response:
     """List the workspace's files, newest first."""
-    with Inputs(query(whole=("limit", "offset"))) as given:
+    with Inputs(filled(whole=("limit", "offset"))) as given:
         limit = given.whole("limit", least=1, most=MOST_AT_ONCE, default=USUAL_AT_ONCE)
         offset = given.whole("offset", least=0, most=2**31 - 1, default=0)
     page = small_files.page(caller, limit, offset)

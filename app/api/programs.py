@@ -10,7 +10,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from app import addresses
 from app.api.auth import Asking, key, owner_asking
-from app.api.bodies import json_body, once, query
+from app.api.bodies import filled, json_body, once, query
 from app.api.transfers import MOST_ADDRESSES
 from app.config import S3_MAX_OBJECT_SIZE
 from app.errors import Invalid, MethodNotAllowed
@@ -123,7 +123,7 @@ def _named(error: Invalid) -> Invalid:
 
 
 def _read_wish() -> Wish:
-    asked = query("status", "sort_by", "order", whole=("limit", "offset"))
+    asked = filled("status", "sort_by", "order", whole=("limit", "offset"))
     if "order" in asked:
         asked["order"] = asked["order"].upper()
     with Inputs(asked) as given:

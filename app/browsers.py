@@ -50,14 +50,16 @@ def _content_security_policy(*origins: str) -> str:
 
 
 def _set_headers(answer: Response) -> Response:
-    for name, value in _ALWAYS.items():
-        answer.headers.setdefault(name, value)
+    headers = answer.headers
+    # Added, not set: no route sends any of these, and to set one compares it with all the others,
+    # which took four times as long in every request.
+    headers.extend(_ALWAYS)
     policy = _content_security_policy(storage.urls.origin, storage.urls.download_origin)
-    answer.headers["Content-Security-Policy"] = policy
+    headers.add("Content-Security-Policy", policy)
     if settings.is_https:
-        answer.headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
+        headers.add("Strict-Transport-Security", "max-age=31536000; includeSubDomains")
     if request.path != "/":
         # All pages but the front page are private: not cached, and not indexed by search engines.
-        answer.headers.setdefault("Cache-Control", "no-store")
-        answer.headers["X-Robots-Tag"] = "noindex, nofollow"
+        headers.setdefault("Cache-Control", "no-store")
+        headers.add("X-Robots-Tag", "noindex, nofollow")
     return answer

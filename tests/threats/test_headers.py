@@ -64,6 +64,8 @@ def test_s04_every_answer_has_the_headers_and_hsts_for_a_year(browser: FlaskClie
         assert (headers.get("Cache-Control") == "no-store") == (url != "/"), url
         assert (headers.get("X-Robots-Tag") == "noindex, nofollow") == (url != "/"), url
         assert not re.search(r"\d", headers.get("Server", ""))
+        names = [name for name, _ in headers]
+        assert len(set(names)) == len(names), url
 
 
 def test_s03_the_policy_lets_nothing_in_but_ours_and_storage(browser: FlaskClient) -> None:

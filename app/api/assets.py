@@ -60,7 +60,7 @@ _IN_SESSION = "/as/<session>/s3"
 _REQUIRED = "is required"
 
 
-@speaks("/s3/")
+@speaks("/s3")
 @speaks("/api/assets")
 def problem(error: AppError) -> Response:
     """Answer `{"error", "code"}`, and the sentence again as `message`, where Uppy looks for it."""

@@ -77,7 +77,7 @@ _STATUSES: dict[type[AppError], int] = {
 }
 
 
-@speaks("/v2/")
+@speaks("/v2")
 def problem(error: AppError) -> tuple[Response, int]:
     """Answer `{"success": false, "message"}`, with the status codes that its clients know."""
     message = error.title

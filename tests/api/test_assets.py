@@ -387,6 +387,7 @@ def test_each_scope_may_what_it_says(client: FlaskClient, scope: Scope, allowed:
 
 def test_without_a_key_there_is_nothing(client: FlaskClient) -> None:
     assert error(client.get("/s3/start-upload")) == (401, "UNAUTHORIZED")
+    assert error(client.get("/s3")) == (404, "NOT_FOUND")
     assert error(client.get("/s3/params")) == (401, "UNAUTHORIZED")
     assert error(client.get("/s3/nothing")) == (404, "NOT_FOUND")
     assert error(client.put("/s3/params")) == (405, "METHOD_NOT_ALLOWED")

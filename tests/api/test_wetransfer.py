@@ -419,6 +419,7 @@ def test_what_is_unknown(machine: Machine) -> None:
         ("/boards/x", (404, "This board does not exist")),
         ("/nothing", (404, "Resource not found")),
         ("/", (404, "Resource not found")),
+        ("", (404, "Resource not found")),
     ):
         assert told(machine.call("GET", path)) == expected
     assert told(machine.call("PUT", f"/transfers/{NOWHERE}/finalize")) == (

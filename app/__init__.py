@@ -51,6 +51,7 @@ from app.pages import (
     home,
     mail_links,
     manage,
+    mine,
     preview,
     qr_code,
     report,
@@ -75,6 +76,7 @@ PAGES = (
     report.bp,
     mail_links.bp,
     manage.bp,
+    mine.bp,
     board.bp,
     webhook_pages.bp,
     # Public JSON and text.

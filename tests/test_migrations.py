@@ -651,6 +651,44 @@ def test_0022_drops_an_index_and_older_code_still_announces(old: Old) -> None:
     old.migrate("upgrade", "0022")
 
 
+def test_0023_lists_one_senders_transfers_without_blocking_writes(old: Old) -> None:
+    """It waits for those who write already; others write on meanwhile."""
+    old.migrate("upgrade", "0022")
+    add = (
+        "INSERT INTO transfers (id, slug, owner_token_hash, state, expires_at, sender_email)"
+        " VALUES (gen_random_uuid(), :slug, sha256('s'), 'INIT', now(), 'ada@example.org')"
+    )
+    ask = "INSERT INTO sender_codes (id, email) VALUES (gen_random_uuid(), 'ada@example.org')"
+    old.run(add, slug="before")
+    old.run(ask)
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity"
+        f" WHERE wait_event_type = 'Lock' AND datname = '{NAME}'"
+    )
+    with old.engine.begin() as working, ThreadPoolExecutor(1) as pool:
+        working.execute(text("UPDATE transfers SET title = 'a' WHERE slug = 'before'"))
+        migrated = pool.submit(old.migrate, "upgrade", "0023")
+        until(lambda: old.run(waiting) == [(1,)], "the migration to wait")
+        old.run(f"SET LOCAL lock_timeout = '1s'; {add}", slug="meanwhile")
+        working.commit()
+        migrated.result()
+    indexes = "SELECT indexname FROM pg_indexes WHERE indexname LIKE 'ix_transfers_%sender%'"
+    assert old.run(indexes) == [("ix_transfers_of_sender",)]
+    # As older code still does: such a code does not sign in.
+    old.run(ask)
+    assert old.run("SELECT DISTINCT signs_in, signed_out_at FROM sender_codes") == [(False, None)]
+    old.migrate("downgrade", "0022")
+    assert old.run(indexes) == [("ix_transfers_sender_email",)]
+    old.run(f"{add}; {ask}", slug="written by older code")
+    # The remains of an interruption are in the way.
+    old.run("ALTER TABLE sender_codes ADD signs_in boolean NOT NULL DEFAULT false")
+    old.run("CREATE INDEX ix_transfers_of_sender ON transfers (slug)")
+    old.migrate("upgrade", "0023")
+    assert old.run(indexes) == [("ix_transfers_of_sender",)]
+    told = "SELECT indexdef FROM pg_indexes WHERE indexname = 'ix_transfers_of_sender'"
+    assert "(sender_email, created_at, id) WHERE" in str(old.run(told))
+
+
 def test_0014_keeps_opt_outs_and_going_back_forgets_only_what_bounced(old: Old) -> None:
     old.migrate("upgrade", "0011")
     added = "INSERT INTO opt_outs (email_hash{}) VALUES (sha256('{}'){})"

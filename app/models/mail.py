@@ -119,7 +119,10 @@ class OptOut(Base):
 
 
 class SenderCode(Base):
-    """A code mailed to an address; its six digits are derived from the id and our secret key."""
+    """A code mailed to an address; its digits are derived from the id and our secret key.
+
+    One that signs in is, once used, the sign-in itself: the row is kept for as long as it lasts.
+    """
 
     __tablename__ = "sender_codes"
 
@@ -129,6 +132,9 @@ class SenderCode(Base):
     created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.statement_timestamp())
     try_count: Mapped[int] = mapped_column(default=0, server_default="0")
     used_at: Mapped[datetime | None] = mapped_column(Instant)
+    # What it is for: to sign in, or to confirm a sender's address. It is good for nothing else.
+    signs_in: Mapped[bool] = mapped_column(default=False, server_default="false")
+    signed_out_at: Mapped[datetime | None] = mapped_column(Instant)
 
     __table_args__ = (
         CheckConstraint("try_count >= 0", name="try_count_not_negative"),

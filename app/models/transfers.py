@@ -132,10 +132,12 @@ class Transfer(Leased, Base):
         CheckConstraint(
             "sender_confirmed_at IS NULL OR sender_email IS NOT NULL", name="confirmed_has_sender"
         ),
-        # For counting one sender's transfers, and for the "nobody downloaded it" mail.
+        # One sender's transfers: to count them, and to list them, newest first.
         Index(
-            "ix_transfers_sender_email",
+            "ix_transfers_of_sender",
             "sender_email",
+            "created_at",
+            "id",
             postgresql_where=text("sender_email IS NOT NULL"),
         ),
         Index(

@@ -9,7 +9,6 @@ import secrets
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from email import policy
 from email.message import EmailMessage
 from email.utils import format_datetime
@@ -220,13 +219,12 @@ def _add_pictures(letter: EmailMessage, pictures: Sequence[Thumbnail]) -> None:
 
 
 def _code(mail: OutboxMail) -> dict[str, Any] | None:
-    alive = SenderCode.created_at > db_now() - timedelta(minutes=senders.CODE_MINUTES)
-    waits = select(SenderCode.id).where(
-        SenderCode.id == mail.about_id, SenderCode.used_at.is_(None), alive
-    )
-    if db.session.scalar(waits) is None:
+    waits = select(SenderCode).where(SenderCode.id == mail.about_id, senders.is_alive())
+    code = db.session.scalar(waits)
+    if code is None:
         return None
-    return {"code": senders.code_of(mail.about_id), "minutes": senders.CODE_MINUTES}
+    figures, minutes = senders.code_of(code), senders.CODE_MINUTES
+    return {"code": figures, "minutes": minutes, "signs_in": code.signs_in}
 
 
 def _of_board(mail: OutboxMail) -> dict[str, Any] | None:

@@ -34,7 +34,7 @@ from app.models import (
     State,
     Transfer,
 )
-from app.services import delivery, dropped_mail, tombstones
+from app.services import delivery, dropped_mail, sign_ins, tombstones
 from app.services.heartbeats import noted
 from app.services.upkeep import Tell, untold
 
@@ -209,7 +209,9 @@ def forget(tell: Tell = untold) -> int:
     settled = and_(OutboxMail.state != MailState.WAITING, OutboxMail.created_at < old)
     count = 0
     for statement in (
-        delete(SenderCode).where(SenderCode.created_at < db_now() - timedelta(days=1)),
+        delete(SenderCode).where(
+            SenderCode.created_at < db_now() - timedelta(days=1), ~sign_ins.is_signed_in()
+        ),
         delete(OutboxMail).where(OutboxMail.transfer_id.is_(None), settled),
         delete(Recipient).where(Recipient.transfer_id.in_(gone)),
         delete(OutboxMail).where(OutboxMail.transfer_id.in_(gone)),

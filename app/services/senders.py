@@ -1,7 +1,7 @@
 """Confirms a sender's e-mail address: a six-digit code by mail, then a signed token as the proof.
 
 No mail is sent for a sender who has not entered the code. The token is kept by the sender's
-browser or script and is not stored here.
+browser or script and is not stored here. Signing in (sign_ins.py) uses codes of its own.
 """
 
 import hmac
@@ -9,12 +9,12 @@ import secrets
 import uuid
 from datetime import timedelta
 
-from sqlalchemy import update
+from sqlalchemy import ColumnElement, and_, update
 
 from app import addresses, clock, jobs
 from app.clock import db_now
 from app.config import settings
-from app.db import db, transaction
+from app.db import changed, db, transaction
 from app.errors import Invalid
 from app.models import MailKind, NoMail, OutboxMail, SenderCode
 from app.seals import Seal
@@ -23,11 +23,19 @@ from app.services import audit, mail_quotas, suppression
 CODE_MINUTES = 15
 MOST_TRIES = 5
 REMEMBERED_DAYS = 90
+# An address gets at most 5 codes an hour, of both kinds together (MAX_MAILS_PER_RECIPIENT_PER_HOUR
+# by default), each with MOST_TRIES: a stranger who asks for codes all the time guesses one with a
+# chance of 25 in 10**DIGITS an hour. For a year of that, six digits would be 1 in 5, which is not
+# enough for what signing in opens; eight are 1 in 450.
+DIGITS = 6
+SIGN_IN_DIGITS = 8
+_NO_LONGER_GOOD = "is no longer good: ask for another one"
 _seal = Seal("sender")
 
 
-def mail_code(given: str) -> None:
-    """Mail a six-digit code to an address, valid for CODE_MINUTES. Raises Invalid, TooMuchMail.
+def mail_code(given: str, *, signs_in: bool = False) -> uuid.UUID:
+    """Mail a code to an address, valid for CODE_MINUTES; returns its id. Raises Invalid,
+    TooMuchMail.
 
     An address that has opted out gets at most one a day, and one that has complained gets none;
     the caller is not told.
@@ -36,12 +44,14 @@ def mail_code(given: str) -> None:
     with transaction():
         mail_quotas.take_lock()
         mail_quotas.check_codes(email)
-        code = SenderCode(id=uuid.uuid4(), email=email, address_hash=audit.actor.get())
+        network = audit.actor.get()
+        code = SenderCode(id=uuid.uuid4(), email=email, address_hash=network, signs_in=signs_in)
         db.session.add(code)
         if _may_have_code(email):
             db.session.add(OutboxMail(kind=MailKind.CODE, email=email, about_id=code.id))
         audit.note("mail code")
         jobs.SEND_MAIL.later()
+    return code.id
 
 
 def _may_have_code(email: str) -> bool:
@@ -53,37 +63,50 @@ def _may_have_code(email: str) -> bool:
 
 
 def confirm(given: str, figures: str) -> str:
-    """Check a code; returns the token that proves the address from now on. Raises Invalid.
+    """Check a code; returns the token that proves the address from now on. Raises Invalid."""
+    email = checked(given, "email")
+    mine = and_(SenderCode.email == email, ~SenderCode.signs_in)
+    use(figures, mine, action="confirm address")
+    until = clock.now() + timedelta(days=REMEMBERED_DAYS)
+    return _seal.of(f"{int(until.timestamp())}:{email}")
+
+
+def use(figures: str, which: ColumnElement[bool], *, action: str) -> SenderCode:
+    """Use up the one of these codes that has these digits, and record the action. Raises Invalid.
 
     The try is counted first, whatever its result: each code allows MOST_TRIES of them.
     """
-    email = checked(given, "email")
     with transaction():
         tried = db.session.scalars(
             update(SenderCode)
-            .where(
-                SenderCode.email == email,
-                SenderCode.used_at.is_(None),
-                SenderCode.try_count < MOST_TRIES,
-                SenderCode.created_at > db_now() - timedelta(minutes=CODE_MINUTES),
-            )
+            .where(which, is_alive(), SenderCode.try_count < MOST_TRIES)
             .values(try_count=SenderCode.try_count + 1)
-            .returning(SenderCode.id)
+            .returning(SenderCode)
             .execution_options(synchronize_session=False)
         ).all()
     if not tried:
-        raise Invalid({"code": "is no longer good: ask for another one"})
-    if not (right := [one for one in tried if _is_code_of(one, figures)]):
+        raise Invalid({"code": _NO_LONGER_GOOD})
+    right = next((one for one in tried if _is_code(one, figures)), None)
+    if right is None:
         raise Invalid({"code": "is not the one that was mailed"})
     with transaction():
-        db.session.execute(
-            update(SenderCode).where(SenderCode.id.in_(right)).values(used_at=db_now())
-        )
+        if not changed(
+            update(SenderCode)
+            .where(SenderCode.id == right.id, SenderCode.used_at.is_(None))
+            .values(used_at=db_now())
+            .execution_options(synchronize_session=False)
+        ):
+            raise Invalid({"code": _NO_LONGER_GOOD})
         # Having read the code proves that the mailbox works, in spite of an earlier bounce.
-        suppression.lift(email, NoMail.BOUNCED)
-        audit.note("confirm address")
-    until = clock.now() + timedelta(days=REMEMBERED_DAYS)
-    return _seal.of(f"{int(until.timestamp())}:{email}")
+        suppression.lift(right.email, NoMail.BOUNCED)
+        audit.note(action)
+    return right
+
+
+def is_alive() -> ColumnElement[bool]:
+    """The condition that a code can still be used, if there are tries left."""
+    since = db_now() - timedelta(minutes=CODE_MINUTES)
+    return and_(SenderCode.used_at.is_(None), SenderCode.created_at > since)
 
 
 def is_confirmed(email: str, word: str | None) -> bool:
@@ -92,16 +115,18 @@ def is_confirmed(email: str, word: str | None) -> bool:
     return proved == email and int(until) > clock.now().timestamp()
 
 
-def code_of(code_id: uuid.UUID, key: str | None = None) -> str:
-    """The six digits, derived from our key, so that they are not stored."""
-    made = hmac.digest((key or settings.secret_key).encode(), f"code:{code_id}".encode(), "sha256")
-    return f"{int.from_bytes(made, 'big') % 1_000_000:06}"
+def code_of(code: SenderCode, key: str | None = None) -> str:
+    """The digits of a code, derived from our key, so that they are not stored."""
+    purpose, length = ("sign in", SIGN_IN_DIGITS) if code.signs_in else ("code", DIGITS)
+    secret = (key or settings.secret_key).encode()
+    made = hmac.digest(secret, f"{purpose}:{code.id}".encode(), "sha256")
+    return f"{int.from_bytes(made, 'big') % 10**length:0{length}}"
 
 
-def _is_code_of(code_id: uuid.UUID, figures: str) -> bool:
+def _is_code(code: SenderCode, figures: str) -> bool:
     given = "".join(figures.split()).encode()
     keys = (settings.secret_key, *settings.secret_key_fallbacks)
-    return any(secrets.compare_digest(code_of(code_id, key).encode(), given) for key in keys)
+    return any(secrets.compare_digest(code_of(code, key).encode(), given) for key in keys)
 
 
 def checked(given: str, field: str) -> str:

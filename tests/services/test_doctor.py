@@ -316,7 +316,7 @@ def test_f40_a_plan_that_limits_the_role_or_the_database_is_believed(
 @pytest.mark.parametrize(
     ("change", "level", "words"),
     [
-        ("UPDATE alembic_version SET version_num = '0020'", Level.FAILED, "2 migrations (0021, "),
+        ("UPDATE alembic_version SET version_num = '0020'", Level.FAILED, " migrations (0021, "),
         ("DROP TABLE alembic_version", Level.FAILED, "`flask release`"),
         ("UPDATE alembic_version SET version_num = '9999'", Level.WARNING, "newer release (9999)"),
     ],

@@ -1,0 +1,170 @@
+"""/mine: everything that was sent from one address, for whoever has proven it by a mailed code.
+
+After that a cookie stands for it (services/sign_ins.py). A GET changes nothing. Everything works
+without JavaScript; with it, the list follows what is typed into its form.
+"""
+
+import re
+import uuid
+from typing import Any, TypeVar
+
+from flask import (
+    Blueprint,
+    Response,
+    make_response,
+    redirect,
+    render_template,
+    request,
+    session,
+    url_for,
+)
+from werkzeug.wrappers import Response as AnyResponse
+
+from app import addresses
+from app.config import settings
+from app.errors import Invalid, NotFound, TooMuchMail
+from app.inputs import Inputs, bad_text
+from app.pages.view import is_htmx, page_or_fragment, typed
+from app.request_guards import codes_limit, limiter, unknown_limit
+from app.services import own_transfers, senders, sign_ins
+from app.services.own_transfers import Shown, Sort, Wish
+
+bp = Blueprint("mine", __name__, url_prefix="/mine")
+
+E = TypeVar("E", Shown, Sort)
+# The codes that this browser has asked for, in its session; of many, the latest.
+_CODES = "sign_in_codes"
+_MOST_CODES = 5
+_LONGEST_SEARCH = 200
+_TOO_MANY = "Too many codes have been asked for. Try again in an hour."
+
+
+@bp.before_request
+def _check_mail() -> None:
+    """Without mail nobody can sign in, and nobody's address is known."""
+    if not settings.sends_mail:
+        raise NotFound
+
+
+@bp.get("")
+def show_mine() -> AnyResponse:
+    """List the transfers or, to htmx, the part of the page that a search changes; or sign in."""
+    email = sign_ins.email_of(request.cookies.get(_cookie()))
+    if email is not None:
+        return _list(email)
+    if is_htmx():
+        return Response(status=204, headers={"HX-Redirect": url_for(".show_mine")})
+    return _door(asks_for_email="other" in request.args)
+
+
+# -- signing in and out --------------------------------------------------------------------------
+
+
+@bp.post("/code")
+@limiter.limit(codes_limit, override_defaults=False)
+def mail_code() -> AnyResponse:
+    """Mail a code to an address."""
+    said = typed("email")
+    try:
+        with Inputs(said) as given:
+            email = given.needed_text("email", longest=addresses.LONGEST)
+        code_id = sign_ins.mail_code(email)
+    except Invalid as error:
+        return _door(error.fields, 422, asks_for_email=True, typed=said.get("email", ""))
+    except TooMuchMail:
+        return _door({}, 429, asks_for_email=True, refusal=_TOO_MANY)
+    session[_CODES] = [*session.get(_CODES, [])[1 - _MOST_CODES :], code_id.hex]
+    return redirect(url_for(".show_mine"), 303)
+
+
+@bp.post("/enter")
+@limiter.limit(unknown_limit, override_defaults=False)
+def enter() -> AnyResponse:
+    """Sign in with the code from that mail."""
+    try:
+        with Inputs(typed("code")) as given:
+            code = given.needed_text("code", longest=20)
+        word = sign_ins.enter(_codes(), code)
+    except Invalid as error:
+        return _door(error.fields, 422)
+    session.pop(_CODES)
+    answer = redirect(url_for(".show_mine"), 303)
+    answer.set_cookie(_cookie(), word, max_age=sign_ins.STAYS_DAYS * 86400, **_rules())
+    return answer
+
+
+@bp.post("/leave")
+def leave() -> AnyResponse:
+    """Sign out of this browser, or of every one."""
+    sign_ins.leave(request.cookies.get(_cookie()), everywhere="everywhere" in request.form)
+    answer = redirect(url_for(".show_mine"), 303)
+    answer.delete_cookie(_cookie(), **_rules())
+    return answer
+
+
+def _cookie() -> str:
+    return "__Host-beeline-mine" if settings.is_https else "beeline-mine"
+
+
+def _rules() -> dict[str, Any]:
+    # Strict: otherwise another site could open a search here, and learn from how long it takes.
+    return {"secure": settings.is_https, "httponly": True, "samesite": "Strict"}
+
+
+def _codes() -> list[uuid.UUID]:
+    return [uuid.UUID(one) for one in session.get(_CODES, [])]
+
+
+def _door(
+    complaints: dict[str, str] | None = None,
+    status: int = 200,
+    *,
+    asks_for_email: bool = False,
+    **words: str,
+) -> Response:
+    """Ask for the address or, once a code is on its way, for the code."""
+    asked_for = sign_ins.asked_for(_codes())
+    page = render_template(
+        "pages/mine_door.html",
+        asked_for=asked_for,
+        asks_for_email=asks_for_email or asked_for is None,
+        minutes=senders.CODE_MINUTES,
+        days=sign_ins.STAYS_DAYS,
+        complaints=complaints or {},
+        **words,
+    )
+    return make_response(page, status)
+
+
+# -- the list ------------------------------------------------------------------------------------
+
+
+def _list(email: str) -> Response:
+    wish = _wish()
+    return page_or_fragment(
+        "pages/mine.html",
+        "fragments/_mine.html",
+        status=200,
+        email=email,
+        wish=wish,
+        found=own_transfers.of_email(email, wish),
+        states=Shown,
+        sorts=Sort,
+    )
+
+
+def _wish() -> Wish:
+    """Read the form, which is part of the URL: what makes no sense there counts as not given."""
+    asked = request.args
+    text = asked.get("q", "").strip()
+    page = asked.get("page", "")
+    return Wish(
+        text="" if bad_text(text) else text[:_LONGEST_SEARCH],
+        state=_one_of(Shown, asked.get("state")),
+        sort=_one_of(Sort, asked.get("sort")) or Sort.NEWEST,
+        page=int(page) if re.fullmatch("[1-9][0-9]{0,8}", page) else 1,
+    )
+
+
+def _one_of(kind: type[E], given: str | None) -> E | None:
+    return next((one for one in kind if one.value == given), None)

@@ -81,7 +81,7 @@ def _message(mail: OutboxMail) -> str | None:
     except Exception:
         log.exception("a share could not be told")
         discard()
-        outbox.put_off(mail, "It could not be written.")
+        outbox.put_off(mail, "The e-mail could not be written.")
         return None
     if told is None:
         outbox.drop(mail)

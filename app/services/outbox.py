@@ -205,7 +205,7 @@ def _send(batch: Sequence[OutboxMail], ends: float) -> tuple[int, bool]:
 
 def _send_one(line: Line, mail: OutboxMail, album: Album, drawer: Drawer) -> bool:
     if mail.attempt_count > len(BACKOFF_SECONDS) + 1:
-        settle(mail, Outcome(Fate.LATER, "Every attempt ended before its end."))
+        settle(mail, Outcome(Fate.LATER, "Every attempt to send it was cut off."))
         return False
     try:
         letter = mail_rendering.compose(mail, album.of(mail), drawer)
@@ -214,7 +214,7 @@ def _send_one(line: Line, mail: OutboxMail, album: Album, drawer: Drawer) -> boo
         # A mail that cannot be composed must not hold up the others.
         log.exception("a mail could not be written")
         discard()
-        settle(mail, Outcome(Fate.LATER, "It could not be written."))
+        settle(mail, Outcome(Fate.LATER, "The e-mail could not be written."))
         return False
     if letter is None:
         drop(mail)

@@ -13,9 +13,9 @@ from app.models import NoMail, OptOut
 _ROWS = OptOut.__table__
 # What a sender is shown for each. That somebody complained is not given away.
 WORDS = {
-    NoMail.ASKED: "This person wants no mail from here.",
-    NoMail.BOUNCED: "Mail to this address has come back.",
-    NoMail.COMPLAINED: "This person wants no mail from here.",
+    NoMail.ASKED: "This person wants no e-mails from this site.",
+    NoMail.BOUNCED: "Earlier e-mails to this address came back.",
+    NoMail.COMPLAINED: "This person wants no e-mails from this site.",
 }
 # Why the address bound by asking() gets no mail: a subquery for use in other statements. If there
 # is more than one row, a complaint takes precedence, then an opt-out.

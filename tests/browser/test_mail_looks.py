@@ -70,15 +70,15 @@ def caught(
     through(quiet, {"two.pdf": b"x" * 9}, tell_recipients=True)
     send_mail(app)
     heads = {
-        "files_for_you": (BO, f"{ADA} sends you “Rushes"),
-        "pictures": (BO, f"{ADA} sends you 4 files"),
+        "files_for_you": (BO, f"{ADA} has sent you “Rushes"),
+        "pictures": (BO, f"{ADA} has sent you 4 files"),
         "reminder": (BO, "Expires soon"),
-        "new_files": (BO, f"{ADA} sends you 1 file more"),
+        "new_files": (BO, f"{ADA} has added 1 file"),
         "sent": (ADA, "Sent: “Rushes"),
         "downloaded": (ADA, "2 people have downloaded"),
         "nobody_downloaded": (ADA, "Nobody has downloaded"),
         "expires_soon": (ADA, "Expires soon"),
-        "somebody_asks": (ADA, "Somebody asks"),
+        "somebody_asks": (ADA, "Someone is asking"),
         "undeliverable": (ADA, "Not delivered"),
         "reported": ("operator@example.org", "Report "),
     }

@@ -556,7 +556,7 @@ def test_recipients_hear_of_it_if_their_sender_wants_that(
     through(sent, {"c": b"3" * 1000, "d": b"4"}, tell_recipients=True)
     assert send_mail(app) == 2
     letter = mail.to("bo@example.org")[-1]
-    assert letter.subject == "ada@example.org sends you 2 files more"
+    assert letter.subject == "ada@example.org has added 2 files"
     text = letter.body("plain")
     assert ("c" in text.split(), "b" in text.split()) == (True, False)
     assert sent.slug not in text

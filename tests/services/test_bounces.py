@@ -91,7 +91,7 @@ def test_a_permanent_bounce_is_shown_told_once_and_ends_mail_to_the_address(
     publish(app)
     listen(app)
     assert states(third) == {BO: "failed", CY: "sent"}
-    assert failure_of(third) == "Mail to this address has come back."
+    assert failure_of(third) == "Earlier e-mails to this address came back."
     assert len(told_of(mail, app)) == 2
     assert len(mail.to(BO)) == 2
 
@@ -124,7 +124,7 @@ def test_a_complaint_is_taken_for_an_opt_out(
     listen(app)
     cloud.send(COMPLAINT)
     assert listen(app) == 1
-    assert failure_of(sent) == "This person wants no mail from here."
+    assert failure_of(sent) == "This person wants no e-mails from this site."
     assert reason_of(app) is NoMail.COMPLAINED
     with app.app_context():
         assert mail_links.has_opted_out(BO) is False, "on the page they may still say so"

@@ -357,7 +357,7 @@ def test_each_mail_to_the_sender_can_be_switched_off(
     heads = {
         "sent": "Sent:",
         "downloaded": BO,
-        "somebody_asks": "Somebody asks",
+        "somebody_asks": "Someone is asking",
         "undeliverable": "Not delivered",
     }
     told = {

@@ -227,7 +227,10 @@ def test_what_is_no_longer_true_is_not_mailed(
     (row,) = rows(app, OutboxMail.kind == MailKind.FILES_FOR_YOU)
     assert row.state is MailState.DROPPED
     if end == "opted out":
-        assert sent.show()["recipients"][0]["failure"] == "This person wants no mail from here."
+        assert (
+            sent.show()["recipients"][0]["failure"]
+            == "This person wants no e-mails from this site."
+        )
 
 
 def statements_for(app: Flask, sent: Sent, *people: str) -> list[str]:
@@ -289,7 +292,7 @@ def test_what_changes_while_others_of_its_batch_are_sent_is_told(
     meanwhile(lambda: sent.set(title="After"))
     assert send_mail(app) == 3
     assert [one.subject for one in mail.caught] == [
-        f"{ADA} sends you “{title}”" for title in ("Before", "After", "After")
+        f"{ADA} has sent you “{title}”" for title in ("Before", "After", "After")
     ]
 
 

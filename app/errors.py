@@ -50,7 +50,7 @@ class Unauthorized(AppError):
 
     code = "unauthorized"
     status = 401
-    title = "This needs the transfer's own key."
+    title = "This needs the transfer's owner token."
     challenge = "Bearer"
 
 
@@ -82,7 +82,7 @@ class Blocked(NotAllowed):
     """The operator has quarantined the transfer; its sender may still look at it or delete it."""
 
     code = "blocked"
-    title = "Whoever runs this site has blocked this transfer."
+    title = "The operator of this site has blocked this transfer."
 
 
 class NotFound(AppError):
@@ -98,7 +98,7 @@ class MethodNotAllowed(AppError):
 
     code = "method_not_allowed"
     status = 405
-    title = "This address does not do that."
+    title = "This address does not support that method."
 
 
 class Gone(AppError):
@@ -150,7 +150,7 @@ class ChangedMeanwhile(WrongState):
     """A concurrent edit has changed the same fields; `changed` lists them."""
 
     code = "changed_meanwhile"
-    title = "Somebody else has changed this meanwhile."
+    title = "Someone else has changed this in the meantime."
 
     def __init__(self, changed: list[str]) -> None:
         super().__init__(changed=changed)
@@ -161,7 +161,7 @@ class PreconditionFailed(AppError):
 
     code = "precondition_failed"
     status = 412
-    title = "Somebody else has changed this meanwhile. Read it again first."
+    title = "Someone else has changed this in the meantime. Read it again first."
 
 
 class KeyReused(AppError):
@@ -232,7 +232,7 @@ class ZipFailed(AppError):
     status = 503
     title = (
         "The zip could not be made: something went wrong on our side. "
-        "Each file can still be downloaded by itself."
+        "The files can still be downloaded one by one."
     )
     retry_after: int | None = 60
 
@@ -244,7 +244,7 @@ class ZipLacksFile(ZipFailed):
     status = 409
     title = (
         "The zip could not be made: storage has lost one of the files. "
-        "Each of the others can still be downloaded by itself."
+        "The others can still be downloaded one by one."
     )
     retry_after = None
 
@@ -254,7 +254,7 @@ class NoMail(AppError):
 
     code = "mail_not_configured"
     status = 503
-    title = "No mail is sent from here: its operator has not set it up."
+    title = "This site sends no mail: its operator has not set it up."
 
 
 class TooMany(AppError):
@@ -262,7 +262,7 @@ class TooMany(AppError):
 
     code = "too_many"
     status = 429
-    title = "That is a lot at once. Please wait a little."
+    title = "That is a lot at once. Please wait a moment."
     retry_after = 60
 
 

@@ -114,7 +114,7 @@ class Inputs:
         try:
             return datetime.fromisoformat(value.upper().replace(" ", "T")).astimezone(UTC)
         except (ValueError, OverflowError):
-            return self._complain(name, "is no time that exists", None)
+            return self._complain(name, "is not a time that exists", None)
 
     def path(self, name: str) -> str:
         """A relative file path, as on a person's computer, returned byte for byte."""
@@ -227,7 +227,7 @@ class Inputs:
             return self._complain(name, f"must be an object of at most {most} texts", {})
         for key, one in value.items():
             if not isinstance(one, str) or len(key) > longest or len(one) > longest:
-                return self._complain(name, f"must hold texts of at most {longest} characters", {})
+                return self._complain(name, f"must have texts of at most {longest} characters", {})
             if reason := _bad_text(key, _CONTROLS) or _bad_text(one, _CONTROLS_BUT_LINES):
                 return self._complain(name, reason, {})
         return value
@@ -259,7 +259,9 @@ class Inputs:
         if not isinstance(value, list):
             return self._complain(name, "must be a list", [])
         if not least <= len(value) <= most:
-            reason = "must not be empty" if len(value) < least else f"must hold at most {most}"
+            reason = (
+                "must not be empty" if len(value) < least else f"must have at most {most} items"
+            )
             return self._complain(name, reason, [])
         return value
 
@@ -282,7 +284,7 @@ class Inputs:
     def _refuse_unknown(self) -> None:
         for name in sorted(set(self._given) - self._read, key=str)[:20]:
             shown = name if _bad_text(name, _CONTROLS) is None and len(name) < 64 else "a field"
-            self._complain(shown, "is not known here", None)
+            self._complain(shown, "is not a known field", None)
 
 
 def _uuid(value: Any) -> uuid.UUID | None:
@@ -312,7 +314,7 @@ def bad_text(value: str, *, lines: bool = False) -> str | None:
 
 def _bad_text(value: str, controls: re.Pattern[str]) -> str | None:
     if controls.search(value):
-        return "must not hold control characters"
+        return "must not contain control characters"
     try:
         value.encode()
     except UnicodeEncodeError:  # a lone surrogate: valid JSON, but not text
@@ -331,9 +333,9 @@ def _bad_path(value: Any) -> str | None:
         return "must not be absolute"
     pieces = value.split("/")
     if any(piece in ("", ".", "..") for piece in pieces):
-        return "must not hold empty pieces, . or .."
+        return "must not contain empty parts, . or .."
     if any(len(piece.encode()) > LONGEST_NAME_BYTES for piece in pieces):
-        return f"must not hold a name over {LONGEST_NAME_BYTES} bytes"
+        return f"must not contain a name longer than {LONGEST_NAME_BYTES} bytes"
     if len(value.encode()) > LONGEST_PATH_BYTES:
         return f"must be at most {LONGEST_PATH_BYTES} bytes"
     return None

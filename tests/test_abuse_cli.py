@@ -98,7 +98,7 @@ def test_a_board_is_shown_and_stopped_with_its_files(run: Run, machine: Machine)
         transfers.delete(abuse.find(file_link).id)
     assert own in run("reports", "show", number)
     wrong = f"{link[:-5]}xxxxx"
-    assert "does not lead to anything" in run("transfers", "quarantine", wrong, code=1)
+    assert "does not lead anywhere" in run("transfers", "quarantine", wrong, code=1)
 
 
 def test_others_words_do_not_steer_the_terminal(run: Run, sender: Sender) -> None:
@@ -115,7 +115,7 @@ def test_what_does_not_exist_is_reported_and_fails_the_command(run: Run, sender:
     for words in (("show", "77"), ("close", "77")):
         assert "There is no report 77." in run("reports", *words, code=1)
     for verb in ("quarantine", "release"):
-        assert "This link does not lead to anything." in run("transfers", verb, "x" * 32, code=1)
+        assert "This link does not lead anywhere." in run("transfers", verb, "x" * 32, code=1)
     for wrong in ("0", "-1", "x", str(2**64)):
         run("reports", "show", "--", wrong, code=2)
 
@@ -148,10 +148,10 @@ def maker(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_quarantined_is_put_on_the_block_list(run: Run, sender: Sender) -> None:
     contents = {"invoice.html": b"evil", "b/c.txt": b"22", "empty": b""}
     sent = sender.ready(contents)
-    assert "Do that first." in run("transfers", "block-files", sent.slug, code=1)
+    assert "Quarantine it first." in run("transfers", "block-files", sent.slug, code=1)
     run("transfers", "quarantine", sent.slug)
     said = run("transfers", "block-files", sent.slug, "no.html", code=1)
-    assert "There is no file no.html to be read in it." in said
+    assert "It has no file no.html that can be read." in said
     words = ("transfers", "block-files", sent.slug, "invoice.html", "--reason", "phishing")
     assert run(*words).splitlines() == [
         "  0 % read, 1 file to go",

@@ -98,11 +98,11 @@ def test_all_errors_come_together_by_full_path_and_for_unknown_fields_too() -> N
     }
     assert complaints(body, read) == {
         "title": "must be at most 3 characters",
-        "files.0.path": "must not hold empty pieces, . or ..",
+        "files.0.path": "must not contain empty parts, . or ..",
         "files.1.path": "is required",
         "files.1.size": "must be from 0 to 9",
-        "files.1.extra": "is not known here",
-        "evil": "is not known here",
+        "files.1.extra": "is not a known field",
+        "evil": "is not a known field",
     }
 
 

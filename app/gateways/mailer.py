@@ -278,7 +278,7 @@ class _Smtp(_Post):
             # This is about our own address and says nothing about the recipient's.
             return Outcome(Fate.LATER, _words(error.smtp_code, error.smtp_error))
         except smtplib.SMTPNotSupportedError:
-            return Outcome(Fate.REFUSED, "The mail server knows no addresses beyond ASCII.")
+            return Outcome(Fate.REFUSED, "The mail server only accepts ASCII addresses.")
         except smtplib.SMTPResponseException as error:
             return _answered(error.smtp_code, error.smtp_error)
         except (OSError, smtplib.SMTPException) as error:

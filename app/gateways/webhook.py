@@ -89,26 +89,26 @@ def target_of(url: str, *, may_be_here: bool = False) -> Target:
     `may_be_here` also allows http and other ports, for receivers on this machine.
     """
     if not url.isascii():
-        raise BadAddress("may hold only plain letters: write its host as xn--…, others as %C3%A4")
+        raise BadAddress("may contain only ASCII: write its host as xn--…, the rest as %C3%A4")
     if not re.fullmatch(rf"[\x21-\x7e]{{1,{LONGEST_URL}}}", url) or "\\" in url:
         raise BadAddress(f"must be at most {LONGEST_URL} printable ASCII characters, without \\")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
     except ValueError as error:
-        raise BadAddress("is no address") from error
+        raise BadAddress("is not an address") from error
     if parts.scheme != "https" and not (may_be_here and parts.scheme == "http"):
         raise BadAddress("must begin with https://")
     if "@" in parts.netloc or "#" in url:
-        raise BadAddress("must hold no user, no password and no #")
+        raise BadAddress("must not contain a user, a password or #")
     is_tls = parts.scheme == "https"
     port = (443 if is_tls else 80) if port is None else port
     if may_be_here and (host in _LOOPBACK_NAMES or not is_tls):
         pass
     elif not _NAME.fullmatch(host):
-        raise BadAddress("must name its host in full, such as hooks.example.org, and by no number")
+        raise BadAddress("must give its host in full, such as hooks.example.org, not as a number")
     elif port not in PORTS and not may_be_here:
-        raise BadAddress("must be at port 443 or 8443")
+        raise BadAddress("must use port 443 or 8443")
     path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
     return Target(is_tls, host, port, path)
 
@@ -175,7 +175,7 @@ class Courier:
         addresses = _resolve(target, ends)
         if not addresses or not all(self._may_be_at(one, target) for one in addresses):
             # The same message for an unknown name: it must not reveal names of our own network.
-            raise BadAddress("leads to no public address")
+            raise BadAddress("is not public")
         for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
             seconds = max(0.01, (ends - time.monotonic()) / left)
             try:
@@ -268,13 +268,11 @@ def _told_of(status: int) -> str:
 def _told(failure: Exception) -> str:
     """Describe an error in our own words: a library's may repeat what the receiver has sent."""
     if isinstance(failure, ssl.SSLCertVerificationError):
-        return (
-            "Its certificate is not good for this name, has expired, or was made by nobody known."
-        )
+        return "Its certificate is not valid for this name, has expired, or has an unknown issuer."
     if isinstance(failure, ssl.SSLError):
-        return "TLS could not be agreed upon."
+        return "No TLS connection could be agreed on."
     if isinstance(failure, ConnectionRefusedError):
         return "It refuses connections."
     if isinstance(failure, http.client.HTTPException) or not isinstance(failure, OSError):
-        return "It does not answer as a web server does."
-    return "It could not be reached, or hung up."
+        return "It does not answer like a web server."
+    return "It could not be reached, or closed the connection."

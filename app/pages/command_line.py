@@ -125,7 +125,7 @@ def shortest_address(view: downloads.TransferView) -> str:
 
 def _list(view: downloads.TransferView) -> str:
     """List names, without terminal control characters, each above the URL to download it from."""
-    lines = [] if view.state == "ready" else ["The files have not arrived completely yet.", ""]
+    lines = [] if view.state == "ready" else ["The files have not fully arrived yet.", ""]
     for file in view.files:
         size = f"{file.size:,} {'byte' if file.size == 1 else 'bytes'}"
         name = "/".join(safe_name(piece) for piece in file.path.split("/"))

@@ -300,5 +300,5 @@ def _where(kind: type[About], condition: ColumnElement[bool]) -> About:
         select(kind).where(condition).execution_options(populate_existing=True)
     )
     if found is None:
-        raise NotFound("This link does not lead to anything.")
+        raise NotFound("This link does not lead anywhere.")
     return found

@@ -32,7 +32,7 @@ NOTE_USE_AFTER = timedelta(minutes=1)
 LONGEST_NAME = 200
 # Vague on purpose: the same for a missing, an unknown and a revoked one.
 NO_KEY = "This needs an API key."
-NO_TOKEN = "This needs a token that is still good."  # noqa: S105
+NO_TOKEN = "This needs a token that is still valid."  # noqa: S105
 _RANKS = {Scope.READ: 0, Scope.WRITE: 1, Scope.ADMIN: 2}
 
 
@@ -106,7 +106,7 @@ def issue_key(workspace: str, name: str, scope: Scope) -> Issued:
 
 def _check_names(**names: str) -> None:
     complaints = {
-        field: f"must be 1 to {LONGEST_NAME} characters, none of them for control"
+        field: f"must be 1 to {LONGEST_NAME} characters, without control characters"
         for field, value in names.items()
         if not value.strip() or len(value) > LONGEST_NAME or not value.isprintable()
     }

@@ -147,10 +147,10 @@ def request(transfer_id: uuid.UUID) -> None:
             forget(transfer_id)
         files = files_of(transfer_id)
         if len(files) < 2:
-            raise NotFound("There is one file, and no zip of it.")
+            raise NotFound("There is only one file, so there is no zip.")
         size = Layout(_members(files)).size
         if size > S3_MAX_OBJECT_SIZE:
-            raise WrongState("All of it together is more than one file can hold.")
+            raise WrongState("Together, the files are too large for one zip.")
         _plan(transfer_id, size)
 
 

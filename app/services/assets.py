@@ -298,7 +298,7 @@ def confirm(version: AssetVersion) -> bool:
         if not abandon([version.id]) and _has_arrived(version):
             return True
         if isinstance(error, SourceLost):
-            raise NotFound("Something else was sent to the same form meanwhile.") from error
+            raise NotFound("Something else was sent to the same form in the meantime.") from error
         raise
     crash.point("asset.2")
     kept = kept or uploads.copy_at(version.upload)

@@ -68,7 +68,7 @@ def add_files(
     agreed = contents.agree_on_checksums(specs)
     with transaction():
         if lock_live(transfer.id).state is not State.READY:
-            raise WrongState("This transfer is being checked. It takes more once it is ready.")
+            raise WrongState("This transfer is being checked. Add more files once it is ready.")
         already = files_of(transfer.id, with_coming=True)
         if again := _as_before(specs, already):
             return again
@@ -107,7 +107,7 @@ def _begin(transfer_id: uuid.UUID) -> None:
         )
     )
     if begun == 0:
-        raise WrongState("The files that came last are being checked. Add more in a moment.")
+        raise WrongState("The files added last are being checked. Add more in a moment.")
 
 
 def remove_file(transfer: Transfer, file_id: uuid.UUID) -> None:

@@ -141,7 +141,7 @@ def block_files(transfer_id: uuid.UUID, reason: Harm, paths: Sequence[str] = ())
         if transfer is None or transfer.state is State.DELETED:
             raise Gone(reason="deleted")
         if transfer.quarantined_at is None:
-            raise WrongState("It is not quarantined. Do that first.")
+            raise WrongState("It is not quarantined. Quarantine it first.")
         files = db.session.execute(
             select(File.path, Upload.id)
             .join(File.upload)
@@ -153,7 +153,7 @@ def block_files(transfer_id: uuid.UUID, reason: Harm, paths: Sequence[str] = ())
             )
         ).all()
         if unknown := sorted(set(paths) - {path for path, _ in files}):
-            raise NotFound(f"There is no file {unknown[0]} to be read in it.")
+            raise NotFound(f"It has no file {unknown[0]} that can be read.")
         if files:
             _want(
                 [

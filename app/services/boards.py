@@ -165,7 +165,7 @@ def _add(board: Board, count: int, fields: Callable[[int], dict[str, object]]) -
     # Locked, so that items added simultaneously get different positions.
     locked = select(Board.quarantined_at).where(Board.id == board.id).with_for_update()
     if db.session.scalar(locked) is not None:
-        raise Blocked("Whoever runs this site has blocked this board.")
+        raise Blocked("The operator of this site has blocked this board.")
     last = db.session.scalar(
         select(func.max(BoardItem.position)).where(BoardItem.board_id == board.id)
     )

@@ -47,7 +47,7 @@ def add_files(
         if (ids := idempotency.made(once)) is not None:
             return files_of(transfer.id, File.id.in_(ids))
         if lock_open(transfer.id).state is not State.INIT:
-            raise WrongState("This transfer does not take files any more.")
+            raise WrongState("No more files can be added to this transfer.")
         already = files_of(transfer.id)
         check_files(specs, already)
         check_open_quota(transfer.address_hash, size_of(specs) + size_of(already), transfer.id)
@@ -85,7 +85,7 @@ def remove_file(transfer: Transfer, file_id: uuid.UUID) -> None:
         if file is None:
             raise NotFound("This transfer has no such file.")
         if row.state is State.READY and not file.is_coming:
-            raise WrongState("This file is there to be downloaded: only what comes can be removed.")
+            raise WrongState("Only files that are still on their way can be removed.")
         removal.abandon([file.upload_id])
         db.session.delete(file)
         # flush(): note_size() must not count this file.
@@ -160,7 +160,7 @@ def check_files(specs: Sequence[FileSpec], already: Sequence[File]) -> None:
     seen = {file.path for file in already}
     for index, spec in enumerate(specs):
         if spec.path in seen:
-            complaints[f"files.{index}.path"] = "is there twice"
+            complaints[f"files.{index}.path"] = "appears twice"
         if spec.size > settings.max_file_size:
             complaints[f"files.{index}.size"] = f"must be at most {settings.max_file_size} bytes"
         seen.add(spec.path)
@@ -199,6 +199,6 @@ def check_open_quota(
         raise TooMany("Too many unfinished transfers from your network. Finish or cancel some.")
     if open_count and open_size + size > settings.max_open_bytes_per_address:
         raise TooMany(
-            "The unfinished transfers from your network would be too large together. "
+            "Together, the unfinished transfers from your network would be too large. "
             "Finish or cancel some."
         )

@@ -144,7 +144,7 @@ def send_again(transfer: Transfer, recipient_id: uuid.UUID, once: Once | None = 
         if one is None:
             raise NotFound("This transfer has no such recipient.")
         if one.revoked_at is not None or row.sender_confirmed_at is None:
-            raise WrongState("This recipient gets no mail.")
+            raise WrongState("This recipient cannot be mailed.")
         if _is_recent(one):
             raise WrongState("This recipient was mailed within the last hour.")
         one.asked_at, one.failed_at, one.failure = None, None, None
@@ -163,7 +163,7 @@ def _is_recent(one: Recipient) -> bool:
 def _checked(transfer: Transfer, changes: dict[str, Any]) -> list[str] | None:
     """The recipients asked for, each once, or None if not given; raises Invalid for all errors."""
     if not settings.sends_mail:
-        raise Invalid({next(iter(changes)): "cannot be used: no mail is sent from here"})
+        raise Invalid({next(iter(changes)): "cannot be used: this site sends no mail"})
     complaints: dict[str, str] = {}
     if changes.get("sender_email"):
         try:
@@ -261,7 +261,7 @@ def check_news(row: Transfer) -> None:
     Raises Invalid where no mail is sent at all, and TooMuchMail. Call after held().
     """
     if not settings.sends_mail:
-        raise Invalid({"tell_recipients": "cannot be used: no mail is sent from here"})
+        raise Invalid({"tell_recipients": "cannot be used: this site sends no mail"})
     mail_quotas.take_lock()
     wanted = [one for one in recipients_of(row.id) if one.asked_at and not one.revoked_at]
     if row.sender_confirmed_at is None or not wanted:

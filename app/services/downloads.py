@@ -320,7 +320,7 @@ def file_url(slug: str, file_id: uuid.UUID, visitor: str | None, proof: str | No
     transfer = _opened(slug, proof)
     file = _file_of(transfer, file_id)
     if file.upload.state is not UploadState.COMPLETE:
-        raise WrongState("This file has not arrived completely yet.")
+        raise WrongState("This file has not fully arrived yet.")
     count_once(transfer.id, file_id, visitor, _recipient_of(transfer, slug))
     return storage.urls.get(
         file.upload.key, attachment(file.name), settings.download_url_ttl_in_seconds
@@ -335,7 +335,7 @@ def looked_into(slug: str, visitor: str | None, proof: str | None = None) -> tup
     """
     transfer = _opened(slug, proof)
     if transfer.state is not State.READY:
-        raise WrongState("The files have not arrived completely yet.")
+        raise WrongState("The files have not fully arrived yet.")
     is_free = transfer.max_downloads is None or _counted(transfer.id, visitor)
     if transfer.is_used_up and not is_free:
         raise Gone(_ENDED["limit_reached"], reason="limit_reached")
@@ -353,7 +353,7 @@ def zip_url(
     """
     transfer = _opened(slug, proof)
     if transfer.state is not State.READY:
-        raise WrongState("The files have not arrived completely yet.")
+        raise WrongState("The files have not fully arrived yet.")
     made = archives.find_made(transfer.id)
     if made is None:
         _check_left(transfer, visitor)
@@ -465,7 +465,7 @@ def _tell_why_not(transfer_id: uuid.UUID, file_id: uuid.UUID | None) -> NoReturn
         raise Gone(_ENDED[state], reason=state)
     if file_id is not None:
         _file_of(transfer, file_id)
-    raise WrongState("This has not arrived completely yet.")
+    raise WrongState("This has not fully arrived yet.")
 
 
 def _counted(transfer_id: uuid.UUID, visitor: str | None) -> bool:
@@ -526,7 +526,7 @@ def _one(condition: ColumnElement[bool]) -> tuple[Transfer, bool]:
         select(Transfer, has_expired()).where(condition).execution_options(populate_existing=True)
     ).first()
     if row is None:
-        raise NotFound("This link does not lead to anything.")
+        raise NotFound("This link does not lead anywhere.")
     return row[0], row[1]
 
 

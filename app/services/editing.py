@@ -82,7 +82,7 @@ def _bring_back(row: Transfer) -> None:
     fresh = of_id(row.id)
     transfers.refuse_blocked(fresh)
     if fresh.state is State.EXPIRED:
-        raise Gone("Give it a new expires_at to bring it back.", reason="expired")
+        raise Gone("Set a new expires_at to make it available again.", reason="expired")
     if fresh.state is not State.READY:
         raise WrongState
 

@@ -50,7 +50,7 @@ def _sealed(seal: Seal, token: str) -> Transfer:
     try:
         transfer_id = uuid.UUID(seal.read(token) or "")
     except ValueError as error:
-        raise NotFound("This link does not lead to anything.") from error
+        raise NotFound("This link does not lead anywhere.") from error
     return not_deleted(of_id(transfer_id))
 
 
@@ -86,7 +86,7 @@ def extend(transfer: Transfer) -> Transfer:
         not_deleted(fresh)
         if fresh.state is State.EXPIRED:
             raise Gone("This has expired, and its files are being removed.", reason="expired")
-        raise WrongState("The files of this transfer have not arrived completely yet.")
+        raise WrongState("The files of this transfer have not fully arrived yet.")
     return fresh
 
 
@@ -105,7 +105,7 @@ def opting_out(seal: str) -> str:
     try:
         return bytes.fromhex(_opt_out_seal.read(seal) or "-").decode()
     except ValueError as error:
-        raise NotFound("This link does not lead to anything.") from error
+        raise NotFound("This link does not lead anywhere.") from error
 
 
 def opt_out(email: str) -> None:

@@ -38,19 +38,19 @@ def check(transfer: Transfer, wanted: Sequence[Recipient]) -> None:
     asked = select(func.count()).select_from(Recipient)
     sent_today = _count(asked.join(Transfer).where(mine, Recipient.asked_at > db_now() - DAY))
     if sent_today + len(wanted) > settings.max_recipients_per_day:
-        raise TooMuchMail("Too many mails from your address for one day. Share the link instead.")
+        raise TooMuchMail("Too many e-mails from your address in one day. Share the link instead.")
     others = (
         select(func.count(func.distinct(Recipient.transfer_id)))
         .join(Transfer)
         .where(mine, Recipient.asked_at > db_now() - HOUR, Recipient.transfer_id != transfer.id)
     )
     if _count(others) >= settings.max_sends_per_hour:
-        raise TooMuchMail("Too many mails from your address in an hour. Share the link instead.")
+        raise TooMuchMail("Too many e-mails from your address in one hour. Share the link instead.")
     if (network := audit.actor.get()) is not None:
         near = Recipient.address_hash == network
         sent_near = _count(asked.where(near, Recipient.asked_at > db_now() - HOUR))
         if sent_near + len(wanted) > settings.max_recipients_per_network_per_hour:
-            raise TooMuchMail("Too many mails from your network in an hour.")
+            raise TooMuchMail("Too many e-mails from your network in one hour.")
     for one in wanted:
         check_address(one.email)
 
@@ -66,7 +66,7 @@ def _is_of_sender(transfer: Transfer) -> ColumnElement[bool]:
 def check_address(email: str) -> None:
     """Check that this address may get one more mail; raises TooMuchMail. Call after take_lock()."""
     if _asked_for(email) >= settings.max_mails_per_recipient_per_hour:
-        raise TooMuchMail(f"Too many mails to {email} in an hour. Share the link instead.")
+        raise TooMuchMail(f"Too many e-mails to {email} in one hour. Share the link instead.")
 
 
 def check_codes(email: str) -> None:
@@ -76,7 +76,7 @@ def check_codes(email: str) -> None:
     if (network := audit.actor.get()) is not None:
         near = SenderCode.address_hash == network
         if _count(codes.where(near, _is_recent())) >= settings.max_codes_per_hour:
-            raise TooMuchMail("Too many codes were asked for from your network in an hour.")
+            raise TooMuchMail("Too many codes were requested from your network in one hour.")
     if _count(codes.where(_is_recent())) >= settings.max_mails_per_hour:
         raise TooMuchMail
 

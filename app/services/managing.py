@@ -378,7 +378,7 @@ def add_recipients(transfer: Transfer, emails: Sequence[str]) -> Transfer:
     with transaction():
         row = lock_row(transfer.id)
         if row.sender_confirmed_at is None:
-            raise WrongState("Confirm your own address first: they see it, and can answer.")
+            raise WrongState("Confirm your own address first: recipients see it and can reply.")
         known = [one.email for one in delivery.recipients_of(row.id) if one.revoked_at is None]
         # The new ones first, because complaints name them by their index.
         return delivery.set_recipients(row, {"recipients": [*emails, *known]})

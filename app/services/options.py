@@ -67,7 +67,7 @@ def write(
     refuse_blocked(fresh)
     if limit is not None and fresh.download_count > limit:
         raise Invalid(
-            {"max_downloads": f"must be at least {fresh.download_count}: so many happened"}
+            {"max_downloads": f"must be at least {fresh.download_count}, the downloads so far"}
         )
     raise Gone(reason="deleted" if fresh.state is State.DELETED else "expired")
 

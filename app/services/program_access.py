@@ -130,7 +130,7 @@ def share(
         if row.sender_email is None and is_vouched:
             _speak_for(row)
         if row.sender_confirmed_at is None:
-            raise NotNow("Confirm the sender's address first: POST /senders/code tells how.")
+            raise NotNow("Confirm the sender's address first, with POST /senders/code.")
         managing.add_recipients(row, emails)
         idempotency.note(once, [row.id])
 
@@ -156,5 +156,5 @@ def _ready(transfer_id: uuid.UUID) -> Transfer:
         raise TransferExpired
     refuse_blocked(row)
     if row.state is not State.READY:
-        raise NotNow("The transfer is not ready: its file has not arrived completely yet.")
+        raise NotNow("The transfer is not ready: its file has not fully arrived yet.")
     return row

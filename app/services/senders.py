@@ -29,7 +29,7 @@ REMEMBERED_DAYS = 90
 # enough for what signing in opens; eight are 1 in 450.
 DIGITS = 6
 SIGN_IN_DIGITS = 8
-_NO_LONGER_GOOD = "is no longer good: ask for another one"
+_NO_LONGER_GOOD = "is no longer valid: ask for a new one"
 _seal = Seal("sender")
 
 
@@ -134,4 +134,4 @@ def checked(given: str, field: str) -> str:
     try:
         return addresses.normalised(given)
     except addresses.NotAnAddress as error:
-        raise Invalid({field: "is no e-mail address"}) from error
+        raise Invalid({field: "is not an e-mail address"}) from error

@@ -170,7 +170,7 @@ def confirm(caller: Caller, key: str) -> SmallFile:
         # It may have been deleted meanwhile.
         file = _found(SmallFile.key == key, caller)
     if file.confirmed_at is None:
-        raise Unavailable("Storage does not show what it has just copied. Please ask again.")
+        raise Unavailable("Storage does not show what it has just copied. Please try again.")
     return file
 
 
@@ -226,12 +226,12 @@ def _copied(file: SmallFile, source: Source) -> Stored | None:
     try:
         storage.copy_whole(source, kept.key, kept.token)
     except NotOffered as error:
-        raise Unavailable("This storage does not know CopyObject.") from error
+        raise Unavailable("This storage does not support CopyObject.") from error
     except SourceLost as error:
         if _is_confirmed(file.id):
             return None
         raise WrongState(
-            "Other bytes have come since this was first confirmed. Ask for another form."
+            "Other bytes have arrived since this was first confirmed. Request a new form."
         ) from error
     return uploads.copy_at(kept)
 

@@ -101,7 +101,7 @@ def complete(transfer: Transfer) -> Transfer:
     failure: AppError | None = None
     with leases.hold(Transfer, transfer.id, Transfer.state == State.INIT) as lease:
         if lease is None:
-            failure = WrongState("Somebody else is completing this transfer right now.")
+            failure = WrongState("Someone else is completing this transfer right now.")
         else:
             try:
                 _take(lease, *asked)
@@ -132,9 +132,9 @@ def _take(lease: Lease, staging: Staging, upload: Upload) -> None:
         crash.point("stage.2")
         outcome = uploads.complete(copy)
     except (SourceLost, NoSuchUpload) as error:
-        raise WrongState("What was uploaded has changed meanwhile. Complete it again.") from error
+        raise WrongState("What was uploaded has since changed. Complete it again.") from error
     except NotOffered as error:
-        raise WrongState(f"This storage cannot take a file so: {IN_PARTS}.") from error
+        raise WrongState(f"This storage cannot take a file this way: {IN_PARTS}.") from error
     if outcome.problem is not None:
         raise UploadNotValid("upload validation failed: what arrived could not be kept")
     crash.point("stage.3")
@@ -224,7 +224,7 @@ def _check_still(lease: Lease, upload_id: uuid.UUID) -> uuid.UUID | None:
         staging = db.session.get(Staging, lease.transfer_id, populate_existing=True)
         if staging is not None and staging.upload_id == upload_id:
             return staging.copy_id
-    raise WrongState("Somebody else has changed this transfer meanwhile.")
+    raise WrongState("Someone else has changed this transfer in the meantime.")
 
 
 def _held_in_init(transfer_id: uuid.UUID) -> None:

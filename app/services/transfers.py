@@ -224,7 +224,7 @@ def touch(transfer_id: uuid.UUID, sent_size: int) -> None:
         if done:
             return
     refuse_ended(transfer_id)
-    raise WrongState("This transfer does not take files any more.")
+    raise WrongState("No more files can be added to this transfer.")
 
 
 def lock_open(transfer_id: uuid.UUID) -> Transfer:

@@ -15,7 +15,7 @@ from app.seals import Seal
 from app.services import accounts
 from app.services.accounts import Caller
 
-NO_SESSION = "This session is over, or never was."
+NO_SESSION = "This session has ended or never existed."
 _SEAL = Seal("upload session")
 
 

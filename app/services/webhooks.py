@@ -37,7 +37,7 @@ from app.services.marks import IsSeen, check_seen, mark_of
 EVENTS = (WebhookEvent.READY, WebhookEvent.DOWNLOADED, WebhookEvent.EXPIRED)
 MOST = 20
 PAGE = 50
-_OFF = "It was switched off before this was sent."
+_OFF = "The webhook was switched off before this was sent."
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ def log_of(webhook: Webhook, before: uuid.UUID | None = None) -> Log:
             )
         ).first()
         if last is None:
-            raise Invalid({"before": "is none of this webhook's deliveries"})
+            raise Invalid({"before": "is not one of this webhook's deliveries"})
         at, one = WebhookDelivery.created_at.type, WebhookDelivery.id.type
         wanted = wanted.where(place < tuple_(literal(last[0], at), literal(last[1], one)))
     found = db.session.scalars(

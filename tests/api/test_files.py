@@ -277,7 +277,7 @@ def test_what_is_deleted_while_it_is_confirmed_stays_deleted(
         ({}, "filename", "is required"),
         ({"filename": ""}, "filename", "must not be empty"),
         ({"filename": "a/b.txt"}, "filename", "without /"),
-        ({"filename": ".."}, "filename", "must not hold"),
+        ({"filename": ".."}, "filename", "must not contain"),
         ({"filename": "x" * 256}, "filename", "255 bytes"),
         ({"filename": "a\x00"}, "filename", "control characters"),
         ({"filename": 7}, "filename", "must be text"),
@@ -289,10 +289,10 @@ def test_what_is_deleted_while_it_is_confirmed_stays_deleted(
         ({"size": 100 * MIB + 1}, "size", "must be at most 104857600 bytes (105 MB)"),
         ({"size": -1}, "size", "must be from 0"),
         ({"metadata": []}, "metadata", "must be an object"),
-        ({"metadata": {"a": 1}}, "metadata", "must hold texts"),
+        ({"metadata": {"a": 1}}, "metadata", "must have texts"),
         ({"metadata": {"a": "\x00"}}, "metadata", "control characters"),
         ({"metadata": {str(n): "" for n in range(21)}}, "metadata", "at most 20 texts"),
-        ({"expires": 1}, "expires", "is not known here"),
+        ({"expires": 1}, "expires", "is not a known field"),
     ],
 )
 def test_what_cannot_be_is_400_and_says_why(

@@ -253,7 +253,7 @@ BAD_TRANSFERS: list[tuple[Any, str]] = [
         {"files": [FILE, {"name": "b", "size": 1}, {"name": "a", "size": 2}]},
         '"transfer.files" position 2 contains a duplicate value',
     ),
-    ({"files": [{"name": "a\0", "size": 1}]}, '"transfer.files.name" must not hold control characters'),
+    ({"files": [{"name": "a\0", "size": 1}]}, '"transfer.files.name" must not contain control characters'),
     ({"files": [{"name": "\ud800", "size": 1}]}, '"transfer.files.name" must be valid Unicode'),
     (
         {"message": "m" * 5001, "files": [FILE]},

@@ -353,7 +353,7 @@ def test_what_is_refused_as_it_is_can_be_chosen_anew(open_page: OpenPage, tmp_pa
     sender.unroute_all()
     drop(sender, tmp_path / "trip")
     expect(sender.get_by_role("alert")).to_have_text(
-        "The name “trip/bad name.txt” must not hold control characters."
+        "The name “trip/bad name.txt” must not contain control characters."
         " Change it or leave it out, and choose again."
     )
     expect(sender.locator("#choose-files")).to_be_focused()

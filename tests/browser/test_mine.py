@@ -71,7 +71,7 @@ def test_from_the_door_to_the_list_and_out_again(
     seen("door")
     page.get_by_label("Your e-mail").fill("ada@nowhere")
     page.get_by_role("button", name="Mail me a code").click()
-    expect(page.get_by_text("This is no e-mail address.")).to_be_visible()
+    expect(page.get_by_text("This is not an e-mail address.")).to_be_visible()
     expect(page.get_by_label("Your e-mail")).to_be_focused()
     seen("door-wrong")
     page.get_by_label("Your e-mail").fill("mine@example.org")

@@ -47,7 +47,7 @@ def test_from_the_door_to_a_message_that_was_taken(
     seen("none")
     page.get_by_label("Address").fill("https://127.1/")
     page.get_by_role("button", name="Add").press("Enter")
-    expect(page.get_by_text("This must name its host in full")).to_be_visible()
+    expect(page.get_by_text("This must give its host in full")).to_be_visible()
     seen("wrong")
     page.get_by_label("Address").fill("https://hooks.example.org/")
     for box in page.get_by_role("checkbox").all():

@@ -67,9 +67,9 @@ def test_it_goes_to_the_address_that_was_looked_at_under_the_name(
 def test_a_certificate_of_another_name_or_of_nobody_known_is_refused(
     receiver: Receiver, public: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "certificate is not good" in post("https://other.example.org/").error
+    assert "certificate is not valid" in post("https://other.example.org/").error
     monkeypatch.delenv("SSL_CERT_FILE")
-    assert "certificate is not good" in post().error
+    assert "certificate is not valid" in post().error
     assert receiver.came == []
 
 
@@ -131,8 +131,8 @@ def test_what_is_no_answer_is_told_in_our_own_words(
     answer = post()
     assert answer.status is None
     assert answer.error in (
-        "It does not answer as a web server does.",
-        "It could not be reached, or hung up.",
+        "It does not answer like a web server.",
+        "It could not be reached, or closed the connection.",
     )
 
 
@@ -208,7 +208,7 @@ def test_usual_addresses_are_taken(url: str) -> None:
 
 def test_letters_beyond_ascii_are_told_how_to_be_written() -> None:
     for url in ("https://bücher.example/", "https://hooks.example.org/Grüße"):
-        with pytest.raises(BadAddress, match="write its host as xn--…, others as %C3%A4"):
+        with pytest.raises(BadAddress, match="write its host as xn--…, the rest as %C3%A4"):
             target_of(url)
 
 

@@ -34,7 +34,7 @@ test('what is said beside a field is a sentence', () => {
   const said = (field, message) => explain(new Failure('invalid', { fields: [{ field, message }] })).title;
   assert.equal(said('code', 'is not the one that was mailed'), 'The code is not the one that was mailed.');
   assert.equal(said('password', 'must be at least 4 characters'), 'The password must be at least 4 characters.');
-  assert.equal(said('sender_email', 'is no e-mail address'), 'This is no e-mail address.');
+  assert.equal(said('sender_email', 'is not an e-mail address'), 'This is not an e-mail address.');
 });
 
 test('bad input is told with the file that it is about', () => {

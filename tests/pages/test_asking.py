@@ -80,9 +80,9 @@ def test_everybody_else_is_still_asked(ended: Sent, ada: FlaskClient) -> None:
     ("words", "name", "said"),
     [
         ({"message": "x" * 501}, "message", "This must be at most 500 characters."),
-        ({"message": "a\0b"}, "message", "This must not hold control characters."),
+        ({"message": "a\0b"}, "message", "This must not contain control characters."),
         ({"contact": "x" * 255}, "contact", "This must be at most 254 characters."),
-        ({"contact": "a\nb"}, "contact", "This must not hold control characters."),
+        ({"contact": "a\nb"}, "contact", "This must not contain control characters."),
     ],
 )
 def test_what_cannot_be_used_is_told_beside_its_field(

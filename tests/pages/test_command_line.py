@@ -227,10 +227,10 @@ def test_before_everything_has_arrived(sender: Sender, plain: FlaskClient) -> No
     for url in (f"/d/{sent.slug}", f"/d/{sent.slug}/a.txt"):
         answer = plain.get(url, headers=CURL)
         assert (answer.status_code, answer.mimetype) == (409, "text/plain")
-        assert answer.text == "This file has not arrived completely yet.\n"
+        assert answer.text == "This file has not fully arrived yet.\n"
     many = sender.create({"a": b"1", "b": b"2"})
     said = plain.get(f"/d/{many.slug}", headers=CURL).text
-    assert said.startswith("The files have not arrived completely yet.")
+    assert said.startswith("The files have not fully arrived yet.")
     assert sent.row().download_count == many.row().download_count == 0
 
 

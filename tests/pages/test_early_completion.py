@@ -108,7 +108,7 @@ def test_a_command_line_fetches_what_is_safe_and_is_told_of_the_rest(sent: Sent)
     assert http.request("GET", answer.headers["Location"]).data == b"content"
     answer = plain.get(f"/d/{sent.slug}/trip/c.txt", headers=CURL)
     assert answer.status_code == 409
-    assert answer.text.strip().endswith("This file has not arrived completely yet.")
+    assert answer.text.strip().endswith("This file has not fully arrived yet.")
     said = plain.get(f"/d/{sent.slug}", headers=CURL).text
     assert "a.txt  (7 bytes)" in said
     assert "trip/c.txt  (1 byte, on its way)" in said

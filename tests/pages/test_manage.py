@@ -487,7 +487,7 @@ def test_before_everything_has_arrived_there_is_nothing_to_extend(
 ) -> None:
     answer = press(browser, sender.create(), "/extend")
     assert answer.status_code == 409
-    assert "have not arrived completely" in answer.text
+    assert "have not fully arrived" in answer.text
 
 
 def test_an_edit_that_comes_after_the_end_says_so(sender: Sender, browser: FlaskClient) -> None:
@@ -561,7 +561,7 @@ def test_a_sender_is_confirmed_by_a_code_and_mails_people(
     assert press(browser, sent, "/confirm", htmx, code=code[0]).status_code == fine
     answer = press(browser, sent, "/recipients", htmx, recipients=f"{BOB}, <{EVE}")
     assert answer.status_code == 422
-    assert "“&lt;eve@example.org” is no e-mail address." in answer.text
+    assert "“&lt;eve@example.org” is not an e-mail address." in answer.text
     answer = press(browser, sent, "/recipients", htmx, recipients=f"{BOB}, {EVE};\r\n")
     assert answer.status_code == fine
     assert {one["email"] for one in sent.show()["recipients"]} == {BOB, EVE}

@@ -177,7 +177,7 @@ def test_a_code_has_five_tries_and_is_used_once(ada: Person) -> None:
     for number in range(5):
         answer = ada.post("enter", code=other_than(code, number))
         assert "is not the one that was mailed" in answer.text
-    assert "ask for another one" in ada.post("enter", code=code).text
+    assert "ask for a new one" in ada.post("enter", code=code).text
     assert not ada.is_in
     code = ada.ask()
     ada.post("enter", code=code)
@@ -210,7 +210,7 @@ def test_a_code_is_good_for_a_quarter_of_an_hour(app: Flask, ada: Person) -> Non
     grow_old(app, minutes=15, seconds=1)
     assert "Your e-mail" in ada.get().text
     answer = ada.post("enter", code=code)
-    assert (answer.status_code, "ask for another one" in answer.text) == (422, True)
+    assert (answer.status_code, "ask for a new one" in answer.text) == (422, True)
     assert "Your e-mail" in answer.text
 
 

@@ -89,7 +89,7 @@ def test_it_tells_nothing_of_what_the_link_holds(sender: Sender, eve: FlaskClien
         ({"reason": None}, "reason", "This must be one of these."),
         ({"reason": "boring"}, "reason", "This must be one of these."),
         ({"message": "x" * 2001}, "message", "This must be at most 2000 characters."),
-        ({"message": "a\x1bb"}, "message", "This must not hold control characters."),
+        ({"message": "a\x1bb"}, "message", "This must not contain control characters."),
         ({"contact": "x" * 255}, "contact", "This must be at most 254 characters."),
     ],
 )

@@ -152,7 +152,7 @@ def test_adding_shows_the_secret_once(app: Flask, admin: Admin, person: Person) 
     assert person.get(path_of(hook)).status_code == 200
     for more, words in (
         ({"url": "http://localhost/", **fields}, "This must begin with https://."),
-        ({"url": "https://127.0.0.1/", **fields}, "This must name its host in full"),
+        ({"url": "https://127.0.0.1/", **fields}, "This must give its host in full"),
         ({"url": URL}, "Choose at least one."),
         ({"url": "a\0b", **fields}, "control characters"),
         (fields, "This must be at most"),

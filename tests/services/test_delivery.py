@@ -85,7 +85,7 @@ def test_a_transfer_has_so_many_recipients_and_they_need_a_sender(
 
 
 def test_where_there_is_no_mail_it_is_said(sender: Sender) -> None:
-    assert "no mail is sent from here" in refused(sender.create(), recipients=[BO])["recipients"]
+    assert "this site sends no mail" in refused(sender.create(), recipients=[BO])["recipients"]
 
 
 def test_nobody_is_mailed_for_a_sender_who_is_not_confirmed(

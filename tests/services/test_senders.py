@@ -81,7 +81,7 @@ def test_five_tries_and_the_code_is_gone(app: Flask, client: FlaskClient, mail: 
         assert answer.json["error"]["fields"][0]["message"] == "is not the one that was mailed"
     answer = confirm(client, code)
     assert answer.status_code == 400
-    assert "ask for another" in answer.json["error"]["fields"][0]["message"]
+    assert "ask for a new one" in answer.json["error"]["fields"][0]["message"]
 
 
 def test_whatever_is_asked_a_code_is_guessed_25_times_an_hour_at_most(

@@ -252,7 +252,7 @@ def test_410_switches_it_off_at_once(
     assert {one["state"] for one in admin.log(hook)} == {"FAILED"}
     assert {one["error"] for one in admin.log(hook)} == {
         "It answered 410.",
-        "It was switched off before this was sent.",
+        "The webhook was switched off before this was sent.",
     }
     retry = admin.call("POST", f"/{hook['id']}/deliveries/{admin.log(hook)[0]['id']}/retry")
     assert (retry.status_code, retry.json["error"]["code"]) == (409, "wrong_state")

@@ -104,7 +104,7 @@ def test_s24_no_name_leads_where_only_we_can_go(
     for addresses in ([address], ["93.184.216.34", address], [address, "93.184.216.34"]):
         monkeypatch.setattr(webhook, "_look_up", lambda *given, told=addresses: told)
         answer = Courier().post("https://hooks.example.org/", b"{}", {})
-        assert answer.error == "This address leads to no public address."
+        assert answer.error == "This address is not public."
     assert asked == []
 
 

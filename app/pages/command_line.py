@@ -135,6 +135,6 @@ def _list(view: downloads.TransferView) -> str:
         # -f, so that a zip that takes too long ends in an exit code, not in a file with the error.
         lines += ["", "All of them, as one zip:"]
         lines += [f'  curl --retry 50 -fOJL "{links.zip_url(view.slug)}"']
-        lines += ["", "All of them, each by itself, as one download:"]
+        lines += ["", "All of them, separately, as one download:"]
         lines += [f'  curl -b "" -OJL "{view.link}/files/[1-{view.file_count}]"']
     return "\n".join([*lines, "", f"As JSON: {view.link}.json", f"Checksums: {view.link}.sfv", ""])

@@ -19,11 +19,11 @@ _LIMITS = {
     "maximum": "at most {:,}",
     "minLength": "at least {:,} characters",
     "maxLength": "at most {:,} characters",
-    "minItems": "at least {:,} of them",
-    "maxItems": "at most {:,} of them",
-    "maxProperties": "at most {:,} of them",
-    "pattern": "like {}",
-    "default": "usually {}",
+    "minItems": "at least {:,} items",
+    "maxItems": "at most {:,} items",
+    "maxProperties": "at most {:,} entries",
+    "pattern": "matching {}",
+    "default": "{} by default",
 }
 
 

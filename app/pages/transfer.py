@@ -94,8 +94,10 @@ def ask_sender(slug: str) -> AnyResponse:
             return _not_asked(slug, error)
         raise
     if not is_browser():
-        noted = "Your request was noted." if is_first else "You have asked today."
-        return Response(f"{noted} The sender sees it beside the transfer.\n", mimetype="text/plain")
+        noted = "Your request has been passed on." if is_first else "You have already asked today."
+        return Response(
+            f"{noted} The sender sees it next to the transfer.\n", mimetype="text/plain"
+        )
     session["noted"] = slug if is_first else None
     return _to_page(slug)
 

@@ -61,7 +61,7 @@ def test_the_first_of_three_is_had_while_its_sender_stands_in_the_middle_of_the_
     button = reader.get_by_role("button", name="Download 1.bin")
     expect(button).to_be_visible(timeout=30_000)
     expect(reader.get_by_role("button")).to_have_count(1)
-    expect(reader.get_by_role("status")).to_have_text("Some files can be downloaded already.")
+    expect(reader.get_by_role("status")).to_have_text("Some files can already be downloaded.")
     expect_state(sender, "uploading")
     sender.get_by_role("button", name="Pause").click()
     expect_state(sender, "paused")

@@ -318,8 +318,8 @@ def test_links_in_mails_lead_to_one_button(
     leave = str(mail.message["List-Unsubscribe"]).strip("<>")
     other = open_page(leave)
     look(other, "opt-out")
-    other.get_by_role("button", name="No more mail").click()
-    expect(other.get_by_role("heading", level=1)).to_have_text("No more mail")
+    other.get_by_role("button", name="Stop all e-mails").click()
+    expect(other.get_by_role("heading", level=1)).to_have_text("E-mails stopped")
     assert is_drawn(other)
     look(other, "opt-out-done")
     other.get_by_role("link", name="To the start page").click()
@@ -356,11 +356,13 @@ def test_more_time_is_one_click(
     if script:
         look(sender, "extend")
     sender.get_by_role("button", name="7 more days and 5 downloads").click()
-    expect(sender.get_by_role("heading", level=1)).to_have_text("There is more time")
-    expect(sender.get_by_text(re.compile(r"until [^.]*20\d\d[^.]*, 5 times\."))).to_be_visible()
+    expect(sender.get_by_role("heading", level=1)).to_have_text("Transfer extended")
+    expect(
+        sender.get_by_text(re.compile(r"until [^.]*20\d\d[^.]*, up to 5 times\."))
+    ).to_be_visible()
     assert is_drawn(sender)
     if script:
         look(sender, "extend-done")
-    sender.get_by_role("link", name="See the link").click()
+    sender.get_by_role("link", name="Open the link").click()
     expect(sender.get_by_role("button", name="Download")).to_be_visible()
     expect(open_page(link).get_by_text("5 downloads left")).to_be_visible()

@@ -50,10 +50,10 @@ def test_it_is_noted_and_the_page_says_so(ended: Sent, ada: FlaskClient) -> None
     assert (answer.status_code, answer.headers["Location"]) == (303, f"/d/{ended.slug}")
     page = ada.get(f"/d/{ended.slug}")
     assert page.status_code == 410
-    assert "Your request was noted." in page.text
+    assert "Your request has been passed on." in page.text
     assert "mail" not in re.sub(r"<[^>]+>", "", page.text)  # nothing that may not come is promised
     assert "<textarea" not in page.text
-    assert "You have asked today." in ada.get(f"/d/{ended.slug}").text
+    assert "You have already asked today." in ada.get(f"/d/{ended.slug}").text
     (asked,) = requests(ended)
     assert (asked["message"], asked["contact"]) == ("Two more\ndays, please", "Ada")
     assert ended.show()["request_count"] == 1
@@ -61,7 +61,7 @@ def test_it_is_noted_and_the_page_says_so(ended: Sent, ada: FlaskClient) -> None
 
 def test_a_form_that_was_open_in_two_tabs_is_answered_kindly(ended: Sent, ada: FlaskClient) -> None:
     token = token_in(ada.get(f"/d/{ended.slug}").text)
-    for words in ("Your request was noted.", "You have asked today."):
+    for words in ("Your request has been passed on.", "You have already asked today."):
         answer = ada.post(f"/d/{ended.slug}/ask", data={"csrf_token": token})
         assert answer.status_code == 303
         assert words in ada.get(f"/d/{ended.slug}").text
@@ -115,9 +115,9 @@ def test_500_characters_of_any_kind_are_taken(ended: Sent, ada: FlaskClient) -> 
 def test_a_program_without_cookies_asks_by_its_address(ended: Sent, client: FlaskClient) -> None:
     plain = client.application.test_client(use_cookies=False)
     for address, words in (
-        ("203.0.113.7", "Your request was noted."),
-        ("203.0.113.7", "You have asked today."),
-        ("203.0.113.8", "Your request was noted."),
+        ("203.0.113.7", "Your request has been passed on."),
+        ("203.0.113.7", "You have already asked today."),
+        ("203.0.113.8", "Your request has been passed on."),
     ):
         answer = plain.post(
             f"/d/{ended.slug}/ask",
@@ -208,7 +208,7 @@ def test_s31_one_address_and_one_link_have_a_limit(
     assert told(one, 2).status_code == 303
     full = told(one, 3)
     assert full.status_code == 429
-    assert "That is enough for now" in full.text
+    assert "Too many messages for now" in full.text
     assert told(other, 3).status_code == 303
 
 

@@ -84,7 +84,7 @@ def test_s31_it_is_reported_and_stopped_as_a_link_is(
     given = {"csrf_token": token_in(form), "reason": "phishing"}
     told = machine.client.post(f"{path}/report", data=given)
     assert told.headers["Location"] == f"{path}/report"
-    assert "Your report was noted." in machine.client.get(f"{path}/report").text
+    assert "Your report has been received." in machine.client.get(f"{path}/report").text
     ((report, about),) = abuse.reports()
     assert (report.reason, str(about.id)) == ("phishing", board["id"])
     assert abuse.quarantine_board(about.id)
@@ -120,7 +120,7 @@ def test_the_changing_region_alone_for_htmx(machine: Machine) -> None:
     assert "here.txt" in fragment.text
     empty = machine.client.get("/b/" + machine.board()["url"].rpartition("/")[2])
     # Whether there never was anything, or all of it is over.
-    assert "There is nothing here now." in empty.text
+    assert "This board is empty." in empty.text
     assert "hx-trigger" not in empty.text
 
 
@@ -128,4 +128,4 @@ def test_no_board_there(client: FlaskClient, configure: Any) -> None:
     for path in ("/b/" + "x" * 32, "/b/short", "/b/"):
         gone = client.get(path, headers={"Accept": "text/html"})
         assert gone.status_code == 404
-        assert "Check that it was copied whole" in gone.text
+        assert "Check that you copied all of it" in gone.text

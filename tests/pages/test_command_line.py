@@ -161,7 +161,7 @@ def test_many_files_are_listed_in_plain_text_which_counts_nothing(
         "All of them, as one zip:",
         f'  curl --retry 50 -fOJL "{link}/zip"',
         "",
-        "All of them, each by itself, as one download:",
+        "All of them, separately, as one download:",
         f'  curl -b "" -OJL "{link}/files/[1-2]"',
         "",
         f"As JSON: {link}.json",
@@ -288,7 +288,7 @@ def test_the_page_says_how(sender: Sender) -> None:
     assert f"{link}{many.slug}/files/[1-2]&#34;" in page
     assert f"{link}{many.slug}/b/c%20%22%24%28id%29%60.txt&#34;" in page
     assert "cksfv" not in page  # none was verified
-    assert "Folders are kept by the zip and by our own program." in page
+    assert "The zip and our own program keep folders." in page
     moving = sender.create()
     assert "curl" not in sender.client.get(f"/d/{moving.slug}").text
     odd = sender.ready({"files/1": b"1", "files/2": b"2"})

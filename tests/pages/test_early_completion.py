@@ -42,7 +42,7 @@ def test_each_row_has_its_button_or_a_quiet_word(sent: Sent) -> None:
     page = page_of(sent)
     assert buttons(page) == ["a.txt"]
     assert page.count("On its way</span>") == 2
-    assert "1</span> can be downloaded already" in page
+    assert "1</span> can already be downloaded" in page
     sent.complete()
     page = page_of(sent)
     assert buttons(page) == ["a.txt"]
@@ -86,7 +86,7 @@ def test_the_limit_that_is_reached_meanwhile_is_told_to_others(sent: Sent, app: 
     assert plain.post(url).status_code == 303
     answer = app.test_client().get(f"/d/{sent.slug}")
     assert answer.status_code == 410
-    assert "The one download has been used" in answer.text
+    assert "The only download has been used" in answer.text
 
 
 def test_a_protected_one_tells_nothing_before_its_password(sent: Sent, app: Flask) -> None:

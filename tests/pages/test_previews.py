@@ -159,7 +159,7 @@ def test_with_a_limit_only_whose_download_is_counted_may_play_it(
     page = client.get(f"/d/{sent.slug}").text
     preview = client.get(address(sent, "b.wav")).text
     assert "<audio" not in preview
-    assert "downloads are limited" in preview
+    assert "Downloads are limited" in preview
     assert client.get(address(sent, "b.wav", "/media")).status_code == 404
     download(client, sent, page)
     assert "<audio" in client.get(address(sent, "b.wav")).text
@@ -183,10 +183,10 @@ def test_with_a_limit_only_whose_download_is_counted_may_read_all_of_a_short_tex
         for path in contents:
             preview = client.get(address(sent, path), headers=headers).text
             assert "a secret" not in preview
-            assert "It can be read here once you have downloaded it" in preview
+            assert "so you can read it here only after downloading it" in preview
         beginning = client.get(address(sent, "long.txt"), headers=headers).text
         assert "a secret" in beginning
-        assert "downloads are limited" not in beginning
+        assert "Downloads are limited" not in beginning
     download(client, sent, page)
     for path in contents:
         assert "a secret" in client.get(address(sent, path)).text

@@ -40,7 +40,7 @@ def test_it_is_noted_and_the_page_says_thanks_once(sender: Sender, eve: FlaskCli
     assert (answer.status_code, answer.headers["Location"]) == (303, f"/d/{sent.slug}/report")
     thanks = eve.get(answer.headers["Location"])
     assert thanks.status_code == 200
-    assert "Your report was noted." in thanks.text
+    assert "Your report has been received." in thanks.text
     assert "<form" in eve.get(f"/d/{sent.slug}/report").text
     (report,) = reports(sent)
     assert (report.reason, report.message) == (Harm.PHISHING, "It asks\nfor my bank")
@@ -86,8 +86,8 @@ def test_it_tells_nothing_of_what_the_link_holds(sender: Sender, eve: FlaskClien
 @pytest.mark.parametrize(
     ("words", "name", "said"),
     [
-        ({"reason": None}, "reason", "This must be one of these."),
-        ({"reason": "boring"}, "reason", "This must be one of these."),
+        ({"reason": None}, "reason", "Choose one of these."),
+        ({"reason": "boring"}, "reason", "Choose one of these."),
         ({"message": "x" * 2001}, "message", "This must be at most 2000 characters."),
         ({"message": "a\x1bb"}, "message", "This must not contain control characters."),
         ({"contact": "x" * 255}, "contact", "This must be at most 254 characters."),

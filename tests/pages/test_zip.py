@@ -137,8 +137,8 @@ def test_one_file_has_no_zip(sender: Sender) -> None:
 @pytest.mark.parametrize(
     ("failure", "words"),
     [
-        (ZipFailure.FILE_LOST, "Storage has lost one of the files. Each of the others can"),
-        (ZipFailure.INTERNAL, "Something went wrong on our side. Each file can"),
+        (ZipFailure.FILE_LOST, "Storage has lost one of the files. The others can"),
+        (ZipFailure.INTERNAL, "Something went wrong on our side. The files can"),
     ],
 )
 def test_a_zip_that_could_not_be_made_says_so(

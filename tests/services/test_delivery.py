@@ -440,7 +440,7 @@ def test_a_recipient_opts_out_for_good(app: Flask, sender: Sender, mail: MailSer
     path = head.strip("<>").removeprefix(settings.base_url)
     page = app.test_client().get(path)
     assert BO in page.text
-    assert "for good" not in page.text
+    assert "E-mails stopped" not in page.text
     mail.caught.clear()
     addressed(sender.ready(), BO)
     send_mail(app)

@@ -34,9 +34,9 @@ _AFTER_THE_END = ("send", "news", "people", "files")
 _CONFIRMED = "Your address is confirmed."
 # Messages beside a form, for refusals that a service words for programs.
 _REFUSED = {
-    "expired": "It has expired meanwhile. Give it more time first.",
-    "blocked": "Nothing was changed: whoever runs this site has blocked this transfer.",
-    "changed_meanwhile": "Nothing was saved yet: somebody else has changed this meanwhile.",
+    "expired": "It has expired in the meantime. Extend it first.",
+    "blocked": "Nothing was changed: the operator of this site has blocked this transfer.",
+    "changed_meanwhile": "Nothing is saved yet: someone else has changed this in the meantime.",
 }
 
 
@@ -112,7 +112,7 @@ def _read_details(said: dict[str, str]) -> dict[str, Any]:
         password = given.password("password", shortest=shortest, longest=longest)
         is_removed = given.text("remove_password", longest=10) != ""
         if password and is_removed:
-            raise Invalid(given.complaints | {"password": "is to be removed or changed, not both"})
+            raise Invalid(given.complaints | {"password": "can be changed or removed, not both"})
     changes |= {"title": title} if "title" in said else {}
     changes |= {"message": message} if "message" in said else {}
     changes |= {"max_downloads": downloads} if "max_downloads" in said else {}
@@ -151,7 +151,7 @@ def extend_transfer(word: str) -> AnyResponse:
         return _refused(word, transfer, "now", error)
     # Replace the other forms only if they were not there before: a person may be typing in them.
     others = ["details", *_AFTER_THE_END] if had_ended else []
-    words = "It can be downloaded again." if had_ended else "It has more time now."
+    words = "It can be downloaded again." if had_ended else "It has been extended."
     return _done(word, transfer, words, "now", *others)
 
 
@@ -163,7 +163,7 @@ def add_recipients(word: str) -> AnyResponse:
     emails = [one for one in _SEPARATORS.split(said.get("recipients", "")) if one]
     try:
         if not emails:
-            raise Invalid({"recipients": "enter at least one e-mail address"})
+            raise Invalid({"recipients": "needs at least one e-mail address"})
         managing.add_recipients(transfer, emails[: settings.max_recipients + 1])
     except AppError as error:
         return _refused(word, transfer, "send", error, said=said, emails=emails)
@@ -171,7 +171,7 @@ def add_recipients(word: str) -> AnyResponse:
 
 
 def _sent_words(count: int) -> str:
-    return f"It goes to {count} {'person' if count == 1 else 'people'}."
+    return f"It is being sent to {count} {'person' if count == 1 else 'people'}."
 
 
 @bp.post("/recipients/<uuid:recipient_id>/revoke")
@@ -193,7 +193,7 @@ def mail_recipient(word: str, recipient_id: uuid.UUID) -> AnyResponse:
         managing.mail_again(transfer, recipient_id)
     except AppError as error:
         return _refused(word, transfer, "people", error)
-    return _done(word, transfer, "It is mailed again.", "people")
+    return _done(word, transfer, "It is being sent again.", "people")
 
 
 @bp.post("/sender")
@@ -271,7 +271,7 @@ def drop_batch(word: str) -> AnyResponse:
         managing.drop_batch(transfer)
     except AppError as error:
         return _refused(word, transfer, "files", error)
-    return _done(word, transfer, "What was on its way is removed.", "files", "now")
+    return _done(word, transfer, "The files on their way have been removed.", "files", "now")
 
 
 @bp.post("/delete")

@@ -64,11 +64,11 @@ def enter() -> AnyResponse:
             key = given.text("key", longest=200)
         word = workspace_login.enter(key)
     except Invalid:
-        return _door("This is no API key.", 422)
+        return _door("This is not an API key.", 422)
     except Unauthorized:
         return _door("There is no such key, or it has been revoked.", 422)
     except NotAllowed:
-        return _door("This key may not look after webhooks: it needs the scope admin.", 422)
+        return _door("This key cannot manage webhooks: it needs the scope admin.", 422)
     answer = redirect(url_for(".show_webhooks"), 303)
     answer.set_cookie(_cookie(), word, max_age=workspace_login.STAYS_SECONDS, **_rules())
     return answer

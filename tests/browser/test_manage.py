@@ -38,7 +38,7 @@ def ask_for_more(open_page: OpenPage, made: dict[str, Any], words: str) -> None:
     reader.get_by_label("Message (optional)").fill(words)
     reader.get_by_label("Your name or e-mail (optional)").fill("Bob")
     reader.get_by_role("button", name="Ask for more").click()
-    expect(reader.get_by_text("Your request was noted.")).to_be_visible()
+    expect(reader.get_by_text("Your request has been passed on.")).to_be_visible()
 
 
 def code_to(post: MailServer, sender: str, before: int = 0) -> str:
@@ -55,7 +55,7 @@ def code_to(post: MailServer, sender: str, before: int = 0) -> str:
 def confirm(page: Page, post: MailServer, sender: str) -> None:
     """Enter an address, read the code in the mail, and type it."""
     before = len(post.to(sender))
-    page.get_by_label("Your e-mail, to mail it").fill(sender)
+    page.get_by_label("Your e-mail, to send the link").fill(sender)
     page.get_by_role("button", name="Mail me a code").click()
     expect(page.get_by_label("Code from the mail")).to_be_visible()
     page.get_by_label("Code from the mail").fill(code_to(post, sender, before))
@@ -97,16 +97,16 @@ def test_how_all_of_it_looks(open_page: OpenPage, live: Stack, post: MailServer)
 
     page.locator("#manage-details summary").click()
     page.get_by_label("Title").fill("Mine")
-    page.get_by_label("Downloads at most").fill("many")
+    page.get_by_label("Download limit").fill("many")
     page.get_by_role("button", name="Save").first.click()
     expect(page.get_by_text("This must be a whole number.")).to_be_visible()
-    expect(page.get_by_label("Downloads at most")).to_be_focused()
+    expect(page.get_by_label("Download limit")).to_be_focused()
     seen(page, "wrong")
     change = {"title": "Rushes, second version"}
     call(live, "PATCH", f"/transfers/{made['id']}", made["owner_token"], change)
-    page.get_by_label("Downloads at most").fill("")
+    page.get_by_label("Download limit").fill("")
     page.get_by_role("button", name="Save").first.click()
-    expect(page.get_by_text("Now it is “Rushes, second version”.")).to_be_visible()
+    expect(page.get_by_text("It is now “Rushes, second version”.")).to_be_visible()
     seen(page, "changed-meanwhile")
     page.get_by_role("button", name="Save").first.click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Mine")
@@ -150,7 +150,7 @@ def test_by_keyboard_alone_an_address_is_confirmed_and_people_are_named(
 ) -> None:
     page = open_page(page_of(sent(live)))
     sender = "kim@example.org"
-    page.get_by_label("Your e-mail, to mail it").focus()
+    page.get_by_label("Your e-mail, to send the link").focus()
     page.keyboard.type(sender)
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
@@ -166,7 +166,7 @@ def test_by_keyboard_alone_an_address_is_confirmed_and_people_are_named(
     page.keyboard.type("bo@example.org")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    expect(page.locator("#live")).to_have_text("It goes to 1 person.")
+    expect(page.locator("#live")).to_have_text("It is being sent to 1 person.")
     expect(page.get_by_role("button", name="Send", exact=True)).to_be_focused()
 
 
@@ -317,7 +317,7 @@ def test_without_a_script_everything_is_there(open_page: OpenPage, live: Stack) 
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Mine")
     expect(page.get_by_text("Saved.")).to_be_visible()
-    page.get_by_label("Downloads at most").fill("0")
+    page.get_by_label("Download limit").fill("0")
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_text("This must be from 1")).to_be_visible()
     page.locator("#manage-end summary").click()

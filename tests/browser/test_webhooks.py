@@ -27,7 +27,7 @@ def key_of(live: Stack, workspace: str) -> str:
 
 def come_in(page: Page, key: str) -> None:
     page.get_by_label("API key").fill(key)
-    page.get_by_role("button", name="Open").click()
+    page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("heading", name="Add a webhook")).to_be_visible()
 
 
@@ -39,7 +39,7 @@ def test_from_the_door_to_a_message_that_was_taken(
 
     page = open_page(AT)
     page.get_by_label("API key").fill("bee_nobody")
-    page.get_by_role("button", name="Open").click()
+    page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_text("There is no such key")).to_be_visible()
     expect(page.get_by_label("API key")).to_be_focused()
     seen("door-wrong")
@@ -80,23 +80,23 @@ def test_from_the_door_to_a_message_that_was_taken(
     expect(page.locator("#live")).to_have_text("Test: It answered 500.")
     expect(page.get_by_role("button", name="Send a test")).to_be_focused()
     expect(page.get_by_text("Next try")).to_be_visible()
-    expect(page.locator(".status-title")).to_have_text("Fails")
+    expect(page.locator(".status-title")).to_have_text("Failing")
     seen("one-fails")
     page.get_by_role("button", name="Send again").press("Enter")
-    expect(page.locator("#log .person-state", has_text="Taken")).to_be_visible(timeout=40_000)
-    expect(page.locator("#live")).to_have_text("Test: Taken")
-    expect(page.get_by_role("heading", name="What it was sent")).to_be_focused()
+    expect(page.locator("#log .person-state", has_text="Accepted")).to_be_visible(timeout=40_000)
+    expect(page.locator("#live")).to_have_text("Test: Accepted")
+    expect(page.get_by_role("heading", name="Messages")).to_be_focused()
     expect(page.locator(".status-title")).to_have_text("On")
     seen("one-taken")
     page.locator("summary", has_text="Delete").click()
     seen("one-asks")
     page.get_by_role("button", name="Switch off").click()
-    expect(page.get_by_text("You have switched it off.")).to_be_visible()
+    expect(page.get_by_text("You switched it off.")).to_be_visible()
     seen("one-off")
     page.get_by_role("link", name="All webhooks").click()
     expect(page.locator(".person-state", has_text="Switched off")).to_be_visible()
     seen("some")
-    page.get_by_role("button", name="Leave").click()
+    page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_label("API key")).to_be_visible()
 
 
@@ -111,7 +111,7 @@ def test_a_receiver_that_is_gone_switches_it_off_on_the_open_page(
     page.get_by_role("link", name=receiver.url).click()
     page.get_by_role("button", name="Send a test").press("Enter")
     expect(page.locator(".status-title")).to_have_text("Switched off", timeout=40_000)
-    expect(page.get_by_text("nothing is there any more (410)")).to_be_visible()
+    expect(page.get_by_text("it no longer exists (410)")).to_be_visible()
     expect(page.locator("#live")).to_have_text("It is switched off. Test: Given up")
     # What was pressed is gone.
     expect(page.get_by_role("heading", name="Webhook", exact=True)).to_be_focused()
@@ -161,7 +161,7 @@ def test_without_a_script_everything_works(
     page.get_by_role("link", name=receiver.url).click()
     page.get_by_role("button", name="Send a test").click()
     # It looks again by itself while something waits.
-    expect(page.locator("#log .person-state", has_text="Taken")).to_be_visible(timeout=40_000)
+    expect(page.locator("#log .person-state", has_text="Accepted")).to_be_visible(timeout=40_000)
     page.locator("summary", has_text="Delete").click()
     page.get_by_role("button", name="Delete it").click()
-    expect(page.get_by_text("There are none yet.")).to_be_visible()
+    expect(page.get_by_text("No webhooks yet.")).to_be_visible()

@@ -82,7 +82,7 @@ def test_what_is_on_its_way_is_shown_and_can_be_taken_out(
     dropped = browser.post(f"{page_of(sent)}/batch/drop", data=token)
     assert dropped.status_code == 303
     page = open_page(browser, sent)
-    assert "What was on its way is removed." in page
+    assert "The files on their way have been removed." in page
     assert "more file" not in page
     assert second["id"] not in page
 

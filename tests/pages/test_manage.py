@@ -189,10 +189,10 @@ def test_s06_no_form_works_without_its_token(
 def test_each_state_says_what_it_is(sender: Sender, browser: FlaskClient) -> None:
     past = clock.now() - timedelta(minutes=1)
     for sent, words in (
-        (sender.create(), "It is being sent from the browser in which it was begun"),
+        (sender.create(), "It is being sent from the browser where it was started"),
         (sender.create().upload().complete(), "Being checked"),
         (sender.ready(), "Ready to download"),
-        (sender.ready(max_downloads=1).set(download_count=1), "The one download has been used"),
+        (sender.ready(max_downloads=1).set(download_count=1), "The only download has been used"),
         (sender.ready().set(expires_at=past), "Nobody can download it now"),
         (block(sender.ready()), "has blocked this transfer"),
     ):
@@ -349,7 +349,7 @@ def test_nobody_writes_over_what_somebody_else_has_changed(
     answer = browser.post(url, data=mine, headers=headers)
     assert answer.status_code == 409
     assert sent.row().title == "Theirs"
-    assert "Now it is “<bdi>Theirs</bdi>”." in answer.text
+    assert "It is now “<bdi>Theirs</bdi>”." in answer.text
     assert 'value="Mine"' in answer.text
     # Having seen it, and pressed again, they may.
     again = form_in(answer.text)
@@ -398,7 +398,7 @@ def test_two_who_change_the_password_do_not_lock_each_other_out(
     theirs = sent.row().password_hash
     answer = browser.post(f"{page_of(sent)}/details", data=mine)
     assert answer.status_code == 409
-    assert "Now there is another." in answer.text
+    assert "There is now a different one." in answer.text
     assert "mine mine" not in answer.text
     assert sent.row().password_hash == theirs
 
@@ -455,7 +455,7 @@ def test_what_has_expired_is_mailed_to_nobody_before_it_has_more_time(
 ) -> None:
     sent = addressed(sender.ready(), BOB).set(expires_at=clock.now() - timedelta(hours=1))
     page = open_page(browser, sent)
-    assert "Give it more time first; then it can be mailed." in page
+    assert "Extend the transfer first. Then you can send it to more people." in page
     assert 'id="m-recipients"' not in page
     # Whoever had the form before keeps what was typed in it.
     late = press(browser, sent, "/recipients", True, recipients=EVE)
@@ -463,7 +463,7 @@ def test_what_has_expired_is_mailed_to_nobody_before_it_has_more_time(
     assert re.search(rf'id="m-recipients"[^>]*>\s*{EVE}<', late.text)
     answer = press(browser, sent, "/extend", True)
     assert 'id="m-recipients"' in answer.text
-    assert "it can be mailed" not in answer.text
+    assert "Extend the transfer first" not in answer.text
 
 
 def test_questions_are_shown_and_answered_with_one_click(
@@ -479,7 +479,7 @@ def test_questions_are_shown_and_answered_with_one_click(
     assert re.search(r'id="manage-extend">[^<]*5 (more )?downloads</button>', page)
     assert press(browser, sent, "/extend").status_code == 303
     assert sent.row().max_downloads == 6
-    assert "sked of you" not in open_page(browser, sent)  # it was given
+    assert "equests</h2>" not in open_page(browser, sent)  # it was given
 
 
 def test_before_everything_has_arrived_there_is_nothing_to_extend(
@@ -585,14 +585,14 @@ def test_a_recipient_is_taken_back_and_mailed_again(
     bob, _ = sent.show()["recipients"]
     page = open_page(browser, sent)
     assert page.count("Mailed <time") == 2
-    assert "Mail again" not in page
+    assert "Send again" not in page
     again = press(browser, sent, f"/recipients/{bob['id']}/mail")
     assert again.status_code == 409
     assert "within the last hour" in again.text
     with browser.application.app_context(), transaction():
         ago = clock.now() - timedelta(hours=2)
         db.session.execute(update(Recipient).values(asked_at=ago, sent_at=ago))
-    assert open_page(browser, sent).count(">Mail again</button>") == 2
+    assert open_page(browser, sent).count(">Send again</button>") == 2
     assert press(browser, sent, f"/recipients/{bob['id']}/mail", True).status_code == 200
     send_mail(browser.application)
     assert len(mail.to(BOB)) == 2
@@ -611,13 +611,13 @@ def test_whose_mail_failed_is_told_with_what_to_do(
     sent = addressed(sender.ready(), BOB, EVE)
     send_mail(browser.application)
     page = open_page(browser, sent)
-    assert page.count("take it back and send to the right one below") == 1
+    assert page.count("take the link back and send to the right one below") == 1
     pass_time(browser.application, minutes=3)
     send_mail(browser.application)
     told = mail.to(ADA)[-1]
     assert told.subject.startswith("Not delivered")
     for kind in ("plain", "html"):
-        assert "send to the right one from the transfer's page" in told.body(kind)
+        assert "send to the right one from the manage page" in told.body(kind)
 
 
 @pytest.mark.parametrize("htmx", [False, True])
@@ -633,7 +633,7 @@ def test_mails_are_switched_off_by_kind_and_not_behind_ones_back(
     assert sent.show()["notifications"] == ["sent", "downloaded"]
     late = press(browser, sent, "/news", htmx, was_muted=mark[1])
     assert late.status_code == 409
-    assert "somebody else has changed this" in late.text
+    assert "someone else has changed this" in late.text
     assert sent.show()["notifications"] == ["sent", "downloaded"]
 
 

@@ -101,8 +101,8 @@ def test_what_is_no_key_of_scope_admin_is_told(app: Flask, admin: Admin) -> None
     for key, words in (
         ("", "no such key"),
         ("bee_x", "no such key"),
-        ("a\0b", "no API key"),
-        ("x" * 300, "no API key"),
+        ("a\0b", "not an API key"),
+        ("x" * 300, "not an API key"),
         (admin.key[:-1] + "!", "no such key"),
         (revoked.text, "no such key"),
         (writes, "scope admin"),
@@ -217,11 +217,11 @@ def test_test_switch_send_again_and_delete(
     at = path_of(hook)
     assert "Nothing yet." in person.get(at).text
     assert person.post(f"{at}/test").location == at
-    assert "To be sent" in person.get(at).text
+    assert "Waiting" in person.get(at).text
     send_webhooks(app)
     shown = person.get(at).text
     assert "It answered 500." in shown
-    assert "Fails" in shown
+    assert "Failing" in shown
     assert 'data-says="Test: It answered 500."' in shown
     part = person.post(f"{at}/deliveries/{admin.log(hook)[0]['id']}/retry", headers=HTMX)
     assert part.status_code == 200
@@ -229,14 +229,14 @@ def test_test_switch_send_again_and_delete(
     assert "HX-Request" in part.headers["Vary"]
     # How it is doing comes with the log.
     assert '<div id="now"' in part.text
-    assert "Fails" in part.text
+    assert "Failing" in part.text
     send_webhooks(app)
     part = person.get(at, headers=HTMX)
-    assert "Taken" in part.text
-    assert "Fails" not in part.text
+    assert "Accepted" in part.text
+    assert "Failing" not in part.text
     assert person.post(f"{at}/off").location == at
     off = person.get(at).text
-    assert "You have switched it off." in off
+    assert "You switched it off." in off
     assert "Send a test" not in off
     # Whoever still has the former page open is shown this one.
     assert person.post(f"{at}/test").location == at
@@ -246,7 +246,7 @@ def test_test_switch_send_again_and_delete(
     assert "Send a test" in person.get(at).text
     assert person.post(f"{at}/delete").location == AT
     assert person.get(at).status_code == 404
-    assert "There are none yet." in person.get().text
+    assert "No webhooks yet." in person.get().text
 
 
 def test_it_is_asked_often_only_while_something_is_about_to_be_sent(

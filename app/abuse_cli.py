@@ -20,9 +20,9 @@ from app.services import abuse, blocklist, boards
 from app.services.transfers import files_of
 from app.words import counted
 
-report_commands = AppGroup("reports", help="What people have reported about links.")
-transfer_commands = AppGroup("transfers", help="Transfers, as their links name them.")
-block_commands = AppGroup("blocklist", help="Files that nobody may send from here.")
+report_commands = AppGroup("reports", help="Reports about links.")
+transfer_commands = AppGroup("transfers", help="Transfers, named by their links.")
+block_commands = AppGroup("blocklist", help="Files that may not be sent from this site.")
 
 # A link's slug may begin with a hyphen and must not be parsed as an option.
 _ANY_WORD = {"ignore_unknown_options": True}
@@ -49,7 +49,7 @@ def init_app(app: Flask) -> None:
 
 
 @report_commands.command("list")
-@click.option("--all", "handled_too", is_flag=True, help="Those that were closed, too.")
+@click.option("--all", "handled_too", is_flag=True, help="Include closed reports.")
 def list_reports(handled_too: bool) -> None:
     """List open reports, the oldest first, one line each."""
     found = abuse.reports(handled_too=handled_too)
@@ -77,7 +77,7 @@ def show_report(number: int) -> None:
         _tell("from", f"the block list, {report.file_sha256.hex()}")
         _tell("found", report.message)
     else:
-        _tell("from", report.contact or "somebody who left no address")
+        _tell("from", report.contact or "someone who left no address")
         for line in report.message.split("\n"):
             _tell("says", line)
     _tell("link", _link_of(about))
@@ -124,19 +124,19 @@ def close_report(number: int) -> None:
         is_closed = abuse.close(number)
     except NotFound as error:
         raise click.ClickException(error.title) from error
-    click.echo(f"Report {number} {'is closed' if is_closed else 'was closed before'}.")
+    click.echo(f"Report {number} {'is closed' if is_closed else 'was already closed'}.")
 
 
 @transfer_commands.command("quarantine", context_settings=_ANY_WORD)
 @click.argument("link")
 def quarantine_transfer(link: str) -> None:
-    """Stop a link immediately, for everyone; repeatable. LINK may be its last part alone.
+    """Stop a link immediately, for everyone; repeatable. LINK may be just its last part.
 
     Given a board's link, stops the board and all files on it.
     """
     about = _found_any(link)
     stop = abuse.quarantine_board if isinstance(about, Board) else abuse.quarantine
-    _say(about, "is quarantined" if stop(about.id) else "was quarantined before")
+    _say(about, "is quarantined" if stop(about.id) else "was already quarantined")
     if count := abuse.open_count(about.id):
         click.echo(f"Open reports about it: {count:,}. Close each with `flask reports close`.")
 
@@ -144,7 +144,7 @@ def quarantine_transfer(link: str) -> None:
 @transfer_commands.command("release", context_settings=_ANY_WORD)
 @click.argument("link")
 def release_transfer(link: str) -> None:
-    """End a quarantine; repeatable. LINK may be its last part alone.
+    """End a quarantine; repeatable. LINK may be just its last part.
 
     Given a board's link, releases the board and the files that were stopped with it.
     """
@@ -161,7 +161,7 @@ def block_files(link: str, paths: tuple[str, ...], reason: str) -> None:
     """Put a quarantined transfer's files on the block list; repeatable.
 
     All of them, or only those named, as `flask reports show` prints them. A `maker` reads each file
-    once, and goes on when this command is interrupted.
+    once, and continues if this command is interrupted.
     """
     transfer = _found(link)
     try:
@@ -172,8 +172,8 @@ def block_files(link: str, paths: tuple[str, ...], reason: str) -> None:
     except AppError as error:
         raise click.ClickException(error.title) from error
     if failed_count:
-        raise click.ClickException(f"{_files(failed_count)} of it could not be read.")
-    click.echo(f"{_files(count)} of it {'is' if count == 1 else 'are'} on the block list.")
+        raise click.ClickException(f"{_files(failed_count)} could not be read.")
+    click.echo(f"{_files(count)} {'is' if count == 1 else 'are'} on the block list.")
 
 
 def _watch_reading(transfer: Transfer) -> int:
@@ -188,14 +188,16 @@ def _watch_reading(transfer: Transfer) -> int:
                 told = percent
             time.sleep(LOOK_SECONDS)
         return now.failed_count
-    raise click.ClickException("A maker reads on; ask again by the same command.")
+    raise click.ClickException(
+        "A maker continues reading. To follow it, run the same command again."
+    )
 
 
 @block_commands.command("add")
 @click.argument("file", type=_FILE, required=False)
-@click.option("--sha256", help="Of a file that is not at hand, in hexadecimal; with --size.")
-@click.option("--size", type=click.IntRange(1, 2**63 - 1), help="Its bytes.")
-@click.option("--crc32", help="If it is known: fewer files have to be read for it.")
+@click.option("--sha256", help="Of a file that you do not have, in hexadecimal; needs --size.")
+@click.option("--size", type=click.IntRange(1, 2**63 - 1), help="Its size in bytes.")
+@click.option("--crc32", help="If known: then fewer files have to be read.")
 @_reason
 def add_to_list(
     file: Path | None, sha256: str | None, size: int | None, crc32: str | None, reason: str
@@ -210,9 +212,9 @@ def add_to_list(
         known = _hexadecimal(sha256 or "", 32)
         sums = _hexadecimal(crc32, CRC32_SIZE) if crc32 else None
     if not size:
-        raise click.ClickException("An empty file cannot be blocked: very many are the same.")
+        raise click.ClickException("An empty file cannot be blocked: all empty files are the same.")
     is_new = blocklist.add(known, size, Harm(reason), sums)
-    click.echo(f"{known.hex()} {'is on the list' if is_new else 'was on the list before'}.")
+    click.echo(f"{known.hex()} {'is on the list' if is_new else 'was already on the list'}.")
 
 
 @block_commands.command("list")
@@ -240,7 +242,7 @@ def _hexadecimal(said: str, size: int) -> bytes:
     with suppress(ValueError):
         if len(given := bytes.fromhex(said)) == size:
             return given
-    raise click.UsageError(f"{said!r} is not {2 * size} hexadecimal figures.")
+    raise click.UsageError(f"{said!r} is not {2 * size} hexadecimal digits.")
 
 
 def _sums_of(file: Path) -> tuple[bytes, int, bytes]:

@@ -7,7 +7,7 @@ from flask.cli import AppGroup
 from app.errors import Invalid
 from app.services import bounces, senders
 
-mail_commands = AppGroup("mail", help="Mail that came back.")
+mail_commands = AppGroup("mail", help="E-mails that bounced.")
 
 
 def init_app(app: Flask) -> None:
@@ -17,12 +17,12 @@ def init_app(app: Flask) -> None:
 
 @mail_commands.command("bounced")
 @click.argument("address")
-@click.option("--reason", default="", help="What the other server said; senders read it.")
+@click.option("--reason", default="", help="What the other server said; shown to senders.")
 def note_bounce(address: str, reason: str) -> None:
-    """Record that mail to ADDRESS bounced: it gets no more, and senders are told. Repeatable."""
+    """Record that mail to ADDRESS bounced; it gets no more, and senders are told. Repeatable."""
     count = bounces.came_back(_checked(address), reason)
     marked = "1 recipient was" if count == 1 else f"{count} recipients were"
-    click.echo(f"It gets no mail any more; {marked} marked.")
+    click.echo(f"It gets no more e-mails; {marked} marked.")
 
 
 @mail_commands.command("allow")
@@ -31,13 +31,13 @@ def allow_mail(address: str) -> None:
     """Allow mail to ADDRESS again, unless its owner has opted out. Repeatable."""
     lifted = bounces.allow(_checked(address))
     if lifted:
-        click.echo("It gets mail again, unless its owner has opted out.")
+        click.echo("It gets e-mails again, unless its owner has opted out.")
     else:
-        click.echo("There was nothing to lift: no bounce or complaint is noted for it.")
+        click.echo("Nothing to lift: no bounce or complaint is recorded for it.")
 
 
 def _checked(address: str) -> str:
     try:
         return senders.checked(address, "address")
     except Invalid as error:
-        raise click.ClickException(f"{address} is no e-mail address.") from error
+        raise click.ClickException(f"{address} is not an e-mail address.") from error

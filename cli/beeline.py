@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""beeline: send big files from a terminal, and fetch them again.
+"""beeline: send big files from a terminal, and download them.
 
     curl -o beeline https://send.example.org/cli
     chmod +x beeline
@@ -97,13 +97,13 @@ exit codes:
   0    done
   1    refused by the server or by storage, or another failure
   2    wrong usage
-  3    a file here: missing, unreadable, changed meanwhile, in the way
-  4    nobody answered for too long; what is safe stays safe: beeline resume
-  5    there is no such transfer, or not any more
-  6    a password is needed, or it is not right
-  7    what was fetched is not what was sent
+  3    a local file is missing, unreadable, changed while it was sent, or in the way
+  4    no answer for too long; what is safe stays safe: beeline resume
+  5    the transfer does not exist, or no longer
+  6    a password is needed, or it is wrong
+  7    what was downloaded is not what was sent
   8    not everything has arrived or been checked yet
-  130  interrupted; what is safe stays safe: beeline resume, or the same get again
+  130  interrupted; what is safe stays safe: beeline resume, or run the same get again
 
 environment: BEELINE_SERVER, BEELINE_FROM, BEELINE_PASSWORD
 """
@@ -482,11 +482,11 @@ class Lines:
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port
         except ValueError:
-            raise Usage(f"This is no address: {url}") from None
+            raise Usage(f"This is not a valid address: {url}") from None
         if parts.scheme not in ("http", "https") or not host:
-            raise Usage(f"This is no address: {url}")
+            raise Usage(f"This is not a valid address: {url}")
         if parts.scheme == "http" and host not in _LOOPBACK and not self._allow_http:
-            raise Usage(f"{host} would be asked without TLS. If that is meant: --allow-http")
+            raise Usage(f"{host} would be contacted without TLS. To allow that, add --allow-http")
         return parts.scheme, host, port or (443 if parts.scheme == "https" else 80)
 
     def _connection(self, place: tuple[str, str, int]) -> http.client.HTTPConnection:
@@ -518,9 +518,9 @@ class Lines:
 def _away(host: str, error: Exception) -> Exception:
     """The exception for a failed connection: not temporary only if the certificate is invalid."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return Unreachable(f"The certificate of {host} is not right: {error.verify_message}")
+        return Unreachable(f"The certificate of {host} is not valid: {error.verify_message}")
     if isinstance(error, socket.gaierror):
-        return Away(f"{host} is not known here, or this computer is offline.")
+        return Away(f"{host} cannot be found, or this computer is offline.")
     if isinstance(error, socket.timeout):
         return Away(f"{host} does not answer.")
     return Away(f"{host} cannot be reached: {str(error) or type(error).__name__}.")
@@ -562,7 +562,7 @@ class Run:
         self._moved_at = time.monotonic()
         if self._is_waiting:
             self._is_waiting = False
-            self.voice.say("It goes on.")
+            self.voice.say("Continuing.")
 
     def rest(self, tried: int, away: Away, since: float, patience: float | None = None) -> None:
         """Wait before the next try: exponential backoff with jitter, at least `away.retry_after`.
@@ -679,7 +679,7 @@ class Server:
         content = self._run.lines.read(answer)
         if 300 <= answer.status < 400:
             there = plain(answer.headers.get("Location", ""))
-            raise Usage(f"{self.url} is not where it is; it says to ask {there}")
+            raise Usage(f"{self.url} redirects to {there}. Use that address.")
         return _told(answer.status, answer.headers, content)
 
 
@@ -722,15 +722,15 @@ def _told(status: int, headers: Message, content: bytes) -> Json:
     except ValueError:
         told = None
         if status < 400:
-            raise Away("What answers there is not Beeline.", status=status) from None
+            raise Away("The server that answered is not Beeline.", status=status) from None
     if status < 400:
         return told
     error = told.get("error", {}) if isinstance(told, dict) else {}
     error = error if isinstance(error, dict) else {}
     if status in (404, 410) and not isinstance(error.get("code"), str):
         # A proxy answers in place of Beeline: that says nothing about the transfer.
-        raise Away("What answers there is not Beeline.", status=status)
-    message = plain(str(error.get("message") or f"It was answered by status {status}."))
+        raise Away("The server that answered is not Beeline.", status=status)
+    message = plain(str(error.get("message") or f"The server answered with status {status}."))
     code = str(error.get("code") or f"http_{status}")
     if (status == 429 and code != "too_much_mail") or status in (408, 425) or status >= 500:
         raise Away(message, status=status, retry_after=_retry_after(headers))
@@ -772,7 +772,7 @@ class LocalFile:
     def changed(self) -> HereWrong:
         """The error for a changed file: parts of two versions must not be mixed."""
         return HereWrong(
-            f"{self.local} has changed since sending began. Send it anew.",
+            f"{self.local} has changed since sending started. Send it again from the start.",
             "changed",
             path=self.path,
         )
@@ -899,7 +899,7 @@ class Memory:
         """Lock the record; raises Stop if another run is sending it. Released with the process."""
         with _private(self._sub("transfers") / f"{record.id}.lock") as lock:
             if _lock(lock) is False:
-                raise Stop("Another beeline is sending this just now.", "busy")
+                raise Stop("Another beeline is already sending this.", "busy")
             yield
 
     def _names(self, spooled: Path) -> bool:
@@ -989,12 +989,12 @@ def gather(
 ) -> list[LocalFile]:
     """The files to send, with everything in the named folders. Raises HereWrong, Usage."""
     if words.count("-") > 1 or ("-" in words) != bool(name):
-        raise Usage("What comes from stdin (-) needs a --name, and only that.")
+        raise Usage("Use - for stdin once, and only together with --name.")
     found: dict[str, LocalFile] = {}
     for word in words:
         for path, local in _named(word, tell) if word != "-" else [(name, "")]:
             if path in found:
-                raise Usage(f"Two files would both be called {path}. Send them apart.")
+                raise Usage(f"Two files would both be called {path}. Send them separately.")
             found[path] = _local_file(path, local or os.devnull, is_stdin=not local)
     if name:
         # stdin is read last, once everything else is known to be right.
@@ -1020,7 +1020,7 @@ def _named(word: str, tell: Callable[[str], None]) -> Iterator[tuple[str, str]]:
             is_empty = False
             yield os.path.relpath(local, above).replace(os.sep, "/"), local
     if is_empty:
-        raise HereWrong(f"{word} holds no files.", path=word)
+        raise HereWrong(f"There are no files in {word}.", path=word)
 
 
 def _unreadable(error: OSError) -> None:
@@ -1032,7 +1032,7 @@ def _local_file(path: str, local: str, *, is_stdin: bool = False) -> LocalFile:
         path.encode()
     except UnicodeEncodeError:
         shown = os.fsencode(path).decode("utf-8", "replace")
-        raise HereWrong(f"The name {shown} is no UTF-8. Rename the file.", path=shown) from None
+        raise HereWrong(f"The name {shown} is not UTF-8. Rename the file.", path=shown) from None
     try:
         # Opened, not only stat'ed: an unreadable file is reported before anything is sent.
         with open(local, "rb", opener=_without_waiting) as file:
@@ -1282,7 +1282,7 @@ def _storage_said(content: str, status: int) -> tuple[str, str]:
     message = re.search(r"<Message>([^<]+)", content)
     return (
         plain(code[1]) if code else f"status {status}",
-        plain(message[1]) if message else "without a word",
+        plain(message[1]) if message else "no message",
     )
 
 
@@ -1330,7 +1330,7 @@ class Delivery:
             if count > seen:
                 seen, since = count, time.monotonic()
             if time.monotonic() - since > self._run.patience:
-                raise NotYet("Everything has arrived, but it is not checked yet.", "checking")
+                raise NotYet("Everything has arrived, but it has not been checked yet.", "checking")
             self._run.voice.bar(f"Checking: {seen} of {count_in_words(len(transfer['files']))}")
             time.sleep(delay)
             transfer = self._owned.insist("GET")
@@ -1350,7 +1350,7 @@ class Delivery:
         hopeless = [wrong[one] for one in wrong if one in self._sent_again or one not in known]
         if hopeless or not wrong:
             told = [f"{file['path']}: {file['problem']['message']}" for file in hopeless[:3]]
-            raise Stop(" ".join(told) or "It could not be checked.", "not_checked")
+            raise Stop(" ".join(told) or "The files could not be checked.", "not_checked")
         self._sent_again |= set(wrong)
         self._run.voice.say(f"{count_in_words(len(wrong))} must be sent again.")
 
@@ -1362,7 +1362,7 @@ class Delivery:
             self._memory.save(self._record)
         except OSError as error:
             told = (
-                f"Everything has arrived, but that cannot be remembered here: {_in_short(error)}."
+                f"Everything has arrived, but this could not be recorded here: {_in_short(error)}."
             )
             self._run.voice.complain(told)
 
@@ -1383,7 +1383,7 @@ class Senders:
         known = self._memory.read(self.NAME).get(self._server.url, {})
         found = given or os.environ.get("BEELINE_FROM") or known.get("last")
         if not found:
-            raise Usage("Mail needs your own address: --from you@example.org")
+            raise Usage("To mail the link, give your own address: --from you@example.org")
         return str(found)
 
     def token(self, email: str, *, is_new: bool = False) -> str:
@@ -1400,11 +1400,13 @@ class Senders:
 
     def _confirmed(self, email: str) -> str:
         if not _has_terminal():
-            raise Usage(f"{email} has to be confirmed once, in a terminal.", "not_confirmed")
+            raise Usage(
+                f"{email} has to be confirmed once: run this in a terminal.", "not_confirmed"
+            )
         self._ask("/senders/code", {"email": email})
         self._run.voice.say(f"A code was mailed to {email}.")
         for tries_left in (2, 1, 0):
-            code = ask_aloud("The code: ")
+            code = ask_aloud("Code: ")
             try:
                 return str(
                     self._ask("/senders/confirm", {"email": email, "code": code})["sender_token"]
@@ -1444,7 +1446,7 @@ def ask_aloud(prompt: str) -> str:
         sys.stderr.flush()
         line = sys.stdin.readline().encode()
     if not line:
-        raise Usage("Nothing was typed.")
+        raise Usage("Nothing was entered.")
     return line.decode("utf-8", "replace").strip()
 
 
@@ -1462,10 +1464,10 @@ def password_from(given: argparse.Namespace) -> str | None:
 def new_password() -> str:
     """Ask for a new password twice. Raises Usage if the two differ or are empty."""
     if not _has_terminal():
-        raise Usage("There is no terminal to ask for a password: BEELINE_PASSWORD, --password-file")
-    typed = getpass.getpass("Password for whoever gets the link: ")
-    if typed != getpass.getpass("Once more: "):
-        raise Usage("The two are not the same.")
+        raise Usage("No terminal to ask for a password. Use BEELINE_PASSWORD or --password-file.")
+    typed = getpass.getpass("Password for the link: ")
+    if typed != getpass.getpass("Repeat the password: "):
+        raise Usage("The two passwords are not the same.")
     if not typed:
         raise Usage("A password must not be empty.")
     return typed
@@ -1526,7 +1528,7 @@ class Link:
                 self._keep(answer)
                 there = urljoin(url, answer.headers.get("Location", ""))
                 if there.startswith(self.url):
-                    raise Stop("This Beeline does not know the command line yet.", "too_old")
+                    raise Stop("This server is too old for the command line.", "too_old")
                 return there
         raise _link_refusal(answer.status, answer.headers, content)
 
@@ -1535,7 +1537,7 @@ class Link:
         content = self._run.lines.read(answer)
         if 300 <= answer.status < 400:
             there = plain(answer.headers.get("Location", ""))
-            raise Usage(f"This link is somewhere else: {there}")
+            raise Usage(f"This link has moved to {there}")
         return _told(answer.status, answer.headers, content)
 
     def _unlock(self, password: str) -> None:
@@ -1554,7 +1556,7 @@ class Link:
             raise Locked("That password is not right.", "password_wrong")
         if answer.status >= 500:
             raise Away("The server is busy.", status=answer.status)
-        raise Stop(f"The password was answered by status {answer.status}.")
+        raise Stop(f"The server answered the password with status {answer.status}.")
 
     def _ask(
         self, method: str, url: str, more: Mapping[str, str] | None = None
@@ -1582,7 +1584,7 @@ class Link:
             # The download is already counted: go on, even though the cookies cannot be saved.
             if not self._is_forgetful:
                 self._is_forgetful = True
-                told = f"It cannot be remembered here who was counted: {_in_short(error)}."
+                told = f"The counted download could not be recorded here: {_in_short(error)}."
                 self._run.voice.complain(told)
 
 
@@ -1686,7 +1688,7 @@ class Fetching:
             expected = {200: ("Content-Length", str(wanted.size)), 206: ("Content-Range", whole)}
             name, value = expected[status]
             if answer.headers.get(name) != value:
-                raise Damaged(f"{wanted.path} is not as long as what was sent.", path=wanted.path)
+                raise Damaged(f"{wanted.path} is not the size that was sent.", path=wanted.path)
             return
         code, message = _storage_said(
             self._run.lines.read(answer).decode("utf-8", "replace"), status
@@ -1763,7 +1765,7 @@ def _alone_in(part: Path) -> Iterator[None]:
     with open(part, "ab") if os.name == "posix" else contextlib.nullcontext() as file:
         # Another process may have renamed it to its final name before we had the lock.
         if file and (_lock(file) is False or not _is_at(file, part)):
-            raise Stop("Another beeline is fetching this just now.", "busy")
+            raise Stop("Another beeline is already downloading this.", "busy")
         try:
             yield
         except BaseException:
@@ -1794,9 +1796,9 @@ def _rename_over_nothing(part: Path, place: Path) -> None:
 
 
 def _in_the_way(place: Path) -> HereWrong:
-    told = f"{place} is there already. Over it: --force"
+    told = f"{place} already exists. To overwrite it, add --force"
     if place.is_dir():
-        told = f"{place} is a folder here. Move it away, or fetch to another one: -o"
+        told = f"{place} is a folder. Move it, or download to another folder with -o"
     return HereWrong(told, "exists", path=str(place))
 
 
@@ -1901,7 +1903,7 @@ def send(run: Run, given: argparse.Namespace) -> Json:
     _name_record(run, record, given)
     run.voice.result(record.link)
     told = f"{count_in_words(len(files))}, {size_in_words(record.total_size)}"
-    run.voice.say(f"{told}. The link is good already.")
+    run.voice.say(f"{told}. The link already works.")
     transfer = Delivery(run, memory, record, given.parallel).go(created, is_new=True)
     return _sent(run, record, transfer)
 
@@ -1979,7 +1981,7 @@ def list_sent(run: Run, given: argparse.Namespace) -> Json:
         words = (one["id"][:8], one["status"].lower(), size, one["title"], one["link"])
         run.voice.result("  ".join(word for word in words if word))
     if not items:
-        run.voice.say("Nothing was sent from here yet.")
+        run.voice.say("Nothing has been sent from this computer yet.")
     return {"items": items}
 
 
@@ -1990,7 +1992,7 @@ def remove(run: Run, given: argparse.Namespace) -> Json:
     with contextlib.suppress(NotThere):
         run.insist(lambda: Owned.of(run, record).ask("DELETE"), FIRST_CONTACT)
     memory.forget(record)
-    run.voice.say(f"{record.link} is no more.")
+    run.voice.say(f"{record.link} has been deleted.")
     return {"id": record.id, "link": record.link}
 
 
@@ -2165,7 +2167,7 @@ def _allowed(given: argparse.Namespace) -> list[str]:
 
 def _sent(run: Run, record: Record, transfer: Json) -> Json:
     expires_at = transfer["expires_at"]
-    run.voice.say(f"Done. The link is good until {expires_at[:16].replace('T', ' ')} UTC.")
+    run.voice.say(f"Done. The link works until {expires_at[:16].replace('T', ' ')} UTC.")
     names = ("id", "path", "size", "crc32")
     return {
         "id": record.id,
@@ -2185,16 +2187,16 @@ def _one_unfinished(memory: Memory, word: str | None) -> Record:
         return _one_of(memory.find(word), word)
     open_ones = [one for one in memory.records() if not one.is_done]
     if not open_ones:
-        raise NotThere("Nothing is unfinished here.", "nothing")
+        raise NotThere("There is nothing to resume on this computer.", "nothing")
     return _one_of(open_ones, None)
 
 
 def _one_of(found: list[Record], word: str | None) -> Record:
     if not found:
-        raise NotThere(f"Nothing that was sent from here is called {word}.", "unknown")
+        raise NotThere(f"Nothing sent from this computer matches {word}.", "unknown")
     if len(found) > 1:
         ids = ", ".join(one.id[:8] for one in found[:5])
-        raise Usage(f"Which one? {ids}")
+        raise Usage(f"More than one matches. Give one of these ids: {ids}")
     return found[0]
 
 
@@ -2229,14 +2231,14 @@ def _link_url(given: argparse.Namespace) -> str:
     parts = urlsplit(word)
     found = re.match(r"(.*/d/[A-Za-z0-9_-]{20,64})([/.].*)?$", parts.path)
     if parts.scheme not in ("http", "https") or not parts.hostname or not found:
-        raise Usage(f"This is no link to files: {given.link}")
+        raise Usage(f"This is not a link to files: {given.link}")
     return f"{parts.scheme}://{parts.netloc}{found[1]}"
 
 
 def _server_url(given: argparse.Namespace) -> str:
     url = given.server or os.environ.get("BEELINE_SERVER") or DEFAULT_SERVER
     if not url:
-        raise Usage("Which server? --server https://send.example.org, or BEELINE_SERVER")
+        raise Usage("Which server? Use --server https://send.example.org or set BEELINE_SERVER")
     return str(url if "://" in url else f"https://{url}").rstrip("/")
 
 
@@ -2267,7 +2269,7 @@ def _wanted(shown: Json, folder: Path, given: argparse.Namespace) -> list[Wanted
     files = shown["files"]
     for word in given.files:
         if not any(_is_named(file, word) for file in files):
-            raise NotThere(f"The link holds no file called {word}.", "no_such_file")
+            raise NotThere(f"The link has no file called {word}.", "no_such_file")
     wanted: list[Wanted] = []
     for file, path in zip(files, safe_paths([str(file["path"]) for file in files])):
         if given.files and not any(_is_named(file, word) for word in given.files):
@@ -2295,9 +2297,7 @@ def _planned(file: Json, place: Path, *, force: bool) -> Wanted:
             raise _in_the_way(place)
     above = next((one for one in place.parents if one.exists()), place.parent)
     if above.exists() and not above.is_dir():
-        told = (
-            f"{above} is no folder, and one is needed there. Move it away, or fetch to another: -o"
-        )
+        told = f"{above} is not a folder. Move it, or download to another folder with -o"
         raise HereWrong(told, "exists", path=str(above))
     return wanted
 
@@ -2356,50 +2356,65 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser("beeline", description=about, epilog=EPILOG, formatter_class=shape)
     parser.add_argument("--version", action="version", version=f"beeline {VERSION}")
     every = _Parser(add_help=False)
-    every.add_argument("--json", action="store_true", help="print one JSON object, errors too")
+    every.add_argument("--json", action="store_true", help="print one JSON object, for errors too")
     every.add_argument("-q", "--quiet", action="store_true", help="print results and errors only")
     every.add_argument("--server", metavar="URL", help=f"default: {DEFAULT_SERVER or 'none'}")
     every.add_argument(
         "--patience", type=_duration, default=timedelta(minutes=10), metavar="TIME",
-        help="give up when nothing was achieved for so long (10m)",
+        help="give up after this long without progress (10m)",
     )  # fmt: skip
-    every.add_argument("--allow-http", action="store_true", help="speak without TLS, too")
+    every.add_argument("--allow-http", action="store_true", help="also allow servers without TLS")
     lanes = _Parser(add_help=False)
     lanes.add_argument(
         "--parallel",
         type=_number(MOST_LANES),
         default=LANES,
         metavar="N",
-        help=f"pieces at once ({LANES})",
+        help=f"connections at once ({LANES})",
     )
     secret = _Parser(add_help=False)
     secret.add_argument(
-        "--password-file", type=_filled, metavar="FILE", help="the password is in this file"
+        "--password-file", type=_filled, metavar="FILE", help="read the password from this file"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_send(commands, [every, lanes, secret])
     one = commands.add_parser(
-        "resume", parents=[every, lanes], help="go on with what was interrupted"
+        "resume", parents=[every, lanes], help="continue an interrupted upload"
     )
     one.add_argument(
         "id", nargs="?", type=_filled, metavar="ID", help="an id, its beginning, or the link"
     )
     one.set_defaults(act=resume)
-    one = commands.add_parser("get", parents=[every, lanes, secret], help="fetch what a link holds")
+    one = commands.add_parser(
+        "get", parents=[every, lanes, secret], help="download the files of a link"
+    )
     one.add_argument("link", metavar="LINK")
     one.add_argument(
-        "files", nargs="*", type=_filled, metavar="FILE", help="only these: paths, * is known"
+        "files",
+        nargs="*",
+        type=_filled,
+        metavar="FILE",
+        help="only these paths; * matches anything",
     )
     one.add_argument(
-        "-o", "--output", type=_filled, default=".", metavar="DIR", help="where to (here)"
+        "-o",
+        "--output",
+        type=_filled,
+        default=".",
+        metavar="DIR",
+        help="folder to save in (the current one)",
     )
-    one.add_argument("--force", action="store_true", help="write over files that are there")
+    one.add_argument("--force", action="store_true", help="overwrite existing files")
     one.set_defaults(act=get)
-    one = commands.add_parser("list", parents=[every], help="what was sent from here")
-    one.add_argument("--limit", type=_number(1000), default=20, metavar="N", help="the latest (20)")
-    one.add_argument("--all", action="store_true", help="all of them")
+    one = commands.add_parser("list", parents=[every], help="list what was sent from this computer")
+    one.add_argument(
+        "--limit", type=_number(1000), default=20, metavar="N", help="only the latest N (20)"
+    )
+    one.add_argument("--all", action="store_true", help="list all of them")
     one.set_defaults(act=list_sent)
-    one = commands.add_parser("rm", parents=[every], help="end a transfer that was sent from here")
+    one = commands.add_parser(
+        "rm", parents=[every], help="delete a transfer sent from this computer"
+    )
     one.add_argument("what", metavar="LINK|ID")
     one.set_defaults(act=remove)
     return parser
@@ -2410,7 +2425,7 @@ def _add_send(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     one.add_argument(
         "files", nargs="+", type=_filled, metavar="FILE", help="a file, a folder, or - for stdin"
     )
-    one.add_argument("--name", default="", help="what that from stdin is called")
+    one.add_argument("--name", default="", help="file name for what comes from stdin")
     one.add_argument("--title")
     one.add_argument("--message")
     one.add_argument(
@@ -2418,10 +2433,10 @@ def _add_send(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         action="append",
         type=_filled,
         metavar="A@B.C",
-        help="mail the link; may be repeated",
+        help="mail the link to this address; may be repeated",
     )
-    one.add_argument("--from", dest="sender", metavar="A@B.C", help="your own address, for mail")
-    one.add_argument("--expires", type=_duration, metavar="7d", help="how long the link is good")
+    one.add_argument("--from", dest="sender", metavar="A@B.C", help="your own address, for --to")
+    one.add_argument("--expires", type=_duration, metavar="7d", help="how long the link works")
     one.add_argument("--max-downloads", type=_number(2**31 - 1), metavar="N")
     one.add_argument(
         "--password", action="store_true", help="ask for a password (or BEELINE_PASSWORD)"
@@ -2470,7 +2485,7 @@ def main(words: list[str] | None = None) -> int:
     except OSError as error:
         return _tell(run, told, HereWrong(f"{_in_short(error)}."), LOCAL)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        odd = Stop(f"What answers there is not as expected ({error!r}).", "unexpected")
+        odd = Stop(f"The server's answer was not as expected ({error!r}).", "unexpected")
         return _tell(run, told, odd, FAILED)
     run.voice.answer(told)
     return OK
@@ -2490,7 +2505,7 @@ def _tell(run: Run, told: dict[str, Json], stop: Stop, exit_code: int) -> int:
         told["safe_size"] = run.progress.safe
     if run.resume and exit_code in run.resumable and stop.code != "changed":
         safe = f"{run.progress.percent} % is safe. " if run.progress else ""
-        run.voice.complain(f"{safe}Go on with: {run.resume}")
+        run.voice.complain(f"{safe}Continue with: {run.resume}")
         told["resume"] = run.resume
     run.voice.answer(told)
     return exit_code

@@ -62,10 +62,10 @@ def test_a_report_from_its_arrival_to_its_closing(run: Run, sender: Sender) -> N
     assert "quarantined" in run("reports", "list")
     assert sender.client.get(f"/d/{sent.slug}").status_code == 410
     assert run("reports", "close", number) == f"Report {number} is closed.\n"
-    assert run("reports", "close", number) == f"Report {number} was closed before.\n"
+    assert run("reports", "close", number) == f"Report {number} was already closed.\n"
     assert run("reports", "list") == "There are no open reports.\n"
     assert run("reports", "list", "--all").endswith(f"{link}  closed\n")
-    assert run("transfers", "quarantine", sent.slug) == f"{link} was quarantined before.\n"
+    assert run("transfers", "quarantine", sent.slug) == f"{link} was already quarantined.\n"
     assert run("transfers", "release", sent.slug) == f"{link} is released.\n"
     assert run("transfers", "release", sent.slug) == f"{link} was not quarantined.\n"
     assert sender.client.get(f"/d/{sent.slug}").status_code == 200
@@ -90,7 +90,7 @@ def test_a_board_is_shown_and_stopped_with_its_files(run: Run, machine: Machine)
     (file_link,) = own.split()[-1:]
     below = f"{file_link}/b/invoice.html"
     # It was quarantined with the board; from now on it is quarantined by itself.
-    for words in ("is quarantined", "was quarantined before"):
+    for words in ("is quarantined", "was already quarantined"):
         assert run("transfers", "quarantine", below) == f"{file_link} {words}.\n"
     assert run("transfers", "release", link) == f"{link} is released.\n"
     assert run("transfers", "release", below) == f"{file_link} is released.\n"
@@ -155,14 +155,14 @@ def test_what_is_quarantined_is_put_on_the_block_list(run: Run, sender: Sender) 
     words = ("transfers", "block-files", sent.slug, "invoice.html", "--reason", "phishing")
     assert run(*words).splitlines() == [
         "  0 % read, 1 file to go",
-        "1 file of it is on the block list.",
+        "1 file is on the block list.",
     ]
     (line,) = run("blocklist", "list").splitlines()
     evil = hashlib.sha256(b"evil").hexdigest()
     assert line.split()[:3] == [evil, "4", f"{zlib.crc32(b'evil'):08x}"]
     assert line.split()[-1] == "phishing"
     said = run("transfers", "block-files", sent.slug)
-    assert said.splitlines()[-1] == "2 files of it are on the block list."
+    assert said.splitlines()[-1] == "2 files are on the block list."
     assert len(run("blocklist", "list").splitlines()) == 2
 
 
@@ -173,7 +173,7 @@ def test_what_could_not_be_read_fails_the_command(run: Run, sender: Sender) -> N
     with sent.client.application.app_context():
         (file,) = transfers.files_of(sent.id)
         storage.delete([file.upload.key])
-    assert "1 file of it could not be read." in run("transfers", "block-files", sent.slug, code=1)
+    assert "1 file could not be read." in run("transfers", "block-files", sent.slug, code=1)
     sent.call("DELETE")
     assert "It was deleted." in run("transfers", "block-files", sent.slug, code=1)
 
@@ -187,7 +187,7 @@ def test_an_interrupted_command_says_that_the_work_goes_on(
     monkeypatch.setattr(abuse_cli.time, "sleep", interrupted)
     sent = sender.ready({"a": b"1"})
     run("transfers", "quarantine", sent.slug)
-    assert "A maker reads on" in run("transfers", "block-files", sent.slug, code=1)
+    assert "A maker continues reading" in run("transfers", "block-files", sent.slug, code=1)
 
 
 def test_the_block_list_by_hand(run: Run, sender: Sender, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_the_block_list_by_hand(run: Run, sender: Sender, tmp_path: Path) -> Non
     evil = hashlib.sha256(b"evil").hexdigest()
     assert run("blocklist", "add", str(tmp_path / "evil")) == f"{evil} is on the list.\n"
     by_sums = ("blocklist", "add", "--sha256", evil.upper(), "--size", "4")
-    assert run(*by_sums) == f"{evil} was on the list before.\n"
+    assert run(*by_sums) == f"{evil} was already on the list.\n"
     sent = sender.create({"a": b"evil"}).upload().complete().process()
     assert sent.show()["status"] == "PROCESSING"
     assert run("blocklist", "remove", evil) == f"{evil} is off the list.\n"

@@ -283,7 +283,7 @@ def test_after_ctrl_c_only_what_is_missing_is_sent(shell: Shell, storage: S3Faul
     link, told = running.communicate(timeout=20)
     cut.open()
     assert running.returncode == 130
-    assert "50 % is safe. Go on with: beeline resume " in told
+    assert "50 % is safe. Continue with: beeline resume " in told
     (record,) = (shell.home / ".local/state/beeline/transfers").glob("*.json")
     assert record.stat().st_mode & 0o777 == 0o600
     assert record.parent.parent.stat().st_mode & 0o777 == 0o700
@@ -364,7 +364,7 @@ def test_only_beeline_itself_can_say_that_a_transfer_is_gone(
         assert (listed["id"], listed["status"]) == (sent["id"], "UNKNOWN")
         for command in ("resume", "rm"):
             told = shell.ask(command, sent["id"], "--patience", "1s", code=4)
-            assert told["error"]["message"] == "What answers there is not Beeline."
+            assert told["error"]["message"] == "The server that answered is not Beeline."
         before.heal()
         assert shell.ask("resume")["files"][0]["size"] == 1
         shell.ask("rm", sent["id"])
@@ -463,7 +463,7 @@ def test_what_has_arrived_is_sent_though_it_cannot_be_remembered(shell: Shell) -
         before.plan("POST ", spoiled, 1, key="/complete")
         words = (*shell.write({"a": b"1"}), "--server", before.url)
         link, told = shell.run("send", *words)
-        assert "Everything has arrived, but that cannot be remembered here: " in told
+        assert "Everything has arrived, but this could not be recorded here: " in told
         spoiled.folder.unlink()
         spoiled.kept.rename(spoiled.folder)
         assert shell.ask("resume")["link"] == link.strip()
@@ -506,7 +506,7 @@ def test_what_cannot_be_remembered_is_fetched_all_the_same(shell: Shell) -> None
     (shell.home / "full").write_text("no folder")
     _, told = shell.run("get", link, "-o", "got", XDG_STATE_HOME=str(shell.home / "full"))
     assert sums(shell.home / "got") == sums(shell.home / "src")
-    assert told.count("It cannot be remembered here who was counted: ") == 1
+    assert told.count("The counted download could not be recorded here: ") == 1
 
 
 def test_a_second_run_does_not_fetch_into_the_same_file(
@@ -639,12 +639,12 @@ def test_a_folder_in_a_files_way_and_a_file_in_a_folders_are_called_by_their_nam
     (shell.home / "a").mkdir()
     for more in ((), ("--force",)):
         told = shell.ask("get", sent["link"], *more, code=3)["error"]
-        assert told["message"].startswith("a is a folder here. Move it away,")
+        assert told["message"].startswith("a is a folder. Move it,")
     (shell.home / "d").write_text("mine")
     for place in ("d/b", "d/e/f/b"):
         folder = str(Path(place).parent)
         told = shell.ask("get", sent["link"], "d/b", "-o", folder, "--force", code=3)["error"]
-        assert told["message"].startswith("d is no folder, and one is needed there.")
+        assert told["message"].startswith("d is not a folder. Move it,")
         assert (told["code"], told["path"]) == ("exists", "d")
     shell.ask("get", sent["link"], "-o", "got")
     assert sums(shell.home / "got") == sums(shell.home / "src")
@@ -664,7 +664,7 @@ def test_a_password_is_never_typed_where_others_see_it(shell: Shell) -> None:
 def test_a_password_is_asked_for_in_a_terminal(shell: Shell) -> None:
     """And a program that waits for it ends when it is told to."""
     sending = Typing(shell, "send", *shell.write({"a": b"1"}), "--password")
-    for prompt in ("gets the link: ", "Once more: "):
+    for prompt in ("for the link: ", "Repeat the password: "):
         sending.wait_for(prompt)
         sending.type("red fox")
     assert sending.end() == 0
@@ -684,7 +684,7 @@ def test_files_that_are_still_on_their_way(shell: Shell, sender: Sender) -> None
     sent.upload(without=(("b", 1),)).name("a").unlock()
     link = f"{shell.url}/d/{sent.slug}"
     _, told = shell.run("get", link, code=8)
-    assert told.splitlines()[-1] == f"Go on with: beeline get {link} -o ."
+    assert told.splitlines()[-1] == f"Continue with: beeline get {link} -o ."
     (shell.home / "a").unlink()
     told = shell.ask("get", link, code=8)
     assert [one["state"] for one in told["files"]] == ["saved", "not_yet"]
@@ -832,7 +832,7 @@ def test_mail_by_a_code_that_is_asked_for_once(shell: Shell, web: LoggedStack) -
     words = shell.write({"a": b"1"})
     mail = ["--to", "bob@example.org, eve@example.org", "--from", "ada@example.org"]
     running = Typing(shell, "send", *words, *mail)
-    running.wait_for("The code: ")
+    running.wait_for("Code: ")
     running.type(code_mailed(web, "ada@example.org"))
     assert running.end() == 0
     sent = shell.ask("send", *words, "--to", "bob@example.org")

@@ -191,7 +191,7 @@ def test_an_operator_says_so_by_a_command(app: Flask, sender: Sender, mail: Mail
     assert failure_of(sent) == "full Bcc: x@y.org"
     assert states(sent) == {BO: "failed", CY: "sent"}
     assert len(told_of(mail, app)) == 1
-    assert "gets mail again" in run(args=["mail", "allow", BO]).output
+    assert "gets e-mails again" in run(args=["mail", "allow", BO]).output
     assert "no bounce or complaint" in run(args=["mail", "allow", BO]).output
     assert run(args=["mail", "bounced", "nobody"]).exit_code == 1
     with app.app_context():

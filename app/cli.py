@@ -158,7 +158,7 @@ def _sweep(one: Sweep, dry_run: bool, force: bool) -> str | None:
             figure = one.look(progress)
         else:
             run = partial(one.run, force=force) if one.may_refuse else one.run
-            figure = Figure(run(progress))
+            figure = Figure(run(progress) or 0)
     except (UnreasonableShare, Unavailable) as error:
         figure, trouble = None, str(error)
     progress.end()

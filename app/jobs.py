@@ -61,7 +61,7 @@ DROP_TOMBSTONES = Job("app.services.tombstones.drop_tombstones", queue="sweep")
 REQUEUE_STUCK = Job("app.services.upkeep.requeue_stuck", queue="sweep", timeout_seconds=60)
 REMOVE_BYTES = Job("app.services.upkeep.remove_bytes", queue="removal")
 ABORT_UNKNOWN = Job("app.services.upkeep.abort_unknown_uploads", queue="removal")
-# Lists the whole bucket, which may take minutes.
+# Works in turns of a minute, but on a store that lists in no order in one.
 REMOVE_ORPHANS = Job("app.services.upkeep.remove_orphans", queue="removal", timeout_seconds=3600)
 SEND_MAIL = Job("app.services.outbox.send_due", queue="mail", timeout_seconds=300)
 # Other people's servers may be slow, and no user waits for them.

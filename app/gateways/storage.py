@@ -317,12 +317,18 @@ class Storage:
         for found in self._listed("list_multipart_uploads", "Uploads"):
             yield [OpenUpload(one["Key"], one["UploadId"], one["Initiated"]) for one in found]
 
-    def objects(self) -> Iterator[list[Listed]]:
-        """Yield the objects below our prefix, a page (up to 1000) at a time."""
-        for found in self._listed("list_objects_v2", "Contents"):
+    def objects(self, after: str = "") -> Iterator[list[Listed]]:
+        """Yield the objects below our prefix, a page (up to 1000) at a time.
+
+        With `after`, only those whose keys sort after it.
+        """
+        beginning = {"StartAfter": after} if after else {}
+        for page in self._listed("list_objects_v2", "Contents", **beginning):
+            # Not every store that calls itself S3 honours StartAfter.
+            found = [one for one in page if one["Key"] > after]
             yield [Listed(one["Key"], one["Size"], one["LastModified"]) for one in found]
 
-    def _listed(self, operation: str, name: str) -> Iterator[list[Any]]:
+    def _listed(self, operation: str, name: str, **given: str) -> Iterator[list[Any]]:
         """Yield a listing page by page; the circuit guards each page and not what its reader does.
 
         Entries outside our prefix are dropped here too: the caller may be about to delete, and not
@@ -331,7 +337,10 @@ class Storage:
         prefix = self._settings.s3_prefix
         pages = iter(
             self._client.get_paginator(operation).paginate(
-                Bucket=self._bucket, Prefix=prefix, PaginationConfig={"PageSize": PAGE_SIZE}
+                Bucket=self._bucket,
+                Prefix=prefix,
+                PaginationConfig={"PageSize": PAGE_SIZE},
+                **given,
             )
         )
         while True:

@@ -2,6 +2,7 @@
 
 import uuid
 from datetime import date, datetime
+from typing import Any
 
 from sqlalchemy import (
     ARRAY,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     func,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base
@@ -150,6 +152,8 @@ class Heartbeat(Base):
     failure_count: Mapped[int] = mapped_column(default=0, server_default="0")
     # Until when the current run has it to itself (services/heartbeats.alone).
     busy_until: Mapped[datetime | None] = mapped_column(Instant)
+    # What a run that has not come to its end has done so far; the next run goes on from there.
+    progress: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
 
 
 class AuditEvent(Base):

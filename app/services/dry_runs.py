@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from sqlalchemy import ColumnElement, and_, func, or_, select
 
@@ -41,7 +42,7 @@ class Sweep:
     """A sweep as the command line shows it: what it is about, its run and its dry run."""
 
     about: str
-    run: Callable[..., int]
+    run: Callable[..., int | None]
     look: Callable[[Tell], Figure]
     may_refuse: bool = False
 
@@ -123,9 +124,9 @@ def _unknown_uploads(tell: Tell) -> Figure:
 
 def _orphans(tell: Tell) -> Figure:
     found = upkeep.find_orphans(tell)
-    is_refused = upkeep.is_unreasonable(len(found.orphans), found.listed_count)
+    is_refused = upkeep.is_unreasonable(found.orphan_count, found.listed_count)
     lost = f"  {found.lost_count:,} complete uploads have no object" if found.lost_count else ""
-    return Figure(len(found.orphans), found.size, is_refused, lost)
+    return Figure(found.orphan_count, found.orphan_size, is_refused, lost)
 
 
 def _is_ending() -> ColumnElement[bool]:
@@ -157,5 +158,10 @@ SWEEPS = (
     Sweep(
         "multipart uploads that no row knows", upkeep.abort_unknown_uploads, _unknown_uploads, True
     ),
-    Sweep("objects that no row wants", upkeep.remove_orphans, _orphans, True),
+    Sweep(
+        "objects that no row wants",
+        partial(upkeep.remove_orphans, in_turns=False),
+        _orphans,
+        True,
+    ),
 )

@@ -1,7 +1,7 @@
 """Records when each sweep last finished, what it did, and how often it has failed since.
 
 A sweep that no longer runs must be noticed, and so must one that keeps failing. Sweeps of which
-parallel runs would do the same work take turns here.
+parallel runs would do the same work take turns here, and long ones keep here what they have done.
 """
 
 import functools
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import inf
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -24,6 +24,8 @@ from app.models import Heartbeat
 
 log = logging.getLogger(__name__)
 
+# What a sweep returns: how many items it dealt with; None if it has not come to its end.
+Done = TypeVar("Done", int, int | None)
 # The `at` of a sweep that has failed and never finished. Older code, which expects every row to
 # have an instant, reads it as infinitely long ago.
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
@@ -44,6 +46,8 @@ class Run:
     seconds: float | None
     # How often it has failed since.
     failure_count: int
+    # Whether it is in the middle of its work, and the next run has to go on.
+    is_unfinished: bool
 
 
 def name_of(job: jobs.Job) -> str:
@@ -51,18 +55,18 @@ def name_of(job: jobs.Job) -> str:
     return job.name.rpartition(".")[2]
 
 
-def noted(sweep: Callable[..., int]) -> Callable[..., int]:
+def noted(sweep: Callable[..., Done]) -> Callable[..., Done]:
     """Decorate a sweep: record when it finished and what it did, or that it failed."""
 
     @functools.wraps(sweep)
-    def run(*given: Any, **named: Any) -> int:
+    def run(*given: Any, **named: Any) -> Done:
         began = time.monotonic()
         try:
             done = sweep(*given, **named)
         except Exception:
             _note_failure(sweep.__name__)
             raise
-        if not jobs.stopping.is_set():
+        if done is not None and not jobs.stopping.is_set():
             seconds = time.monotonic() - began
             note_run(sweep.__name__, done, seconds)
             level = logging.INFO if done or seconds > QUICK_SECONDS else logging.DEBUG
@@ -129,9 +133,28 @@ def _move_turn(name: str, until: datetime, to: Any) -> datetime | None:
 
 def note_run(name: str, count: int = 0, seconds: float = 0.0) -> None:
     """Record that this sweep has just finished."""
-    done = {"at": db_now(), "last_count": count, "seconds": seconds, "failure_count": 0}
+    done = {
+        "at": db_now(),
+        "last_count": count,
+        "seconds": seconds,
+        "failure_count": 0,
+        "progress": None,
+    }
     with transaction():
         _write(name, fresh=done, known=done)
+
+
+def note_progress(name: str, progress: dict[str, Any] | None) -> None:
+    """Record what this sweep has done so far, or forget it: a run of it is unfinished, or none."""
+    with transaction():
+        _write(name, fresh={"at": NEVER, "progress": progress}, known={"progress": progress})
+
+
+def progress_of(name: str) -> dict[str, Any] | None:
+    """What a run of this name that has not come to its end left behind; None if there is none."""
+    progress = db.session.scalar(select(Heartbeat.progress).where(Heartbeat.name == name))
+    release()
+    return progress
 
 
 def count_of(name: str) -> int | None:
@@ -163,10 +186,11 @@ def runs() -> list[Run]:
 def _run(seconds: int, name: str, noted_as: dict[str, tuple[Heartbeat, float]]) -> Run:
     row, ago = noted_as.get(name, (None, inf))
     if row is None:
-        return Run(name, seconds, None, inf, None, None, 0)
+        return Run(name, seconds, None, inf, None, None, 0, False)
+    since = row.failure_count, row.progress is not None
     if row.at == NEVER:
-        return Run(name, seconds, None, inf, None, None, row.failure_count)
-    return Run(name, seconds, row.at, ago, row.last_count, row.seconds, row.failure_count)
+        return Run(name, seconds, None, inf, None, None, *since)
+    return Run(name, seconds, row.at, ago, row.last_count, row.seconds, *since)
 
 
 def _note_failure(name: str) -> None:

@@ -7,13 +7,14 @@ they would find.
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from contextvars import copy_context
-from dataclasses import dataclass, field
-from datetime import timedelta
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -77,12 +78,18 @@ LATE_BYTES = timedelta(minutes=10)
 UNKNOWN_FOR = timedelta(hours=1)
 # The same for an object. Its row is always written first; this only allows for clock skew.
 ORPHAN_FOR = timedelta(days=1)
+# How long a job compares bucket and rows before other jobs get their turn.
+COMPARE_SECONDS = 60
+# What a comparison that has not ended after this time found at its beginning is too old to count.
+COMPARE_FOR = timedelta(days=7)
 # A sweep that has not finished this long after it was due is queued again, whatever the queue
 # believes. While it keeps failing, it is queued once in this many seconds or in this part of its
 # interval: one that lists the whole bucket must not do so every minute.
 OVERDUE_SECONDS = 60
 LEAST_RETRY_SECONDS = 60
 RETRIES_IN_AN_INTERVAL = 24
+# The heartbeat that keeps a comparison of bucket and rows that has not ended.
+COMPARISON = "remove_orphans"
 # The heartbeat that records how many complete uploads have no object.
 LOST_OBJECTS = "lost_objects"
 # This many may always be removed, whatever their share, so that a small bucket can be tidied. It is
@@ -190,29 +197,39 @@ def abort_unknown_uploads(tell: Tell = untold, *, force: bool = False) -> int:
 
 
 @noted
-def remove_orphans(tell: Tell = untold, *, force: bool = False) -> int:
+def remove_orphans(
+    tell: Tell = untold, *, force: bool = False, in_turns: bool = True
+) -> int | None:
     """Job: remove objects below our prefix, older than a day, whose bytes no row needs.
 
-    Counts before it removes anything, and raises UnreasonableShare, unless `force`. Parallel runs
-    do no harm: an orphan stays an orphan, and removing a missing object succeeds. Also counts
-    complete uploads without an object, for people to see: they cannot be repaired here.
+    Counts all of them before it removes any, and raises UnreasonableShare, unless `force`. Also
+    counts complete uploads without an object, for people to see: they cannot be repaired here.
+
+    Works for a turn of COMPARE_SECONDS, alone, and returns None if more is to be done:
+    requeue_stuck() queues the next turn, which goes on from there, also after a stop. Not
+    `in_turns` it begins anew and works to the end, whatever other runs do, which is harmless.
     """
-    previews.end_left_over()
-    found = find_orphans(tell)
-    if jobs.stopping.is_set():
-        return 0
-    _tell_lost(found)
-    check_share("objects", len(found.orphans), found.listed_count, force=force)
-    count = 0
-    for batch in _batches(found.orphans):
-        refused = storage.delete([one.key for one in batch])
-        count += len(batch) - len(refused)
-        tell("removed", count)
-        if refused:
-            log.warning("storage kept %d of %d orphans", len(refused), len(batch))
-        if jobs.stopping.is_set():
-            break
-    return count
+    if not in_turns:
+        return _remove_orphans(_begin_comparison(), tell, jobs.stopping.is_set, force=force)
+    with heartbeats.alone(COMPARISON, REMOVE_TURN) as renew:
+        if renew is None:
+            return None
+        found = _left_off() or _begin_comparison()
+        turn_ends = time.monotonic() + COMPARE_SECONDS
+
+        def is_over() -> bool:
+            is_late = found.can_be_continued and time.monotonic() > turn_ends
+            return is_late or jobs.stopping.is_set() or not renew()
+
+        try:
+            count = _remove_orphans(found, tell, is_over, force=force)
+        except UnreasonableShare:
+            heartbeats.note_progress(COMPARISON, None)
+            raise
+        if count is None and renew():
+            kept = asdict(found) if found.can_be_continued else None
+            heartbeats.note_progress(COMPARISON, kept)
+        return count
 
 
 def trigger() -> None:
@@ -289,9 +306,9 @@ def _known_uploads(found: Sequence[OpenUpload]) -> tuple[set[str], set[str]]:
 
 def find_orphans(tell: Tell = untold) -> Differences:
     """Compare the whole bucket with the rows, both ways, in one pass. Changes nothing."""
-    return reconciling.compare(
-        clock.now() - ORPHAN_FOR, lambda count: tell("objects looked at", count)
-    )
+    found = _new_comparison()
+    _compare(found, tell, jobs.stopping.is_set)
+    return found
 
 
 def is_unreasonable(count: int, listed_count: int) -> bool:
@@ -319,11 +336,67 @@ def check_share(what: str, count: int, listed_count: int, *, force: bool) -> Non
 def _requeue_overdue() -> None:
     now = clock.now().timestamp()
     for (seconds, job), run in zip(jobs.SCHEDULE, heartbeats.runs(), strict=True):
+        is_overdue = run.age_seconds > seconds + OVERDUE_SECONDS
         # This job is not overdue: it is running.
-        if job is jobs.REQUEUE_STUCK or run.age_seconds <= seconds + OVERDUE_SECONDS:
+        if job is jobs.REQUEUE_STUCK or not (is_overdue or run.is_unfinished):
             continue
         retry_seconds = max(LEAST_RETRY_SECONDS, seconds // RETRIES_IN_AN_INTERVAL)
+        if run.is_unfinished:
+            retry_seconds = LEAST_RETRY_SECONDS
         job.once(int(now // retry_seconds), retry_seconds)
+
+
+def _left_off() -> Differences | None:
+    """The comparison that an earlier run did not finish; None if there is none, or it is too old.
+
+    Nor does one of another bucket count, to which the settings named before.
+    """
+    kept = heartbeats.progress_of(COMPARISON)
+    if kept is None:
+        return None
+    found, new = Differences(**kept), _new_comparison()
+    is_young = new.begun_at - found.begun_at < COMPARE_FOR.total_seconds()
+    return found if is_young and found.place == new.place else None
+
+
+def _begin_comparison() -> Differences:
+    previews.end_left_over()
+    return _new_comparison()
+
+
+def _new_comparison() -> Differences:
+    place = f"{settings.s3_endpoint_url} {settings.s3_bucket} {settings.s3_prefix}"
+    return Differences(begun_at=clock.now().timestamp(), place=place)
+
+
+def _remove_orphans(
+    found: Differences, tell: Tell, is_over: Callable[[], bool], *, force: bool
+) -> int | None:
+    """Compare the rest, then remove the orphans; returns how many, or None if the turn `is_over`.
+
+    Raises UnreasonableShare, unless `force`.
+    """
+    if not found.is_compared:
+        if not _compare(found, tell, is_over):
+            return None
+        _tell_lost(found)
+        check_share("objects", found.orphan_count, found.listed_count, force=force)
+    if found.orphan_count:
+        old_before = _old_before(found)
+        if not reconciling.remove(found, old_before, partial(tell, "removed"), is_over):
+            return None
+    return found.removed_count
+
+
+def _compare(found: Differences, tell: Tell, is_over: Callable[[], bool]) -> bool:
+    return reconciling.compare(
+        found, _old_before(found), partial(tell, "objects looked at"), is_over
+    )
+
+
+def _old_before(found: Differences) -> datetime:
+    """Objects younger than this are not judged: their age counts at the comparison's beginning."""
+    return datetime.fromtimestamp(found.begun_at, UTC) - ORPHAN_FOR
 
 
 def _tell_lost(found: Differences) -> None:
@@ -334,7 +407,7 @@ def _tell_lost(found: Differences) -> None:
         log.error(
             "%d complete uploads have no object in storage, such as %s",
             found.lost_count,
-            found.lost[0],
+            ", ".join(found.lost),
         )
 
 

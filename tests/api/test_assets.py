@@ -1114,7 +1114,7 @@ def test_the_bucket_and_the_rows_agree_about_assets(
     post_form(keeper.params().json, b"1")
     asset_upkeep.confirm_posted()
     found = upkeep.find_orphans()
-    assert (found.orphans, found.lost, found.lost_count) == ([], [], 0)
+    assert (found.orphan_count, found.lost, found.lost_count) == (0, [], 0)
     storage.delete([kept[1]["key"]])
     assert upkeep.find_orphans().lost_count == 1
     assert upkeep.find_unknown_uploads().unknown == []

@@ -16,10 +16,10 @@ import pytest
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 from flask import Flask
-from flask.testing import FlaskCliRunner
+from flask.testing import FlaskClient, FlaskCliRunner
 from sqlalchemy import event, func, insert, select
 
-from app import clock, config
+from app import clock, config, jobs
 from app.config import MIB
 from app.db import db, transaction
 from app.errors import Unavailable
@@ -232,7 +232,7 @@ def test_f50_four_sweeps_at_once_do_everything_once(app: Flask, bucket: Bucket) 
     assert counts[upkeep.remove_bytes] == counts[tombstones.forget_deleted] == 120
     assert counts[tombstones.drop_tombstones] == 0
     assert counts[upkeep.abort_unknown_uploads] >= 60
-    assert counts[upkeep.remove_orphans] >= 60
+    assert counts[dry_runs.SWEEPS[-1].run] >= 60
     expired = select(Upload.key).join(File).join(Transfer).where(Transfer.state == State.EXPIRED)
     assert bucket.keys() == {upload.key for upload in live} | set(db.session.scalars(expired))
     assert bucket.open_ids() == set()
@@ -251,7 +251,7 @@ def test_f51_what_lies_outside_the_prefix_is_never_touched(bucket: Bucket, monke
         return ask(client, operation, {k: v for k, v in given.items() if k != "Prefix"})
 
     monkeypatch.setattr(BaseClient, "_make_api_call", without_prefix)
-    assert [one.key for one in upkeep.find_orphans().orphans] == orphans
+    assert upkeep.find_orphans().orphan_count == len(orphans)
     upkeep.remove_orphans(force=True)
     upkeep.abort_unknown_uploads(force=True)
     monkeypatch.setattr(BaseClient, "_make_api_call", ask)
@@ -291,7 +291,7 @@ def test_one_query_for_each_page(bucket: Bucket) -> None:
 
     event.listen(db.engine, "before_cursor_execute", note)
     try:
-        assert len(upkeep.find_orphans().orphans) == 1
+        assert upkeep.find_orphans().orphan_count == 1
     finally:
         event.remove(db.engine, "before_cursor_execute", note)
     assert len(asked) == 3 + 1  # and one for all complete rows
@@ -326,6 +326,139 @@ def test_an_unreasonable_share_is_refused_and_force_overrides(
 def test_a_few_may_always_go_whatever_share_they_are(bucket: Bucket) -> None:
     bucket.plant([f"o{n}" for n in range(10)])
     assert upkeep.remove_orphans() == 10
+
+
+# -- in turns ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def short_turns(small_pages: None, monkeypatch) -> None:
+    """Each turn of the comparison ends after one page of seven."""
+    monkeypatch.setattr(upkeep, "COMPARE_SECONDS", -1)
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_a_comparison_that_was_stopped_goes_on_where_it_was(
+    bucket: Bucket, s3_calls: list[str]
+) -> None:
+    """As when the worker is restarted for each deployment: each page is listed once."""
+    rows(bucket, State.READY, 40)
+
+    def stop(what: str, count: int) -> None:
+        jobs.stopping.set()
+
+    for _ in range(3):
+        upkeep.remove_orphans(stop)
+        jobs.stopping.clear()
+    assert upkeep.remove_orphans() == 0
+    assert s3_calls.count("ListObjectsV2") == 6
+
+
+@pytest.mark.usefixtures("short_turns")
+def test_nothing_is_removed_and_nothing_is_told_before_the_whole_is_compared(
+    bucket: Bucket, client: FlaskClient
+) -> None:
+    lost = rows(bucket, State.READY, 40)[::8]
+    storage.delete([upload.key for upload in lost])
+    orphans = bucket.plant(f"o{n:02}" for n in range(9))
+    told = set()
+    while upkeep.remove_orphans() is None:
+        ready = client.get("/ready").json
+        told.add((ready["lost_object_count"], ready["sweeps"]["remove_orphans"]["count"]))
+        left_count = len(bucket.keys() & set(orphans))
+        assert left_count == 9 or ready["lost_object_count"] == 5
+    assert told == {(None, None), (5, None)}
+    assert client.get("/ready").json["sweeps"]["remove_orphans"]["count"] == 9
+    assert not bucket.keys() & set(orphans)
+    assert heartbeats.progress_of("remove_orphans") is None
+
+
+@pytest.mark.usefixtures("short_turns")
+def test_the_share_is_that_of_all_turns_and_a_refusal_ends_the_comparison(bucket: Bucket) -> None:
+    rows(bucket, State.READY, 44)
+    bucket.plant([f"o{n}" for n in range(12)])
+    for _ in range(8):
+        assert upkeep.remove_orphans() is None
+    with pytest.raises(UnreasonableShare, match="12 of 56 objects"):
+        upkeep.remove_orphans()
+    assert len(bucket.keys()) == 56
+    assert heartbeats.progress_of("remove_orphans") is None
+    # The operator's run counts all of them itself, whatever a worker is in the middle of.
+    assert upkeep.remove_orphans() is None
+    with pytest.raises(UnreasonableShare, match="12 of 56 objects"):
+        upkeep.remove_orphans(in_turns=False)
+    assert upkeep.remove_orphans(force=True, in_turns=False) == 12
+    assert heartbeats.progress_of("remove_orphans") is None
+
+
+@pytest.mark.usefixtures("short_turns")
+def test_no_more_is_removed_than_was_counted(bucket: Bucket) -> None:
+    """As when the database is replaced by an older one between counting and removing."""
+    live = rows(bucket, State.READY, 20)
+    orphan = bucket.plant(["z"])
+    while not (heartbeats.progress_of("remove_orphans") or {}).get("is_compared"):
+        assert upkeep.remove_orphans() is None
+    with transaction():
+        for table in (File, Upload, Transfer):
+            db.session.execute(table.__table__.delete())
+    assert upkeep.remove_orphans() == 1
+    assert len(bucket.keys()) == len(live + orphan) - 1
+
+
+@pytest.mark.usefixtures("short_turns")
+def test_two_workers_take_turns_and_one_that_died_is_followed(bucket: Bucket) -> None:
+    bucket.plant([f"o{n}" for n in range(9)])
+    with heartbeats.alone("remove_orphans", timedelta(minutes=2)):
+        assert upkeep.remove_orphans() is None
+        assert heartbeats.progress_of("remove_orphans") is None
+
+    def overtaken(what: str, count: int) -> None:
+        """The turn lapses while a page is read, and another worker takes it."""
+        with transaction():
+            row = db.session.get(Heartbeat, "remove_orphans")
+            assert row is not None
+            row.busy_until = ago(minutes=-1)
+
+    assert upkeep.remove_orphans(overtaken) is None
+    assert heartbeats.progress_of("remove_orphans") is None
+    with transaction():
+        db.session.execute(Heartbeat.__table__.update().values(busy_until=ago(seconds=1)))
+    assert upkeep.remove_orphans() is None
+    assert heartbeats.progress_of("remove_orphans") is not None
+
+
+@pytest.mark.usefixtures("short_turns")
+@pytest.mark.parametrize("change", ["it is old", "it is of another bucket"])
+def test_what_was_compared_long_ago_or_elsewhere_does_not_count(
+    bucket: Bucket, configure: Configure, monkeypatch, change: str
+) -> None:
+    rows(bucket, State.READY, 20)
+    assert upkeep.remove_orphans() is None
+    kept = heartbeats.progress_of("remove_orphans")
+    assert kept is not None
+    if change == "it is old":
+        monkeypatch.setattr(clock, "now", lambda now=clock.now: now() + timedelta(days=7))
+    else:
+        configure(s3_bucket="another")
+    assert upkeep.remove_orphans() is None
+    anew = heartbeats.progress_of("remove_orphans")
+    assert anew is not None
+    assert (anew["listed_count"], anew["after"]) == (kept["listed_count"], kept["after"])
+    assert anew != kept
+
+
+@pytest.mark.usefixtures("short_turns")
+def test_where_storage_lists_in_no_order_one_turn_does_it_all(bucket: Bucket, monkeypatch) -> None:
+    rows(bucket, State.READY, 20)
+    bucket.plant([f"o{n}" for n in range(9)])
+    listed = storage.objects
+    monkeypatch.setattr(storage, "objects", lambda after="": (p[::-1] for p in listed(after)))
+    assert upkeep.remove_orphans() == 9
+    assert len(bucket.keys()) == 20
+    jobs.stopping.set()
+    assert upkeep.remove_orphans() is None
+    jobs.stopping.clear()
+    assert heartbeats.progress_of("remove_orphans") is None
 
 
 def test_another_database_for_the_same_bucket_removes_nothing(bucket: Bucket) -> None:

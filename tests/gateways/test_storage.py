@@ -404,6 +404,18 @@ def test_f48_f51_every_page_of_objects_is_read_and_only_ours_are_shown(stubbed: 
     assert pages == [[Listed("beeline/a", 3, when)], [Listed("beeline/c", 3, when)]]
 
 
+def test_a_listing_goes_on_after_a_key_even_where_a_store_begins_anew(stubbed: Any) -> None:
+    gateway, stub = stubbed
+    when = datetime(2030, 1, 1, tzinfo=UTC)
+    found = [{"Key": f"beeline/{n}", "Size": 3, "LastModified": when} for n in "abc"]
+    stub.add_response(
+        "list_objects_v2",
+        {"Contents": found, "IsTruncated": False},
+        BUCKET | {"Prefix": "beeline/", "StartAfter": "beeline/b"},
+    )
+    assert list(gateway.objects("beeline/b")) == [[Listed("beeline/c", 3, when)]]
+
+
 @pytest.mark.parametrize(
     ("code", "expected"),
     [("NoSuchUpload", NoSuchUpload), ("AccessDenied", Unavailable), ("SlowDown", Unavailable)],

@@ -448,7 +448,7 @@ def test_what_cannot_be_removed_from_the_bucket_is_told_and_found_by_the_sweeps(
     assert_found("parts", Level.OK)
     monkeypatch.setattr(upkeep, "ORPHAN_FOR", timedelta(seconds=-2))
     monkeypatch.setattr(upkeep, "UNKNOWN_FOR", timedelta(seconds=-2))
-    assert len(upkeep.find_orphans().orphans) == 1
+    assert upkeep.find_orphans().orphan_count == 1
     assert len(upkeep.find_unknown_uploads().unknown) == 1
 
 

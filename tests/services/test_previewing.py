@@ -20,7 +20,15 @@ from app.gateways import darkroom
 from app.gateways.darkroom import Interrupted
 from app.gateways.s3_answers import SourceLost
 from app.models import File, Preview, PreviewState, State, Transfer, Upload, UploadState
-from app.services import dry_runs, picturing, previewing, previews, transfers, upkeep
+from app.services import (
+    dry_runs,
+    picturing,
+    previewing,
+    previews,
+    reconciling,
+    transfers,
+    upkeep,
+)
 from tests import pictures
 from tests.factories import Sender, Sent
 from tests.pictures import drawn, encoded
@@ -288,11 +296,14 @@ def test_what_older_code_has_deleted_is_found_by_the_daily_sweep(
     assert not keys & stored()
 
 
-def test_pictures_are_no_orphans(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_are_no_orphans(sender: Sender) -> None:
     sent = sender.ready({"a.jpg": PHOTO})
     previewing.make(str(sent.id))
-    monkeypatch.setattr(upkeep, "ORPHAN_FOR", timedelta(0))
-    orphans = {one.key for one in upkeep.find_orphans().orphans}
+    orphans = {
+        one.key
+        for page in storage.objects()
+        for one in reconciling.orphans_in(page, clock.now() + timedelta(minutes=5))
+    }
     assert not orphans & {one.key for one in pictures_of(sent)}
 
 

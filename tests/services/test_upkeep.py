@@ -453,7 +453,7 @@ def test_f52_a_sweep_that_failed_comes_round_soon_again(
     monkeypatch.setattr(clock, "now", lambda: start)
     upkeep.requeue_stuck()
     assert queued == []
-    monkeypatch.setattr(storage, "objects", lambda: (_ for _ in ()).throw(Unavailable()))
+    monkeypatch.setattr(storage, "objects", lambda _: (_ for _ in ()).throw(Unavailable()))
     with transaction():
         row = db.session.get(Heartbeat, "remove_orphans")
         assert row is not None
@@ -471,6 +471,23 @@ def test_f52_a_sweep_that_failed_comes_round_soon_again(
         monkeypatch.setattr(clock, "now", lambda later=later: later)
         upkeep.requeue_stuck()
     assert queued == [("upkeep.remove_orphans",)]
+
+
+def test_a_sweep_that_has_more_to_do_goes_on_within_a_minute(
+    queued: list, swept: None, monkeypatch
+) -> None:
+    start = clock.now()
+    monkeypatch.setattr(clock, "now", lambda: start)
+    heartbeats.note_progress("remove_orphans", {"after": "k"})
+    for seconds in (0, 5, 60):
+        monkeypatch.setattr(clock, "now", lambda s=seconds: start + timedelta(seconds=s))
+        upkeep.requeue_stuck()
+    assert queued == [("upkeep.remove_orphans",)] * 2
+    heartbeats.note_run("remove_orphans")
+    monkeypatch.setattr(clock, "now", lambda: start + timedelta(minutes=5))
+    queued.clear()
+    upkeep.requeue_stuck()
+    assert queued == []
 
 
 def test_a_queue_that_is_away_keeps_no_sweep_from_being_noted(

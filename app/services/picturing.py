@@ -16,7 +16,9 @@ from app import leases
 from app.clock import db_now
 from app.db import changed, discard, transaction
 from app.gateways.darkroom import Interrupted
-from app.models import AssetVersion, Preview
+from app.gateways.s3_answers import SourceLost
+from app.models import AssetVersion, Preview, Upload
+from app.services import uploads
 
 Row = type[Preview] | type[AssetVersion]
 # After this many failed or killed attempts there is no picture. Outages of storage or the database
@@ -43,11 +45,12 @@ def claim(row: Row, token: uuid.UUID) -> dict[str, Any]:
 
 
 @contextmanager
-def attempt(row: Row, is_ours: ColumnElement[bool]) -> Iterator[None]:
+def attempt(row: Row, is_ours: ColumnElement[bool], upload: Upload) -> Iterator[None]:
     """Try to make the picture; if that fails, give the claim back and raise what went wrong.
 
-    `is_ours` finds the row while it has our token. Nothing is raised if the process is to stop, or
-    if the row is no longer ours: then its file has probably been deleted during the attempt.
+    `is_ours` finds the row while it has our token; `upload` is what is looked at. Nothing is raised
+    if the process is to stop, or if the row is no longer ours: then its file has probably been
+    deleted during the attempt. Nor if the object was copied anew: the next attempt finds it.
     """
     try:
         yield
@@ -55,6 +58,8 @@ def attempt(row: Row, is_ours: ColumnElement[bool]) -> Iterator[None]:
         is_excused = isinstance(error, Interrupted) or leases.is_outage(error)
         was_ours = _give_back(row, is_ours, is_counted=not is_excused)
         if isinstance(error, Interrupted) or (isinstance(error, Exception) and not was_ours):
+            return
+        if isinstance(error, SourceLost) and uploads.note_if_copied(upload):
             return
         raise
 

@@ -72,7 +72,7 @@ def make(transfer_id: str) -> None:
     with transaction():
         previews.give_up(wanted)
     while claim := _claim(wanted):
-        with picturing.attempt(Preview, claim.is_ours):
+        with picturing.attempt(Preview, claim.is_ours, claim.file.upload):
             _make_one(claim)
         if jobs.stopping.is_set() or time.monotonic() > turn_ends:
             with transaction():

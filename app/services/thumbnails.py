@@ -87,7 +87,7 @@ def make(version_id: str) -> None:
     version = _claim(uuid.UUID(version_id), token)
     if version is None:
         return
-    with picturing.attempt(AssetVersion, _is_ours(version, token)):
+    with picturing.attempt(AssetVersion, _is_ours(version, token), version.upload):
         _make(version, token)
 
 

@@ -531,6 +531,21 @@ def note_copied(copied: Sequence[tuple[Upload, Stored]]) -> None:
         )
 
 
+def note_if_copied(upload: Upload) -> bool:
+    """After SourceLost: if the object was only copied anew, record its ETag, so that it is found.
+
+    Returns whether it was; False for an upload that is not complete. Raises Unavailable.
+    """
+    try:
+        copied = copied_anew([upload])
+    except SourceLost:
+        return False
+    if not copied or upload.state is not UploadState.COMPLETE:
+        return False
+    note_copied(copied)
+    return True
+
+
 def _is_another(crc32: bytes | None, expected: bytes | None) -> bool:
     """Whether both checksums are known and differ."""
     return None not in (crc32, expected) and crc32 != expected

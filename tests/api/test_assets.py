@@ -21,7 +21,7 @@ from app.config import MIB, settings
 from app.db import db, transaction
 from app.errors import NotFound, Outage
 from app.extensions import storage
-from app.gateways.s3_answers import Away
+from app.gateways.s3_answers import OBJECT_TYPE, Away
 from app.models import Asset, AssetVersion, Scope, Upload, UploadState
 from app.redaction import redacted
 from app.services import accounts, asset_upkeep, assets, thumbnails, upkeep
@@ -536,6 +536,23 @@ def test_a_picture_is_made_by_the_maker_and_shown(keeper: Keeper, queued: list) 
     assert answer.data.startswith(b"\xff\xd8\xff")
     at = f"{settings.s3_prefix}{keeper.workspace}/thumbnails/{kept['assetId']}.jpg"
     assert storage.head(at) is not None
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_picture_is_made_of_what_was_copied_anew(keeper: Keeper) -> None:
+    """As in a bucket that was moved, by a tool that does not cut its objects into parts."""
+    photo = encoded(drawn(), "PNG")
+    kept = keeper.keep(photo, fileName="a.png", fileType="image/png")
+    version = version_of(kept["key"])
+    (upload,) = db.session.scalars(select(Upload).where(Upload.key == kept["key"]))
+    storage.put_object(upload.key, upload.token, photo, OBJECT_TYPE)
+    keeper.picture(version.id)
+    assert keeper.show(kept["assetId"])["thumbnailUrl"] is None
+    with transaction():
+        db.session.execute(update(AssetVersion).values(claimed_until=None))
+    db.session.expire_all()
+    keeper.picture(version.id)
+    assert keeper.show(kept["assetId"])["thumbnailUrl"] is not None
 
 
 @pytest.mark.usefixtures("inside")

@@ -28,7 +28,7 @@ from app.gateways.s3_answers import TOKEN_FIELD, Part, PartsRefused, Source, Sou
 from app.models import Archive, Upload, UploadState, ZipFailure
 from app.services import archives, composing, downloads, planning, transfers, upkeep, uploads
 from app.zip_layout import Layout
-from tests.factories import Sender, Sent, http
+from tests.factories import Sender, Sent, copy_anew, http
 
 PART = 5 * MIB
 SMALL = {"a.txt": b"hello", "dir/empty": b"", "dir/ü 🐝.bin": b"bee" * 1000}
@@ -331,7 +331,7 @@ def test_files_that_were_copied_anew_are_found_again(
 ) -> None:
     """As in a bucket that was moved: the same bytes and metadata, but cut otherwise."""
     sent = sender.ready(SMALL, verified=verified)
-    copy_anew(sent, SMALL)
+    copied_anew(sent, SMALL)
     sent.zip()
     archives.build(str(sent.id))
     assert archive(sent).failure is None
@@ -347,20 +347,16 @@ def test_what_nobody_confirms_of_files_that_were_copied_anew_is_read_again(
     with transaction():
         archives.forget(sent.id)
     others = {path: bytes(len(body)) for path, body in SMALL.items()}
-    copy_anew(sent, others)
+    copied_anew(sent, others)
     sent.zip()
     assert archive(sent).upload.s3_upload_id is None, "its parts were of the former CRC32s"
     archives.build(str(sent.id))
     assert contents(sent) == others
 
 
-def copy_anew(sent: Sent, bodies: dict[str, bytes]) -> None:
-    """Each file's object in one part of a multipart, without a checksum."""
+def copied_anew(sent: Sent, bodies: dict[str, bytes]) -> None:
     for file in transfers.files_of(sent.id):
-        key = file.upload.key
-        s3_id = storage.begin_upload(key, file.upload.token, with_crc32=False)
-        storage.put_part(key, s3_id, 1, memoryview(bodies[file.path]))
-        storage.finish_upload(key, s3_id, storage.list_parts(key, s3_id), None)
+        copy_anew(file.upload, bodies[file.path])
 
 
 def test_other_bytes_under_a_files_own_token_are_noticed(sender: Sender, inside: None) -> None:

@@ -27,7 +27,7 @@ from app.services import (
     transfers,
     upkeep,
 )
-from tests.factories import Sender, Sent, put
+from tests.factories import Sender, Sent, copy_anew, put
 from tests.lab.mailserver import MailServer
 from tests.mail import ADA, addressed, send_mail
 from tests.services.test_audit import actions
@@ -408,6 +408,36 @@ def test_the_files_of_a_quarantined_transfer_are_put_on_the_list(
     assert sent.row().state is State.READY
     other = sender.create({"renamed.bin": EVIL}).upload().complete().process()
     assert other.show()["status"] == "PROCESSING"
+
+
+def test_a_file_to_be_blocked_that_was_copied_anew_is_found_again(
+    sender: Sender, queued: list
+) -> None:
+    """As in a bucket that was moved."""
+    sent = sender.ready({"evil.exe": EVIL})
+    abuse.quarantine(sent.id)
+    blocklist.block_files(sent.id, Harm.OTHER)
+    (upload,) = db.session.scalars(select(Upload).where(Upload.id.in_(held())))
+    copy_anew(upload, EVIL)
+    queued.clear()
+    read_all()
+    assert [name for name, *_ in queued] == ["blocklist_scan.inspect"]
+    db.session.expire_all()
+    read_all()
+    assert blocklist.reading(sent.id) == blocklist.Reading(0, 0, 0)
+    assert len(blocklist.entries()) == 1
+
+
+def test_a_file_that_is_held_back_and_was_copied_anew_is_read_all_the_same(sender: Sender) -> None:
+    block()
+    sent = sender.create({"evil.exe": EVIL}).upload().complete().process()
+    (upload,) = db.session.scalars(select(Upload).where(Upload.id.in_(held())))
+    copy_anew(upload, EVIL)
+    read_all()
+    db.session.expire_all()
+    sent.process()
+    read_all()
+    assert sent.process().show()["is_blocked"]
 
 
 def test_a_file_to_be_blocked_that_cannot_be_read_says_so(sender: Sender) -> None:

@@ -30,7 +30,7 @@ from app.services import (
     upkeep,
 )
 from tests import pictures
-from tests.factories import Sender, Sent
+from tests.factories import Sender, Sent, copy_anew
 from tests.pictures import drawn, encoded
 
 pytestmark = pytest.mark.usefixtures("inside")
@@ -346,6 +346,19 @@ def test_an_outage_or_a_stop_is_no_fault_of_the_file(
             with contextlib.suppress(Outage):
                 previewing.make(str(sent.id))
             change(sent, claimed_until=clock.now() - timedelta(seconds=1))
+    previewing.make(str(sent.id))
+    assert states(sent) == {"a.jpg": "MADE"}
+
+
+def test_a_file_that_was_copied_anew_is_found_again(sender: Sender) -> None:
+    """As in a bucket that was moved."""
+    sent = sender.ready({"a.jpg": PHOTO})
+    (file,) = transfers.files_of(sent.id)
+    copy_anew(file.upload, PHOTO)
+    previewing.make(str(sent.id))
+    db.session.expire_all()
+    assert states(sent) == {"a.jpg": "WAITING"}
+    change(sent, claimed_until=clock.now() - timedelta(seconds=1))
     previewing.make(str(sent.id))
     assert states(sent) == {"a.jpg": "MADE"}
 

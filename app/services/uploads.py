@@ -304,13 +304,22 @@ def sign_plain(upload: Begun, numbers: Sequence[int]) -> list[str]:
 def put_nothing(uploads: Sequence[Upload]) -> None:
     """Send the one empty part of these empty files ourselves: some clients send nothing for them.
 
-    Repeatable. Raises WrongState for one that was removed.
+    Repeatable, also while another completes it. Raises WrongState for one that was removed.
     """
     if not uploads:
         return
     begin(uploads)
     release()
-    each(uploads, lambda one: storage.put_part(*_address(one), 1, memoryview(b"")))
+    each(uploads, _put_nothing)
+
+
+def _put_nothing(upload: Upload) -> None:
+    try:
+        storage.put_part(*_address(upload), 1, memoryview(b""))
+    except NoSuchUpload as error:
+        # The same request, sent twice: the other one's part may have been completed already.
+        if not _is_ours(upload, _head(upload)):
+            raise WrongState("This file was removed.") from error
 
 
 def copy_from(upload: Upload, source: Source) -> None:

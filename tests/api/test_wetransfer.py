@@ -2,15 +2,18 @@
 
 import re
 import secrets
+import threading
 import unicodedata
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import text
 
@@ -710,6 +713,33 @@ def test_an_empty_file_that_storage_lost_before_the_end_is_sent_again_by_us(
     assert machine.call("PUT", f"{at}/finalize").status_code == 200
     machine.process(made["id"])
     assert machine.call("GET", at).json["state"] == "downloadable"
+
+
+@pytest.mark.real_commits
+def test_two_finalize_calls_at_once_both_succeed(
+    app: Flask, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both find the empty file missing and send it; one comes when all has been completed."""
+    made = machine.create({"empty": b""})
+    at = f"/transfers/{made['id']}"
+    put_part, both, is_done = storage.put_part, threading.Barrier(2), threading.Event()
+
+    def putting(*given: Any) -> None:
+        if both.wait(20) == 0:
+            assert is_done.wait(20)
+        put_part(*given)
+
+    def finalize(_: int) -> tuple[int, str]:
+        with app.app_context():
+            answer = machine.call("PUT", f"{at}/finalize")
+            checking.process(made["id"])
+        is_done.set()
+        return answer.status_code, answer.json.get("state")
+
+    monkeypatch.setattr(storage, "put_part", putting)
+    with ThreadPoolExecutor(2) as pool:
+        answers = sorted(pool.map(finalize, range(2)))
+    assert answers == [(200, "downloadable"), (200, "processing")]
 
 
 def test_of_very_many_files_the_check_alone_finds_what_is_missing(

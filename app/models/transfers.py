@@ -18,8 +18,9 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.ext.hybrid import hybrid_property
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
 
+from app.clock import db_now
 from app.config import (
     PREVIEW_TEXT_SIZE,
     S3_MAX_OBJECT_SIZE,
@@ -95,6 +96,9 @@ class Transfer(Leased, Base):
     sender_confirmed_at: Mapped[datetime | None] = mapped_column(Instant)
     # The kinds of mail the sender has switched off: kinds introduced later are on by default.
     muted: Mapped[list[str]] = mapped_column(ARRAY(Text), default=list, server_default="{}")
+
+    # Not a column: the database's time when this was read, which says whether it has expired.
+    read_at: Mapped[datetime] = column_property(db_now())
 
     files: Mapped[list["File"]] = relationship(
         back_populates="transfer", order_by="File.position", passive_deletes=True, lazy="raise"

@@ -130,9 +130,7 @@ def not_deleted(transfer: Transfer | None) -> Transfer:
 
 def state_of(transfer: Transfer) -> State:
     """The state to show: EXPIRED from the transfer's date on, by the database's clock."""
-    if transfer.state is not State.READY:
-        return transfer.state  # Its date makes no difference; this saves a query.
-    return lifecycle.state_at(transfer, db.session.execute(select(db_now())).scalar_one())
+    return lifecycle.state_at(transfer, transfer.read_at)
 
 
 def has_expired() -> ColumnElement[bool]:

@@ -15,6 +15,7 @@ from app.config import MIB
 from app.db import db, transaction
 from app.extensions import storage
 from app.models import Upload
+from tests.factories import Machine
 from tests.keeper import Keeper
 
 pytestmark = pytest.mark.real_commits
@@ -109,6 +110,33 @@ def test_parts_of_a_transfer_ask_for_the_transfer_as_well(keeper: Keeper, asked:
     # How much is safe is written whenever there is more.
     assert parts(sent_size=5) == {"postgres": 3 + 4, "redis": 1}
     assert parts(sent_size=5) == {"postgres": 3, "redis": 1}
+
+
+@pytest.mark.parametrize("dialect", ["native", "/v2"])
+def test_whether_a_transfer_has_expired_is_read_with_it(
+    client: FlaskClient, asked: Counting, dialect: str
+) -> None:
+    """A READY one costs no question more than one that is being sent, which never expires."""
+    machine = Machine(client)
+    made = machine.create({"a": b"1"})
+
+    def show() -> Counter[str]:
+        asked()
+        if dialect == "native":
+            answer = machine.native("GET", f"/{made['id']}")
+        else:
+            answer = machine.call("GET", f"/transfers/{made['id']}")
+        assert answer.status_code == 200, answer.text
+        return asked()
+
+    show()
+    being_sent = show()
+    machine.upload(made, {"a": b"1"})
+    assert machine.call("PUT", f"/transfers/{made['id']}/finalize").status_code == 200
+    machine.process(made["id"])
+    # Only of a READY one does the native API ask for files that are being added.
+    batches = Counter(postgres=1 if dialect == "native" else 0)
+    assert show() == being_sent + batches
 
 
 def test_no_address_outlives_what_is_noted_of_it(keeper: Keeper, client: FlaskClient) -> None:

@@ -50,8 +50,10 @@ def init_app(app: Flask) -> None:
 
 
 @key_commands.command("issue")
-@click.option("--workspace", required=True, help="Whose key it is; made if there is none yet.")
-@click.option("--name", required=True, help="What it is for, so that you know it again.")
+@click.option(
+    "--workspace", required=True, help="The workspace of the key; created if it does not exist."
+)
+@click.option("--name", required=True, help="What the key is for, so that you recognise it later.")
 @click.option(
     "--scope",
     type=click.Choice([scope.value for scope in Scope]),
@@ -87,7 +89,7 @@ def revoke_key(prefix: str) -> None:
         was_good = accounts.revoke_key("_".join(prefix.split("_", 2)[:2]))
     except NotFound as error:
         raise click.ClickException(error.title) from error
-    click.echo("It is revoked." if was_good else "It had been revoked before.")
+    click.echo("Revoked." if was_good else "It was already revoked.")
 
 
 @database_commands.command("check")
@@ -110,7 +112,7 @@ def setup_storage() -> None:
         raise click.ClickException(redacted(f"{error} {error.__cause__ or ''}".strip())) from error
     for name in not_taken:
         todo = BY_HAND[name].format(origins=origins)
-        click.echo(f"This storage takes no {name} rule. {todo}", err=True)
+        click.echo(f"This storage does not accept {name} rules. {todo}", err=True)
     click.echo(f"Bucket {settings.s3_bucket} is ready for {origins}.")
     click.echo(f"Checksums of what is sent: {storage.ask_checksums()}.")
 
@@ -138,7 +140,7 @@ def _look_for_redis() -> None:
 
 
 @click.command("sweep")
-@click.option("--dry-run", is_flag=True, help="Only tell what each sweep would do.")
+@click.option("--dry-run", is_flag=True, help="Only report what each sweep would do.")
 @click.option("--force", is_flag=True, help="Remove even an unreasonable share of the bucket.")
 @with_appcontext
 def sweep(dry_run: bool, force: bool) -> None:

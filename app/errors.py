@@ -193,7 +193,7 @@ class SizeMismatch(AppError):
 
     code = "size_mismatch"
     status = 409
-    title = "What arrived is not as long as the file."
+    title = "What arrived is not the same size as the file."
 
 
 class TooLarge(AppError):

@@ -39,4 +39,4 @@ def confirm_sender() -> Response:
 
 def _check_mail() -> None:
     if not settings.sends_mail:
-        raise Invalid({"email": "cannot be used: no mail is sent from here"})
+        raise Invalid({"email": "cannot be used: this site sends no mail"})

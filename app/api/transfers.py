@@ -55,7 +55,7 @@ _FAILURES = {
 }
 _PROBLEMS = {
     Problem.MISSING: "Some of this file has not arrived yet.",
-    Problem.WRONG_SIZE: "What arrived is not as long as the file.",
+    Problem.WRONG_SIZE: "What arrived is not the same size as the file.",
     Problem.DAMAGED: "What arrived is not what was sent.",
     Problem.LOST: "Storage no longer has what was sent of this file.",
 }

@@ -127,7 +127,7 @@ def revoke(transfer: Transfer, recipient_id: uuid.UUID) -> None:
 
 
 def send_again(transfer: Transfer, recipient_id: uuid.UUID, once: Once | None = None) -> None:
-    """Mail one recipient once more, at most once an hour, even if the button is pressed twice.
+    """Mail a recipient again, at most once an hour, even if the button is pressed twice.
 
     Raises NotFound, WrongState, TooMuchMail, KeyReused, Blocked, and Gone.
     """

@@ -122,9 +122,9 @@ def test_by_hand(app: Flask) -> None:
     assert "Acme: render farm" in listed
     assert "revoked" not in listed
     # The whole key does as well as its beginning.
-    assert runner.invoke(args=["keys", "revoke", text]).stdout == "It is revoked.\n"
+    assert runner.invoke(args=["keys", "revoke", text]).stdout == "Revoked.\n"
     again = runner.invoke(args=["keys", "revoke", text[:16]])
-    assert again.stdout == "It had been revoked before.\n"
+    assert again.stdout == "It was already revoked.\n"
     assert "revoked" in runner.invoke(args=["keys", "list"]).stdout
     assert runner.invoke(args=["keys", "revoke", "bee_x"]).exit_code == 1
     assert runner.invoke(args=["keys", "issue", "--workspace", "", "--name", "a"]).exit_code == 1

@@ -18,7 +18,6 @@ class FakePanel {
   isUnsent = false;
   listed = [];  // the paths that are in the list
   said = [];    // remarks and notices
-  unreadable = [];
   asked = 0;    // how often it was asked whether all is to be cancelled
   told = [];    // what stopped or paused, each once
   sums = [];    // the bytes of all, whenever they are shown anew
@@ -47,6 +46,8 @@ class FakePanel {
   add(files) { this.files.show(files); this.told.push(`${files.length} added`); }
 
   clear() { this.shown = 'ready'; this.listed = []; }
+
+  leaveOut() {}
 
   showManage() {}
 
@@ -243,12 +244,12 @@ async function stuck(sizes) {
 test('the only file that is left is not removed without a question, for that is to cancel', async () => {
   const { panel, sent } = await stuck({ 'a': 8, 'b': 8 });
   const [a, b] = panel.upload.files.values();
-  assert.ok(!panel.acts.isLast(a));
-  panel.acts.setAside(a, true);
-  assert.ok(panel.acts.isLast(b), 'the other one is about to go');
+  assert.ok(panel.acts.setAside(a));
+  assert.ok(!panel.acts.setAside(b), 'the other one is about to go');
+  assert.deepEqual([panel.asked, a.aside, b.aside], [1, true, false]);
   assert.ok(await panel.acts.remove(a));
   assert.equal(await panel.acts.remove(b), false);
-  assert.deepEqual([panel.asked, panel.shown, b.aside], [1, 'uploading', false]);
+  assert.deepEqual([panel.asked, panel.shown, b.aside], [2, 'uploading', false]);
   panel.acts.cancel();
   await sent;
 });
@@ -280,8 +281,8 @@ test('nor is it the last one while others are being added, unless they cannot be
   const [a] = panel.upload.files.values();
   const added = view.accept(picked({ 'b': 8 }));
   await settle();
-  assert.ok(!panel.acts.isLast(a));
-  panel.acts.setAside(a, true);
+  assert.ok(panel.acts.setAside(a));
+  assert.equal(panel.asked, 0);
   answer.reject(new Failure('invalid', { status: 422 }));
   await added;
   assert.equal(await panel.acts.remove(a), false);

@@ -13,6 +13,7 @@ export class FileList {
   #list;
   #remove;
   #setAside;
+  #bringBack;
   /** @type {Map<FileUpload, HTMLElement>} */ #rows = new Map();
   /** @type {Map<string, Folder>} */ #folders = new Map();
   /** @type {Set<FileUpload>} */ #touched = new Set();
@@ -20,11 +21,12 @@ export class FileList {
   /** @type {Map<FileUpload, number>} */ #going = new Map();
   #failedPath = '';
 
-  /** @param {HTMLElement} root @param {{remove: (file: FileUpload) => Promise<boolean>, setAside: (file: FileUpload, aside: boolean) => boolean}} acts setAside: returns false if the file stays after all */
-  constructor(root, { remove, setAside }) {
+  /** @param {HTMLElement} root @param {Pick<import('./panel.js').Acts, 'remove' | 'setAside' | 'bringBack'>} acts */
+  constructor(root, { remove, setAside, bringBack }) {
     this.#root = root;
     this.#remove = remove;
     this.#setAside = setAside;
+    this.#bringBack = bringBack;
     this.#list = /** @type {HTMLElement} */ (root.querySelector('#files'));
     this.#more.addEventListener('click', () => this.#showRest());
   }
@@ -131,7 +133,7 @@ export class FileList {
   /** @param {FileUpload} file @param {HTMLElement} row */
   #toggle(file, row) {
     if (this.#going.has(file)) return this.#undo(file, row);
-    if (!this.#setAside(file, true)) return undefined;
+    if (!this.#setAside(file)) return undefined;
     const button = part(row, 'button');
     button.className = 'button button-small';
     button.textContent = 'Undo';
@@ -144,7 +146,7 @@ export class FileList {
   #undo(file, row) {
     clearTimeout(this.#going.get(file));
     this.#going.delete(file);
-    this.#setAside(file, false);
+    this.#bringBack(file);
     const fresh = this.#row(file, part(row, '.name').title);
     row.replaceWith(fresh);
     part(fresh, 'button').focus();

@@ -23,9 +23,9 @@ import { OptionsForm, say } from './options-form.js';
  * @property {() => unknown} tryNow
  * @property {(tells: boolean) => void} tellRecipients
  * @property {() => void} edited the title or another option was saved
+ * @property {(file: FileUpload) => boolean} setAside returns whether the file is set aside; if not, the sender was asked about the whole upload
+ * @property {(file: FileUpload) => void} bringBack
  * @property {(file: FileUpload) => Promise<boolean>} remove resolves to whether the file is gone
- * @property {(file: FileUpload, aside: boolean) => void} setAside
- * @property {(file: FileUpload) => boolean} isLast whether no other file is left
  * @property {() => boolean} isAtRisk whether closing the tab now would lose something
  * @property {() => Continuation} continuation
  */
@@ -54,9 +54,9 @@ export class Panel {
   /** The button for the next step. @type {Next} */ #next = 'copy';
   /** When progress stopped, by performance.now(); 0 while there is progress. */ #waitingSince = 0;
   /** Bytes that were safe at the last refresh. */ #safeSize = 0;
+  /** Paths of files that could not be read and were left out. @type {string[]} */ #unreadable = [];
   /** @type {Shown} */ shown = 'ready';
   /** Whether addresses are entered that nothing was mailed to yet. */ isUnsent = false;
-  /** Paths of files that could not be read and were left out; shown until the end. @type {string[]} */ unreadable = [];
   files;
   /** What one transfer may hold. @type {{max_file_size?: number, max_transfer_size?: number, max_files?: number}} */ limits;
   /** The transfer that files are added to, with the number and bytes of its present files. @type {{id: string, word: string, count: number, size: number} | null} */ addsTo;
@@ -67,16 +67,7 @@ export class Panel {
     this.#acts = acts;
     this.limits = JSON.parse(root.dataset.limits ?? '{}');
     this.addsTo = root.dataset.addsTo ? JSON.parse(root.dataset.addsTo) : null;
-    this.files = new FileList(root, {
-      remove: acts.remove,
-      setAside: (file, aside) => {
-        // Removing the last file cancels the upload, so ask first.
-        const isAsked = aside && acts.isLast(file);
-        if (isAsked) this.askCancel();
-        else acts.setAside(file, aside);
-        return !isAsked;
-      },
-    });
+    this.files = new FileList(root, acts);
     // When files are added to a transfer, its options are on its manage page.
     this.#options = document.getElementById('options') ? new OptionsForm(this.#form('options'), acts.edited, serverClock(root.dataset.now)) : null;
     if (document.getElementById('mail')) this.#expectMail();
@@ -228,7 +219,7 @@ export class Panel {
     this.#upload = null;
     this.isUnsent = false;
     this.#next = 'copy';
-    this.unreadable = [];
+    this.#unreadable = [];
     this.#askNoMore();
     this.files.clear();
     this.#show('ready');
@@ -249,10 +240,15 @@ export class Panel {
 
   // --- Remarks and hints -------------------------------------------------------------------------
 
+  /** From now on, until the end, remarks name these files too. @param {string[]} unreadable paths of files that could not be read */
+  leaveOut(unreadable) {
+    this.#unreadable.push(...unreadable);
+  }
+
   /** Shows the outcome of an extra action. #trouble stays: it says why the upload waits or has stopped. @param {string} said if empty, files that were left out are named again */
   remark(said) {
     const remark = this.#get('remark');
-    const words = said || (this.unreadable.length ? leftOut(this.unreadable) : '');
+    const words = said || (this.#unreadable.length ? leftOut(this.#unreadable) : '');
     // Setting the same text again would make screen readers announce it again.
     if (remark.hidden || remark.textContent !== words) remark.textContent = words;
     remark.hidden = !words;

@@ -61,8 +61,8 @@ export class SenderView {
       tellRecipients: (tells) => this.#tellRecipients(tells),
       edited: () => this.#edited(),
       remove: (file) => this.#remove(file),
-      setAside: (file, aside) => (aside ? this.#upload?.setAside(file) : this.#upload?.bringBack(file)),
-      isLast: (file) => !this.#adding && [...this.#upload?.files.values() ?? []].every((one) => one === file || one.aside),
+      setAside: (file) => this.#setAside(file),
+      bringBack: (file) => this.#upload?.bringBack(file),
       isAtRisk: () => this.#isAtRisk(),
       continuation: () => (!memory.works ? 'not' : this.#hasHandles ? 'by-itself' : 'by-choosing-again'),
     };
@@ -84,7 +84,7 @@ export class SenderView {
     if (upload) return this.#add(upload, unique, unreadable);
     if (panel.shown !== 'ready') return panel.notice('One moment: the first files are just being taken in.');
     this.#picked = unique;
-    panel.unreadable = unreadable;
+    panel.leaveOut(unreadable);
     return this.#start();
   }
 
@@ -185,7 +185,7 @@ export class SenderView {
     try {
       const added = await upload.add(picked, (why) => { if (upload === this.#upload) this.#tellNotYet(why); });
       if (upload !== this.#upload) return;
-      this.#panel.unreadable.push(...unreadable);
+      this.#panel.leaveOut(unreadable);
       this.#panel.add(added);
       this.#hasHandles &&= picked.every(({ handle }) => handle);
       void memory.add(now(upload), upload.token, added, picked);
@@ -210,11 +210,20 @@ export class SenderView {
     if (this.#failure || this.#panel.shown === 'paused') this.#panel.showSums(this.#failure);
   }
 
+  // Removing the last file cancels the upload, so ask first. While others are being added it may not be the last.
+  /** @param {FileUpload} file @returns {boolean} whether it is set aside */
+  #setAside(file) {
+    const isAsked = !this.#adding && this.#upload?.isLast(file);
+    if (isAsked) this.#panel.askCancel();
+    else this.#upload?.setAside(file);
+    return !isAsked;
+  }
+
   /** @param {FileUpload} file @returns {Promise<boolean>} whether it is gone */
   async #remove(file) {
     const upload = this.#upload;
     if (!upload) return false;
-    // The other files were removed elsewhere meanwhile: removing the last one cancels the upload, so ask first.
+    // It has become the last one meanwhile: others were removed elsewhere, or could not be added.
     if (upload.isLast(file)) {
       upload.bringBack(file);
       this.#panel.askCancel();

@@ -35,7 +35,6 @@ export class TransferUpload {
   /** @type {Set<string>} */ #sentAgain = new Set();
   #cancel = new AbortController();
   #isResumed = false;
-  /** @type {Set<FileUpload>} */ #leaving = new Set();
 
   /** @type {Map<string, FileUpload>} */ files = new Map();
   /** @type {State} */ state = 'waiting';
@@ -192,15 +191,14 @@ export class TransferUpload {
     this.#changed(file);
   }
 
-  /** Whether no other file would remain without this one; then the whole transfer is to be cancelled instead. @param {FileUpload} file */
+  /** Whether all other files are set aside; without this one, the whole transfer is to be cancelled instead. @param {FileUpload} file */
   isLast(file) {
-    return [...this.files.values()].every((one) => one === file || this.#leaving.has(one));
+    return [...this.files.values()].every((one) => one === file || one.aside);
   }
 
   /** @param {FileUpload} file */
   async remove(file) {
     if (!file.aside) this.setAside(file);
-    this.#leaving.add(file);
     try {
       await this.#briefly(() => this.#owned.removeFile(file.id));
     } catch (error) {
@@ -209,8 +207,6 @@ export class TransferUpload {
         if (this.state !== 'cancelled') this.bringBack(file);
         throw error;
       }
-    } finally {
-      this.#leaving.delete(file);
     }
     this.#drop(file);
   }

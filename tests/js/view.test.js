@@ -274,6 +274,20 @@ test('once stopped, too, and the cause is not told again', async () => {
   assert.deepEqual([panel.told.length, panel.sums.at(-1)], [2, ['refused', 24]]);
 });
 
+test('once the file that stopped it is removed, it is only paused', async () => {
+  const { view, panel, world } = page();
+  world.onPut = (key) => { if (key.startsWith('f1/')) throw new Failure('refused', { status: 400 }); };
+  await view.accept(picked({ 'a': 8, 'b': 8 }));
+  const [a, b] = panel.upload.files.values();
+  await panel.acts.remove(b);
+  assert.deepEqual(panel.told, ['refused'], 'the cause is still there');
+  await view.accept(picked({ 'c': 8 }));
+  await panel.acts.remove(a);
+  assert.deepEqual([panel.shown, panel.told], ['paused', ['refused', '1 added', 'paused']]);
+  await panel.acts.start();
+  assert.equal(panel.shown, 'done');
+});
+
 test('nor is it the last one while others are being added, unless they cannot be', async () => {
   const { view, panel, world, sent } = await stuck({ 'a': 8 });
   const answer = held();

@@ -59,7 +59,7 @@ export class FileList {
     this.#touched.add(file);
   }
 
-  /** Marks the file that stopped the upload, until it is sent again. @param {string} [path] */
+  /** Marks the file that stopped the upload, until it is sent again or removed. @param {string} [path] */
   fail(path = '') {
     this.#failedPath = path;
     for (const file of this.#rows.keys()) this.#touched.add(file);
@@ -163,6 +163,8 @@ export class FileList {
   #drop(file) {
     clearTimeout(this.#going.get(file));
     this.#going.delete(file);
+    // Another file may be added under the same path.
+    if (file.plan.path === this.#failedPath) this.#failedPath = '';
     let row = this.#rows.get(file);
     this.#rows.delete(file);
     this.#unshown = this.#unshown.filter((one) => one !== file);

@@ -231,7 +231,11 @@ export class SenderView {
     }
     try {
       await upload.remove(file);
-      this.#showAgain();
+      if (this.#failure?.facts.path === file.plan.path) {
+        // What stopped the upload is gone.
+        this.#failure = null;
+        this.#panel.pause();
+      } else this.#showAgain();
       return true;
     } catch (error) {
       if (upload !== this.#upload) return true;

@@ -138,12 +138,19 @@ for (const [name, told, expected] of [
 }
 
 test('who gives a batch up removes nothing else, and recipients are told only if that is wanted', async () => {
-  const { asked, backend } = backendThat([answer(204), answer(202, whole), answer(202, whole)]);
-  const batch = backend.batchOf('t', 'k', () => []);
+  const { asked, backend } = backendThat([answer(200, { ...whole, files: [there, coming] }), answer(204), answer(202, whole), answer(202, whole)]);
+  const batch = backend.batchOf('t', 'k', () => ['b', 'removed']);
   await batch.remove();
   await batch.complete();
   await batch.complete(undefined, true);
   assert.deepEqual(asked.map(({ method, url, body }) => [method, url, body]), [
-    ['DELETE', '/transfers/t/batch', undefined], ['POST', '/transfers/t/complete', {}], ['POST', '/transfers/t/complete', { tell_recipients: true }],
+    ['GET', '/transfers/t', undefined], ['DELETE', '/transfers/t/batch', undefined], ['POST', '/transfers/t/complete', {}], ['POST', '/transfers/t/complete', { tell_recipients: true }],
   ]);
+});
+
+test('nor what another device is adding to the same transfer', async () => {
+  const files = [there, coming, { id: 'theirs', size: 1, is_coming: true }, { ...coming, id: 'c' }];
+  const { asked, backend } = backendThat([answer(200, { ...whole, files }), answer(204), answer(204)]);
+  await backend.batchOf('t', 'k', () => ['b', 'c', 'removed']).remove();
+  assert.deepEqual(asked.slice(1).map(({ method, url }) => [method, url]), [['DELETE', '/transfers/t/files/b'], ['DELETE', '/transfers/t/files/c']]);
 });

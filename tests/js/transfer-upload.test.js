@@ -657,6 +657,19 @@ test('a batch whose announcement was not answered is announced again under the s
   assert.equal(world.added.size, 1);
 });
 
+test('what was just being added to a batch when that was cancelled is removed too', async () => {
+  const world = readyBefore();
+  const one = await TransferUpload.addTo({ id: 't', token: 'word' }, picked({ 'b': 8 }), world);
+  let answer;
+  world.onAdd = () => new Promise((resolve) => { answer = resolve; });
+  const added = one.add(picked({ 'c': 8 }));
+  await settle();
+  await one.cancel();
+  answer();
+  await added;
+  assert.deepEqual(world.calls, ['add 1', 'add 1', 'remove', 'remove']);
+});
+
 test('while others are still adding it says so, and nothing of it is lost', async () => {
   const world = readyBefore();
   world.plan({ path: 'from another tab', size: 8 });

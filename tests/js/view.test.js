@@ -73,7 +73,7 @@ function held() {
   return { promise, ...release };
 }
 
-/** A transfer of one file that is ready, to which others may be added; no batch, or one of somebody else. */
+/** A transfer of one file that is ready, to which others may be added; no batch, or one of another device. */
 function readyBefore({ batch = null } = {}) {
   const world = new FakeWorld();
   const ready = world.backend.of();
@@ -145,19 +145,21 @@ test('an attempt that is cancelled while the former is removed does not take the
 test('it is removed too where only the answer was lost', async () => {
   const { view, panel, world } = page(readyBefore());
   adding({ panel });
-  world.onAdd = () => { throw new Failure('server-unreachable'); };
+  world.onAdd = () => { if (panel.shown === 'uploading') throw new Failure('server-unreachable'); };
   world.onPause = async () => { if (panel.shown === 'uploading') panel.acts.cancel(); };
   await view.accept(picked({ 'two.bin': 8 }));
-  assert.deepEqual(world.calls.filter((call) => /^(add|drop)/.test(call)), ['add 1', 'drop batch']);
+  await settle();
+  assert.deepEqual(world.calls.filter((call) => /^(add|drop)/.test(call)), ['add 1', 'add 1', 'drop batch']);
+  assert.equal(world.added.size, 1);
   assert.deepEqual(panel.said, ['Cancelled. What was there before stays.']);
 });
 
-test('what others are adding to the same transfer stays', async () => {
+test('also where others are adding to the same transfer', async () => {
   const { view, panel, world } = page(readyBefore({ batch: { status: 'INIT' } }));
   adding({ panel });
   world.onAdd = () => panel.acts.cancel();
   await view.accept(picked({ 'two.bin': 8 }));
-  assert.ok(!world.calls.includes('drop batch'));
+  assert.deepEqual(world.calls.filter((call) => /^(add|drop)/.test(call)), ['add 1', 'drop batch']);
 });
 
 test('a transfer that was created although it was cancelled is removed', async () => {

@@ -121,7 +121,15 @@ export class Backend {
       ...whole,
       read: async (signal) => batchIn(await whole.read(signal), ours()),
       complete: async (signal, tells) => batchIn(await whole.complete(signal, tells), ours()),
-      remove: whole.dropBatch,
+      remove: async () => {
+        const { files } = await whole.read();
+        const coming = files.filter(({ is_coming: comes }) => comes).map(({ id }) => id);
+        const mine = new Set(ours());
+        if (coming.every((id) => mine.has(id))) return whole.dropBatch();
+        // Another device is adding files as well: they stay.
+        for (const id of coming) if (mine.has(id)) await whole.removeFile(id);
+        return undefined;
+      },
     };
   }
 

@@ -45,54 +45,29 @@ export class TransferUpload {
 
   /** Creates the transfer. If `signal` is aborted meanwhile, what the server created all the same is deleted. @param {Picked[]} picked @param {World} world @param {AbortSignal} [signal] @param {(failure: Failure) => void} [onWait] */
   static async create(picked, world, signal, onWait) {
-    // The same key for every try: if only the answer was lost, the next try returns the same transfer instead of creating a second one.
-    const key = newKey();
-    let isUnanswered = false;
-    // The request itself is not aborted: only its answer tells what has to be removed.
-    const ask = async () => {
-      try {
-        return await world.backend.create({ files: specs(picked, world) }, key);
-      } catch (error) {
-        isUnanswered ||= UNANSWERED.has(asFailure(error).why);
-        throw error;
-      }
-    };
-    const created = await insist(ask, world, signal, onWait).catch((error) => {
-      // The server may have created it though its answer was lost.
-      if (signal?.aborted && isUnanswered) return insist(ask, world, undefined, undefined, TRIES);
-      throw error;
-    });
-    const upload = this.#begun(created, created.owner_token, picked, world);
-    if (signal?.aborted) await upload.cancel();
-    signal?.throwIfAborted();
-    return upload;
+    const created = await made((key) => world.backend.create({ files: specs(picked, world) }, key), world, signal, onWait);
+    return this.#begun(created, created.owner_token, picked, world, signal);
   }
 
   /**
    * Adds files to a transfer that is already READY. Its existing files stay downloadable, and the new ones appear once all have arrived.
-   * If `signal` is aborted meanwhile, what the server added all the same is removed, unless others are adding files as well.
+   * If `signal` is aborted meanwhile, what the server added all the same is removed.
    * @param {{id: string, token: string}} whole @param {Picked[]} picked @param {World} world @param {AbortSignal} [signal] @param {(failure: Failure) => void} [onWait]
    */
   static async addTo({ id, token }, picked, world, signal, onWait) {
     const owned = world.backend.of(id, token);
     const transfer = await insist(() => owned.read(signal), world, signal, onWait);
     const unique = withUniquePaths(picked, transfer.files.map(({ path }) => path));
-    const key = newKey();
-    try {
-      const { files } = await insist(() => owned.addFiles(specs(unique, world), key), world, signal, onWait);
-      signal?.throwIfAborted();
-      return this.#begun({ ...transfer, adds: true, files }, token, unique, world);
-    } catch (error) {
-      // The server may have taken them in though its answer was lost.
-      if (signal?.aborted && !transfer.batch) await insist(() => owned.dropBatch(), world, undefined, undefined, TRIES);
-      throw error;
-    }
+    const { files } = await made((key) => owned.addFiles(specs(unique, world), key), world, signal, onWait);
+    return this.#begun({ ...transfer, adds: true, files }, token, unique, world, signal);
   }
 
-  /** @param {Transfer} transfer @param {string} token @param {Picked[]} picked in the order of its files @param {World} world */
-  static #begun(transfer, token, picked, world) {
+  /** @param {Transfer} transfer @param {string} token @param {Picked[]} picked in the order of its files @param {World} world @param {AbortSignal} [signal] */
+  static async #begun(transfer, token, picked, world, signal) {
     const upload = new TransferUpload(transfer, token, new Map(transfer.files.map(({ id }, index) => [id, picked[index].file])), world);
     upload.picked = picked;
+    if (signal?.aborted) await upload.cancel();
+    signal?.throwIfAborted();
     return upload;
   }
 
@@ -173,7 +148,10 @@ export class TransferUpload {
     const key = newKey();
     return this.#sender.expect(async () => {
       const { files } = await this.#answered(() => this.#owned.addFiles(wanted, key), onWait);
-      return this.#admit(files, new Map(files.map(({ id }, index) => [id, picked[index].file])));
+      const added = this.#admit(files, new Map(files.map(({ id }, index) => [id, picked[index].file])));
+      // It was cancelled before it was known that these files belong to it.
+      if (this.state === 'cancelled') await this.#briefly(() => this.#owned.remove());
+      return added;
     });
   }
 
@@ -370,6 +348,31 @@ export class TransferUpload {
     let total = 0;
     for (const file of this.files.values()) if (!file.aside) total += count(file);
     return total;
+  }
+}
+
+/**
+ * Has the server make something. If `signal` is aborted meanwhile, it may have been made all the same: then its answer
+ * is returned nevertheless, because only that tells what has to be removed.
+ * @template T @param {(key: string) => Promise<T>} make @param {World} world @param {AbortSignal} [signal] @param {(failure: Failure) => void} [onWait]
+ */
+async function made(make, world, signal, onWait) {
+  // The same key for every try: if only the answer was lost, the next try does not make it a second time.
+  const key = newKey();
+  let isUnanswered = false;
+  const ask = async () => {
+    try {
+      return await make(key);
+    } catch (error) {
+      isUnanswered ||= UNANSWERED.has(asFailure(error).why);
+      throw error;
+    }
+  };
+  try {
+    return await insist(ask, world, signal, onWait);
+  } catch (error) {
+    if (!signal?.aborted || !isUnanswered) throw error;
+    return insist(ask, world, undefined, undefined, TRIES);
   }
 }
 

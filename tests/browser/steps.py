@@ -49,7 +49,7 @@ KEEP = """async ([input, path]) => {
   await stream.close();
 }"""
 KNOWN = """async (wanted) => {
-  if (!(await indexedDB.databases()).some(({name}) => name === 'beeline')) return false;
+  if (!(await indexedDB.databases()).some(({name}) => name === 'beeline')) return !wanted;
   const db = await new Promise((done) => {
     const asked = indexedDB.open('beeline');
     asked.onsuccess = () => done(asked.result);
@@ -245,12 +245,21 @@ def stop_at(page: Page, live: Stack, count: int) -> tuple[Hold, Puts]:
 
 def remembered(page: Page) -> None:
     """Until the browser knows its files again: that takes a moment after the link is there."""
-    page.wait_for_function(KNOWN, arg=True)
+    _wait_until_known(page, is_known=True)
 
 
 def forgotten(page: Page) -> None:
     """Until it knows of none any more."""
-    page.wait_for_function(KNOWN, arg=False)
+    _wait_until_known(page, is_known=False)
+
+
+def _wait_until_known(page: Page, *, is_known: bool) -> None:
+    # Not wait_for_function(): it takes the promise of an async function for true.
+    for _ in range(300):
+        if page.evaluate(KNOWN, is_known):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"the browser {'knows of no' if is_known else 'still knows its'} files")
 
 
 def assert_arrived(open_page: OpenPage, link: str, sums: dict[str, str]) -> None:

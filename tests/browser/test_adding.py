@@ -110,6 +110,27 @@ def test_it_is_cancelled_and_what_was_there_stays(
     expect(page.locator("#manage-files li")).to_have_count(1)
 
 
+def test_continued_on_the_first_page_it_asks_about_what_is_added_and_nothing_else(
+    open_page: OpenPage, live: Stack, tmp_path: Path
+) -> None:
+    make_files(tmp_path, {"more.bin": 300_000})
+    made = sent(live)
+    page = open_page("/health")
+    page.add_init_script(PLAIN)
+    page.goto(f"{page_of(made)}/add")
+    stop_at(page, live, 0)
+    choose(page, tmp_path / "more.bin")
+    expect(page.locator("#cancel")).to_be_visible()
+    remembered(page)
+    page.goto("/")
+    page.get_by_role("button", name="Choose the file again").click()
+    choose(page, tmp_path / "more.bin")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("group")).to_contain_text("Stop, and remove what was sent of these?")
+    page.get_by_role("button", name="Stop and remove").click()
+    expect(page.get_by_text("What was there before stays.")).to_be_visible()
+
+
 @pytest.mark.parametrize("scripts", [True, False])
 def test_what_has_expired_is_changed_and_comes_back(
     open_page: OpenPage, live: Stack, scripts: bool

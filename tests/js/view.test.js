@@ -14,6 +14,7 @@ class FakePanel {
   shown = 'ready';
   limits = {};
   addsTo = null;
+  adds = false;
   tellsRecipients = false;
   isUnsent = false;
   listed = [];  // the paths that are in the list
@@ -87,7 +88,7 @@ function readyBefore({ batch = null } = {}) {
 
 /** @param {ReturnType<typeof page>} where */
 function adding({ panel }) {
-  panel.addsTo = { id: 't', word: 't.word', count: 1, size: 8 };
+  Object.assign(panel, { adds: true, addsTo: { id: 't', word: 't.word', count: 1, size: 8 } });
 }
 
 afterEach(() => { memory.works = true; delete globalThis.localStorage; });

@@ -94,6 +94,11 @@ export class Panel {
     if (box instanceof HTMLInputElement) box.checked = tells;
   }
 
+  /** Whether files are added to a transfer that is ready. (On the first page, such an upload can be continued.) */
+  get adds() {
+    return this.#upload?.transfer.adds ?? Boolean(this.addsTo);
+  }
+
   // --- The states of an upload -------------------------------------------------------------------
 
   /** Shows that the upload is being sent, or is about to be. */
@@ -233,6 +238,7 @@ export class Panel {
 
   /** Asks whether to stop the upload and remove everything. */
   askCancel() {
+    this.#text('cancel-words', `Stop, and remove ${this.adds ? 'what was sent of these' : 'everything that was sent'}?`);
     this.#get('cancel-ask').hidden = false;
     this.#get('cancel').setAttribute('aria-expanded', 'true');
     this.#get('cancel-no').focus();

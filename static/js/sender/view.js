@@ -252,9 +252,10 @@ export class SenderView {
     doing.abort();
     this.#rest();
     const upload = this.#upload;
+    const { adds } = this.#panel;
     const ending = upload ? upload.cancel() : this.#failure ? undefined : this.#beginning;
     this.#ending = Promise.allSettled([ending, this.#clear()]);
-    this.notice(this.#panel.addsTo || upload?.transfer.adds ? 'Cancelled. What was there before stays.' : 'Cancelled. Nothing was kept.');
+    this.notice(adds ? 'Cancelled. What was there before stays.' : 'Cancelled. Nothing was kept.');
     this.#panel.focusOnChoice();
     try {
       await ending;

@@ -31,7 +31,7 @@ for (const name of ['online', 'pageshow', 'resume', 'visibilitychange']) {
   });
 }
 
-for (const [name, ends] of [['online', true], ['pageshow', true], ['resume', true], ['visibilitychange', false]]) {
+for (const [name, ends] of [['online', true], ['offline', true], ['pageshow', true], ['resume', true], ['visibilitychange', false]]) {
   test(`F61: ${name} ${ends ? 'ends a request on which nothing has moved' : 'lets a request go on: the network is the same'}`, async (t) => {
     t.mock.timers.enable({ apis: ['setTimeout'] });
     let time = 0;

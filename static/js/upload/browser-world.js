@@ -8,7 +8,7 @@ import { DEAD, STALLED, putPart } from './put-part.js';
 const QUESTION = 5_000; // timeout in milliseconds of a request that diagnoses the network
 const BELIEVED = 10_000; // milliseconds for which its result is reused
 const WAKES = ['online', 'pageshow', 'resume', 'visibilitychange'];
-const RENEWS = ['online', 'pageshow', 'resume']; // after these, open connections may be dead
+const RENEWS = ['offline', 'online', 'pageshow', 'resume']; // after these, open connections may be dead
 
 /** @param {World['onChange']} onChange @returns {World & {wake: () => void, getReady: () => void}} */
 export function browserWorld(onChange) {

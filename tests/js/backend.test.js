@@ -120,6 +120,7 @@ test('an abort is passed on and comes out as itself', async () => {
 
 const there = { id: 'a', size: 5, is_coming: false };
 const coming = { id: 'b', size: 7, is_coming: true };
+const theirs = { id: 'theirs', size: 1, is_coming: true };
 const whole = { id: 't', status: 'READY', batch: null, created_at: 'then', total_size: 5, files: [there] };
 
 for (const [name, told, expected] of [
@@ -127,6 +128,9 @@ for (const [name, told, expected] of [
   ['they are checked', { ...whole, batch: { status: 'PROCESSING', problem: null, created_at: 'now' }, files: [there, coming] }, { status: 'PROCESSING', created_at: 'now', total_size: 7, files: ['b'], problem: null }],
   ['they are there', { ...whole, files: [there, { ...coming, is_coming: false }] }, { status: 'READY', created_at: 'then', total_size: 7, files: ['b'], problem: null }],
   ['they were given up', whole, { status: 'DELETED', created_at: 'then', total_size: 0, files: [], problem: null }],
+  ['another device adds more', { ...whole, batch: { status: 'INIT', problem: null, created_at: 'now' }, files: [there, coming, theirs] }, { status: 'INIT', created_at: 'now', total_size: 7, files: ['b'], problem: null }],
+  ['they are there, and another device adds more', { ...whole, batch: { status: 'INIT', problem: null, created_at: 'now' }, files: [there, { ...coming, is_coming: false }, theirs] }, { status: 'READY', created_at: 'then', total_size: 7, files: ['b'], problem: null }],
+  ['they were removed, and another device adds more', { ...whole, batch: { status: 'INIT', problem: null, created_at: 'now' }, files: [there, theirs] }, { status: 'DELETED', created_at: 'then', total_size: 0, files: [], problem: null }],
   ['all of it has expired', { ...whole, status: 'EXPIRED', files: [there, coming] }, { status: 'EXPIRED', created_at: 'then', total_size: 7, files: ['b'], problem: null }],
 ]) {
   test(`a batch looks like a transfer of its own: ${name}`, async () => {
@@ -149,7 +153,7 @@ test('who gives a batch up removes nothing else, and recipients are told only if
 });
 
 test('nor what another device is adding to the same transfer', async () => {
-  const files = [there, coming, { id: 'theirs', size: 1, is_coming: true }, { ...coming, id: 'c' }];
+  const files = [there, coming, theirs, { ...coming, id: 'c' }];
   const { asked, backend } = backendThat([answer(200, { ...whole, files }), answer(204), answer(204)]);
   await backend.batchOf('t', 'k', () => ['b', 'c', 'removed']).remove();
   assert.deepEqual(asked.slice(1).map(({ method, url }) => [method, url]), [['DELETE', '/transfers/t/files/b'], ['DELETE', '/transfers/t/files/c']]);

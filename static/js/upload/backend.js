@@ -164,14 +164,14 @@ export class Backend {
   }
 }
 
-// The answer reduced to the batch. If there is no batch any more, it was either completed, and our files belong to the
-// transfer, or it was given up, and they are gone.
+// The answer reduced to our files: those of other devices in the same batch, or in a later one, are theirs to send. Once
+// ours come no more, they either belong to the transfer or were given up.
 /** @param {Transfer} transfer @param {Iterable<string>} ours @returns {Transfer} */
 function batchIn(transfer, ours) {
-  const { batch } = transfer;
   const mine = new Set(ours);
-  const files = transfer.files.filter(({ id, is_coming: comes }) => comes || mine.has(id));
-  const over = files.length || !mine.size ? 'READY' : 'DELETED';
+  const files = transfer.files.filter(({ id }) => mine.has(id));
+  const batch = files.some(({ is_coming: comes }) => comes) ? transfer.batch : null;
+  const over = files.length ? 'READY' : 'DELETED';
   return {
     ...transfer, adds: true, files, problem: batch?.problem ?? null, created_at: batch?.created_at ?? transfer.created_at,
     status: transfer.status === 'READY' ? batch?.status ?? over : transfer.status, total_size: files.reduce((sum, file) => sum + file.size, 0),

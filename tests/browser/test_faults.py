@@ -21,6 +21,7 @@ from tests.browser.steps import (
     link_of,
     look,
     make_files,
+    send,
 )
 from tests.lab.stack import Stack
 
@@ -284,6 +285,38 @@ def test_f10_a_file_changed_on_disk_stops_with_its_name(
     expect(sender.locator(".file-state")).to_have_text(["Waiting", "Waiting"])
     sender.get_by_role("button", name="Continue").click()
     expect_state(sender, "done")
+
+
+def test_what_is_typed_while_this_site_is_away_is_saved_when_it_is_back(
+    open_page: OpenPage, tmp_path: Path
+) -> None:
+    make_files(tmp_path, {"a.bin": 10})
+    sender = open_page()
+    link = send(sender, tmp_path / "a.bin")
+    lost: list[str] = []
+
+    def lose(route: Route) -> None:
+        lost.append(route.request.method)
+        route.abort()
+
+    sender.route("**/transfers/*", lose)
+    said = sender.locator("#s-title")
+    said.evaluate(
+        "(line) => new MutationObserver((seen) => { line.times = (line.times ?? 0) + seen.length; })"
+        ".observe(line, { childList: true })"
+    )
+    sender.get_by_label("Title").fill("Typed in a tunnel")
+    expect(said).to_have_text("Not saved yet. This site cannot be reached just now.")
+    expect(sender.get_by_label("Title")).not_to_have_attribute("aria-invalid", "true")
+    for _ in range(100):
+        if len(lost) >= 7:
+            break
+        sender.evaluate("dispatchEvent(new Event('online'))")  # ends each pause
+        sender.wait_for_timeout(100)
+    assert said.evaluate("(line) => line.times") == 1, "screen readers hear it once"
+    sender.unroute_all()
+    expect(said).to_have_text("Saved")
+    expect(open_page(link).get_by_role("heading", level=1)).to_have_text("Typed in a tunnel")
 
 
 def test_what_is_cancelled_stops_nothing_that_came_after_it(

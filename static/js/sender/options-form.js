@@ -59,6 +59,8 @@ export class OptionsForm {
   /** Binds the form to a transfer. @param {import('../upload/transfer-upload.js').TransferUpload} upload */
   serve(upload) {
     this.#upload = upload;
+    // Changes of the former transfer that are still being retried are not for this one.
+    for (const saving of this.#saving.values()) saving.abort();
     this.#form.reset();
     for (const field of this.#fields) {
       this.#fill(field, upload.transfer);
@@ -136,7 +138,7 @@ export class OptionsForm {
     const mine = new AbortController();
     this.#saving.set(name, mine);
     try {
-      await this.#upload?.edit(change, mine.signal);
+      await this.#upload?.edit(change, mine.signal, (why) => say(field, '', `Not saved yet. ${explain(why).title}`));
       return !mine.signal.aborted;
     } catch (error) {
       if (mine.signal.aborted) return false;
@@ -159,7 +161,8 @@ export function say(field, kind, words) {
   const line = document.getElementById(field.getAttribute('aria-describedby') ?? '');
   if (!line) return;
   line.dataset.kind = kind;
-  line.textContent = words;
+  // An outcome is announced each time, but what is being retried only once.
+  if (kind || line.textContent !== words) line.textContent = words;
   if (kind === 'wrong') field.setAttribute('aria-invalid', 'true');
   else field.removeAttribute('aria-invalid');
 }

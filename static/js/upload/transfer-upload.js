@@ -133,9 +133,9 @@ export class TransferUpload {
     await this.#briefly(() => this.#owned.remove());
   }
 
-  /** @param {import('./backend.js').Options} changes @param {AbortSignal} [signal] */
-  async edit(changes, signal) {
-    const { files: _, ...rest } = await this.#briefly(() => this.#owned.edit(changes, signal), signal);
+  /** @param {import('./backend.js').Options} changes @param {AbortSignal} [signal] @param {(failure: Failure) => void} [onWait] if given, the change is retried until the server answers */
+  async edit(changes, signal, onWait) {
+    const { files: _, ...rest } = await insist(() => this.#owned.edit(changes, signal), this.#world, signal, onWait, onWait ? Infinity : TRIES);
     Object.assign(this.transfer, rest);
   }
 

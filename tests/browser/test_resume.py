@@ -278,6 +278,26 @@ def test_a_folder_goes_on_as_a_folder(
     assert_arrived(open_page, link, {path: sums[path] for path in list(files)[:3]})
 
 
+def test_what_is_dropped_on_an_offer_that_is_still_asking_is_taken_once_it_knows(
+    plain: Page, live: Stack, tmp_path: Path
+) -> None:
+    make_files(tmp_path, {"a.bin": 40 * MIB})
+    link, _ = begun(plain, live, [tmp_path / "a.bin"], 2)
+    asked: list[Route] = []
+    plain.route("**/transfers/*/parts", lambda route: asked.append(route))
+    plain.reload()
+    offer = plain.locator(".offer")
+    expect(offer).to_contain_text("Finding out what is safe.")
+    box = offer.bounding_box() or {"x": 0, "y": 0}
+    drop(plain, tmp_path / "a.bin", at=(box["x"] + 20, box["y"] + 20))
+    plain.wait_for_timeout(300)
+    expect_state(plain, "ready")
+    # Those that wait are let go on, too.
+    plain.unroute_all()
+    expect_state(plain, "done")
+    assert link_of(plain) == link
+
+
 def test_discarding_asks_and_then_really_deletes(
     plain: Page, open_page: OpenPage, live: Stack, tmp_path: Path
 ) -> None:

@@ -69,9 +69,11 @@ export class Offers {
     offer.on('discard-yes', () => this.#discard(offer));
     // Files that are dropped on an offer count as chosen for it.
     offer.element.addEventListener('files', (event) => {
-      if (offer.state !== 'open') return;
+      if (offer.state === 'over' || offer.state === 'elsewhere') return;
       event.preventDefault();
-      void this.#take(offer, /** @type {CustomEvent<Promise<Found>>} */ (event).detail);
+      const { detail } = /** @type {CustomEvent<Promise<Found>>} */ (event);
+      if (offer.state === 'open') void this.#take(offer, detail);
+      else if (offer.state !== 'busy') offer.dropped = detail;
     });
   }
 
@@ -112,7 +114,10 @@ export class Offers {
     if (transfer?.status === 'READY') return this.#tellWhole(offer);
     if (transfer?.status === 'EXPIRED') return this.#tellExpired(offer);
     if (transfer?.status !== 'INIT' && transfer?.status !== 'PROCESSING') return this.#over(offer, GONE);
-    return this.#turn(offer, 'open', howFar(offer, transfer.files));
+    this.#turn(offer, 'open', howFar(offer, transfer.files));
+    const { dropped } = offer;
+    offer.dropped = null;
+    return dropped ? this.#take(offer, dropped) : undefined;
   }
 
   /** @param {Offer} offer */
@@ -367,6 +372,7 @@ class Offer {
   /** @type {Map<string, Known>} */ known = new Map();
   /** @type {Map<string, number[]>} */ held = new Map();
   /** @type {Map<string, Blob>} */ found = new Map();
+  /** Files that were dropped on it before it was known which are missing. @type {Promise<Found> | null} */ dropped = null;
   /** Whether choosing the files again is offered beside the stored handles, or instead of them. @type {'' | 'also' | 'only'} */ again = '';
 
   /** @param {Row} row @param {HTMLElement} place */

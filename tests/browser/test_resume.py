@@ -1,6 +1,7 @@
 """An upload cannot be lost: whatever ends the page, what is safe stays safe and it goes on there."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from tests.browser.steps import (
     forgotten,
     keep,
     link_of,
+    look,
     make_files,
     remembered,
     stop_at,
@@ -192,6 +194,44 @@ def test_a_file_that_changed_since_is_refused_by_name(
     chosen(data, before.st_mtime_ns)
     expect_state(plain, "done")
     assert_arrived(open_page, link, sums)
+
+
+def test_the_others_go_on_without_a_file_that_cannot_be_chosen_again(
+    plain: Page, open_page: OpenPage, live: Stack, tmp_path: Path
+) -> None:
+    sums = make_files(tmp_path, {"a.bin": 40 * MIB, "changed.bin": 24 * MIB, "b.txt": 5})
+    link, _ = begun(plain, live, sorted(tmp_path.iterdir()), 3)
+    (tmp_path / "changed.bin").write_bytes(b"other")
+    offer = plain.locator(".offer")
+    without = offer.get_by_role("button", name="Continue with the others")
+    expect(offer.get_by_role("button", name="Choose the files again")).to_be_visible()
+    expect(without).to_be_hidden()
+    choose_again = offer.get_by_role("button", name=re.compile("^Choose the file"))
+    choose_again.click()
+    choose(plain, *sorted(tmp_path.iterdir()))
+    expect(offer.get_by_role("alert")).to_contain_text("“changed.bin” has changed since")
+    look(plain, "resume-without")
+    without.click()
+    expect_state(plain, "done")
+    assert link_of(plain) == link
+    expect(plain.locator("#heading")).to_have_text("Your 2 files are ready to download")
+    reader = open_page(link)
+    expect(reader.get_by_text("changed.bin")).to_have_count(0)
+    del sums["changed.bin"]
+    assert_arrived(open_page, link, sums)
+
+
+def test_nothing_is_left_to_go_on_without_the_only_file(
+    plain: Page, live: Stack, tmp_path: Path
+) -> None:
+    make_files(tmp_path, {"a.bin": 24 * MIB})
+    begun(plain, live, [tmp_path / "a.bin"], 1)
+    (tmp_path / "a.bin").write_bytes(b"other")
+    offer = plain.locator(".offer")
+    offer.get_by_role("button", name="Choose the file again").click()
+    choose(plain, tmp_path / "a.bin")
+    expect(offer.get_by_role("alert")).to_contain_text("“a.bin” has changed since")
+    expect(offer.get_by_role("button", name="Continue with the others")).to_be_hidden()
 
 
 def test_what_is_safe_already_is_not_asked_for_and_not_called_another(

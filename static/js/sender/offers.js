@@ -64,6 +64,7 @@ export class Offers {
   #listen(offer) {
     offer.on('go', () => this.#continue(offer));
     offer.on('again', () => this.#ways.choose(offer.missing.some(({ path }) => path.includes('/')) ? 'folder' : 'files', (picking) => this.#take(offer, picking)));
+    offer.on('without', () => this.#begin(offer, offer.missing));
     offer.on('discard', () => offer.askDiscard(true));
     offer.on('keep', () => offer.askDiscard(false));
     offer.on('discard-yes', () => this.#discard(offer));
@@ -210,16 +211,18 @@ export class Offers {
     return undefined;
   }
 
-  /** @param {Offer} offer */
-  async #begin(offer) {
+  /** @param {Offer} offer @param {FilePlan[]} [without] files to remove from the transfer before */
+  async #begin(offer, without = []) {
     const { id, token } = offer.row;
     const release = await claim(id);
     if (!release) return this.#ask(offer);
     this.#turn(offer, 'busy', offer.words);
     let isThere = false;
     try {
+      const owned = this.#owned(offer);
+      for (const { id } of without) await owned.removeFile(id);
       // What is known of the transfer may be outdated.
-      const transfer = await this.#owned(offer).read();
+      const transfer = await owned.read();
       isThere = transfer.status === 'INIT' || transfer.status === 'PROCESSING';
       if (isThere) {
         await this.#ways.start({ transfer, token, release, blobs: offer.found, held: offer.held, hasHandles: offer.hasHandles, tells: offer.row.tells ?? false });
@@ -429,7 +432,7 @@ class Offer {
     element.setAttribute('aria-busy', String(state === 'busy'));
     this.#one('.offer-said').textContent = words;
     this.#one('.offer-refused').hidden = true;
-    const show = { go: open && kept && this.again !== 'only', again: open && missing.length > 0 && (!kept || this.again !== ''), discard: open };
+    const show = { go: open && kept && this.again !== 'only', again: open && missing.length > 0 && (!kept || this.again !== ''), without: false, discard: open };
     for (const [name, shown] of Object.entries(show)) this.#button(name).hidden = !shown;
     const choice = whatToChoose(missing);
     this.#button('again').textContent = choice;
@@ -449,6 +452,8 @@ class Offer {
   /** @param {string} words */
   refuse(words) {
     this.turn('open', this.words);
+    const { missing } = this;
+    this.#button('without').hidden = !missing.length || missing.length === this.transfer?.files.length;
     const note = this.#one('.offer-refused');
     note.textContent = words;
     note.hidden = false;

@@ -253,7 +253,7 @@ def test_a_storage_that_does_not_admit_the_site_is_told_from_being_offline(
     line.storage.plan("", _without_permission)
     choose(sender, tmp_path / "blocked.bin")
     title = sender.locator("#trouble-title")
-    expect(title).to_have_text("The storage does not admit this site.", timeout=20_000)
+    expect(title).to_have_text("The storage does not accept files from this site.", timeout=20_000)
     line.storage.heal()
     expect_state(sender, "done", 60)
 

@@ -204,7 +204,7 @@ def test_files_whose_adding_is_not_answered_are_not_lost_and_added_once(
     sender.route("**/files", lose_six)
     drop(sender, tmp_path / "b.txt")
     expect(sender.get_by_role("alert")).to_have_text(
-        "These files are not added yet. This site is busy just now. It continues by itself."
+        "These files are not added yet. This site is busy right now. It continues by itself."
     )
     held.release()
     expect_state(sender, "done", 60)
@@ -306,7 +306,7 @@ def test_what_is_typed_while_this_site_is_away_is_saved_when_it_is_back(
         ".observe(line, { childList: true })"
     )
     sender.get_by_label("Title").fill("Typed in a tunnel")
-    expect(said).to_have_text("Not saved yet. This site cannot be reached just now.")
+    expect(said).to_have_text("Not saved yet. This site cannot be reached right now.")
     expect(sender.get_by_label("Title")).not_to_have_attribute("aria-invalid", "true")
     for _ in range(100):
         if len(lost) >= 7:
@@ -449,7 +449,7 @@ def test_too_much_is_said_before_anything_is_sent(open_page: OpenPage, tmp_path:
     sender.evaluate(f"document.getElementById('sender').dataset.limits = '{limits}'")
     choose(sender, tmp_path / "a.bin")
     expect(sender.get_by_role("alert")).to_have_text(
-        "“a.bin” has 2.0 kB. One file may have 1.0 kB at most."
+        "“a.bin” is 2.0 kB. A file may be at most 1.0 kB."
     )
     expect_state(sender, "ready")
 

@@ -112,7 +112,7 @@ def test_while_it_is_uploading_nobody_is_mailed_before_it_is_there(
     expect_state(page, "done")
     expect(page.locator("#s-sender")).to_have_text("Sent to 1 person.")
     expect(page.locator("#figure")).to_have_text("Sent")
-    expect(page.locator("#manage-hint")).to_contain_text("The mail that you get leads there too.")
+    expect(page.locator("#manage-hint")).to_contain_text("The e-mail you get leads there too.")
     expect(page.locator(".card-work .button-primary:visible")).to_have_text("Copy link")
     wait_for(post, "bo@example.org")
 
@@ -165,7 +165,7 @@ def test_what_is_wrong_is_said_where_it_is(
     mine.fill("gil@example.org")
     button = page.get_by_role("button", name="Send", exact=True)
     button.click()
-    said = "“cy.example.org” is no e-mail address."
+    said = "“cy.example.org” is not an e-mail address."
     expect(page.locator("#s-recipients")).to_have_text(said)
     to.fill("bo@example.org, bo@nowhere")
     button.click()

@@ -534,13 +534,13 @@ def test_it_became_ready_while_nobody_looked(plain: Page, live: Stack, tmp_path:
     for _ in range(40):
         plain.goto("/")
         if (
-            plain.get_by_text("It has arrived whole.")
+            plain.get_by_text("It has arrived intact.")
             .or_(plain.get_by_text("All of it is safe."))
             .inner_text()
             != "All of it is safe. It only has to be checked."
         ):
             break
-    expect(plain.locator(".offer")).to_contain_text("It has arrived whole.")
+    expect(plain.locator(".offer")).to_contain_text("It has arrived intact.")
     expect(plain.locator(".offer").get_by_role("link")).to_have_attribute("href", link)
     plain.reload()
     expect(plain.locator("#mine").get_by_role("link")).to_have_text("a.bin")

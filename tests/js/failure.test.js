@@ -21,7 +21,7 @@ test('nothing is promised of a transfer that is gone', () => {
 });
 
 test('the file is named', () => {
-  assert.equal(explain(new Failure('incomplete', { path: 'a/b.mov' })).title, '“a/b.mov” did not arrive whole.');
+  assert.equal(explain(new Failure('incomplete', { path: 'a/b.mov' })).title, '“a/b.mov” did not arrive completely.');
   assert.equal(explain(new Failure('refused', { path: 'b.mov' })).title, 'The storage refused “b.mov”.');
 });
 

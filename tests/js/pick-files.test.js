@@ -149,9 +149,9 @@ for (const [given, taken, expected] of [
 const limits = { max_file_size: 100, max_transfer_size: 150, max_files: 3 };
 for (const [sizes, already, words] of [
   [[100, 50], undefined, /^$/],
-  [[101], undefined, /One file may have 100 bytes/],
-  [[100, 51], undefined, /Together they have 151 bytes/],
-  [[10], { count: 1, size: 141 }, /Together they have 151 bytes/],
+  [[101], undefined, /A file may be at most 100 bytes/],
+  [[100, 51], undefined, /Together they are 151 bytes/],
+  [[10], { count: 1, size: 141 }, /Together they are 151 bytes/],
   [[1, 1, 1, 1], undefined, /These are 4 files/],
   [[1, 1], { count: 2, size: 2 }, /These are 4 files/],
 ]) {

@@ -107,8 +107,8 @@ class MailForm {
     const sender = this.#field('o-sender').value.trim();
     for (const id of ['o-recipients', 'o-sender', 'o-code']) this.#say(id, '', '');
     const wrong = recipients.find((one) => !isAddress(one));
-    if (wrong) return this.#say('o-recipients', 'wrong', `“${wrong}” is no e-mail address.`);
-    if (!sender) return this.#say('o-sender', 'wrong', 'Enter your own address: they see it, and can answer.');
+    if (wrong) return this.#say('o-recipients', 'wrong', `“${wrong}” is not an e-mail address.`);
+    if (!sender) return this.#say('o-sender', 'wrong', 'Enter your own address: recipients see it and can reply.');
     if (sender === this.#asked && this.#field('o-code').value.trim()) return this.#confirm();
     const known = kept();
     const token = known.email === sender.toLowerCase() ? known.token : undefined;
@@ -150,7 +150,7 @@ class MailForm {
     const { length: count } = this.#recipients;
     const people = count === 1 ? '1 person' : `${count} people`;
     if (!count) return this.#say('o-sender', 'saved', 'Saved. We mail you what becomes of it.');
-    this.#say('o-sender', 'saved', this.#upload?.state === 'done' ? `Sent to ${people}.` : `It goes to ${people} as soon as everything has arrived.`);
+    this.#say('o-sender', 'saved', this.#upload?.state === 'done' ? `Sent to ${people}.` : `It will be sent to ${people} as soon as everything has arrived.`);
   }
 
   /** @param {import('../upload/failure.js').Failure} failure */

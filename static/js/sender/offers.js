@@ -25,7 +25,7 @@ import { keep, manageUrl } from './mine.js';
  * @property {string} [only] the one transfer that the page is about
  */
 
-const GONE = 'It can no longer be continued: it was deleted, or it ran out of time.';
+const GONE = 'It can no longer be continued: it was deleted or it expired.';
 const DISCARD_TRIES = 2; // few, because the sender is waiting
 const FEW = 3; // up to this many files are named
 
@@ -124,7 +124,7 @@ export class Offers {
   /** @param {Offer} offer */
   #tellWhole(offer) {
     rememberSent(offer.row);
-    this.#over(offer, 'It has arrived whole. Whoever has the link can download it.', offer.row.link);
+    this.#over(offer, 'It has arrived intact. Anyone with the link can download it.', offer.row.link);
   }
 
   // One click on its manage page revives it, as long as its bytes are kept.

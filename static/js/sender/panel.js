@@ -282,15 +282,15 @@ export class Panel {
       'by-itself': 'You can close this tab: it can be continued here later.',
       'by-choosing-again': 'You can close this tab: it can be continued here later, by choosing the same files again.',
     }[continuation];
-    const waits = adds ? `Whoever has it downloads what is there; these wait for the rest. ${stay}` : `It works already, and waits for the rest. ${stay}`;
+    const waits = adds ? `Anyone who has it can download what is there; these wait for the rest. ${stay}` : `It already works, and waits for the rest. ${stay}`;
     this.#text('link-hint', {
       ready: '',
-      uploading: adds ? `Whoever has it downloads what is there; these appear once all have arrived. ${stay}` : `It works already: whoever opens it sees the upload coming. ${stay}`,
+      uploading: adds ? `Anyone who has it can download what is there; these appear once all have arrived. ${stay}` : `It already works: anyone who opens it sees the upload arriving. ${stay}`,
       paused: waits, failed: waits,
       checking: `Everything has left this computer. ${this.isUnsent ? UNSENT[this.#next]
         : continuation === 'not' ? 'Keep this tab open a moment longer, in case something has to be sent again.'
           : 'You can close this tab: if something has to be sent again, it can be continued here.'}`,
-      done: `Whoever has this link, and the password if you set one, can download. ${this.isUnsent ? UNSENT[this.#next] : 'You can close this tab.'}`,
+      done: `Anyone who has this link, and the password if you set one, can download. ${this.isUnsent ? UNSENT[this.#next] : 'You can close this tab.'}`,
     }[this.shown]);
   }
 
@@ -342,7 +342,7 @@ export class Panel {
     document.title = `${word} · ${NAME}`;
     this.hint();
     const { adds, sender_confirmed: isMailed } = /** @type {TransferUpload} */ (this.#upload).transfer;
-    this.#text('manage-hint', adds ? '' : `Under “Manage” you see what becomes of it, and change or delete it. ${isMailed ? 'The mail that you get leads there too.' : 'Nobody else is told its address: keep it, if you need it in another browser.'}`);
+    this.#text('manage-hint', adds ? '' : `Under “Manage” you can follow downloads, and change or delete the transfer. ${isMailed ? 'The e-mail you get leads there too.' : 'Nobody else knows its address: keep it if you need it in another browser.'}`);
   }
 
   /** @param {TransferUpload} upload */
@@ -368,7 +368,7 @@ export class Panel {
   #showCheck(upload) {
     const count = upload.files.size;
     drawLine(this.#get('line'), 100);
-    this.#text('heading', 'Making sure that everything arrived whole');
+    this.#text('heading', 'Making sure everything arrived intact');
     this.#text('bytes', count > 1 ? `${upload.checkedCount} of ${plural(count, 'file')}` : size(upload.totalSize));
     document.title = `Checking · ${NAME}`;
   }

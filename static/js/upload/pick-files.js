@@ -168,9 +168,9 @@ export function leftOut([first, ...others]) {
 export function tooMuch(picked, limits, size, already = { count: 0, size: 0 }) {
   const { max_file_size: perFile, max_transfer_size: inAll, max_files: count } = limits;
   const large = perFile ? picked.find(({ file }) => file.size > perFile) : undefined;
-  if (large && perFile) return `“${large.path}” has ${size(large.file.size)}. One file may have ${size(perFile)} at most.`;
-  if (count && picked.length + already.count > count) return `These are ${(picked.length + already.count).toLocaleString('en')} files. A transfer may have ${count.toLocaleString('en')} at most.`;
+  if (large && perFile) return `“${large.path}” is ${size(large.file.size)}. A file may be at most ${size(perFile)}.`;
+  if (count && picked.length + already.count > count) return `These are ${(picked.length + already.count).toLocaleString('en')} files. A transfer may have at most ${count.toLocaleString('en')}.`;
   const total = picked.reduce((sum, { file }) => sum + file.size, already.size);
-  if (inAll && total > inAll) return `Together they have ${size(total)}. A transfer may have ${size(inAll)} at most.`;
+  if (inAll && total > inAll) return `Together they are ${size(total)}. A transfer may be at most ${size(inAll)}.`;
   return '';
 }

@@ -8,7 +8,7 @@ import hashlib
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import boto3
@@ -45,9 +45,10 @@ class BadLine:
     wire: Proxy
     storage: S3Faults
     environ: dict[str, str]
+    _sums: dict[str, str] = field(default_factory=dict)
 
     def stored(self) -> set[str]:
-        """The SHA-256 of every object in the bucket."""
+        """The SHA-256 of every object in the bucket; each is read once, as no key is used again."""
         client = boto3.client(
             "s3",
             endpoint_url=self.environ["S3_ENDPOINT_URL"],
@@ -56,9 +57,11 @@ class BadLine:
             aws_secret_access_key=self.environ["S3_SECRET_ACCESS_KEY"],
         )
         bucket = self.environ["S3_BUCKET"]
-        found = client.list_objects_v2(Bucket=bucket).get("Contents", [])
-        bodies = (client.get_object(Bucket=bucket, Key=one["Key"])["Body"] for one in found)
-        return {hashlib.sha256(body.read()).hexdigest() for body in bodies}
+        keys = {one["Key"] for one in client.list_objects_v2(Bucket=bucket).get("Contents", [])}
+        for key in keys - self._sums.keys():
+            body = client.get_object(Bucket=bucket, Key=key)["Body"]
+            self._sums[key] = hashlib.sha256(body.read()).hexdigest()
+        return {self._sums[key] for key in keys}
 
     @property
     def puts(self) -> int:

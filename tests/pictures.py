@@ -1,9 +1,13 @@
-"""Files of every kind that has a preview, and some that are made to break decoders."""
+"""Files of every kind that has a preview, and some that are made to break decoders.
+
+What takes long to encode is made once per process: modules ask for the same while pytest loads them.
+"""
 
 import io
 import struct
 import zlib
 from fractions import Fraction
+from functools import cache
 
 import av
 from PIL import Image, ImageDraw
@@ -31,6 +35,7 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     return made.getvalue()
 
 
+@cache
 def heic(width: int = 640, height: int = 480) -> bytes:
     """A HEIC picture, as phones take them."""
     import pillow_heif
@@ -40,6 +45,7 @@ def heic(width: int = 640, height: int = 480) -> bytes:
     return made.getvalue()
 
 
+@cache
 def pdf() -> bytes:
     """One portrait page with lines like text."""
     page = Image.new("RGB", (1240, 1754), "white")
@@ -49,6 +55,7 @@ def pdf() -> bytes:
     return encoded(page, "PDF", resolution=150)
 
 
+@cache
 def video(kind: str = "mp4", codec: str = "libx264", dark: int = 0, seconds: int = 1) -> bytes:
     """A short video; its first `dark` frames are black."""
     made = io.BytesIO()
@@ -87,6 +94,7 @@ def png_that_says(width: int, height: int, pixels: bytes) -> bytes:
     )
 
 
+@cache
 def bomb() -> bytes:
     """A decompression bomb: a few kilobytes that decode to 900 million pixels."""
     squeezer = zlib.compressobj(9)

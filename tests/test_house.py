@@ -11,12 +11,11 @@ import threading
 from pathlib import Path
 
 import pytest
-import yaml
 from flask import Flask
 from openapi_spec_validator import validate
 from rq.utils import import_attribute
 
-from app import errors, jobs, static_files
+from app import description, errors, jobs, static_files
 from app.config import MIB
 from app.models import File, Harm, Scope
 from app.services import (
@@ -41,7 +40,7 @@ GUARDS = {
     *(f"{kind}:{scope}" for kind in ("anyone-or-key", "owner", "key", "member") for scope in Scope),
 }
 EXPLAINED = {"F": Path("docs/reliability.md"), "S": Path("SECURITY.md")}
-DESCRIPTION = yaml.safe_load(Path("app/api/openapi.yaml").read_text())
+DESCRIPTION = description.document()
 # The SHA-256 of htmx 2.0.3's htmx.min.js, as published on npm.
 HTMX_SHA256 = "491955cd1810747d7d7b9ccb936400afb760e06d25d53e4572b64b6563b2784e"
 

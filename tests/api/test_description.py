@@ -9,17 +9,17 @@ CASES and SEED in the environment make it as long as one likes, and repeat it.
 import os
 import uuid
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 import schemathesis
-import yaml
 from flask import Flask
 from hypothesis import HealthCheck, Phase, seed, settings
 from schemathesis import GenerationMode
 
+from app import description
 from app.models import Scope
 from tests.factories import Machine, Program, Sender, Sent, put
 from tests.hooks import Admin
@@ -41,9 +41,7 @@ class _Application:
 application = _Application()
 # What the requests of one test have in common.
 _to_look_at: list[Any] = []
-schema = schemathesis.openapi.from_dict(
-    yaml.safe_load(Path("app/api/openapi.yaml").read_text()),
-)
+schema = schemathesis.openapi.from_dict(deepcopy(description.document()))
 schema.app = application
 schema.config.generation.update(modes=[GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 # A wrong token is answered as an unknown transfer is, so that nobody learns which there are.

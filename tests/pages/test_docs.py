@@ -2,14 +2,14 @@
 
 import re
 from html import unescape
-from pathlib import Path
 
 import yaml
 from flask.testing import FlaskClient
 
+from app import description
 from tests.described import parameter
 
-DESCRIPTION = yaml.safe_load(Path("app/api/openapi.yaml").read_text())
+DESCRIPTION = description.document()
 
 
 def test_every_operation_status_parameter_and_schema_is_on_the_page(client: FlaskClient) -> None:
@@ -59,7 +59,7 @@ def test_both_are_sent_again_only_when_they_have_changed(client: FlaskClient) ->
 
 def test_openapi_json_is_what_was_written(client: FlaskClient) -> None:
     answer = client.get("/openapi.json")
-    assert answer.json == DESCRIPTION
+    assert answer.json == yaml.safe_load(description.PATH.read_text())
     assert answer.json["openapi"] == "3.1.0"
     # A tool on another site may read it: it holds nothing of anybody's.
     assert answer.headers["Access-Control-Allow-Origin"] == "*"

@@ -6,10 +6,11 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Some environments forbid Python to keep what it has compiled: every process we start would then
 # compile all of ours anew, which is half a second each time.
 export PYTHONDONTWRITEBYTECODE :=
-# Many tests wait for processes and clocks: one test process more than there are processors. Each has
-# services of its own, so more than a few would only be in each other's way.
+# Many tests wait for processes and clocks: two test processes more than there are processors. With one
+# more, two processors had nothing to do for nearly a third of the run. Each test process has services
+# of its own, so more than a few would only be in each other's way.
 # A module's tests stay together (worksteal), because many share what takes long to start.
-JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ "$$n" -gt 3 ] && echo 4 || echo $$((n + 1)))
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ "$$n" -gt 1 ] && echo 4 || echo 3)
 # What is done side by side tells its lines in one piece, where make knows how.
 TIDY := $(if $(filter output-sync,$(.FEATURES)),--output-sync)
 WITH_DATABASE := $(BIN)/python -m embedded.with_services postgres --

@@ -53,6 +53,15 @@ def pytest_configure() -> None:
     gc.disable()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the browser's tests, which take long and mostly wait.
+
+    One process goes through them while the others do what computes: they steal from the other end of
+    its queue, so that they start a Beeline and a Chromium of their own late or not at all.
+    """
+    items.sort(key=lambda item: "tests/browser/" not in item.nodeid)
+
+
 def pytest_collection_finish() -> None:
     """Enable garbage collection from here on, except for what is already loaded."""
     gc.freeze()

@@ -21,7 +21,7 @@ from botocore.client import BaseClient
 from flask import Flask
 from flask.testing import FlaskClient
 from flask_migrate import upgrade
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.orm import scoped_session, sessionmaker
 
 from app import config, create_app, jobs
@@ -121,12 +121,7 @@ def database(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.node.get_closest_marker("real_commits"):
         yield
         with engine.begin() as connection:
-            connection.execute(
-                text(
-                    "TRUNCATE transfers, files, uploads, downloads, heartbeats, workspaces,"
-                    " sender_codes, opt_outs, idempotency_keys, blocked_files, audit_events CASCADE"
-                )
-            )
+            _empty(connection)
         return
     connection = engine.connect()
     outer = connection.begin()
@@ -143,6 +138,16 @@ def database(request: pytest.FixtureRequest) -> Iterator[None]:
     db.session = plain
     outer.rollback()
     connection.close()
+
+
+def _empty(connection: Connection) -> None:
+    """Delete every row, as TRUNCATE does and far sooner: that makes two hundred new files each time."""
+    tables = list(db.metadata.tables)
+    # Whoever is still at work on a row is waited for. In this role no trigger fires: those of foreign
+    # keys would ask for an order, that of the audit lets nothing be deleted.
+    connection.execute(text(f"LOCK TABLE {', '.join(tables)}"))
+    connection.execute(text("SET LOCAL session_replication_role = replica"))
+    connection.execute(text(";".join(f"DELETE FROM {table}" for table in tables)))
 
 
 @pytest.fixture(autouse=True)

@@ -57,7 +57,7 @@ def test_a_second_batch_comes_beside_what_is_there_and_is_then_one_with_it(
     look(page, "adding-ready")
     held, puts = stop_at(page, live, 2)
     choose(page, *(tmp_path / name for name in new))
-    expect(page.locator("#link-hint")).to_contain_text("downloads what is there")
+    expect(page.locator("#link-hint")).to_contain_text("can download what is there")
     expect(page.locator("#options")).to_have_count(0)
     look(page, "adding-uploading")
     puts.wait_for(2)

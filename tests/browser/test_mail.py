@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,18 +37,10 @@ def _empty(post: MailServer) -> None:
     post.caught.clear()
 
 
-def wait_for(post: MailServer, to: str, count: int = 1) -> list[Caught]:
-    deadline = time.monotonic() + 30
-    while len(post.to(to)) < count:
-        assert time.monotonic() < deadline, [(one.to, one.subject) for one in post.caught]
-        time.sleep(0.1)
-    return post.to(to)
-
-
 def confirm(page: Page, post: MailServer, sender: str) -> None:
     """Read the code in the mail, and type it."""
     expect(page.get_by_label("Code from the mail")).to_be_focused()
-    code = re.match(r"\d{6}", wait_for(post, sender)[0].subject)
+    code = re.match(r"\d{6}", post.wait_for(sender)[0].subject)
     assert code
     page.get_by_label("Code from the mail").fill(code[0])
     page.get_by_role("button", name="Confirm").click()
@@ -75,7 +66,7 @@ def test_the_whole_way_by_mail(open_page: OpenPage, post: MailServer, tmp_path: 
     page.get_by_label("Your e-mail").press("Enter")
     confirm(page, post, "ada@example.org")
     expect(page.locator("#s-sender")).to_have_text("Sent to 3 people.")
-    (mail,) = wait_for(post, "bo@example.org")
+    (mail,) = post.wait_for("bo@example.org")
     own = link_in(mail)
     assert own != link
     reader = open_page(own)
@@ -88,7 +79,7 @@ def test_the_whole_way_by_mail(open_page: OpenPage, post: MailServer, tmp_path: 
     page.get_by_label("Send to").fill("eve@example.org")
     page.get_by_role("button", name="Send", exact=True).click()
     expect(page.locator("#s-sender")).to_have_text("Sent to 1 person.")
-    wait_for(post, "eve@example.org")
+    post.wait_for("eve@example.org")
     page.get_by_role("button", name="Send", exact=True).click()
     expect(page.locator("#s-sender")).to_have_text("Sent to 1 person.")
     assert len(post.to("eve@example.org")) == 1
@@ -114,7 +105,7 @@ def test_while_it_is_uploading_nobody_is_mailed_before_it_is_there(
     expect(page.locator("#figure")).to_have_text("Sent")
     expect(page.locator("#manage-hint")).to_contain_text("The e-mail you get leads there too.")
     expect(page.locator(".card-work .button-primary:visible")).to_have_text("Copy link")
-    wait_for(post, "bo@example.org")
+    post.wait_for("bo@example.org")
 
 
 def test_what_was_not_mailed_is_not_called_sent(
@@ -149,7 +140,7 @@ def test_what_was_not_mailed_is_not_called_sent(
     expect(hint).to_contain_text("You can close this tab.")
     expect(page.locator("#figure")).to_have_text("Sent")
     expect(page).to_have_title("Sent · Beeline")
-    wait_for(post, "bo@example.org")
+    post.wait_for("bo@example.org")
     page.get_by_label("Send to").fill("bo@example.org, cy@example.org")
     expect(page.locator("#figure")).to_have_text("Ready")
 
@@ -213,7 +204,7 @@ def test_what_sends_mail_is_asked_for_again_when_it_did_not_come(
     expect_state(page, "done", 60)
     confirm(page, post, "typed@example.org")
     expect(page.locator("#s-sender")).to_have_text("Sent to 1 person.")
-    assert len(wait_for(post, "bo@example.org")) == 1
+    assert len(post.wait_for("bo@example.org")) == 1
 
 
 def test_a_tab_that_is_open_over_a_new_release_mails_all_the_same(
@@ -286,7 +277,7 @@ def test_the_senders_page_with_mail(open_page: OpenPage, post: MailServer, tmp_p
     expect(page.locator(".card-work .button-primary:visible")).to_have_text("Confirm")
     look(page, "sender-mail-code")
     # Whoever presses "Send" again means the code that stands there: it is no wish for another.
-    (mail,) = wait_for(post, sender)
+    (mail,) = post.wait_for(sender)
     page.get_by_label("Code from the mail").fill(mail.subject[:6])
     page.get_by_role("button", name="Send", exact=True).click()
     expect(page.locator("#s-sender")).to_have_text("Sent to 2 people.")
@@ -314,7 +305,7 @@ def test_links_in_mails_lead_to_one_button(
     page.get_by_label("Your e-mail").fill(sender)
     page.get_by_role("button", name="Send", exact=True).click()
     confirm(page, post, sender)
-    (mail,) = wait_for(post, reader)
+    (mail,) = post.wait_for(reader)
     leave = str(mail.message["List-Unsubscribe"]).strip("<>")
     other = open_page(leave)
     look(other, "opt-out")

@@ -43,11 +43,7 @@ def ask_for_more(open_page: OpenPage, made: dict[str, Any], words: str) -> None:
 
 def code_to(post: MailServer, sender: str, before: int = 0) -> str:
     """The code in the newest mail, after so many that came before."""
-    deadline = time.monotonic() + 30
-    while len(post.to(sender)) == before:
-        assert time.monotonic() < deadline, [(one.to, one.subject) for one in post.caught]
-        time.sleep(0.1)
-    code = re.match(r"\d{6}", post.to(sender)[-1].subject)
+    code = re.match(r"\d{6}", post.wait_for(sender, before + 1)[-1].subject)
     assert code
     return code[0]
 

@@ -1,7 +1,6 @@
 """Signing in and "My transfers" in a real browser: each state, the list that follows its form, no script."""
 
 import re
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -25,11 +24,7 @@ def live(mailing: Stack) -> Stack:
 
 def code_to(post: MailServer, email: str, pattern: str, before: int) -> str:
     """The code in the newest mail, after so many that came before."""
-    deadline = time.monotonic() + 30
-    while len(post.to(email)) == before:
-        assert time.monotonic() < deadline, [(one.to, one.subject) for one in post.caught]
-        time.sleep(0.1)
-    code = re.match(pattern, post.to(email)[-1].subject)
+    code = re.match(pattern, post.wait_for(email, before + 1)[-1].subject)
     assert code
     return code[0]
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
@@ -66,6 +67,14 @@ class MailServer:
     def to(self, address: str) -> list[Caught]:
         """The mails that have arrived for one address."""
         return [one for one in self.caught if one.to == address]
+
+    def wait_for(self, address: str, count: int = 1) -> list[Caught]:
+        """The mails for one address, once there are this many; AssertionError after 30 seconds."""
+        deadline = time.monotonic() + 30
+        while len(self.to(address)) < count:
+            assert time.monotonic() < deadline, [(one.to, one.subject) for one in self.caught]
+            time.sleep(0.1)
+        return self.to(address)
 
     def wait_for_attempt(self, seconds: float) -> None:
         """Wait until a client tries to deliver a mail."""

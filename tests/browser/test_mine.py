@@ -76,7 +76,7 @@ def test_from_the_door_to_the_list_and_out_again(
     code = code_to(post, "mine@example.org", r"\d{8} is", 0)[:8]
     page.get_by_label("Code from the mail").fill("12")
     page.get_by_label("Code from the mail").press("Enter")
-    expect(page.get_by_text("This is not the one that was mailed.")).to_be_visible()
+    expect(page.get_by_text("The code is not the one that was mailed.")).to_be_visible()
     expect(page.get_by_label("Code from the mail")).to_be_focused()
     seen("code-wrong")
     page.get_by_label("Code from the mail").fill(f"{code[:4]} {code[4:]}")

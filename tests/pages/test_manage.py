@@ -557,7 +557,7 @@ def test_a_sender_is_confirmed_by_a_code_and_mails_people(
     assert "Code from the mail" in open_page(browser, sent)
     wrong = press(browser, sent, "/confirm", htmx, code="000000" if code[0] != "000000" else "1")
     assert wrong.status_code == 422
-    assert "This is not the one that was mailed." in wrong.text
+    assert "The code is not the one that was mailed." in wrong.text
     assert press(browser, sent, "/confirm", htmx, code=code[0]).status_code == fine
     answer = press(browser, sent, "/recipients", htmx, recipients=f"{BOB}, <{EVE}")
     assert answer.status_code == 422

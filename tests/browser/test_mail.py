@@ -260,6 +260,8 @@ def test_the_readmes_picture(open_page: OpenPage, live: Stack, tmp_path: Path) -
     choose(page, *sorted(tmp_path.iterdir()))
     puts.wait_for(3)
     expect(page.get_by_label("Send to")).to_be_visible()
+    expect(page.locator("#figure")).to_have_text("44 %")
+    expect(page.locator("#files .file", has_text="notes.txt")).to_contain_text("Sent")
     look(page, "sender-mail-uploading")
     held.release()
     expect_state(page, "done")

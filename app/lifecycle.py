@@ -4,7 +4,7 @@ Every change is one conditional UPDATE, so exactly one of several concurrent cal
 """
 
 import uuid
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, update
@@ -44,16 +44,16 @@ def _stamps(to: State) -> dict[str, Any]:
 
 
 def is_due() -> ColumnElement[bool]:
-    """The condition that a READY transfer is past its date; state_at() does this for a row."""
+    """The condition that a READY transfer is past its date; state_of() does this for a row."""
     return and_(Transfer.state == State.READY, Transfer.expires_at <= db_now())
 
 
-def state_at(transfer: Transfer, now: datetime) -> State:
-    """The effective state at `now`: a READY transfer past its date counts as EXPIRED.
+def state_of(transfer: Transfer) -> State:
+    """The effective state when the row was read: a READY transfer past its date counts as EXPIRED.
 
-    The sweep may not have written it to the row yet. `now` is the database's time.
+    The sweep may not have written it to the row yet.
     """
-    is_due = transfer.state is State.READY and transfer.expires_at <= now
+    is_due = transfer.state is State.READY and transfer.expires_at <= transfer.read_at
     return State.EXPIRED if is_due else transfer.state
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
-from app import addresses, links, passwords
+from app import addresses, lifecycle, links, passwords
 from app.api.auth import anyone_or_key, owner, sends_key
 from app.api.bodies import idempotency_key, is_seen, json_body, json_or_nothing, once, query
 from app.config import S3_MAX_OBJECT_SIZE, S3_MAX_PARTS, settings
@@ -238,7 +238,7 @@ def transfer_json(transfer: Transfer) -> dict[str, Any]:
         "id": str(transfer.id),
         "slug": transfer.slug,
         "link": links.transfer_url(transfer.slug),
-        "status": transfers.state_of(transfer),
+        "status": lifecycle.state_of(transfer),
         "problem": _problem_json(transfer.failure) if transfer.state is State.INIT else None,
         "batch": _batch_json(transfer),
         "title": transfer.title,

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, jsonify
 
-from app import links
+from app import lifecycle, links
 from app.api.auth import key, member
 from app.api.bodies import idempotency_key, json_or_nothing, once
 from app.config import MIB, S3_MAX_PARTS, settings
@@ -262,7 +262,7 @@ def _transfer(text: str, caller: Caller, else_said: str = "Couldn't find Transfe
 
 def _still(transfer: Transfer) -> Transfer:
     """Return the same transfer; raises TransferExpired if it has expired."""
-    if transfers.state_of(transfer) is State.EXPIRED:
+    if lifecycle.state_of(transfer) is State.EXPIRED:
         raise TransferExpired
     return transfer
 
@@ -412,7 +412,7 @@ def _read_part_numbers() -> None:
 
 
 def _transfer_json(transfer: Transfer) -> dict[str, Any]:
-    state = transfers.state_of(transfer)
+    state = lifecycle.state_of(transfer)
     has_link = state in (State.PROCESSING, State.READY)
     return {
         "id": str(transfer.id),

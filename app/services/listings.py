@@ -8,7 +8,6 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, func, or_, select, true
 
 from app import lifecycle
-from app.clock import db_now
 from app.db import db
 from app.models import File, State, Transfer
 from app.services.accounts import Caller
@@ -72,9 +71,7 @@ _COLUMNS: dict[SortBy, Any] = {
 def of_workspace(caller: Caller, wish: Wish) -> Page:
     """A page of all transfers that the caller's keys have made, for any user; two queries."""
     found = db.session.execute(items_query(caller, wish))
-    items = [
-        Listed(row, lifecycle.state_at(row, now), path, kind) for row, now, path, kind in found
-    ]
+    items = [Listed(row, lifecycle.state_of(row), path, kind) for row, path, kind in found]
     return Page(items, db.session.scalar(count_query(caller, wish)) or 0)
 
 
@@ -90,7 +87,7 @@ def items_query(caller: Caller, wish: Wish) -> Select[Any]:
     # Both in the same direction, so that an index serves; the id makes the order total.
     by = [_COLUMNS[wish.sort_by], Transfer.id]
     return (
-        select(Transfer, db_now(), first.c.path, first.c.content_type)
+        select(Transfer, first.c.path, first.c.content_type)
         .outerjoin(first, true())
         .where(*_conditions(caller, wish))
         .order_by(*(one.desc() if wish.order is Order.DESC else one.asc() for one in by))

@@ -13,7 +13,6 @@ from typing import Any
 from sqlalchemy import ColumnElement, Date, cast, func, select
 
 from app import clock, lifecycle, links
-from app.clock import db_now
 from app.config import settings
 from app.db import db, transaction
 from app.errors import ChangedMeanwhile, Gone, Invalid, WrongState
@@ -187,15 +186,14 @@ class Managed:
 
 def view(transfer: Transfer) -> Managed:
     """All that the page shows, from the current rows; no call to storage. Raises Gone."""
-    row, now = db.session.execute(
-        select(Transfer, db_now())
-        .where(Transfer.id == transfer.id)
-        .execution_options(populate_existing=True)
+    row = db.session.scalars(
+        select(Transfer).where(Transfer.id == transfer.id).execution_options(populate_existing=True)
     ).one()
     not_deleted(row)
+    now = row.read_at
     there = _sums(row.id, File.batch.is_not(None))
     batch = batches.find(row.id)
-    state = _state_of(row, now)
+    state = _state_of(row)
     later = now + timedelta(days=settings.default_expires_in_days)
     return Managed(
         transfer=row,
@@ -232,8 +230,8 @@ def _sums(transfer_id: uuid.UUID, condition: ColumnElement[bool]) -> Sums:
     return Sums(count, int(size), complete_count)
 
 
-def _state_of(row: Transfer, now: datetime) -> str:
-    state = lifecycle.state_at(row, now)
+def _state_of(row: Transfer) -> str:
+    state = lifecycle.state_of(row)
     return "limit_reached" if state is State.READY and row.is_used_up else _STATES[state]
 
 

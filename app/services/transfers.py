@@ -6,7 +6,6 @@ creating.py creates them, contents.py changes their files, options.py their sett
 import hashlib
 import uuid
 from collections.abc import Sequence
-from datetime import datetime
 
 from sqlalchemy import (
     ColumnElement,
@@ -128,11 +127,6 @@ def not_deleted(transfer: Transfer | None) -> Transfer:
     return transfer
 
 
-def state_of(transfer: Transfer) -> State:
-    """The state to show: EXPIRED from the transfer's date on, by the database's clock."""
-    return lifecycle.state_at(transfer, transfer.read_at)
-
-
 def has_expired() -> ColumnElement[bool]:
     """The condition that a transfer has expired, even if the sweep has not marked it yet.
 
@@ -250,28 +244,24 @@ def lock_row(transfer_id: uuid.UUID) -> Transfer:
 
 def lock_live(transfer_id: uuid.UUID) -> Transfer:
     """Lock the transfer's row; raises Gone if it has ended, and Blocked if it is quarantined."""
-    return _unless_ended(_with_the_time(transfer_id).with_for_update(key_share=True))
+    return _unless_ended(_fresh(transfer_id).with_for_update(key_share=True))
 
 
 def refuse_ended(transfer_id: uuid.UUID) -> Transfer:
     """The transfer's row; raises Gone if it has ended, even before the sweep, and Blocked."""
-    return _unless_ended(_with_the_time(transfer_id))
+    return _unless_ended(_fresh(transfer_id))
 
 
-def _with_the_time(transfer_id: uuid.UUID) -> Select[Transfer, datetime]:
-    return (
-        select(Transfer, db_now())
-        .where(Transfer.id == transfer_id)
-        .execution_options(populate_existing=True)
-    )
+def _fresh(transfer_id: uuid.UUID) -> Select[Transfer]:
+    one = select(Transfer).where(Transfer.id == transfer_id)
+    return one.execution_options(populate_existing=True)
 
 
-def _unless_ended(query: Select[Transfer, datetime]) -> Transfer:
-    row = db.session.execute(query).first()
-    if row is None or row[0].state is State.DELETED:
+def _unless_ended(query: Select[Transfer]) -> Transfer:
+    transfer = db.session.scalar(query)
+    if transfer is None or transfer.state is State.DELETED:
         raise Gone(reason="deleted")
-    transfer, now = row
-    if lifecycle.state_at(transfer, now) is State.EXPIRED:
+    if lifecycle.state_of(transfer) is State.EXPIRED:
         raise Gone(reason="expired")
     refuse_blocked(transfer)
     return transfer

@@ -6,7 +6,7 @@ without JavaScript; with it, the list follows what is typed into its form.
 
 import re
 import uuid
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from flask import (
     Blueprint,
@@ -24,12 +24,14 @@ from app import addresses
 from app.config import settings
 from app.errors import Invalid, NotFound, TooMuchMail
 from app.inputs import Inputs, bad_text
+from app.pages.login_cookie import LoginCookie
 from app.pages.view import is_htmx, page_or_fragment, typed
 from app.request_guards import codes_limit, limiter, unknown_limit
 from app.services import own_transfers, senders, sign_ins
 from app.services.own_transfers import Shown, Sort, Wish
 
 bp = Blueprint("mine", __name__, url_prefix="/mine")
+_cookie = LoginCookie("beeline-mine")
 
 E = TypeVar("E", Shown, Sort)
 # The codes that this browser has asked for, in its session; of many, the latest.
@@ -49,7 +51,7 @@ def _check_mail() -> None:
 @bp.get("")
 def show_mine() -> AnyResponse:
     """List the transfers or, to htmx, the part of the page that a search changes; or sign in."""
-    email = sign_ins.email_of(request.cookies.get(_cookie()))
+    email = sign_ins.email_of(_cookie.read())
     if email is not None:
         return _list(email)
     if is_htmx():
@@ -89,26 +91,17 @@ def enter() -> AnyResponse:
         return _door(error.fields, 422)
     session.pop(_CODES)
     answer = redirect(url_for(".show_mine"), 303)
-    answer.set_cookie(_cookie(), word, max_age=sign_ins.STAYS_DAYS * 86400, **_rules())
+    _cookie.set(answer, word, sign_ins.STAYS_DAYS * 86400)
     return answer
 
 
 @bp.post("/leave")
 def leave() -> AnyResponse:
     """Sign out of this browser, or of every one."""
-    sign_ins.leave(request.cookies.get(_cookie()), everywhere="everywhere" in request.form)
+    sign_ins.leave(_cookie.read(), everywhere="everywhere" in request.form)
     answer = redirect(url_for(".show_mine"), 303)
-    answer.delete_cookie(_cookie(), **_rules())
+    _cookie.delete(answer)
     return answer
-
-
-def _cookie() -> str:
-    return "__Host-beeline-mine" if settings.is_https else "beeline-mine"
-
-
-def _rules() -> dict[str, Any]:
-    # Strict: otherwise another site could open a search here, and learn from how long it takes.
-    return {"secure": settings.is_https, "httponly": True, "samesite": "Strict"}
 
 
 def _codes() -> list[uuid.UUID]:

@@ -11,13 +11,13 @@ from functools import wraps
 from typing import Any
 from urllib.parse import urlencode
 
-from flask import Blueprint, Response, make_response, redirect, render_template, request, url_for
+from flask import Blueprint, Response, make_response, redirect, render_template, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
-from app.config import settings
 from app.errors import Invalid, NotAllowed, Unauthorized, WrongState
 from app.gateways.webhook import LONGEST_URL
 from app.inputs import Inputs
+from app.pages.login_cookie import LoginCookie
 from app.pages.view import is_htmx, page_or_fragment, typed
 from app.request_guards import count_call, limiter, unknown_limit
 from app.services import idempotency, webhooks, workspace_login
@@ -25,6 +25,7 @@ from app.services.accounts import Caller
 from app.services.idempotency import Once
 
 bp = Blueprint("webhook_pages", __name__, url_prefix="/workspace/webhooks")
+_cookie = LoginCookie("beeline-workspace")
 
 Route = Callable[..., AnyResponse]
 
@@ -34,7 +35,7 @@ def _inside(route: Route) -> Route:
 
     @wraps(route)
     def guarded(**rest: Any) -> AnyResponse:
-        caller = workspace_login.caller_of(request.cookies.get(_cookie()))
+        caller = workspace_login.caller_of(_cookie.read())
         if caller is not None:
             count_call(caller.key_id)
             return route(caller, **rest)
@@ -51,7 +52,7 @@ def _inside(route: Route) -> Route:
 @bp.get("")
 def show_webhooks() -> AnyResponse:
     """List the workspace's webhooks, or show the login form."""
-    caller = workspace_login.caller_of(request.cookies.get(_cookie()))
+    caller = workspace_login.caller_of(_cookie.read())
     return _door() if caller is None else _list(caller)
 
 
@@ -70,7 +71,7 @@ def enter() -> AnyResponse:
     except NotAllowed:
         return _door("This key cannot manage webhooks: it needs the scope admin.", 422)
     answer = redirect(url_for(".show_webhooks"), 303)
-    answer.set_cookie(_cookie(), word, max_age=workspace_login.STAYS_SECONDS, **_rules())
+    _cookie.set(answer, word, workspace_login.STAYS_SECONDS)
     return answer
 
 
@@ -78,17 +79,8 @@ def enter() -> AnyResponse:
 def leave() -> AnyResponse:
     """Log out: delete the cookie."""
     answer = redirect(url_for(".show_webhooks"), 303)
-    answer.delete_cookie(_cookie(), **_rules())
+    _cookie.delete(answer)
     return answer
-
-
-def _cookie() -> str:
-    return "__Host-beeline-workspace" if settings.is_https else "beeline-workspace"
-
-
-def _rules() -> dict[str, Any]:
-    # Strict: there is no reason to come here by a link on another site.
-    return {"secure": settings.is_https, "httponly": True, "samesite": "Strict"}
 
 
 def _door(complaint: str = "", status: int = 200) -> Response:

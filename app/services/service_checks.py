@@ -88,19 +88,14 @@ def migrations() -> Finding:
     return ok(f"The tables are those of this release ({', '.join(heads)}).")
 
 
-def connections() -> tuple[int, int]:
-    """How many database connections all processes may open, and how many PostgreSQL allows us.
+def enough_connections() -> Finding:
+    """Whether PostgreSQL allows as many connections as one web, worker, maker and clock open.
 
-    The latter is what ordinary roles may have in all, or the limit of our role or database.
+    What it allows is what ordinary roles may have in all, or the limit of our role or database.
     """
     allowed = db.session.execute(text(_ALLOWED)).scalar_one()
     release()
-    return settings.web_concurrency * settings.database_pool_size + OTHERS, allowed
-
-
-def enough_connections() -> Finding:
-    """Whether PostgreSQL allows as many connections as one web, worker, maker and clock open."""
-    needed, allowed = connections()
+    needed = settings.web_concurrency * settings.database_pool_size + OTHERS
     said = f"Beeline may open {needed} database connections; PostgreSQL allows {allowed}."
     if needed > allowed:
         return failed(f"{said} Lower DATABASE_POOL_SIZE or WEB_CONCURRENCY.")

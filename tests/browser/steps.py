@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from playwright.sync_api import Page, Request, expect
 
+from tests.lab.mailserver import MailServer
 from tests.lab.stack import Stack
 
 AXE = Path("node_modules/axe-core/axe.min.js")
@@ -226,6 +228,13 @@ class Puts:
                 return
             self._page.wait_for_timeout(50)
         raise AssertionError(f"{len(self.stored)} pieces of {count} were stored")
+
+
+def code_to(post: MailServer, email: str, before: int = 0) -> str:
+    """The code in the subject of the newest mail, after so many that came before."""
+    code = re.match(r"\d+", post.wait_for(email, before + 1)[-1].subject)
+    assert code
+    return code[0]
 
 
 def keep(page: Page, folder: Path, path: str) -> None:

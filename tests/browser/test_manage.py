@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.steps import Hold, call, choose, expect_state, look, make_files, send
+from tests.browser.steps import Hold, call, choose, code_to, expect_state, look, make_files, send
 from tests.browser.test_asking import expire, flask, sent
 from tests.lab.chromium import FLAGS, path
 from tests.lab.mailserver import MailServer
@@ -39,13 +39,6 @@ def ask_for_more(open_page: OpenPage, made: dict[str, Any], words: str) -> None:
     reader.get_by_label("Your name or e-mail (optional)").fill("Bob")
     reader.get_by_role("button", name="Ask for more").click()
     expect(reader.get_by_text("Your request has been passed on.")).to_be_visible()
-
-
-def code_to(post: MailServer, sender: str, before: int = 0) -> str:
-    """The code in the newest mail, after so many that came before."""
-    code = re.match(r"\d{6}", post.wait_for(sender, before + 1)[-1].subject)
-    assert code
-    return code[0]
 
 
 def confirm(page: Page, post: MailServer, sender: str) -> None:

@@ -90,6 +90,7 @@ def test_all_starts_in_order_and_the_apps_stop_before_what_they_use(start: Start
     assert address.startswith("http://127.0.0.1:")
     assert status_of(address) == 200
     until(lambda: f"serving {address} True" in program.text, "the page to say so")
+    until(lambda: "| working" in program.text, "the worker to listen to signals")
 
     began = time.monotonic()
     program.send(signal.SIGTERM)

@@ -48,6 +48,7 @@ from app.pages import (
     board,
     command_line,
     docs,
+    file_requests,
     home,
     mail_links,
     manage,
@@ -77,6 +78,7 @@ PAGES = (
     mail_links.bp,
     manage.bp,
     mine.bp,
+    file_requests.bp,
     board.bp,
     webhook_pages.bp,
     # Public JSON and text.

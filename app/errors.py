@@ -102,7 +102,10 @@ class MethodNotAllowed(AppError):
 
 
 class Gone(AppError):
-    """It no longer exists; `reason` is expired, deleted, limit_reached, unavailable or revoked."""
+    """It no longer exists.
+
+    `reason` is expired, deleted, limit_reached, unavailable, revoked or closed.
+    """
 
     code = "gone"
     status = 410

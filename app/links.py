@@ -21,6 +21,11 @@ def board_url(slug: str) -> str:
     return f"{settings.base_url}/b/{slug}"
 
 
+def request_url(slug: str) -> str:
+    """Where anyone can send files to whoever asked for them."""
+    return f"{settings.base_url}/r/{slug}"
+
+
 def file_url(slug: str, file_id: uuid.UUID) -> str:
     """The download of one file of a link; fetching it counts as a download."""
     return f"{transfer_url(slug)}/files/{file_id}"

@@ -689,6 +689,18 @@ def test_0023_lists_one_senders_transfers_without_blocking_writes(old: Old) -> N
     assert "(sender_email, created_at, id) WHERE" in str(old.run(told))
 
 
+def test_0025_goes_back_without_the_mails_that_older_code_does_not_know(old: Old) -> None:
+    old.migrate("upgrade", "0025")
+    old.run(
+        "INSERT INTO outbox_mails (id, kind, email, about_id) VALUES"
+        " (gen_random_uuid(), 'received', 'ada@example.org', gen_random_uuid()),"
+        " (gen_random_uuid(), 'code', 'ada@example.org', gen_random_uuid())"
+    )
+    old.migrate("downgrade", "0024")
+    assert old.run("SELECT kind::text FROM outbox_mails") == [("code",)]
+    old.migrate("upgrade", "0025")
+
+
 def test_0014_keeps_opt_outs_and_going_back_forgets_only_what_bounced(old: Old) -> None:
     old.migrate("upgrade", "0011")
     added = "INSERT INTO opt_outs (email_hash{}) VALUES (sha256('{}'){})"

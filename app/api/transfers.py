@@ -31,6 +31,7 @@ from app.services import (
     delivery,
     editing,
     extension_requests,
+    file_requests,
     planning,
     sending,
     staging,
@@ -75,6 +76,7 @@ def create_transfer(caller: Caller | None) -> tuple[Response, int]:
         files = _read_files(given, least=0)
         options = _read_options(given)
         mail = {name: v for name, v in _read_mail(given).items() if given.has(name)}
+        request = given.text("file_request", longest=64)
         if by_one_put and not given.has("max_downloads"):
             options["max_downloads"] = 1
     created = delivery.create(
@@ -84,6 +86,7 @@ def create_transfer(caller: Caller | None) -> tuple[Response, int]:
         idempotency_key=idempotency_key(),
         caller=caller,
         by_one_put=by_one_put,
+        also=[file_requests.for_request(request)] if request else [],
     )
     return shown(created.transfer, owner_token=created.owner_token), 201
 

@@ -8,6 +8,7 @@ from app.models.accounts import ApiKey, Board, BoardItem, SmallFile, Workspace
 from app.models.assets import Asset, AssetVersion
 from app.models.blocks import BlockedFile, Inspection
 from app.models.columns import Leased
+from app.models.file_requests import Arrival, FileRequest
 from app.models.kinds import (
     Checksum,
     DeliveryState,
@@ -44,6 +45,7 @@ __all__ = [
     "AbuseReport",
     "ApiKey",
     "Archive",
+    "Arrival",
     "Asset",
     "AssetVersion",
     "AuditEvent",
@@ -58,6 +60,7 @@ __all__ = [
     "ExtensionRequest",
     "Failure",
     "File",
+    "FileRequest",
     "Harm",
     "Heartbeat",
     "IdempotencyKey",

@@ -84,6 +84,7 @@ class MailKind(enum.StrEnum):
     CODE = "code"
     REPORTED = "reported"
     NEW_FILES = "new_files"
+    RECEIVED = "received"
 
 
 class MailState(enum.StrEnum):

@@ -16,8 +16,10 @@ def show_home() -> Response:
     return uploader()
 
 
-def uploader(**adds_to: Any) -> Response:
-    """Render the uploader: for a new transfer or, with `adds_to`, for more files of that one."""
+def uploader(**for_what: Any) -> Response:
+    """Render the uploader: for a new transfer, also to a file request (`asked`); or for more files
+    of one (`adds_to`, `word`).
+    """
     limits = {
         "max_file_size": settings.max_file_size,
         "max_transfer_size": settings.max_transfer_size,
@@ -31,6 +33,6 @@ def uploader(**adds_to: Any) -> Response:
         limits=limits,
         sends_mail=settings.sends_mail,
         now=clock.now(),
-        **adds_to,
+        **for_what,
     )
     return make_response(page)

@@ -27,7 +27,7 @@ from app.inputs import Inputs, bad_text
 from app.pages.login_cookie import LoginCookie
 from app.pages.view import is_htmx, page_or_fragment, typed
 from app.request_guards import codes_limit, limiter, unknown_limit
-from app.services import own_transfers, senders, sign_ins
+from app.services import file_requests, own_transfers, senders, sign_ins
 from app.services.own_transfers import Shown, Sort, Wish
 
 bp = Blueprint("mine", __name__, url_prefix="/mine")
@@ -51,12 +51,17 @@ def _check_mail() -> None:
 @bp.get("")
 def show_mine() -> AnyResponse:
     """List the transfers or, to htmx, the part of the page that a search changes; or sign in."""
-    email = sign_ins.email_of(_cookie.read())
+    email = signed_in_email()
     if email is not None:
         return _list(email)
     if is_htmx():
         return Response(status=204, headers={"HX-Redirect": url_for(".show_mine")})
     return _door(asks_for_email="other" in request.args)
+
+
+def signed_in_email() -> str | None:
+    """The address that this browser is signed in to."""
+    return sign_ins.email_of(_cookie.read())
 
 
 # -- signing in and out --------------------------------------------------------------------------
@@ -134,12 +139,14 @@ def _door(
 
 def _list(email: str) -> Response:
     wish = _wish()
+    asked = file_requests.one_of(email, wish.request_id) if wish.request_id else None
     return page_or_fragment(
         "pages/mine.html",
         "fragments/_mine.html",
         status=200,
         email=email,
         wish=wish,
+        asked=asked,
         found=own_transfers.of_email(email, wish),
         states=Shown,
         sorts=Sort,
@@ -155,8 +162,13 @@ def _wish() -> Wish:
         text="" if bad_text(text) else text[:_LONGEST_SEARCH],
         state=_one_of(Shown, asked.get("state")),
         sort=_one_of(Sort, asked.get("sort")) or Sort.NEWEST,
+        request_id=_uuid(asked.get("request", "")),
         page=int(page) if re.fullmatch("[1-9][0-9]{0,8}", page) else 1,
     )
+
+
+def _uuid(given: str) -> uuid.UUID | None:
+    return uuid.UUID(given) if re.fullmatch("[0-9a-f-]{36}", given) else None
 
 
 def _one_of(kind: type[E], given: str | None) -> E | None:

@@ -27,6 +27,7 @@ from app.services import (
     checking,
     contents,
     delivery,
+    file_requests,
     idempotency,
     previews,
     removal,
@@ -223,6 +224,7 @@ def _admit(lease: leases.Lease) -> bool:
     archives.renew(lease.transfer_id)
     if tells_recipients:
         delivery.announce_more(lease.transfer_id, number)
+    file_requests.announce(lease.transfer_id)
     audit.note("add batch", lease.transfer_id)
     return True
 

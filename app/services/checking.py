@@ -26,6 +26,7 @@ from app.services import (
     audit,
     blocklist,
     delivery,
+    file_requests,
     planning,
     previews,
     removal,
@@ -301,6 +302,7 @@ def become_ready(transfer_id: uuid.UUID, *conditions: ColumnElement[bool]) -> bo
     if settings.zip_at_once:
         archives.request_at_once(transfer_id)
     delivery.announce(transfer_id)
+    file_requests.announce(transfer_id)
     webhook_news.tell_ready(transfer_id)
     return True
 

@@ -61,15 +61,15 @@ def create(
     idempotency_key: str | None = None,
     caller: Caller | None = None,
     by_one_put: bool = False,
-    also: Also | None = None,
+    also: Sequence[Also] = (),
 ) -> Created:
     """A new transfer in INIT, with its link valid immediately. Raises Invalid, TooMany, KeyReused.
 
     Each call creates another. But the same request with the same `idempotency_key` (a secret of the
     sender's) returns the same transfer with the same owner token, as only the answer was lost. With
     a `caller` it belongs to that caller, and is not counted for a network address. `by_one_put`
-    means that its only file is announced later (services/staging.py). `also` is done in the same
-    transaction, and what it raises is raised.
+    means that its only file is announced later (services/staging.py). Each of `also` is done in the
+    same transaction, and what it raises is raised.
     """
     key = _own_key(idempotency_key, caller)
     said = _said_beside(password, key, by_one_put=by_one_put, also=also)
@@ -101,8 +101,8 @@ def create(
             if by_one_put:
                 db.session.add(Staging(transfer_id=transfer.id))
             audit.note("create", transfer.id)
-            if also:
-                also.do(transfer)
+            for one in also:
+                one.do(transfer)
     except IntegrityError:
         # The same request ran concurrently, and the unique constraint let the other one win.
         if key and (before := _created_before(key, request_hash)):
@@ -156,7 +156,7 @@ def _said(spec: FileSpec) -> tuple[str | int, ...]:
 
 
 def _said_beside(
-    password: str | None, key: str | None, *, by_one_put: bool, also: Also | None
+    password: str | None, key: str | None, *, by_one_put: bool, also: Sequence[Also]
 ) -> tuple[str, ...]:
     """What goes into a request's fingerprint besides its files and options.
 
@@ -167,7 +167,7 @@ def _said_beside(
         said += (hmac.digest(key.encode(), password.encode(), "sha256").hex(),)
     if by_one_put:
         said += ("by one PUT",)
-    return said + (also.said if also else ())
+    return said + tuple(word for one in also for word in one.said)
 
 
 def _created_before(idempotency_key: str, request_hash: bytes) -> Created | None:

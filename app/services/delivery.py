@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import all_, cast, exists, func, literal, null, select, update
+from sqlalchemy import ColumnElement, all_, cast, exists, func, literal, null, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import aliased
 
@@ -76,15 +76,16 @@ def set_recipients(transfer: Transfer, changes: dict[str, Any]) -> Transfer:
     return of_id(transfer.id)
 
 
-def create(specs: Sequence[FileSpec], mail: dict[str, Any], **options: Any) -> Created:
+def create(
+    specs: Sequence[FileSpec], mail: dict[str, Any], *, also: Sequence[Also] = (), **options: Any
+) -> Created:
     """Create a transfer with creating.create() and apply `mail` with set_recipients(), or neither.
 
     Raises what both raise.
     """
-    if not mail:
-        return creating.create(specs, **options)
-    said = tuple(f"{name}={mail[name]}" for name in sorted(mail) if name != "sender_token")
-    also = Also(lambda transfer: set_recipients(transfer, mail), said)
+    if mail:
+        said = tuple(f"{name}={mail[name]}" for name in sorted(mail) if name != "sender_token")
+        also = [Also(lambda transfer: set_recipients(transfer, mail), said), *also]
     return creating.create(specs, **options, also=also)
 
 
@@ -378,14 +379,9 @@ def tell_sender(transfer_id: uuid.UUID, kind: MailKind, *, n: Any = None, words:
     if not settings.sends_mail:
         return False
     if n is None:
-        about = (OutboxMail.about_id == transfer_id) & (OutboxMail.kind == kind)
-        # Locked: a worker claims it either after our commit, or before, and then it is not waiting.
-        is_waiting = (OutboxMail.state == MailState.WAITING) & (OutboxMail.attempt_count == 0)
-        waiting = select(OutboxMail.id).where(about, is_waiting).with_for_update()
-        if db.session.scalars(waiting).first() is not None:
+        if is_waiting(transfer_id, kind):
             return True
-        last = select(func.coalesce(func.max(OutboxMail.n), 0)).where(about)
-        n = last.scalar_subquery() + 1
+        n = next_number(transfer_id, kind)
     nobody = cast(null(), OutboxMail.recipient_id.type)
     news = select(
         func.gen_random_uuid(),
@@ -401,6 +397,27 @@ def tell_sender(transfer_id: uuid.UUID, kind: MailKind, *, n: Any = None, words:
         is_wanted(kind),
     )
     return put(news, words=words, later=TOGETHER.get(kind, timedelta(0))) == 1
+
+
+def is_waiting(about_id: uuid.UUID, kind: MailKind) -> bool:
+    """Whether such a mail is still waiting, and will tell all that is true when it is sent.
+
+    Call in transaction(): a worker claims it either after our commit, or before, and then it is
+    not waiting.
+    """
+    is_untouched = (OutboxMail.state == MailState.WAITING) & (OutboxMail.attempt_count == 0)
+    waiting = select(OutboxMail.id).where(_is_about(about_id, kind), is_untouched)
+    return db.session.scalars(waiting.with_for_update()).first() is not None
+
+
+def next_number(about_id: uuid.UUID, kind: MailKind) -> ColumnElement[int]:
+    """The number of the next mail of this kind, as a column of a query for put()."""
+    last = select(func.coalesce(func.max(OutboxMail.n), 0)).where(_is_about(about_id, kind))
+    return last.scalar_subquery() + 1
+
+
+def _is_about(about_id: uuid.UUID, kind: MailKind) -> ColumnElement[bool]:
+    return (OutboxMail.about_id == about_id) & (OutboxMail.kind == kind)
 
 
 def put(news: Any, *, words: str = "", later: timedelta = timedelta(0)) -> int:

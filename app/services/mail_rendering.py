@@ -30,6 +30,7 @@ from app.models import (
     AbuseReport,
     Board,
     File,
+    FileRequest,
     MailKind,
     NoMail,
     OutboxMail,
@@ -39,7 +40,7 @@ from app.models import (
     Transfer,
     Upload,
 )
-from app.services import delivery, mail_links, senders, suppression
+from app.services import delivery, file_requests, mail_links, senders, suppression
 from app.services.mail_pictures import Thumbnail
 from app.services.mail_templates import CTE, Drawer, Stencil
 from app.services.preview_access import PICTURE_TYPE
@@ -153,6 +154,8 @@ def facts(
     """The facts in a mail, as its templates name them; None if no longer true or not wanted."""
     if mail.kind is MailKind.CODE:
         return _code(mail)
+    if mail.kind is MailKind.RECEIVED:
+        return _received(mail)
     if mail.transfer_id is None:
         return _of_board(mail)
     now = _now(mail)
@@ -235,6 +238,22 @@ def _of_board(mail: OutboxMail) -> dict[str, Any] | None:
         return None
     link = links.board_url(board.slug)
     return {"title": board.name, "contents": None, "link": link, **more}
+
+
+def _received(mail: OutboxMail) -> dict[str, Any] | None:
+    """What has come for a file request since the last such mail."""
+    request = db.session.get(FileRequest, mail.about_id)
+    if request is None or suppression.reason_of(mail.email) in _NOT_EVEN_NEWS:
+        return None
+    came = file_requests.take_untold(request.id, mail.id)
+    if not came:
+        return None
+    return {
+        "name": _quoted(request.title) or "what you asked for",
+        "count": counted(len(came), "transfer", "transfers"),
+        "came": [(one, links.transfer_url(one.slug)) for one in came[:MOST_ROWS]],
+        "more": len(came[MOST_ROWS:]),
+    }
 
 
 def _now(mail: OutboxMail) -> Now:
@@ -387,10 +406,15 @@ def contact(text: str) -> str:
 
 def _name(given: str, contents: Contents) -> str:
     """The title in quotes, or the number of files if the title could be taken for a link."""
+    return _quoted(given) or contents.words
+
+
+def _quoted(given: str) -> str | None:
+    """A title in one line and quotes; None if there is none, or it could be taken for a link."""
     title = _one_line(given)
     if title and not _LINK.search(title) and not _BARE.search(title):
         return f"“{title}”"
-    return contents.words
+    return None
 
 
 def _one_line(text: str) -> str:

@@ -178,11 +178,12 @@ def _next(limit: int, which: ColumnElement[bool]) -> Any:
 def _share_of(mail: Any) -> ColumnElement[str]:
     """Which of its address's quotas a mail counts against.
 
-    Reports have their own: strangers write them, and could otherwise keep the operator's codes
-    waiting forever.
+    Reports have their own, and so has what comes for a file request: strangers decide how many
+    there are, and could otherwise keep the same address's codes waiting forever.
     """
     return case(
         (mail.kind == MailKind.REPORTED, "reported"),
+        (mail.kind == MailKind.RECEIVED, "received"),
         (mail.kind.in_(_UNASKED), "unasked"),
         else_="asked",
     )

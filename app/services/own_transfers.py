@@ -1,10 +1,12 @@
 """The list of all transfers that were sent from one address, for the person who has proven it.
 
-It has those transfers whose news, with a link to manage them, may be mailed to that address.
+It has those transfers whose news, with a link to manage them, may be mailed to that address; or
+those that have come for one of its file requests.
 """
 
 import enum
 import unicodedata
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +20,7 @@ from app import lifecycle
 from app.clock import db_now
 from app.config import settings
 from app.db import db
-from app.models import File, State, Transfer
+from app.models import Arrival, File, FileRequest, State, Transfer
 from app.services import mail_links
 
 PAGE_SIZE = 50
@@ -55,6 +57,8 @@ class Wish:
     state: Shown | None = None
     sort: Sort = Sort.NEWEST
     page: int = 1
+    # One of the address's file requests: what has come for it, instead of what was sent.
+    request_id: uuid.UUID | None = None
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,9 @@ class Item:
     expires_at: datetime
     download_count: int
     max_downloads: int | None
-    # Opens its manage page.
-    word: str
+    slug: str
+    # Opens its manage page; None for what somebody else has sent.
+    word: str | None
 
 
 @dataclass(frozen=True)
@@ -108,13 +113,15 @@ def of_email(email: str, wish: Wish) -> Page:
     page_count = max(1, ceil(count / PAGE_SIZE))
     number = min(wish.page, page_count)
     query = items_query(email, wish).limit(PAGE_SIZE).offset((number - 1) * PAGE_SIZE)
-    items = [_item(row) for row in db.session.execute(query)]
+    is_own = wish.request_id is None
+    items = [_item(row, is_own) for row in db.session.execute(query)]
     return Page(items, number, page_count, count, int(size), ready_count)
 
 
-def _item(row: Any) -> Item:
+def _item(row: Any, is_own: bool) -> Item:
     told = row._asdict()
-    word = mail_links.manage_token(told.pop("id"))
+    transfer_id = told.pop("id")
+    word = mail_links.manage_token(transfer_id) if is_own else None
     return Item(**told | {"state": Shown(row.state), "word": word})
 
 
@@ -127,6 +134,7 @@ def items_query(email: str, wish: Wish) -> Select[Any]:
     return (
         select(
             Transfer.id,
+            Transfer.slug,
             Transfer.title,
             first.c.path.label("first_path"),
             count.correlate(Transfer).label("file_count"),
@@ -164,16 +172,29 @@ def totals_query(email: str, wish: Wish) -> Select[int, int, int]:
 
 
 def _conditions(email: str, wish: Wish) -> list[ColumnElement[bool]]:
-    found = [
+    whose = _was_sent_by(email) if wish.request_id is None else _came_for(email, wish.request_id)
+    found = [whose, Transfer.state != State.DELETED]
+    if wish.state is not None:
+        found.append(_state == wish.state.value)
+    return found + [_has_word(word) for word in wish.text.split()[:MOST_WORDS]]
+
+
+def _was_sent_by(email: str) -> ColumnElement[bool]:
+    return and_(
         Transfer.sender_email == email,
         Transfer.sender_confirmed_at.is_not(None),
         # The installation's own address, which speaks for every workspace, is nobody's.
         Transfer.sender_email != settings.own_email,
-        Transfer.state != State.DELETED,
-    ]
-    if wish.state is not None:
-        found.append(_state == wish.state.value)
-    return found + [_has_word(word) for word in wish.text.split()[:MOST_WORDS]]
+    )
+
+
+def _came_for(email: str, request_id: uuid.UUID) -> ColumnElement[bool]:
+    mine = (
+        select(Arrival.transfer_id)
+        .join(FileRequest)
+        .where(FileRequest.id == request_id, FileRequest.email == email)
+    )
+    return Transfer.id.in_(mine)
 
 
 def _has_word(word: str) -> ColumnElement[bool]:

@@ -34,6 +34,7 @@ from app.models import (
     BoardItem,
     Download,
     File,
+    FileRequest,
     IdempotencyKey,
     Preview,
     SmallFile,
@@ -42,7 +43,7 @@ from app.models import (
     Transfer,
     Upload,
 )
-from app.services import audit, idempotency
+from app.services import audit, file_requests, idempotency
 from app.services.heartbeats import noted
 from app.services.upkeep import BATCH, DELETE_BATCH, Tell, in_batches, untold
 
@@ -62,7 +63,8 @@ def drop_tombstones(tell: Tell = untold) -> int:
     """Job: delete the rows of transfers deleted long ago, and of uploads that nothing refers to.
 
     Never while bytes may be left, nor while there is a report of the transfer or its board; closed,
-    old reports are deleted first. Also deletes old idempotency keys.
+    old reports are deleted first. Also deletes old idempotency keys and file
+    requests.
     """
     with transaction():
         _drop_reports()
@@ -71,6 +73,7 @@ def drop_tombstones(tell: Tell = untold) -> int:
     crash.point("drop.1")
     in_batches(_drop_uploads, untold)
     in_batches(_drop_keys, untold)
+    in_batches(_drop_requests, untold)
     return count
 
 
@@ -240,6 +243,10 @@ def _drop_uploads() -> int:
 
 def _drop_keys() -> int:
     return changed(_drop(IdempotencyKey, idempotency.is_over(), BATCH))
+
+
+def _drop_requests() -> int:
+    return changed(_drop(FileRequest, file_requests.is_over(), BATCH))
 
 
 def _drop(row: type[Base], condition: ColumnElement[bool], limit: int) -> Delete:

@@ -55,6 +55,7 @@ def test_a_transfer_is_listed_once_its_address_is_confirmed(inside: None, sender
         expires_at=row.expires_at,
         download_count=0,
         max_downloads=7,
+        slug=sent.slug,
         word=item.word,
     )
     assert sender.client.get(f"/m/{item.word}").status_code == 200

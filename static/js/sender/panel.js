@@ -66,6 +66,7 @@ export class Panel {
     this.#root = root;
     this.#acts = acts;
     this.limits = JSON.parse(root.dataset.limits ?? '{}');
+    /** The file request that the files are for. */ this.asked = root.dataset.asked;
     this.addsTo = root.dataset.addsTo ? JSON.parse(root.dataset.addsTo) : null;
     this.files = new FileList(root, acts);
     // When files are added to a transfer, its options are on its manage page.

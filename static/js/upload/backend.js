@@ -60,7 +60,7 @@ export class Backend {
     this.#isOffline = isOffline;
   }
 
-  /** @param {Options & {files: FileSpec[]}} wish @param {string} key see newKey() @param {AbortSignal} [signal] @returns {Promise<Transfer & {owner_token: string}>} */
+  /** @param {Options & {files: FileSpec[], file_request?: string}} wish @param {string} key see newKey() @param {AbortSignal} [signal] @returns {Promise<Transfer & {owner_token: string}>} */
   create(wish, key, signal) {
     return this.#ask('POST', '/transfers', undefined, wish, signal, { 'Idempotency-Key': key });
   }

@@ -1,0 +1,104 @@
+"""/r/<slug>: the page where files are sent to whoever asked for them, and the owner's own pages.
+
+/mine/requests is for whoever is signed in (mine.py), and works without JavaScript.
+"""
+
+import uuid
+
+from flask import Blueprint, Response, make_response, redirect, render_template, url_for
+from werkzeug.wrappers import Response as AnyResponse
+
+from app import links
+from app.config import settings
+from app.errors import Invalid, NotFound
+from app.inputs import Inputs
+from app.pages import home
+from app.pages.mine import signed_in_email
+from app.pages.view import typed
+from app.request_guards import limit_unknown
+from app.services import file_requests
+
+bp = Blueprint("file_requests", __name__)
+limit_unknown(bp)
+
+_LONGEST_TITLE = 200
+_LONGEST_MESSAGE = 2000
+_DAYS = (1, 3, 7, 14, 30, 90)
+_DEFAULT_DAYS = 14
+
+
+@bp.before_request
+def _check_mail() -> None:
+    """Without mail nobody could be told of what was sent."""
+    if not settings.sends_mail:
+        raise NotFound
+
+
+@bp.get("/r/<slug:slug>")
+def show_request(slug: str) -> Response:
+    """Show the uploader, for files that go to whoever made this link."""
+    return home.uploader(asked=file_requests.find(slug))
+
+
+@bp.get("/mine/requests")
+def show_requests() -> AnyResponse:
+    """List the requests of whoever is signed in, with the form that makes another."""
+    email = signed_in_email()
+    return _page(email) if email else redirect(url_for("mine.show_mine"), 303)
+
+
+@bp.post("/mine/requests")
+def make_request() -> AnyResponse:
+    """Make a request, then redirect to the list, which begins with it."""
+    email = signed_in_email()
+    if email is None:
+        return redirect(url_for("mine.show_mine"), 303)
+    said = typed("once", "title", "message", "days")
+    try:
+        with Inputs({**said, "days": _whole(said.get("days", ""))}) as given:
+            request_id = given.uuid("once")
+            title = given.needed_text("title", longest=_LONGEST_TITLE).strip()
+            message = given.text("message", longest=_LONGEST_MESSAGE, lines=True).strip()
+            days = given.whole("days", least=1, most=max(_choices()))
+        file_requests.make(request_id, email, title=title, message=message, days=days)
+    except Invalid as error:
+        return _page(email, 422, said, error.fields)
+    return redirect(url_for(".show_requests"), 303)
+
+
+@bp.post("/mine/requests/<uuid:request_id>/close")
+def close_request(request_id: uuid.UUID) -> AnyResponse:
+    """Let nothing more be sent at a link."""
+    if email := signed_in_email():
+        file_requests.close(email, request_id)
+    return redirect(url_for(".show_requests"), 303)
+
+
+def _page(
+    email: str,
+    status: int = 200,
+    said: dict[str, str] | None = None,
+    complaints: dict[str, str] | None = None,
+) -> Response:
+    page = render_template(
+        "pages/mine_requests.html",
+        email=email,
+        requests=file_requests.of_email(email),
+        request_url=links.request_url,
+        day_choices=_choices(),
+        default_days=min(_DEFAULT_DAYS, max(_choices())),
+        once=uuid.uuid4(),
+        said=said or {},
+        complaints=complaints or {},
+    )
+    return make_response(page, status)
+
+
+def _choices() -> list[int]:
+    """For how many days a request may be open; at most as long as a transfer may live."""
+    most = settings.max_expires_in_days
+    return [days for days in _DAYS if days < most] + [most] if most <= max(_DAYS) else list(_DAYS)
+
+
+def _whole(text: str) -> int | str:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else text

@@ -1,0 +1,249 @@
+"""File requests: a link at which anyone can send files to the address of whoever made it.
+
+What is sent there is a transfer like any other, and belongs to whoever sent it. Who asked for it is
+told by mail, and finds it in a list (own_transfers.py).
+"""
+
+import secrets
+import uuid
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, and_, case, cast, func, null, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from app import jobs, lifecycle
+from app.clock import db_now
+from app.config import settings
+from app.db import changed, db, transaction
+from app.errors import Gone, Invalid, NotFound
+from app.models import Arrival, File, FileRequest, MailKind, OutboxMail, State, Transfer
+from app.services import audit, delivery
+from app.services.creating import Also
+
+# Of one address. More would be a mistake, or somebody who fills the table.
+MOST_OPEN = 50
+# An address's latest requests are listed; older ones end, and are dropped in time.
+MOST_LISTED = 100
+
+
+class Asked(NamedTuple):
+    """A file request as its owner sees it, and what has come for it and is not deleted."""
+
+    id: uuid.UUID
+    slug: str
+    title: str
+    message: str
+    created_at: datetime
+    ends_at: datetime
+    is_open: bool
+    transfer_count: int
+    size: int
+    last_came_at: datetime | None
+
+
+class Came(NamedTuple):
+    """A transfer that has come, as a mail tells of it."""
+
+    slug: str
+    title: str
+    # The path of its first file.
+    path: str
+    file_count: int
+    size: int
+    expires_at: datetime
+    has_password: bool
+    # Only if it is confirmed.
+    sender: str | None
+
+
+def make(request_id: uuid.UUID, email: str, *, title: str, message: str, days: int) -> None:
+    """Make a request, open for so many days, for an address that the caller must have proven.
+
+    Repeating it with the same id makes no other. Raises Invalid if the address has MOST_OPEN open
+    ones.
+    """
+    with transaction():
+        mine = select(func.count()).where(FileRequest.email == email, is_open())
+        if (db.session.scalar(mine) or 0) >= MOST_OPEN:
+            raise Invalid({"title": f"is too many: close one of your {MOST_OPEN} open requests"})
+        made = insert(FileRequest).values(
+            id=request_id,
+            slug=secrets.token_urlsafe(24),
+            email=email,
+            title=title,
+            message=message,
+            ends_at=db_now() + timedelta(days=days),
+        )
+        if changed(made.on_conflict_do_nothing(index_elements=["id"])):
+            audit.note("ask for files", subject_id=request_id)
+
+
+def close(email: str, request_id: uuid.UUID) -> None:
+    """Let nothing more be sent to a request of this address; repeatable. Raises NotFound."""
+    with transaction():
+        if not changed(
+            update(FileRequest)
+            .where(FileRequest.id == request_id, FileRequest.email == email)
+            .values(ends_at=func.least(FileRequest.ends_at, db_now()))
+            .execution_options(synchronize_session=False)
+        ):
+            raise NotFound("You have no such request.")
+        audit.note("close file request", subject_id=request_id)
+
+
+def of_email(email: str) -> Sequence[Asked]:
+    """The latest MOST_LISTED requests of this address, newest first; one query."""
+    rows = db.session.execute(
+        _asked(email).order_by(FileRequest.created_at.desc()).limit(MOST_LISTED)
+    )
+    return [Asked(*row) for row in rows]
+
+
+def one_of(email: str, request_id: uuid.UUID) -> Asked:
+    """One request of this address; raises NotFound."""
+    row = db.session.execute(_asked(email).where(FileRequest.id == request_id)).one_or_none()
+    if row is None:
+        raise NotFound("You have no such request.")
+    return Asked(*row)
+
+
+def _asked(email: str) -> Any:
+    has_come = and_(
+        Transfer.id == Arrival.transfer_id,
+        Arrival.came_at.is_not(None),
+        Transfer.state != State.DELETED,
+    )
+    return (
+        select(
+            FileRequest.id,
+            FileRequest.slug,
+            FileRequest.title,
+            FileRequest.message,
+            FileRequest.created_at,
+            FileRequest.ends_at,
+            is_open(),
+            func.count(Transfer.id),
+            func.coalesce(func.sum(Transfer.total_size), 0),
+            func.max(Arrival.came_at).filter(Transfer.id.is_not(None)),
+        )
+        .outerjoin(Arrival, Arrival.file_request_id == FileRequest.id)
+        .outerjoin(Transfer, has_come)
+        .where(FileRequest.email == email)
+        .group_by(FileRequest.id)
+    )
+
+
+def find(slug: str) -> FileRequest:
+    """The request at this link; raises NotFound, and Gone once it has ended."""
+    found = db.session.execute(
+        select(FileRequest, is_open()).where(FileRequest.slug == slug)
+    ).one_or_none()
+    if found is None:
+        raise NotFound("There is no such request.")
+    request, accepts = found
+    if not accepts:
+        raise Gone("This request for files has ended.", reason="closed")
+    return request
+
+
+def is_open() -> ColumnElement[bool]:
+    """The condition that files can be sent to a request."""
+    return FileRequest.ends_at > db_now()
+
+
+def is_over() -> ColumnElement[bool]:
+    """The condition that a request ended long ago, and nothing that came for it is left."""
+    is_left = (
+        select(Arrival.transfer_id)
+        .join(Transfer)
+        .where(Arrival.file_request_id == FileRequest.id, Transfer.state != State.DELETED)
+    )
+    long_ago = db_now() - timedelta(days=settings.tombstones_in_days)
+    return and_(FileRequest.ends_at <= long_ago, ~is_left.exists())
+
+
+# -- what comes ----------------------------------------------------------------------------------
+
+
+def for_request(slug: str) -> Also:
+    """What creating.create() does besides, for a transfer to this request; may raise Invalid."""
+
+    def note(transfer: Transfer) -> None:
+        request_id = db.session.scalar(
+            select(FileRequest.id).where(FileRequest.slug == slug, is_open())
+        )
+        if request_id is None or not settings.sends_mail:
+            raise Invalid({"file_request": "is not open: ask for a new link"})
+        db.session.add(Arrival(transfer_id=transfer.id, file_request_id=request_id))
+
+    return Also(note, (f"for request {slug}",))
+
+
+def announce(transfer_id: uuid.UUID) -> None:
+    """Queue a mail to who asked for this transfer's files, if anybody did: they are there.
+
+    One that is still waiting tells of these too. Call in transaction().
+    """
+    request_id = db.session.scalar(
+        update(Arrival)
+        .where(Arrival.transfer_id == transfer_id)
+        .values(came_at=db_now(), told_in=None)
+        .returning(Arrival.file_request_id)
+        .execution_options(synchronize_session=False)
+    )
+    if request_id is None or not settings.sends_mail:
+        return
+    if not delivery.is_waiting(request_id, MailKind.RECEIVED):
+        news = select(
+            func.gen_random_uuid(),
+            delivery.kind_of(MailKind.RECEIVED),
+            FileRequest.email,
+            cast(null(), OutboxMail.transfer_id.type),
+            cast(null(), OutboxMail.recipient_id.type),
+            FileRequest.id,
+            delivery.next_number(request_id, MailKind.RECEIVED),
+        )
+        delivery.put(news.where(FileRequest.id == request_id))
+    jobs.SEND_MAIL.later()
+
+
+def take_untold(request_id: uuid.UUID, mail_id: uuid.UUID) -> Sequence[Came]:
+    """What has come and no mail has told of yet, and is told of in this one from now on.
+
+    Repeating it gives the same, without what cannot be downloaded any more. In the order in which
+    it came.
+    """
+    mine = Arrival.file_request_id == request_id
+    with transaction():
+        db.session.execute(
+            update(Arrival)
+            .where(mine, Arrival.came_at.is_not(None), Arrival.told_in.is_(None))
+            .values(told_in=mail_id)
+            .execution_options(synchronize_session=False)
+        )
+    is_of_transfer = and_(File.transfer_id == Transfer.id, File.batch.is_not(None))
+    paths = select(File.path).where(is_of_transfer).order_by(File.position).limit(1)
+    rows = db.session.execute(
+        select(
+            Transfer.slug,
+            Transfer.title,
+            paths.scalar_subquery(),
+            select(func.count()).select_from(File).where(is_of_transfer).scalar_subquery(),
+            Transfer.total_size,
+            Transfer.expires_at,
+            Transfer.password_hash.is_not(None),
+            case((Transfer.sender_confirmed_at.is_not(None), Transfer.sender_email)),
+        )
+        .join(Arrival, Arrival.transfer_id == Transfer.id)
+        .where(
+            mine,
+            Arrival.told_in == mail_id,
+            Transfer.state == State.READY,
+            ~lifecycle.is_due(),
+            Transfer.quarantined_at.is_(None),
+        )
+        .order_by(Arrival.came_at, Transfer.id)
+    )
+    return [Came(*row) for row in rows]

@@ -1,0 +1,306 @@
+"""File requests: made and closed by whoever is signed in; what is sent there, and who is told of it."""
+
+import re
+import uuid
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import select, update
+
+from app.clock import db_now
+from app.db import db, transaction
+from app.models import Arrival, FileRequest, NoMail, OutboxMail
+from app.services import abuse, file_requests, suppression, tombstones
+from tests.factories import Sender, Sent
+from tests.lab.mailserver import MailServer
+from tests.mail import ADA, pass_time, send_mail, word_of
+from tests.pages.test_mine import EVE, Person, ada, eve
+from tests.services.test_batches import through
+
+__all__ = ["ada", "eve"]  # fixtures
+AT = "/mine/requests"
+
+
+def make(person: Person, title: str = "Wedding photos", **fields: str) -> Any:
+    """The answer to the form."""
+    page = person.client.get(AT).text
+    once = re.search(r'name="once" value="([^"]+)"', page)
+    assert once
+    form = {"csrf_token": person.token, "once": once[1], "title": title, "days": "7", **fields}
+    return person.client.post(AT, data=form)
+
+
+def slugs(person: Person) -> list[str]:
+    """Those of the open requests in the list, newest first."""
+    return re.findall(r'href="[^"]*/r/([\w-]+)"', person.client.get(AT).text)
+
+
+def close(person: Person, request_id: uuid.UUID) -> Any:
+    return person.client.post(f"{AT}/{request_id}/close", data={"csrf_token": person.token})
+
+
+def ids(app: Flask) -> list[uuid.UUID]:
+    with app.app_context():
+        return list(db.session.scalars(select(FileRequest.id).order_by(FileRequest.created_at)))
+
+
+def end(app: Flask, **ago: float) -> None:
+    """As if every request had ended this long ago."""
+    with app.app_context(), transaction():
+        db.session.execute(update(FileRequest).values(ends_at=db_now() - timedelta(**ago)))
+
+
+@pytest.fixture
+def slug(ada: Person) -> str:
+    """That of one open request of Ada's."""
+    ada.sign_in()
+    assert make(ada, message="The big ones,\nplease").status_code == 303
+    return slugs(ada)[0]
+
+
+def arrive(
+    sender: Sender, slug: str, contents: dict[str, bytes] | None = None, **more: Any
+) -> Sent:
+    return sender.ready(contents, file_request=slug, **more)
+
+
+def test_whoever_has_the_link_sends_and_its_owner_is_told(
+    app: Flask, client: FlaskClient, ada: Person, slug: str, sender: Sender, mail: MailServer
+) -> None:
+    page = client.get(f"/r/{slug}")
+    assert page.status_code == 200
+    for words in ("Wedding photos", "The big ones,\nplease", ADA, 'content="noindex"'):
+        assert words in page.text
+    sent = sender.create({"a.jpg": b"1", "b.jpg": b"22"}, file_request=slug, title="From Bo")
+    assert "nothing has come yet" in ada.client.get(AT).text
+    before = len(mail.caught)
+    send_mail(app)
+    assert len(mail.caught) == before
+    sent.upload().complete().process()
+    send_mail(app)
+    (told,) = mail.caught[before:]
+    assert (told.to, told.subject) == (ADA, "Files have arrived for “Wedding photos”")
+    for kind in ("plain", "html"):
+        text = told.body(kind)
+        for words in ("From Bo", "2 files", f"/d/{sent.slug}"):
+            assert words in text
+    send_mail(app)
+    assert len(mail.caught) == before + 1
+    listed = ada.client.get(AT).text
+    assert "1 transfer, 3 bytes" in listed
+    came = ada.get(f"?request={ids(app)[0]}").text
+    assert "From Bo" in came
+    assert f'href="/d/{sent.slug}"' in came
+    assert "/m/" not in came
+    # It is no transfer that Ada has sent.
+    assert "From Bo" not in ada.get().text
+
+
+def test_only_whoever_is_signed_in_has_requests_and_only_their_own(
+    app: Flask, ada: Person, eve: Person, slug: str, sender: Sender
+) -> None:
+    arrive(sender, slug, title="For Ada")
+    send_mail(app)
+    (request_id,) = ids(app)
+    for answer in (eve.client.get(AT), make_signed_out(eve)):
+        assert (answer.status_code, answer.location) == (303, "/mine")
+    assert close(eve, request_id).status_code == 303
+    eve.sign_in(EVE)
+    assert "Wedding photos" not in eve.client.get(AT).text
+    assert eve.get(f"?request={request_id}").status_code == 404
+    assert close(eve, request_id).status_code == 404
+    assert slugs(ada) == [slug]
+    assert ada.get("?request=no-id").status_code == 200
+    assert ada.client.post(AT, data={"title": "Forged", "days": "7"}).status_code == 400
+
+
+def make_signed_out(person: Person) -> Any:
+    return person.client.post(AT, data={"csrf_token": person.token, "title": "x", "days": "7"})
+
+
+def test_a_closed_request_takes_nothing_more_and_what_began_before_still_arrives(
+    app: Flask, ada: Person, slug: str, client: FlaskClient, sender: Sender, mail: MailServer
+) -> None:
+    begun = sender.create(file_request=slug)
+    assert close(ada, ids(app)[0]).status_code == 303
+    assert slugs(ada) == []
+    page = client.get(f"/r/{slug}", headers={"Accept": "text/html"})
+    assert page.status_code == 410
+    assert "This request is closed" in page.text
+    for wrong in (slug, "x" * 32):
+        refused = client.post(
+            "/transfers", json={"files": [{"path": "a", "size": 1}], "file_request": wrong}
+        )
+        assert (refused.status_code, refused.json["error"]["fields"][0]["field"]) == (
+            400,
+            "file_request",
+        )
+    assert client.get(f"/r/{'x' * 32}").status_code == 404
+    before = len(mail.caught)
+    begun.upload().complete().process()
+    send_mail(app)
+    assert mail.caught[before].to == ADA
+    with app.app_context():
+        assert len(list(db.session.scalars(select(Arrival)))) == 1
+    # Closing again does not move the date.
+    ends_at = [one.ends_at for one in of_ada(app)]
+    close(ada, ids(app)[0])
+    assert [one.ends_at for one in of_ada(app)] == ends_at
+
+
+def of_ada(app: Flask) -> Any:
+    with app.app_context():
+        return file_requests.of_email(ADA)
+
+
+def test_bad_input_is_told_beside_its_field_and_nothing_is_lost(ada: Person) -> None:
+    ada.sign_in()
+    for fields in (
+        {"title": ""},
+        {"title": "x" * 201},
+        {"days": "0"},
+        {"days": "91"},
+        {"days": "x"},
+    ):
+        answer = make(ada, **{"message": "Kept words"} | fields)
+        assert answer.status_code == 422
+        assert 'aria-invalid="true"' in answer.text
+        assert "Kept words" in answer.text
+    assert slugs(ada) == []
+
+
+def test_a_form_that_is_sent_twice_makes_one_request(ada: Person) -> None:
+    ada.sign_in()
+    once = str(uuid.uuid4())
+    assert {make(ada, once=once).status_code for _ in range(2)} == {303}
+    assert len(slugs(ada)) == 1
+
+
+def test_one_address_has_so_many_open_requests(
+    ada: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_requests, "MOST_OPEN", 2)
+    ada.sign_in()
+    assert [make(ada).status_code for _ in range(3)] == [303, 303, 422]
+
+
+def test_what_comes_while_a_mail_waits_is_told_in_the_same(
+    app: Flask, slug: str, sender: Sender, mail: MailServer
+) -> None:
+    before = len(mail.caught)
+    first, second = (arrive(sender, slug, {name: b"1"}) for name in ("first", "second"))
+    assert waiting(app) == 1
+    send_mail(app)
+    (told,) = mail.caught[before:]
+    for words in ("2 transfers have arrived", "first", "second", first.slug, second.slug):
+        assert words in told.body("plain")
+    third = arrive(sender, slug, {"third": b"1"})
+    send_mail(app)
+    text = mail.caught[-1].body("plain")
+    assert third.slug in text
+    assert first.slug not in text
+
+
+def waiting(app: Flask) -> int:
+    with app.app_context():
+        found = db.session.scalars(select(OutboxMail).where(OutboxMail.kind == "received"))
+        return len([one for one in found if one.state == "WAITING"])
+
+
+def test_a_crowd_of_strangers_causes_few_mails_and_keeps_no_code_waiting(
+    app: Flask, ada: Person, slug: str, sender: Sender, mail: MailServer
+) -> None:
+    before = len(mail.caught)
+    for number in range(8):
+        arrive(sender, slug, {f"{number}.raw": b"1"})
+        send_mail(app)
+    assert len(mail.caught) == before + 5
+    ada.post("leave")
+    ada.sign_in()  # by a code, which is mailed at once
+    pass_time(app, hours=2)
+    send_mail(app)
+    assert "3 transfers have arrived" in mail.caught[-1].body("plain")
+
+
+def test_files_that_are_added_later_are_told_too(
+    app: Flask, slug: str, sender: Sender, mail: MailServer
+) -> None:
+    sent = arrive(sender, slug, title="More than once")
+    send_mail(app)
+    before = len(mail.caught)
+    with app.app_context():
+        through(sent, {"more.txt": b"more"})
+    send_mail(app)
+    (told,) = mail.caught[before:]
+    assert "2 files" in told.body("plain")
+
+
+def test_a_confirmed_sender_is_named_and_a_password_is_told_of(
+    app: Flask, slug: str, sender: Sender, mail: MailServer
+) -> None:
+    arrive(sender, slug, sender_email=EVE, sender_token=word_of(EVE), password="1234 secret")
+    arrive(sender, slug, sender_email="not-proven@example.org")
+    send_mail(app)
+    text = mail.caught[-1].body("plain")
+    assert f"from {EVE}" in text
+    assert "protected with a password" in text
+    assert "1234" not in text
+    assert "not-proven" not in text
+
+
+def test_nothing_is_mailed_of_what_is_gone_nor_to_whom_mail_bounces(
+    app: Flask, slug: str, sender: Sender, mail: MailServer
+) -> None:
+    before = len(mail.caught)
+    deleted, blocked = arrive(sender, slug), arrive(sender, slug)
+    deleted.call("DELETE")
+    with app.app_context():
+        abuse.quarantine(blocked.id)
+    send_mail(app)
+    assert (len(mail.caught), waiting(app)) == (before, 0)
+    arrive(sender, slug)
+    with app.app_context(), transaction():
+        suppression.suppress(ADA, NoMail.BOUNCED)
+    send_mail(app)
+    assert (len(mail.caught), waiting(app)) == (before, 0)
+
+
+def test_the_same_create_again_is_the_same_transfer(slug: str, client: FlaskClient) -> None:
+    body = {"files": [{"path": "a", "size": 1}], "file_request": slug}
+    key = {"Idempotency-Key": "k" * 32}
+    first, second = (client.post("/transfers", json=body, headers=key) for _ in range(2))
+    assert first.json["id"] == second.json["id"]
+    del body["file_request"]
+    assert client.post("/transfers", json=body, headers=key).status_code == 422
+
+
+def test_a_request_is_dropped_long_after_its_end_but_not_before_what_came(
+    app: Flask, slug: str, sender: Sender
+) -> None:
+    sent = arrive(sender, slug)
+    end(app, days=91)
+
+    def drop() -> int:
+        with app.app_context():
+            tombstones.drop_tombstones()
+        return len(ids(app))
+
+    assert drop() == 1
+    sent.call("DELETE")
+    end(app, days=89)
+    assert drop() == 1
+    end(app, days=91)
+    assert drop() == 0
+
+
+def test_without_mail_there_are_no_requests(
+    ada: Person, slug: str, configure: Any, client: FlaskClient
+) -> None:
+    configure(mail_url="")
+    assert ada.client.get(AT).status_code == 404
+    assert client.get(f"/r/{slug}").status_code == 404
+    body = {"files": [{"path": "a", "size": 1}], "file_request": slug}
+    assert client.post("/transfers", json=body).status_code == 400

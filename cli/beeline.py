@@ -1887,8 +1887,12 @@ def send(run: Run, given: argparse.Namespace) -> Json:
     """`beeline send`: prints the link, which works immediately, then sends the files."""
     memory = Memory()
     memory.sweep()
-    server = Server(run, _server_url(given))
     options = _options(given)
+    if given.request:
+        server_url, options["file_request"] = _request(given.request)
+    else:
+        server_url = _server_url(given)
+    server = Server(run, server_url)
     mail = _mail(run, memory, server, given)
     files = gather(given.files, given.name, memory, run.voice.complain)
     try:
@@ -2235,6 +2239,14 @@ def _link_url(given: argparse.Namespace) -> str:
     return f"{parts.scheme}://{parts.netloc}{found[1]}"
 
 
+def _request(link: str) -> tuple[str, str]:
+    """The server and the last part of a file request's link."""
+    server, _, slug = link.rpartition("/r/")
+    if not re.match("https?://", server) or not re.fullmatch("[A-Za-z0-9_-]{20,64}", slug):
+        raise Usage(f"This is not a link to a file request: {link}")
+    return server, slug
+
+
 def _server_url(given: argparse.Namespace) -> str:
     url = given.server or os.environ.get("BEELINE_SERVER") or DEFAULT_SERVER
     if not url:
@@ -2434,6 +2446,9 @@ def _add_send(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         type=_filled,
         metavar="A@B.C",
         help="mail the link to this address; may be repeated",
+    )
+    one.add_argument(
+        "--request", type=_filled, metavar="LINK", help="send to whoever made this file request"
     )
     one.add_argument("--from", dest="sender", metavar="A@B.C", help="your own address, for --to")
     one.add_argument("--expires", type=_duration, metavar="7d", help="how long the link works")

@@ -11,6 +11,7 @@ import termios
 import threading
 import time
 import unicodedata
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ import pytest
 from flask import Flask
 
 from app.config import MIB
+from app.services import file_requests
 from cli import beeline
 from embedded.ports import free_port
 from tests.factories import Sender, http
@@ -847,6 +849,28 @@ def test_mail_by_a_code_that_is_asked_for_once(shell: Shell, web: LoggedStack) -
     refused = shell.ask("send", *words, "--to", "nobody", code=1)
     assert refused["error"]["fields"][0]["field"] == "recipients.0"
     assert len(shell.ask("list")["items"]) == before
+
+
+def test_files_are_sent_to_whoever_asked_for_them(
+    shell: Shell, app: Flask, environ: dict[str, str]
+) -> None:
+    asked, email = uuid.uuid4(), "studio@example.org"
+    with app.app_context():
+        file_requests.make(asked, email, title="Rushes", message="", days=1)
+        slug = file_requests.one_of(email, asked).slug
+    files = shell.write({"a.mov": b"1"})
+    # Not where the command line was downloaded: where the link leads.
+    link = f"{shell.url}/r/{slug}"
+    shell.run("send", *files, "--request", link, "--server", "http://127.0.0.1:9")
+    told = (
+        "SELECT count(*) FROM outbox_mails WHERE kind = 'received' AND email = 'studio@example.org'"
+    )
+    assert Truth(environ).rows(told) == [(1,)]
+    assert shell.ask("send", *files, "--request", f"{shell.url}/d/{slug}", code=2)
+    with app.app_context():
+        file_requests.close(email, asked)
+    refused = shell.ask("send", *files, "--request", link, code=1)
+    assert "is not open" in refused["error"]["message"]
 
 
 def test_who_no_longer_reads_is_told_nothing_and_everything_is_done(shell: Shell) -> None:

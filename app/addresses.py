@@ -1,14 +1,11 @@
-"""E-mail addresses: their normal spelling, and keyed hashes for those that must not be stored.
+"""E-mail addresses: how rows, settings and mail servers spell them.
 
 In this module an address is always a mailbox; request_guards.py has the network addresses.
 """
 
-import hmac
 import re
 
 from email_validator import EmailNotValidError, validate_email
-
-from app.config import settings
 
 LONGEST = 254
 # Spaces, line ends, other controls and angle brackets: refused whatever the validator allows.
@@ -45,13 +42,3 @@ def on_the_wire(address: str) -> str:
         return address
     found = validate_email(address, check_deliverability=False)
     return found.ascii_email or found.normalized
-
-
-def hashes(address: str) -> list[bytes]:
-    """Keyed hashes of the address: the first under the current key, the others under former ones.
-
-    The address itself is not stored, so it cannot be hashed again under a new key: a former key has
-    to stay in the settings for as long as its hashes must be recognised.
-    """
-    keys = (settings.secret_key, *settings.secret_key_fallbacks, *settings.opt_out_keys)
-    return [hmac.digest(key.encode(), f"email:{address}".encode(), "sha256") for key in keys]

@@ -3,10 +3,12 @@
 Kept as keyed hashes, so that the addresses cannot be read from the rows.
 """
 
+import hmac
+
 from sqlalchemy import ARRAY, ColumnElement, LargeBinary, any_, bindparam, delete, select
 from sqlalchemy.dialects.postgresql import insert
 
-from app.addresses import hashes
+from app.config import settings
 from app.db import changed, db
 from app.models import NoMail, OptOut
 
@@ -36,10 +38,10 @@ def suppress(email: str, reason: NoMail) -> None:
     """
     if NoMail.COMPLAINED in (reason, reason_of(email)):
         beside = insert(OptOut).values(
-            email_hash=hashes(_complaint_of(email))[0], reason=NoMail.COMPLAINED
+            email_hash=_hashes(_complaint_of(email))[0], reason=NoMail.COMPLAINED
         )
         db.session.execute(beside.on_conflict_do_nothing())
-    added = insert(OptOut).values(email_hash=hashes(email)[0], reason=reason)
+    added = insert(OptOut).values(email_hash=_hashes(email)[0], reason=reason)
     db.session.execute(
         added.on_conflict_do_nothing()
         if reason is NoMail.BOUNCED
@@ -81,7 +83,17 @@ def _is_of(email: str) -> ColumnElement[bool]:
 
 
 def _hashes_of(email: str) -> list[bytes]:
-    return hashes(email) + hashes(_complaint_of(email))
+    return _hashes(email) + _hashes(_complaint_of(email))
+
+
+def _hashes(address: str) -> list[bytes]:
+    """Keyed hashes of the address: the first under the current key, the others under former ones.
+
+    The address itself is not stored, so it cannot be hashed again under a new key: a former key has
+    to stay in the settings for as long as its hashes must be recognised.
+    """
+    keys = (settings.secret_key, *settings.secret_key_fallbacks, *settings.opt_out_keys)
+    return [hmac.digest(key.encode(), f"email:{address}".encode(), "sha256") for key in keys]
 
 
 def _complaint_of(email: str) -> str:

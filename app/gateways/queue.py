@@ -186,13 +186,18 @@ class JobQueue:
         with self._asking():
             return bool(self._redis.exists(*keys))
 
-    def failed_count(self, names: Iterable[str]) -> int:
-        """How many jobs of these queues have failed within FAILURE_SECONDS.
+    def waiting_counts(self, names: Iterable[str]) -> dict[str, int]:
+        """How many jobs wait in each of these queues; raises redis.RedisError."""
+        with self._asking():
+            return {name: self._queue(name).count for name in names}
+
+    def failed_counts(self, names: Iterable[str]) -> dict[str, int]:
+        """How many jobs of each of these queues have failed within FAILURE_SECONDS.
 
         Raises redis.RedisError.
         """
         with self._asking():
-            return sum(self._queue(name).failed_job_registry.count for name in names)
+            return {name: self._queue(name).failed_job_registry.count for name in names}
 
     def _asking(self) -> AbstractContextManager[None]:
         away = redis.ConnectionError("the queue did not answer a moment ago")

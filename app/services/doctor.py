@@ -18,6 +18,7 @@ from app.services.findings import Check, Finding, Level, failed
 # The names of those that others need.
 _DATABASE, _TABLES, _REDIS = "database", "migrations", "Redis"
 _ADDRESS, _BUCKET, _MAIL = "storage address", "bucket", "mail server"
+_FIGURES = "Figures"
 # Storage may need time for each of several requests; mail servers let strangers wait.
 _STORAGE_SECONDS, _MAIL_SECONDS = 8.0, 8.0
 # The settings that say where something is, by check or by group.
@@ -72,12 +73,14 @@ CHECKS = (
     Check("Workers", "maker", process_checks.maker, (_REDIS,)),
     Check("Workers", "scheduled jobs", process_checks.sweeps, (_TABLES,)),
     Check("Workers", "long work", process_checks.long_work, (_TABLES,)),
-    Check("Figures", "transfers", figures.transfers, (_TABLES,)),
-    Check("Figures", "kept in storage", figures.kept, (_TABLES,)),
-    Check("Figures", "mails waiting", figures.mails, (_TABLES,)),
-    Check("Figures", "webhooks waiting", figures.webhook_messages, (_TABLES,)),
-    Check("Figures", "failed jobs", figures.failed_jobs, (_REDIS,)),
-    Check("Figures", "open reports", figures.reports, (_TABLES,)),
+    Check(_FIGURES, "kept in storage", figures.kept, (_TABLES,)),
+    Check(_FIGURES, "transfers", figures.transfers, (_TABLES,)),
+    Check(_FIGURES, "mails", figures.mails, (_TABLES,)),
+    Check(_FIGURES, "webhooks waiting", figures.webhook_messages, (_TABLES,)),
+    Check(_FIGURES, "waiting jobs", figures.waiting_jobs, (_REDIS,)),
+    Check(_FIGURES, "failed jobs", figures.failed_jobs, (_REDIS,)),
+    Check(_FIGURES, "open reports", figures.reports, (_TABLES,)),
+    Check(_FIGURES, "files", figures.files, (_TABLES,)),
 )
 
 

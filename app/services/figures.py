@@ -12,6 +12,7 @@ from app.extensions import queue
 from app.models import (
     AbuseReport,
     DeliveryState,
+    File,
     MailState,
     OutboxMail,
     State,
@@ -59,9 +60,21 @@ def kept() -> Finding:
 
 
 @_at_best
+def files() -> Finding:
+    """How many files have arrived and are kept."""
+    of_file = select(func.count()).select_from(File).join(File.upload)
+    return _count(of_file.where(Upload.state == UploadState.COMPLETE))
+
+
+@_at_best
 def mails() -> Finding:
-    """How many mails wait to be handed over."""
-    return _count(select(func.count()).where(OutboxMail.state == MailState.WAITING))
+    """How many mails wait to be handed over, and how many could not be."""
+    wanted = (MailState.WAITING, MailState.FAILED)
+    query = select(OutboxMail.state, func.count()).where(OutboxMail.state.in_(wanted))
+    found = db.session.execute(query.group_by(OutboxMail.state)).all()
+    release()
+    counts = {row[0]: row[1] for row in found}
+    return figure(", ".join(f"{counts.get(one, 0):,} {one.value.lower()}" for one in wanted))
 
 
 @_at_best
@@ -71,15 +84,25 @@ def webhook_messages() -> Finding:
 
 
 @_at_best
+def waiting_jobs() -> Finding:
+    """How many jobs wait in each queue."""
+    return figure(_by_queue(queue.waiting_counts(jobs.QUEUES)))
+
+
+@_at_best
 def failed_jobs() -> Finding:
-    """How many jobs have failed a short time ago; the log has the older ones."""
-    return figure(f"{queue.failed_count(jobs.QUEUES):,} within the last ten minutes")
+    """How many jobs of each queue have failed a short time ago; the log has the older ones."""
+    return figure(f"{_by_queue(queue.failed_counts(jobs.QUEUES))} within the last ten minutes")
 
 
 @_at_best
 def reports() -> Finding:
     """How many reports about links are open."""
     return _count(select(func.count()).where(AbuseReport.handled_at.is_(None)))
+
+
+def _by_queue(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "none"
 
 
 def _count(query: Select[Any]) -> Finding:

@@ -779,14 +779,19 @@ def test_the_figures_are_those_of_the_rows_and_of_the_queue(
             OutboxMail(kind=kind, email=ADA, about_id=sent.id, state=MailState.WAITING)
             for kind in kinds
         )
+        db.session.add(
+            OutboxMail(kind=MailKind.REMINDER, email=ADA, about_id=sent.id, state=MailState.FAILED)
+        )
     held = Queue("mail", connection=server)
     held.failed_job_registry.add(held.enqueue("app.services.outbox.send_due"), ttl=600)
     found = {one.name: look(one.name).said for one in doctor.CHECKS if one.group == "Figures"}
     assert found == {
-        "transfers": "1 INIT, 0 PROCESSING, 1 READY, 0 EXPIRED, 0 DELETED",
         "kept in storage": "6 bytes in 2 objects",
-        "mails waiting": "2",
+        "transfers": "1 INIT, 0 PROCESSING, 1 READY, 0 EXPIRED, 0 DELETED",
+        "files": "2",
+        "mails": "2 waiting, 1 failed",
         "webhooks waiting": "0",
-        "failed jobs": "1 within the last ten minutes",
+        "waiting jobs": "1 mail",
+        "failed jobs": "1 mail within the last ten minutes",
         "open reports": "1",
     }

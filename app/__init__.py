@@ -45,6 +45,7 @@ from app.api import (
 from app.db import db, end_session
 from app.extensions import csrf, events, mailer, queue, storage
 from app.pages import (
+    admin,
     board,
     command_line,
     docs,
@@ -79,6 +80,7 @@ PAGES = (
     manage.bp,
     mine.bp,
     file_requests.bp,
+    admin.bp,
     board.bp,
     webhook_pages.bp,
     # Public JSON and text.

@@ -26,8 +26,6 @@ block_commands = AppGroup("blocklist", help="Files that may not be sent from thi
 
 # A link's slug may begin with a hyphen and must not be parsed as an option.
 _ANY_WORD = {"ignore_unknown_options": True}
-# At most this many file names of a transfer are shown.
-MOST_NAMES = 50
 # Seconds between two looks at a worker's progress.
 LOOK_SECONDS = 0.5
 PIECE = 1024 * 1024
@@ -57,7 +55,7 @@ def list_reports(handled_too: bool) -> None:
         closed = "  closed" if report.handled_at else ""
         click.echo(
             f"{report.id:>6}  {_time(report.created_at)}  {report.reason:<9}  "
-            f"{_standing(about):<12}  {_link_of(about)}{closed}"
+            f"{_standing(about):<12}  {abuse.link_of(about)}{closed}"
         )
     if not found:
         click.echo("There are no reports." if handled_too else "There are no open reports.")
@@ -80,7 +78,7 @@ def show_report(number: int) -> None:
         _tell("from", report.contact or "someone who left no address")
         for line in report.message.split("\n"):
             _tell("says", line)
-    _tell("link", _link_of(about))
+    _tell("link", abuse.link_of(about))
     if isinstance(about, Board):
         _tell_board(about)
     else:
@@ -94,13 +92,13 @@ def _tell_board(board: Board) -> None:
     for line in (board.description or "").split("\n"):
         _tell("message", line)
     items = boards.items_of(board.id, with_unseen=True)
-    for item in items[:MOST_NAMES]:
+    for item in items[: abuse.MOST_NAMES]:
         if item.file is None:
             _tell("leads to", item.url or "")
         else:
             _tell("file", f"{item.file.path}  {links.transfer_url(item.file.transfer.slug)}")
-    if len(items) > MOST_NAMES:
-        _tell("item", f"and {len(items) - MOST_NAMES:,} more")
+    if len(items) > abuse.MOST_NAMES:
+        _tell("item", f"and {len(items) - abuse.MOST_NAMES:,} more")
 
 
 def _tell_transfer(transfer: Transfer) -> None:
@@ -110,10 +108,10 @@ def _tell_transfer(transfer: Transfer) -> None:
     for line in transfer.message.split("\n"):
         _tell("message", line)
     files = files_of(transfer.id, with_coming=True)
-    for file in files[:MOST_NAMES]:
+    for file in files[: abuse.MOST_NAMES]:
         _tell("file", f"{file.path}  {file.size:,} {'byte' if file.size == 1 else 'bytes'}")
-    if len(files) > MOST_NAMES:
-        _tell("file", f"and {len(files) - MOST_NAMES:,} more")
+    if len(files) > abuse.MOST_NAMES:
+        _tell("file", f"and {len(files) - abuse.MOST_NAMES:,} more")
 
 
 @report_commands.command("close")
@@ -135,8 +133,7 @@ def quarantine_transfer(link: str) -> None:
     Given a board's link, stops the board and all files on it.
     """
     about = _found_any(link)
-    stop = abuse.quarantine_board if isinstance(about, Board) else abuse.quarantine
-    _say(about, "is quarantined" if stop(about.id) else "was already quarantined")
+    _say(about, "is quarantined" if abuse.block(about) else "was already quarantined")
     if count := abuse.open_count(about.id):
         click.echo(f"Open reports about it: {count:,}. Close each with `flask reports close`.")
 
@@ -149,8 +146,7 @@ def release_transfer(link: str) -> None:
     Given a board's link, releases the board and the files that were stopped with it.
     """
     about = _found_any(link)
-    lift = abuse.lift_board_quarantine if isinstance(about, Board) else abuse.lift_quarantine
-    _say(about, "is released" if lift(about.id) else "was not quarantined")
+    _say(about, "is released" if abuse.unblock(about) else "was not quarantined")
 
 
 @transfer_commands.command("block-files", context_settings=_ANY_WORD)
@@ -274,12 +270,7 @@ def _found_any(link: str) -> Transfer | Board:
 
 
 def _say(about: Transfer | Board, what: str) -> None:
-    click.echo(f"{_link_of(about)} {what}.")
-
-
-def _link_of(about: Transfer | Board) -> str:
-    is_board = isinstance(about, Board)
-    return links.board_url(about.slug) if is_board else links.transfer_url(about.slug)
+    click.echo(f"{abuse.link_of(about)} {what}.")
 
 
 def _standing(about: Transfer | Board) -> str:

@@ -272,6 +272,11 @@ class Settings:
         "the address all mail comes from; empty means noreply at the host of BASE_URL",
         "",
     )
+    admin_emails: tuple[str, ...] = setting(
+        kinds.mail_addresses,
+        "who may open /admin, after signing in by mail; separated by spaces; empty: nobody",
+        (),
+    )
     mail_require_tls: bool = setting(
         kinds.switch, "refuse to hand mail over where the server offers no STARTTLS", False
     )

@@ -11,7 +11,6 @@ from flask import Flask
 from flask.cli import with_appcontext
 
 from app import addresses
-from app.redaction import redacted
 from app.services import doctor
 from app.services.findings import Check, Finding, Level
 from app.words import counted
@@ -60,7 +59,7 @@ def _line(check: Check, finding: Finding) -> str:
     level = f"{finding.level.value:<8}"
     if colour := _COLOURS.get(finding.level):
         level = click.style(level, fg=colour)
-    words = f"{check.name:<16}  {redacted(finding.said)}"
+    words = f"{check.name:<16}  {finding.said}"
     return f"  {words}" if finding.level is Level.FIGURE else f"  {level}  {words}"
 
 

@@ -9,6 +9,8 @@ from contextlib import suppress
 from email.utils import parseaddr
 from urllib.parse import unquote, urlsplit
 
+from app import addresses
+
 _KNOWN_SECRETS = {"changeme", "secret", "dev", "development", "insecure", "default", "password"}
 
 
@@ -219,6 +221,14 @@ def mail_from(value: str) -> str:
     if not re.fullmatch(r"[\w.+-]+@[A-Za-z0-9.-]+", address, re.ASCII) or not value.isprintable():
         raise ValueError("must be an address such as Beeline <files@send.example.org>")
     return value.strip()
+
+
+def mail_addresses(value: str) -> tuple[str, ...]:
+    """Any number of mail addresses, separated by spaces, spelled as rows hold them."""
+    try:
+        return tuple(addresses.normalised(one) for one in value.split())
+    except addresses.NotAnAddress:
+        raise ValueError("must be mail addresses, separated by spaces") from None
 
 
 def types(value: str) -> tuple[str, ...]:

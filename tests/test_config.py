@@ -124,6 +124,9 @@ def test_s34_a_default_or_short_secret_is_refused(secret: str) -> None:
         ("OPT_OUT_KEYS", "short"),
         ("JWT_TTL_IN_MINUTES", "1441"),
         ("WEBHOOK_LOG_DAYS", "0"),
+        ("ADMIN_EMAILS", "ada"),
+        ("ADMIN_EMAILS", "ada@example.org,bo@example.org"),
+        ("ADMIN_EMAILS", "Ada <ada@example.org>"),
         ("WEBHOOK_ALLOW_LOOPBACK", "true"),  # S24: GOOD's BASE_URL is public
     ],
 )
@@ -172,6 +175,16 @@ def test_an_empty_region_is_the_usual_one() -> None:
 @pytest.mark.parametrize("said", ["", "abuse@example.org", "https://example.org/abuse?a=b"])
 def test_the_abuse_contact_is_a_mail_address_or_a_page(said: str) -> None:
     assert config.load(GOOD | {"ABUSE_CONTACT": said}).abuse_contact == said
+
+
+def test_admins_are_spelled_as_rows_hold_them() -> None:
+    assert config.load(GOOD).admin_emails == ()
+    said = " Ada@Example.org  bo@b\u00fccher.example\tcy@xn--bcher-kva.example"
+    assert config.load(GOOD | {"ADMIN_EMAILS": said}).admin_emails == (
+        "ada@example.org",
+        "bo@b\u00fccher.example",
+        "cy@b\u00fccher.example",
+    )
 
 
 def test_s32_settings_do_not_show_themselves() -> None:

@@ -27,13 +27,15 @@ from app.inputs import Inputs, bad_text
 from app.pages.login_cookie import LoginCookie
 from app.pages.view import is_htmx, page_or_fragment, typed
 from app.request_guards import codes_limit, limiter, unknown_limit
-from app.services import file_requests, own_transfers, senders, sign_ins
+from app.services import admins, file_requests, own_transfers, senders, sign_ins
 from app.services.own_transfers import Shown, Sort, Wish
 
 bp = Blueprint("mine", __name__, url_prefix="/mine")
-_cookie = LoginCookie("beeline-mine")
+cookie = LoginCookie("beeline-mine")
 
 E = TypeVar("E", Shown, Sort)
+# Where signing in leads, in the browser's session; if nothing is there, to the list.
+AFTERWARDS = "sign_in_afterwards"
 # The codes that this browser has asked for, in its session; of many, the latest.
 _CODES = "sign_in_codes"
 _MOST_CODES = 5
@@ -61,7 +63,7 @@ def show_mine() -> AnyResponse:
 
 def signed_in_email() -> str | None:
     """The address that this browser is signed in to."""
-    return sign_ins.email_of(_cookie.read())
+    return sign_ins.email_of(cookie.read())
 
 
 # -- signing in and out --------------------------------------------------------------------------
@@ -71,7 +73,11 @@ def signed_in_email() -> str | None:
 @limiter.limit(codes_limit, override_defaults=False)
 def mail_code() -> AnyResponse:
     """Mail a code to an address."""
-    said = typed("email")
+    return mail_code_to(typed("email"))
+
+
+def mail_code_to(said: dict[str, str]) -> AnyResponse:
+    """Mail a code to `email` of this form, and ask for it; or say why none is mailed."""
     try:
         with Inputs(said) as given:
             email = given.needed_text("email", longest=addresses.LONGEST)
@@ -81,7 +87,7 @@ def mail_code() -> AnyResponse:
     except TooMuchMail:
         return _door({}, 429, asks_for_email=True, refusal=_TOO_MANY)
     session[_CODES] = [*session.get(_CODES, [])[1 - _MOST_CODES :], code_id.hex]
-    return redirect(url_for(".show_mine"), 303)
+    return redirect(url_for("mine.show_mine"), 303)
 
 
 @bp.post("/enter")
@@ -95,17 +101,17 @@ def enter() -> AnyResponse:
     except Invalid as error:
         return _door(error.fields, 422)
     session.pop(_CODES)
-    answer = redirect(url_for(".show_mine"), 303)
-    _cookie.set(answer, word, sign_ins.STAYS_DAYS * 86400)
+    answer = redirect(session.pop(AFTERWARDS, url_for(".show_mine")), 303)
+    cookie.set(answer, word, sign_ins.STAYS_DAYS * 86400)
     return answer
 
 
 @bp.post("/leave")
 def leave() -> AnyResponse:
     """Sign out of this browser, or of every one."""
-    sign_ins.leave(_cookie.read(), everywhere="everywhere" in request.form)
+    sign_ins.leave(cookie.read(), everywhere="everywhere" in request.form)
     answer = redirect(url_for(".show_mine"), 303)
-    _cookie.delete(answer)
+    cookie.delete(answer)
     return answer
 
 
@@ -150,6 +156,7 @@ def _list(email: str) -> Response:
         found=own_transfers.of_email(email, wish),
         states=Shown,
         sorts=Sort,
+        is_admin=admins.is_admin(email),
     )
 
 

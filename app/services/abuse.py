@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import ColumnElement, Select, func, or_, select, update
 
+from app import links
 from app.clock import db_now
 from app.db import changed, db, transaction
 from app.errors import Gone, NotFound
@@ -29,6 +30,10 @@ LONGEST_MESSAGE = 2000
 LONGEST_CONTACT = 254
 # A listing shows at most this many, oldest first: those have waited longest.
 MOST_LISTED = 500
+# A page has this many, newest first.
+PAGE_SIZE = 50
+# At most this many files of what a report is about are named.
+MOST_NAMES = 50
 
 
 # -- reporting ---------------------------------------------------------------------------------
@@ -97,6 +102,22 @@ def reports(*, handled_too: bool = False) -> Sequence[tuple[AbuseReport, Transfe
     return [(row[0], row[1] or row[2]) for row in db.session.execute(query.limit(MOST_LISTED))]
 
 
+def newest_reports(
+    before: int | None = None,
+) -> tuple[list[tuple[AbuseReport, Transfer | Board]], int | None]:
+    """PAGE_SIZE open reports, newest first, from those older than report `before`, if it is given.
+
+    Also returns the `before` of the next page, None after the last one. One query, by the index of
+    open reports.
+    """
+    query = _with_what_it_is_about().where(AbuseReport.handled_at.is_(None))
+    if before is not None:
+        query = query.where(AbuseReport.id < before)
+    rows = db.session.execute(query.order_by(AbuseReport.id.desc()).limit(PAGE_SIZE + 1)).all()
+    found = [(row[0], row[1] or row[2]) for row in rows[:PAGE_SIZE]]
+    return found, found[-1][0].id if len(rows) > PAGE_SIZE else None
+
+
 def report_of(number: int) -> tuple[AbuseReport, Transfer | Board]:
     """One report with the transfer or board it is about; raises NotFound."""
     found = db.session.execute(_with_what_it_is_about().where(AbuseReport.id == number)).first()
@@ -112,6 +133,12 @@ def _with_what_it_is_about() -> Select[AbuseReport, Any, Any]:
         .outerjoin(Transfer, AbuseReport.transfer_id == Transfer.id)
         .outerjoin(Board, AbuseReport.board_id == Board.id)
     )
+
+
+def link_of(about: Transfer | Board) -> str:
+    """The public URL of what a report is about."""
+    is_board = isinstance(about, Board)
+    return links.board_url(about.slug) if is_board else links.transfer_url(about.slug)
 
 
 def close(number: int) -> bool:
@@ -164,6 +191,19 @@ def _path(link: str) -> str:
         return urlsplit(link.strip()).path
     except ValueError:  # an invalid host
         return ""
+
+
+def block(about: Transfer | Board) -> bool:
+    """Quarantine a transfer, or a board with its files. True if it was not. Repeatable."""
+    return (quarantine_board if isinstance(about, Board) else quarantine)(about.id)
+
+
+def unblock(about: Transfer | Board) -> bool:
+    """End the quarantine of a transfer, or of a board with its files. True if there was one.
+
+    Repeatable.
+    """
+    return (lift_board_quarantine if isinstance(about, Board) else lift_quarantine)(about.id)
 
 
 def quarantine(transfer_id: uuid.UUID) -> bool:

@@ -82,7 +82,9 @@ def of_caller(board_id: uuid.UUID, caller: Caller) -> Board:
     return board
 
 
-def items_of(board_id: uuid.UUID, *, with_unseen: bool = False) -> list[BoardItem]:
+def items_of(
+    board_id: uuid.UUID, *, with_unseen: bool = False, limit: int | None = None
+) -> list[BoardItem]:
     """The board's items in the order they were added, without ended or quarantined files.
 
     `with_unseen` includes those too; it is for the operator only.
@@ -90,6 +92,7 @@ def items_of(board_id: uuid.UUID, *, with_unseen: bool = False) -> list[BoardIte
     found = db.session.scalars(
         _there(select(BoardItem), board_id, with_unseen=with_unseen)
         .order_by(BoardItem.position)
+        .limit(limit)
         .options(joinedload(BoardItem.file).joinedload(File.upload))
         .options(joinedload(BoardItem.file).joinedload(File.transfer))
         .execution_options(populate_existing=True)

@@ -5,11 +5,14 @@ setting_checks, service_checks, bucket_checks, process_checks and figures.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import takewhile
 
 from app import timeouts
-from app.db import in_own_session
+from app.db import in_own_session, release
 from app.extensions import events
 from app.redaction import redacted
 from app.services import bucket_checks, figures, process_checks, service_checks, setting_checks
@@ -19,8 +22,12 @@ from app.services.findings import Check, Finding, Level, failed
 _DATABASE, _TABLES, _REDIS = "database", "migrations", "Redis"
 _ADDRESS, _BUCKET, _MAIL = "storage address", "bucket", "mail server"
 _FIGURES = "Figures"
+# What each request needs too.
+_OUR_OWN = {_DATABASE, _TABLES, _REDIS}
 # Storage may need time for each of several requests; mail servers let strangers wait.
 _STORAGE_SECONDS, _MAIL_SECONDS = 8.0, 8.0
+# On a page none may take longer than this, and none begins when so much has passed for all.
+PAGE_CHECK_SECONDS, PAGE_SECONDS = 2.0, 3.0
 # The settings that say where something is, by check or by group.
 _SETTINGS = {
     "Settings": "BASE_URL",
@@ -80,6 +87,7 @@ CHECKS = (
     Check(_FIGURES, "waiting jobs", figures.waiting_jobs, (_REDIS,)),
     Check(_FIGURES, "failed jobs", figures.failed_jobs, (_REDIS,)),
     Check(_FIGURES, "open reports", figures.reports, (_TABLES,)),
+    # Last, because on a page there may be no time left for it: 2 s for each million.
     Check(_FIGURES, "files", figures.files, (_TABLES,)),
 )
 
@@ -105,8 +113,42 @@ def _add(found: list[Check], check: Check) -> None:
     found.insert(last + 1, check)
 
 
+def quick_look() -> list[tuple[Check, Finding]]:
+    """What the checks find that ask only PostgreSQL and Redis, for a page: a few seconds at most.
+
+    Storage, mail and the way to the site take longer to try: `flask doctor` does that. Repeatable.
+    """
+    quick = [one for one in checks() if set(one.needs or [one.name]) <= _OUR_OWN]
+    return _in_time([one for one in quick if one.group != _FIGURES])
+
+
+def figures_in_time() -> list[tuple[str, str]]:
+    """The figures by their names, for a page: those that take too long are left out, and say so.
+
+    Each is one query, and most read a whole table: a fifth of a second for each million rows, but
+    2 s for each million files.
+    """
+    # One that is slow is no reason to leave out the others.
+    counted = [replace(one, needs=()) for one in CHECKS if one.group == _FIGURES]
+    return [
+        (check.name, finding.said if finding.level is Level.FIGURE else "not counted: too slow")
+        for check, finding in _in_time(counted)
+    ]
+
+
+def _in_time(given: Sequence[Check]) -> list[tuple[Check, Finding]]:
+    """Examine as many of them as there is time for while somebody waits for a page."""
+    release()  # the reader's own connection, which nobody needs meanwhile
+    until = time.monotonic() + PAGE_SECONDS
+    chosen = [replace(one, seconds=PAGE_CHECK_SECONDS) for one in given]
+    begun = takewhile(lambda check: time.monotonic() < until, chosen)
+    found = list(examine(begun, lambda check: None))
+    late = Finding(Level.SKIPPED, "Not tried, because the others took too long.")
+    return found + [(one, late) for one in chosen[len(found) :]]
+
+
 def examine(
-    given: Sequence[Check], beginning: Callable[[Check], None]
+    given: Iterable[Check], beginning: Callable[[Check], None]
 ) -> Iterator[tuple[Check, Finding]]:
     """Run these checks in order and yield what each has found; repeatable.
 
@@ -128,7 +170,7 @@ def examine(
                 lost.update(dict.fromkeys(check.needs, check.name))
         if finding.level in (Level.FAILED, Level.SKIPPED):
             lost[check.name] = reason
-        yield check, finding
+        yield check, replace(finding, said=redacted(finding.said))
 
 
 def _no_answer(check: Check) -> Finding:

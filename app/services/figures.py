@@ -1,4 +1,4 @@
-"""What there is and what waits, in numbers, as `flask doctor` shows it in the end."""
+"""What there is and what waits, in numbers: at the end of `flask doctor`, and on the admin page."""
 
 import functools
 from collections.abc import Callable

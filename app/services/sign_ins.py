@@ -7,6 +7,7 @@ sender's token (senders.py): scripts keep those for long, and they show nobody a
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import ColumnElement, and_, select, update
@@ -19,6 +20,14 @@ from app.services import audit, senders
 
 STAYS_DAYS = 30
 _seal = Seal("sign in")
+
+
+@dataclass(frozen=True)
+class SignIn:
+    """A browser that is signed in: with which address, and how long ago its code was entered."""
+
+    email: str
+    age: timedelta
 
 
 def mail_code(given: str) -> uuid.UUID:
@@ -48,10 +57,17 @@ def enter(code_ids: Sequence[uuid.UUID], figures: str) -> str:
 
 def email_of(word: str | None) -> str | None:
     """The address that this token is signed in to; None if it is forged, too old or signed out."""
+    found = sign_in_of(word)
+    return found.email if found else None
+
+
+def sign_in_of(word: str | None) -> SignIn | None:
+    """The sign-in that this token stands for; None if it is forged, too old or signed out."""
     if (code_id := _code_id(word)) is None:
         return None
-    mine = SenderCode.id == code_id
-    return db.session.scalar(select(SenderCode.email).where(mine, is_signed_in()))
+    wanted = select(SenderCode.email, db_now() - SenderCode.used_at)
+    row = db.session.execute(wanted.where(SenderCode.id == code_id, is_signed_in())).first()
+    return SignIn(*row) if row else None
 
 
 def leave(word: str | None, *, everywhere: bool = False) -> None:

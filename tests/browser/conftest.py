@@ -62,6 +62,7 @@ def mailing(post: MailServer) -> Iterator[Stack]:
     more = {
         "MAIL_URL": post.url,
         "MAIL_FROM": "Beeline <bee@send.example.org>",
+        "ADMIN_EMAILS": "admin@example.org",
         "MAX_SENDS_PER_HOUR": "1000",
         "MAX_CODES_PER_HOUR": "1000",
         "MAX_MAILS_PER_RECIPIENT_PER_HOUR": "1000",

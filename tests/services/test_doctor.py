@@ -38,7 +38,7 @@ from app.services import (
     process_checks,
     upkeep,
 )
-from app.services.findings import Finding, Level, figure
+from app.services.findings import Check, Finding, Level, figure
 from tests.factories import Sender
 from tests.lab.mailserver import MailServer
 from tests.lab.proxy import Proxy
@@ -765,6 +765,48 @@ def test_a_figure_that_takes_too_long_to_count_is_left_out(
         other.execute(text("LOCK TABLE abuse_reports"))
         assert_found("open reports", Level.FIGURE, "not counted")
     assert_found("open reports", Level.FIGURE, "0")
+
+
+def test_a_page_does_not_wait_for_what_is_slow(app: Flask, inside: None, monkeypatch) -> None:
+    def counted(name: str, seconds: float) -> Check:
+        return Check("Figures", name, lambda: time.sleep(seconds) or figure("1"), ("Redis",))
+
+    slow, quick = counted("slow", 0.6), counted("quick", 0)
+    monkeypatch.setattr(doctor, "CHECKS", [slow, quick, slow, slow, quick])
+    monkeypatch.setattr(doctor, "PAGE_CHECK_SECONDS", 0.2)
+    monkeypatch.setattr(doctor, "PAGE_SECONDS", 0.5)
+    began = time.monotonic()
+    too_slow = "not counted: too slow"
+    assert doctor.figures_in_time() == [
+        ("slow", too_slow),
+        ("quick", "1"),
+        ("slow", too_slow),
+        ("slow", too_slow),
+        ("quick", too_slow),
+    ]
+    assert time.monotonic() - began < 1.2
+
+
+def test_a_page_runs_the_checks_that_ask_only_database_and_redis(
+    app: Flask, inside: None, server: redis.Redis, monkeypatch
+) -> None:
+    found = [check.name for check, _ in doctor.quick_look()]
+    assert found == [
+        "database",
+        "migrations",
+        "connections",
+        "database clock",
+        "Redis",
+        "memory",
+        "lost files",
+        "clock",
+        "worker",
+        "maker",
+        "scheduled jobs",
+        "long work",
+    ]
+    monkeypatch.setattr(doctor, "PAGE_SECONDS", 0.0)
+    assert {finding.level for _, finding in doctor.quick_look()} == {Level.SKIPPED}
 
 
 def test_the_figures_are_those_of_the_rows_and_of_the_queue(

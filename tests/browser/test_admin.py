@@ -1,0 +1,64 @@
+"""The admin's pages in a real browser: how each looks, from the own list to a blocked link."""
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.steps import call, code_to, look
+from tests.browser.test_mine import run, sign_in
+from tests.lab.mailserver import MailServer
+from tests.lab.stack import Stack
+
+ADMIN = "admin@example.org"
+
+
+@pytest.fixture
+def live(mailing: Stack) -> Stack:
+    return mailing
+
+
+def test_an_admin_blocks_a_link_that_was_reported(
+    open_page: Callable[..., Page], live: Stack, post: MailServer
+) -> None:
+    files = [{"path": "Rechnung/Your-invoice-and-some-more-of-it.html", "size": 120_000}]
+    made = call(
+        live, "POST", "/transfers", body={"files": files, "title": "Your bank", "message": "Hi"}
+    )
+    page = open_page(f"/d/{made['slug']}/report")
+    page.get_by_label("It pretends to be someone else").check()
+    page.get_by_label("What did you see?").fill("It asks\nfor the password of my bank.")
+    page.get_by_label("Your e-mail").fill("bo@example.org")
+    page.get_by_role("button", name="Send the report").click()
+
+    page.goto("/mine")
+    sign_in(page, post, ADMIN)
+    page.get_by_role("link", name="Admin").click()
+    expect(page.get_by_text("Kept in storage")).to_be_visible()
+    look(page, "admin")
+    page.get_by_role("link", name="Run the checks").press("Enter")
+    expect(page.get_by_text("1 process takes these jobs").first).to_be_visible()
+    look(page, "admin-doctor")
+    page.get_by_role("link", name="Admin").click()
+    page.get_by_role("link", name="Report").first.click()
+    look(page, "admin-report")
+    page.get_by_role("button", name="Block the link").press("Enter")
+    expect(page.get_by_role("button", name="Unblock the link")).to_be_visible()
+    look(page, "admin-report-blocked")
+
+    one_day = "UPDATE sender_codes SET used_at = used_at - interval %(ago)s WHERE email = %(email)s"
+    run(live, one_day, ago="2 hours", email=ADMIN)
+    page.reload()
+    expect(page.get_by_role("button", name="Mail me a code")).to_be_visible()
+    look(page, "admin-report-late")
+    run(live, one_day, ago="1 day", email=ADMIN)
+    page.reload()
+    expect(page.get_by_role("heading", name="Sign in again")).to_be_visible()
+    look(page, "admin-again")
+    before = len(post.to(ADMIN))
+    page.get_by_role("button", name="Mail me a code").click()
+    page.get_by_label("Code from the mail").fill(code_to(post, ADMIN, before))
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("link", name="Report").first.click()
+    page.get_by_role("button", name="Close the report").press("Enter")
+    expect(page.get_by_text("There are none.")).to_be_visible()

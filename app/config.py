@@ -272,6 +272,11 @@ class Settings:
         "the address all mail comes from; empty means noreply at the host of BASE_URL",
         "",
     )
+    senders: tuple[str, ...] = setting(
+        kinds.mail_senders,
+        "who may send without an API key, after signing in: addresses and @domains; empty: anyone",
+        (),
+    )
     admin_emails: tuple[str, ...] = setting(
         kinds.mail_addresses,
         "who may open /admin, after signing in by mail; separated by spaces; empty: nobody",
@@ -413,6 +418,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     if not complaints and values["webhook_allow_loopback"] and not is_here:
         # On a public site it would let strangers reach services that only this machine can (SSRF).
         complaints.append("WEBHOOK_ALLOW_LOOPBACK is only for a BASE_URL on this machine")
+    if not complaints and values["senders"] and not values["mail_url"]:
+        complaints.append("SENDERS needs MAIL_URL: a code is mailed to whoever signs in")
     if not complaints and values["sns_topic_arn"] and not values["mail_url"]:
         complaints.append("SNS_TOPIC_ARN needs MAIL_URL: codes and what senders hear go by it")
     if complaints:

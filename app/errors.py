@@ -78,6 +78,13 @@ class NotAllowed(AppError):
     title = "This is not allowed."
 
 
+class SenderNotAllowed(NotAllowed):
+    """Not everyone may send from this site, and it was not proven that this sender may."""
+
+    code = "sender_not_allowed"
+    title = "Only people who were given permission can send files from this site."
+
+
 class Blocked(NotAllowed):
     """The operator has quarantined the transfer; its sender may still look at it or delete it."""
 

@@ -231,6 +231,19 @@ def mail_addresses(value: str) -> tuple[str, ...]:
         raise ValueError("must be mail addresses, separated by spaces") from None
 
 
+def mail_senders(value: str) -> tuple[str, ...]:
+    """Mail addresses, and @domains whose every address is meant; spelled as rows hold them."""
+    try:
+        return tuple(_sender(one) for one in value.split())
+    except addresses.NotAnAddress:
+        raise ValueError("must be mail addresses or @domains, separated by spaces") from None
+
+
+def _sender(word: str) -> str:
+    # A domain is spelled as it would be in any address of it.
+    return addresses.normalised(f"x{word}")[1:] if word[0] == "@" else addresses.normalised(word)
+
+
 def types(value: str) -> tuple[str, ...]:
     """Media types in lower case, in which a trailing asterisk matches any ending."""
     types = tuple(value.lower().split())

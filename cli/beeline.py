@@ -1383,7 +1383,7 @@ class Senders:
         known = self._memory.read(self.NAME).get(self._server.url, {})
         found = given or os.environ.get("BEELINE_FROM") or known.get("last")
         if not found:
-            raise Usage("To mail the link, give your own address: --from you@example.org")
+            raise Usage("Your own address is needed: --from you@example.org")
         return str(found)
 
     def token(self, email: str, *, is_new: bool = False) -> str:
@@ -1397,6 +1397,23 @@ class Senders:
             known.setdefault("tokens", {})[email] = proof
             known["last"] = email
         return str(proof)
+
+    def prove(self, mail: dict[str, Json], act: Callable[[], T]) -> T:
+        """Do what needs a sender; if `mail` names none, or its token is not good, put that right
+        and do it again.
+
+        A token may be too old, or from another installation.
+        """
+        try:
+            return act()
+        except Stop as refusal:
+            fields = {one["field"] for one in refusal.details.get("fields") or []}
+            is_nameless = refusal.code == "sender_not_allowed" and not mail
+            if fields != {"sender_token"} and not is_nameless:
+                raise
+        email = str(mail.get("sender_email") or self.address(None))
+        mail.update(sender_email=email, sender_token=self.token(email, is_new=not is_nameless))
+        return act()
 
     def _confirmed(self, email: str) -> str:
         if not _has_terminal():
@@ -1893,17 +1910,20 @@ def send(run: Run, given: argparse.Namespace) -> Json:
     else:
         server_url = _server_url(given)
     server = Server(run, server_url)
-    mail = _mail(run, memory, server, given)
+    senders = Senders(run, memory, server)
+    mail = _mail(senders, given)
     files = gather(given.files, given.name, memory, run.voice.complain)
     try:
         memory.try_out()
-        created = _create(run, server, files, options)
+        created = senders.prove(
+            mail, lambda: _create(run, server, files, {**options, **_sender_of(mail)})
+        )
         record = _record(server, created, files)
         _keep(run, memory, record)
     except BaseException:
         memory.drop_spooled(files)
         raise
-    _address_mail(run, memory, record, server, mail)
+    _address_mail(run, memory, record, senders, mail)
     _name_record(run, record, given)
     run.voice.result(record.link)
     told = f"{count_in_words(len(files))}, {size_in_words(record.total_size)}"
@@ -2039,18 +2059,19 @@ def _options(given: argparse.Namespace) -> dict[str, Json]:
     return options
 
 
-def _mail(run: Run, memory: Memory, server: Server, given: argparse.Namespace) -> dict[str, Json]:
-    """The API's fields for mail, with the sender's token; empty without recipients."""
+def _mail(senders: Senders, given: argparse.Namespace) -> dict[str, Json]:
+    """The API's fields for mail, with the sender's token; empty without recipients and sender."""
     recipients = [one.strip() for word in given.to or [] for one in word.split(",") if one.strip()]
-    if not recipients:
+    if not (recipients or given.sender):
         return {}
-    senders = Senders(run, memory, server)
     email = senders.address(given.sender)
-    return {
-        "recipients": recipients,
-        "sender_email": email,
-        "sender_token": senders.token(email),
-    }
+    mail: dict[str, Json] = {"sender_email": email, "sender_token": senders.token(email)}
+    return {**mail, "recipients": recipients} if recipients else mail
+
+
+def _sender_of(mail: Mapping[str, Json]) -> dict[str, Json]:
+    """Who sends it: some installations ask for that before they take anything."""
+    return {name: value for name, value in mail.items() if name != "recipients"}
 
 
 def _create(run: Run, server: Server, files: list[LocalFile], options: Mapping[str, Json]) -> Json:
@@ -2135,23 +2156,14 @@ def _in_words(refusal: Stop, specs: list[Json]) -> Stop:
 
 
 def _address_mail(
-    run: Run, memory: Memory, record: Record, server: Server, mail: dict[str, Json]
+    run: Run, memory: Memory, record: Record, senders: Senders, mail: dict[str, Json]
 ) -> None:
     """Set the recipients; if that is refused, delete the transfer."""
-    if not mail:
+    if "recipients" not in mail:
         return
     owned = Owned.of(run, record)
     try:
-        try:
-            owned.insist("PATCH", "", mail)
-        except Stop as refusal:
-            fields = {one["field"] for one in refusal.details.get("fields") or []}
-            if fields != {"sender_token"}:
-                raise
-            # The remembered token is too old, or from another installation.
-            email = mail["sender_email"]
-            again = Senders(run, memory, server).token(email, is_new=True)
-            owned.insist("PATCH", "", {**mail, "sender_token": again})
+        senders.prove(mail, lambda: owned.insist("PATCH", "", mail))
     except (Stop, KeyboardInterrupt):
         _take_back(owned)
         memory.forget(record)
@@ -2450,7 +2462,12 @@ def _add_send(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     one.add_argument(
         "--request", type=_filled, metavar="LINK", help="send to whoever made this file request"
     )
-    one.add_argument("--from", dest="sender", metavar="A@B.C", help="your own address, for --to")
+    one.add_argument(
+        "--from",
+        dest="sender",
+        metavar="A@B.C",
+        help="your own address: for --to, or where only some may send",
+    )
     one.add_argument("--expires", type=_duration, metavar="7d", help="how long the link works")
     one.add_argument("--max-downloads", type=_number(2**31 - 1), metavar="N")
     one.add_argument(

@@ -33,6 +33,7 @@ from app.services import (
     extension_requests,
     file_requests,
     planning,
+    senders,
     sending,
     staging,
     transfers,
@@ -79,6 +80,8 @@ def create_transfer(caller: Caller | None) -> tuple[Response, int]:
         request = given.text("file_request", longest=64)
         if by_one_put and not given.has("max_downloads"):
             options["max_downloads"] = 1
+    if caller is None and not request:
+        senders.check_may_send(mail.get("sender_email"), mail.get("sender_token"))
     created = delivery.create(
         files,
         mail,

@@ -37,7 +37,7 @@ def _check_mail() -> None:
 @bp.get("/r/<slug:slug>")
 def show_request(slug: str) -> Response:
     """Show the uploader, for files that go to whoever made this link."""
-    return home.uploader(asked=file_requests.find(slug))
+    return home.uploader({"file_request": slug}, asked=file_requests.find(slug))
 
 
 @bp.get("/mine/requests")

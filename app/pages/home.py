@@ -2,23 +2,37 @@
 
 from typing import Any
 
-from flask import Blueprint, Response, make_response, render_template
+from flask import Blueprint, Response, make_response, render_template, request
 
 from app import clock
 from app.config import settings
+from app.pages import mine
+from app.services import senders
 
 bp = Blueprint("home", __name__)
 
 
 @bp.get("/")
 def show_home() -> Response:
-    """Show the drop area, with the limits in one plain line."""
-    return uploader()
+    """Show the drop area, with the limits in one plain line; where only some may send, to them."""
+    if not settings.senders:
+        return uploader()
+    email = mine.signed_in_email()
+    if email is None:
+        # A link on another site does not bring the cookie (SameSite=Strict), but a page that loads
+        # itself once more does.
+        comes_again = request.headers.get("Sec-Fetch-Site") == "cross-site"
+        return mine.door(for_sending=True, comes_again=comes_again)
+    if not senders.may_send(email):
+        return make_response(render_template("pages/no_sender.html", email=email), 403)
+    page = uploader({"sender_email": email, "sender_token": senders.word_of(email)})
+    page.headers["Cache-Control"] = "no-store"
+    return page
 
 
-def uploader(**for_what: Any) -> Response:
-    """Render the uploader: for a new transfer, also to a file request (`asked`); or for more files
-    of one (`adds_to`, `word`).
+def uploader(wish: dict[str, str] | None = None, **for_what: Any) -> Response:
+    """Render the uploader: for a new transfer, which is created with what `wish` says; for one to a
+    file request (`asked`); or for more files of one (`adds_to`, `word`).
     """
     limits = {
         "max_file_size": settings.max_file_size,
@@ -33,6 +47,7 @@ def uploader(**for_what: Any) -> Response:
         limits=limits,
         sends_mail=settings.sends_mail,
         now=clock.now(),
+        wish=wish,
         **for_what,
     )
     return make_response(page)

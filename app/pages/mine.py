@@ -6,7 +6,7 @@ without JavaScript; with it, the list follows what is typed into its form.
 
 import re
 import uuid
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from flask import (
     Blueprint,
@@ -58,7 +58,12 @@ def show_mine() -> AnyResponse:
         return _list(email)
     if is_htmx():
         return Response(status=204, headers={"HX-Redirect": url_for(".show_mine")})
-    return _door(asks_for_email="other" in request.args)
+    return door()
+
+
+def door(**words: Any) -> Response:
+    """Ask for the address or, if a code is on its way, for the code; `words` are for the page."""
+    return _door(asks_for_email="other" in request.args, **words)
 
 
 def signed_in_email() -> str | None:
@@ -72,7 +77,9 @@ def signed_in_email() -> str | None:
 @bp.post("/code")
 @limiter.limit(codes_limit, override_defaults=False)
 def mail_code() -> AnyResponse:
-    """Mail a code to an address."""
+    """Mail a code to an address; if the form says so, signing in leads to sending."""
+    if request.form.get("then") == "send":
+        session[AFTERWARDS] = url_for("home.show_home")
     return mail_code_to(typed("email"))
 
 
@@ -124,7 +131,7 @@ def _door(
     status: int = 200,
     *,
     asks_for_email: bool = False,
-    **words: str,
+    **words: Any,
 ) -> Response:
     """Ask for the address or, once a code is on its way, for the code."""
     asked_for = sign_ins.asked_for(_codes())
@@ -157,6 +164,7 @@ def _list(email: str) -> Response:
         states=Shown,
         sorts=Sort,
         is_admin=admins.is_admin(email),
+        may_ask=senders.may_send(email),
     )
 
 

@@ -182,7 +182,7 @@ def _checked(transfer: Transfer, changes: dict[str, Any]) -> list[str] | None:
     sender = changes.get("sender_email", transfer.sender_email)
     word = changes.get("sender_token")
     if word and not (sender and senders.is_confirmed(sender, word)):
-        complaints.setdefault("sender_token", "does not prove this address: confirm it again")
+        complaints.setdefault("sender_token", senders.NOT_PROVEN)
     if not sender and (emails or ("recipients" not in changes and recipients_of(transfer.id))):
         complaints["sender_email"] = "is required where there are recipients"
     if complaints:

@@ -17,9 +17,9 @@ from app import jobs, lifecycle
 from app.clock import db_now
 from app.config import settings
 from app.db import changed, db, transaction
-from app.errors import Gone, Invalid, NotFound
+from app.errors import Gone, Invalid, NotFound, SenderNotAllowed
 from app.models import Arrival, File, FileRequest, MailKind, OutboxMail, State, Transfer
-from app.services import audit, delivery
+from app.services import audit, delivery, senders
 from app.services.creating import Also
 
 # Of one address. More would be a mistake, or somebody who fills the table.
@@ -62,8 +62,10 @@ def make(request_id: uuid.UUID, email: str, *, title: str, message: str, days: i
     """Make a request, open for so many days, for an address that the caller must have proven.
 
     Repeating it with the same id makes no other. Raises Invalid if the address has MOST_OPEN open
-    ones.
+    ones, and SenderNotAllowed: what strangers send for somebody is sent in their name.
     """
+    if not senders.may_send(email):
+        raise SenderNotAllowed
     with transaction():
         mine = select(func.count()).where(FileRequest.email == email, is_open())
         if (db.session.scalar(mine) or 0) >= MOST_OPEN:
@@ -136,14 +138,19 @@ def _asked(email: str) -> Any:
 
 
 def find(slug: str) -> FileRequest:
-    """The request at this link; raises NotFound, and Gone once it has ended."""
+    """The request at this link; raises NotFound, and Gone once it has ended.
+
+    It has ended, too, if whoever made it may not send any more themselves.
+    """
+    if not settings.sends_mail:
+        raise NotFound("There is no such request.")
     found = db.session.execute(
         select(FileRequest, is_open()).where(FileRequest.slug == slug)
     ).one_or_none()
     if found is None:
         raise NotFound("There is no such request.")
     request, accepts = found
-    if not accepts:
+    if not (accepts and senders.may_send(request.email)):
         raise Gone("This request for files has ended.", reason="closed")
     return request
 
@@ -171,12 +178,11 @@ def for_request(slug: str) -> Also:
     """What creating.create() does besides, for a transfer to this request; may raise Invalid."""
 
     def note(transfer: Transfer) -> None:
-        request_id = db.session.scalar(
-            select(FileRequest.id).where(FileRequest.slug == slug, is_open())
-        )
-        if request_id is None or not settings.sends_mail:
-            raise Invalid({"file_request": "is not open: ask for a new link"})
-        db.session.add(Arrival(transfer_id=transfer.id, file_request_id=request_id))
+        try:
+            request = find(slug)
+        except (NotFound, Gone) as error:
+            raise Invalid({"file_request": "is not open: ask for a new link"}) from error
+        db.session.add(Arrival(transfer_id=transfer.id, file_request_id=request.id))
 
     return Also(note, (f"for request {slug}",))
 

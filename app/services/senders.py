@@ -15,7 +15,7 @@ from app import addresses, clock, jobs
 from app.clock import db_now
 from app.config import settings
 from app.db import changed, db, transaction
-from app.errors import Invalid
+from app.errors import Invalid, SenderNotAllowed
 from app.models import MailKind, NoMail, OutboxMail, SenderCode
 from app.seals import Seal
 from app.services import audit, mail_quotas, suppression
@@ -23,6 +23,9 @@ from app.services import audit, mail_quotas, suppression
 CODE_MINUTES = 15
 MOST_TRIES = 5
 REMEMBERED_DAYS = 90
+# How long a page of somebody who is signed in can be used to begin a transfer.
+PAGE_DAYS = 7
+NOT_PROVEN = "does not prove this address: confirm it again"
 # An address gets at most 5 codes an hour, of both kinds together (MAX_MAILS_PER_RECIPIENT_PER_HOUR
 # by default), each with MOST_TRIES: a stranger who asks for codes all the time guesses one with a
 # chance of 25 in 10**DIGITS an hour. For a year of that, six digits would be 1 in 5, which is not
@@ -67,7 +70,11 @@ def confirm(given: str, figures: str) -> str:
     email = checked(given, "email")
     mine = and_(SenderCode.email == email, ~SenderCode.signs_in)
     use(figures, mine, action="confirm address")
-    until = clock.now() + timedelta(days=REMEMBERED_DAYS)
+    return _sealed(email, timedelta(days=REMEMBERED_DAYS))
+
+
+def _sealed(email: str, life: timedelta) -> str:
+    until = clock.now() + life
     return _seal.of(f"{int(until.timestamp())}:{email}")
 
 
@@ -113,6 +120,31 @@ def is_confirmed(email: str, word: str | None) -> bool:
     """Whether the token `word` proves this address and has not expired."""
     until, _, proved = (_seal.read(word or "") or "").partition(":")
     return proved == email and int(until) > clock.now().timestamp()
+
+
+def may_send(email: str) -> bool:
+    """Whether the owner of this address may send files without an API key (SENDERS)."""
+    allowed = settings.senders
+    return not allowed or email in allowed or f"@{email.rpartition('@')[2]}" in allowed
+
+
+def check_may_send(email: str | None, word: str | None) -> None:
+    """Check that whoever names this address, with the token `word` as proof, may send files.
+
+    Where everyone may, nothing is asked for. Raises SenderNotAllowed; and Invalid if only the
+    token is not good.
+    """
+    if not settings.senders:
+        return
+    if not email or not may_send(email := checked(email, "sender_email")):
+        raise SenderNotAllowed
+    if not is_confirmed(email, word):
+        raise Invalid({"sender_token": NOT_PROVEN})
+
+
+def word_of(email: str) -> str:
+    """A token that proves this address for a week, for a page: the caller must have proven it."""
+    return _sealed(email, timedelta(days=PAGE_DAYS))
 
 
 def code_of(code: SenderCode, key: str | None = None) -> str:

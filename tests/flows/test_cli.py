@@ -851,6 +851,29 @@ def test_mail_by_a_code_that_is_asked_for_once(shell: Shell, web: LoggedStack) -
     assert len(shell.ask("list")["items"]) == before
 
 
+def test_where_only_some_may_send_the_address_is_proven_once(
+    shell: Shell, web: LoggedStack
+) -> None:
+    web.start("web.2", SENDERS="@studio.example")
+    try:
+        strict = ["--server", web.addresses()[-1]]
+        words = [*shell.write({"a": b"1"}), *strict]
+        told = shell.ask("send", *words, code=2)
+        assert "--from you@example.org" in told["error"]["message"]
+        running = Typing(shell, "send", *words, "--from", "cy@studio.example")
+        running.wait_for("Code: ")
+        running.type(code_mailed(web, "cy@studio.example"))
+        assert running.end() == 0
+        # From now on it knows.
+        assert shell.ask("send", *words)["link"]
+        running = Typing(shell, "send", *words, "--from", "dee@example.org")
+        running.wait_for("Code: ")
+        running.type(code_mailed(web, "dee@example.org"))
+        assert running.end() == 1
+    finally:
+        web.kill("web.2")
+
+
 def test_files_are_sent_to_whoever_asked_for_them(
     shell: Shell, app: Flask, environ: dict[str, str]
 ) -> None:

@@ -66,7 +66,7 @@ export class Panel {
     this.#root = root;
     this.#acts = acts;
     this.limits = JSON.parse(root.dataset.limits ?? '{}');
-    /** The file request that the files are for. */ this.asked = root.dataset.asked;
+    /** What a new transfer is created with: who sends it, or the file request that it is for. @type {import('../upload/backend.js').Options} */ this.wish = JSON.parse(root.dataset.wish ?? '{}');
     this.addsTo = root.dataset.addsTo ? JSON.parse(root.dataset.addsTo) : null;
     this.files = new FileList(root, acts);
     // When files are added to a transfer, its options are on its manage page.

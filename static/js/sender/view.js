@@ -147,8 +147,8 @@ export class SenderView {
 
   /** @param {Picked[]} picked @param {AbortSignal} signal @param {(why: Failure) => void} onWait */
   async #begin(picked, signal, onWait) {
-    const { addsTo, asked } = this.#panel;
-    if (!addsTo) return TransferUpload.create(picked, this.#world, signal, onWait, asked);
+    const { addsTo, wish } = this.#panel;
+    if (!addsTo) return TransferUpload.create(picked, this.#world, signal, onWait, wish);
     // Until then a cancelled batch still occupies its file names and the claim.
     await this.#ending;
     signal.throwIfAborted();

@@ -3,7 +3,7 @@ import { Failure } from './failure.js';
 
 /** @typedef {import('./failure.js').Cause} Cause */
 /** @typedef {{path: string, size: number, content_type?: string, checksum_algorithm?: 'CRC32', modified_at?: string}} FileSpec */
-/** @typedef {{title?: string, message?: string, expires_at?: string, max_downloads?: number | null, password?: string | null, recipients?: string[], sender_email?: string | null, sender_token?: string}} Options */
+/** @typedef {{title?: string, message?: string, expires_at?: string, max_downloads?: number | null, password?: string | null, recipients?: string[], sender_email?: string | null, sender_token?: string, file_request?: string}} Options */
 /** @typedef {{id: string, email: string, state: string, failure: string | null}} Recipient */
 /**
  * @typedef {object} FilePlan
@@ -60,7 +60,7 @@ export class Backend {
     this.#isOffline = isOffline;
   }
 
-  /** @param {Options & {files: FileSpec[], file_request?: string}} wish @param {string} key see newKey() @param {AbortSignal} [signal] @returns {Promise<Transfer & {owner_token: string}>} */
+  /** @param {Options & {files: FileSpec[]}} wish @param {string} key see newKey() @param {AbortSignal} [signal] @returns {Promise<Transfer & {owner_token: string}>} */
   create(wish, key, signal) {
     return this.#ask('POST', '/transfers', undefined, wish, signal, { 'Idempotency-Key': key });
   }
@@ -187,7 +187,7 @@ function refusal(answer, text) {
   } catch { /* A proxy's own page: the status has to do. */ }
   const { error = {}, reason } = said;
   // An expired transfer can be brought back, so it is not "gone". A limit on mail is not retried: the sender is told.
-  const why = error.code === 'blocked' ? 'blocked' : reason === 'expired' ? 'expired' : error.code === 'too_much_mail' ? 'invalid' : CAUSES[answer.status];
+  const why = error.code === 'blocked' ? 'blocked' : reason === 'expired' ? 'expired' : ['too_much_mail', 'sender_not_allowed'].includes(error.code) ? 'invalid' : CAUSES[answer.status];
   return new Failure(why ?? (answer.status >= 500 ? 'server-busy' : 'unexpected'), {
     status: answer.status,
     code: error.code,

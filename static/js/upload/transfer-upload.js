@@ -43,9 +43,9 @@ export class TransferUpload {
   /** The files it was created with; paths may differ from the originals, because they were made unique. @type {Picked[]} */ picked = [];
   /** Whether to mail the recipients once added files are complete. */ tellsRecipients = false;
 
-  /** Creates the transfer. If `signal` is aborted meanwhile, what the server created all the same is deleted. @param {Picked[]} picked @param {World} world @param {AbortSignal} [signal] @param {(failure: Failure) => void} [onWait] @param {string} [asked] the slug of the file request that it is for */
-  static async create(picked, world, signal, onWait, asked) {
-    const created = await made((key) => world.backend.create({ files: specs(picked, world), file_request: asked }, key), world, signal, onWait);
+  /** Creates the transfer. If `signal` is aborted meanwhile, what the server created all the same is deleted. @param {Picked[]} picked @param {World} world @param {AbortSignal} [signal] @param {(failure: Failure) => void} [onWait] @param {import('./backend.js').Options} [wish] */
+  static async create(picked, world, signal, onWait, wish) {
+    const created = await made((key) => world.backend.create({ ...wish, files: specs(picked, world) }, key), world, signal, onWait);
     return this.#begun(created, created.owner_token, picked, world, signal);
   }
 

@@ -1,0 +1,67 @@
+"""SENDERS in a real browser: signing in to send, and a link on another site that leads there."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import started
+from tests.browser.steps import choose, code_to, expect_state, look
+from tests.lab.mailserver import MailServer
+from tests.lab.stack import Stack
+
+OpenPage = Callable[..., Page]
+MINE = "ada@studio.example"
+
+
+@pytest.fixture(scope="module")
+def live(post: MailServer) -> Iterator[Stack]:
+    """A Beeline where only some may send."""
+    with started(MAIL_URL=post.url, SENDERS="@studio.example") as stack:
+        yield stack
+
+
+def sign_in(page: Page, post: MailServer, email: str) -> None:
+    before = len(post.to(email))
+    page.get_by_label("Your e-mail").fill(email)
+    page.get_by_role("button", name="Mail me a code").click()
+    page.get_by_label("Code from the mail").fill(code_to(post, email, before))
+    page.get_by_role("button", name="Sign in").click()
+
+
+def test_who_may_send_signs_in_and_sends(
+    open_page: OpenPage, live: Stack, post: MailServer, tmp_path: Path
+) -> None:
+    page = open_page("/")
+    expect(page.get_by_role("heading", name="Sign in to send")).to_be_visible()
+    look(page, "sign-in-to-send")
+    sign_in(page, post, MINE)
+    file = tmp_path / "mine.txt"
+    file.write_text("mine")
+    choose(page, file)
+    expect_state(page, "done")
+    expect(page.get_by_label("Your e-mail")).to_have_value(MINE)
+    page.goto("/mine")
+    expect(page.get_by_role("link", name="mine.txt")).to_be_visible()
+
+    # From elsewhere: localhost is another site than 127.0.0.1.
+    elsewhere = live.url.replace("127.0.0.1", "localhost")
+    page.route(
+        f"{elsewhere}/intranet",
+        lambda route: route.fulfill(
+            content_type="text/html", body=f'<a href="{live.url}/">Send files</a>'
+        ),
+    )
+    page.goto(f"{elsewhere}/intranet")
+    page.get_by_role("link", name="Send files").click()
+    expect(page.get_by_role("heading", name="Drop files or folders here")).to_be_visible()
+
+
+def test_who_may_not_is_told_so(open_page: OpenPage, live: Stack, post: MailServer) -> None:
+    page = open_page("/")
+    sign_in(page, post, "eve@example.org")
+    expect(page.get_by_role("heading", name="You cannot send from here")).to_be_visible()
+    look(page, "no-sender")
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("heading", name="My transfers")).to_be_visible()

@@ -1,0 +1,133 @@
+"""SENDERS: only some people may send without an API key; the others do so by a file request."""
+
+import html
+import json
+import re
+import uuid
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from app import config
+from app.services import file_requests, senders
+from tests.factories import Machine, Sender
+from tests.mail import ADA, word_of
+from tests.pages.test_mine import EVE, Person, ada, eve
+
+__all__ = ["ada", "eve"]  # fixtures
+FILES = {"files": [{"path": "a", "size": 1}]}
+STUDIO = "bo@studio.example"
+NO = (403, "sender_not_allowed")
+
+
+@pytest.fixture(autouse=True)
+def only_some(configure: Any, ada: Person) -> None:
+    """Ada and everybody at the studio may send."""
+    configure(senders=(ADA, "@studio.example"))
+
+
+def refusal(client: FlaskClient, **said: Any) -> tuple[int, str]:
+    answer = client.post("/transfers", json=FILES | said)
+    return answer.status_code, answer.json.get("error", {}).get("code", "")
+
+
+def proof(email: str) -> dict[str, str]:
+    return {"sender_email": email, "sender_token": word_of(email)}
+
+
+def test_the_address_decides_and_has_to_be_proven(client: FlaskClient) -> None:
+    for email in (ADA, STUDIO, "Bo@Studio.Example"):
+        assert refusal(client, **proof(email.lower()) | {"sender_email": email}) == (201, "")
+    assert refusal(client) == NO
+    for email in (
+        EVE,
+        "bo@evil-studio.example",
+        "bo@sub.studio.example",
+        "studio.example@x.example",
+    ):
+        assert refusal(client, **proof(email)) == NO
+    answer = client.post("/transfers", json=FILES | {"sender_email": ADA})
+    assert (answer.status_code, answer.json["error"]["fields"][0]["field"]) == (400, "sender_token")
+    answer = client.post(
+        "/transfers", json=FILES | {"sender_email": ADA, "sender_token": word_of(EVE)}
+    )
+    assert answer.status_code == 400
+    assert refusal(client, sender_email="no address") == (400, "invalid")
+
+
+def test_a_key_needs_no_address(client: FlaskClient) -> None:
+    assert Machine(client).make(**FILES)["id"]
+
+
+def test_the_first_page_is_for_those_who_may_send(
+    ada: Person, eve: Person, client: FlaskClient
+) -> None:
+    door = ada.client.get("/")
+    assert "Sign in to send" in door.text
+    assert 'id="sender"' not in door.text
+    ada.client.post("/mine/code", data={"csrf_token": ada.token, "email": ADA, "then": "send"})
+    code = ada.ask()
+    entered = ada.post("enter", code=code)
+    assert (entered.status_code, entered.location) == (303, "/")
+    page = ada.client.get("/")
+    assert page.headers["Cache-Control"] == "no-store"
+    said = re.search(r'data-wish="([^"]+)"', page.text)
+    assert said
+    wish = json.loads(html.unescape(said[1]))
+    assert wish["sender_email"] == ADA
+    made = client.post("/transfers", json=FILES | wish)
+    assert (made.status_code, made.json["sender_confirmed"]) == (201, True)
+    eve.sign_in(EVE)
+    refused = eve.client.get("/")
+    assert refused.status_code == 403
+    assert "You cannot send from here" in refused.text
+
+
+def test_whoever_comes_by_a_link_of_another_site_gets_a_page_that_loads_once_more(
+    client: FlaskClient,
+) -> None:
+    again = 'http-equiv="refresh"'
+    assert again in client.get("/", headers={"Sec-Fetch-Site": "cross-site"}).text
+    for site in ("same-origin", "none"):
+        assert again not in client.get("/", headers={"Sec-Fetch-Site": site}).text
+
+
+def test_others_send_by_a_request_of_somebody_who_may(
+    app: Flask, ada: Person, eve: Person, client: FlaskClient, sender: Sender, configure: Any
+) -> None:
+    with app.app_context():
+        asked = uuid.uuid4()
+        file_requests.make(asked, ADA, title="Rushes", message="", days=1)
+        slug = file_requests.one_of(ADA, asked).slug
+    assert sender.create(file_request=slug)
+    assert refusal(client, file_request="x" * 32) == (400, "invalid")
+    eve.sign_in(EVE)
+    assert "Ask others for files" not in eve.get().text
+    form = {"csrf_token": eve.token, "once": str(uuid.uuid4()), "title": "For me", "days": "1"}
+    assert eve.client.post("/mine/requests", data=form).status_code == 403
+    # A permission that is taken back ends the requests too.
+    configure(senders=("@studio.example",))
+    assert client.get(f"/r/{slug}").status_code == 410
+    assert refusal(client, file_request=slug) == (400, "invalid")
+
+
+def test_unset_everybody_may_send(configure: Any, client: FlaskClient) -> None:
+    configure(senders=())
+    assert refusal(client) == (201, "")
+    assert 'id="sender"' in client.get("/").text
+    assert senders.may_send(EVE)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["studio.example", "@", "@@x.example", "a b", "<ada@example.org>"]
+)
+def test_a_setting_that_means_nobody_is_refused(environ: dict[str, str], wrong: str) -> None:
+    mail = {"MAIL_URL": "smtp://localhost:25"}
+    with pytest.raises(config.ConfigError, match="SENDERS must be"):
+        config.load(environ | mail | {"SENDERS": wrong})
+    given = config.load(environ | mail | {"SENDERS": " Ada@Example.org  @Studio.Example "})
+    assert given.senders == (ADA, "@studio.example")
+    with pytest.raises(config.ConfigError, match="SENDERS needs MAIL_URL"):
+        config.load(environ | {"SENDERS": ADA})

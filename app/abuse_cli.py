@@ -1,4 +1,4 @@
-"""`flask reports|transfers|blocklist ...`: what an operator does about a reported link."""
+"""`flask reports|transfers|requests|blocklist ...`: what an operator does about a reported link."""
 
 import hashlib
 import time
@@ -16,12 +16,13 @@ from app.crc32 import SIZE as CRC32_SIZE
 from app.dispositions import without_marks
 from app.errors import AppError, Gone, NotFound
 from app.models import Board, Harm, Transfer
-from app.services import abuse, blocklist, boards
+from app.services import abuse, blocklist, boards, file_requests
 from app.services.transfers import files_of
 from app.words import counted
 
 report_commands = AppGroup("reports", help="Reports about links.")
 transfer_commands = AppGroup("transfers", help="Transfers, named by their links.")
+request_commands = AppGroup("requests", help="File requests, named by their links.")
 block_commands = AppGroup("blocklist", help="Files that may not be sent from this site.")
 
 # A link's slug may begin with a hyphen and must not be parsed as an option.
@@ -43,6 +44,7 @@ def init_app(app: Flask) -> None:
     """Add the commands."""
     app.cli.add_command(report_commands)
     app.cli.add_command(transfer_commands)
+    app.cli.add_command(request_commands)
     app.cli.add_command(block_commands)
 
 
@@ -187,6 +189,18 @@ def _watch_reading(transfer: Transfer) -> int:
     raise click.ClickException(
         "A maker continues reading. To follow it, run the same command again."
     )
+
+
+@request_commands.command("close", context_settings=_ANY_WORD)
+@click.argument("link")
+def close_request(link: str) -> None:
+    """Let nothing more be sent at a file request's link; repeatable. LINK may be its last part."""
+    slug = link.strip().rstrip("/").rpartition("/")[2]
+    try:
+        file_requests.close_link(slug)
+    except NotFound as error:
+        raise click.ClickException(error.title) from error
+    click.echo(f"{links.request_url(slug)} is closed.")
 
 
 @block_commands.command("add")

@@ -84,14 +84,25 @@ def make(request_id: uuid.UUID, email: str, *, title: str, message: str, days: i
 
 def close(email: str, request_id: uuid.UUID) -> None:
     """Let nothing more be sent to a request of this address; repeatable. Raises NotFound."""
+    _close(FileRequest.id == request_id, FileRequest.email == email)
+
+
+def close_link(slug: str) -> None:
+    """Let nothing more be sent at this link, whoever made it; repeatable. Raises NotFound."""
+    _close(FileRequest.slug == slug)
+
+
+def _close(*which: ColumnElement[bool]) -> None:
     with transaction():
-        if not changed(
+        request_id = db.session.scalar(
             update(FileRequest)
-            .where(FileRequest.id == request_id, FileRequest.email == email)
+            .where(*which)
             .values(ends_at=func.least(FileRequest.ends_at, db_now()))
+            .returning(FileRequest.id)
             .execution_options(synchronize_session=False)
-        ):
-            raise NotFound("You have no such request.")
+        )
+        if request_id is None:
+            raise NotFound("There is no such request.")
         audit.note("close file request", subject_id=request_id)
 
 

@@ -151,6 +151,15 @@ def test_a_closed_request_takes_nothing_more_and_what_began_before_still_arrives
     assert [one.ends_at for one in of_ada(app)] == ends_at
 
 
+def test_the_operator_closes_any_request(app: Flask, slug: str, client: FlaskClient) -> None:
+    runner = app.test_cli_runner()
+    told = runner.invoke(args=["requests", "close", f"http://localhost/r/{slug}"])
+    assert (told.exit_code, told.output) == (0, f"http://localhost/r/{slug} is closed.\n")
+    assert client.get(f"/r/{slug}").status_code == 410
+    assert runner.invoke(args=["requests", "close", slug]).exit_code == 0
+    assert runner.invoke(args=["requests", "close", "x" * 32]).exit_code == 1
+
+
 def of_ada(app: Flask) -> Any:
     with app.app_context():
         return file_requests.of_email(ADA)
@@ -244,7 +253,7 @@ def test_a_confirmed_sender_is_named_and_a_password_is_told_of(
     arrive(sender, slug, sender_email=EVE, sender_token=word_of(EVE), password="1234 secret")
     arrive(sender, slug, sender_email="not-proven@example.org")
     send_mail(app)
-    text = mail.caught[-1].body("plain")
+    text = mail.to(ADA)[-1].body("plain")
     assert f"from {EVE}" in text
     assert "protected with a password" in text
     assert "1234" not in text

@@ -18,9 +18,9 @@ from app.errors import Invalid, NotFound, Unavailable
 from app.extensions import storage
 from app.models import Scope
 from app.redaction import redacted
-from app.services import accounts, bucket_rules, dry_runs, service_checks
+from app.services import accounts, bucket_rules, dry_runs
+from app.services.doctor import Level, backing_services
 from app.services.dry_runs import Figure, Sweep
-from app.services.findings import Level
 from app.services.upkeep import UnreasonableShare
 
 storage_commands = AppGroup("storage", help="The bucket that holds the files.")
@@ -95,7 +95,7 @@ def revoke_key(prefix: str) -> None:
 @database_commands.command("check")
 def check_database() -> None:
     """Fail if Beeline may open more database connections than PostgreSQL allows."""
-    found = service_checks.enough_connections()
+    found = backing_services.enough_connections()
     if found.level is Level.FAILED:
         raise click.ClickException(found.said)
     click.echo(found.said)
@@ -134,7 +134,7 @@ def make_ready(context: click.Context) -> None:
 
 def _look_for_redis() -> None:
     """Warn if Redis does not answer. The release goes on: the work waits in the database."""
-    found = service_checks.redis()
+    found = backing_services.redis()
     if found.level is Level.FAILED:
         click.echo(found.said, err=True)
 

@@ -12,7 +12,7 @@ from flask.cli import with_appcontext
 
 from app import addresses
 from app.services import doctor
-from app.services.findings import Check, Finding, Level
+from app.services.doctor import Check, Finding, Level
 from app.words import counted
 
 _COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.FAILED: "red"}

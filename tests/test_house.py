@@ -205,6 +205,7 @@ def test_the_description_of_the_code_lists_every_file() -> None:
     places = {
         "app": set(re.findall(r"(\w+)\.py\b", tree)),
         "services": set(re.findall(r"`(\w+)`", services)),
+        "doctor": set(re.findall(r"`(\w+)`", services.partition("`doctor/`")[2])),
         "gateways": set(re.findall(r"`(\w+)`", gateways)),
     }
     for folder in ("models", "api", "pages"):

@@ -14,7 +14,8 @@ from app.config import settings
 from app.db import db, discard, release
 from app.errors import Unavailable
 from app.extensions import queue, storage
-from app.services import archives, blocklist, heartbeats, process_checks, upkeep
+from app.services import archives, blocklist, heartbeats, upkeep
+from app.services.doctor import processes
 
 bp = Blueprint("status", __name__)
 
@@ -73,12 +74,12 @@ def _behind(shown: dict[str, str]) -> dict[str, Any]:
     """Report the sweeps and what waits for workers; adds a verdict on each to `shown`."""
     runs, zips, inspections = heartbeats.runs(), archives.waiting(), blocklist.waiting()
     lost_count = heartbeats.count_of(upkeep.LOST_OBJECTS)
-    shown["sweeps"] = "late" if any(process_checks.is_late(run) for run in runs) else "OK"
-    shown["zips"] = "late" if process_checks.has_no_maker(zips) else "OK"
-    shown["inspections"] = "late" if process_checks.has_no_maker(inspections) else "OK"
+    shown["sweeps"] = "late" if any(processes.is_late(run) for run in runs) else "OK"
+    shown["zips"] = "late" if processes.has_no_maker(zips) else "OK"
+    shown["inspections"] = "late" if processes.has_no_maker(inspections) else "OK"
     shown["objects"] = "missing" if lost_count else "OK"
     if settings.sqs_queue_url:
-        shown["listener"] = "late" if process_checks.has_no_listener() else "OK"
+        shown["listener"] = "late" if processes.has_no_listener() else "OK"
     return {
         "sweeps": {run.name: _run_json(run) for run in runs},
         "zips": _waiting_json(zips),
@@ -102,7 +103,7 @@ def _run_json(run: heartbeats.Run) -> dict[str, Any]:
         "count": run.count,
         "seconds": run.seconds and round(run.seconds, 3),
         "failure_count": run.failure_count,
-        "is_late": process_checks.is_late(run),
+        "is_late": processes.is_late(run),
     }
 
 

@@ -14,7 +14,7 @@ from app.models import Board
 from app.pages import mine
 from app.request_guards import codes_limit, limiter
 from app.services import abuse, admins, boards, doctor, sign_ins
-from app.services.findings import Level
+from app.services.doctor import Level
 from app.services.transfers import files_of
 
 bp = Blueprint("admin", __name__, url_prefix="/admin")

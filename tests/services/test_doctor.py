@@ -29,16 +29,9 @@ from app.gateways import plain_http
 from app.gateways.queue import BeelineWorker
 from app.gateways.s3_answers import TOKEN_HEADER
 from app.models import Archive, Harm, Heartbeat, MailKind, MailState, OutboxMail
-from app.services import (
-    abuse,
-    archives,
-    bucket_rules,
-    doctor,
-    heartbeats,
-    process_checks,
-    upkeep,
-)
-from app.services.findings import Check, Finding, Level, figure
+from app.services import abuse, archives, bucket_rules, doctor, heartbeats, upkeep
+from app.services.doctor import Check, Finding, Level, processes
+from app.services.doctor.findings import figure
 from tests.factories import Sender
 from tests.lab.mailserver import MailServer
 from tests.lab.proxy import Proxy
@@ -685,7 +678,7 @@ def test_a_queue_of_events_that_nobody_reads_or_that_does_not_answer_is_told(
     events.bind(config.current())
     assert_found("event queue", Level.FAILED, "SQS_QUEUE_URL")
     assert_found("sqs", Level.FAILED, "`python worker.py sqs`")
-    heartbeats.note_run(process_checks.LISTENER)
+    heartbeats.note_run(processes.LISTENER)
     assert_found("sqs", Level.OK, "0 s ago")
     for has_dead_letters, level in ((True, Level.OK), (False, Level.WARNING)):
         monkeypatch.setattr(events, "has_dead_letters", lambda: has_dead_letters)  # noqa: B023
@@ -725,7 +718,7 @@ def test_processes_that_do_not_run_are_named(app: Flask, inside: None, server: r
 
 
 def late_sweeps() -> list[str]:
-    return [run.name for run in heartbeats.runs() if process_checks.is_late(run)]
+    return [run.name for run in heartbeats.runs() if processes.is_late(run)]
 
 
 def test_f52_a_sweep_that_stopped_coming_is_seen(client: FlaskClient, inside: None) -> None:

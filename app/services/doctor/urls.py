@@ -1,4 +1,4 @@
-"""Checks of settings that are valid, but do not suit the installation."""
+"""Checks of the URLs that browsers are given: whether they suit the installation, and answer."""
 
 import ipaddress
 import json
@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from app.config import settings
 from app.extensions import storage
 from app.gateways import plain_http
-from app.services.findings import Finding, failed, ok, warning
+from app.services.doctor.findings import Finding, failed, ok, warning
 
 
 def _is_here(url: str) -> bool:

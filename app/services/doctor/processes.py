@@ -3,7 +3,7 @@
 from app import jobs
 from app.extensions import queue
 from app.services import archives, blocklist, heartbeats, upkeep
-from app.services.findings import Finding, failed, ok
+from app.services.doctor.findings import Finding, failed, ok
 from app.words import counted
 
 # A sweep is late when it has missed this many turns, and this many seconds more.

@@ -1,7 +1,6 @@
 """Says whether the installation works: the table of checks, and how they are run.
 
-Only what is certain is checked, and what an operator can change. The functions are in
-setting_checks, service_checks, bucket_checks, process_checks and figures.
+Only what is certain is checked, and what an operator can change.
 """
 
 import threading
@@ -15,8 +14,19 @@ from app import timeouts
 from app.db import in_own_session, release
 from app.extensions import events
 from app.redaction import redacted
-from app.services import bucket_checks, figures, process_checks, service_checks, setting_checks
-from app.services.findings import Check, Finding, Level, failed
+from app.services.doctor import backing_services, bucket, figures, processes, urls
+from app.services.doctor.findings import Check, Finding, Level, failed
+
+__all__ = [
+    "CHECKS",
+    "Check",
+    "Finding",
+    "Level",
+    "checks",
+    "examine",
+    "figures_in_time",
+    "quick_look",
+]
 
 # The names of those that others need.
 _DATABASE, _TABLES, _REDIS = "database", "migrations", "Redis"
@@ -56,30 +66,30 @@ def _storage(name: str, find: Callable[[], Finding], *needs: str) -> Check:
 
 
 CHECKS = (
-    _settings("BASE_URL", setting_checks.base_url),
-    _settings("web", setting_checks.site),
-    _database(_DATABASE, service_checks.database),
-    _database(_TABLES, service_checks.migrations),
-    _database("connections", service_checks.enough_connections),
-    _database("database clock", service_checks.database_clock),
-    _redis(_REDIS, service_checks.redis),
-    _redis("memory", service_checks.redis_memory),
-    _storage(_ADDRESS, setting_checks.storage_address),
-    _storage("storage clock", bucket_checks.storage_clock, _ADDRESS),
-    _storage(_BUCKET, bucket_checks.bucket, _ADDRESS),
-    _storage("parts", bucket_checks.parts, _BUCKET),
-    _storage("checksums", bucket_checks.checksums, _BUCKET),
-    _storage("small files", bucket_checks.single_put, _BUCKET),
-    _storage("downloads", bucket_checks.download, _BUCKET),
-    _storage("CORS", bucket_checks.cors, _BUCKET),
-    _storage("lifecycle", bucket_checks.lifecycle, _BUCKET),
-    _storage("lost files", process_checks.lost_files, _TABLES),
-    Check("Mail", _MAIL, service_checks.mail, seconds=_MAIL_SECONDS),
-    Check("Workers", "clock", process_checks.clock, (_REDIS,)),
-    Check("Workers", "worker", process_checks.worker, (_REDIS,)),
-    Check("Workers", "maker", process_checks.maker, (_REDIS,)),
-    Check("Workers", "scheduled jobs", process_checks.sweeps, (_TABLES,)),
-    Check("Workers", "long work", process_checks.long_work, (_TABLES,)),
+    _settings("BASE_URL", urls.base_url),
+    _settings("web", urls.site),
+    _database(_DATABASE, backing_services.database),
+    _database(_TABLES, backing_services.migrations),
+    _database("connections", backing_services.enough_connections),
+    _database("database clock", backing_services.database_clock),
+    _redis(_REDIS, backing_services.redis),
+    _redis("memory", backing_services.redis_memory),
+    _storage(_ADDRESS, urls.storage_address),
+    _storage("storage clock", bucket.storage_clock, _ADDRESS),
+    _storage(_BUCKET, bucket.bucket, _ADDRESS),
+    _storage("parts", bucket.parts, _BUCKET),
+    _storage("checksums", bucket.checksums, _BUCKET),
+    _storage("small files", bucket.single_put, _BUCKET),
+    _storage("downloads", bucket.download, _BUCKET),
+    _storage("CORS", bucket.cors, _BUCKET),
+    _storage("lifecycle", bucket.lifecycle, _BUCKET),
+    _storage("lost files", processes.lost_files, _TABLES),
+    Check("Mail", _MAIL, backing_services.mail, seconds=_MAIL_SECONDS),
+    Check("Workers", "clock", processes.clock, (_REDIS,)),
+    Check("Workers", "worker", processes.worker, (_REDIS,)),
+    Check("Workers", "maker", processes.maker, (_REDIS,)),
+    Check("Workers", "scheduled jobs", processes.sweeps, (_TABLES,)),
+    Check("Workers", "long work", processes.long_work, (_TABLES,)),
     Check(_FIGURES, "kept in storage", figures.kept, (_TABLES,)),
     Check(_FIGURES, "transfers", figures.transfers, (_TABLES,)),
     Check(_FIGURES, "mails", figures.mails, (_TABLES,)),
@@ -99,11 +109,13 @@ def checks(mail_to: str | None = None) -> list[Check]:
     """
     found = list(CHECKS)
     if mail_to is not None:
-        sending = partial(service_checks.send_test_mail, mail_to)
+        sending = partial(backing_services.send_test_mail, mail_to)
         _add(found, Check("Mail", "test mail", sending, (_MAIL,), _MAIL_SECONDS))
     if events.listens:
-        _add(found, Check("Mail", "event queue", service_checks.event_queue, seconds=_MAIL_SECONDS))
-        _add(found, Check("Workers", "sqs", process_checks.listener, (_TABLES,)))
+        _add(
+            found, Check("Mail", "event queue", backing_services.event_queue, seconds=_MAIL_SECONDS)
+        )
+        _add(found, Check("Workers", "sqs", processes.listener, (_TABLES,)))
     return found
 
 

@@ -31,8 +31,8 @@ from app.gateways.s3_answers import (
 )
 from app.redaction import redacted
 from app.services import bucket_rules, planning
-from app.services.findings import Finding, failed, ok, warning
-from app.services.service_checks import judged_skew
+from app.services.doctor.backing_services import judged_skew
+from app.services.doctor.findings import Finding, failed, ok, warning
 
 BODY = b"Written by flask doctor, and removed again."
 WRONG = BODY[::-1]

@@ -21,7 +21,7 @@ from app.models import (
     UploadState,
     WebhookDelivery,
 )
-from app.services.findings import Finding, figure
+from app.services.doctor.findings import Finding, figure
 from app.words import counted, filesize
 
 

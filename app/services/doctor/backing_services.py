@@ -16,10 +16,10 @@ from app.errors import Outage
 from app.extensions import events, mailer, queue
 from app.gateways.mailer import Fate
 from app.redaction import redacted
-from app.services.findings import Finding, failed, ok, warning
+from app.services.doctor.findings import Finding, failed, ok, warning
 from app.words import counted
 
-MIGRATIONS = Path(__file__).parents[2] / "migrations"
+MIGRATIONS = Path(__file__).parents[3] / "migrations"
 OLDEST_POSTGRES = 13
 OLDEST_REDIS = (6, 2)
 # Clocks that differ by less do no harm: signed URLs allow for a minute.

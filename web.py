@@ -4,13 +4,17 @@
 byte, and lets it wait without a timeout for the rest of the head: as many slow clients as there are
 threads would block everyone else. And its event loop, of which there is only one, waits for each
 client whose connection it closes, for up to two seconds. Here connections wait in the event loop,
-at next to no cost, until their head is complete, and until their client has closed its end.
+at next to no cost, until their head is complete, and until their client has closed its end. A
+client that does not read its answer still occupies a thread, but no longer than --timeout.
 """
 
 import contextlib
 import socket
 import time
+from bisect import insort
+from collections.abc import Callable
 from functools import partial
+from operator import attrgetter
 from selectors import EVENT_READ
 from typing import Any
 
@@ -32,7 +36,12 @@ _TOO_LARGE = (
 
 
 class Worker(ThreadWorker):
-    """Needs no locks: only the requests themselves run in other threads."""
+    """Needs no locks: only handle() runs in other threads."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        # When each connection that occupies a thread got it.
+        self._began_at: dict[Any, float] = {}
 
     def load_wsgi(self) -> None:
         """Load the application and prepare what the first request would have to wait for."""
@@ -42,24 +51,56 @@ class Worker(ThreadWorker):
     def enqueue_req(self, conn: Any) -> None:
         """Hand a connection to a thread, or wait for the rest of its next request's head."""
         seen = _seen(conn)
-        if seen is None or b"\r\n\r\n" in seen:
+        if seen is None or b"\r\n\r\n" in b"".join(seen):
             conn.head_until = None
             _wake_at(conn, 1)
             super().enqueue_req(conn)
-        elif len(seen) >= LARGEST_HEAD:
+        elif len(b"".join(seen)) >= LARGEST_HEAD:
             self._refuse(conn)
         else:
-            self._wait_for_more(conn, len(seen))
+            self._wait_for_more(conn, len(seen[1]))
 
-    def _wait_for_more(self, conn: Any, seen_size: int) -> None:
-        conn.head_until = getattr(conn, "head_until", None) or time.monotonic() + HEAD_SECONDS
-        conn.timeout = conn.head_until
-        conn.sock.setblocking(False)
+    def _wait_for_more(self, conn: Any, unread_size: int) -> None:
+        if getattr(conn, "head_until", None) is None:
+            conn.head_until = time.monotonic() + HEAD_SECONDS
+        elif unread_size < _waking_size(conn):
+            # Not woken by a byte: the client has closed its end, so there will be no more.
+            self._linger(conn)
+            return
         # Otherwise the bytes that are already here would wake us again and again.
-        _wake_at(conn, seen_size + 1)
-        # murder_pending(), called every second, closes those whose timeout has passed.
-        self.pending_conns.append(conn)
-        self.poller.register(conn.sock, EVENT_READ, partial(self.on_pending_socket_readable, conn))
+        _wake_at(conn, unread_size + 1)
+        self._watch(conn, conn.head_until, partial(self.on_pending_socket_readable, conn))
+
+    def _watch(self, conn: Any, until: float, readable: Callable[[Any], None]) -> None:
+        """Call `readable` once there is something to read, or close the connection by then.
+
+        Raises OSError or ValueError if it is closed already.
+        """
+        conn.sock.setblocking(False)
+        self.poller.register(conn.sock, EVENT_READ, readable)
+        conn.timeout = until
+        # murder_pending() closes those at the left whose timeout has passed.
+        insort(self.pending_conns, conn, key=attrgetter("timeout"))
+
+    def handle(self, conn: Any) -> Any:
+        """Answer a request, in a thread."""
+        self._began_at[conn] = time.monotonic()
+        try:
+            return super().handle(conn)
+        finally:
+            del self._began_at[conn]
+
+    def murder_pending(self) -> None:
+        """Close connections whose time is over; called every second.
+
+        gunicorn would wait for ever for a client that does not read: here sending fails then.
+        """
+        super().murder_pending()
+        began_before = time.monotonic() - self.cfg.timeout
+        for conn, began_at in list(self._began_at.items()):
+            if self.cfg.timeout and began_at < began_before:
+                with contextlib.suppress(OSError):
+                    conn.sock.shutdown(socket.SHUT_RDWR)
 
     def finish_request(self, conn: Any, fs: Any) -> None:
         """Go on with a connection, or close it without waiting here for its client."""
@@ -76,13 +117,10 @@ class Worker(ThreadWorker):
         """
         try:
             conn.sock.shutdown(socket.SHUT_WR)
-            conn.sock.setblocking(False)
-            self.poller.register(conn.sock, EVENT_READ, partial(self._discard, conn))
+            until = time.monotonic() + LINGER_SECONDS
+            self._watch(conn, until, partial(self._discard, conn))
         except (OSError, ValueError):  # it is closed already
             self._close(conn)
-        else:
-            conn.timeout = time.monotonic() + LINGER_SECONDS
-            self.pending_conns.append(conn)
 
     def _discard(self, conn: Any, client: socket.socket) -> None:
         """Read what the client sends still; close the connection after its last byte."""
@@ -104,29 +142,31 @@ class Worker(ThreadWorker):
     def _refuse(self, conn: Any) -> None:
         with contextlib.suppress(OSError):
             conn.sock.send(_TOO_LARGE)
-        self._close(conn)
+        self._linger(conn)
 
 
-def _seen(conn: Any) -> bytes | None:
-    """Peek at the received part of the next head, without consuming it.
+def _seen(conn: Any) -> tuple[bytes, bytes] | None:
+    """The received part of the next head: what gunicorn has read ahead, and what is unread.
 
-    None if a thread is to read it itself: the client has disconnected, or gunicorn has buffered a
-    part of it already.
+    Consumes nothing. None if a thread is to find out that the client has disconnected.
     """
-    if conn.initialized and conn.parser.unreader.buf.getvalue():
-        return None
+    ahead: bytes = conn.parser.unreader.buf.getvalue() if conn.initialized else b""
     try:
-        seen: bytes = conn.sock.recv(LARGEST_HEAD, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        unread: bytes = conn.sock.recv(LARGEST_HEAD, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except BlockingIOError:
-        return b""
+        return ahead, b""
     except OSError:
         return None
-    return seen or None
+    return (ahead, unread) if unread else None
+
+
+def _waking_size(conn: Any) -> int:
+    return int(getattr(conn, "wakes_at", 1))
 
 
 def _wake_at(conn: Any, size: int) -> None:
     # Nearly every head arrives whole: then there is nothing to change.
-    if getattr(conn, "wakes_at", 1) != size:
+    if _waking_size(conn) != size:
         conn.wakes_at = size
         with contextlib.suppress(OSError):
             conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)

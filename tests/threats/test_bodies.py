@@ -7,6 +7,7 @@ was. Slow ones end, and meanwhile others are served.
 import contextlib
 import gzip
 import json
+import os
 import random
 import socket
 import threading
@@ -14,16 +15,19 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from urllib3.exceptions import HTTPError
 
 from app import request_guards
 from app.errors import TooSlow
 from app.request_guards import BODY_SECONDS, DRAINED_SIZE
 from tests.factories import Sender, Sent, http
+from tests.lab.stack import family
 from tests.threats.conftest import LoggedStack
 from web import HEAD_SECONDS, LINGER_SECONDS
 
@@ -222,6 +226,85 @@ def test_s37_clients_that_do_not_close_their_end_keep_nobody_waiting(web: Logged
             one.sendall(b"x")
 
 
+def test_s37_half_a_head_occupies_no_thread_wherever_it_ends(web: LoggedStack) -> None:
+    """Behind a whole request, which gunicorn reads ahead of, or before the client's own end."""
+    whole, half = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", b"GET /health HT"
+    before = cpu_seconds(web)
+    began = time.monotonic()
+    with contextlib.ExitStack() as held:
+        for _ in range(24):
+            behind, ended = (
+                held.enter_context(socket.create_connection(("127.0.0.1", web.port), timeout=10))
+                for _ in range(2)
+            )
+            behind.sendall(whole + half)
+            ended.sendall(half)
+            ended.shutdown(socket.SHUT_WR)
+        assert max(served(web) for _ in range(20)) < 2
+        assert behind.recv(65536).startswith(b"HTTP/1.1 200 OK")
+        behind.sendall(whole[len(half) :])
+        assert behind.recv(65536).startswith(b"HTTP/1.1 200 OK")
+        assert ended.recv(65536) == b""
+        time.sleep(1)
+        share = (cpu_seconds(web) - before) / (time.monotonic() - began)
+    assert share < 0.5, "it waits for them in vain, and at full speed"
+    assert_quiet(web)
+
+
+def test_s37_a_head_that_drips_ends_in_time_whoever_else_drips(web: LoggedStack) -> None:
+    stop = threading.Event()
+
+    def begin_others() -> None:
+        while not stop.wait(1):
+            held.append(socket.create_connection(("127.0.0.1", web.port), timeout=10))
+            held[-1].sendall(b"GE")
+
+    held: list[socket.socket] = []
+    others = threading.Thread(target=begin_others)
+    others.start()
+    try:
+        time.sleep(2)
+        slow = say(web.port, b"GET / HTTP/1.1\r\nX-Slow: ", drip=b"x" * 40)
+    finally:
+        stop.set()
+        others.join()
+        for one in held:
+            one.close()
+    assert slow.status is None
+    assert HEAD_SECONDS - 1 < slow.seconds < HEAD_SECONDS + 4
+
+
+def test_s37_a_head_that_is_too_large_is_answered(web: LoggedStack) -> None:
+    """And its connection is not reset, with which a client may lose the answer."""
+    with socket.create_connection(("127.0.0.1", web.port), timeout=10) as one:
+        one.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"y" * 60_000)
+        assert b" 431 " in one.recv(65536)
+        assert one.recv(65536) == b""
+
+
+def test_s37_clients_that_do_not_read_occupy_no_thread_for_ever(
+    app: Flask, environ: dict[str, str], tmp_path: Path
+) -> None:
+    few = {"WEB_CONCURRENCY": "1", "WEB_THREADS": "2", "LOG_LEVEL": "INFO"}
+    web = LoggedStack(environ | few, tmp_path / "output")
+    web._commands["web"] = web._commands["web"].replace("--timeout 30", "--timeout 8")
+    web.start("web")
+    asked = b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 60
+    try:
+        with contextlib.ExitStack() as held:
+            for _ in range(2):
+                one = held.enter_context(socket.socket())
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                one.connect(("127.0.0.1", web.port))
+                one.sendall(asked)
+            wait_until(web, is_served=False)
+            wait_until(web, is_served=True)
+            assert max(served(web) for _ in range(5)) < 4
+        assert_quiet(web)
+    finally:
+        web.stop()
+
+
 def test_uppys_longest_names_fit_into_an_address(web: LoggedStack) -> None:
     """It says the name of a file in a folder three times, and a browser cannot read gunicorn's 414."""
     name = "漢" * 251 + ".png"
@@ -320,6 +403,28 @@ def served(web: LoggedStack) -> float:
     assert answer.status == 200
     time.sleep(0.05)
     return time.monotonic() - began
+
+
+def wait_until(web: LoggedStack, *, is_served: bool) -> None:
+    """Wait until a visitor is answered within three seconds, or is not."""
+    deadline, found = time.monotonic() + 30, not is_served
+    while found != is_served:
+        assert time.monotonic() < deadline
+        try:
+            http.request("GET", f"{web.url}/health", timeout=3, headers={"Connection": "close"})
+            found = True
+        except HTTPError:
+            found = False
+
+
+def cpu_seconds(web: LoggedStack) -> float:
+    """The processor time that the web server has used so far."""
+    ticks = 0
+    for pid in family(web.running["web"].pid):
+        # The fields after the name, which is in brackets: user and system time are the 12th and 13th.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def assert_tells_nothing(raw: bytes) -> None:

@@ -349,12 +349,13 @@ def _requeue_overdue() -> None:
 def _left_off() -> Differences | None:
     """The comparison that an earlier run did not finish; None if there is none, or it is too old.
 
-    Nor does one of another bucket count, to which the settings named before.
+    Nor does one of another bucket count, which the settings named before, or one of a release that
+    noted something else.
     """
-    kept = heartbeats.progress_of(COMPARISON)
-    if kept is None:
+    kept, new = heartbeats.progress_of(COMPARISON), _new_comparison()
+    if kept is None or kept.keys() != asdict(new).keys():
         return None
-    found, new = Differences(**kept), _new_comparison()
+    found = Differences(**kept)
     is_young = new.begun_at - found.begun_at < COMPARE_FOR.total_seconds()
     return found if is_young and found.place == new.place else None
 

@@ -448,6 +448,26 @@ def test_what_was_compared_long_ago_or_elsewhere_does_not_count(
 
 
 @pytest.mark.usefixtures("short_turns")
+@pytest.mark.parametrize("change", ["it knows more", "it knows less"])
+def test_a_comparison_of_another_release_begins_anew(bucket: Bucket, change: str) -> None:
+    rows(bucket, State.READY, 20)
+    assert upkeep.remove_orphans() is None
+    kept = heartbeats.progress_of("remove_orphans")
+    assert kept is not None
+    theirs = kept | {"refused_count": 1}
+    if change == "it knows less":
+        theirs = {name: kept[name] for name in ("begun_at", "place", "after")}
+    heartbeats.note_progress("remove_orphans", theirs)
+    assert upkeep.remove_orphans() is None
+    anew = heartbeats.progress_of("remove_orphans")
+    assert anew is not None
+    assert (anew["after"], anew["listed_count"]) == (kept["after"], kept["listed_count"])
+    while upkeep.remove_orphans() is None:
+        pass
+    assert heartbeats.progress_of("remove_orphans") is None
+
+
+@pytest.mark.usefixtures("short_turns")
 def test_where_storage_lists_in_no_order_one_turn_does_it_all(bucket: Bucket, monkeypatch) -> None:
     rows(bucket, State.READY, 20)
     bucket.plant([f"o{n}" for n in range(9)])

@@ -225,8 +225,9 @@ def test_an_address_without_tls_is_only_for_this_machine(
 
 @contextmanager
 def site(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
-    """A server that answers each GET like this; yields its URL."""
-    kind = type("Site", (BaseHTTPRequestHandler,), {"do_GET": answer, "log_message": print})
+    """A server that answers each request like this; yields its URL."""
+    methods = dict.fromkeys(("do_GET", "do_PUT", "do_OPTIONS"), answer)
+    kind = type("Site", (BaseHTTPRequestHandler,), methods | {"log_message": print})
     with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -475,6 +476,32 @@ def test_a_store_that_refuses_us_is_told(
     assert_found("bucket", Level.FAILED, remedy)
     assert "a-wrong-secret" not in look("bucket").said
     assert_found("parts", Level.FAILED)
+
+
+def test_a_proxy_that_breaks_signatures_is_blamed_and_not_the_key(
+    bucket: str, configure: Configure
+) -> None:
+    """One that names storage to itself, as proxies do by default: the host is signed."""
+    target = config.settings.s3_endpoint_url
+
+    def pass_on(request: Any) -> None:
+        headers = {name: value for name, value in request.headers.items() if name != "Host"}
+        body = request.rfile.read(int(headers.get("Content-Length", 0)))
+        reply = plain_http.send(request.command, target + request.path, headers, body)
+        request.send_response(reply.status)
+        request.send_header("Content-Length", str(len(reply.body)))
+        request.end_headers()
+        request.wfile.write(reply.body)
+
+    with site(pass_on) as url:
+        configure(s3_public_endpoint_url=url)
+        storage.bind(config.current())
+        for name in ("parts", "small files", "downloads"):
+            assert_found(name, Level.FAILED, "SignatureDoesNotMatch", "Host header")
+            assert "S3_SECRET_ACCESS_KEY" not in look(name).said
+        chosen = [one for one in doctor.CHECKS if one.name in ("parts", "checksums", "CORS")]
+        found = [one.level for _, one in doctor.examine(chosen, lambda check: None)]
+    assert found == [Level.FAILED, Level.SKIPPED, Level.SKIPPED]
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,8 @@ __all__ = [
 
 # The names of those that others need.
 _DATABASE, _TABLES, _REDIS = "database", "migrations", "Redis"
-_ADDRESS, _BUCKET, _MAIL = "storage address", "bucket", "mail server"
-_FIGURES = "Figures"
+_ADDRESS, _BUCKET, _PARTS = "storage address", "bucket", "parts"
+_MAIL, _FIGURES = "mail server", "Figures"
 # What each request needs too.
 _OUR_OWN = {_DATABASE, _TABLES, _REDIS}
 # Storage may need time for each of several requests; mail servers let strangers wait.
@@ -77,11 +77,11 @@ CHECKS = (
     _storage(_ADDRESS, urls.storage_address),
     _storage("storage clock", bucket.storage_clock, _ADDRESS),
     _storage(_BUCKET, bucket.bucket, _ADDRESS),
-    _storage("parts", bucket.parts, _BUCKET),
-    _storage("checksums", bucket.checksums, _BUCKET),
+    _storage(_PARTS, bucket.parts, _BUCKET),
+    _storage("checksums", bucket.checksums, _BUCKET, _PARTS),
     _storage("small files", bucket.single_put, _BUCKET),
     _storage("downloads", bucket.download, _BUCKET),
-    _storage("CORS", bucket.cors, _BUCKET),
+    _storage("CORS", bucket.cors, _BUCKET, _PARTS),
     _storage("lifecycle", bucket.lifecycle, _BUCKET),
     _storage("lost files", processes.lost_files, _TABLES),
     Check("Mail", _MAIL, backing_services.mail, seconds=_MAIL_SECONDS),

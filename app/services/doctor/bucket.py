@@ -54,6 +54,12 @@ REMEDIES = {
     "NotImplemented": "This store lacks what Beeline needs: use another.",
 }
 OTHERWISE = "Look at the S3_* settings, and at storage's own log."
+# The same code for a signed URL, where the access key itself has just proven right.
+CHANGED_ON_THE_WAY = (
+    "The access key is right, so something changes what browsers send: let the proxy in front of "
+    "storage pass on the path and the Host header as they come (nginx: proxy_set_header Host "
+    "$http_host), or correct S3_PUBLIC_ENDPOINT_URL."
+)
 
 
 def _told(find: Callable[[], Finding]) -> Callable[[], Finding]:
@@ -114,7 +120,7 @@ def parts() -> Finding:
     with _multipart() as (key, s3_upload_id):
         reply = _put_part(key, s3_upload_id, BODY)
         if reply.status != 200:
-            return _put_refused("A part of a file", reply)
+            return _refused("A part of a file", reply)
         held = storage.list_parts(key, s3_upload_id)
     if [(one.number, one.size) for one in held] != [(1, len(BODY))]:
         return failed("Storage took a part and does not list it: this store cannot be used.")
@@ -159,7 +165,7 @@ def single_put() -> Finding:
         if reply.status == 501:
             return failed("Storage does not know If-None-Match. Set S3_CONDITIONAL_WRITES=false.")
         if reply.status != 200:
-            return _put_refused("A small file", reply)
+            return _refused("A small file", reply)
         stored = storage.head(key)
         again = plain_http.send("PUT", url, headers, BODY)
     if stored is None or (stored.size, stored.token) != (len(BODY), token):
@@ -176,14 +182,17 @@ def single_put() -> Finding:
 def download() -> Finding:
     """Whether a part of a file can be downloaded under its name, by a URL as browsers get it."""
     through = "CloudFront" if settings.cloudfront_url else "Storage"
-    look_at = "the CLOUDFRONT_* settings" if settings.cloudfront_url else "the access key"
     wanted = attachment("doctor.txt")
     with _key_of_object() as key:
         storage.put_object(key, secrets.token_hex(), BODY, OBJECT_TYPE)
         url = storage.urls.get(key, wanted, settings.download_url_ttl_in_seconds)
         reply = plain_http.send("GET", url, {"Range": "bytes=8-17"})
     if reply.status not in (200, 206):
-        return failed(f"{through} refused a download ({_code(reply)}). Look at {look_at}.")
+        if not settings.cloudfront_url:
+            return _refused("A download", reply)
+        return failed(
+            f"CloudFront refused a download ({_code(reply)}). Look at the CLOUDFRONT_* settings."
+        )
     if (reply.status, reply.body) != (206, BODY[8:18]):
         return failed(
             f"{through} ignores ranges: downloads cannot be resumed, and no zip be made. Use a "
@@ -306,8 +315,11 @@ def _crc32(body: bytes) -> bytes:
     return zlib.crc32(body).to_bytes(CRC32_SIZE, "big")
 
 
-def _put_refused(what: str, reply: plain_http.Reply) -> Finding:
-    return failed(_with_remedy(f"{what} was refused, signed as browsers get it ({_code(reply)})"))
+def _refused(what: str, reply: plain_http.Reply) -> Finding:
+    said = f"{what} was refused, signed as browsers get it ({_code(reply)})"
+    if _code(reply) == "SignatureDoesNotMatch":
+        return failed(f"{said}. {CHANGED_ON_THE_WAY}")
+    return failed(_with_remedy(said))
 
 
 def _code(reply: plain_http.Reply) -> str:

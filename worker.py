@@ -36,8 +36,10 @@ def clock(stop: threading.Event) -> None:
                 queue.put_once(job, slot, seconds)
                 done[job.name] = slot
             except Exception as error:
-                # Retried in a second: if the clock died, every sweep would stop.
+                # All that is due is tried again in a second: if the clock died, every sweep would
+                # stop. Not the others now, which would fail for the same reason and fill the log.
                 log.warning("could not queue %s: %s", job.name, error)
+                break
         stop.wait(1)
 
 

@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -174,6 +175,32 @@ def test_one_tick_of_two_clocks_puts_one_job(app: Flask, environ: dict[str, str]
     assert [queue.put_once(jobs.EXPIRE_DUE, 7, 30) for _ in range(3)] == [True, False, False]
     assert queue.put_once(jobs.EXPIRE_DUE, 8, 30)
     assert queued == [("upkeep.expire_due",)] * 2
+
+
+def test_a_clock_without_redis_says_so_once_a_second_and_goes_on(
+    app: Flask, monkeypatch, caplog
+) -> None:
+    stop = threading.Event()
+    rounds: list[float] = []
+    put: list[jobs.Job] = []
+
+    def wait(seconds: float) -> None:
+        rounds.append(seconds)
+        if len(rounds) == 3:
+            stop.set()
+
+    def put_once(job: jobs.Job, slot: int, seconds: int) -> None:
+        if len(rounds) < 2:
+            raise redis.ConnectionError("away")
+        put.append(job)
+
+    monkeypatch.setattr(stop, "wait", wait)
+    monkeypatch.setattr(queue, "put_once", put_once)
+    worker.clock(stop)
+    assert put == [job for _, job in jobs.SCHEDULE]
+    assert [one.getMessage() for one in caplog.records] == [
+        "could not queue upkeep.requeue_stuck: away"
+    ] * 2
 
 
 @pytest.mark.usefixtures("start")

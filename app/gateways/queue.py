@@ -5,6 +5,7 @@ Jobs are serialised as JSON and carry only ids.
 """
 
 import logging
+import os
 import signal
 import threading
 import time
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 
 # Heroku kills a process 30 s after SIGTERM; a worker stops before that, see BeelineWorker.
 STOP_SECONDS = 20
+# How long it may take after that, for what RQ writes to Redis.
+FAREWELL_SECONDS = 3
 # After a failure, do not try Redis again for this long.
 REST_SECONDS = 3.0
 # How long RQ keeps a failed job with its traceback, which is also in the log. While the database is
@@ -260,7 +263,7 @@ class BeelineWorker(Worker):
 
     Each job runs in a forked child. On SIGTERM no new job is taken, and the child is signalled: it
     finishes or gives its lease back. If it is still running after STOP_SECONDS it is killed, and
-    its lease expires.
+    its lease expires. A Redis that hangs does not keep the worker for longer either.
     """
 
     app: Flask
@@ -276,13 +279,24 @@ class BeelineWorker(Worker):
         self.stopping.set()
         if self.horse_pid:
             self.kill_horse(signal.SIGTERM)
-            last_resort = threading.Timer(STOP_SECONDS, self.kill_horse)
-            last_resort.daemon = True
-            last_resort.start()
+        last_resort = threading.Timer(STOP_SECONDS, self._end)
+        last_resort.daemon = True
+        last_resort.start()
         # As RQ's own _shutdown() does, but without writing to Redis, which may be down.
         if self.get_state() != WorkerStatus.BUSY:
             raise StopRequested
         self._stop_requested = True
+
+    def _end(self) -> None:
+        """Kill the child if there is one, and soon after, if that was not enough, the process."""
+        # Not kill_horse(): without a child, it would kill all processes of our own group.
+        if child := self.horse_pid:
+            with suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)
+        time.sleep(FAREWELL_SECONDS)
+        # RQ waits for half a minute or more until a Redis that hangs has heard that we leave.
+        log.warning("worker ends without waiting for the queue")
+        os._exit(0)
 
     def setup_work_horse_signals(self) -> None:
         """Let the child survive SIGTERM, which only sets `stopping` for its job to see."""

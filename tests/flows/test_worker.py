@@ -1,12 +1,14 @@
 """A real worker and clock as processes of their own, killed and stopped as an operator's would be."""
 
 import json
+import os
 import signal
 import sys
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -142,6 +144,42 @@ def test_an_idle_worker_and_a_clock_leave_at_once(start: Start, environ: dict[st
     for process in started:
         process.send_signal(signal.SIGTERM)
     assert [process.wait(10) for process in started] == [0, 0, 0]
+
+
+# A worker that stops in seconds: `python worker.py sweep` takes longer for the same.
+IMPATIENT = (
+    'import worker; from app.gateways import queue; queue.STOP_SECONDS = 1; worker.main(["sweep"])'
+)
+
+
+@pytest.mark.usefixtures("start")
+def test_f30_f31_a_queue_that_hangs_keeps_no_worker_that_is_told_to_leave(
+    environ: dict[str, str],
+) -> None:
+    """Nor does it end anything else, such as what the same shell has started."""
+    client = redis.Redis.from_url(environ["REDIS_URL"])
+    with Proxy.before(environ["REDIS_URL"]) as proxy:
+        given = environ | {"REDIS_URL": proxy.instead(environ["REDIS_URL"])}
+        shell = begin(f"sleep 99 & {sys.executable} -c '{IMPATIENT}'; wait", given)
+        try:
+            while not client.smembers("rq:workers"):
+                assert shell.poll() is None
+                time.sleep(0.1)
+            time.sleep(1)
+            leaving, beside = sorted(set(family(shell.pid)) - {shell.pid}, key=_is_sleep)
+            proxy.blackhole()
+            os.kill(leaving, signal.SIGTERM)
+            began = time.monotonic()
+            while leaving in family(shell.pid):
+                assert time.monotonic() - began < 15
+                time.sleep(0.1)
+            assert set(family(shell.pid)) == {shell.pid, beside}
+        finally:
+            kill_family(shell)
+
+
+def _is_sleep(pid: int) -> bool:
+    return Path(f"/proc/{pid}/comm").read_text() == "sleep\n"
 
 
 def test_f36_a_job_can_be_queued_again_after_it_failed(start: Start, app: Flask) -> None:

@@ -153,11 +153,17 @@ class JobQueue:
             # Not PING, which a full Redis or a read-only replica answers too.
             self._redis.set("beeline:ready", "1", ex=60)
 
-    def memory(self) -> Memory:
-        """What Redis says about its memory; raises redis.RedisError."""
+    def memory(self) -> Memory | None:
+        """What Redis says about its memory; None if our user may not ask. Raises redis.RedisError.
+
+        Some hosted Redis keep INFO, and no more of what we use, from the users that they give out.
+        """
         with self._asking():
-            # All sections: before Redis 7 it takes the name of one at most.
-            told: dict[str, Any] = self._redis.info()
+            try:
+                # All sections: before Redis 7 it takes the name of one at most.
+                told: dict[str, Any] = self._redis.info()
+            except redis.ResponseError:
+                return None
         return Memory(
             version=str(told["redis_version"]),
             used=int(told["used_memory"]),

@@ -386,6 +386,24 @@ def test_a_redis_that_may_drop_jobs_or_is_nearly_full_is_told(
     assert_found("memory", Level.WARNING, "raise maxmemory")
 
 
+def test_a_redis_that_does_not_let_us_ask_about_it_is_used_all_the_same(
+    app: Flask, inside: None, server: redis.Redis, monkeypatch
+) -> None:
+    """As a user of Redis Cloud, who has no right to dangerous commands."""
+    allowed = ["+@all", "-@dangerous"]
+    server.acl_setuser("bee", enabled=True, passwords=["+x"], keys=["*"], categories=allowed)
+    place = server.get_connection_kwargs()
+    client = redis.Redis(place["host"], place["port"], place["db"], username="bee", password="x")
+    monkeypatch.setattr(queue, "_redis", client)
+    try:
+        assert_found("Redis", Level.OK, "accepts jobs")
+        assert_found("memory", Level.OK, "INFO")
+        assert_found("failed jobs", Level.FIGURE, "ten minutes")
+    finally:
+        client.close()
+        server.acl_deluser("bee")
+
+
 @pytest.mark.parametrize(
     ("spoil", "remedy"),
     [

@@ -129,13 +129,15 @@ def redis() -> Finding:
     """Whether Redis answers and accepts jobs."""
     try:
         queue.check()
-        version = queue.memory().version
+        memory = queue.memory()
     except Exception as error:
         return failed(_without_redis(redacted(str(error))))
-    if tuple(map(int, re.findall(r"\d+", version)[:2])) < OLDEST_REDIS:
+    if memory is None:
+        return ok("Redis answers and accepts jobs.")
+    if tuple(map(int, re.findall(r"\d+", memory.version)[:2])) < OLDEST_REDIS:
         oldest = ".".join(map(str, OLDEST_REDIS))
-        return warning(f"Redis {version} answers; Beeline is made for {oldest} or later.")
-    return ok(f"Redis {version} answers and accepts jobs.")
+        return warning(f"Redis {memory.version} answers; Beeline is made for {oldest} or later.")
+    return ok(f"Redis {memory.version} answers and accepts jobs.")
 
 
 def _without_redis(said: str) -> str:
@@ -152,6 +154,8 @@ def _without_redis(said: str) -> str:
 def redis_memory() -> Finding:
     """Whether Redis may drop jobs, or will soon accept no more."""
     memory = queue.memory()
+    if memory is None:
+        return ok("Redis does not let us ask about its memory (INFO).")
     if not memory.most:
         return ok("Redis has no limit on its memory, and drops nothing.")
     if memory.policy.startswith("allkeys"):

@@ -592,6 +592,23 @@ def test_f26_lifecycle_rules_that_end_uploads_or_remove_files_are_told(
 
 
 @pytest.mark.parametrize(
+    ("move", "level", "words"),
+    [
+        ({"Days": 30, "StorageClass": "GLACIER"}, Level.FAILED, "into an archive"),
+        ({"Date": "2026-01-01", "StorageClass": "DEEP_ARCHIVE"}, Level.FAILED, "into an archive"),
+        ({"Days": 0, "StorageClass": "GLACIER_IR"}, Level.OK, ""),
+        ({"Days": 400, "StorageClass": "GLACIER"}, Level.OK, ""),
+    ],
+)
+def test_a_lifecycle_rule_that_archives_files_is_told(
+    bucket: str, monkeypatch, move: Any, level: Level, words: str
+) -> None:
+    rules = [ALL | YEAR | {"Status": "Enabled", "Transitions": [move]}]
+    monkeypatch.setattr(storage, "lifecycle_rules", lambda: rules)
+    assert_found("lifecycle", level, words)
+
+
+@pytest.mark.parametrize(
     ("code", "level", "words"),
     [
         ("AccessDenied", Level.WARNING, "s3:GetLifecycleConfiguration"),

@@ -39,6 +39,8 @@ WRONG = BODY[::-1]
 URL_SECONDS = 120
 # Storage refuses requests whose clock is further off.
 REFUSED_SKEW_SECONDS = 900
+# The storage classes whose objects have to be restored before they can be read.
+ARCHIVES = {"GLACIER", "DEEP_ARCHIVE"}
 # Headers that a page adds to a PUT, of which a browser asks first whether they are admitted.
 SENT_BY_PAGES = sorted(("content-type", "if-none-match", CRC32_HEADER, TOKEN_HEADER))
 # What to do, by the code that storage gives as the reason of a refusal; the first that it names.
@@ -257,11 +259,18 @@ def lifecycle() -> Finding:
     except Unavailable:
         return ok("This store has no lifecycle rules. The hourly sweep aborts forgotten uploads.")
     kept_days = settings.max_expires_in_days + settings.grace_in_days
-    if any(_removes_within(kept_days, one.get("Expiration", {})) for one in rules):
+    if any(_is_within(kept_days, one.get("Expiration", {})) for one in rules):
         return failed(
             f"A lifecycle rule of the bucket removes files within {kept_days} days, which their "
             "senders may have chosen (MAX_EXPIRES_IN_DAYS). Remove that rule, or give Beeline a "
             "bucket of its own."
+        )
+    moves = (move for one in rules for move in one.get("Transitions", []))
+    if any(one["StorageClass"] in ARCHIVES and _is_within(kept_days, one) for one in moves):
+        return failed(
+            f"A lifecycle rule of the bucket moves files into an archive within {kept_days} days; "
+            "from there they cannot be downloaded. Remove that rule, or give Beeline a bucket of "
+            "its own."
         )
     aborted = (one.get("AbortIncompleteMultipartUpload", {}) for one in rules)
     days = min((one["DaysAfterInitiation"] for one in aborted if one), default=None)
@@ -343,5 +352,5 @@ def _concerns_us(rule: Mapping[str, Any]) -> bool:
     return bool(ours.startswith(theirs) or theirs.startswith(ours))
 
 
-def _removes_within(days: int, expiration: Mapping[str, Any]) -> bool:
-    return "Date" in expiration or expiration.get("Days", days + 1) <= days
+def _is_within(days: int, action: Mapping[str, Any]) -> bool:
+    return "Date" in action or action.get("Days", days + 1) <= days

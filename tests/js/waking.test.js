@@ -6,6 +6,8 @@ import { browserWorld } from '../../static/js/upload/browser-world.js';
 const win = new EventTarget();
 globalThis.addEventListener = win.addEventListener.bind(win);
 Object.defineProperty(navigator, 'onLine', { value: true });
+// Firefox has it since 124, Safari since 17.4.
+delete AbortSignal.any;
 globalThis.XMLHttpRequest = class {
   status = 0; upload = {};
   open() {}
@@ -46,3 +48,16 @@ for (const [name, ends] of [['online', true], ['offline', true], ['pageshow', tr
     assert.equal(await settled(put), ends);
   });
 }
+
+test('a pause that may be cancelled ends early, or with the reason for which it was cancelled', async () => {
+  const cancel = new AbortController();
+  const woken = world.pause(30_000, cancel.signal);
+  assert.ok(!await settled(woken));
+  world.wake();
+  await woken;
+  const cancelled = world.pause(30_000, cancel.signal);
+  assert.ok(!await settled(cancelled));
+  cancel.abort('Paused');
+  await assert.rejects(cancelled, (reason) => reason === 'Paused');
+  await assert.rejects(world.pause(30_000, cancel.signal), (reason) => reason === 'Paused');
+});

@@ -109,14 +109,19 @@ export function diagnosis(storage, isOffline, ask = fetch, now = () => performan
 }
 
 // A pause that ends early when the network is back, the page is visible again, or the sender presses "Try now".
-/** @param {EventTarget} bell @param {number} milliseconds @param {AbortSignal} [signal] @returns {Promise<void>} */
-function pauseOrWake(bell, milliseconds, signal) {
-  return new Promise((resolve, reject) => {
-    const awake = new AbortController();
-    const done = () => { bell.removeEventListener('wake', done); awake.abort(); resolve(); };
-    bell.addEventListener('wake', done);
-    pause(milliseconds, signal && AbortSignal.any([signal, awake.signal])).then(done, (reason) => { if (!awake.signal.aborted) { bell.removeEventListener('wake', done); reject(reason); } });
-  });
+/** @param {EventTarget} bell @param {number} milliseconds @param {AbortSignal} [signal] */
+async function pauseOrWake(bell, milliseconds, signal) {
+  signal?.throwIfAborted();
+  // Not AbortSignal.any(): older browsers that we support do not have it.
+  const awake = new AbortController();
+  const wake = () => awake.abort();
+  bell.addEventListener('wake', wake);
+  signal?.addEventListener('abort', wake);
+  // Rejected when it ended early; only the caller's own signal is an error.
+  await pause(milliseconds, awake.signal).catch(() => {});
+  bell.removeEventListener('wake', wake);
+  signal?.removeEventListener('abort', wake);
+  signal?.throwIfAborted();
 }
 
 // --- Checksums, computed in a worker --------------------------------------------------------------

@@ -88,7 +88,8 @@ function complain(from) {
   const form = formOf(from);
   let note = form.querySelector('.did-not');
   if (!(note instanceof HTMLElement)) {
-    note = form.appendChild(Object.assign(document.createElement('p'), { className: 'said did-not', role: 'alert', hidden: true }));
+    note = form.appendChild(Object.assign(document.createElement('p'), { className: 'said did-not', hidden: true }));
+    note.setAttribute('role', 'alert');
     note.setAttribute('data-kind', 'wrong');
     note.textContent = 'That did not get through. Nothing was changed; try again in a moment.';
   }

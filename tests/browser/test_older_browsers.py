@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from tests.browser.steps import (
     MIB,
@@ -16,6 +16,8 @@ from tests.browser.steps import (
     make_files,
     stop_at,
 )
+from tests.browser.test_asking import sent
+from tests.browser.test_manage import page_of
 from tests.lab.stack import Stack
 
 OpenPage = Callable[..., Page]
@@ -71,3 +73,14 @@ def test_files_are_sent_paused_and_continued_after_a_reload(
     expect_state(older, "done")
     assert link_of(older) == link
     assert_arrived(open_page, link, sums)
+
+
+def test_a_click_that_does_not_get_through_is_told_to_screen_readers(
+    older: Page, live: Stack
+) -> None:
+    older.goto(page_of(sent(live)))
+    older.route("**/details", lambda route: route.abort())
+    older.locator("#manage-details summary").click()
+    older.get_by_label("Title").fill("Rushes")
+    older.get_by_role("button", name="Save").click()
+    expect(older.get_by_role("alert")).to_contain_text("That did not get through")

@@ -91,11 +91,11 @@ get('m-undo-button').addEventListener('click', () => {
   get('m-delete').focus();
 });
 
-// Leaving the page does not undo it: delete now.
+// Leaving the page does not undo it: delete now. (A beacon, because older browsers have no `keepalive` for fetch().)
 addEventListener('pagehide', () => {
   if (!left || !ending) return;
   stop();
-  void fetch(ending.action, { method: 'POST', body: new URLSearchParams(/** @type {any} */ (new FormData(ending))), keepalive: true });
+  navigator.sendBeacon(ending.action, new URLSearchParams(/** @type {any} */ (new FormData(ending))));
 });
 
 // The back/forward cache restores this page with outdated contents.

@@ -17,7 +17,7 @@ from tests.browser.steps import (
     stop_at,
 )
 from tests.browser.test_asking import sent
-from tests.browser.test_manage import page_of
+from tests.browser.test_manage import expect_deleted, page_of
 from tests.lab.stack import Stack
 
 OpenPage = Callable[..., Page]
@@ -84,3 +84,14 @@ def test_a_click_that_does_not_get_through_is_told_to_screen_readers(
     older.get_by_label("Title").fill("Rushes")
     older.get_by_role("button", name="Save").click()
     expect(older.get_by_role("alert")).to_contain_text("That did not get through")
+
+
+def test_whoever_leaves_while_a_deletion_can_be_undone_meant_it(
+    older: Page, open_page: OpenPage, live: Stack
+) -> None:
+    made = sent(live)
+    older.goto(page_of(made))
+    older.locator("#manage-end summary").click()
+    older.get_by_role("button", name="Delete now").click()
+    older.goto("/")
+    expect_deleted(open_page, made)

@@ -4,12 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.steps import (
     MIB,
     PLAIN,
+    Hold,
     assert_arrived,
+    call,
     choose,
     expect_state,
     link_of,
@@ -95,3 +97,46 @@ def test_whoever_leaves_while_a_deletion_can_be_undone_meant_it(
     older.get_by_role("button", name="Delete now").click()
     older.goto("/")
     expect_deleted(open_page, made)
+
+
+def style_without(page: Page, *features: str) -> None:
+    """The browser does not know these features, and leaves out the rules that have them."""
+
+    def answer(route: Route) -> None:
+        style = route.fetch().text()
+        for feature in features:
+            style = style.replace(feature, "unknown")
+        route.fulfill(body=style, content_type="text/css")
+
+    page.route("**/site.css", answer)
+
+
+def test_buttons_beside_files_are_as_large_as_they_look(
+    older: Page, live: Stack, tmp_path: Path
+) -> None:
+    make_files(tmp_path, {"a.bin": 5, "b.bin": 5})
+    # Safari has `content-visibility`, which clips rows, but not this, which keeps what sticks out.
+    style_without(older, "overflow-clip-margin")
+    older.goto("/")
+    Hold(older, live)
+    choose(older, tmp_path / "a.bin", tmp_path / "b.bin")
+    button = older.get_by_role("button", name="Remove a.bin")
+    button.scroll_into_view_if_needed()
+    box = button.bounding_box()
+    assert box
+    edge = [box["x"] + box["width"] - 2, box["y"] + box["height"] / 2]
+    found = "([x, y]) => document.elementFromPoint(x, y)?.closest('button')?.ariaLabel"
+    assert older.evaluate(found, edge) == "Remove a.bin"
+
+
+def test_what_removes_a_file_is_in_the_row_of_the_file(older: Page, live: Stack) -> None:
+    files = [{"path": name, "size": 5} for name in ("a.bin", "b.bin")]
+    made = call(live, "POST", "/transfers", body={"files": files})
+    style_without(older, ":has(", "content-visibility", "overflow-clip-margin")
+    older.goto(page_of(made))
+    for name in ("a.bin", "b.bin"):
+        row = older.get_by_role("listitem").filter(has=older.get_by_title(name)).bounding_box()
+        button = older.get_by_label(f"Remove {name}", exact=True).bounding_box()
+        assert row
+        assert button
+        assert row["y"] <= button["y"] <= row["y"] + row["height"]

@@ -70,7 +70,10 @@ document.addEventListener('dragover', (event) => {
   void view();
   veil.hidden = false;
 });
-document.addEventListener('dragleave', (event) => { if (!event.relatedTarget) veil.hidden = true; });
+// Whoever moves on enters the next element before leaving the last one. (Safari has no relatedTarget in these events.)
+/** @type {EventTarget | null} */ let entered = null;
+document.addEventListener('dragenter', ({ target }) => { entered = target; });
+document.addEventListener('dragleave', ({ target }) => { if (target === entered) veil.hidden = true; });
 document.addEventListener('drop', (event) => {
   veil.hidden = true;
   if (!bringsFiles(event) || !event.dataTransfer) return;

@@ -140,3 +140,35 @@ def test_what_removes_a_file_is_in_the_row_of_the_file(older: Page, live: Stack)
         assert row
         assert button
         assert row["y"] <= button["y"] <= row["y"] + row["height"]
+
+
+def test_while_files_are_dragged_over_the_page_it_keeps_saying_drop(
+    older: Page, tmp_path: Path
+) -> None:
+    make_files(tmp_path, {"a.bin": 5})
+    # Safari tells where the pointer goes only since 2026.
+    older.add_init_script(
+        "Object.defineProperty(MouseEvent.prototype, 'relatedTarget', { get: () => null })"
+    )
+    older.goto("/")
+    older.evaluate(
+        """() => {
+          window.hidings = 0;
+          const veil = document.getElementById('veil');
+          new MutationObserver(() => { window.hidings += veil.hidden; })
+            .observe(veil, { attributeFilter: ['hidden'] });
+        }"""
+    )
+    devtools = older.context.new_cdp_session(older)
+    data = {"items": [], "files": [str(tmp_path / "a.bin")], "dragOperationsMask": 1}
+    veil = older.locator("#veil")
+    for kind, y in [("dragEnter", 30), *(("dragOver", y) for y in range(50, 850, 20))]:
+        devtools.send("Input.dispatchDragEvent", {"type": kind, "x": 640, "y": y, "data": data})
+    expect(veil).to_be_visible()
+    assert older.evaluate("window.hidings") == 0
+    # DevTools send no event for a pointer that leaves the window.
+    older.evaluate(
+        """() => document.elementFromPoint(640, 830)
+          .dispatchEvent(new DragEvent('dragleave', { bubbles: true }))"""
+    )
+    expect(veil).to_be_hidden()

@@ -172,3 +172,13 @@ def test_while_files_are_dragged_over_the_page_it_keeps_saying_drop(
           .dispatchEvent(new DragEvent('dragleave', { bubbles: true }))"""
     )
     expect(veil).to_be_hidden()
+
+
+@pytest.mark.parametrize(("colors", "appearance"), [("none", "none"), ("active", "auto")])
+def test_a_choice_looks_as_the_fields_beside_it_where_browsers_draw_their_own(
+    open_page: OpenPage, live: Stack, colors: str, appearance: str
+) -> None:
+    """Safari's own is grey and higher. Forced colours leave out our arrow, so there it is theirs."""
+    page = open_page(page_of(sent(live)), forced_colors=colors)
+    choice = page.locator("#m-expires")
+    expect(choice).to_have_css("appearance", appearance)

@@ -152,12 +152,15 @@ def get_ready() -> None:
     """Build everything lazy now, without opening a connection.
 
     For processes that serve or fork: the first request must not wait for it, and forked job
-    processes would each have to build it again, which is most of the cost of a small job.
+    processes would each have to build it again, which is most of the cost of a small job. What is
+    loaded by then is never freed, and never looked through for garbage.
     """
     configure_mappers()
     storage.get_ready()
     events.get_ready()
     static_files.get_ready()
+    # A forked job would copy each memory page of it, only to find that nothing is garbage.
+    gc.freeze()
 
 
 def _flask_config(settings: config.Settings) -> dict[str, object]:

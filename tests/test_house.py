@@ -339,3 +339,11 @@ def test_slow_imports_are_only_made_where_they_are_needed(environ: dict[str, str
     )
     assert {name.encode() for name in late}.isdisjoint(of_a_clock)
     assert of_a_worker >= {b"botocore.client", b"botocore.session"}
+
+
+def test_a_job_does_not_look_for_garbage_in_what_its_worker_has_loaded(
+    environ: dict[str, str],
+) -> None:
+    code = "import gc, app; app.create_app(); app.get_ready(); print(len(gc.get_objects()))"
+    watched = subprocess.check_output([sys.executable, "-c", code], env=os.environ | environ)
+    assert int(watched) < 1000

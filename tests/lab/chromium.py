@@ -11,6 +11,8 @@ _UNWANTED = [
     # For each profile Chromium loads its address bar's page, even though there is no window here;
     # that takes three times the CPU time of opening our own page.
     "WebUIOmniboxPopup", "WebUIOmniboxAimPopup", "WebUIOmniboxFullPopup",
+    # A process kept ready for the next page: with a profile for each test, nobody uses it.
+    "SpareRendererForSitePerProcess",
 ]  # fmt: skip
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",

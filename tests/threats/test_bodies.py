@@ -69,10 +69,12 @@ def say(
     began = time.monotonic()
     received = b""
     with socket.create_connection(("127.0.0.1", port), timeout=BODY_SECONDS + 10) as connection:
-        try:
+        # Whoever is hung up on while sending still has the answer that came before.
+        with contextlib.suppress(OSError):
             connection.sendall(raw)
             if hang_up:
                 connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):
             for byte in drip:
                 connection.settimeout(every)
                 try:
@@ -87,8 +89,6 @@ def say(
                 connection.sendall(then)
                 while piece := connection.recv(65536):
                     received += piece
-        except OSError:
-            pass  # the server has hung up on us
     line = received.split(b"\r\n", 1)[0].split()
     status = int(line[1]) if len(line) > 1 else None
     return Answer(status, received, time.monotonic() - began)
@@ -134,8 +134,7 @@ def bodies() -> list[tuple[str, str, bytes, set[int | None]]]:
         ("type of a form", FORM, text, {415}),
         ("parts of a form", "Content-Type: multipart/form-data; boundary=x\r\n", part, {415}),
         ("no type", "", text, {415}),
-        # Whoever is still sending when we hang up may miss the answer: that is how TCP resets.
-        ("one byte too many", JSON, b" " * (2 * MIB + 1), {413, None}),
+        ("one byte too many", JSON, b" " * (2 * MIB + 1), {413}),
         ("a length of 10 GiB", JSON + "Content-Length: 10737418240\r\n", b"{", {413}),
         ("negative length", JSON + "Content-Length: -1\r\n", text, {400}),
         ("length in words", JSON + "Content-Length: many\r\n", text, {400}),

@@ -13,11 +13,12 @@ export PYTHONDONTWRITEBYTECODE :=
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ "$$n" -gt 1 ] && echo 4 || echo 3)
 # What is done side by side tells its lines in one piece, where make knows how.
 TIDY := $(if $(filter output-sync,$(.FEATURES)),--output-sync)
+SET_UP := command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed. On Debian 12 or later:  apt-get install -y python3 python3-venv"; exit 1; }; $(PYTHON) bin/setup.py
 WITH_DATABASE := $(BIN)/python -m embedded.with_services postgres --
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate $(u)
 
 .DEFAULT_GOAL := help
-.PHONY: help run flask test again check lint layers migrations types pytypes js bench picture lock migrate clean python tools browser audit
+.PHONY: help run flask test again check lint layers migrations types pytypes js bench picture lock migrate clean python tools browser everything audit
 
 help: ## list these
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,7 +29,7 @@ run: python ## set up and start everything; PORT=... and BEELINE_VAR=... are hon
 flask: python ## a command beside what `make run` runs; c="keys list"
 	@exec $(BIN)/python -m embedded.beside flask $(c)
 
-test: python tools browser ## check, then every test; T=tests/some/test_file.py for one, at once
+test: everything ## check, then every test; T=tests/some/test_file.py for one, at once
 ifdef T
 	@$(BIN)/python -m pytest $(T)
 else
@@ -96,14 +97,16 @@ clean: ## remove what was set up; var/ with its data stays
 	find app embedded tests migrations -name __pycache__ -type d -prune -exec rm -rf {} +
 
 python:
-	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed. On Debian 12 or later:  apt-get install -y python3 python3-venv"; exit 1; }
-	@$(PYTHON) bin/setup.py python
+	@$(SET_UP) python
 
 tools: python
-	@$(PYTHON) bin/setup.py node
+	@$(SET_UP) node
 
 browser:
-	@$(PYTHON) bin/setup.py chromium
+	@$(SET_UP) chromium
+
+everything:
+	@$(SET_UP) python node chromium
 
 .PHONY: soak audit
 soak: python ## people against faults; MINUTES=n SEED=s

@@ -3,9 +3,9 @@
     python3 bin/setup.py [python] [node] [chromium]
 
 `python` creates .venv with the pinned packages, `node` creates node_modules with the tools that
-check the browser's code, `chromium` installs the browser and the programs that the tests use. What
-is up to date is left alone; what was interrupted starts over. Standard library only, and parsable
-by Pythons that are too old for everything else, so that it can say so.
+check the browser's code, `chromium` installs the browser and the programs that the tests use, while
+the others are set up. What is up to date is left alone; what was interrupted starts over. Standard
+library only, and parsable by Pythons that are too old for everything else, so that it can say so.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 TYPE_CHECKING = False
@@ -290,9 +291,14 @@ def main(names: list[str]) -> int:
     """Run the named steps; returns 0 when all is in place, 1 on an error, 130 on Ctrl-C."""
     try:
         use_a_new_enough_python()
-        with alone():
+        with alone(), ThreadPoolExecutor() as beside:
+            # apt-get needs nothing of the others, and mostly waits.
+            browsers = [beside.submit(STEPS[name]) for name in names if name == "chromium"]
             for name in names:
-                STEPS[name]()
+                if name != "chromium":
+                    STEPS[name]()
+            for browser in browsers:
+                browser.result()
     except SetupError as error:
         print(f"\n{error}", file=sys.stderr, flush=True)
         return 1

@@ -116,10 +116,11 @@ def _verbs() -> dict[str, Callable[..., Any]]:
 
 
 def _serve() -> None:
-    from app import crash, create_app
+    from app import crash, create_app, get_ready
 
     app = create_app()
     verbs = _verbs()
+    get_ready()
     for line in sys.stdin:
         order = json.loads(line)
         child = os.fork()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +79,17 @@ def answer_of(*command: str | Path) -> str:
 
 def main(words: list[str]) -> int:
     """Audit each list, print the results, and return the exit code."""
-    verdicts = {
-        name: judge_python(
-            answer_of(BIN / "pip-audit", "-r", name, "--disable-pip", "--no-deps", "-f", "json")
-        )
+    commands: dict[str, tuple[str | Path, ...]] = {
+        name: (BIN / "pip-audit", "-r", name, "--disable-pip", "--no-deps", "-f", "json")
         for name in REQUIREMENTS
     }
-    verdicts["package-lock.json"] = judge_node(answer_of(BIN / "npm", "audit", "--json"))
+    commands["package-lock.json"] = (BIN / "npm", "audit", "--json")
+    with ThreadPoolExecutor() as pool:  # each only waits for the network
+        answers = pool.map(lambda command: answer_of(*command), commands.values())
+    verdicts = {
+        name: judge_python(answer) if name in REQUIREMENTS else judge_node(answer)
+        for name, answer in zip(commands, answers, strict=True)
+    }
     for name, (found, unknown) in verdicts.items():
         for line in found:
             print(f"{name}: VULNERABLE {line}")

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import threading
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -64,6 +65,17 @@ def test_s35_how_it_ends(
     ]
     monkeypatch.setattr(audit, "answer_of", lambda *given: json.dumps({"dependencies": packages}))
     assert audit.main(words) == code
+
+
+def test_s35_all_are_looked_up_at_once(audit: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    all_of_them = threading.Barrier(3)
+
+    def answer_of(*command: str) -> str:
+        all_of_them.wait(10)
+        return ""
+
+    monkeypatch.setattr(audit, "answer_of", answer_of)
+    assert audit.main([]) == 0
 
 
 def test_s35_an_accepted_finding_is_no_finding(

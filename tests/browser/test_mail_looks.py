@@ -112,12 +112,12 @@ def test_every_mail(chromium: Browser, caught: dict[str, Caught]) -> None:
             context = chromium.new_context(viewport=size, color_scheme=scheme)
             page = context.new_page()
             page.on("request", lambda request: asked.append(request.url))
+            page.evaluate(AXE.read_text())  # it stays, whatever the page is made to show
             for name, one in caught.items():
                 page.set_content(shown(one))
                 page.screenshot(
                     path=SCREENSHOTS / f"mail-{name}-{width}-{scheme}.png", full_page=True
                 )
-                page.evaluate(AXE.read_text())
                 found = page.evaluate("axe.run(document, {runOnly: ['color-contrast']})")
                 wrong += [(name, scheme, v["nodes"][0]["html"]) for v in found["violations"]]
                 if page.evaluate("document.documentElement.scrollWidth > innerWidth"):

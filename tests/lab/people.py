@@ -237,7 +237,7 @@ class Crowd:
         self._failures: list[BaseException] = []
         self._threads: list[threading.Thread] = []
 
-    def start(self, senders: int, watchers: int, pause: float = 0.3) -> None:
+    def start(self, senders: int, watchers: int, pause: float) -> None:
         for act in [self._send] * senders + [self._watch] * watchers:
             thread = threading.Thread(target=self._repeat, args=(act, pause), daemon=True)
             thread.start()
@@ -278,7 +278,7 @@ class Crowd:
 
 @contextlib.contextmanager
 def crowd(
-    stack: Stack, *, senders: int = 2, watchers: int = 2, pause: float = 0.3
+    stack: Stack, *, senders: int = 2, watchers: int = 2, pause: float = 0.6
 ) -> Iterator[Crowd]:
     """A crowd at work while the block runs; afterwards all of them have finished."""
     people = Crowd(stack)

@@ -54,10 +54,12 @@ def make_request() -> AnyResponse:
     if email is None:
         return redirect(url_for("mine.show_mine"), 303)
     said = typed("once", "title", "message", "days")
+    # Stripped first: a title of spaces is none.
+    read = {"title": said.get("title", "").strip(), "days": _whole(said.get("days", ""))}
     try:
-        with Inputs({**said, "days": _whole(said.get("days", ""))}) as given:
+        with Inputs({**said, **read}) as given:
             request_id = given.uuid("once")
-            title = given.needed_text("title", longest=_LONGEST_TITLE).strip()
+            title = given.needed_text("title", longest=_LONGEST_TITLE)
             message = given.text("message", longest=_LONGEST_MESSAGE, lines=True).strip()
             days = given.whole("days", least=1, most=max(_choices()))
         file_requests.make(request_id, email, title=title, message=message, days=days)

@@ -40,6 +40,7 @@ AFTERWARDS = "sign_in_afterwards"
 _CODES = "sign_in_codes"
 _MOST_CODES = 5
 _LONGEST_SEARCH = 200
+_UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _TOO_MANY = "Too many codes have been asked for. Try again in an hour."
 
 
@@ -183,7 +184,7 @@ def _wish() -> Wish:
 
 
 def _uuid(given: str) -> uuid.UUID | None:
-    return uuid.UUID(given) if re.fullmatch("[0-9a-f-]{36}", given) else None
+    return uuid.UUID(given) if re.fullmatch(_UUID, given) else None
 
 
 def _one_of(kind: type[E], given: str | None) -> E | None:

@@ -13,7 +13,7 @@ from flask import Flask
 
 from app import clock
 from app.config import MIB
-from app.db import db
+from app.db import db, transaction
 from app.errors import AppError
 from app.extensions import storage
 from app.models import Download, Scope, State, Transfer, UploadState
@@ -25,6 +25,7 @@ from app.services import (
     checking,
     downloads,
     extension_requests,
+    file_requests,
     options,
     program_access,
     staging,
@@ -34,6 +35,8 @@ from app.services import (
 from app.services.boards import LinkSpec
 from app.services.contents import FileSpec
 from tests.factories import Machine, Sender, put
+from tests.lab.mailserver import MailServer
+from tests.mail import ADA, send_mail
 
 pytestmark = pytest.mark.real_commits
 PART = 8 * MIB
@@ -384,3 +387,38 @@ def test_of_concurrent_edits_of_the_same_version_only_one_is_accepted(
         return app.test_client().patch(path, json=body, headers=headers).status_code
 
     assert at_once(app, 6, edit) == {200: 1, 412: 5}
+
+
+def test_nothing_that_comes_for_a_request_just_behind_something_else_is_left_untold(
+    app: Flask, sender: Sender, mail: MailServer
+) -> None:
+    """A worker sends the first one's mail before the second has committed."""
+    with app.app_context():
+        request_id = uuid.uuid4()
+        file_requests.make(request_id, ADA, title="Photos", message="", days=1)
+        slug = file_requests.one_of(ADA, request_id).slug
+    first, second = (sender.ready(file_request=slug) for _ in range(2))
+    send_mail(app)
+    before = len(mail.caught)
+    first_has_come, second_has_come, is_sent = (threading.Event() for _ in range(3))
+
+    def come_behind() -> None:
+        first_has_come.wait(5)
+        with app.app_context(), transaction():
+            file_requests.announce(second.id)
+            second_has_come.set()
+            is_sent.wait(5)
+
+    behind = threading.Thread(target=come_behind)
+    behind.start()
+    with app.app_context(), transaction():
+        file_requests.announce(first.id)
+        first_has_come.set()
+        assert not second_has_come.wait(0.3)
+    assert second_has_come.wait(5)
+    send_mail(app)
+    is_sent.set()
+    behind.join()
+    send_mail(app)
+    told = "".join(one.body("plain") for one in mail.caught[before:])
+    assert [told.count(one.slug) for one in (first, second)] == [1, 1]

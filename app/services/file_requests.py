@@ -212,6 +212,11 @@ def announce(transfer_id: uuid.UUID) -> None:
     )
     if request_id is None or not settings.sends_mail:
         return
+    # One after the other: whoever comes second finds the first one's mail, or that it is taken, and
+    # does not rely on a mail that is sent before this transaction ends. (No key changes, so nobody
+    # who begins to send waits.)
+    of_request = select(FileRequest.id).where(FileRequest.id == request_id)
+    db.session.execute(of_request.with_for_update(key_share=True))
     if not delivery.is_waiting(request_id, MailKind.RECEIVED):
         news = select(
             func.gen_random_uuid(),

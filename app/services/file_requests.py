@@ -24,7 +24,7 @@ from app.services.creating import Also
 
 # Of one address. More would be a mistake, or somebody who fills the table.
 MOST_OPEN = 50
-# An address's latest requests are listed; older ones end, and are dropped in time.
+# Of one address, so that the page stays short: open ones, which can be closed there, before others.
 MOST_LISTED = 100
 
 
@@ -107,10 +107,12 @@ def _close(*which: ColumnElement[bool]) -> None:
 
 
 def of_email(email: str) -> Sequence[Asked]:
-    """The latest MOST_LISTED requests of this address, newest first; one query."""
-    rows = db.session.execute(
-        _asked(email).order_by(FileRequest.created_at.desc()).limit(MOST_LISTED)
-    )
+    """At most MOST_LISTED requests of this address: all open ones, then others; one query.
+
+    The newest come first, of both.
+    """
+    order = (is_open().desc(), FileRequest.created_at.desc())
+    rows = db.session.execute(_asked(email).order_by(*order).limit(MOST_LISTED))
     return [Asked(*row) for row in rows]
 
 

@@ -198,6 +198,29 @@ def test_one_address_has_so_many_open_requests(
     assert [make(ada).status_code for _ in range(3)] == [303, 303, 422]
 
 
+def test_an_open_request_stays_in_the_list_however_many_others_have_ended_since(
+    app: Flask, ada: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_requests, "MOST_LISTED", 2)
+    ada.sign_in()
+    make(ada, "Still open")
+    (still_open,) = ids(app)
+    for _ in range(3):
+        make(ada, "Soon closed")
+    with app.app_context(), transaction():
+        # All were made in one transaction, so that their times are equal.
+        longer_ago = FileRequest.created_at - timedelta(days=1)
+        db.session.execute(
+            update(FileRequest).where(FileRequest.id == still_open).values(created_at=longer_ago)
+        )
+    for request_id in ids(app)[1:]:
+        close(ada, request_id)
+    assert [(one.title, one.is_open) for one in of_ada(app)] == [
+        ("Still open", True),
+        ("Soon closed", False),
+    ]
+
+
 def test_what_comes_while_a_mail_waits_is_told_in_the_same(
     app: Flask, slug: str, sender: Sender, mail: MailServer
 ) -> None:

@@ -249,7 +249,7 @@ def _received(mail: OutboxMail) -> dict[str, Any] | None:
     if not came:
         return None
     return {
-        "name": _quoted(request.title) or "what you asked for",
+        "name": _quoted(request.title) or "your file request",
         "count": counted(len(came), "transfer", "transfers"),
         "came": [(one, links.transfer_url(one.slug)) for one in came[:MOST_ROWS]],
         "more": len(came[MOST_ROWS:]),

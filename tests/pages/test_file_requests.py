@@ -221,6 +221,17 @@ def test_an_open_request_stays_in_the_list_however_many_others_have_ended_since(
     ]
 
 
+def test_a_title_that_could_become_a_link_is_left_out_of_the_mail(
+    app: Flask, ada: Person, sender: Sender, mail: MailServer
+) -> None:
+    ada.sign_in()
+    make(ada, "Photos for studio.example")
+    arrive(sender, slugs(ada)[0])
+    send_mail(app)
+    assert mail.caught[-1].subject == "Files have arrived for your file request"
+    assert mail.caught[-1].body("plain").startswith("1 transfer has arrived for your file request.")
+
+
 def test_what_comes_while_a_mail_waits_is_told_in_the_same(
     app: Flask, slug: str, sender: Sender, mail: MailServer
 ) -> None:

@@ -102,9 +102,12 @@ async function remembersSomething() {
 remembersSomething().then(async (something) => {
   if (!something) return;
   const { Offers } = await import('./sender/offers.js');
-  const { addsTo } = element('sender').dataset;
+  const { addsTo, wish } = element('sender').dataset;
   const only = addsTo && JSON.parse(addsTo).id;
-  await new Offers(element('offers'), { choose, start: async (resumed) => (await view()).resume(resumed), only }).show();
+  const asked = wish && JSON.parse(wish).file_request;
+  /** @param {import('./upload/memory.js').Row} row */
+  const isHere = ({ id, adds, request }) => (only ? Boolean(adds) && id === only : !asked || request === asked);
+  await new Offers(element('offers'), { choose, start: async (resumed) => (await view()).resume(resumed), isHere }).show();
 }).catch(() => { /* Without IndexedDB there is nothing to offer. */ });
 
 // Lists what was sent from this browser. The only request is for the script that does it.

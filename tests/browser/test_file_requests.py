@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.steps import choose, downloaded, expect_state, look
+from tests.browser.steps import (
+    MIB,
+    choose,
+    downloaded,
+    expect_state,
+    look,
+    make_files,
+    remembered,
+    stop_at,
+)
 from tests.browser.test_mine import sign_in
 from tests.lab.mailserver import MailServer
 from tests.lab.stack import Stack
@@ -89,3 +98,33 @@ def test_a_request_that_closes_while_the_page_is_open_says_so(
     file.write_text("late")
     choose(guest, file)
     expect(guest.get_by_text("This is not open: ask for a new link.")).to_be_visible()
+
+
+def test_an_unfinished_upload_is_continued_on_the_page_of_its_request_and_not_on_another(
+    open_page: OpenPage, live: Stack, post: MailServer, tmp_path: Path
+) -> None:
+    """The page says to whom the files go, which is not true of what was begun elsewhere."""
+    page = open_page("/mine")
+    sign_in(page, post, "third-studio@example.org")
+    page.get_by_role("link", name="Ask others for files").click()
+    for title in ("First", "Second"):
+        page.get_by_label("What for").fill(title)
+        page.get_by_role("button", name="Make a link").click()
+    second, first = (one.text_content() or "" for one in page.locator(".share-link").all())
+    make_files(tmp_path, {"rushes.mov": 20 * MIB})
+    guest = open_page(first)
+    held, puts = stop_at(guest, live, 1)
+    choose(guest, tmp_path / "rushes.mov")
+    puts.wait_for(1)
+    remembered(guest)
+    guest.reload()
+    held.release()
+    title = guest.locator(".offer-title")
+    expect(title).to_have_text("Continue rushes.mov")
+    guest.goto(second)
+    # The list is there once the other page's engine is.
+    guest.wait_for_load_state("networkidle")
+    guest.wait_for_timeout(1500)
+    expect(title).to_have_count(0)
+    guest.goto("/")
+    expect(title).to_have_text("Continue rushes.mov")

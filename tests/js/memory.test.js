@@ -78,6 +78,8 @@ test('added files and handles that came later are followed, and so are a new nam
   assert.deepEqual([row.name, row.count, row.size, row.tells], ['Rushes', 1, 5, undefined]);
   await memory.follow(transfer([more], { tells: true }), 'secret');
   assert.equal((await memory.all())[0].tells, true, 'whether recipients are to be mailed');
+  await memory.follow(transfer([more], { request: 'slug' }), 'secret');
+  assert.equal((await memory.all())[0].request, 'slug', 'what it was asked for by');
 });
 
 test('what is forgotten stays forgotten, whatever was still being looked at', async () => {

@@ -14,6 +14,7 @@ class FakePanel {
   shown = 'ready';
   limits = {};
   addsTo = null;
+  wish = {};
   adds = false;
   tellsRecipients = false;
   isUnsent = false;
@@ -379,4 +380,19 @@ test('that recipients are to be mailed is remembered with the upload, and known 
   assert.ok(later.panel.upload.tellsRecipients);
   for (let i = 0; i < 20 && later.panel.shown !== 'done'; i += 1) await settle();
   assert.equal(later.panel.shown, 'done');
+});
+
+test('which file request it is for is remembered with the upload, also after it was continued', async (context) => {
+  const remembered = context.mock.method(memory, 'remember', async () => {});
+  const followed = context.mock.method(memory, 'follow', async () => {});
+  const first = page();
+  first.panel.wish = { file_request: 'slug' };
+  await first.view.accept(picked({ 'a': 8 }));
+  assert.equal(remembered.mock.calls.at(-1).arguments[0].request, 'slug');
+
+  const later = page();
+  const plan = later.world.plan({ path: 'a', size: 8 });
+  later.view.resume({ transfer: later.world.transfer('INIT'), token: 'secret', blobs: new Map([[plan.id, picked({ 'a': 8 })[0].file]]), held: new Map(), hasHandles: true, tells: false, request: 'slug', release: () => {} });
+  later.panel.acts.edited();
+  assert.equal(followed.mock.calls.at(-1).arguments[0].request, 'slug');
 });

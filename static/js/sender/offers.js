@@ -17,12 +17,12 @@ import { keep, manageUrl } from './mine.js';
 /** @typedef {import('../upload/memory.js').Row} Row */
 /** @typedef {import('../upload/pick-files.js').Found} Found */
 /** @typedef {import('../upload/pick-files.js').Picked} Picked */
-/** @typedef {{transfer: Transfer, token: string, blobs: Map<string, Blob>, held: Map<string, number[]>, hasHandles: boolean, tells: boolean, release: () => void}} Resumed */
+/** @typedef {{transfer: Transfer, token: string, blobs: Map<string, Blob>, held: Map<string, number[]>, hasHandles: boolean, tells: boolean, request?: string, release: () => void}} Resumed */
 /**
  * @typedef {object} Ways
  * @property {(kind: 'files' | 'folder', take: (picking: Promise<Found>) => void) => void} choose
  * @property {(resumed: Resumed) => Promise<void>} start
- * @property {string} [only] the one transfer that the page is about
+ * @property {(row: Row) => boolean} isHere whether the page is about it; what it says of one transfer, or of a file request, would be wrong of others
  */
 
 const GONE = 'It can no longer be continued: it was deleted or it expired.';
@@ -46,7 +46,7 @@ export class Offers {
   async show() {
     // While this tab sends something, the page shows only that upload.
     if (document.getElementById('sender')?.dataset.state !== 'ready') return;
-    const rows = (await memory.all()).filter(({ id, adds }) => !this.#ways.only || (adds && id === this.#ways.only));
+    const rows = (await memory.all()).filter(this.#ways.isHere);
     for (const [id, offer] of this.#offers) if (offer.state !== 'over' && !rows.some((row) => row.id === id)) this.#drop(offer);
     for (const row of rows) {
       const known = this.#offers.get(row.id);
@@ -198,7 +198,7 @@ export class Offers {
         offer.known.set(id, /** @type {Known} */ ({ ...offer.known.get(id), handle }));
       });
       // Next time they need not be chosen.
-      if (offer.transfer && again.some(({ handle }) => handle)) void memory.add({ ...offer.transfer, tells: offer.row.tells }, offer.row.token, plans, again);
+      if (offer.transfer && again.some(({ handle }) => handle)) void memory.add({ ...offer.transfer, tells: offer.row.tells, request: offer.row.request }, offer.row.token, plans, again);
       if (!offer.missing.length) return await this.#begin(offer);
       this.#turn(offer, 'open', before);
       const objected = new Set(refused.map(({ path }) => path));
@@ -225,7 +225,7 @@ export class Offers {
       const transfer = await owned.read();
       isThere = transfer.status === 'INIT' || transfer.status === 'PROCESSING';
       if (isThere) {
-        await this.#ways.start({ transfer, token, release, blobs: offer.found, held: offer.held, hasHandles: offer.hasHandles, tells: offer.row.tells ?? false });
+        await this.#ways.start({ transfer, token, release, blobs: offer.found, held: offer.held, hasHandles: offer.hasHandles, tells: offer.row.tells ?? false, request: offer.row.request });
         return this.#drop(offer);
       }
     } catch (error) {

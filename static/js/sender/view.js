@@ -89,7 +89,7 @@ export class SenderView {
   }
 
   /** Continues an upload that was begun before this page was loaded. @param {import('./offers.js').Resumed} resumed */
-  resume({ transfer, token, blobs, held, hasHandles, tells, release }) {
+  resume({ transfer, token, blobs, held, hasHandles, tells, request, release }) {
     if (this.#panel.shown !== 'ready') throw new Error('Something else is on its way.');
     this.#claimed = Promise.resolve(release);
     this.#hasHandles = hasHandles;
@@ -97,6 +97,7 @@ export class SenderView {
     // Storage is asked again immediately; until it answers, the line shows what is known already.
     for (const [id, numbers] of held) upload.files.get(id)?.keep(numbers);
     this.#panel.tellsRecipients = upload.tellsRecipients = tells;
+    upload.request = request;
     this.#take(upload);
     void this.#start();
   }
@@ -140,6 +141,7 @@ export class SenderView {
     this.#hasHandles = picked.every(({ handle }) => handle);
     this.#claimed ??= claim(upload.transfer.id);
     upload.tellsRecipients = this.#panel.tellsRecipients;
+    upload.request = this.#panel.wish.file_request;
     void memory.remember(now(upload), upload.token, upload.picked).then(() => this.#panel.hint());
     this.#take(upload);
     return upload;
@@ -345,8 +347,8 @@ export class SenderView {
 }
 
 /** The transfer with its present files. @param {TransferUpload} upload @returns {import('../upload/memory.js').Remembered} */
-function now({ transfer, files, tellsRecipients }) {
-  return { ...transfer, files: [...files.values()].map(({ plan }) => plan), tells: tellsRecipients };
+function now({ transfer, files, tellsRecipients, request }) {
+  return { ...transfer, files: [...files.values()].map(({ plan }) => plan), tells: tellsRecipients, request };
 }
 
 /** What "Sent from this device" keeps of an upload. @param {TransferUpload} upload @returns {import('./mine.js').Mine} */

@@ -3,9 +3,9 @@
 // stores nothing (private windows, or denied by its owner), everything else still works, and `works` is false.
 import { fingerprint } from './crc32.js';
 
-/** @typedef {import('./backend.js').Transfer & {tells?: boolean}} Remembered tells: whether to mail the recipients once added files are complete */
+/** @typedef {import('./backend.js').Transfer & {tells?: boolean, request?: string}} Remembered tells: whether to mail the recipients once added files are complete; request: the slug of the file request that it is for */
 /** @typedef {import('./pick-files.js').Picked} Picked */
-/** @typedef {{id: string, token: string, link: string, name: string, count: number, size: number, created_at: string, expires_at: string, adds?: boolean, tells?: boolean}} Row adds: the files are added to a READY transfer; tells: as above */
+/** @typedef {{id: string, token: string, link: string, name: string, count: number, size: number, created_at: string, expires_at: string, adds?: boolean, tells?: boolean, request?: string}} Row adds: the files are added to a READY transfer; tells, request: as above */
 /**
  * @typedef {object} Known
  * @property {string} id the file's id on the server
@@ -117,8 +117,8 @@ function known(id, { path, from, file, handle }) {
 
 /** @param {Remembered} transfer @param {string} token @returns {Row} */
 function rowOf(transfer, token) {
-  const { id, link, files, created_at, expires_at, adds, tells } = transfer;
-  return { ...(adds && { adds }), ...(tells && { tells }), id, token, link, name: nameOf(transfer), count: files.length, size: files.reduce((sum, file) => sum + file.size, 0), created_at, expires_at };
+  const { id, link, files, created_at, expires_at, adds, tells, request } = transfer;
+  return { ...(adds && { adds }), ...(tells && { tells }), ...(request && { request }), id, token, link, name: nameOf(transfer), count: files.length, size: files.reduce((sum, file) => sum + file.size, 0), created_at, expires_at };
 }
 
 /** What a person would call the transfer: its title, its only file, or its only folder. @param {{title?: string, files: {path: string}[]}} transfer */

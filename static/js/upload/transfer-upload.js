@@ -42,6 +42,7 @@ export class TransferUpload {
   /** Why the upload is stuck while it is being retried. @type {Failure | null} */ waiting = null;
   /** The files it was created with; paths may differ from the originals, because they were made unique. @type {Picked[]} */ picked = [];
   /** Whether to mail the recipients once added files are complete. */ tellsRecipients = false;
+  /** The file request that it is for, by its slug. @type {string | undefined} */ request;
 
   /** Creates the transfer. If `signal` is aborted meanwhile, what the server created all the same is deleted. @param {Picked[]} picked @param {World} world @param {AbortSignal} [signal] @param {(failure: Failure) => void} [onWait] @param {import('./backend.js').Options} [wish] */
   static async create(picked, world, signal, onWait, wish) {

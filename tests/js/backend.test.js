@@ -57,6 +57,11 @@ test('too much mail is no reason to ask again at once', async () => {
   await assert.rejects(backend.mailCode('a@b.org'), (error) => error.why === 'invalid' && error.facts.message === 'Too many mails');
 });
 
+test('a proof of the sender that is too old is told apart from what a sender could correct', async () => {
+  const { backend } = backendThat([answer(400, { error: { code: 'invalid', message: 'Some fields are not valid.', fields: [{ field: 'sender_token', message: 'does not prove this address: confirm it again' }] } })]);
+  await assert.rejects(backend.create({ files: [] }, 'the-key'), (error) => error.why === 'signed-out' && error.facts.fields[0].field === 'sender_token');
+});
+
 test('what is changed is not lost with the page', async () => {
   const { asked, backend } = backendThat([answer(200, {}), answer(200, {})]);
   await backend.of('t', 'k').edit({ password: 'x' });

@@ -365,6 +365,14 @@ test('what is titled after it is done is found by its title, unless it was forgo
   assert.deepEqual(all(), []);
 });
 
+test('who was signed in too long ago is told to reload the page, and nothing has begun', async () => {
+  const { view, panel, world } = page();
+  world.backend.create = async () => { throw new Failure('signed-out', { status: 400, fields: [{ field: 'sender_token', message: 'does not prove this address: confirm it again' }] }); };
+  await view.accept(picked({ 'a': 8 }));
+  assert.equal(panel.shown, 'ready');
+  assert.deepEqual(panel.said, ['This page was opened too long ago. Reload it, then choose the files again.']);
+});
+
 test('that recipients are to be mailed is remembered with the upload, and known again when it is continued', async (context) => {
   const remembered = context.mock.method(memory, 'follow', async () => {});
   const { panel, sent } = await stuck({ 'a': 8 });

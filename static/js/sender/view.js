@@ -17,7 +17,7 @@ import { OVER, Panel } from './panel.js';
 const TICK = 250; // milliseconds
 // Before there is a list to remove files from, these causes let the sender choose other files: the same would be
 // refused again.
-const REFUSED = new Set(['invalid', 'too-large']);
+const REFUSED = new Set(['invalid', 'too-large', 'signed-out']);
 // After these there is nothing left to continue.
 const ENDED = new Set(['gone', 'expired', 'blocked']);
 

@@ -186,8 +186,9 @@ function refusal(answer, text) {
     said = JSON.parse(text);
   } catch { /* A proxy's own page: the status has to do. */ }
   const { error = {}, reason } = said;
-  // An expired transfer can be brought back, so it is not "gone". A limit on mail is not retried: the sender is told.
-  const why = error.code === 'blocked' ? 'blocked' : reason === 'expired' ? 'expired' : ['too_much_mail', 'sender_not_allowed'].includes(error.code) ? 'invalid' : CAUSES[answer.status];
+  // An expired transfer can be brought back, so it is not "gone". A limit on mail is not retried: the sender is told. Where
+  // only some may send, a page is given a proof of who it is for, which expires.
+  const why = error.code === 'blocked' ? 'blocked' : reason === 'expired' ? 'expired' : error.fields?.[0]?.field === 'sender_token' ? 'signed-out' : ['too_much_mail', 'sender_not_allowed'].includes(error.code) ? 'invalid' : CAUSES[answer.status];
   return new Failure(why ?? (answer.status >= 500 ? 'server-busy' : 'unexpected'), {
     status: answer.status,
     code: error.code,

@@ -2,7 +2,7 @@
 
 /**
  * @typedef {'offline' | 'server-unreachable' | 'server-busy' | 'storage-unreachable' | 'storage-blocked' | 'storage-busy'
- *   | 'storage-full' | 'clock' | 'refused' | 'gone' | 'expired' | 'blocked' | 'too-large' | 'too-many' | 'invalid' | 'conflict'
+ *   | 'storage-full' | 'clock' | 'refused' | 'gone' | 'expired' | 'blocked' | 'signed-out' | 'too-large' | 'too-many' | 'invalid' | 'conflict'
  *   | 'file-changed' | 'not-chosen' | 'incomplete' | 'others-coming' | 'elsewhere' | 'not-checked' | 'unexpected'} Cause
  * @typedef {{field: string, message: string}} FieldComplaint
  * @typedef {object} Facts
@@ -57,6 +57,7 @@ const WORDS = {
   'gone': ['This upload is no longer there.', 'It was deleted or it expired. Start again with the same files.'],
   'expired': ['This transfer has expired.', 'Nobody can download it now. Under “Manage” one click brings it back, as long as its files are kept.'],
   'blocked': ['This transfer was blocked.', 'The operator of this site has blocked it. Ask them if you think this is a mistake.'],
+  'signed-out': ['This page was opened too long ago.', 'Reload it, then choose the files again.'],
   'too-large': ['This is more than can be sent at once.', 'Send fewer files at once, or put them into a zip first.'],
   'too-many': ['That was too much at once.', 'Wait a minute.'],
   'invalid': ['This could not be sent as it is.', ''],

@@ -13,7 +13,7 @@ _SECRETS = (
     # A signed token (JWT).
     (re.compile(r"\beyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_.-]+"), "eyJ..."),
     (re.compile(r"(?i)(x-api-key\W+)[^\s'\",;)]+"), r"\1..."),
-    (re.compile(r"/(d|b|m/extend|m|u|s3/as)/[A-Za-z0-9_.-]{8,}"), r"/\1/..."),
+    (re.compile(r"/(d|b|r|m/extend|m|u|s3/as)/[A-Za-z0-9_.-]{8,}"), r"/\1/..."),
     (re.compile(r"://[^/\s@]*@"), "://...@"),
     (
         re.compile(

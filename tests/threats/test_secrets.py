@@ -391,6 +391,7 @@ def wait_for(world: World, url: str, mine: dict[str, str], status: str) -> None:
         ),
         ("'-----BEGIN PRIVATE KEY-----\\nabc", "'a private key ..."),
         ("GET /m/extend/1b2c3d4e-5f.AbC-_d 409", "GET /m/extend/... 409"),
+        ("GET /r/AbCdEfGh0123_-x 410", "GET /r/... 410"),
         ("GET /m/1b2c3d4e-5f.AbC-_d", "GET /m/..."),
         ("POST /u/626f406578.AbC-_d", "POST /u/..."),
         ("smtp://who:password@h:587 refused", "smtp://...@h:587 refused"),

@@ -17,6 +17,13 @@ def show_home() -> Response:
     """Show the drop area, with the limits in one plain line; where only some may send, to them."""
     if not settings.senders:
         return uploader()
+    page = _page_for_some()
+    # It depends on who is signed in, and may hold their token.
+    page.headers["Cache-Control"] = "no-store"
+    return page
+
+
+def _page_for_some() -> Response:
     email = mine.signed_in_email()
     if email is None:
         # A link on another site does not bring the cookie (SameSite=Strict), but a page that loads
@@ -25,9 +32,7 @@ def show_home() -> Response:
         return mine.door(for_sending=True, comes_again=comes_again)
     if not senders.may_send(email):
         return make_response(render_template("pages/no_sender.html", email=email), 403)
-    page = uploader({"sender_email": email, "sender_token": senders.word_of(email)})
-    page.headers["Cache-Control"] = "no-store"
-    return page
+    return uploader({"sender_email": email, "sender_token": senders.word_of(email)})
 
 
 def uploader(wish: dict[str, str] | None = None, **for_what: Any) -> Response:

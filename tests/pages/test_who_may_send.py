@@ -67,6 +67,7 @@ def test_the_first_page_is_for_those_who_may_send(
     door = ada.client.get("/")
     assert "Sign in to send" in door.text
     assert 'id="sender"' not in door.text
+    assert door.headers["Cache-Control"] == "no-store"
     ada.client.post("/mine/code", data={"csrf_token": ada.token, "email": ADA, "then": "send"})
     code = ada.ask()
     entered = ada.post("enter", code=code)
@@ -83,6 +84,7 @@ def test_the_first_page_is_for_those_who_may_send(
     refused = eve.client.get("/")
     assert refused.status_code == 403
     assert "You cannot send from here" in refused.text
+    assert refused.headers["Cache-Control"] == "no-store"
 
 
 def test_whoever_comes_by_a_link_of_another_site_gets_a_page_that_loads_once_more(

@@ -10,13 +10,13 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from app import links
 from app.config import settings
-from app.errors import Invalid, NotFound
+from app.errors import Invalid, NotFound, SenderNotAllowed
 from app.inputs import Inputs
 from app.pages import home
 from app.pages.mine import signed_in_email
 from app.pages.view import typed
 from app.request_guards import limit_unknown
-from app.services import file_requests
+from app.services import file_requests, senders
 
 bp = Blueprint("file_requests", __name__)
 limit_unknown(bp)
@@ -65,6 +65,8 @@ def make_request() -> AnyResponse:
         file_requests.make(request_id, email, title=title, message=message, days=days)
     except Invalid as error:
         return _page(email, 422, said, error.fields)
+    except SenderNotAllowed:
+        return _page(email, 403)
     return redirect(url_for(".show_requests"), 303)
 
 
@@ -85,6 +87,7 @@ def _page(
     page = render_template(
         "pages/mine_requests.html",
         email=email,
+        may_ask=senders.may_send(email),
         requests=file_requests.of_email(email),
         request_url=links.request_url,
         day_choices=_choices(),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, and_, case, cast, func, null, select, update
+from sqlalchemy import ColumnElement, and_, case, cast, false, func, null, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app import jobs, lifecycle
@@ -138,7 +138,7 @@ def _asked(email: str) -> Any:
             FileRequest.message,
             FileRequest.created_at,
             FileRequest.ends_at,
-            is_open(),
+            is_open() if senders.may_send(email) else false(),
             func.count(Transfer.id),
             func.coalesce(func.sum(Transfer.total_size), 0),
             func.max(Arrival.came_at).filter(Transfer.id.is_not(None)),

@@ -108,11 +108,25 @@ def test_others_send_by_a_request_of_somebody_who_may(
     eve.sign_in(EVE)
     assert "Ask others for files" not in eve.get().text
     form = {"csrf_token": eve.token, "once": str(uuid.uuid4()), "title": "For me", "days": "1"}
-    assert eve.client.post("/mine/requests", data=form).status_code == 403
+    refused = eve.client.post("/mine/requests", data=form)
+    assert refused.status_code == 403
+    assert "You cannot ask for files from here" in refused.text
+    assert "requests below are closed" not in refused.text
     # A permission that is taken back ends the requests too.
     configure(senders=("@studio.example",))
     assert client.get(f"/r/{slug}").status_code == 410
     assert refusal(client, file_request=slug) == (400, "invalid")
+    ada.sign_in()
+    page = ada.client.get("/mine/requests").text
+    for words in (
+        "You cannot ask for files from here",
+        "requests below are closed",
+        "Rushes",
+        ">Closed<",
+    ):
+        assert words in page
+    for words in ("Make a link", "/r/", "Open"):
+        assert words not in page
 
 
 def test_unset_everybody_may_send(configure: Any, client: FlaskClient) -> None:

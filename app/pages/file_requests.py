@@ -10,7 +10,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from app import links
 from app.config import settings
-from app.errors import Invalid, NotFound, SenderNotAllowed
+from app.errors import Gone, Invalid, NotFound, SenderNotAllowed
 from app.inputs import Inputs
 from app.pages import home
 from app.pages.mine import signed_in_email
@@ -36,8 +36,17 @@ def _check_mail() -> None:
 
 @bp.get("/r/<slug:slug>")
 def show_request(slug: str) -> Response:
-    """Show the uploader, for files that go to whoever made this link."""
-    return home.uploader({"file_request": slug}, asked=file_requests.find(slug))
+    """Show the uploader, for files that go to whoever made this link.
+
+    Once the request is closed (410), only for uploads that this browser has begun before.
+    """
+    wish = {"file_request": slug}
+    try:
+        return home.uploader(wish, asked=file_requests.find(slug))
+    except Gone:
+        page = home.uploader(wish, is_closed=True)
+        page.status_code = 410
+        return page
 
 
 @bp.get("/mine/requests")

@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.steps import (
     MIB,
+    PLAIN,
     choose,
     downloaded,
     expect_state,
@@ -100,7 +101,7 @@ def test_a_request_that_closes_while_the_page_is_open_says_so(
     expect(guest.get_by_text("This is not open: ask for a new link.")).to_be_visible()
 
 
-def test_an_unfinished_upload_is_continued_on_the_page_of_its_request_and_not_on_another(
+def test_an_unfinished_upload_is_continued_on_the_page_of_its_request_even_when_it_is_closed(
     open_page: OpenPage, live: Stack, post: MailServer, tmp_path: Path
 ) -> None:
     """The page says to whom the files go, which is not true of what was begun elsewhere."""
@@ -112,7 +113,9 @@ def test_an_unfinished_upload_is_continued_on_the_page_of_its_request_and_not_on
         page.get_by_role("button", name="Make a link").click()
     second, first = (one.text_content() or "" for one in page.locator(".share-link").all())
     make_files(tmp_path, {"rushes.mov": 20 * MIB})
-    guest = open_page(first)
+    guest = open_page("/health")
+    guest.add_init_script(PLAIN)
+    guest.goto(first)
     held, puts = stop_at(guest, live, 1)
     choose(guest, tmp_path / "rushes.mov")
     puts.wait_for(1)
@@ -128,3 +131,13 @@ def test_an_unfinished_upload_is_continued_on_the_page_of_its_request_and_not_on
     expect(title).to_have_count(0)
     guest.goto("/")
     expect(title).to_have_text("Continue rushes.mov")
+    # What was begun before it was closed still arrives, by the same link.
+    page.get_by_role("button", name="Close the request for First").click()
+    guest.goto(first)
+    expect(guest.get_by_role("heading", name="This request is closed")).to_be_visible()
+    expect(guest.get_by_text("Drop files or folders here")).to_be_hidden()
+    look(guest, "request-closed-unfinished")
+    guest.get_by_role("button", name="Choose the file again").click()
+    choose(guest, tmp_path / "rushes.mov")
+    expect_state(guest, "done")
+    expect(page.get_by_text("Closed", exact=True)).to_be_visible()

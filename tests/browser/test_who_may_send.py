@@ -7,7 +7,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import started
-from tests.browser.steps import choose, code_to, expect_state, look
+from tests.browser.steps import choose, expect_state, look
+from tests.browser.test_mine import enter_code
 from tests.lab.mailserver import MailServer
 from tests.lab.stack import Stack
 
@@ -22,21 +23,13 @@ def live(post: MailServer) -> Iterator[Stack]:
         yield stack
 
 
-def sign_in(page: Page, post: MailServer, email: str) -> None:
-    before = len(post.to(email))
-    page.get_by_label("Your e-mail").fill(email)
-    page.get_by_role("button", name="Mail me a code").click()
-    page.get_by_label("Code from the mail").fill(code_to(post, email, before))
-    page.get_by_role("button", name="Sign in").click()
-
-
 def test_who_may_send_signs_in_and_sends(
     open_page: OpenPage, live: Stack, post: MailServer, tmp_path: Path
 ) -> None:
     page = open_page("/")
     expect(page.get_by_role("heading", name="Sign in to send")).to_be_visible()
     look(page, "sign-in-to-send")
-    sign_in(page, post, MINE)
+    enter_code(page, post, MINE)
     file = tmp_path / "mine.txt"
     file.write_text("mine")
     choose(page, file)
@@ -60,7 +53,7 @@ def test_who_may_send_signs_in_and_sends(
 
 def test_who_may_not_is_told_so(open_page: OpenPage, live: Stack, post: MailServer) -> None:
     page = open_page("/")
-    sign_in(page, post, "eve@example.org")
+    enter_code(page, post, "eve@example.org")
     expect(page.get_by_role("heading", name="You cannot send from here")).to_be_visible()
     look(page, "no-sender")
     page.goto("/mine/requests")

@@ -128,7 +128,7 @@ def test_a_closed_request_takes_nothing_more_and_what_began_before_still_arrives
     begun = sender.create(file_request=slug)
     assert close(ada, ids(app)[0]).status_code == 303
     assert slugs(ada) == []
-    page = client.get(f"/r/{slug}", headers={"Accept": "text/html"})
+    page = client.get(f"/r/{slug}")
     assert page.status_code == 410
     assert "This request is closed" in page.text
     for wrong in (slug, "x" * 32):

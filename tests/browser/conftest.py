@@ -4,7 +4,7 @@ Screenshots of every state are kept under `var/screenshots` to look at.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,8 +22,10 @@ expect.set_options(timeout=20_000)
 
 
 @contextlib.contextmanager
-def started(**environ: str) -> Iterator[Stack]:
-    """Web, worker, maker and clock on services of their own."""
+def started(
+    names: Sequence[str] = ("web", "worker", "maker", "clock"), **environ: str
+) -> Iterator[Stack]:
+    """These processes, on services of their own."""
     given = {
         "SECRET_KEY": SECRET,
         "LOG_LEVEL": "WARNING",
@@ -35,7 +37,7 @@ def started(**environ: str) -> Iterator[Stack]:
         stack = Stack(running | given | environ)
         try:
             stack.release()
-            for name in ("web", "worker", "maker", "clock"):
+            for name in names:
                 stack.start(name)
             yield stack
         finally:

@@ -19,11 +19,11 @@ MINE = "ada@studio.example"
 @pytest.fixture(scope="module")
 def live(post: MailServer) -> Iterator[Stack]:
     """A Beeline where only some may send."""
-    with started(MAIL_URL=post.url, SENDERS="@studio.example") as stack:
+    with started(("web", "worker"), MAIL_URL=post.url, SENDERS="@studio.example") as stack:
         yield stack
 
 
-def test_who_may_send_signs_in_and_sends(
+def test_who_may_send_signs_in_and_sends_and_nobody_else(
     open_page: OpenPage, live: Stack, post: MailServer, tmp_path: Path
 ) -> None:
     page = open_page("/")
@@ -50,8 +50,7 @@ def test_who_may_send_signs_in_and_sends(
     page.get_by_role("link", name="Send files").click()
     expect(page.get_by_role("heading", name="Drop files or folders here")).to_be_visible()
 
-
-def test_who_may_not_is_told_so(open_page: OpenPage, live: Stack, post: MailServer) -> None:
+    # Who may not is told so.
     page = open_page("/")
     enter_code(page, post, "eve@example.org")
     expect(page.get_by_role("heading", name="You cannot send from here")).to_be_visible()

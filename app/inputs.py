@@ -134,7 +134,7 @@ class Inputs:
     def ids(self, name: str, *, most: int) -> tuple[uuid.UUID, ...]:
         """A list of at most `most` different UUIDs; empty when absent or null."""
         read = [
-            _uuid(one) or self._complain(f"{name}.{index}", "must be an id", uuid.UUID(int=index))
+            uuid_of(one) or self._complain(f"{name}.{index}", "must be an id", uuid.UUID(int=index))
             for index, one in enumerate(self._list(name, 0, most))
         ]
         if len(set(read)) != len(read):
@@ -143,7 +143,7 @@ class Inputs:
 
     def uuid(self, name: str) -> uuid.UUID:
         """A UUID, required."""
-        return _uuid(self._take(name)) or self._complain(name, "must be an id", uuid.UUID(int=0))
+        return uuid_of(self._take(name)) or self._complain(name, "must be an id", uuid.UUID(int=0))
 
     def numbers(self, name: str, *, least: int, most: int, longest: int) -> tuple[int, ...]:
         """A list of 1 to `longest` different whole numbers from `least` to `most`."""
@@ -287,7 +287,8 @@ class Inputs:
             self._complain(shown, "is not a known field", None)
 
 
-def _uuid(value: Any) -> uuid.UUID | None:
+def uuid_of(value: Any) -> uuid.UUID | None:
+    """The id that a string of 36 characters spells, or None."""
     if not isinstance(value, str) or len(value) != 36:
         return None
     try:

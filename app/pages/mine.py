@@ -23,7 +23,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from app import addresses
 from app.config import settings
 from app.errors import Invalid, NotFound, TooMuchMail
-from app.inputs import Inputs, bad_text
+from app.inputs import Inputs, bad_text, uuid_of
 from app.pages.login_cookie import LoginCookie
 from app.pages.view import is_htmx, page_or_fragment, typed
 from app.request_guards import codes_limit, limiter, unknown_limit
@@ -40,7 +40,6 @@ AFTERWARDS = "sign_in_afterwards"
 _CODES = "sign_in_codes"
 _MOST_CODES = 5
 _LONGEST_SEARCH = 200
-_UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _TOO_MANY = "Too many codes have been asked for. Try again in an hour."
 
 
@@ -178,13 +177,9 @@ def _wish() -> Wish:
         text="" if bad_text(text) else text[:_LONGEST_SEARCH],
         state=_one_of(Shown, asked.get("state")),
         sort=_one_of(Sort, asked.get("sort")) or Sort.NEWEST,
-        request_id=_uuid(asked.get("request", "")),
+        request_id=uuid_of(asked.get("request")),
         page=int(page) if re.fullmatch("[1-9][0-9]{0,8}", page) else 1,
     )
-
-
-def _uuid(given: str) -> uuid.UUID | None:
-    return uuid.UUID(given) if re.fullmatch(_UUID, given) else None
 
 
 def _one_of(kind: type[E], given: str | None) -> E | None:

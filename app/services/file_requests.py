@@ -34,8 +34,6 @@ class Asked(NamedTuple):
     id: uuid.UUID
     slug: str
     title: str
-    message: str
-    created_at: datetime
     ends_at: datetime
     is_open: bool
     transfer_count: int
@@ -135,8 +133,6 @@ def _asked(email: str) -> Any:
             FileRequest.id,
             FileRequest.slug,
             FileRequest.title,
-            FileRequest.message,
-            FileRequest.created_at,
             FileRequest.ends_at,
             is_open() if senders.may_send(email) else false(),
             func.count(Transfer.id),

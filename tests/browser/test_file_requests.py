@@ -82,14 +82,21 @@ def test_from_a_request_to_its_files(
     expect(guest.get_by_text("This request is closed")).to_be_visible()
 
 
+def asking(open_page: OpenPage, post: MailServer, email: str, *titles: str) -> Page:
+    """The list of somebody who has just made requests with these titles."""
+    page = open_page("/mine")
+    sign_in(page, post, email)
+    page.get_by_role("link", name="Ask others for files").click()
+    for title in titles:
+        page.get_by_label("What for").fill(title)
+        page.get_by_role("button", name="Make a link").click()
+    return page
+
+
 def test_a_request_that_closes_while_the_page_is_open_says_so(
     open_page: OpenPage, live: Stack, post: MailServer, tmp_path: Path
 ) -> None:
-    page = open_page("/mine")
-    sign_in(page, post, "other-studio@example.org")
-    page.get_by_role("link", name="Ask others for files").click()
-    page.get_by_label("What for").fill("Soon closed")
-    page.get_by_role("button", name="Make a link").click()
+    page = asking(open_page, post, "other-studio@example.org", "Soon closed")
     guest = open_page(page.locator(".share-link").text_content() or "")
     page.get_by_role("button", name="Close the request").click()
     file = tmp_path / "late.txt"
@@ -102,12 +109,7 @@ def test_an_unfinished_upload_is_continued_on_the_page_of_its_request_even_when_
     open_page: OpenPage, live: Stack, post: MailServer, tmp_path: Path
 ) -> None:
     """The page says to whom the files go, which is not true of what was begun elsewhere."""
-    page = open_page("/mine")
-    sign_in(page, post, "third-studio@example.org")
-    page.get_by_role("link", name="Ask others for files").click()
-    for title in ("First", "Second"):
-        page.get_by_label("What for").fill(title)
-        page.get_by_role("button", name="Make a link").click()
+    page = asking(open_page, post, "third-studio@example.org", "First", "Second")
     second, first = (one.text_content() or "" for one in page.locator(".share-link").all())
     make_files(tmp_path, {"rushes.mov": 20 * MIB})
     guest = open_page("/health")

@@ -10,10 +10,12 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import select, update
 
+from app import clock
 from app.clock import db_now
 from app.db import db, transaction
 from app.models import Arrival, FileRequest, NoMail, OutboxMail
-from app.services import abuse, file_requests, suppression, tombstones
+from app.services import abuse, file_requests, own_transfers, suppression, tombstones
+from app.services.own_transfers import Wish
 from tests.factories import Sender, Sent
 from tests.lab.mailserver import MailServer
 from tests.mail import ADA, pass_time, send_mail, word_of
@@ -111,6 +113,12 @@ def test_only_whoever_is_signed_in_has_requests_and_only_their_own(
     eve.sign_in(EVE)
     assert "Wedding photos" not in eve.client.get(AT).text
     assert eve.get(f"?request={request_id}").status_code == 404
+    with app.app_context():
+        found = {
+            email: own_transfers.of_email(email, Wish(request_id=request_id)).total_count
+            for email in (ADA, EVE)
+        }
+    assert found == {ADA: 1, EVE: 0}
     assert close(eve, request_id).status_code == 404
     assert slugs(ada) == [slug]
     for no_id in ("no-id", "-" * 36, "a" * 36):
@@ -300,8 +308,10 @@ def test_nothing_is_mailed_of_what_is_gone_nor_to_whom_mail_bounces(
     app: Flask, slug: str, sender: Sender, mail: MailServer
 ) -> None:
     before = len(mail.caught)
-    deleted, blocked = arrive(sender, slug), arrive(sender, slug)
+    deleted, blocked, expired = (arrive(sender, slug) for _ in range(3))
     deleted.call("DELETE")
+    # The sweep has not run yet.
+    expired.set(expires_at=clock.now() - timedelta(seconds=1))
     with app.app_context():
         abuse.quarantine(blocked.id)
     send_mail(app)

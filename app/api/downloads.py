@@ -11,8 +11,8 @@ from app.dispositions import name_by_curl, safe_name
 from app.models import File
 from app.password_cookies import proof_of
 from app.request_guards import limit_unknown
-from app.services import downloads
-from app.services.downloads import TransferView
+from app.services import transfer_view
+from app.services.transfer_view import TransferView
 
 bp = Blueprint("downloads", __name__, url_prefix="/d")
 limit_unknown(bp)
@@ -22,7 +22,7 @@ limit_unknown(bp)
 @anyone
 def show_link(slug: str) -> Response:
     """Return what the recipient's page shows."""
-    view = downloads.open_view(slug, session.get("visitor"), proof_of(slug))
+    view = transfer_view.open_view(slug, session.get("visitor"), proof_of(slug))
     return jsonify(
         {
             "link": view.link,
@@ -42,7 +42,7 @@ def show_link(slug: str) -> Response:
 @anyone
 def show_checksums(slug: str) -> Response:
     """Return the checksums that storage verified, in the format of `cksfv -f` and `rhash -c`."""
-    view = downloads.open_view(slug, session.get("visitor"), proof_of(slug))
+    view = transfer_view.open_view(slug, session.get("visitor"), proof_of(slug))
     return Response(_sfv(view), mimetype="text/plain")
 
 

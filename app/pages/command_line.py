@@ -19,7 +19,7 @@ from app.errors import Unavailable
 from app.models import File, UploadState
 from app.password_cookies import proof_of
 from app.request_guards import limit_unknown
-from app.services import downloads
+from app.services import downloads, transfer_view
 
 bp = Blueprint("command_line", __name__, url_prefix="/d")
 limit_unknown(bp)
@@ -56,7 +56,7 @@ def fetches() -> bool:
 
 def fetch_transfer(slug: str) -> AnyResponse:
     """Download the only file, or list several in plain text, which does not count."""
-    view = downloads.open_view(slug, session.get("visitor"), proof_of(slug))
+    view = transfer_view.open_view(slug, session.get("visitor"), proof_of(slug))
     if view.file_count == 1:
         return _to_storage(slug, view.files[0])
     return Response(_list(view), mimetype="text/plain")
@@ -111,7 +111,7 @@ def _to_address(found: downloads.DownloadUrl) -> AnyResponse:
     return answer
 
 
-def shortest_address(view: downloads.TransferView) -> str:
+def shortest_address(view: transfer_view.TransferView) -> str:
     """Return the shortest file URL by path for an example, or by id if no path is unambiguous."""
     plain = [
         file.path
@@ -123,7 +123,7 @@ def shortest_address(view: downloads.TransferView) -> str:
     return links.path_url(view.slug, min(plain, key=len))
 
 
-def _list(view: downloads.TransferView) -> str:
+def _list(view: transfer_view.TransferView) -> str:
     """List names, without terminal control characters, each above the URL to download it from."""
     lines = [] if view.state == "ready" else ["The files have not fully arrived yet.", ""]
     for file in view.files:

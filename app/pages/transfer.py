@@ -41,8 +41,8 @@ from app.pages.view import (
 )
 from app.password_cookies import proof_of, remember
 from app.request_guards import limit_messages, limit_unknown
-from app.services import asking, delivery, downloads
-from app.services.downloads import TransferView
+from app.services import asking, delivery, downloads, transfer_view
+from app.services.transfer_view import TransferView
 
 bp = Blueprint("transfer", __name__, url_prefix="/d")
 limit_unknown(bp)
@@ -191,12 +191,12 @@ def _is_opened() -> bool:
 
 
 def _view(slug: str) -> TransferView:
-    return downloads.view(slug, session.get("visitor"), proof_of(slug))
+    return transfer_view.view(slug, session.get("visitor"), proof_of(slug))
 
 
 def _unchanged(slug: str) -> Response | None:
-    """Return 304 for a poll that already has the current version; takes only two queries."""
-    version = downloads.version(slug, session.get("visitor"), proof_of(slug))
+    """Return 304 for a poll that already has the current version; takes only one query."""
+    version = transfer_view.version(slug, session.get("visitor"), proof_of(slug))
     if version is None or not request.if_none_match.contains_weak(version):
         return None
     return of_version(make_response("", 304), version)

@@ -16,7 +16,7 @@ from app.clock import db_now
 from app.db import changed, db, transaction
 from app.errors import Gone, PasswordNeeded, WrongState
 from app.models import Ending, ExtensionRequest, State, Transfer
-from app.services import audit, delivery, downloads
+from app.services import audit, delivery, transfer_view
 from app.services.transfers import of_id
 
 LONGEST_MESSAGE = 500
@@ -37,7 +37,7 @@ def ask(
     Raises NotFound, PasswordNeeded where the page would ask for it, Gone when no more can be
     given, WrongState while there is nothing to ask for.
     """
-    shown = downloads.view(slug, visitor, proof)
+    shown = transfer_view.view(slug, visitor, proof)
     if shown.is_locked:
         raise PasswordNeeded
     asker_hash = _asker(visitor)

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Sequence
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     CompoundSelect,
     Select,
@@ -78,7 +79,7 @@ def refuse_blocked(transfer: Transfer) -> None:
         raise Blocked
 
 
-def is_at(slug: str) -> ColumnElement[bool]:
+def is_at(slug: str | BindParameter[str]) -> ColumnElement[bool]:
     """The condition that a slug is the transfer's own, or that of one of its recipients."""
     own = select(Recipient.transfer_id).where(Recipient.slug == slug).scalar_subquery()
     return or_(Transfer.slug == slug, Transfer.id == own)

@@ -322,9 +322,9 @@ def test_links_in_mails_lead_to_one_button(
 def extend_link(live: Stack, link: str) -> str:
     """As the mail to the sender has it."""
     code = (
-        "import sys; from app import create_app; from app.services import downloads, mail_links\n"
+        "import sys; from app import create_app; from app.services import link_targets, mail_links\n"
         "with create_app().app_context():\n"
-        "    print(mail_links.extend_seal(downloads._by_slug(sys.argv[1])[0].id))"
+        "    print(mail_links.extend_seal(link_targets.find(sys.argv[1]).transfer.id))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, link.rpartition("/")[2]],

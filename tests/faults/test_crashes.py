@@ -37,7 +37,7 @@ from app.models import (
     Upload,
     UploadState,
 )
-from app.services import abuse, archives, blocklist, downloads, transfers, upkeep
+from app.services import abuse, archives, blocklist, downloads, transfer_view, transfers, upkeep
 from tests.factories import Machine, Sender, Sent, http, put
 from tests.keeper import Keeper, post_form
 from tests.lab.crasher import DIED, Crasher
@@ -146,11 +146,11 @@ def test_a_batch(step: str, crasher: Crasher, sender: Sender, inside: None) -> N
         batch = Sent(sent.client, sent.json | {"files": answer.json["files"]}, CONTENTS)
         batch.upload().complete()
         assert crasher.run("process_batch", str(sent.id), dies_at=step) == DIED
-        seen = [file.path for file in downloads.view(sent.slug).files]
+        seen = [file.path for file in transfer_view.view(sent.slug).files]
         assert seen == (["there", *CONTENTS] if step == "batch.2" else ["there"])
         let_lapse()
         assert crasher.run("process_batch", str(sent.id)) == 0
-        assert [file.path for file in downloads.view(sent.slug).files] == ["there", *CONTENTS]
+        assert [file.path for file in transfer_view.view(sent.slug).files] == ["there", *CONTENTS]
         assert (sent.row().batch_count, sent.show()["batch"]) == (1, None)
         assert stored(sent) == [True] * (1 + len(CONTENTS))
         assert open_multiparts(sent) == 0

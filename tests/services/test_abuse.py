@@ -10,7 +10,16 @@ from app import clock
 from app.db import transaction
 from app.errors import Blocked, Gone, NotFound
 from app.models import BlockedFile, Harm, State
-from app.services import abuse, boards, delivery, downloads, mail_links, transfers, upkeep
+from app.services import (
+    abuse,
+    boards,
+    delivery,
+    downloads,
+    mail_links,
+    transfer_view,
+    transfers,
+    upkeep,
+)
 from tests.factories import Machine, Sender
 from tests.lab.mailserver import MailServer
 from tests.mail import addressed, send_mail, states
@@ -200,9 +209,9 @@ def test_every_stage_can_be_reported_but_what_is_gone(sender: Sender) -> None:
 def test_quarantine_and_release_are_repeatable_and_leave_one_row_each(sender: Sender) -> None:
     sent = sender.ready()
     assert [abuse.quarantine(sent.id) for _ in range(2)] == [True, False]
-    assert downloads.view(sent.slug).state == "unavailable"
+    assert transfer_view.view(sent.slug).state == "unavailable"
     assert [abuse.lift_quarantine(sent.id) for _ in range(2)] == [True, False]
-    assert downloads.view(sent.slug).state == "ready"
+    assert transfer_view.view(sent.slug).state == "ready"
     assert actions(sent.id)[-2:] == ["quarantine", "release"]
 
 
@@ -230,10 +239,10 @@ def test_expired_and_deleted_stay_what_they_are(sender: Sender) -> None:
     expired = sender.ready(title="Rushes").set(expires_at=past)
     deleted = sender.ready()
     transfers.delete(deleted.id)
-    assert downloads.view(expired.slug).title == "Rushes"
+    assert transfer_view.view(expired.slug).title == "Rushes"
     for sent, state in ((expired, "expired"), (deleted, "deleted")):
         abuse.quarantine(sent.id)
-        shown = downloads.view(sent.slug)
+        shown = transfer_view.view(sent.slug)
         assert (shown.state, shown.title) == (state, "")
 
 

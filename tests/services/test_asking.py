@@ -14,6 +14,7 @@ from app.services import (
     downloads,
     extension_requests,
     mail_links,
+    transfer_view,
     transfers,
     upkeep,
 )
@@ -105,14 +106,14 @@ def test_what_ends_between_look_and_note_is_not_noted(
 ) -> None:
     """The statement that writes is the one that looks."""
     sent = expired(sender)
-    look = downloads.view
+    look = transfer_view.view
 
-    def and_then_it_ends(*given: object) -> downloads.TransferView:
+    def and_then_it_ends(*given: object) -> transfer_view.TransferView:
         shown = look(*given)
         transfers.delete(sent.id)
         return shown
 
-    monkeypatch.setattr(downloads, "view", and_then_it_ends)
+    monkeypatch.setattr(transfer_view, "view", and_then_it_ends)
     with pytest.raises(Gone):
         asking.ask(sent.slug, "ada", None)
     assert rows(sent) == []

@@ -23,6 +23,7 @@ from app.services import (
     checking,
     downloads,
     dry_runs,
+    transfer_view,
     transfers,
     upkeep,
     uploads,
@@ -79,7 +80,7 @@ def through(sent: Sent, contents: dict[str, bytes] | None = None, **said: Any) -
 
 def seen(sent: Sent) -> dict[str, str]:
     """What a recipient sees and gets, each file by the SHA-256 of what storage serves."""
-    shown = downloads.view(sent.slug)
+    shown = transfer_view.view(sent.slug)
     assert shown.state == "ready"
     found = {}
     for file in shown.files:

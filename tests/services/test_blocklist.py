@@ -24,6 +24,7 @@ from app.services import (
     blocklist_scan,
     checking,
     downloads,
+    transfer_view,
     transfers,
     upkeep,
 )
@@ -91,7 +92,7 @@ def test_s31_a_blocked_file_is_stopped_before_anybody_has_it(
     assert ("checking.process", str(sent.id)) in queued
     shown = sent.process().show()
     assert (shown["status"], shown["is_blocked"]) == ("READY", True)
-    assert downloads.view(sent.slug).state == "unavailable"
+    assert transfer_view.view(sent.slug).state == "unavailable"
     assert actions(sent.id)[-2:] == ["blocked file", "quarantine"]
     ((report, _),) = abuse.reports()
     assert (report.reason, report.file_sha256) == (Harm.MALWARE, sha256)
@@ -193,7 +194,7 @@ def test_early_files_obey_too(sender: Sender) -> None:
     sent.name("evil.exe").unlock()
     assert (states(sent), len(held())) == (["COMPLETE", "OPEN", "OPEN"], 1)
     read_all()
-    assert downloads.view(sent.slug).state == "unavailable"
+    assert transfer_view.view(sent.slug).state == "unavailable"
     wanted = [{"file": sent.files[2]["id"], "numbers": [1]}]
     answer = sent.call("POST", "/parts", json={"wanted": wanted})
     assert (answer.status_code, answer.json["error"]["code"]) == (403, "blocked")
@@ -376,7 +377,7 @@ def test_a_quarantined_transfer_is_not_reported_again(sender: Sender) -> None:
     assert sent.process().show()["status"] == "READY"
     # The operator's word stands: what is released works.
     abuse.lift_quarantine(sent.id)
-    assert downloads.view(sent.slug).state == "ready"
+    assert transfer_view.view(sent.slug).state == "ready"
 
 
 # -- putting files on the list -----------------------------------------------------------------

@@ -10,7 +10,7 @@ from app.config import MIB
 from app.db import db
 from app.errors import Gone, NotFound, WrongState
 from app.models import Download
-from app.services import downloads
+from app.services import downloads, transfer_view
 from tests.factories import Machine, Sender, Sent, http
 
 pytestmark = pytest.mark.usefixtures("inside")
@@ -33,13 +33,13 @@ def test_every_state_is_shown_in_its_own_word(sender: Sender) -> None:
     }
     cases["deleted"].call("DELETE")
     for state, sent in cases.items():
-        view = downloads.view(sent.slug)
+        view = transfer_view.view(sent.slug)
         assert view.state == state
         assert view.has_ended == (state in ("limit_reached", "expired", "deleted"))
         assert view.is_moving == (state in ("uploading", "processing"))
         assert bool(view.files) != view.has_ended
     with pytest.raises(NotFound):
-        downloads.view("x" * 32)
+        transfer_view.view("x" * 32)
 
 
 def test_what_is_fetched_is_the_file_under_its_name(sender: Sender) -> None:
@@ -60,8 +60,8 @@ def test_f56_one_browser_within_the_hour_is_one_download(sender: Sender) -> None
     with pytest.raises(Gone) as caught:
         url_of(sent, "bob")
     assert caught.value.details == {"reason": "limit_reached"}
-    assert downloads.view(sent.slug, "ada").state == "ready"
-    assert downloads.view(sent.slug, "bob").state == "limit_reached"
+    assert transfer_view.view(sent.slug, "ada").state == "ready"
+    assert transfer_view.view(sent.slug, "bob").state == "limit_reached"
 
 
 def test_after_the_hour_it_is_another_download(sender: Sender) -> None:
@@ -85,8 +85,8 @@ def test_who_goes_on_with_what_takes_longer_than_an_hour_is_not_counted_again(
         row.created_at = clock.now() - timedelta(hours=hours)
         db.session.commit()
         sent.set(ready_at=row.created_at)
-        assert (downloads.view(sent.slug, "ada").state == "ready") is is_it
-    assert downloads.view(sent.slug, "bob").state == "limit_reached"
+        assert (transfer_view.view(sent.slug, "ada").state == "ready") is is_it
+    assert transfer_view.view(sent.slug, "bob").state == "limit_reached"
 
 
 def test_f56_the_hour_of_who_comes_early_does_not_end_before_all_is_there(sender: Sender) -> None:
@@ -100,10 +100,10 @@ def test_f56_the_hour_of_who_comes_early_does_not_end_before_all_is_there(sender
         sent.set(**given)
 
     pass_time()
-    assert downloads.view(sent.slug, "ada").state == "uploading"
+    assert transfer_view.view(sent.slug, "ada").state == "uploading"
     sent.complete().process()
     assert url_of(sent, "ada", "b")
-    assert downloads.view(sent.slug, "bob").state == "limit_reached"
+    assert transfer_view.view(sent.slug, "bob").state == "limit_reached"
     pass_time(ready_at=clock.now() - timedelta(minutes=61))
     with pytest.raises(Gone):
         url_of(sent, "ada", "b")
@@ -139,21 +139,21 @@ def test_f23_a_date_that_passes_while_files_are_sent_ends_nothing(
     past = clock.now() - timedelta(days=1)
     sent = sender.create({"a": b"1", "b": b"2"})
     sent.set(created_at=past - timedelta(days=2), expires_at=past)
-    assert downloads.view(sent.slug).state == "uploading"
+    assert transfer_view.view(sent.slug).state == "uploading"
     sent.upload().name("a").unlock()
     assert url_of(sent, "ada", "a")
-    shown = downloads.version(sent.slug)
+    shown = transfer_view.version(sent.slug)
     assert b"Expires" not in sent.client.get(f"/d/{sent.slug}").data
     sent.set(expires_at=clock.now() + timedelta(days=1))
-    assert downloads.version(sent.slug) != shown
+    assert transfer_view.version(sent.slug) != shown
     assert b"Expires" in sent.client.get(f"/d/{sent.slug}").data
     sent.set(expires_at=past).complete()
-    assert downloads.view(sent.slug).state == "processing"
+    assert transfer_view.view(sent.slug).state == "processing"
     assert url_of(sent, "bob", "a")
-    assert downloads.view(sent.process().slug).state == "ready"
+    assert transfer_view.view(sent.process().slug).state == "ready"
     # What comes by one PUT must have come in time.
     alone = Sent(machine.client, machine.make()).set(expires_at=past)
-    assert downloads.view(alone.row().slug).state == "expired"
+    assert transfer_view.view(alone.row().slug).state == "expired"
 
 
 def test_nothing_is_handed_out_before_ready(sender: Sender) -> None:

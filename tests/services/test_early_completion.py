@@ -20,6 +20,7 @@ from app.services import (
     downloads,
     early_completion,
     sending,
+    transfer_view,
     transfers,
     upkeep,
     uploads,
@@ -258,10 +259,10 @@ def test_the_limit_holds_while_files_are_on_their_way(sender: Sender, inside: No
     with pytest.raises(Gone) as caught:
         url_of(sent, "a.txt", "bob")
     assert caught.value.details == {"reason": "limit_reached"}
-    assert downloads.view(sent.slug, "ada").state == "uploading"
-    assert downloads.view(sent.slug, "bob").state == "limit_reached"
+    assert transfer_view.view(sent.slug, "ada").state == "uploading"
+    assert transfer_view.view(sent.slug, "bob").state == "limit_reached"
     finish(sent)
-    assert downloads.view(sent.slug, "ada").state == "ready"
+    assert transfer_view.view(sent.slug, "ada").state == "ready"
     assert sent.row().download_count == 1
 
 
@@ -269,7 +270,7 @@ def test_a_date_that_passes_meanwhile_keeps_nobody_from_what_has_come(
     sent: Sent, inside: None
 ) -> None:
     sent.name("a.txt").unlock().set(expires_at=clock.now())
-    assert downloads.view(sent.slug).state == "uploading"
+    assert transfer_view.view(sent.slug).state == "uploading"
     assert url_of(sent, "a.txt")
     assert sent.row().download_count == 1
 

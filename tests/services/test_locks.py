@@ -12,7 +12,7 @@ from app.config import settings
 from app.db import db
 from app.errors import Gone, NotFound, PasswordNeeded, PasswordWrong, TooManyTries
 from app.models import AuditEvent, UnlockTries
-from app.services import audit, downloads, locks, transfers, upkeep
+from app.services import audit, downloads, locks, transfer_view, transfers, upkeep
 from tests.factories import Sender, Sent
 
 pytestmark = pytest.mark.usefixtures("inside", "ada")
@@ -182,7 +182,7 @@ def test_a_proof_opens_its_transfer_for_its_time_and_password(
     proof = downloads.unlock(sent.slug, "open sesame")
 
     def state(one: Sent = sent, given: str | None = proof) -> str:
-        return downloads.view(one.slug, None, given).state
+        return transfer_view.view(one.slug, None, given).state
 
     assert state() == "ready"
     assert state(other) == "password_needed"
@@ -209,9 +209,9 @@ def test_s34_a_proof_survives_a_new_key_while_the_old_is_known(
     proof = downloads.unlock(sent.slug, "open sesame")
     old = settings.secret_key
     configure(secret_key="another-key-for-tests-0123456789abcd", secret_key_fallbacks=(old,))
-    assert downloads.view(sent.slug, None, proof).state == "ready"
+    assert transfer_view.view(sent.slug, None, proof).state == "ready"
     configure(secret_key_fallbacks=())
-    assert downloads.view(sent.slug, None, proof).state == "password_needed"
+    assert transfer_view.view(sent.slug, None, proof).state == "password_needed"
 
 
 def test_nothing_is_told_before(sender: Sender) -> None:
@@ -221,7 +221,7 @@ def test_nothing_is_told_before(sender: Sender) -> None:
         sender.create(password="open sesame", title="Rushes").upload().complete(),
         protected(sender, title="Rushes", max_downloads=1).set(download_count=1),
     ):
-        view = downloads.view(sent.slug)
+        view = transfer_view.view(sent.slug)
         assert view.state == "password_needed"
         told = (view.title, view.message, list(view.files), view.total_size, view.sent_size)
         assert told == ("", "", [], 0, 0)
@@ -237,7 +237,7 @@ def test_what_has_ended_asks_for_nothing_and_tells_nothing(sender: Sender) -> No
     expired, deleted = protected(sender, title="Rushes").set(expires_at=past), protected(sender)
     deleted.call("DELETE")
     for sent, state in ((expired, "expired"), (deleted, "deleted")):
-        view = downloads.view(sent.slug)
+        view = transfer_view.view(sent.slug)
         assert (view.state, view.title) == (state, "")
         with pytest.raises(Gone):
             downloads.unlock(sent.slug, "open sesame")
@@ -249,7 +249,7 @@ def test_a_transfer_without_one_has_nothing_to_unlock_but_tries_are_counted(send
     """Or whoever has a link could keep our processors busy for nothing."""
     sent = sender.ready()
     assert [tried(sent) for _ in range(6)] == ["none"] * 5 + [5]
-    assert downloads.view(sent.slug).state == "ready"
+    assert transfer_view.view(sent.slug).state == "ready"
 
 
 # -- setting it ---------------------------------------------------------------------------------

@@ -525,7 +525,7 @@ def test_s33_an_error_that_nobody_expected_tells_only_its_number(
         raise RuntimeError(f'File "{secret}"')
 
     monkeypatch.setattr("app.services.transfers.owned", broken)
-    monkeypatch.setattr("app.services.downloads.view", broken)
+    monkeypatch.setattr("app.services.transfer_view.view", broken)
     assert not app.debug
     for url in (sent.url, f"/d/{sent.slug}"):
         answer = client.get(url, headers=sent.headers)

@@ -8,7 +8,7 @@ declared here does not exist; `docs/operate.md` lists each one (checked by a tes
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
-from email.utils import parseaddr
+from email.utils import formataddr, parseaddr
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -179,6 +179,14 @@ class Settings:
     )
     max_messages_per_link_and_hour: int = setting(
         kinds.whole(1, 1_000_000), "most of them about one link in an hour, from anywhere", 60
+    )
+    site_name: str = setting(
+        kinds.name, "what pages and mails call this site, and their From header", "Beeline"
+    )
+    footer_links: tuple[tuple[str, str], ...] = setting(
+        kinds.links,
+        "below every page and mail: words and an address, separated from the next by |",
+        (),
     )
     abuse_contact: str = setting(
         kinds.contact, "a mail address or a page, shown to who reports a link; empty: none", ""
@@ -355,7 +363,8 @@ class Settings:
     @property
     def mail_sender(self) -> str:
         """The From header of all mail."""
-        return self.mail_from or f"Beeline <noreply@{urlsplit(self.base_url).hostname}>"
+        host = urlsplit(self.base_url).hostname
+        return self.mail_from or formataddr((self.site_name, f"noreply@{host}"))
 
     @property
     def own_email(self) -> str:

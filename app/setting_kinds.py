@@ -19,6 +19,28 @@ def text(value: str) -> str:
     return value.strip()
 
 
+def name(value: str) -> str:
+    """What a site or a person is called, in at most 40 characters."""
+    said = value.strip()
+    if not 1 <= len(said) <= 40 or not said.isprintable():
+        raise ValueError("must be 1 to 40 characters, without control characters")
+    return said
+
+
+def links(value: str) -> tuple[tuple[str, str], ...]:
+    """Words and the address that they lead to, any number of times, separated by |."""
+    found = []
+    for one in value.split("|") if value.strip() else ():
+        words, _, url = one.strip().rpartition(" ")
+        if not (words.strip() and re.fullmatch(r"(https?://[^\s/]+|mailto:[^\s@]+@)\S*", url)):
+            raise ValueError(
+                "must be words, a space and an http(s) or mailto: address, separated from the "
+                "next by |"
+            )
+        found.append((name(words), url))
+    return tuple(found)
+
+
 def whole(least: int, most: int) -> Callable[[str], int]:
     """A whole number within these limits; 1_000 is 1000."""
 

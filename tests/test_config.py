@@ -3,6 +3,8 @@
 import subprocess
 import sys
 from dataclasses import fields
+from email import message_from_bytes, policy
+from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
@@ -170,6 +172,33 @@ def test_commands_name_what_is_missing_without_a_traceback(command: list[str]) -
 
 def test_an_empty_region_is_the_usual_one() -> None:
     assert config.load(GOOD | {"S3_REGION": ""}).s3_region == config.load(GOOD).s3_region
+
+
+@pytest.mark.parametrize("name", ["Night & Day", "Day, Inc. <x>", "Büro Süd"])
+def test_without_another_sender_mail_is_from_the_site(name: str) -> None:
+    settings = config.load(GOOD | {"SITE_NAME": name})
+    letter = EmailMessage(policy=policy.SMTP)
+    letter["From"] = settings.mail_sender
+    read = message_from_bytes(bytes(letter), policy=policy.default)["From"].addresses
+    assert [(one.display_name, one.addr_spec) for one in read] == [(name, settings.own_email)]
+    assert settings.own_email.startswith("noreply@")
+
+
+def test_links_in_the_footer_are_words_and_an_address() -> None:
+    said = " Legal notice  https://example.org/legal?a=1 |Help mailto:help@example.org "
+    assert config.load(GOOD | {"FOOTER_LINKS": said}).footer_links == (
+        ("Legal notice", "https://example.org/legal?a=1"),
+        ("Help", "mailto:help@example.org"),
+    )
+    assert config.load(GOOD | {"FOOTER_LINKS": " "}).footer_links == ()
+
+
+@pytest.mark.parametrize(
+    "said", ["Legal", "https://example.org", "a javascript:alert(1)", "a https:///", "a https://x|"]
+)
+def test_other_links_are_refused(said: str) -> None:
+    with pytest.raises(config.ConfigError, match="FOOTER_LINKS must be words, a space and an"):
+        config.load(GOOD | {"FOOTER_LINKS": said})
 
 
 @pytest.mark.parametrize("said", ["", "abuse@example.org", "https://example.org/abuse?a=b"])

@@ -7,6 +7,7 @@ from typing import Any
 from flask import Flask, Response, g, make_response, render_template, request
 
 from app import links
+from app.config import settings
 from app.dispositions import without_marks
 from app.errors import AppError
 from app.extensions import csrf
@@ -25,6 +26,8 @@ def init_app(app: Flask) -> None:
     app.add_template_filter(tree)
     app.add_template_filter(command_line.shortest_address)
     app.add_template_global(links.program_url)
+    app.add_template_global(lambda: settings.site_name, "site_name")
+    app.add_template_global(lambda: settings.footer_links, "footer_links")
 
 
 def is_htmx() -> bool:

@@ -192,7 +192,8 @@ def _written(kind: MailKind, told: dict[str, Any]) -> EmailMessage:
     if kind in delivery.TO_RECIPIENT:
         letter["Reply-To"] = told["sender"]
         letter["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
-    letter.set_content(_render(kind, "body.txt", told), cte=CTE)
+    links = "".join(f"\n{words}: {url}" for words, url in settings.footer_links)
+    letter.set_content(_render(kind, "body.txt", told) + (links and f"{links}\n"), cte=CTE)
     letter.add_alternative(_render(kind, "body.html", told), subtype="html", cte=CTE)
     if kind in delivery.TO_RECIPIENT:
         _add_pictures(letter, told["contents"].pictures)
@@ -444,4 +445,6 @@ def _templates() -> Environment:
     made.filters |= {"filesize": filesize, "plain_date": plain_date}
     made.filters |= {"unlinked": unlinked, "contact": contact}
     made.globals |= {"counted": counted, "home": lambda: settings.base_url}
+    made.globals["site_name"] = lambda: settings.site_name
+    made.globals["footer_links"] = lambda: settings.footer_links
     return made

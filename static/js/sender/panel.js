@@ -30,7 +30,7 @@ import { OptionsForm, say } from './options-form.js';
  * @property {() => Continuation} continuation
  */
 
-const NAME = 'Beeline';
+const NAME = document.querySelector('.logo')?.textContent ?? '';
 const NOTHING = { safeSize: 0, totalSize: 0 };
 const PATIENCE = 2_000; // milliseconds that a cause must last before it is shown
 /** What the sender still has to do before the link is mailed. @type {Record<Next, string>} */

@@ -120,12 +120,16 @@ class Storage:
         pages = self._client.get_paginator("list_parts").paginate(
             Bucket=self._bucket, Key=key, UploadId=s3_upload_id
         )
-        with self._asking():
-            return [
-                Part(part["PartNumber"], part["Size"], part["ETag"], crc32_in(part))
-                for page in pages
-                for part in page.get("Parts", [])
-            ]
+        try:
+            with self._asking():
+                return [
+                    Part(part["PartNumber"], part["Size"], part["ETag"], crc32_in(part))
+                    for page in pages
+                    for part in page.get("Parts", [])
+                ]
+        except NotThere as error:
+            # Ceph's code for an unknown upload is NoSuchKey.
+            raise NoSuchUpload(s3_upload_id) from error
 
     def finish_upload(
         self, key: str, s3_upload_id: str, parts: Iterable[Part], crc32: bytes | None = None

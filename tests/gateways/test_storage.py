@@ -418,7 +418,12 @@ def test_a_listing_goes_on_after_a_key_even_where_a_store_begins_anew(stubbed: A
 
 @pytest.mark.parametrize(
     ("code", "expected"),
-    [("NoSuchUpload", NoSuchUpload), ("AccessDenied", Unavailable), ("SlowDown", Unavailable)],
+    [
+        ("NoSuchUpload", NoSuchUpload),
+        ("NoSuchKey", NoSuchUpload),  # as Ceph says it
+        ("AccessDenied", Unavailable),
+        ("SlowDown", Unavailable),
+    ],
 )
 def test_refusals_are_told_in_our_words(stubbed: Any, code: str, expected: type) -> None:
     gateway, stub = stubbed

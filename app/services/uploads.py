@@ -339,6 +339,10 @@ def copy_from(upload: Upload, source: Source) -> None:
         storage.copy_part(*_address(upload), number, source, start, size)
 
     each(_numbers(upload), copy_one)
+    # Some stores copy whatever is there, although each copy names the ETag: Ceph does.
+    copied = storage.head(source.key)
+    if copied is None or copied.etag != source.etag:
+        raise SourceLost(source.key)
 
 
 def arrivals(uploads: Sequence[Upload]) -> list[Arrival]:

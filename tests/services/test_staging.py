@@ -1,6 +1,7 @@
 """One file by one PUT: what was completed stays what it was, whatever arrives where it was put."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -13,6 +14,7 @@ from app.config import MIB, S3_MAX_PART_SIZE
 from app.db import db, transaction
 from app.errors import Outage
 from app.extensions import storage
+from app.gateways.s3_answers import Source
 from app.models import File, Staging, State, Transfer, Upload, UploadState
 from app.services import staging, tombstones, transfers, upkeep, uploads
 from tests.factories import Machine, http, put
@@ -154,13 +156,25 @@ def changed_between(monkeypatch: pytest.MonkeyPatch, change: Callable[[], Any]) 
     monkeypatch.setattr(uploads, "copy_from", late)
 
 
+@pytest.mark.parametrize("store", ["keeps the condition", "ignores it"])
 def test_what_is_written_over_while_it_is_copied_is_not_taken(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, store: str
 ) -> None:
     made = machine.make(max_downloads=2)["id"]
     url = asked(machine, made)["upload_url"]
     put(url, b"one")
-    changed_between(monkeypatch, lambda: put(url, b"other"))
+    copy_part = storage.copy_part
+
+    def unconditionally(key: str, s3_id: str, number: int, source: Source, *span: int) -> None:
+        there = storage.head(source.key)
+        copy_part(key, s3_id, number, replace(source, etag=there.etag), *span)
+
+    def change() -> None:
+        put(url, b"other")
+        if store == "ignores it":
+            monkeypatch.setattr(storage, "copy_part", unconditionally)
+
+    changed_between(monkeypatch, change)
     assert completed(machine, made).status_code == 409
     assert completed(machine, made).status_code == 200
     assert downloaded(machine, made) == b"other"

@@ -366,6 +366,15 @@ class Storage:
         """The bucket's name."""
         return self._bucket
 
+    def has_other_buckets(self) -> bool:
+        """Whether storage lists other buckets for our access key; False if it may list none."""
+        try:
+            with self._asking():
+                found = self._client.list_buckets()["Buckets"]
+        except StorageRefused:
+            return False
+        return any(one["Name"] != self._bucket for one in found)
+
     def cors_rules(self) -> list[dict[str, Any]]:
         """Return the bucket's CORS rules as S3 has them; empty if there is no configuration."""
         try:

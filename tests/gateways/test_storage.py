@@ -432,6 +432,16 @@ def test_refusals_are_told_in_our_words(stubbed: Any, code: str, expected: type)
         gateway.list_parts("k", "u")
 
 
+def test_other_buckets_are_those_that_storage_lists(stubbed: Any) -> None:
+    gateway, stub = stubbed
+    stub.add_response("list_buckets", {"Buckets": [{"Name": "b"}]})
+    assert not gateway.has_other_buckets()
+    stub.add_response("list_buckets", {"Buckets": [{"Name": "b"}, {"Name": "backups"}]})
+    assert gateway.has_other_buckets()
+    stub.add_client_error("list_buckets", "AccessDenied", http_status_code=403)
+    assert not gateway.has_other_buckets()
+
+
 def test_aborting_what_is_not_there_is_success(stubbed: Any) -> None:
     gateway, stub = stubbed
     stub.add_client_error("abort_multipart_upload", "NoSuchUpload", http_status_code=404)

@@ -444,7 +444,9 @@ def bucket(app: Flask, inside: None, configure: Configure, bound: None) -> str:
     return name
 
 
-OF_STORAGE = ("bucket", "parts", "checksums", "small files", "downloads", "CORS", "lifecycle")
+OF_STORAGE = (
+    "bucket", "parts", "checksums", "small files", "signed URLs", "downloads", "CORS", "lifecycle"
+)  # fmt: skip
 
 
 def test_what_is_tried_in_the_bucket_works_and_leaves_nothing(bucket: str) -> None:
@@ -496,22 +498,63 @@ def test_a_store_that_refuses_us_is_told(
     assert_found("parts", Level.FAILED)
 
 
+def pass_on(request: Any, target: str, without: set[str]) -> None:
+    """Send the request to `target` without these headers, and its answer back."""
+    headers = {name: value for name, value in request.headers.items() if name not in without}
+    body = request.rfile.read(int(headers.get("Content-Length", 0)))
+    reply = plain_http.send(request.command, target + request.path, headers, body)
+    request.send_response(reply.status)
+    request.send_header("Content-Length", str(len(reply.body)))
+    request.end_headers()
+    request.wfile.write(reply.body)
+
+
+@pytest.mark.parametrize(
+    ("obeyed", "has_others", "level", "words"),
+    [
+        ("x-amz-copy-source", True, Level.FAILED, "an access key of its own"),
+        ("x-amz-copy-source", False, Level.OK, ""),
+        ("x-amz-acl", True, Level.WARNING, "IgnorePublicAcls"),
+        ("nothing", True, Level.FAILED, "Make it private"),
+    ],
+)
+def test_s15_a_store_that_obeys_what_was_not_signed_is_told(
+    bucket: str, configure: Configure, monkeypatch, obeyed: str, has_others: bool, level: Level,
+    words: str,
+) -> None:  # fmt: skip
+    """As Ceph's does."""
+    target = config.settings.s3_endpoint_url
+    client = storage._client
+
+    def obey(request: Any) -> None:
+        path = request.path.partition("?")[0]
+        key = path.removeprefix(f"/{bucket}/")
+        given = request.headers.get(obeyed)
+        if given is not None and obeyed == "x-amz-acl":
+            public.add(path)
+        if given is not None and obeyed == "x-amz-copy-source":
+            client.copy_object(Bucket=bucket, Key=key, CopySource=given.lstrip("/"))
+        is_open = obeyed == "nothing" and request.path == path
+        if given is not None or request.path in public or is_open:
+            sends(200)(request)
+        else:
+            pass_on(request, target, without=set())
+
+    public: set[str] = set()
+    monkeypatch.setattr(storage, "has_other_buckets", lambda: has_others)
+    with site(obey) as url:
+        configure(s3_public_endpoint_url=url)
+        storage.bind(config.current())
+        assert_found("signed URLs", level, words)
+
+
 def test_a_proxy_that_breaks_signatures_is_blamed_and_not_the_key(
     bucket: str, configure: Configure
 ) -> None:
     """One that names storage to itself, as proxies do by default: the host is signed."""
     target = config.settings.s3_endpoint_url
 
-    def pass_on(request: Any) -> None:
-        headers = {name: value for name, value in request.headers.items() if name != "Host"}
-        body = request.rfile.read(int(headers.get("Content-Length", 0)))
-        reply = plain_http.send(request.command, target + request.path, headers, body)
-        request.send_response(reply.status)
-        request.send_header("Content-Length", str(len(reply.body)))
-        request.end_headers()
-        request.wfile.write(reply.body)
-
-    with site(pass_on) as url:
+    with site(lambda request: pass_on(request, target, without={"Host"})) as url:
         configure(s3_public_endpoint_url=url)
         storage.bind(config.current())
         for name in ("parts", "small files", "downloads"):

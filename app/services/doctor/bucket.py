@@ -181,6 +181,41 @@ def single_put() -> Finding:
 
 
 @_told
+def signed_urls() -> Finding:
+    """Whether storage wants a signed URL, which is good for nothing but what was signed.
+
+    S3 refuses headers x-amz-* that are not signed. A store that obeys them lets senders do more
+    than send.
+    """
+    with _key_of_object() as source, _key_of_object() as key:
+        storage.put_object(source, secrets.token_hex(), BODY, OBJECT_TYPE)
+        is_open = _is_public(source)
+        url = storage.urls.staging(key, OBJECT_TYPE, len(WRONG), URL_SECONDS)
+        sent = {"Content-Type": OBJECT_TYPE}
+        plain_http.send("PUT", url, sent | {"x-amz-acl": "public-read"}, WRONG)
+        is_published = _is_public(key)
+        copied = {"x-amz-copy-source": f"/{storage.bucket}/{source}"}
+        plain_http.send("PUT", url, sent | copied, WRONG)
+        shown = plain_http.send("GET", storage.urls.get(key, "attachment", URL_SECONDS))
+    if is_open:
+        return failed("Everybody can read the bucket, without a signed URL. Make it private.")
+    if shown.body == BODY and storage.has_other_buckets():
+        return failed(
+            "Storage obeys x-amz-copy-source where it is not signed: senders can copy files out of "
+            "every bucket that the access key may read, and download them. Give Beeline an access "
+            "key of its own, which owns this bucket only."
+        )
+    if is_published:
+        return warning(
+            "Storage obeys x-amz-acl where it is not signed: senders can let everybody read what "
+            "they send, even after it has expired. Let the bucket ignore that (aws s3api "
+            f"put-public-access-block --bucket {storage.bucket} "
+            "--public-access-block-configuration IgnorePublicAcls=true)."
+        )
+    return ok("By a signed URL senders get at no other bucket, and publish nothing.")
+
+
+@_told
 def download() -> Finding:
     """Whether a part of a file can be downloaded under its name, by a URL as browsers get it."""
     through = "CloudFront" if settings.cloudfront_url else "Storage"
@@ -322,6 +357,10 @@ def _put_part(
 
 def _crc32(body: bytes) -> bytes:
     return zlib.crc32(body).to_bytes(CRC32_SIZE, "big")
+
+
+def _is_public(key: str) -> bool:
+    return plain_http.send("GET", storage.urls.plain(key)).status == 200
 
 
 def _refused(what: str, reply: plain_http.Reply) -> Finding:

@@ -78,21 +78,23 @@ def signed_in_email() -> str | None:
 @limiter.limit(codes_limit, override_defaults=False)
 def mail_code() -> AnyResponse:
     """Mail a code to an address; if the form says so, signing in leads to sending."""
-    if request.form.get("then") == "send":
+    for_sending = request.form.get("then") == "send"
+    if for_sending:
         session[AFTERWARDS] = url_for("home.show_home")
-    return mail_code_to(typed("email"))
+    return mail_code_to(typed("email"), for_sending=for_sending)
 
 
-def mail_code_to(said: dict[str, str]) -> AnyResponse:
+def mail_code_to(said: dict[str, str], *, for_sending: bool = False) -> AnyResponse:
     """Mail a code to `email` of this form, and ask for it; or say why none is mailed."""
+    again = {"asks_for_email": True, "for_sending": for_sending}
     try:
         with Inputs(said) as given:
             email = given.needed_text("email", longest=addresses.LONGEST)
         code_id = sign_ins.mail_code(email)
     except Invalid as error:
-        return _door(error.fields, 422, asks_for_email=True, typed=said.get("email", ""))
+        return _door(error.fields, 422, **again, typed=said.get("email", ""))
     except TooMuchMail:
-        return _door({}, 429, asks_for_email=True, refusal=_TOO_MANY)
+        return _door({}, 429, **again, refusal=_TOO_MANY)
     session[_CODES] = [*session.get(_CODES, [])[1 - _MOST_CODES :], code_id.hex]
     return redirect(url_for("mine.show_mine"), 303)
 
@@ -106,7 +108,7 @@ def enter() -> AnyResponse:
             code = given.needed_text("code", longest=20)
         word = sign_ins.enter(_codes(), code)
     except Invalid as error:
-        return _door(error.fields, 422)
+        return _door(error.fields, 422, for_sending=_leads_to_sending())
     session.pop(_CODES)
     answer = redirect(session.pop(AFTERWARDS, url_for(".show_mine")), 303)
     cookie.set(answer, word, sign_ins.STAYS_DAYS * 86400)
@@ -126,19 +128,28 @@ def _codes() -> list[uuid.UUID]:
     return [uuid.UUID(one) for one in session.get(_CODES, [])]
 
 
+def _leads_to_sending() -> bool:
+    """Whether signing in, as this browser has last begun to, leads to sending."""
+    return bool(session.get(AFTERWARDS) == url_for("home.show_home"))
+
+
 def _door(
     complaints: dict[str, str] | None = None,
     status: int = 200,
     *,
     asks_for_email: bool = False,
+    for_sending: bool = False,
     **words: Any,
 ) -> Response:
     """Ask for the address or, once a code is on its way, for the code."""
     asked_for = sign_ins.asked_for(_codes())
+    asks_for_email = asks_for_email or asked_for is None
     page = render_template(
         "pages/mine_door.html",
         asked_for=asked_for,
-        asks_for_email=asks_for_email or asked_for is None,
+        asks_for_email=asks_for_email,
+        # A code is entered at /mine, whatever it was mailed for.
+        for_sending=for_sending or (not asks_for_email and _leads_to_sending()),
         minutes=senders.CODE_MINUTES,
         days=sign_ins.STAYS_DAYS,
         complaints=complaints or {},

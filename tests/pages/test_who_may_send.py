@@ -87,6 +87,23 @@ def test_the_first_page_is_for_those_who_may_send(
     assert refused.headers["Cache-Control"] == "no-store"
 
 
+def test_the_pages_where_one_signs_in_to_send_say_so(ada: Person) -> None:
+    def mail_code(email: str) -> Any:
+        form = {"csrf_token": ada.token, "email": email, "then": "send"}
+        return ada.client.post("/mine/code", data=form)
+
+    mistyped = mail_code("ada@")
+    assert mistyped.status_code == 422
+    assert 'name="then" value="send"' in mistyped.text
+    assert mail_code(ADA).location == "/mine"
+    for page in (mistyped, ada.get(), ada.client.get("/"), ada.post("enter", code="wrong")):
+        assert '<h1 class="title" id="door-title">Sign in to send</h1>' in page.text
+    assert 'href="/?other=1"' in ada.get().text
+    assert "Your e-mail" in ada.client.get("/?other=1").text
+    # Who asks for another address there does not come from sending.
+    assert '<h1 class="title" id="door-title">My transfers</h1>' in ada.get("?other=1").text
+
+
 def test_whoever_comes_by_a_link_of_another_site_gets_a_page_that_loads_once_more(
     client: FlaskClient,
 ) -> None:

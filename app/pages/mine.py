@@ -164,6 +164,7 @@ def _door(
 def _list(email: str) -> Response:
     wish = _wish()
     asked = file_requests.one_of(email, wish.request_id) if wish.request_id else None
+    may_ask = senders.may_send(email)
     return page_or_fragment(
         "pages/mine.html",
         "fragments/_mine.html",
@@ -175,7 +176,8 @@ def _list(email: str) -> Response:
         states=Shown,
         sorts=Sort,
         is_admin=admins.is_admin(email),
-        may_ask=senders.may_send(email),
+        may_ask=may_ask,
+        has_asked=not may_ask and file_requests.has_any(email),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, and_, case, cast, false, func, null, select, update
+from sqlalchemy import ColumnElement, and_, case, cast, exists, false, func, null, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app import jobs, lifecycle
@@ -112,6 +112,11 @@ def of_email(email: str) -> Sequence[Asked]:
     order = (is_open().desc(), FileRequest.created_at.desc())
     rows = db.session.execute(_asked(email).order_by(*order).limit(MOST_LISTED))
     return [Asked(*row) for row in rows]
+
+
+def has_any(email: str) -> bool:
+    """Whether this address has requests, open or not."""
+    return bool(db.session.scalar(select(exists().where(FileRequest.email == email))))
 
 
 def one_of(email: str, request_id: uuid.UUID) -> Asked:

@@ -123,7 +123,7 @@ def test_others_send_by_a_request_of_somebody_who_may(
     assert sender.create(file_request=slug)
     assert refusal(client, file_request="x" * 32) == (400, "invalid")
     eve.sign_in(EVE)
-    assert "Ask others for files" not in eve.get().text
+    assert "/mine/requests" not in eve.get().text
     form = {"csrf_token": eve.token, "once": str(uuid.uuid4()), "title": "For me", "days": "1"}
     refused = eve.client.post("/mine/requests", data=form)
     assert refused.status_code == 403
@@ -134,6 +134,8 @@ def test_others_send_by_a_request_of_somebody_who_may(
     assert client.get(f"/r/{slug}").status_code == 410
     assert refusal(client, file_request=slug) == (400, "invalid")
     ada.sign_in()
+    assert 'href="/mine"' in ada.client.get("/").text
+    assert '<a href="/mine/requests">File requests</a>' in ada.get().text
     page = ada.client.get("/mine/requests").text
     for words in (
         "You cannot ask for files from here",

@@ -19,7 +19,7 @@ from app.clock import db_now
 from app.db import changed, db, transaction
 from app.errors import Gone, NotFound
 from app.models import AbuseReport, BlockedFile, Board, BoardItem, File, Harm, State, Transfer
-from app.services import audit, delivery, dropped_mail
+from app.services import audit, delivery, dropped_mail, file_requests
 from app.services.transfers import is_at
 
 log = logging.getLogger(__name__)
@@ -219,13 +219,15 @@ def quarantine(transfer_id: uuid.UUID) -> bool:
 def lift_quarantine(transfer_id: uuid.UUID) -> bool:
     """Let its link work again, as far as its state allows. True if it was quarantined. Repeatable.
 
-    Recipients whose mail was dropped because of the quarantine are mailed now.
+    Recipients whose mail was dropped because of the quarantine are mailed now, and so is who asked
+    for the files.
     """
     with transaction():
         is_blocked = Transfer.quarantined_at.is_not(None)
         is_lifted = _set_quarantine(transfer_id, is_blocked, None, "release")
         if is_lifted:
             dropped_mail.take_up_left_out(transfer_id)
+            file_requests.announce_left_out(transfer_id)
     return is_lifted
 
 

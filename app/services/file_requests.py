@@ -10,7 +10,19 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, and_, case, cast, exists, false, func, null, select, update
+from sqlalchemy import (
+    ColumnElement,
+    and_,
+    case,
+    cast,
+    exists,
+    false,
+    func,
+    null,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 
 from app import jobs, lifecycle
@@ -213,7 +225,25 @@ def announce(transfer_id: uuid.UUID) -> None:
         .returning(Arrival.file_request_id)
         .execution_options(synchronize_session=False)
     )
-    if request_id is None or not settings.sends_mail:
+    if request_id is not None:
+        _queue_news(request_id)
+
+
+def announce_left_out(transfer_id: uuid.UUID) -> None:
+    """Queue that mail if none has told of this transfer, because it was blocked meanwhile.
+
+    Call in transaction().
+    """
+    is_left_out = and_(Arrival.came_at.is_not(None), Arrival.told_in.is_(None))
+    request_id = db.session.scalar(
+        select(Arrival.file_request_id).where(Arrival.transfer_id == transfer_id, is_left_out)
+    )
+    if request_id is not None:
+        _queue_news(request_id)
+
+
+def _queue_news(request_id: uuid.UUID) -> None:
+    if not settings.sends_mail:
         return
     # One after the other: whoever comes second finds the first one's mail, or that it is taken, and
     # does not rely on a mail that is sent before this transaction ends. (No key changes, so nobody
@@ -237,15 +267,19 @@ def announce(transfer_id: uuid.UUID) -> None:
 def take_untold(request_id: uuid.UUID, mail_id: uuid.UUID) -> Sequence[Came]:
     """What has come and no mail has told of yet, and is told of in this one from now on.
 
-    Repeating it gives the same, without what cannot be downloaded any more. In the order in which
-    it came.
+    Repeating it gives the same, without what cannot be downloaded any more. What is blocked is left
+    for a later mail. In the order in which it came.
     """
     mine = Arrival.file_request_id == request_id
+    is_free = Transfer.quarantined_at.is_(None)
+    may_be_told = select(Transfer.id).where(Transfer.id == Arrival.transfer_id, is_free).exists()
     with transaction():
         db.session.execute(
             update(Arrival)
-            .where(mine, Arrival.came_at.is_not(None), Arrival.told_in.is_(None))
-            .values(told_in=mail_id)
+            .where(mine, Arrival.came_at.is_not(None))
+            # Also what an earlier attempt at this mail would have told of.
+            .where(or_(Arrival.told_in.is_(None), Arrival.told_in == mail_id))
+            .values(told_in=case((may_be_told, mail_id)))
             .execution_options(synchronize_session=False)
         )
     is_of_transfer = and_(File.transfer_id == Transfer.id, File.batch.is_not(None))
@@ -267,7 +301,7 @@ def take_untold(request_id: uuid.UUID, mail_id: uuid.UUID) -> Sequence[Came]:
             Arrival.told_in == mail_id,
             Transfer.state == State.READY,
             ~lifecycle.is_due(),
-            Transfer.quarantined_at.is_(None),
+            is_free,
         )
         .order_by(Arrival.came_at, Transfer.id)
     )

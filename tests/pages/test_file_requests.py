@@ -323,6 +323,49 @@ def test_nothing_is_mailed_of_what_is_gone_nor_to_whom_mail_bounces(
     assert (len(mail.caught), waiting(app)) == (before, 0)
 
 
+def test_what_was_blocked_before_its_owner_was_told_is_told_of_once_it_is_released(
+    app: Flask, slug: str, sender: Sender, mail: MailServer
+) -> None:
+    blocked, other, told = (arrive(sender, slug) for _ in range(3))
+    before = len(mail.caught)
+
+    def block(sent: Sent, *, again: bool) -> list[str]:
+        """Block it or release it, and send what is due; the mails by then."""
+        with app.app_context():
+            (abuse.quarantine if again else abuse.lift_quarantine)(sent.id)
+        pass_time(app, hours=1)
+        send_mail(app)
+        return [one.body("plain") for one in mail.caught[before:]]
+
+    (text,) = block(blocked, again=True)
+    assert [sent.slug in text for sent in (blocked, other, told)] == [False, True, True]
+    assert len(block(told, again=True)) == 1
+    assert len(block(told, again=False)) == 1
+    text = block(blocked, again=False)[1]
+    assert [sent.slug in text for sent in (blocked, other, told)] == [True, False, False]
+    assert len(block(blocked, again=True)) == 2
+    assert len(block(blocked, again=False)) == 2
+
+
+def test_what_is_blocked_between_two_attempts_to_mail_it_is_told_of_later(
+    app: Flask, slug: str, sender: Sender, mail: MailServer
+) -> None:
+    blocked, other = (arrive(sender, slug) for _ in range(2))
+    (request_id,) = ids(app)
+    attempts = [uuid.uuid4(), uuid.uuid4()]
+    with app.app_context():
+
+        def told(mail_id: uuid.UUID) -> list[str]:
+            return [one.slug for one in file_requests.take_untold(request_id, mail_id)]
+
+        assert told(attempts[0]) == [blocked.slug, other.slug]
+        abuse.quarantine(blocked.id)
+        assert told(attempts[0]) == [other.slug]
+        abuse.lift_quarantine(blocked.id)
+        assert told(attempts[1]) == [blocked.slug]
+        assert told(attempts[0]) == [other.slug]
+
+
 def test_the_same_create_again_is_the_same_transfer(slug: str, client: FlaskClient) -> None:
     body = {"files": [{"path": "a", "size": 1}], "file_request": slug}
     key = {"Idempotency-Key": "k" * 32}

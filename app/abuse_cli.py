@@ -15,7 +15,7 @@ from app import links
 from app.crc32 import SIZE as CRC32_SIZE
 from app.dispositions import without_marks
 from app.errors import AppError, Gone, NotFound
-from app.models import Board, Harm, Transfer
+from app.models import Board, FileRequest, Harm, Transfer
 from app.services import abuse, blocklist, boards, file_requests
 from app.services.transfers import files_of
 from app.words import counted
@@ -83,8 +83,22 @@ def show_report(number: int) -> None:
     _tell("link", abuse.link_of(about))
     if isinstance(about, Board):
         _tell_board(about)
+    elif isinstance(about, FileRequest):
+        _tell_request(about)
     else:
         _tell_transfer(about)
+
+
+def _tell_request(request: FileRequest) -> None:
+    asked = file_requests.one_of(request.email, request.id)
+    _tell("state", _standing(request))
+    _tell("open", f"until {_time(asked.ends_at)}" if asked.is_open else "no")
+    _tell("reports", f"{abuse.open_count(request.id):,} open about this request")
+    _tell("files to", request.email)
+    _tell("title", request.title)
+    for line in request.message.split("\n"):
+        _tell("message", line)
+    _tell("came", counted(asked.transfer_count, "transfer", "transfers"))
 
 
 def _tell_board(board: Board) -> None:
@@ -132,7 +146,8 @@ def close_report(number: int) -> None:
 def quarantine_transfer(link: str) -> None:
     """Stop a link immediately, for everyone; repeatable. LINK may be just its last part.
 
-    Given a board's link, stops the board and all files on it.
+    Given a board's link, stops the board and all files on it. Given a file request's, stops what is
+    sent there, and all news of it; not what has come.
     """
     about = _found_any(link)
     _say(about, "is quarantined" if abuse.block(about) else "was already quarantined")
@@ -145,7 +160,8 @@ def quarantine_transfer(link: str) -> None:
 def release_transfer(link: str) -> None:
     """End a quarantine; repeatable. LINK may be just its last part.
 
-    Given a board's link, releases the board and the files that were stopped with it.
+    Given a board's link, releases the board and the files that were stopped with it. Given a file
+    request's, releases the request.
     """
     about = _found_any(link)
     _say(about, "is released" if abuse.unblock(about) else "was not quarantined")
@@ -276,20 +292,22 @@ def _found(link: str) -> Transfer:
         raise click.ClickException(error.title) from error
 
 
-def _found_any(link: str) -> Transfer | Board:
+def _found_any(link: str) -> abuse.Subject:
     try:
-        return abuse.find_board(link) or abuse.find(link)
+        return abuse.find_any(link)
     except NotFound as error:
         raise click.ClickException(error.title) from error
 
 
-def _say(about: Transfer | Board, what: str) -> None:
+def _say(about: abuse.Subject, what: str) -> None:
     click.echo(f"{abuse.link_of(about)} {what}.")
 
 
-def _standing(about: Transfer | Board) -> str:
+def _standing(about: abuse.Subject) -> str:
     if about.quarantined_at:
         return "quarantined"
+    if isinstance(about, FileRequest):
+        return "request"
     return "board" if isinstance(about, Board) else about.state
 
 

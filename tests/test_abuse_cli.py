@@ -1,9 +1,11 @@
 """`flask reports`, `transfers` and `blocklist`, as an operator uses them."""
 
 import hashlib
+import uuid
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -12,9 +14,10 @@ from sqlalchemy import select
 from app import abuse_cli
 from app.db import db, release
 from app.extensions import storage
-from app.models import Harm, Inspection
-from app.services import abuse, blocklist_scan, transfers
+from app.models import Board, FileRequest, Harm, Inspection
+from app.services import abuse, blocklist_scan, file_requests, transfers
 from tests.factories import Machine, Sender, Sent
+from tests.mail import ADA
 
 Run = Callable[..., str]
 
@@ -77,7 +80,7 @@ def test_a_board_is_shown_and_stopped_with_its_files(run: Run, machine: Machine)
     machine.call("POST", f"{at}/links", json=[{"url": "https://evil.example/", "title": "x"}])
     machine.call("POST", f"{at}/files", json=[{"name": "b/invoice.html", "size": 1}])
     with machine.client.application.app_context():
-        number = str(abuse.report_board(link.rpartition("/")[2], Harm.PHISHING))
+        number = str(abuse.report(link.rpartition("/")[2], Harm.PHISHING, of=Board))
     (line,) = run("reports", "list").splitlines()
     assert line.split()[4:] == ["phishing", "board", link]
     said = run("transfers", "quarantine", link)
@@ -99,6 +102,30 @@ def test_a_board_is_shown_and_stopped_with_its_files(run: Run, machine: Machine)
     assert own in run("reports", "show", number)
     wrong = f"{link[:-5]}xxxxx"
     assert "does not lead anywhere" in run("transfers", "quarantine", wrong, code=1)
+
+
+def test_a_file_request_is_shown_and_stopped(run: Run, sender: Sender, configure: Any) -> None:
+    configure(mail_url="smtp://localhost:25")
+    with sender.client.application.app_context():
+        request_id = uuid.uuid4()
+        file_requests.make(request_id, ADA, title="Your bank", message="Your\nID", days=1)
+        slug = file_requests.one_of(ADA, request_id).slug
+        sender.ready(file_request=slug)
+        number = str(abuse.report(slug, Harm.PHISHING, "It is not", of=FileRequest))
+    link = f"http://localhost/r/{slug}"
+    (line,) = run("reports", "list").splitlines()
+    assert line.split()[4:] == ["phishing", "request", link]
+    shown = run("reports", "show", number)
+    for words in ("state    request\n", "open     until 20", f"files to {ADA}\n", "title    Your bank\n",
+                  "message  ID\n", "came     1 transfer\n", "reports  1 open", f"link     {link}\n"):  # fmt: skip
+        assert words in shown, words
+    said = run("transfers", "quarantine", link)
+    assert said.startswith(f"{link} is quarantined.\nOpen reports about it: 1.")
+    assert sender.client.get(f"/r/{slug}").status_code == 410
+    assert "state    quarantined\nopen     no\n" in run("reports", "show", number)
+    assert run("transfers", "release", link) == f"{link} is released.\n"
+    assert sender.client.get(f"/r/{slug}").status_code == 200
+    assert "does not lead" in run("transfers", "quarantine", f"{link[:-5]}xxxxx", code=1)
 
 
 def test_others_words_do_not_steer_the_terminal(run: Run, sender: Sender) -> None:

@@ -701,6 +701,40 @@ def test_0025_goes_back_without_the_mails_that_older_code_does_not_know(old: Old
     old.migrate("upgrade", "0025")
 
 
+def test_0026_takes_reports_of_file_requests_and_going_back_closes_what_is_blocked(
+    old: Old,
+) -> None:
+    old.migrate("upgrade", "0025")
+    for slug in ("good", "evil"):
+        old.run(
+            "INSERT INTO file_requests (id, slug, email, title, ends_at)"
+            " VALUES (gen_random_uuid(), :slug, 'ada@example.org', 't', now() + interval '1 day')",
+            slug=slug,
+        )
+    old.run(
+        "INSERT INTO transfers (id, slug, owner_token_hash, state, expires_at)"
+        " VALUES (gen_random_uuid(), 's', sha256('s'), 'INIT', now())"
+    )
+    report = "INSERT INTO abuse_reports (transfer_id, reason) SELECT id, 'malware' FROM transfers"
+    old.run(report)
+    old.migrate("upgrade", "0026")
+    old.run(report)  # as older code still does
+    old.run(
+        "INSERT INTO abuse_reports (file_request_id, reason) SELECT id, 'other' FROM file_requests"
+    )
+    for wrong in (
+        "INSERT INTO abuse_reports (reason) VALUES ('other')",
+        "UPDATE abuse_reports SET file_request_id = (SELECT id FROM file_requests LIMIT 1)",
+    ):
+        with pytest.raises(IntegrityError):
+            old.run(wrong)
+    old.run("UPDATE file_requests SET quarantined_at = now() WHERE slug = 'evil'")
+    old.migrate("downgrade", "0025")
+    assert old.run("SELECT count(*) FROM abuse_reports") == [(2,)]
+    assert old.run("SELECT slug FROM file_requests WHERE ends_at > now()") == [("good",)]
+    old.migrate("upgrade", "0026")
+
+
 def test_0014_keeps_opt_outs_and_going_back_forgets_only_what_bounced(old: Old) -> None:
     old.migrate("upgrade", "0011")
     added = "INSERT INTO opt_outs (email_hash{}) VALUES (sha256('{}'){})"

@@ -24,6 +24,8 @@ class FileRequest(Base):
     created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
     # Nothing can be sent from then on; closing it sets this to now.
     ends_at: Mapped[datetime] = mapped_column(Instant)
+    # The operator has blocked it: nothing can be sent, and its owner gets nothing more of it.
+    quarantined_at: Mapped[datetime | None] = mapped_column(Instant)
 
     __table_args__ = (
         CheckConstraint("title <> ''", name="title_not_empty"),

@@ -80,9 +80,10 @@ class ExtensionRequest(Base):
 
 
 class AbuseReport(Base):
-    """A report to the operator about a link or a board; open until `handled_at`.
+    """A report to the operator about a link: a transfer's, a board's or a file request's.
 
-    With a `file_sha256` it was filed by Beeline itself: a file in it is on the block list.
+    Open until `handled_at`. With a `file_sha256` it was filed by Beeline itself: a file in it is on
+    the block list.
     """
 
     __tablename__ = "abuse_reports"
@@ -95,6 +96,9 @@ class AbuseReport(Base):
     board_id: Mapped[uuid.UUID | None] = mapped_column(
         ForeignKey("boards.id", ondelete="CASCADE"), index=True
     )
+    file_request_id: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("file_requests.id", ondelete="CASCADE"), index=True
+    )
     reason: Mapped[Harm] = mapped_column(enum_of(Harm, "report_reason"))
     message: Mapped[str] = mapped_column(Text, default="", server_default="")
     contact: Mapped[str] = mapped_column(Text, default="", server_default="")
@@ -104,7 +108,9 @@ class AbuseReport(Base):
     handled_at: Mapped[datetime | None] = mapped_column(Instant)
 
     __table_args__ = (
-        CheckConstraint("(transfer_id IS NULL) <> (board_id IS NULL)", name="transfer_or_board"),
+        CheckConstraint(
+            "num_nonnulls(transfer_id, board_id, file_request_id) = 1", name="about_one_link"
+        ),
         CheckConstraint("char_length(message) <= 2000", name="message_is_short"),
         CheckConstraint("char_length(contact) <= 254", name="contact_is_short"),
         Index("ix_abuse_reports_transfer_id", "transfer_id"),

@@ -10,10 +10,10 @@ from flask import Blueprint, g, redirect, render_template, request, session, url
 from werkzeug.wrappers import Response
 
 from app.errors import Invalid, NotFound
-from app.models import Board
+from app.models import FileRequest
 from app.pages import mine
 from app.request_guards import codes_limit, limiter
-from app.services import abuse, admins, boards, doctor, sign_ins
+from app.services import abuse, admins, boards, doctor, file_requests, sign_ins
 from app.services.doctor import Level
 from app.services.transfers import files_of
 
@@ -83,7 +83,9 @@ def show_doctor() -> str:
 def show_report(number: int) -> str:
     """Show a report, what it is about, and what can be done."""
     report, about = abuse.report_of(number)
-    is_board = isinstance(about, Board)
+    asked = None
+    if isinstance(about, FileRequest):
+        asked = file_requests.one_of(about.email, about.id)
     most = abuse.MOST_NAMES + 1
     return render_template(
         "pages/admin_report.html",
@@ -91,11 +93,11 @@ def show_report(number: int) -> str:
         hours=admins.CHANGE_HOURS,
         report=report,
         about=about,
-        is_board=is_board,
+        asked=asked,
         link=abuse.link_of(about),
         open_count=abuse.open_count(about.id),
-        files=[] if is_board else files_of(about.id, with_coming=True, limit=most),
-        items=boards.items_of(about.id, with_unseen=True, limit=most) if is_board else [],
+        files=files_of(about.id, with_coming=True, limit=most) if report.transfer_id else [],
+        items=boards.items_of(about.id, with_unseen=True, limit=most) if report.board_id else [],
         most=abuse.MOST_NAMES,
     )
 

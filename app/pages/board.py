@@ -25,5 +25,5 @@ def show_board(slug: str) -> Response:
         status=200,
         view=view,
         poll_url=url_for(".show_board", slug=slug),
-        report_url=url_for("report.show_form", slug=slug, of_board=True),
+        report_url=url_for("report.show_form", slug=slug, at="b"),
     )

@@ -38,12 +38,15 @@ def _check_mail() -> None:
 def show_request(slug: str) -> Response:
     """Show the uploader, for files that go to whoever made this link.
 
-    Once the request is closed (410), only for uploads that this browser has begun before.
+    Once the request is closed (410), only for uploads that this browser has begun before. Raises
+    Gone if it is blocked.
     """
     wish = {"file_request": slug}
     try:
         return home.uploader(wish, asked=file_requests.find(slug))
-    except Gone:
+    except Gone as error:
+        if error.details["reason"] != "closed":
+            raise
         page = home.uploader(wish, is_closed=True)
         page.status_code = 410
         return page

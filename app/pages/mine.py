@@ -22,7 +22,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from app import addresses
 from app.config import settings
-from app.errors import Invalid, NotFound, TooMuchMail
+from app.errors import Gone, Invalid, NotFound, TooMuchMail
 from app.inputs import Inputs, bad_text, uuid_of
 from app.pages.login_cookie import LoginCookie
 from app.pages.view import is_htmx, page_or_fragment, typed
@@ -164,6 +164,8 @@ def _door(
 def _list(email: str) -> Response:
     wish = _wish()
     asked = file_requests.one_of(email, wish.request_id) if wish.request_id else None
+    if asked and asked.is_blocked:
+        raise Gone("This is not available.", reason="unavailable")
     may_ask = senders.may_send(email)
     return page_or_fragment(
         "pages/mine.html",

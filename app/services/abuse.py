@@ -2,7 +2,8 @@
 
 A quarantined transfer keeps its state and is swept like any other, but nothing of it is given out:
 each page and each counted download checks the row. Quarantining a board also quarantines the files
-on it.
+on it. Nothing can be sent to a quarantined file request, and its owner is told of nothing more;
+what has come belongs to whoever sent it, and stays as it is.
 """
 
 import logging
@@ -18,13 +19,26 @@ from app import links
 from app.clock import db_now
 from app.db import changed, db, transaction
 from app.errors import Gone, NotFound
-from app.models import AbuseReport, BlockedFile, Board, BoardItem, File, Harm, State, Transfer
+from app.models import (
+    AbuseReport,
+    Arrival,
+    BlockedFile,
+    Board,
+    BoardItem,
+    File,
+    FileRequest,
+    Harm,
+    State,
+    Transfer,
+)
 from app.services import audit, delivery, dropped_mail, file_requests
 from app.services.transfers import is_at
 
 log = logging.getLogger(__name__)
 
-About = TypeVar("About", Transfer, Board)
+# What a report may be about.
+Subject = Transfer | Board | FileRequest
+About = TypeVar("About", bound=Subject)
 
 LONGEST_MESSAGE = 2000
 LONGEST_CONTACT = 254
@@ -32,6 +46,8 @@ LONGEST_CONTACT = 254
 MOST_LISTED = 500
 # A page has this many, newest first.
 PAGE_SIZE = 50
+# Where the links lead that are not a transfer's.
+_OTHERS_AT: dict[str, type[Board | FileRequest]] = {"/b/": Board, "/r/": FileRequest}
 # At most this many files of what a report is about are named.
 MOST_NAMES = 50
 
@@ -39,106 +55,109 @@ MOST_NAMES = 50
 # -- reporting ---------------------------------------------------------------------------------
 
 
-def check_reportable(slug: str) -> None:
-    """Raise NotFound for an unknown link, Gone if its transfer is deleted or quarantined."""
-    _reportable(slug)
+def reportable(of: type[About], slug: str) -> About:
+    """What this slug leads to; raises NotFound, and Gone if it is deleted or quarantined."""
+    about = _where(of, is_at(slug) if of is Transfer else of.slug == slug)
+    if isinstance(about, Transfer) and about.state is State.DELETED:
+        raise Gone(reason="deleted")
+    if about.quarantined_at is not None:
+        raise Gone("This is not available.", reason="unavailable")
+    return about
 
 
-def report(slug: str, reason: Harm, message: str = "", contact: str = "") -> int:
-    """Record a report for the operator; returns its number. Raises what check_reportable() raises.
+def report(
+    slug: str,
+    reason: Harm,
+    message: str = "",
+    contact: str = "",
+    *,
+    of: type[Subject] = Transfer,
+) -> int:
+    """Record a report for the operator; returns its number. Raises what reportable() raises.
 
     Needs no password: the page that asks for one may itself be used to phish visitors' passwords.
     """
-    return _note(
-        AbuseReport(
-            transfer_id=_reportable(slug).id, reason=reason, message=message, contact=contact
-        )
+    about = reportable(of, slug)
+    made = AbuseReport(
+        transfer_id=about.id if of is Transfer else None,
+        board_id=about.id if of is Board else None,
+        file_request_id=about.id if of is FileRequest else None,
+        reason=reason,
+        message=message,
+        contact=contact,
+        address_hash=audit.actor.get(),
     )
-
-
-def report_board(slug: str, reason: Harm, message: str = "", contact: str = "") -> int:
-    """Record a report about a board; returns its number. Raises what reportable_board() raises."""
-    board_id = reportable_board(slug).id
-    return _note(AbuseReport(board_id=board_id, reason=reason, message=message, contact=contact))
-
-
-def _note(made: AbuseReport) -> int:
-    made.address_hash = audit.actor.get()
     with transaction():
         db.session.add(made)
         # flush(): the mail names the report's number.
         db.session.flush()
-        audit.note("report", made.transfer_id, subject_id=made.board_id)
+        _note("report", made)
         delivery.tell_operator(made)
     log.warning("a link was reported: %s, report %d", made.reason.value, made.id)
     return made.id
 
 
-def reportable_board(slug: str) -> Board:
-    """The board with this slug; raises NotFound, and Gone if it is quarantined."""
-    board = _where(Board, Board.slug == slug)
-    if board.quarantined_at is not None:
-        raise Gone("This is not available.", reason="unavailable")
-    return board
-
-
-def _reportable(slug: str) -> Transfer:
-    transfer = _where(Transfer, is_at(slug))
-    if transfer.state is State.DELETED:
-        raise Gone(reason="deleted")
-    if transfer.quarantined_at is not None:
-        raise Gone("This is not available.", reason="unavailable")
-    return transfer
+def _note(action: str, made: AbuseReport) -> None:
+    audit.note(action, made.transfer_id, subject_id=made.board_id or made.file_request_id)
 
 
 # -- what the operator sees --------------------------------------------------------------------
 
 
-def reports(*, handled_too: bool = False) -> Sequence[tuple[AbuseReport, Transfer | Board]]:
-    """Reports with the transfer or board they are about, oldest first, at most MOST_LISTED."""
-    query = _with_what_it_is_about().order_by(AbuseReport.id)
+def reports(*, handled_too: bool = False) -> Sequence[tuple[AbuseReport, Subject]]:
+    """Reports with what they are about, oldest first, at most MOST_LISTED."""
+    query = _with_subjects().order_by(AbuseReport.id)
     if not handled_too:
         query = query.where(AbuseReport.handled_at.is_(None))
-    return [(row[0], row[1] or row[2]) for row in db.session.execute(query.limit(MOST_LISTED))]
+    return [_pair(row) for row in db.session.execute(query.limit(MOST_LISTED))]
 
 
 def newest_reports(
     before: int | None = None,
-) -> tuple[list[tuple[AbuseReport, Transfer | Board]], int | None]:
+) -> tuple[list[tuple[AbuseReport, Subject]], int | None]:
     """PAGE_SIZE open reports, newest first, from those older than report `before`, if it is given.
 
     Also returns the `before` of the next page, None after the last one. One query, by the index of
     open reports.
     """
-    query = _with_what_it_is_about().where(AbuseReport.handled_at.is_(None))
+    query = _with_subjects().where(AbuseReport.handled_at.is_(None))
     if before is not None:
         query = query.where(AbuseReport.id < before)
     rows = db.session.execute(query.order_by(AbuseReport.id.desc()).limit(PAGE_SIZE + 1)).all()
-    found = [(row[0], row[1] or row[2]) for row in rows[:PAGE_SIZE]]
+    found = [_pair(row) for row in rows[:PAGE_SIZE]]
     return found, found[-1][0].id if len(rows) > PAGE_SIZE else None
 
 
-def report_of(number: int) -> tuple[AbuseReport, Transfer | Board]:
-    """One report with the transfer or board it is about; raises NotFound."""
-    found = db.session.execute(_with_what_it_is_about().where(AbuseReport.id == number)).first()
+def report_of(number: int) -> tuple[AbuseReport, Subject]:
+    """One report with what it is about; raises NotFound."""
+    found = db.session.execute(_with_subjects().where(AbuseReport.id == number)).first()
     if found is None:
         raise NotFound(f"There is no report {number}.")
-    return found[0], found[1] or found[2]
+    return _pair(found)
 
 
-def _with_what_it_is_about() -> Select[AbuseReport, Any, Any]:
-    """Either the transfer or the board is None, which SQLAlchemy's types do not express."""
+def _with_subjects() -> Select[AbuseReport, Any, Any, Any]:
     return (
-        select(AbuseReport, Transfer, Board)
+        select(AbuseReport, Transfer, Board, FileRequest)
         .outerjoin(Transfer, AbuseReport.transfer_id == Transfer.id)
         .outerjoin(Board, AbuseReport.board_id == Board.id)
+        .outerjoin(FileRequest, AbuseReport.file_request_id == FileRequest.id)
     )
 
 
-def link_of(about: Transfer | Board) -> str:
+def _pair(row: Any) -> tuple[AbuseReport, Subject]:
+    """A row of _with_subjects(), in which all but one of the subjects are None."""
+    made, *subjects = row
+    return made, next(one for one in subjects if one is not None)
+
+
+def link_of(about: Subject) -> str:
     """The public URL of what a report is about."""
-    is_board = isinstance(about, Board)
-    return links.board_url(about.slug) if is_board else links.transfer_url(about.slug)
+    if isinstance(about, Board):
+        return links.board_url(about.slug)
+    if isinstance(about, FileRequest):
+        return links.request_url(about.slug)
+    return links.transfer_url(about.slug)
 
 
 def close(number: int) -> bool:
@@ -153,13 +172,14 @@ def close(number: int) -> bool:
     with transaction():
         is_closed = changed(closed) == 1
         if is_closed:
-            audit.note("close report", found.transfer_id, subject_id=found.board_id)
+            _note("close report", found)
     return is_closed
 
 
 def open_count(about_id: uuid.UUID) -> int:
-    """How many reports about a transfer or a board are open."""
-    is_about = or_(AbuseReport.transfer_id == about_id, AbuseReport.board_id == about_id)
+    """How many reports about a transfer, a board or a file request are open."""
+    subjects = (AbuseReport.transfer_id, AbuseReport.board_id, AbuseReport.file_request_id)
+    is_about = or_(*(one == about_id for one in subjects))
     found = db.session.scalar(
         select(func.count())
         .select_from(AbuseReport)
@@ -178,12 +198,15 @@ def find(link: str) -> Transfer:
     return _where(Transfer, is_at(slug.strip("/").partition("/")[0].partition(".")[0]))
 
 
-def find_board(link: str) -> Board | None:
-    """The board of a URL, or of any URL below it; None for a transfer's link. Raises NotFound."""
-    before, _, slug = _path(link).partition("/b/")
-    # A file of a transfer may be in a folder named "b".
-    is_board = slug and "/d/" not in f"{before}/"
-    return _where(Board, Board.slug == slug.partition("/")[0]) if is_board else None
+def find_any(link: str) -> Subject:
+    """What a URL, or any URL below it, leads to, or the transfer of a slug; raises NotFound."""
+    path = _path(link)
+    for at, kind in _OTHERS_AT.items():
+        before, _, slug = path.partition(at)
+        # A file of a transfer may be in a folder named "b".
+        if slug and "/d/" not in f"{before}/":
+            return _where(kind, kind.slug == slug.partition("/")[0])
+    return find(link)
 
 
 def _path(link: str) -> str:
@@ -193,17 +216,29 @@ def _path(link: str) -> str:
         return ""
 
 
-def block(about: Transfer | Board) -> bool:
-    """Quarantine a transfer, or a board with its files. True if it was not. Repeatable."""
-    return (quarantine_board if isinstance(about, Board) else quarantine)(about.id)
-
-
-def unblock(about: Transfer | Board) -> bool:
-    """End the quarantine of a transfer, or of a board with its files. True if there was one.
+def block(about: Subject) -> bool:
+    """Quarantine a transfer, a board with its files, or a file request. True if it was not.
 
     Repeatable.
     """
-    return (lift_board_quarantine if isinstance(about, Board) else lift_quarantine)(about.id)
+    if isinstance(about, Board):
+        return quarantine_board(about.id)
+    if isinstance(about, FileRequest):
+        is_new = FileRequest.quarantined_at.is_(None)
+        return _set_quarantine(FileRequest, about.id, is_new, db_now())
+    return quarantine(about.id)
+
+
+def unblock(about: Subject) -> bool:
+    """End the quarantine that block() began. True if there was one. Repeatable.
+
+    Whoever was not mailed because of it is mailed now.
+    """
+    if isinstance(about, Board):
+        return lift_board_quarantine(about.id)
+    if isinstance(about, FileRequest):
+        return _lift_request_quarantine(about.id)
+    return lift_quarantine(about.id)
 
 
 def quarantine(transfer_id: uuid.UUID) -> bool:
@@ -213,7 +248,7 @@ def quarantine(transfer_id: uuid.UUID) -> bool:
     board is released.
     """
     is_new = or_(Transfer.quarantined_at.is_(None), _was_stopped_with_its_board())
-    return _set_quarantine(transfer_id, is_new, db_now(), "quarantine")
+    return _set_quarantine(Transfer, transfer_id, is_new, db_now())
 
 
 def lift_quarantine(transfer_id: uuid.UUID) -> bool:
@@ -224,10 +259,10 @@ def lift_quarantine(transfer_id: uuid.UUID) -> bool:
     """
     with transaction():
         is_blocked = Transfer.quarantined_at.is_not(None)
-        is_lifted = _set_quarantine(transfer_id, is_blocked, None, "release")
+        is_lifted = _set_quarantine(Transfer, transfer_id, is_blocked, None)
         if is_lifted:
             dropped_mail.take_up_left_out(transfer_id)
-            file_requests.announce_left_out(transfer_id)
+            file_requests.announce_left_out(Arrival.transfer_id == transfer_id)
     return is_lifted
 
 
@@ -238,10 +273,10 @@ def quarantine_board(board_id: uuid.UUID) -> bool:
     """
     with transaction():
         now = db.session.scalar(select(db_now()))
-        is_new = _set_board_quarantine(board_id, Board.quarantined_at.is_(None), now, "quarantine")
+        is_new = _set_quarantine(Board, board_id, Board.quarantined_at.is_(None), now)
         if is_new:
             for transfer_id in _on_board(board_id):
-                _set_quarantine(transfer_id, Transfer.quarantined_at.is_(None), now, "quarantine")
+                _set_quarantine(Transfer, transfer_id, Transfer.quarantined_at.is_(None), now)
     return is_new
 
 
@@ -253,11 +288,20 @@ def lift_board_quarantine(board_id: uuid.UUID) -> bool:
     with transaction():
         since = db.session.scalar(select(Board.quarantined_at).where(Board.id == board_id))
         is_it = (Board.quarantined_at == since) & Board.quarantined_at.is_not(None)
-        is_lifted = _set_board_quarantine(board_id, is_it, None, "release")
+        is_lifted = _set_quarantine(Board, board_id, is_it, None)
         if is_lifted:
             for transfer_id in _on_board(board_id):
-                if _set_quarantine(transfer_id, Transfer.quarantined_at == since, None, "release"):
+                if _set_quarantine(Transfer, transfer_id, Transfer.quarantined_at == since, None):
                     dropped_mail.take_up_left_out(transfer_id)
+    return is_lifted
+
+
+def _lift_request_quarantine(request_id: uuid.UUID) -> bool:
+    with transaction():
+        is_blocked = FileRequest.quarantined_at.is_not(None)
+        is_lifted = _set_quarantine(FileRequest, request_id, is_blocked, None)
+        if is_lifted:
+            file_requests.announce_left_out(Arrival.file_request_id == request_id)
     return is_lifted
 
 
@@ -282,21 +326,6 @@ def _on_board(board_id: uuid.UUID) -> Sequence[uuid.UUID]:
     ).all()
 
 
-def _set_board_quarantine(
-    board_id: uuid.UUID, is_other: ColumnElement[bool], at: datetime | None, action: str
-) -> bool:
-    change = (
-        update(Board)
-        .where(Board.id == board_id, is_other)
-        .values(quarantined_at=at)
-        .execution_options(synchronize_session=False)
-    )
-    is_changed = changed(change) == 1
-    if is_changed:
-        audit.note(action, subject_id=board_id)
-    return is_changed
-
-
 def quarantine_blocked(transfer_id: uuid.UUID, entry: BlockedFile, path: str) -> None:
     """Quarantine a transfer that has a file of the block list, and report it to the operator.
 
@@ -319,21 +348,24 @@ def quarantine_blocked(transfer_id: uuid.UUID, entry: BlockedFile, path: str) ->
 
 
 def _set_quarantine(
-    transfer_id: uuid.UUID,
+    of: type[Subject],
+    about_id: uuid.UUID,
     is_other: ColumnElement[bool],
     at: ColumnElement[object] | datetime | None,
-    action: str,
 ) -> bool:
     change = (
-        update(Transfer)
-        .where(Transfer.id == transfer_id, is_other)
+        update(of)
+        .where(of.id == about_id, is_other)
         .values(quarantined_at=at)
         .execution_options(synchronize_session=False)
     )
+    action = "release" if at is None else "quarantine"
     with transaction():
         is_changed = changed(change) == 1
-        if is_changed:
-            audit.note(action, transfer_id)
+        if is_changed and of is Transfer:
+            audit.note(action, about_id)
+        elif is_changed:
+            audit.note(action, subject_id=about_id)
     return is_changed
 
 

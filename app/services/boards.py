@@ -215,7 +215,7 @@ def complete_file(file: File) -> None:
 
 def view(slug: str) -> BoardView:
     """What a board's page shows now. Raises NotFound, and Gone if it is quarantined."""
-    board = abuse.reportable_board(slug)
+    board = abuse.reportable(Board, slug)
     return BoardView(
         link=links.board_url(board.slug),
         name=board.name,

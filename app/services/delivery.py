@@ -440,7 +440,7 @@ def tell_operator(report: AbuseReport) -> None:
             kind=MailKind.REPORTED,
             email=contact,
             transfer_id=report.transfer_id,
-            about_id=report.transfer_id or report.board_id,
+            about_id=report.transfer_id or report.board_id or report.file_request_id,
             n=report.id,
         )
     )

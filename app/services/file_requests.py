@@ -48,6 +48,7 @@ class Asked(NamedTuple):
     title: str
     ends_at: datetime
     is_open: bool
+    is_blocked: bool
     transfer_count: int
     size: int
     last_came_at: datetime | None
@@ -152,6 +153,7 @@ def _asked(email: str) -> Any:
             FileRequest.title,
             FileRequest.ends_at,
             is_open() if senders.may_send(email) else false(),
+            FileRequest.quarantined_at.is_not(None),
             func.count(Transfer.id),
             func.coalesce(func.sum(Transfer.total_size), 0),
             func.max(Arrival.came_at).filter(Transfer.id.is_not(None)),
@@ -164,7 +166,7 @@ def _asked(email: str) -> Any:
 
 
 def find(slug: str) -> FileRequest:
-    """The request at this link; raises NotFound, and Gone once it has ended.
+    """The request at this link; raises NotFound, and Gone once it is blocked or has ended.
 
     It has ended, too, if whoever made it may not send any more themselves.
     """
@@ -176,6 +178,8 @@ def find(slug: str) -> FileRequest:
     if found is None:
         raise NotFound("There is no such request.")
     request, accepts = found
+    if request.quarantined_at is not None:
+        raise Gone("This is not available.", reason="unavailable")
     if not (accepts and senders.may_send(request.email)):
         raise Gone("This request for files has ended.", reason="closed")
     return request
@@ -183,7 +187,7 @@ def find(slug: str) -> FileRequest:
 
 def is_open() -> ColumnElement[bool]:
     """The condition that files can be sent to a request."""
-    return FileRequest.ends_at > db_now()
+    return and_(FileRequest.ends_at > db_now(), FileRequest.quarantined_at.is_(None))
 
 
 def is_over() -> ColumnElement[bool]:
@@ -229,14 +233,13 @@ def announce(transfer_id: uuid.UUID) -> None:
         _queue_news(request_id)
 
 
-def announce_left_out(transfer_id: uuid.UUID) -> None:
-    """Queue that mail if none has told of this transfer, because it was blocked meanwhile.
-
-    Call in transaction().
+def announce_left_out(which: ColumnElement[bool]) -> None:
+    """Queue that mail if none has told of these arrivals, because they or their request were
+    blocked. They are of one request. Call in transaction().
     """
     is_left_out = and_(Arrival.came_at.is_not(None), Arrival.told_in.is_(None))
     request_id = db.session.scalar(
-        select(Arrival.file_request_id).where(Arrival.transfer_id == transfer_id, is_left_out)
+        select(Arrival.file_request_id).where(which, is_left_out).limit(1)
     )
     if request_id is not None:
         _queue_news(request_id)
@@ -268,11 +271,16 @@ def take_untold(request_id: uuid.UUID, mail_id: uuid.UUID) -> Sequence[Came]:
     """What has come and no mail has told of yet, and is told of in this one from now on.
 
     Repeating it gives the same, without what cannot be downloaded any more. What is blocked is left
-    for a later mail. In the order in which it came.
+    for a later mail, and so is everything if the request is. In the order in which it came.
     """
     mine = Arrival.file_request_id == request_id
     is_free = Transfer.quarantined_at.is_(None)
-    may_be_told = select(Transfer.id).where(Transfer.id == Arrival.transfer_id, is_free).exists()
+    may_be_told = (
+        select(Transfer.id)
+        .join(FileRequest, FileRequest.id == request_id)
+        .where(Transfer.id == Arrival.transfer_id, is_free, FileRequest.quarantined_at.is_(None))
+        .exists()
+    )
     with transaction():
         db.session.execute(
             update(Arrival)

@@ -40,7 +40,7 @@ from app.models import (
     Transfer,
     Upload,
 )
-from app.services import delivery, file_requests, mail_links, senders, suppression
+from app.services import abuse, delivery, file_requests, mail_links, senders, suppression
 from app.services.mail_pictures import Thumbnail
 from app.services.mail_templates import CTE, Drawer, Stencil
 from app.services.preview_access import PICTURE_TYPE
@@ -157,7 +157,7 @@ def facts(
     if mail.kind is MailKind.RECEIVED:
         return _received(mail)
     if mail.transfer_id is None:
-        return _of_board(mail)
+        return _of_other(mail)
     now = _now(mail)
     more = _news(mail, now)
     return None if more is None else {**_of_transfer(mail, now, pictures), **more}
@@ -231,14 +231,17 @@ def _code(mail: OutboxMail) -> dict[str, Any] | None:
     return {"code": figures, "minutes": minutes, "signs_in": code.signs_in}
 
 
-def _of_board(mail: OutboxMail) -> dict[str, Any] | None:
-    """The facts about a reported board; only the operator is mailed about boards."""
-    board = db.session.get(Board, mail.about_id)
+def _of_other(mail: OutboxMail) -> dict[str, Any] | None:
+    """The facts about a reported board or file request: only the operator is mailed about these."""
     more = _report(mail)
-    if board is None or more is None:
+    if more is None:
         return None
-    link = links.board_url(board.slug)
-    return {"title": board.name, "contents": None, "link": link, **more}
+    _, about = abuse.report_of(mail.n)
+    told = {"contents": None, "link": abuse.link_of(about), **more}
+    if isinstance(about, Board):
+        return told | {"title": about.name}
+    owner = about.email if isinstance(about, FileRequest) else None
+    return told | {"title": about.title, "owner": owner}
 
 
 def _received(mail: OutboxMail) -> dict[str, Any] | None:
@@ -338,7 +341,7 @@ def _question(mail: OutboxMail, now: Now) -> dict[str, Any]:
 
 def _report(mail: OutboxMail, now: Now | None = None) -> dict[str, Any] | None:
     report = db.session.get(AbuseReport, mail.n)
-    return {"report": report, "words": _cut(report.message)} if report else None
+    return {"report": report, "words": _cut(report.message), "owner": None} if report else None
 
 
 _MORE: dict[MailKind, Any] = {

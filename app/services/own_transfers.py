@@ -192,7 +192,11 @@ def _came_for(email: str, request_id: uuid.UUID) -> ColumnElement[bool]:
     mine = (
         select(Arrival.transfer_id)
         .join(FileRequest)
-        .where(FileRequest.id == request_id, FileRequest.email == email)
+        .where(
+            FileRequest.id == request_id,
+            FileRequest.email == email,
+            FileRequest.quarantined_at.is_(None),
+        )
     )
     return Transfer.id.in_(mine)
 

@@ -89,7 +89,7 @@ def is_not_needed() -> ColumnElement[bool]:
     """The condition that a transfer's content may be forgotten as soon as it is deleted."""
     return and_(
         Transfer.forgotten_at.is_(None),
-        ~_was_blocked_lately(),
+        ~_was_blocked_lately(Transfer),
         ~_has_report(AbuseReport.handled_at.is_(None)),
     )
 
@@ -107,7 +107,17 @@ def is_over() -> ColumnElement[bool]:
 
 def is_evidence() -> ColumnElement[bool]:
     """The condition that it must stay known who sent a transfer, and when."""
-    return or_(_was_blocked_lately(), _has_report(~_is_report_over()))
+    return or_(_was_blocked_lately(Transfer), _has_report(~_is_report_over()))
+
+
+def _is_request_over() -> ColumnElement[bool]:
+    """The condition that a file request ended long ago, and neither files nor reports are left."""
+    has_report = (
+        select(AbuseReport.id)
+        .where(AbuseReport.file_request_id == FileRequest.id, ~_is_report_over())
+        .exists()
+    )
+    return and_(file_requests.is_over(), ~_was_blocked_lately(FileRequest), ~has_report)
 
 
 def _is_nobodys() -> ColumnElement[bool]:
@@ -141,9 +151,9 @@ def _has_bytes(owner: type[File] | type[Archive]) -> ColumnElement[bool]:
     )
 
 
-def _was_blocked_lately() -> ColumnElement[bool]:
+def _was_blocked_lately(kind: type[Transfer | FileRequest]) -> ColumnElement[bool]:
     # coalesce(): NULL (never blocked) must become false, so that it can be negated.
-    return func.coalesce(Transfer.quarantined_at > _kept_since(), false())
+    return func.coalesce(kind.quarantined_at > _kept_since(), false())
 
 
 def _has_report(condition: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -246,7 +256,7 @@ def _drop_keys() -> int:
 
 
 def _drop_requests() -> int:
-    return changed(_drop(FileRequest, file_requests.is_over(), BATCH))
+    return changed(_drop(FileRequest, _is_request_over(), BATCH))
 
 
 def _drop(row: type[Base], condition: ColumnElement[bool], limit: int) -> Delete:

@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.steps import call, code_to, look
+from tests.browser.test_file_requests import asking
 from tests.browser.test_mine import run, sign_in
 from tests.lab.mailserver import MailServer
 from tests.lab.stack import Stack
@@ -62,3 +63,37 @@ def test_an_admin_blocks_a_link_that_was_reported(
     page.get_by_role("link", name="Report").first.click()
     page.get_by_role("button", name="Close the report").press("Enter")
     expect(page.get_by_text("There are none.")).to_be_visible()
+
+
+def test_an_admin_blocks_a_file_request_that_was_reported(
+    open_page: Callable[..., Page], live: Stack, post: MailServer
+) -> None:
+    owner = asking(open_page, post, "your-bank@example.org", "Your bank needs your papers")
+    link = owner.locator(".share-link").text_content() or ""
+    guest = open_page(link)
+    guest.get_by_role("link", name="Report this").click()
+    look(guest, "report-request")
+    guest.get_by_label("It pretends to be someone else").check()
+    guest.get_by_role("button", name="Send the report").click()
+    expect(guest.get_by_role("heading", name="Thank you")).to_be_visible()
+
+    page = open_page("/mine")
+    sign_in(page, post, ADMIN)
+    page.get_by_role("link", name="Admin").click()
+    look(page, "admin-requests")
+    page.get_by_role("link", name="Report").first.click()
+    expect(page.get_by_text("Files go to your-bank@example.org")).to_be_visible()
+    look(page, "admin-report-request")
+    page.get_by_role("button", name="Block the request").click()
+    look(page, "admin-report-request-blocked")
+    guest.goto(link)
+    expect(guest.get_by_text("Nothing can be sent here.")).to_be_visible()
+    look(guest, "request-blocked")
+    owner.reload()
+    expect(owner.get_by_text("Blocked", exact=True)).to_be_visible()
+    look(owner, "requests-blocked")
+    page.get_by_role("button", name="Unblock the request").click()
+    expect(page.get_by_role("button", name="Block the request", exact=True)).to_be_visible()
+    guest.goto(link)
+    expect(guest.get_by_text("Drop files or folders here")).to_be_visible()
+    page.get_by_role("button", name="Close the report").click()

@@ -1,6 +1,7 @@
 """/admin: who gets in and who does not, what an admin sees, and what can be done about a report."""
 
 import re
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,8 +11,8 @@ from flask import Flask
 from sqlalchemy import event, insert, select
 
 from app.db import db, transaction
-from app.models import AbuseReport, AuditEvent, Harm
-from app.services import abuse, doctor
+from app.models import AbuseReport, AuditEvent, Board, FileRequest, Harm
+from app.services import abuse, doctor, file_requests
 from tests.factories import Machine, Sender, Sent
 from tests.lab.mailserver import MailServer
 from tests.mail import ADA, send_mail
@@ -370,7 +371,7 @@ def test_a_board_is_blocked_with_its_files(app: Flask, admin: Admin, machine: Ma
     machine.call("POST", f"{at}/links", json=[{"url": "https://evil.example/", "title": "x"}])
     machine.call("POST", f"{at}/files", json=[{"name": "b/invoice.html", "size": 1}])
     with app.app_context():
-        number = abuse.report_board(slug, Harm.PHISHING)
+        number = abuse.report(slug, Harm.PHISHING, of=Board)
     page = admin.open(f"/reports/{number}").text
     for said in ("Your bank", "https://evil.example/", "b/invoice.html", "Block the board"):
         assert said in page
@@ -380,6 +381,27 @@ def test_a_board_is_blocked_with_its_files(app: Flask, admin: Admin, machine: Ma
     admin.act(number, "unblock")
     assert admin.client.get(f"/b/{slug}").status_code == 200
     assert actions(app).count("quarantine") == actions(app).count("release") == 2
+
+
+def test_a_file_request_is_blocked_and_unblocked(app: Flask, admin: Admin, sender: Sender) -> None:
+    with app.app_context():
+        request_id = uuid.uuid4()
+        file_requests.make(request_id, EVE, title="Your bank", message="Your ID", days=1)
+        slug = file_requests.one_of(EVE, request_id).slug
+        number = abuse.report(slug, Harm.PHISHING, of=FileRequest)
+    sender.ready(file_request=slug)
+    assert "File request" in admin.open().text
+    page = admin.open(f"/reports/{number}").text
+    for said in ("Your bank", "Your ID", EVE, "1 transfer has come", "Block the request"):
+        assert said in page
+    for action, status, offered in (("block", 410, "Unblock"), ("unblock", 200, "Block")):
+        admin.act(number, action)
+        assert admin.client.get(f"/r/{slug}").status_code == status
+        assert f"{offered} the request</button>" in admin.open(f"/reports/{number}").text
+    with app.app_context():
+        told = select(AuditEvent.action).where(AuditEvent.subject_id == request_id)
+        done = list(db.session.scalars(told.order_by(AuditEvent.id)))
+    assert done == ["ask for files", "report", "quarantine", "release"]
 
 
 def test_what_makes_no_sense_is_refused(app: Flask, admin: Admin, sender: Sender) -> None:

@@ -2,7 +2,7 @@
 
 import re
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,13 +13,14 @@ from sqlalchemy import select, update
 from app import clock
 from app.clock import db_now
 from app.db import db, transaction
-from app.models import Arrival, FileRequest, NoMail, OutboxMail
+from app.models import AbuseReport, Arrival, FileRequest, Harm, NoMail, OutboxMail
 from app.services import abuse, file_requests, own_transfers, suppression, tombstones
 from app.services.own_transfers import Wish
 from tests.factories import Sender, Sent
 from tests.lab.mailserver import MailServer
 from tests.mail import ADA, pass_time, send_mail, word_of
 from tests.pages.test_mine import EVE, Person, ada, eve
+from tests.pages.test_pages import token_in
 from tests.services.test_batches import through
 
 __all__ = ["ada", "eve"]  # fixtures
@@ -392,6 +393,117 @@ def test_a_request_is_dropped_long_after_its_end_but_not_before_what_came(
     assert drop() == 1
     end(app, days=91)
     assert drop() == 0
+
+
+def test_a_reported_request_stays_until_its_report_is_closed_and_old(
+    app: Flask, slug: str, configure: Any
+) -> None:
+    configure(report_retention_in_days=180)
+    with app.app_context():
+        number = abuse.report(slug, Harm.OTHER, of=FileRequest)
+    end(app, days=1000)
+
+    def is_left(**change: Any) -> bool:
+        with app.app_context():
+            with transaction():
+                db.session.execute(update(FileRequest).values(**change))
+            tombstones.drop_tombstones()
+        return bool(ids(app))
+
+    assert is_left(quarantined_at=None)
+    with app.app_context():
+        abuse.close(number)
+        with transaction():
+            db.session.execute(update(AbuseReport).values(created_at=ago(181)))
+    assert is_left(quarantined_at=ago(179))
+    assert not is_left(quarantined_at=ago(181))
+
+
+def ago(days: int) -> datetime:
+    return clock.now() - timedelta(days=days)
+
+
+# -- reports and blocking --------------------------------------------------------------------------
+
+
+def report_it(app: Flask, slug: str, **words: str) -> Any:
+    """Open the page of the link, follow its "Report this", and send the form."""
+    browser = app.test_client()
+    href = f"/r/{slug}/report"
+    assert f'href="{href}"' in browser.get(f"/r/{slug}").text
+    form = browser.get(href)
+    assert form.status_code == 200
+    for secret in ("Wedding photos", ADA):
+        assert secret not in form.text
+    said = {"csrf_token": token_in(form.text), "reason": "phishing", **words}
+    return browser, browser.post(href, data=said)
+
+
+def test_whoever_gets_the_link_can_report_it(app: Flask, ada: Person, slug: str) -> None:
+    browser, answer = report_it(app, slug, message="It is not the bank", contact=EVE)
+    assert (answer.status_code, answer.location) == (303, f"/r/{slug}/report")
+    thanks = browser.get(answer.location).text
+    assert "Your report has been received." in thanks
+    assert f'href="/r/{slug}"' in thanks
+    assert report_it(app, slug, reason="boring")[1].status_code == 422
+    # Also once it is closed: what is wrong may show only later.
+    close(ada, ids(app)[0])
+    assert report_it(app, slug, reason="other")[1].status_code == 303
+    with app.app_context():
+        found = abuse.reports()
+    assert [(one.reason, about.slug) for one, about in found] == [
+        (Harm.PHISHING, slug),
+        (Harm.OTHER, slug),
+    ]
+    assert (found[0][0].message, found[0][0].contact) == ("It is not the bank", EVE)
+    assert app.test_client().get(f"/r/{'x' * 32}/report").status_code == 404
+
+
+def test_a_blocked_request_takes_nothing_and_shows_its_owner_nothing(
+    app: Flask, ada: Person, slug: str, client: FlaskClient, sender: Sender, mail: MailServer
+) -> None:
+    (request_id,) = ids(app)
+    begun, came = sender.create(file_request=slug), arrive(sender, slug, title="Secrets")
+    before = len(mail.caught)
+    set_block(app, slug, True)
+    page = client.get(f"/r/{slug}", headers={"Accept": "text/html"})
+    assert page.status_code == 410
+    assert "Nothing can be sent here." in page.text
+    for words in ("Wedding photos", ADA, 'id="sender"'):
+        assert words not in page.text
+    assert client.get(f"/r/{slug}/report").status_code == 410
+    body = {"files": [{"path": "a", "size": 1}], "file_request": slug}
+    assert client.post("/transfers", json=body).status_code == 400
+    # What was begun is its sender's, who may still share it with others.
+    begun.upload().complete().process()
+    assert client.get(f"/d/{begun.slug}").status_code == 200
+    send_mail(app)
+    assert len(mail.caught) == before
+    listed = ada.client.get(AT).text
+    assert "Blocked" in listed
+    for words in (f"/r/{slug}", "See what has come"):
+        assert words not in listed
+    assert ada.get(f"?request={request_id}").status_code == 410
+    with app.app_context():
+        wish = Wish(request_id=request_id)
+        assert own_transfers.of_email(ADA, wish).total_count == 0
+
+    set_block(app, slug, False)
+    assert client.get(f"/r/{slug}").status_code == 200
+    assert slugs(ada) == [slug]
+    send_mail(app)
+    (told,) = mail.caught[before:]
+    for sent in (begun, came):
+        assert sent.slug in told.body("plain")
+    assert "Secrets" in ada.get(f"?request={request_id}").text
+
+
+def set_block(app: Flask, slug: str, is_blocked: bool) -> None:
+    """Block or unblock it; repeating that changes nothing."""
+    with app.app_context():
+        about = abuse.find_any(f"http://localhost/r/{slug}")
+        change = abuse.block if is_blocked else abuse.unblock
+        assert [change(about) for _ in range(2)] == [True, False]
 
 
 def test_without_mail_there_are_no_requests(

@@ -9,12 +9,13 @@ from flask import Flask
 from app import clock
 from app.db import transaction
 from app.errors import Blocked, Gone, NotFound
-from app.models import BlockedFile, Harm, State
+from app.models import BlockedFile, Board, FileRequest, Harm, State
 from app.services import (
     abuse,
     boards,
     delivery,
     downloads,
+    file_requests,
     mail_links,
     transfer_view,
     transfers,
@@ -22,7 +23,7 @@ from app.services import (
 )
 from tests.factories import Machine, Sender
 from tests.lab.mailserver import MailServer
-from tests.mail import addressed, send_mail, states
+from tests.mail import ADA, addressed, send_mail, states
 from tests.services.test_audit import actions
 
 pytestmark = pytest.mark.usefixtures("inside")
@@ -74,7 +75,7 @@ def test_the_operator_is_mailed_a_report_of_a_board(
 ) -> None:
     configure(abuse_contact="operator@example.org")
     board = machine.board("Our bank")
-    number = abuse.report_board(board["url"].rpartition("/")[2], Harm.PHISHING, "It lies")
+    number = abuse.report(board["url"].rpartition("/")[2], Harm.PHISHING, "It lies", of=Board)
     assert abuse.open_count(uuid.UUID(board["id"])) == 1
     send_mail(app)
     (letter,) = mail.to("operator@example.org")
@@ -84,6 +85,23 @@ def test_the_operator_is_mailed_a_report_of_a_board(
             assert words in body
     assert abuse.close(number)
     assert abuse.reports() == []
+
+
+def test_the_operator_is_mailed_a_report_of_a_file_request(
+    app: Flask, mail: MailServer, configure
+) -> None:
+    configure(abuse_contact="operator@example.org")
+    request_id = uuid.uuid4()
+    file_requests.make(request_id, ADA, title="Our bank", message="", days=1)
+    slug = file_requests.one_of(ADA, request_id).slug
+    abuse.report(slug, Harm.PHISHING, "It lies", of=FileRequest)
+    assert abuse.open_count(request_id) == 1
+    send_mail(app)
+    (letter,) = mail.to("operator@example.org")
+    stop = f"flask transfers quarantine http://localhost/r/{slug}"
+    for body in (letter.body("plain"), letter.body("html")):
+        for words in ("Our bank", "It lies", f"It asks for files for {ADA}", stop):
+            assert words in body
 
 
 def test_the_operator_can_copy_the_address_of_who_reports_and_no_other_link(

@@ -14,6 +14,7 @@ from app.models import (
     AbuseReport,
     Archive,
     AuditEvent,
+    Board,
     Download,
     ExtensionRequest,
     File,
@@ -150,7 +151,7 @@ def test_a_report_of_a_board_keeps_what_is_known_of_its_files(machine: Machine) 
     added = [{"name": "evil.exe", "size": 1}]
     machine.call("POST", f"/boards/{board['id']}/files", json=added)
     (file,) = (item.file for item in boards.items_of(uuid.UUID(board["id"])) if item.file)
-    number = abuse.report_board(board["url"].rpartition("/")[2], Harm.MALWARE)
+    number = abuse.report(board["url"].rpartition("/")[2], Harm.MALWARE, of=Board)
     with transaction():
         db.session.execute(update(Transfer).values(address_hash=b"a" * 32))
     transfers.delete(file.transfer_id)

@@ -189,7 +189,9 @@ class Settings:
         (),
     )
     abuse_contact: str = setting(
-        kinds.contact, "a mail address or a page, shown to who reports a link; empty: none", ""
+        kinds.contact,
+        "a mail address or a page, shown to who reports a link; reports are mailed there",
+        "",
     )
     max_calls_per_key_and_day: int = setting(
         kinds.whole(1, 1_000_000_000), "most requests of one API key in a day", 500_000
@@ -287,7 +289,7 @@ class Settings:
     )
     admin_emails: tuple[str, ...] = setting(
         kinds.mail_addresses,
-        "who may open /admin, after signing in by mail; separated by spaces; empty: nobody",
+        "who may open /admin, after signing in by mail, and is mailed reports; empty: nobody",
         (),
     )
     mail_require_tls: bool = setting(

@@ -26,6 +26,11 @@ def request_url(slug: str) -> str:
     return f"{settings.base_url}/r/{slug}"
 
 
+def report_url(number: int) -> str:
+    """Where an admin sees a report, and blocks what it is about."""
+    return f"{settings.base_url}/admin/reports/{number}"
+
+
 def file_url(slug: str, file_id: uuid.UUID) -> str:
     """The download of one file of a link; fetching it counts as a download."""
     return f"{transfer_url(slug)}/files/{file_id}"

@@ -33,7 +33,8 @@ def _check_admin() -> Response | str | None:
     if request.endpoint == "admin.sign_in_again":
         return None
     if not admin.may_look:
-        return render_template("pages/admin_again.html", hours=admins.LOOK_HOURS)
+        number = (request.view_args or {}).get("number")
+        return render_template("pages/admin_again.html", hours=admins.LOOK_HOURS, report=number)
     if request.method not in ("GET", "HEAD") and not admin.may_change:
         # The page to which each form belongs: it asks to sign in again.
         return redirect(request.path, 303)

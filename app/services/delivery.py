@@ -430,20 +430,28 @@ def put(news: Any, *, words: str = "", later: timedelta = timedelta(0)) -> int:
 
 
 def tell_operator(report: AbuseReport) -> None:
-    """Mail a report to ABUSE_CONTACT, if that is an e-mail address. Call in transaction()."""
+    """Mail a report to ABUSE_CONTACT or, if that is no e-mail address, to all ADMIN_EMAILS.
+
+    Call in transaction().
+    """
     contact = settings.abuse_contact
-    if not settings.sends_mail or "@" not in contact or "://" in contact:
+    is_address = "@" in contact and "://" not in contact
+    emails = [contact] if is_address else settings.admin_emails
+    if not (settings.sends_mail and emails):
         return
-    db.session.execute(
-        insert(OutboxMail).values(
-            id=uuid.uuid4(),
-            kind=MailKind.REPORTED,
-            email=contact,
-            transfer_id=report.transfer_id,
-            about_id=report.transfer_id or report.board_id or report.file_request_id,
-            n=report.id,
-        )
-    )
+    mails = [
+        {
+            "id": uuid.uuid4(),
+            "kind": MailKind.REPORTED,
+            "email": email,
+            "transfer_id": report.transfer_id,
+            # One of its own for each address: a mail is unique by what it is about, and `n`.
+            "about_id": uuid.uuid4(),
+            "n": report.id,
+        }
+        for email in emails
+    ]
+    db.session.execute(insert(OutboxMail), mails)
     jobs.SEND_MAIL.later()
 
 

@@ -341,7 +341,11 @@ def _question(mail: OutboxMail, now: Now) -> dict[str, Any]:
 
 def _report(mail: OutboxMail, now: Now | None = None) -> dict[str, Any] | None:
     report = db.session.get(AbuseReport, mail.n)
-    return {"report": report, "words": _cut(report.message), "owner": None} if report else None
+    if report is None:
+        return None
+    admin_link = links.report_url(report.id) if settings.admin_emails else None
+    words = _cut(report.message)
+    return {"report": report, "words": words, "owner": None, "admin_link": admin_link}
 
 
 _MORE: dict[MailKind, Any] = {

@@ -1,5 +1,6 @@
 """The admin's pages in a real browser: how each looks, from the own list to a blocked link."""
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -30,7 +31,9 @@ def test_an_admin_blocks_a_link_that_was_reported(
     page.get_by_label("It pretends to be someone else").check()
     page.get_by_label("What did you see?").fill("It asks\nfor the password of my bank.")
     page.get_by_label("Your e-mail").fill("bo@example.org")
+    before = len(post.to(ADMIN))
     page.get_by_role("button", name="Send the report").click()
+    post.wait_for(ADMIN, before + 1)
 
     page.goto("/mine")
     sign_in(page, post, ADMIN)
@@ -60,7 +63,6 @@ def test_an_admin_blocks_a_link_that_was_reported(
     page.get_by_role("button", name="Mail me a code").click()
     page.get_by_label("Code from the mail").fill(code_to(post, ADMIN, before))
     page.get_by_role("button", name="Sign in").click()
-    page.get_by_role("link", name="Report").first.click()
     page.get_by_role("button", name="Close the report").press("Enter")
     expect(page.get_by_text("There are none.")).to_be_visible()
 
@@ -74,14 +76,28 @@ def test_an_admin_blocks_a_file_request_that_was_reported(
     guest.get_by_role("link", name="Report this").click()
     look(guest, "report-request")
     guest.get_by_label("It pretends to be someone else").check()
+    before = len(post.to(ADMIN))
     guest.get_by_role("button", name="Send the report").click()
     expect(guest.get_by_role("heading", name="Thank you")).to_be_visible()
+    told = re.search(
+        r"http\S+/admin/reports/\d+", post.wait_for(ADMIN, before + 1)[-1].body("plain")
+    )
+    assert told
 
     page = open_page("/mine")
     sign_in(page, post, ADMIN)
     page.get_by_role("link", name="Admin").click()
     look(page, "admin-requests")
-    page.get_by_role("link", name="Report").first.click()
+    # From a web mail: localhost is another site than 127.0.0.1.
+    elsewhere = live.url.replace("127.0.0.1", "localhost")
+    page.route(
+        f"{elsewhere}/webmail",
+        lambda route: route.fulfill(
+            content_type="text/html", body=f'<a href="{told[0]}">See the report</a>'
+        ),
+    )
+    page.goto(f"{elsewhere}/webmail")
+    page.get_by_role("link", name="See the report").click()
     expect(page.get_by_text("Files go to your-bank@example.org")).to_be_visible()
     look(page, "admin-report-request")
     page.get_by_role("button", name="Block the request").click()

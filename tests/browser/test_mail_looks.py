@@ -43,7 +43,7 @@ def caught(
     options = {"title": "Rushes, Thursday", "message": MESSAGE, "password": "sesame"}
     sent = addressed(sender.ready(FILES, max_downloads=9, **options), BO, CY, DI)
     sender.client.post("/senders/code", json={"email": "eve@example.org"})
-    configure(abuse_contact="operator@example.org")
+    configure(abuse_contact="operator@example.org", admin_emails=("operator@example.org",))
     with app.app_context():
         abuse.report(sent.slug, Harm.PHISHING, "It asks for my bank's password.", "eve@example.org")
     send_mail(app)

@@ -56,8 +56,12 @@ def admin(ada: Admin) -> Admin:
 
 
 def report(sent: Sent, **words: str) -> int:
-    with sent.client.application.app_context():
-        return abuse.report(sent.slug, Harm.PHISHING, **words)
+    """Report it; the admins have been mailed then, so that the next mail is what a test causes."""
+    app = sent.client.application
+    with app.app_context():
+        number = abuse.report(sent.slug, Harm.PHISHING, **words)
+    send_mail(app)
+    return number
 
 
 def pages_of(number: int) -> list[str]:
@@ -204,6 +208,32 @@ def test_s39_changing_something_needs_one_of_the_last_hour(
     assert admin.sign_in().location == "/mine"
 
 
+def test_the_link_in_a_mail_leads_to_its_report_after_signing_in_again(
+    app: Flask, admin: Admin, sender: Sender, mail: MailServer
+) -> None:
+    number = report(sender.ready())
+    grow_old(app, hours=13)
+    page = admin.open(f"/reports/{number}").text
+    form = {"csrf_token": token_in(page), "report": str(number)}
+    assert f'name="report" value="{number}"' in page
+    admin.client.post(f"{AT}/again", data=form)
+    send_mail(app)
+    assert admin.post("enter", code=code_in(mail)).location == f"{AT}/reports/{number}"
+
+
+def test_whoever_comes_by_a_web_mail_gets_a_page_that_loads_once_more(app: Flask) -> None:
+    """Its link does not bring the cookie. For strangers there is still nothing."""
+    browser = app.test_client()
+    for site, loads_again in (("cross-site", True), ("same-origin", False), ("none", False)):
+        headers = {"Sec-Fetch-Site": site, "Accept": "text/html"}
+        page = browser.get(f"{AT}/reports/1", headers=headers)
+        assert page.status_code == 404
+        assert NOBODY in page.text
+        again = f'<meta http-equiv="refresh" content="0;url={AT}/reports/1">'
+        assert (again in page.text) == loads_again
+        assert "refresh" not in browser.get("/nowhere", headers=headers).text
+
+
 def test_s39_it_leads_back_to_a_page_of_the_admin_and_nowhere_else(
     app: Flask, admin: Admin, mail: MailServer
 ) -> None:
@@ -232,11 +262,12 @@ def test_s06_no_form_without_its_token_does_anything(
 ) -> None:
     sent = sender.ready()
     number = report(sent)
-    before = actions(app)
+    before, mailed = actions(app), len(mail.caught)
     for path, data in (("/again", {}), (f"/reports/{number}", {"do": "block"})):
         assert admin.client.post(AT + path, data=data).status_code == 400
     admin.open(f"/reports/{number}?do=block")
-    assert (actions(app), len(mail.caught), sent.row().quarantined_at) == (before, 1, None)
+    send_mail(app)
+    assert (actions(app), len(mail.caught), sent.row().quarantined_at) == (before, mailed, None)
 
 
 # -- what an admin sees ------------------------------------------------------------------------------

@@ -70,6 +70,32 @@ def test_the_operator_is_mailed_where_there_is_an_address(
         assert own.slug not in body
 
 
+def test_all_admins_are_mailed_where_there_is_no_other_address_and_the_mail_leads_to_their_page(
+    app: Flask, sender: Sender, machine: Machine, mail: MailServer, configure
+) -> None:
+    board = machine.board("Our bank")["url"].rpartition("/")[2]
+    configure(abuse_contact="https://example.org/abuse", admin_emails=("op@example.org", ADA))
+    numbers = [
+        abuse.report(sender.ready().slug, Harm.OTHER),
+        abuse.report(board, Harm.PHISHING, of=Board),
+    ]
+    send_mail(app)
+    for email in ("op@example.org", ADA):
+        told = {one.subject: one for one in mail.to(email)}
+        assert set(told) == {f"Report {numbers[0]}: other", f"Report {numbers[1]}: phishing"}
+        for number, letter in zip(numbers, mail.to(email), strict=True):
+            for kind in ("plain", "html"):
+                assert f"http://localhost/admin/reports/{number}" in letter.body(kind)
+    configure(abuse_contact="operator@example.org")
+    abuse.report(board, Harm.PHISHING, of=Board)
+    assert send_mail(app) == 1
+    assert "/admin/reports/" in mail.to("operator@example.org")[0].body("plain")
+    configure(admin_emails=())
+    abuse.report(board, Harm.PHISHING, of=Board)
+    assert send_mail(app) == 1
+    assert "/admin" not in mail.to("operator@example.org")[1].body("plain")
+
+
 def test_the_operator_is_mailed_a_report_of_a_board(
     app: Flask, machine: Machine, mail: MailServer, configure
 ) -> None:

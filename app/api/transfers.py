@@ -82,6 +82,7 @@ def create_transfer(caller: Caller | None) -> tuple[Response, int]:
             options["max_downloads"] = 1
     if caller is None and not request:
         senders.check_may_send(mail.get("sender_email"), mail.get("sender_token"))
+    for_it = file_requests.for_request(request, has_date=options["expires_at"] is not None)
     created = delivery.create(
         files,
         mail,
@@ -89,7 +90,7 @@ def create_transfer(caller: Caller | None) -> tuple[Response, int]:
         idempotency_key=idempotency_key(),
         caller=caller,
         by_one_put=by_one_put,
-        also=[file_requests.for_request(request)] if request else [],
+        also=[for_it] if request else [],
     )
     return shown(created.transfer, owner_token=created.owner_token), 201
 

@@ -24,11 +24,15 @@ class FileRequest(Base):
     created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
     # Nothing can be sent from then on; closing it sets this to now.
     ends_at: Mapped[datetime] = mapped_column(Instant)
+    # For how long files that are sent there are kept, unless their sender chooses otherwise; null:
+    # as long as others by default.
+    keep_days: Mapped[int | None]
     # The operator has blocked it: nothing can be sent, and its owner gets nothing more of it.
     quarantined_at: Mapped[datetime | None] = mapped_column(Instant)
 
     __table_args__ = (
         CheckConstraint("title <> ''", name="title_not_empty"),
+        CheckConstraint("keep_days > 0", name="keep_days_positive"),
         Index("ix_file_requests_email", "email", "created_at"),
         Index("ix_file_requests_ends_at", "ends_at"),
     )

@@ -43,7 +43,8 @@ def show_request(slug: str) -> Response:
     """
     wish = {"file_request": slug}
     try:
-        return home.uploader(wish, asked=file_requests.find(slug))
+        asked = file_requests.find(slug)
+        return home.uploader(wish, expires_in_days=file_requests.kept_days(asked), asked=asked)
     except Gone as error:
         if error.details["reason"] != "closed":
             raise
@@ -65,16 +66,20 @@ def make_request() -> AnyResponse:
     email = signed_in_email()
     if email is None:
         return redirect(url_for("mine.show_mine"), 303)
-    said = typed("once", "title", "message", "days")
-    # Stripped first: a title of spaces is none.
-    read = {"title": said.get("title", "").strip(), "days": _whole(said.get("days", ""))}
+    said = typed("once", "title", "message", "days", "keep_days")
+    numbers = {name: _whole(said[name]) for name in ("days", "keep_days") if name in said}
     try:
-        with Inputs({**said, **read}) as given:
+        # Stripped first: a title of spaces is none.
+        with Inputs({**said, **numbers, "title": said.get("title", "").strip()}) as given:
             request_id = given.uuid("once")
             title = given.needed_text("title", longest=_LONGEST_TITLE)
             message = given.text("message", longest=_LONGEST_MESSAGE, lines=True).strip()
             days = given.whole("days", least=1, most=max(_choices()))
-        file_requests.make(request_id, email, title=title, message=message, days=days)
+            most = settings.max_expires_in_days
+            keep_days = given.optional_whole("keep_days", least=1, most=most)
+        file_requests.make(
+            request_id, email, title=title, message=message, days=days, keep_days=keep_days
+        )
     except Invalid as error:
         return _page(email, 422, said, error.fields)
     except SenderNotAllowed:
@@ -104,6 +109,8 @@ def _page(
         request_url=links.request_url,
         day_choices=_choices(),
         default_days=min(_DEFAULT_DAYS, max(_choices())),
+        default_keep_days=settings.default_expires_in_days,
+        most_keep_days=settings.max_expires_in_days,
         once=uuid.uuid4(),
         said=said or {},
         complaints=complaints or {},

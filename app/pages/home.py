@@ -35,15 +35,18 @@ def _page_for_some() -> Response:
     return uploader({"sender_email": email, "sender_token": senders.word_of(email)})
 
 
-def uploader(wish: dict[str, str] | None = None, **for_what: Any) -> Response:
+def uploader(
+    wish: dict[str, str] | None = None, *, expires_in_days: int | None = None, **for_what: Any
+) -> Response:
     """Render the uploader: for a new transfer, which is created with what `wish` says; for one to a
-    file request (`asked`); or for more files of one (`adds_to`, `word`).
+    file request (`asked`), kept for `expires_in_days` by default; or for more files of one
+    (`adds_to`, `word`).
     """
     limits = {
         "max_file_size": settings.max_file_size,
         "max_transfer_size": settings.max_transfer_size,
         "max_files": settings.max_files,
-        "default_expires_in_days": settings.default_expires_in_days,
+        "default_expires_in_days": expires_in_days or settings.default_expires_in_days,
         "max_expires_in_days": settings.max_expires_in_days,
         "max_recipients": settings.max_recipients,
     }

@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
-from app import jobs, lifecycle
+from app import clock, jobs, lifecycle
 from app.clock import db_now
 from app.config import settings
 from app.db import changed, db, transaction
@@ -33,6 +33,7 @@ from app.errors import Gone, Invalid, NotFound, SenderNotAllowed
 from app.models import Arrival, File, FileRequest, MailKind, OutboxMail, State, Transfer
 from app.services import audit, delivery, senders
 from app.services.creating import Also
+from app.services.options import expiry
 
 # Of one address. More would be a mistake, or somebody who fills the table.
 MOST_OPEN = 50
@@ -69,11 +70,20 @@ class Came(NamedTuple):
     sender: str | None
 
 
-def make(request_id: uuid.UUID, email: str, *, title: str, message: str, days: int) -> None:
+def make(
+    request_id: uuid.UUID,
+    email: str,
+    *,
+    title: str,
+    message: str,
+    days: int,
+    keep_days: int | None = None,
+) -> None:
     """Make a request, open for so many days, for an address that the caller must have proven.
 
-    Repeating it with the same id makes no other. Raises Invalid if the address has MOST_OPEN open
-    ones, and SenderNotAllowed: what strangers send for somebody is sent in their name.
+    What is sent there is kept for `keep_days`, unless its sender chooses otherwise. Repeating it
+    with the same id makes no other. Raises Invalid if the address has MOST_OPEN open ones, and
+    SenderNotAllowed: what strangers send for somebody is sent in their name.
     """
     if not senders.may_send(email):
         raise SenderNotAllowed
@@ -88,6 +98,7 @@ def make(request_id: uuid.UUID, email: str, *, title: str, message: str, days: i
             title=title,
             message=message,
             ends_at=db_now() + timedelta(days=days),
+            keep_days=keep_days,
         )
         if changed(made.on_conflict_do_nothing(index_elements=["id"])):
             audit.note("ask for files", subject_id=request_id)
@@ -185,6 +196,11 @@ def find(slug: str) -> FileRequest:
     return request
 
 
+def kept_days(request: FileRequest) -> int:
+    """For how many days files are kept that are sent to this request without another date."""
+    return min(request.keep_days or settings.default_expires_in_days, settings.max_expires_in_days)
+
+
 def is_open() -> ColumnElement[bool]:
     """The condition that files can be sent to a request."""
     return and_(FileRequest.ends_at > db_now(), FileRequest.quarantined_at.is_(None))
@@ -204,8 +220,11 @@ def is_over() -> ColumnElement[bool]:
 # -- what comes ----------------------------------------------------------------------------------
 
 
-def for_request(slug: str) -> Also:
-    """What creating.create() does besides, for a transfer to this request; may raise Invalid."""
+def for_request(slug: str, *, has_date: bool) -> Also:
+    """What creating.create() does besides, for a transfer to this request; may raise Invalid.
+
+    Unless its sender has given it a date, it expires when the request says.
+    """
 
     def note(transfer: Transfer) -> None:
         try:
@@ -213,6 +232,8 @@ def for_request(slug: str) -> Also:
         except (NotFound, Gone) as error:
             raise Invalid({"file_request": "is not open: ask for a new link"}) from error
         db.session.add(Arrival(transfer_id=transfer.id, file_request_id=request.id))
+        if not has_date:
+            transfer.expires_at = expiry(clock.now() + timedelta(days=kept_days(request)))
 
     return Also(note, (f"for request {slug}",))
 

@@ -41,6 +41,7 @@ def test_from_a_request_to_its_files(
     page.get_by_label("What for").fill("Photos of the wedding of Ada and Bo")
     page.get_by_label("Message").fill("The large ones, please.\nBy Friday.")
     page.get_by_label("Open for").select_option("7 days")
+    page.get_by_label("Files are kept for").select_option("30 days")
     page.get_by_role("button", name="Make a link").click()
     link = page.locator(".share-link").text_content() or ""
     assert "/r/" in link
@@ -56,6 +57,7 @@ def test_from_a_request_to_its_files(
     choose(guest, photo)
     expect_state(guest, "done")
     expect(guest.get_by_text(f"{OWNER} gets an e-mail with the link.")).to_be_visible()
+    expect(guest.get_by_label("Expires in")).to_have_value("30")
     look(guest, "request-done")
     guest.get_by_role("link", name="Send something else").click()
     expect(guest).to_have_url(link)

@@ -367,6 +367,34 @@ def test_what_is_blocked_between_two_attempts_to_mail_it_is_told_of_later(
         assert told(attempts[0]) == [other.slug]
 
 
+def test_what_comes_is_kept_as_long_as_the_request_says_unless_its_sender_chooses(
+    app: Flask, ada: Person, client: FlaskClient, sender: Sender, configure: Any
+) -> None:
+    def days(slug: str, **more: Any) -> int:
+        left = sender.create(file_request=slug, **more).row().expires_at - clock.now()
+        return round(left / timedelta(days=1))
+
+    ada.sign_in()
+    assert 'name="keep_days"' in ada.client.get(AT).text
+    make(ada)
+    (other,) = slugs(ada)
+    make(ada, keep_days="30")
+    (slug,) = set(slugs(ada)) - {other}
+    assert (days(other), days(slug)) == (7, 30)
+    chosen = clock.now() + timedelta(days=2)
+    assert days(slug, expires_at=chosen.isoformat()) == 2
+    page = client.get(f"/r/{slug}").text
+    assert "They are kept for 30 days, or up to 90 if you choose." in page
+    assert '<option value="30" selected>' in page
+    configure(max_expires_in_days=20)
+    assert days(slug) == 20
+    assert "They are kept for 20 days." in client.get(f"/r/{slug}").text
+    for wrong in ("0", "21", "x", ""):
+        answer = make(ada, keep_days=wrong)
+        assert answer.status_code == 422
+        assert 'id="keep-days-said" data-kind="wrong"' in answer.text
+
+
 def test_the_same_create_again_is_the_same_transfer(slug: str, client: FlaskClient) -> None:
     body = {"files": [{"path": "a", "size": 1}], "file_request": slug}
     key = {"Idempotency-Key": "k" * 32}

@@ -30,6 +30,9 @@ def test_who_may_send_signs_in_and_sends_and_nobody_else(
     expect(page.get_by_role("heading", name="Sign in to send")).to_be_visible()
     look(page, "sign-in-to-send")
     enter_code(page, post, MINE)
+    expect(page.get_by_role("heading", name="Drop files or folders here")).to_be_visible()
+    # Files that are chosen before the scripts have run are not noticed.
+    page.wait_for_load_state()
     file = tmp_path / "mine.txt"
     file.write_text("mine")
     choose(page, file)

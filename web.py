@@ -9,7 +9,9 @@ client that does not read its answer still occupies a thread, but no longer than
 """
 
 import contextlib
+import resource
 import socket
+import sys
 import time
 from bisect import insort
 from collections.abc import Callable
@@ -29,6 +31,8 @@ HEAD_SECONDS = 8.0
 LINGER_SECONDS = 2.0
 # Routers do not accept larger heads either.
 LARGEST_HEAD = 32 * 1024
+# File descriptors for all but clients: connections to PostgreSQL, Redis and storage, and files.
+OWN_FILES = 200
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"Connection: close\r\nContent-Length: 0\r\n\r\n"
@@ -40,6 +44,9 @@ class Worker(ThreadWorker):
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
+        # Where they are used up, accept() fails, and gunicorn ends the worker with all its clients.
+        self.worker_connections: int = min(self.cfg.worker_connections, _most_clients())
+        self.max_keepalived = self.worker_connections - self.cfg.threads
         # When each connection that occupies a thread got it.
         self._began_at: dict[Any, float] = {}
 
@@ -143,6 +150,14 @@ class Worker(ThreadWorker):
         with contextlib.suppress(OSError):
             conn.sock.send(_TOO_LARGE)
         self._linger(conn)
+
+
+def _most_clients() -> int:
+    """How many connections of clients the limit on open files has room for; at least half of it."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return max(limit - OWN_FILES, limit // 2)
 
 
 def _seen(conn: Any) -> tuple[bytes, bytes] | None:

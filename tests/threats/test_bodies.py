@@ -273,6 +273,26 @@ def test_s37_a_head_that_drips_ends_in_time_whoever_else_drips(web: LoggedStack)
     assert HEAD_SECONDS - 1 < slow.seconds < HEAD_SECONDS + 4
 
 
+def test_s37_more_connections_than_files_may_be_open_end_no_worker(
+    app: Flask, environ: dict[str, str], tmp_path: Path
+) -> None:
+    """systemd allows 1,024 open files by default, and gunicorn 1,000 connections."""
+    web = LoggedStack(environ | {"WEB_CONCURRENCY": "1"}, tmp_path / "output")
+    web._commands["web"] = f"sh -c 'ulimit -n 256; exec {web._commands['web']}'"
+    web.start("web")
+    try:
+        processes = set(family(web.running["web"].pid))
+        with contextlib.ExitStack() as held:
+            for _ in range(300):
+                held.enter_context(socket.create_connection(("127.0.0.1", web.port), timeout=10))
+            time.sleep(1)
+        assert served(web) < 2
+        assert set(family(web.running["web"].pid)) == processes
+        assert_quiet(web)
+    finally:
+        web.stop()
+
+
 def test_s37_a_head_that_is_too_large_is_answered(web: LoggedStack) -> None:
     """And its connection is not reset, with which a client may lose the answer."""
     with socket.create_connection(("127.0.0.1", web.port), timeout=10) as one:

@@ -8,8 +8,11 @@ import re
 from email_validator import EmailNotValidError, validate_email
 
 LONGEST = 254
-# Spaces, line ends, other controls and angle brackets: refused whatever the validator allows.
-_NEVER = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029<>]")
+# Refused whatever the validator allows: spaces, line ends, other controls and angle brackets; and
+# what could lead mail for one domain to another. Some servers pass user%other@here and
+# other!user@here on to the other host, and "=?" begins an encoded word, which mail libraries decode
+# in the header To.
+_NEVER = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029<>%!]|=\?")
 
 
 class NotAnAddress(ValueError):

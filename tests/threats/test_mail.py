@@ -189,6 +189,10 @@ HOSTILE = [
     "a\u0085@example.org",
     "@evil.example:a@example.org",
     "a@example.org\u202e",
+    "eve%evil.example@example.org",
+    "evil.example!eve@example.org",
+    "=?utf-8?q?eve=40evil.example=2c?=@example.org",
+    "=?us-ascii?b?ZXZl?=@example.org",
 ]  # fmt: skip
 
 

@@ -241,11 +241,14 @@ def for_request(slug: str, *, has_date: bool) -> Also:
 def announce(transfer_id: uuid.UUID) -> None:
     """Queue a mail to who asked for this transfer's files, if anybody did: they are there.
 
-    One that is still waiting tells of these too. Call in transaction().
+    One that is still waiting tells of these too. Whoever has closed the request is told of what
+    comes for the first time, but not of files that are added to it. Call in transaction().
     """
+    of_request = FileRequest.id == Arrival.file_request_id
+    is_asked_for = exists().where(of_request, FileRequest.ends_at > db_now())
     request_id = db.session.scalar(
         update(Arrival)
-        .where(Arrival.transfer_id == transfer_id)
+        .where(Arrival.transfer_id == transfer_id, or_(Arrival.came_at.is_(None), is_asked_for))
         .values(came_at=db_now(), told_in=None)
         .returning(Arrival.file_request_id)
         .execution_options(synchronize_session=False)

@@ -292,6 +292,20 @@ def test_files_that_are_added_later_are_told_too(
     assert "2 files" in told.body("plain")
 
 
+def test_whoever_has_closed_a_request_is_not_told_of_files_that_are_added(
+    app: Flask, ada: Person, slug: str, sender: Sender, mail: MailServer
+) -> None:
+    """Closing it is the way to be left in peace."""
+    sent = arrive(sender, slug)
+    send_mail(app)
+    before = len(mail.caught)
+    close(ada, ids(app)[0])
+    with app.app_context():
+        through(sent, {"more.txt": b"more"})
+    send_mail(app)
+    assert (len(mail.caught), waiting(app)) == (before, 0)
+
+
 def test_a_confirmed_sender_is_named_and_a_password_is_told_of(
     app: Flask, slug: str, sender: Sender, mail: MailServer
 ) -> None:

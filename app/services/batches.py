@@ -19,7 +19,7 @@ from app import crash, jobs, leases
 from app.clock import db_now
 from app.config import settings
 from app.db import changed, db, transaction
-from app.errors import WrongState
+from app.errors import SenderNotAllowed, WrongState
 from app.models import Batch, Failure, File, State, Transfer, Upload, UploadState
 from app.services import (
     archives,
@@ -60,7 +60,7 @@ def add_files(
 
     A repeated request adds nothing to a batch, as only its answer was lost. All limits apply to the
     existing and the new files together. Raises Invalid, WrongState, Gone after the end, Blocked,
-    KeyReused, TooMany.
+    KeyReused, TooMany, SenderNotAllowed.
     """
     if of_id(transfer.id).state is State.INIT:
         return contents.add_files(transfer, specs, once)
@@ -73,6 +73,8 @@ def add_files(
         already = files_of(transfer.id, with_coming=True)
         if again := _as_before(specs, already):
             return again
+        if not file_requests.may_add(transfer):
+            raise SenderNotAllowed
         contents.check_files(specs, already)
         coming = contents.size_of([*specs, *(file for file in already if file.is_coming)])
         contents.check_open_quota(transfer.address_hash, coming, transfer.id)

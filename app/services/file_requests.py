@@ -238,6 +238,21 @@ def for_request(slug: str, *, has_date: bool) -> Also:
     return Also(note, (f"for request {slug}",))
 
 
+def may_add(transfer: Transfer) -> bool:
+    """Whether more files may be sent with a transfer whose first files are there.
+
+    Where only some may send (SENDERS), that takes what beginning one takes: a sender who may, an
+    open request of somebody who may, or an API key. Otherwise whoever has sent once could go on.
+    """
+    if not settings.senders or transfer.workspace_id is not None:
+        return True
+    sender = transfer.sender_email if transfer.sender_confirmed_at else None
+    asked_by = db.session.scalar(
+        select(FileRequest.email).join(Arrival).where(Arrival.transfer_id == transfer.id, is_open())
+    )
+    return any(senders.may_send(email) for email in (sender, asked_by) if email)
+
+
 def announce(transfer_id: uuid.UUID) -> None:
     """Queue a mail to who asked for this transfer's files, if anybody did: they are there.
 

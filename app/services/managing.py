@@ -33,6 +33,7 @@ from app.services import (
     batches,
     delivery,
     extension_requests,
+    file_requests,
     mail_links,
     mail_quotas,
     options,
@@ -100,6 +101,8 @@ class Managed:
     # The batch of files being added, and how much of it is complete.
     batch: Batch | None
     coming: Sums
+    # Whether whoever sent it may send more (SENDERS).
+    may_begin: bool
     gives_days: bool
     gives_downloads: bool
 
@@ -132,7 +135,7 @@ class Managed:
     @property
     def may_add(self) -> bool:
         """Whether more files can be added now."""
-        is_free = self.batch is None or self.batch.closed_at is None
+        is_free = self.may_begin if self.batch is None else self.batch.closed_at is None
         return is_free and not self.is_blocked and self.state in ("ready", "limit_reached")
 
     @property
@@ -210,6 +213,7 @@ def view(transfer: Transfer) -> Managed:
         kept_until=_kept_until(row, now) if state == "expired" else None,
         batch=batch,
         coming=_sums(row.id, File.batch.is_(None)) if batch else Sums(0, 0, 0),
+        may_begin=file_requests.may_add(row),
         # Less than an hour more is not worth a button.
         gives_days=row.expires_at < later - timedelta(hours=1),
         gives_downloads=row.is_used_up,

@@ -12,8 +12,9 @@ from flask.testing import FlaskClient
 
 from app import config
 from app.services import file_requests, senders
-from tests.factories import Machine, Sender
+from tests.factories import Machine, Sender, Sent
 from tests.mail import ADA, word_of
+from tests.pages.test_manage import open_page, page_of
 from tests.pages.test_mine import EVE, Person, ada, eve
 
 __all__ = ["ada", "eve"]  # fixtures
@@ -146,6 +147,45 @@ def test_others_send_by_a_request_of_somebody_who_may(
         assert words in page
     for words in ("Make a link", "/r/", "Open"):
         assert words not in page
+
+
+def test_more_files_need_the_permission_that_the_first_ones_needed(
+    app: Flask, ada: Person, client: FlaskClient, sender: Sender, configure: Any
+) -> None:
+    """Otherwise whoever has sent one thing, as a guest or before they left, could go on for ever."""
+    with app.app_context():
+        asked = uuid.uuid4()
+        file_requests.make(asked, ADA, title="Rushes", message="", days=1)
+        slug = file_requests.one_of(ADA, asked).slug
+    by_guest = sender.ready(file_request=slug)
+    by_ada, by_bo = sender.ready(**proof(ADA)), sender.ready(**proof(STUDIO))
+    program = Machine(client)
+    by_key = program.put_one()["id"]
+
+    def add(sent: Sent, path: str) -> tuple[int, str]:
+        answer = sent.call("POST", "/files", json={"files": [{"path": path, "size": 1}]})
+        return answer.status_code, answer.json.get("error", {}).get("code", "")
+
+    def is_offered(sent: Sent) -> bool:
+        return f"{page_of(sent)}/add" in open_page(client, sent)
+
+    assert [is_offered(one) for one in (by_guest, by_ada, by_bo)] == [True, True, True]
+    assert add(by_guest, "1") == (201, "")
+    with app.app_context():
+        file_requests.close(ADA, asked)
+    # What was begun before can be finished, but nothing is added to it.
+    assert is_offered(by_guest)
+    assert add(by_guest, "2") == NO
+    by_guest.call("DELETE", "/batch")
+    assert add(by_guest, "2") == NO
+    assert not is_offered(by_guest)
+    by_guest.call("PATCH", json={"sender_email": ADA})
+    assert add(by_guest, "2") == NO
+    configure(senders=("@studio.example",))
+    assert [add(one, "1") for one in (by_ada, by_bo)] == [NO, (201, "")]
+    assert [is_offered(one) for one in (by_ada, by_bo)] == [False, True]
+    more = {"files": [{"path": "1", "size": 1}]}
+    assert program.native("POST", f"/{by_key}/files", json=more).status_code == 201
 
 
 def test_unset_everybody_may_send(configure: Any, client: FlaskClient) -> None:

@@ -389,6 +389,13 @@ def test_of_concurrent_edits_of_the_same_version_only_one_is_accepted(
     assert at_once(app, 6, edit) == {200: 1, 412: 5}
 
 
+def test_s41_file_requests_made_at_once_are_as_many_as_may_be_open(app: Flask, monkeypatch) -> None:
+    monkeypatch.setattr(file_requests, "MOST_OPEN", 2)
+    new = {"title": "Photos", "message": "", "days": 1}
+    made = at_once(app, 8, lambda _: file_requests.make(uuid.uuid4(), ADA, **new))
+    assert made == {None: 2, "invalid": 6}
+
+
 def test_nothing_that_comes_for_a_request_just_behind_something_else_is_left_untold(
     app: Flask, sender: Sender, mail: MailServer
 ) -> None:

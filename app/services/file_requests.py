@@ -35,8 +35,10 @@ from app.services import audit, delivery, senders
 from app.services.creating import Also
 from app.services.options import expiry
 
-# Of one address. More would be a mistake, or somebody who fills the table.
+# Of one address. More would be a mistake, or somebody who fills the table, as by making and closing
+# one after the other.
 MOST_OPEN = 50
+MOST_A_DAY = 100
 # Of one address, so that the page stays short: open ones, which can be closed there, before others.
 MOST_LISTED = 100
 
@@ -82,15 +84,14 @@ def make(
     """Make a request, open for so many days, for an address that the caller must have proven.
 
     What is sent there is kept for `keep_days`, unless its sender chooses otherwise. Repeating it
-    with the same id makes no other. Raises Invalid if the address has MOST_OPEN open ones, and
-    SenderNotAllowed: what strangers send for somebody is sent in their name.
+    with the same id makes no other. Raises Invalid if the address has MOST_OPEN open ones or has
+    made MOST_A_DAY in a day, and SenderNotAllowed: what strangers send for somebody is sent in
+    their name.
     """
     if not senders.may_send(email):
         raise SenderNotAllowed
     with transaction():
-        mine = select(func.count()).where(FileRequest.email == email, is_open())
-        if (db.session.scalar(mine) or 0) >= MOST_OPEN:
-            raise Invalid({"title": f"is too many: close one of your {MOST_OPEN} open requests"})
+        _check_count(email)
         made = insert(FileRequest).values(
             id=request_id,
             slug=secrets.token_urlsafe(24),
@@ -102,6 +103,18 @@ def make(
         )
         if changed(made.on_conflict_do_nothing(index_elements=["id"])):
             audit.note("ask for files", subject_id=request_id)
+
+
+def _check_count(email: str) -> None:
+    # One after the other for each address, so that what is counted does not change meanwhile.
+    db.session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(email, 0))))
+    is_new = FileRequest.created_at > db_now() - timedelta(days=1)
+    counts = select(func.count().filter(is_open()), func.count().filter(is_new))
+    open_count, new_count = db.session.execute(counts.where(FileRequest.email == email)).one()
+    if open_count >= MOST_OPEN:
+        raise Invalid({"title": f"is too many: close one of your {MOST_OPEN} open requests"})
+    if new_count >= MOST_A_DAY:
+        raise Invalid({"title": f"is too many: you have made {MOST_A_DAY} requests in one day"})
 
 
 def close(email: str, request_id: uuid.UUID) -> None:

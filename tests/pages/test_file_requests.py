@@ -207,6 +207,25 @@ def test_one_address_has_so_many_open_requests(
     assert [make(ada).status_code for _ in range(3)] == [303, 303, 422]
 
 
+def test_closing_requests_makes_no_room_for_any_number_of_others_on_the_same_day(
+    app: Flask, ada: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_requests, "MOST_A_DAY", 2)
+    ada.sign_in()
+
+    def make_and_close() -> int:
+        answer = make(ada)
+        for request_id in ids(app):
+            close(ada, request_id)
+        return answer.status_code
+
+    assert [make_and_close() for _ in range(3)] == [303, 303, 422]
+    with app.app_context(), transaction():
+        yesterday = db_now() - timedelta(days=1, seconds=1)
+        db.session.execute(update(FileRequest).values(created_at=yesterday))
+    assert make_and_close() == 303
+
+
 def test_an_open_request_stays_in_the_list_however_many_others_have_ended_since(
     app: Flask, ada: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -131,15 +131,18 @@ def may_send(email: str) -> bool:
 def check_may_send(email: str | None, word: str | None) -> None:
     """Check that whoever names this address, with the token `word` as proof, may send files.
 
-    Where everyone may, nothing is asked for. Raises SenderNotAllowed; and Invalid if only the
-    token is not good.
+    Where everyone may, nothing is asked for. Raises SenderNotAllowed; and Invalid if the token is
+    not good, for every address: nobody learns which ones may send without reading their mail.
     """
     if not settings.senders:
         return
-    if not email or not may_send(email := checked(email, "sender_email")):
+    if not email:
         raise SenderNotAllowed
+    email = checked(email, "sender_email")
     if not is_confirmed(email, word):
         raise Invalid({"sender_token": NOT_PROVEN})
+    if not may_send(email):
+        raise SenderNotAllowed
 
 
 def word_of(email: str) -> str:

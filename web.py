@@ -47,6 +47,9 @@ class Worker(ThreadWorker):
         # Where they are used up, accept() fails, and gunicorn ends the worker with all its clients.
         self.worker_connections: int = min(self.cfg.worker_connections, _most_clients())
         self.max_keepalived = self.worker_connections - self.cfg.threads
+        # A proxy on the same machine is trusted, and many pass on what clients send: SCRIPT_NAME
+        # would let them choose a prefix for the paths of requests, and of redirects.
+        self.cfg.set("forwarder_headers", "")
         # When each connection that occupies a thread got it.
         self._began_at: dict[Any, float] = {}
 

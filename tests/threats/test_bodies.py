@@ -273,6 +273,14 @@ def test_s37_a_head_that_drips_ends_in_time_whoever_else_drips(web: LoggedStack)
     assert HEAD_SECONDS - 1 < slow.seconds < HEAD_SECONDS + 4
 
 
+def test_s14_no_header_chooses_a_prefix_for_paths(web: LoggedStack) -> None:
+    """gunicorn's SCRIPT_NAME: it would hide the path from a proxy, and lead redirects elsewhere."""
+    for path in ("/health", "/here/health", "//evil.example/webhooks"):
+        prefix = path.rpartition("/")[0] or "/elsewhere"
+        said = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nSCRIPT_NAME: {prefix}\r\n\r\n"
+        assert say(web.port, said.encode()).status == (200 if path == "/health" else 404)
+
+
 def test_s37_more_connections_than_files_may_be_open_end_no_worker(
     app: Flask, environ: dict[str, str], tmp_path: Path
 ) -> None:

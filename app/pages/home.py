@@ -54,6 +54,7 @@ def uploader(
         "pages/home.html",
         limits=limits,
         sends_mail=settings.sends_mail,
+        only_some_send=bool(settings.senders),
         now=clock.now(),
         wish=wish,
         **for_what,

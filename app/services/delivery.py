@@ -19,7 +19,7 @@ from app import jobs
 from app.clock import db_now
 from app.config import settings
 from app.db import changed, db, transaction
-from app.errors import Invalid, NotFound, WrongState
+from app.errors import Invalid, NotFound, SenderNotAllowed, WrongState
 from app.models import AbuseReport, MailKind, MailState, OutboxMail, Recipient, State, Transfer
 from app.services import audit, creating, dropped_mail, idempotency, mail_quotas, senders
 from app.services.contents import FileSpec
@@ -55,7 +55,8 @@ def set_recipients(transfer: Transfer, changes: dict[str, Any]) -> Transfer:
 
     `recipients` replaces the whole list: those no longer in it lose their links. Each is mailed
     once the files are there and the sender's address is confirmed, and only once however often
-    this is repeated. Raises Invalid, TooMuchMail, Blocked, and Gone once the transfer has ended.
+    this is repeated. Raises Invalid, TooMuchMail, SenderNotAllowed, Blocked, and Gone once the
+    transfer has ended.
     """
     if not changes:
         return transfer
@@ -130,7 +131,7 @@ def revoke(transfer: Transfer, recipient_id: uuid.UUID) -> None:
 def send_again(transfer: Transfer, recipient_id: uuid.UUID, once: Once | None = None) -> None:
     """Mail a recipient again, at most once an hour, even if the button is pressed twice.
 
-    Raises NotFound, WrongState, TooMuchMail, KeyReused, Blocked, and Gone.
+    Raises NotFound, WrongState, TooMuchMail, SenderNotAllowed, KeyReused, Blocked, and Gone.
     """
     with transaction():
         if idempotency.made(once) is not None:
@@ -222,13 +223,18 @@ def _set_recipients(transfer_id: uuid.UUID, wanted: Sequence[str]) -> None:
 
 
 def _ask(row: Transfer) -> None:
-    """Request a mail to each recipient without one: sent now, or once the files are there."""
+    """Request a mail to each recipient without one: sent now, or once the files are there.
+
+    Raises SenderNotAllowed for guests: they send to whoever has asked them for files.
+    """
     if row.sender_confirmed_at is None:
         return
     # flush(): the query below has to find recipients that were just added.
     db.session.flush()
     wanted = [one for one in recipients_of(row.id) if not (one.asked_at or one.revoked_at)]
     if wanted:
+        if row.workspace_id is None and not senders.may_send(row.sender_email or ""):
+            raise SenderNotAllowed
         mail_quotas.take_lock()
         mail_quotas.check(row, wanted)
         for one in wanted:

@@ -13,9 +13,11 @@ from flask.testing import FlaskClient
 from app import config
 from app.services import file_requests, senders
 from tests.factories import Machine, Sender, Sent
-from tests.mail import ADA, word_of
+from tests.lab.mailserver import MailServer
+from tests.mail import ADA, send_mail, word_of
 from tests.pages.test_manage import open_page, page_of
 from tests.pages.test_mine import EVE, Person, ada, eve
+from tests.pages.test_pages import token_in
 
 __all__ = ["ada", "eve"]  # fixtures
 FILES = {"files": [{"path": "a", "size": 1}]}
@@ -191,6 +193,36 @@ def test_more_files_need_the_permission_that_the_first_ones_needed(
     assert [is_offered(one) for one in (by_ada, by_bo)] == [False, True]
     more = {"files": [{"path": "1", "size": 1}]}
     assert program.native("POST", f"/{by_key}/files", json=more).status_code == 201
+
+
+def test_guests_mail_nobody_but_whoever_has_asked_them(
+    app: Flask, client: FlaskClient, sender: Sender, mail: MailServer
+) -> None:
+    """Otherwise one open request would be enough to mail files to anybody from this site."""
+    with app.app_context():
+        asked = uuid.uuid4()
+        file_requests.make(asked, ADA, title="Rushes", message="", days=1)
+        slug = file_requests.one_of(ADA, asked).slug
+    assert '<div class="field field-wide" hidden><label for="o-recipients">' in (
+        client.get(f"/r/{slug}").text
+    )
+    victim = {"recipients": ["victim@example.org"]}
+    assert refusal(client, file_request=slug, **victim, **proof(EVE)) == NO
+    sent = sender.ready(file_request=slug, **proof(EVE))
+    assert sent.call("PATCH", json=victim).status_code == 403
+    # Not even if somebody who may is named first, or by the manage page.
+    assert sent.call("PATCH", json=victim | {"sender_email": ADA}).status_code == 200
+    assert sent.call("PATCH", json=proof(EVE)).status_code == 403
+    sent.call("PATCH", json={"recipients": []} | proof(EVE))
+    browser = app.test_client()
+    form = {"csrf_token": token_in(open_page(browser, sent)), "recipients": "victim@example.org"}
+    refused = browser.post(f"{page_of(sent)}/recipients", data=form)
+    assert (refused.status_code, "were given permission" in refused.text) == (403, True)
+    by_ada = sender.ready(**proof(ADA), recipients=["wanted@example.org"])
+    send_mail(app)
+    assert mail.to("victim@example.org") == []
+    assert [one.to for one in mail.to("wanted@example.org")] == ["wanted@example.org"]
+    assert by_ada.show()["recipients"][0]["state"] == "sent"
 
 
 def test_unset_everybody_may_send(configure: Any, client: FlaskClient) -> None:

@@ -1,4 +1,4 @@
-"""Confirms a sender's e-mail address: a six-digit code by mail, then a signed token as the proof.
+"""Confirms a sender's e-mail address: a code by mail, then a signed token as the proof.
 
 No mail is sent for a sender who has not entered the code. The token is kept by the sender's
 browser or script and is not stored here. Signing in (sign_ins.py) uses codes of its own.
@@ -28,10 +28,10 @@ PAGE_DAYS = 7
 NOT_PROVEN = "does not prove this address: confirm it again"
 # An address gets at most 5 codes an hour, of both kinds together (MAX_MAILS_PER_RECIPIENT_PER_HOUR
 # by default), each with MOST_TRIES: a stranger who asks for codes all the time guesses one with a
-# chance of 25 in 10**DIGITS an hour. For a year of that, six digits would be 1 in 5, which is not
-# enough for what signing in opens; eight are 1 in 450.
-DIGITS = 6
-SIGN_IN_DIGITS = 8
+# chance of 25 in 10**DIGITS an hour, and one of any address at all, with the 1,000 mails that an
+# installation sends, of 5,000. With six digits that would be 1 in 200 for a token that, where only
+# some may send (SENDERS), is the permission to; with eight it is 1 in 20,000.
+DIGITS = 8
 _NO_LONGER_GOOD = "is no longer valid: ask for a new one"
 _seal = Seal("sender")
 
@@ -152,10 +152,10 @@ def word_of(email: str) -> str:
 
 def code_of(code: SenderCode, key: str | None = None) -> str:
     """The digits of a code, derived from our key, so that they are not stored."""
-    purpose, length = ("sign in", SIGN_IN_DIGITS) if code.signs_in else ("code", DIGITS)
+    purpose = "sign in" if code.signs_in else "code"
     secret = (key or settings.secret_key).encode()
     made = hmac.digest(secret, f"{purpose}:{code.id}".encode(), "sha256")
-    return f"{int.from_bytes(made, 'big') % 10**length:0{length}}"
+    return f"{int.from_bytes(made, 'big') % 10**DIGITS:0{DIGITS}}"
 
 
 def _is_code(code: SenderCode, figures: str) -> bool:

@@ -40,7 +40,7 @@ def _empty(post: MailServer) -> None:
 def confirm(page: Page, post: MailServer, sender: str) -> None:
     """Read the code in the mail, and type it."""
     expect(page.get_by_label("Code from the mail")).to_be_focused()
-    code = re.match(r"\d{6}", post.wait_for(sender)[0].subject)
+    code = re.match(r"\d{8}", post.wait_for(sender)[0].subject)
     assert code
     page.get_by_label("Code from the mail").fill(code[0])
     page.get_by_role("button", name="Confirm").click()
@@ -280,7 +280,7 @@ def test_the_senders_page_with_mail(open_page: OpenPage, post: MailServer, tmp_p
     look(page, "sender-mail-code")
     # Whoever presses "Send" again means the code that stands there: it is no wish for another.
     (mail,) = post.wait_for(sender)
-    page.get_by_label("Code from the mail").fill(mail.subject[:6])
+    page.get_by_label("Code from the mail").fill(mail.subject[:8])
     page.get_by_role("button", name="Send", exact=True).click()
     expect(page.locator("#s-sender")).to_have_text("Sent to 2 people.")
     expect(page.locator(".card-work .button-primary:visible")).to_have_text("Copy link")

@@ -127,7 +127,7 @@ def code_mailed(web: LoggedStack, email: str) -> str:
     while time.monotonic() < deadline:
         for path in folder.iterdir():
             text = path.read_text(errors="replace")
-            if email in text and (found := re.search(r"\b(\d{6})\b", text)):
+            if email in text and (found := re.search(r"\b(\d{8})\b", text)):
                 return found[1]
         time.sleep(0.1)
     raise AssertionError("no code came")

@@ -552,7 +552,7 @@ def test_a_sender_is_confirmed_by_a_code_and_mails_people(
     assert re.search(r'id="m-code"[^>]* autofocus', told)
     assert "autofocus" not in open_page(browser, sent)
     send_mail(browser.application)
-    code = re.search(r"\b\d{6}\b", mail.caught[-1].body("plain"))
+    code = re.search(r"\b\d{8}\b", mail.caught[-1].body("plain"))
     assert code
     assert "Code from the mail" in open_page(browser, sent)
     wrong = press(browser, sent, "/confirm", htmx, code="000000" if code[0] != "000000" else "1")

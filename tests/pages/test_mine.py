@@ -264,7 +264,7 @@ def test_s39_a_code_is_good_for_what_it_was_asked_for_and_nothing_else(
     assert client.post("/senders/confirm", json=confirm).status_code == 400
     client.post("/senders/code", json={"email": ADA})
     send_mail(ada.app)
-    to_send = re.match(r"\d{6}", mail.caught[-1].subject)
+    to_send = re.match(r"\d{8}", mail.caught[-1].subject)
     assert to_send
     assert ada.post("enter", code=to_send[0]).status_code == 422
     # What was asked to send mail is no code to sign in, whatever its digits.

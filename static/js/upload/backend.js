@@ -65,7 +65,7 @@ export class Backend {
     return this.#ask('POST', '/transfers', undefined, wish, signal, { 'Idempotency-Key': key });
   }
 
-  /** Mails a six-digit code to an address. @param {string} email */
+  /** Mails a code to an address. @param {string} email */
   mailCode(email) {
     return this.#ask('POST', '/senders/code', undefined, { email });
   }

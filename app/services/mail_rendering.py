@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from sqlalchemy import ColumnElement, bindparam, func, select, update
 from sqlalchemy import Row as Found
 
-from app import clock, links
+from app import addresses, clock, links
 from app.clock import db_now
 from app.config import settings
 from app.db import db, transaction
@@ -190,7 +190,7 @@ def _written(kind: MailKind, told: dict[str, Any]) -> EmailMessage:
     letter["Auto-Submitted"] = "auto-generated"
     letter["X-Auto-Response-Suppress"] = "All"
     if kind in delivery.TO_RECIPIENT:
-        letter["Reply-To"] = told["sender"]
+        letter["Reply-To"] = addresses.on_the_wire(told["sender"])
         letter["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
     links = "".join(f"\n{words}: {url}" for words, url in settings.footer_links)
     letter.set_content(_render(kind, "body.txt", told) + (links and f"{links}\n"), cte=CTE)
@@ -202,7 +202,8 @@ def _written(kind: MailKind, told: dict[str, Any]) -> EmailMessage:
 
 def _own_headers(mail: OutboxMail, told: dict[str, Any]) -> dict[str, str]:
     own = {
-        "To": mail.email,
+        # Otherwise the library would encode a non-ASCII domain as if it were text.
+        "To": addresses.on_the_wire(mail.email),
         "Date": format_datetime(clock.now()),
         "Message-ID": f"<{mail.id}@{mailer.envelope.rpartition('@')[2]}>",
     }

@@ -74,6 +74,18 @@ def test_ready_is_told_to_each_recipient_and_to_the_sender(
     assert sent.json["link"] in mail.to(ADA)[0].body("plain")
 
 
+def test_a_domain_that_is_not_ascii_is_spelled_in_headers_as_mail_servers_take_it(
+    app: Flask, sender: Sender, mail: MailServer
+) -> None:
+    addressed(sender.ready(), "bo@bücher.example", sender="ada@straße.example")
+    send_mail(app)
+    told = {one.to: one.raw for one in mail.caught}
+    assert b"\r\nTo: ada@xn--strae-oqa.example\r\n" in told["ada@xn--strae-oqa.example"]
+    to_bo = told["bo@xn--bcher-kva.example"]
+    assert b"To: bo@xn--bcher-kva.example\r\n" in to_bo
+    assert b"Reply-To: ada@xn--strae-oqa.example\r\n" in to_bo
+
+
 def test_recipients_added_afterwards_are_mailed_at_once_and_the_others_not_again(
     app: Flask, sender: Sender, mail: MailServer
 ) -> None:

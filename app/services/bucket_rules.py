@@ -1,5 +1,6 @@
 """The bucket's rules: which other sites' pages may use it, and when it aborts uploads by itself."""
 
+import re
 from typing import Any
 
 from app.config import settings
@@ -19,6 +20,8 @@ LONGEST_WORD = 500
 # dead ones long before.
 ABORT_AFTER_DAYS = 365
 _LISTS = ("AllowedOrigins", "AllowedMethods", "AllowedHeaders", "ExposeHeaders")
+_PATTERNS = ("AllowedOrigins", "AllowedHeaders")
+_HEADER = re.compile(r"[!#$%&'+.^_`|~0-9A-Za-z-]+")
 _KNOWN = {*_LISTS, "ID", "MaxAgeSeconds"}
 
 
@@ -59,8 +62,10 @@ def _complaint(rule: Any) -> str | None:
         return "needs AllowedOrigins and AllowedMethods"
     if not set(rule["AllowedMethods"]) <= set(METHODS):
         return f"AllowedMethods must be of {', '.join(METHODS)}"
-    if any(word.count("*") > 1 for word in rule["AllowedOrigins"]):
-        return "an origin has at most one *"
+    if any(word.count("*") > 1 for name in _PATTERNS for word in rule.get(name, ())):
+        return "an origin or an allowed header has at most one *"
+    if not all(_HEADER.fullmatch(word) for word in rule.get("ExposeHeaders", ())):
+        return "ExposeHeaders must be names of headers, without *"
     seconds, name = rule.get("MaxAgeSeconds", 0), rule.get("ID", "")
     if type(seconds) is not int or not 0 <= seconds < 2**31:
         return "MaxAgeSeconds must be a whole number"

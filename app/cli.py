@@ -20,6 +20,7 @@ from app.models import Scope
 from app.redaction import redacted
 from app.services import accounts, bucket_rules, dry_runs
 from app.services.doctor import Level, backing_services
+from app.services.doctor.findings import Finding
 from app.services.dry_runs import Figure, Sweep
 from app.services.upkeep import UnreasonableShare
 
@@ -95,10 +96,14 @@ def revoke_key(prefix: str) -> None:
 @database_commands.command("check")
 def check_database() -> None:
     """Fail if Beeline may open more database connections than PostgreSQL allows."""
-    found = backing_services.enough_connections()
+    click.echo(_said_unless_failed(backing_services.enough_connections()))
+
+
+def _said_unless_failed(found: Finding) -> str:
+    """What was found; raises ClickException if it is a failure."""
     if found.level is Level.FAILED:
         raise click.ClickException(found.said)
-    click.echo(found.said)
+    return found.said
 
 
 @storage_commands.command("setup")
@@ -126,6 +131,7 @@ def make_ready(context: click.Context) -> None:
     # command needs it.
     from flask_migrate import upgrade
 
+    _said_unless_failed(backing_services.database())
     upgrade()
     context.invoke(check_database)
     context.invoke(setup_storage)

@@ -21,7 +21,7 @@ from botocore.client import BaseClient
 from flask import Flask
 from flask.testing import FlaskClient
 from flask_migrate import upgrade
-from sqlalchemy import Connection, text
+from sqlalchemy import Engine, text
 from sqlalchemy.orm import scoped_session, sessionmaker
 
 from app import config, create_app, jobs
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from tests.lab.cloud import Cloud
 
 SECRET = "a-secret-for-tests-only-0123456789abcdef"
+# The file whose tests have really committed, until the next file's tests begin.
+_COMMITTED_IN = pytest.StashKey[Path]()
 S3_NAMES = ("ENDPOINT_URL", "BUCKET", "REGION", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
 
 
@@ -118,10 +120,15 @@ def database(request: pytest.FixtureRequest) -> Iterator[None]:
     app: Flask = request.getfixturevalue("app")
     with app.app_context():
         engine = db.engine
+    stash = request.config.stash
+    # Processes that a file's tests share write until its last test is over, and after it.
+    if stash.get(_COMMITTED_IN, request.path) != request.path:
+        _empty(engine)
+        del stash[_COMMITTED_IN]
     if request.node.get_closest_marker("real_commits"):
+        stash[_COMMITTED_IN] = request.path
         yield
-        with engine.begin() as connection:
-            _empty(connection)
+        _empty(engine)
         return
     connection = engine.connect()
     outer = connection.begin()
@@ -140,14 +147,15 @@ def database(request: pytest.FixtureRequest) -> Iterator[None]:
     connection.close()
 
 
-def _empty(connection: Connection) -> None:
+def _empty(engine: Engine) -> None:
     """Delete every row, as TRUNCATE does and far sooner: that makes two hundred new files each time."""
     tables = list(db.metadata.tables)
-    # Whoever is still at work on a row is waited for. In this role no trigger fires: those of foreign
-    # keys would ask for an order, that of the audit lets nothing be deleted.
-    connection.execute(text(f"LOCK TABLE {', '.join(tables)}"))
-    connection.execute(text("SET LOCAL session_replication_role = replica"))
-    connection.execute(text(";".join(f"DELETE FROM {table}" for table in tables)))
+    with engine.begin() as connection:
+        # Whoever is still at work on a row is waited for. In this role no trigger fires: those of
+        # foreign keys would ask for an order, that of the audit lets nothing be deleted.
+        connection.execute(text(f"LOCK TABLE {', '.join(tables)}"))
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(text(";".join(f"DELETE FROM {table}" for table in tables)))
 
 
 @pytest.fixture(autouse=True)

@@ -441,7 +441,7 @@ def complete(upload: Upload, sizes: Sequence[int] | None = None) -> Outcome:
         return _complete_multipart(upload, sizes)
     except NoSuchUpload:
         # Perhaps completed before, and only the answer was lost: verify the object that is there.
-        return _verify(upload)
+        return _verify(upload, was_complete=True)
 
 
 def _complete_multipart(upload: Upload, sizes: Sequence[int] | None) -> Outcome:
@@ -450,9 +450,9 @@ def _complete_multipart(upload: Upload, sizes: Sequence[int] | None) -> Outcome:
     missing = sorted(set(planned) - {part.number for part in parts})
     if missing:
         return Outcome(upload.id, problem=Problem.MISSING, missing=tuple(missing))
-    crc32 = None
-    if _is_verified(upload):
-        crc32 = combine((part.crc32, part.size) for part in parts if part.crc32 is not None)
+    known = [(part.crc32, part.size) for part in parts if part.crc32 is not None]
+    # Of a verified upload these are all parts, or none where storage lists no checksums.
+    crc32 = combine(known) if _is_verified(upload) and known else None
     # S3 would silently build a shorter object from an incomplete list: hence the check above.
     try:
         storage.finish_upload(*_address(upload), parts, crc32)
@@ -463,8 +463,13 @@ def _complete_multipart(upload: Upload, sizes: Sequence[int] | None) -> Outcome:
     return _verify(upload, crc32)
 
 
-def _verify(upload: Upload, combined: bytes | None = None) -> Outcome:
-    """Accept the object if it is the upload's; `combined` is the CRC32 of its parts together."""
+def _verify(
+    upload: Upload, combined: bytes | None = None, *, was_complete: bool = False
+) -> Outcome:
+    """Accept the object if it is the upload's; `combined` is the CRC32 of its parts together.
+
+    If it `was_complete` before, the list of its parts is gone.
+    """
     stored = _head(upload)
     if stored is None:
         never_came = upload.method is Method.SINGLE
@@ -479,21 +484,24 @@ def _verify(upload: Upload, combined: bytes | None = None) -> Outcome:
         # Content-Encoding is not signed, and a browser would decode the object to another file.
         log.error("an object says that it is packed", extra={"upload": str(upload.id)})
         return Outcome(upload.id, problem=Problem.DAMAGED)
-    return _with_crc32(upload, stored, combined)
+    return _with_crc32(upload, stored, combined, was_complete)
 
 
-def _with_crc32(upload: Upload, stored: Stored, combined: bytes | None) -> Outcome:
+def _with_crc32(
+    upload: Upload, stored: Stored, combined: bytes | None, was_complete: bool
+) -> Outcome:
     """Compare the checksum that storage reports for the whole, if any, with that of its parts.
 
     If it reports none (some know only a checksum of checksums, "AAAAAA==-3"), that of the parts
     counts: storage verified each on arrival, and Complete named each with its ETag and checksum, so
     the object is exactly these parts, and its CRC32 follows from theirs by arithmetic. If
     Complete's answer was lost as well, so is the list: then the object is as sound, but its
-    checksum is unknown. A single PUT has no list: storage must report what it verified.
+    checksum is unknown. Where storage lists no checksums, or there is no list (a single PUT), it
+    must report that of the whole.
     """
     if not _is_verified(upload):
         return Outcome(upload.id, etag=stored.etag)
-    is_unproven = stored.crc32 is None and upload.method is Method.SINGLE
+    is_unproven = not was_complete and stored.crc32 is combined is None
     if is_unproven or _is_another(stored.crc32, combined):
         log.error("storage does not confirm a checksum", extra={"upload": str(upload.id)})
         return Outcome(upload.id, problem=Problem.DAMAGED)
@@ -574,16 +582,21 @@ def _is_verified(upload: Upload) -> bool:
 
 
 def _right_parts(
-    upload: Upload, parts: Iterable[Part], sizes: Sequence[int] | None = None
+    upload: Upload, parts: Sequence[Part], sizes: Sequence[int] | None = None
 ) -> list[Part]:
-    """The parts of planned number and size that are verified; others must be sent again."""
+    """The parts of planned number and size that are verified; others must be sent again.
+
+    SeaweedFS verifies parts on arrival and lists none of their checksums. A store that lists them
+    must list all.
+    """
     last = part_count(upload) if sizes is None else len(sizes)
+    must_have_crc32 = _is_verified(upload) and any(part.crc32 for part in parts)
     return [
         part
         for part in parts
         if 1 <= part.number <= last
         and part.size == (sizes[part.number - 1] if sizes else part_size_of(upload, part.number))
-        and (part.crc32 is not None or not _is_verified(upload))
+        and (part.crc32 is not None or not must_have_crc32)
     ]
 
 

@@ -328,6 +328,37 @@ def test_a_part_that_nobody_verified_is_missing(monkeypatch) -> None:
     assert storage.head(upload.key) is None
 
 
+def test_a_store_that_lists_no_checksums_of_parts_is_believed_of_the_whole(monkeypatch) -> None:
+    """As SeaweedFS, which verifies the parts, too."""
+    upload = added(2 * PART + 5, verified=True)
+    body = os.urandom(upload.size)
+    send(upload, body, 3, 1)
+    listing_no_checksums(monkeypatch)
+    assert uploads.held([upload]) == [[1, 3]]
+    send(upload, body, 2)
+    outcome = uploads.complete(upload)
+    assert (outcome.problem, outcome.crc32) == (None, raw_crc32(body))
+    assert fetched(upload) == body
+
+
+def test_a_store_that_says_no_checksum_at_all_is_not_believed(monkeypatch) -> None:
+    upload = added(PART + 5, verified=True)
+    send(upload, os.urandom(upload.size))
+    listing_no_checksums(monkeypatch)
+    saying(monkeypatch, None)
+    assert uploads.complete(upload).problem is Problem.DAMAGED
+
+
+def listing_no_checksums(monkeypatch) -> None:
+    """Let storage list parts without the checksums that it has verified."""
+    list_parts = storage.list_parts
+    monkeypatch.setattr(
+        storage,
+        "list_parts",
+        lambda *given: [replace(part, crc32=None) for part in list_parts(*given)],
+    )
+
+
 def test_parts_that_do_not_come_to_their_whole_are_refused(monkeypatch) -> None:
     """By storage: what it lists of a part is not what it holds of it."""
     upload = added(2 * PART, verified=True)

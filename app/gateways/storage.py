@@ -122,14 +122,17 @@ class Storage:
         )
         try:
             with self._asking():
-                return [
-                    Part(part["PartNumber"], part["Size"], part["ETag"], crc32_in(part))
-                    for page in pages
-                    for part in page.get("Parts", [])
-                ]
+                listed = [part for page in pages for part in page.get("Parts", [])]
         except NotThere as error:
             # Ceph's code for an unknown upload is NoSuchKey.
             raise NoSuchUpload(s3_upload_id) from error
+        # SeaweedFS also lists what a part contained before it was sent again.
+        listed.sort(key=lambda part: part["LastModified"])
+        newest = {part["PartNumber"]: part for part in listed}
+        return [
+            Part(number, part["Size"], part["ETag"], crc32_in(part))
+            for number, part in sorted(newest.items())
+        ]
 
     def finish_upload(
         self, key: str, s3_upload_id: str, parts: Iterable[Part], crc32: bytes | None = None

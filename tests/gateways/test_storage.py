@@ -38,6 +38,7 @@ from tests.factories import crc32_of, http, put
 from tests.test_config import GOOD
 
 BUCKET = {"Bucket": "b"}
+PART = {"PartNumber": 1, "Size": 5, "LastModified": datetime(2026, 1, 1, tzinfo=UTC)}
 
 
 @pytest.fixture
@@ -128,7 +129,7 @@ def test_f09_parts_are_verified_one_by_one_and_together(
     assert gateway.begin_upload("k", "t", with_crc32=True) == "u"
     verified = {"x-amz-checksum-algorithm": "CRC32", "x-amz-checksum-type": "FULL_OBJECT"}
     assert opened[0][1] == NEUTRAL | verified
-    first, second = ({"PartNumber": n, "ETag": f'"{n}"', "Size": 5} for n in (1, 2))
+    first, second = (PART | {"PartNumber": n, "ETag": f'"{n}"'} for n in (1, 2))
     stub.add_response(
         "list_parts",
         {"Parts": [first | {"ChecksumCRC32": "AAAAAQ=="}, second], "IsTruncated": False},
@@ -144,6 +145,20 @@ def test_f09_parts_are_verified_one_by_one_and_together(
     stub.add_client_error("complete_multipart_upload", "BadDigest", http_status_code=400)
     with pytest.raises(Damaged):
         gateway.finish_upload("k", "u", parts[:1], b"\0\0\0\2")
+
+
+def test_what_a_part_contained_before_it_was_sent_again_does_not_count(stubbed: Any) -> None:
+    """SeaweedFS lists it as well, in no particular order."""
+    gateway, stub = stubbed
+    newer, older = (
+        PART | {"ETag": f'"{minute}"', "LastModified": datetime(2026, 1, 1, 8, minute, tzinfo=UTC)}
+        for minute in (2, 1)
+    )
+    second = PART | {"PartNumber": 2, "ETag": '"b"'}
+    for again in ([newer, older], [older, newer]):
+        answer = {"Parts": [*again, second], "IsTruncated": False}
+        stub.add_response("list_parts", answer, BUCKET | {"Key": "k", "UploadId": "u"})
+        assert gateway.list_parts("k", "u") == [Part(1, 5, '"2"'), Part(2, 5, '"b"')]
 
 
 @pytest.mark.parametrize(

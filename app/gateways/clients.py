@@ -1,6 +1,8 @@
 """The means of talking to storage: boto3 clients, our own connections, and signing credentials."""
 
+import hashlib
 import threading
+from base64 import b64encode
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -145,7 +147,7 @@ class Clients:
         )
         # A session is not thread-safe while it makes a client.
         with _making:
-            return self.session.client(
+            client = self.session.client(
                 "s3",
                 endpoint_url=self._settings.s3_endpoint_url or None,
                 region_name=self._settings.s3_region,
@@ -153,6 +155,8 @@ class Clients:
                 aws_secret_access_key=self._settings.s3_secret_access_key or None,
                 config=config,
             )
+        client.meta.events.register("before-call.s3", _add_md5)
+        return client
 
     @property
     def _is_in_path(self) -> bool:
@@ -191,3 +195,13 @@ def _write_keys(params: dict[str, Any], context: dict[str, Any], **_: Any) -> No
 
 def _send_keys(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
     params["body"] = context.pop("document")
+
+
+def _add_md5(model: Any, params: dict[str, Any], **_: Any) -> None:
+    """Add Content-MD5 where S3 wants a checksum: boto3 sends a newer one, unknown to older stores.
+
+    Botocore calls the more specific handlers first, so the body is there.
+    """
+    if model.http_checksum.get("requestChecksumRequired"):
+        digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
+        params["headers"]["Content-MD5"] = b64encode(digest).decode()

@@ -1,5 +1,7 @@
 """The storage gateway: what it asks of S3 to the letter, and how failures are told."""
 
+import base64
+import hashlib
 import os
 import socket
 import time
@@ -13,6 +15,7 @@ from typing import Any
 
 import botocore.session
 import pytest
+from botocore.awsrequest import AWSPreparedRequest
 from botocore.exceptions import EndpointConnectionError
 from botocore.stub import ANY, Stubber
 from flask import Flask
@@ -361,6 +364,25 @@ def test_deletes_go_a_thousand_at_a_time_and_refusals_are_told(stubbed: Any) -> 
             BUCKET | {"Delete": {"Objects": [{"Key": key} for key in batch], "Quiet": True}},
         )
     assert gateway.delete(keys) == ["k7"]
+
+
+def test_what_must_have_a_checksum_has_one_that_older_stores_know(app: Flask) -> None:
+    """As JuiceFS and older MinIO, which answer MissingContentMD5."""
+    sent: dict[str, AWSPreparedRequest] = {}
+
+    def note(event_name: str, request: AWSPreparedRequest, **_: Any) -> None:
+        sent[event_name.rpartition(".")[2]] = request
+
+    gateway = Storage()
+    gateway.bind(config.current())
+    for client in (gateway._clients.bulk, gateway._client):
+        client.meta.events.register("before-send.s3", note)
+    assert gateway.delete(["beeline/md5", "beeline/more"]) == []
+    gateway.setup(["http://localhost"], abort_after_days=9)
+    for name in ("DeleteObjects", "PutBucketCors", "PutBucketLifecycleConfiguration"):
+        md5 = hashlib.md5(sent[name].body).digest()
+        assert sent[name].headers["Content-MD5"] == base64.b64encode(md5), name
+    assert "Content-MD5" not in sent["HeadBucket"].headers
 
 
 @pytest.mark.usefixtures("app")

@@ -160,6 +160,16 @@ def crc32_in(answer: Mapping[str, Any]) -> bytes | None:
     return raw if len(raw) == CRC32_SIZE else None
 
 
+def token_in(answer: Mapping[str, Any]) -> str | None:
+    """The token in an object's metadata, if there is one, in whatever case its header came.
+
+    S3 writes names of metadata in lower case, but they are HTTP headers: Go's HTTP library, in
+    stores such as rclone and in reverse proxies, capitalises them.
+    """
+    fields = {name.lower(): value for name, value in answer["Metadata"].items()}
+    return fields.get(TOKEN_FIELD)
+
+
 def packed_in(answer: Mapping[str, Any]) -> bool:
     """Whether an object has a Content-Encoding other than aws-chunked, a mere transfer encoding."""
     named = answer.get("ContentEncoding", "").lower().replace(" ", "").split(",")

@@ -50,6 +50,7 @@ from app.gateways.s3_answers import (
     failure_of,
     means_unknown_to_it,
     packed_in,
+    token_in,
     translated,
 )
 from app.gateways.urls import Urls
@@ -177,7 +178,7 @@ class Storage:
         return Stored(
             answer["ContentLength"],
             answer["ETag"],
-            answer["Metadata"].get(TOKEN_FIELD),
+            token_in(answer),
             crc32_in(answer) if is_whole else None,
             packed_in(answer),
         )

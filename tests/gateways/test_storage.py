@@ -209,6 +209,15 @@ def test_an_object_is_packed_when_its_encoding_is_more_than_how_it_came(
     assert gateway.head("k") == Stored(3, '"e"', "t", is_packed=is_packed)
 
 
+@pytest.mark.parametrize("name", ["beeline", "Beeline"])
+def test_the_token_is_found_whatever_the_case_of_its_header(stubbed: Any, name: str) -> None:
+    """As servers written in Go send it: X-Amz-Meta-Beeline."""
+    gateway, stub = stubbed
+    answer = {"ContentLength": 3, "ETag": '"e"', "Metadata": {"other": "o", name: "t"}}
+    stub.add_response("head_object", answer, BUCKET | {"Key": "k"})
+    assert gateway.head("k") == Stored(3, '"e"', "t")
+
+
 PROBE = BUCKET | VERIFIED | {"Key": ANY}
 
 

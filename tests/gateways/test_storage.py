@@ -592,6 +592,17 @@ def test_setup_tells_which_rules_a_store_does_not_take(
     assert gateway.setup(["https://send.example"], abort_after_days=9) == not_taken
 
 
+def test_setup_survives_a_store_that_overlooks_what_it_is_asked_for(stubbed: Any) -> None:
+    """As rclone, which answers with the list of objects: to it, the PUT would create the bucket."""
+    gateway, stub = stubbed
+    stub.add_response("head_bucket", {}, BUCKET)
+    stub.add_response("get_bucket_cors", {}, BUCKET)
+    for call in ("cors", "lifecycle_configuration"):
+        stub.add_client_error(f"put_bucket_{call}", "BucketAlreadyExists", http_status_code=409)
+    not_taken = gateway.setup(["https://send.example"], abort_after_days=9)
+    assert not_taken == ["CORS", "lifecycle"]
+
+
 def test_setup_ends_where_storage_refuses_us(stubbed: Any) -> None:
     gateway, stub = stubbed
     stub.add_response("head_bucket", {}, BUCKET)

@@ -166,13 +166,15 @@ class Storage:
             return
 
     def head(self, key: str, *, with_crc32: bool = False) -> Stored | None:
-        """Describe the object at the key, or return None."""
+        """Describe the object at the key, or return None; Unavailable if it has no ETag."""
         mode = {"ChecksumMode": "ENABLED"} if with_crc32 else {}
         try:
             with self._asking():
                 answer = self._client.head_object(Bucket=self._bucket, Key=key, **mode)
         except NotThere:
             return None
+        if "ETag" not in answer:
+            raise Unavailable("This storage keeps no ETag of what is uploaded in parts.")
         # A COMPOSITE checksum is one of the parts' checksums, not of the object's bytes.
         is_whole = answer.get("ChecksumType", FULL_OBJECT) == FULL_OBJECT
         return Stored(

@@ -488,6 +488,16 @@ def test_other_buckets_are_those_that_storage_lists(stubbed: Any) -> None:
     assert not gateway.has_other_buckets()
 
 
+def test_an_object_without_etag_is_told_and_not_used(stubbed: Any) -> None:
+    """As JuiceFS answers of what came in parts, unless its gateway has --keep-etag."""
+    gateway, stub = stubbed
+    stub.add_response(
+        "head_object", {"ContentLength": 3, "Metadata": {"beeline": "t"}}, BUCKET | {"Key": "k"}
+    )
+    with pytest.raises(Unavailable, match="no ETag"):
+        gateway.head("k")
+
+
 def test_aborting_what_is_not_there_is_success(stubbed: Any) -> None:
     gateway, stub = stubbed
     stub.add_client_error("abort_multipart_upload", "NoSuchUpload", http_status_code=404)

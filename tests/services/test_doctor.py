@@ -445,7 +445,8 @@ def bucket(app: Flask, inside: None, configure: Configure, bound: None) -> str:
 
 
 OF_STORAGE = (
-    "bucket", "parts", "checksums", "small files", "signed URLs", "downloads", "CORS", "lifecycle"
+    "bucket", "parts", "whole files", "checksums", "small files", "signed URLs", "downloads",
+    "CORS", "lifecycle",
 )  # fmt: skip
 
 
@@ -684,6 +685,13 @@ def test_a_store_that_only_claims_to_verify_checksums_is_found_out(
     configure(s3_checksums="on")
     storage.bind(config.current())
     assert_found("checksums", Level.FAILED, "S3_CHECKSUMS=off")
+
+
+def test_a_store_that_keeps_no_metadata_is_found_out(bucket: str, monkeypatch) -> None:
+    """As JuiceFS, unless its gateway has --object-meta."""
+    head = storage.head
+    monkeypatch.setattr(storage, "head", lambda key: dataclasses.replace(head(key), token=None))
+    assert_found("whole files", Level.FAILED, "metadata")
 
 
 def test_a_store_that_lets_files_be_overwritten_is_found_out(

@@ -78,6 +78,7 @@ CHECKS = (
     _storage("storage clock", bucket.storage_clock, _ADDRESS),
     _storage(_BUCKET, bucket.bucket, _ADDRESS),
     _storage(_PARTS, bucket.parts, _BUCKET),
+    _storage("whole files", bucket.whole_file, _BUCKET, _PARTS),
     _storage("checksums", bucket.checksums, _BUCKET, _PARTS),
     _storage("small files", bucket.single_put, _BUCKET),
     _storage("signed URLs", bucket.signed_urls, _BUCKET),

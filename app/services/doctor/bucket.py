@@ -130,6 +130,26 @@ def parts() -> Finding:
 
 
 @_told
+def whole_file() -> Finding:
+    """Whether parts become a file that can be recognised as the one that was sent."""
+    token = secrets.token_hex()
+    with _key_of_object() as key, _multipart(key, token) as (_, s3_upload_id):
+        reply = _put_part(key, s3_upload_id, BODY)
+        if reply.status != 200:
+            return _refused("A part of a file", reply)
+        storage.finish_upload(key, s3_upload_id, storage.list_parts(key, s3_upload_id))
+        stored = storage.head(key)
+    if stored is None or stored.size != len(BODY):
+        return failed("Storage made no whole file of its parts: this store cannot be used.")
+    if stored.token != token:
+        return failed(
+            "Storage does not keep the metadata of files (x-amz-meta-beeline), without which none "
+            "counts as arrived. Let it keep them, or use another store."
+        )
+    return ok("Storage makes a file of its parts, and keeps what belongs to it.")
+
+
+@_told
 def checksums() -> Finding:
     """Whether storage refuses a part that was damaged on its way, if it says that it does."""
     known = storage.ask_checksums()
@@ -326,10 +346,13 @@ def lifecycle() -> Finding:
 
 
 @contextmanager
-def _multipart(*, with_crc32: bool = False) -> Iterator[tuple[str, str]]:
-    """A multipart upload, aborted in the end: its key and id."""
-    key = planning.new_key()
-    s3_upload_id = storage.begin_upload(key, secrets.token_hex(), with_crc32=with_crc32)
+def _multipart(
+    key: str = "", token: str = "", *, with_crc32: bool = False
+) -> Iterator[tuple[str, str]]:
+    """A multipart upload, aborted in the end: its key and id. New ones, if none are given."""
+    key = key or planning.new_key()
+    token = token or secrets.token_hex()
+    s3_upload_id = storage.begin_upload(key, token, with_crc32=with_crc32)
     try:
         yield key, s3_upload_id
     finally:

@@ -162,7 +162,8 @@ class Storage:
                 self._client.abort_multipart_upload(
                     Bucket=self._bucket, Key=key, UploadId=s3_upload_id
                 )
-        except NoSuchUpload:
+        except (NoSuchUpload, NotThere):
+            # OpenStack Swift says NoSuchKey of one that was completed.
             return
 
     def head(self, key: str, *, with_crc32: bool = False) -> Stored | None:

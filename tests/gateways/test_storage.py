@@ -498,9 +498,10 @@ def test_an_object_without_etag_is_told_and_not_used(stubbed: Any) -> None:
         gateway.head("k")
 
 
-def test_aborting_what_is_not_there_is_success(stubbed: Any) -> None:
+@pytest.mark.parametrize("code", ["NoSuchUpload", "NoSuchKey"])
+def test_aborting_what_is_not_there_is_success(stubbed: Any, code: str) -> None:
     gateway, stub = stubbed
-    stub.add_client_error("abort_multipart_upload", "NoSuchUpload", http_status_code=404)
+    stub.add_client_error("abort_multipart_upload", code, http_status_code=404)
     gateway.abort_upload("k", "u")
 
 

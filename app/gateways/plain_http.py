@@ -50,6 +50,15 @@ def send(
     )
 
 
+def post_form(url: str, fields: Mapping[str, str], body: bytes, content_type: str) -> Reply:
+    """Send a form whose last field is a file, as send() does; raises Unreachable."""
+    from urllib3.filepost import encode_multipart_formdata
+
+    file = ("doctor.txt", body, content_type)
+    form, its_type = encode_multipart_formdata({**fields, "file": file})
+    return send("POST", url, {"Content-Type": its_type}, form)
+
+
 def _why(error: BaseException) -> str:
     """The root of an error in the system's words: urllib3's own repeat the URL."""
     root = error

@@ -445,8 +445,8 @@ def bucket(app: Flask, inside: None, configure: Configure, bound: None) -> str:
 
 
 OF_STORAGE = (
-    "bucket", "parts", "whole files", "checksums", "small files", "signed URLs", "downloads",
-    "CORS", "lifecycle",
+    "bucket", "parts", "whole files", "checksums", "small files", "signed URLs", "forms",
+    "downloads", "CORS", "lifecycle",
 )  # fmt: skip
 
 
@@ -685,6 +685,19 @@ def test_a_store_that_only_claims_to_verify_checksums_is_found_out(
     configure(s3_checksums="on")
     storage.bind(config.current())
     assert_found("checksums", Level.FAILED, "S3_CHECKSUMS=off")
+
+
+def test_a_store_without_forms_can_be_used_and_one_that_ignores_their_limits_cannot(
+    bucket: str, monkeypatch
+) -> None:
+    """The first as OpenStack Swift: to it, that is another kind of form."""
+    with monkeypatch.context() as swift:
+        reply = plain_http.Reply(412, {}, b"Bad URL")
+        swift.setattr(plain_http, "post_form", lambda *given: reply)
+        assert_found("forms", Level.WARNING, "/files", "status 412")
+    post_form = storage.urls.post_form
+    monkeypatch.setattr(storage.urls, "post_form", lambda *given: post_form(*given[:2], 99, 60))
+    assert_found("forms", Level.FAILED, "any size")
 
 
 def test_a_store_that_keeps_no_metadata_is_found_out(bucket: str, monkeypatch) -> None:

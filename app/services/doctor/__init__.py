@@ -82,6 +82,7 @@ CHECKS = (
     _storage("checksums", bucket.checksums, _BUCKET, _PARTS),
     _storage("small files", bucket.single_put, _BUCKET),
     _storage("signed URLs", bucket.signed_urls, _BUCKET),
+    _storage("forms", bucket.forms, _BUCKET),
     _storage("downloads", bucket.download, _BUCKET),
     _storage("CORS", bucket.cors, _BUCKET, _PARTS),
     _storage("lifecycle", bucket.lifecycle, _BUCKET),

@@ -236,6 +236,26 @@ def signed_urls() -> Finding:
 
 
 @_told
+def forms() -> Finding:
+    """Whether a small file can be sent by a form, and nothing that its policy forbids."""
+    with _key_of_object() as key:
+        form = storage.urls.post_form(key, OBJECT_TYPE, len(BODY), URL_SECONDS)
+        larger = plain_http.post_form(form.url, form.fields, BODY + b".", OBJECT_TYPE)
+        reply = plain_http.post_form(form.url, form.fields, BODY, OBJECT_TYPE)
+    if reply.status != 201:
+        return warning(
+            f"Storage takes no files by forms ({_code(reply)}): programs cannot send any by "
+            "/files, nor by the forms of /s3. Everything else works without."
+        )
+    if larger.status == 201:
+        return failed(
+            "Storage ignores what a form allows: whoever gets one could send files of any size. "
+            "Issue no API keys for /files and /s3, or use another store."
+        )
+    return ok("Storage takes small files by forms, and no larger ones than a form allows.")
+
+
+@_told
 def download() -> Finding:
     """Whether a part of a file can be downloaded under its name, by a URL as browsers get it."""
     through = "CloudFront" if settings.cloudfront_url else "Storage"

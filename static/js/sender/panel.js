@@ -30,7 +30,6 @@ import { OptionsForm, say } from './options-form.js';
  * @property {() => Continuation} continuation
  */
 
-const NAME = document.querySelector('.logo')?.textContent ?? '';
 const NOTHING = { safeSize: 0, totalSize: 0 };
 const PATIENCE = 2_000; // milliseconds that a cause must last before it is shown
 /** What the sender still has to do before the link is mailed. @type {Record<Next, string>} */
@@ -50,6 +49,7 @@ export class Panel {
   /** @type {import('../upload/backend.js').Backend | null} */ #backend = null;
   /** The last multiple of ten per cent that was announced. */ #said = 0;
   #titled = document.title;
+  #site = document.querySelector('.logo')?.textContent ?? '';
   /** Undefined until its script is loaded. @type {ReturnType<typeof import('./mail-form.js').mailForm> | undefined} */ #mailForm;
   /** The button for the next step. @type {Next} */ #next = 'copy';
   /** When progress stopped, by performance.now(); 0 while there is progress. */ #waitingSince = 0;
@@ -147,10 +147,15 @@ export class Panel {
     this.#showWaiting(waiting);
   }
 
+  /** Say in the tab how it is. @param {string} words */
+  #entitle(words) {
+    document.title = `${words} · ${this.#site}`;
+  }
+
   pause() {
     this.#show('paused');
     this.showSums(null);
-    document.title = `Paused · ${NAME}`;
+    this.#entitle('Paused');
     this.#say(this.#get('heading').textContent ?? '');
   }
 
@@ -191,7 +196,7 @@ export class Panel {
       this.#get('manage').classList.add('button-primary');
     }
     this.#keepFocus(focused);
-    document.title = `Stopped · ${NAME}`;
+    this.#entitle('Stopped');
     this.#say(`${this.#get('trouble-title').textContent} ${this.#get('trouble-text').textContent}`);
   }
 
@@ -340,7 +345,7 @@ export class Panel {
   #showDone() {
     const word = this.isUnsent ? 'Ready' : 'Sent';
     this.#text('figure', word);
-    document.title = `${word} · ${NAME}`;
+    this.#entitle(word);
     this.hint();
     const { adds, sender_confirmed: isMailed } = /** @type {TransferUpload} */ (this.#upload).transfer;
     this.#text('manage-hint', adds ? '' : `Under “Manage” you can follow downloads, and change or delete the transfer. ${isMailed ? 'The e-mail you get leads there too.' : 'Nobody else knows its address: keep it if you need it in another browser.'}`);
@@ -357,7 +362,7 @@ export class Panel {
     this.#text('bytes', `${size(progress.reached)} of ${size(upload.totalSize)}`);
     this.#text('speed', speed >= 1 ? `${size(speed)}/s` : '');
     this.#text('time-left', speed >= 1 ? timeLeft(progress.secondsLeft) : '');
-    document.title = `${percent} % · ${NAME}`;
+    this.#entitle(`${percent} %`);
     const tenth = Math.floor(percent / 10) * 10;
     if (tenth > this.#said) {
       this.#said = tenth;
@@ -371,7 +376,7 @@ export class Panel {
     drawLine(this.#get('line'), 100);
     this.#text('heading', 'Making sure everything arrived intact');
     this.#text('bytes', count > 1 ? `${upload.checkedCount} of ${plural(count, 'file')}` : size(upload.totalSize));
-    document.title = `Checking · ${NAME}`;
+    this.#entitle('Checking');
   }
 
   /** @param {Failure | null} why */
@@ -385,7 +390,7 @@ export class Panel {
     if (why && (why.why === 'offline' || performance.now() - this.#waitingSince >= PATIENCE)) {
       const { title, text } = explain(why, { safe: this.#safe(), waiting: true });
       this.#trouble(title, text, why, true);
-      document.title = `Waiting · ${NAME}`;
+      this.#entitle('Waiting');
     } else if (!this.#get('trouble').hidden) {
       const focused = document.activeElement;
       this.#get('trouble').hidden = true;

@@ -49,7 +49,6 @@ export class Panel {
   /** @type {import('../upload/backend.js').Backend | null} */ #backend = null;
   /** The last multiple of ten per cent that was announced. */ #said = 0;
   #titled = document.title;
-  #site = document.querySelector('.logo')?.textContent ?? '';
   /** Undefined until its script is loaded. @type {ReturnType<typeof import('./mail-form.js').mailForm> | undefined} */ #mailForm;
   /** The button for the next step. @type {Next} */ #next = 'copy';
   /** When progress stopped, by performance.now(); 0 while there is progress. */ #waitingSince = 0;
@@ -149,7 +148,7 @@ export class Panel {
 
   /** Say in the tab how it is. @param {string} words */
   #entitle(words) {
-    document.title = `${words} · ${this.#site}`;
+    document.title = `${words} · ${document.querySelector('.logo')?.textContent}`;
   }
 
   pause() {

@@ -26,7 +26,7 @@ from app.db import changed, db, discard, release, transaction
 from app.errors import Gone, NotFound, Unavailable, WrongState, ZipFailed, ZipLacksFile
 from app.gateways.s3_answers import NoSuchUpload, PartsRefused, Source, SourceLost
 from app.models import Archive, File, Problem, State, Transfer, Upload, UploadState, ZipFailure
-from app.services import audit, planning, removal, uploads
+from app.services import audit, completing, planning, removal, uploads
 from app.services.composing import Composer, Stopped
 from app.services.transfers import files_of
 from app.zip_layout import Data, Layout, Member
@@ -287,7 +287,7 @@ def _look_for_files(lease: leases.Lease) -> None:
     the parts that were made stay.
     """
     try:
-        copied = uploads.copied_anew([file.upload for file in files_of(lease.transfer_id)])
+        copied = completing.copied_anew([file.upload for file in files_of(lease.transfer_id)])
     except SourceLost as lost:
         log.error("a file of a zip is not in storage", extra={"key": str(lost)})
         _give_up(lease, ZipFailure.FILE_LOST)
@@ -296,7 +296,7 @@ def _look_for_files(lease: leases.Lease) -> None:
         raise Unavailable("Storage did not find a file that it has.")
     # Drop the parts first: their headers may hold CRC32s that note_copied() clears.
     _drop_parts(lease)
-    uploads.note_copied(copied)
+    completing.note_copied(copied)
 
 
 def _build(lease: leases.Lease) -> None:
@@ -319,7 +319,7 @@ def _build(lease: leases.Lease) -> None:
         # Perhaps completed before, and not recorded: complete() verifies the object.
         log.warning("the multipart of a zip is gone", extra={"upload": str(upload.id)})
     try:
-        outcome = uploads.complete(upload, sizes)
+        outcome = completing.complete(upload, sizes)
     except PartsRefused:
         _start_over_with_equal_parts(lease, upload)
         return

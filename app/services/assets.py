@@ -24,7 +24,7 @@ from app.errors import Invalid, NotFound, PartsMissing, SizeMismatch, Unavailabl
 from app.extensions import storage
 from app.gateways.s3_answers import NoSuchUpload, NotOffered, Part, Source, SourceLost, Stored
 from app.models import Asset, AssetVersion, Upload, UploadState
-from app.services import asset_words, audit, planning, removal, thumbnails, uploads
+from app.services import asset_words, audit, completing, planning, removal, thumbnails, uploads
 from app.services.accounts import Caller
 from app.services.marks import IsSeen, check_seen, mark_of
 
@@ -288,7 +288,7 @@ def confirm(version: AssetVersion) -> bool:
             return _has_arrived(version)
         etag, is_first = pinned
         # The copy of an earlier call may have finished after that call stopped waiting for it.
-        kept = None if is_first else uploads.copy_at(version.upload)
+        kept = None if is_first else completing.copy_at(version.upload)
         if kept is None:
             source = Source(version.posted_key, etag)
             storage.copy_whole(source, version.upload.key, version.upload.token)
@@ -301,7 +301,7 @@ def confirm(version: AssetVersion) -> bool:
             raise NotFound("Something else was sent to the same form in the meantime.") from error
         raise
     crash.point("asset.2")
-    kept = kept or uploads.copy_at(version.upload)
+    kept = kept or completing.copy_at(version.upload)
     if kept is not None:
         settle(version, kept)
     return _has_arrived(version)

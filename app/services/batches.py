@@ -33,10 +33,10 @@ from app.services import (
     removal,
 )
 from app.services.checking import MOST_ATTEMPTS
+from app.services.completing import Outcome
 from app.services.contents import FileSpec
 from app.services.idempotency import Once
 from app.services.transfers import files_of, lock_live, lock_row, of_id
-from app.services.uploads import Outcome
 
 log = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ from app.db import changed, db, release, transaction
 from app.errors import Gone, NotFound, WrongState
 from app.models import BlockedFile, File, Harm, Inspection, State, Transfer, Upload, UploadState
 from app.services import archives, audit
+from app.services.completing import Outcome
 from app.services.transfers import of_id
-from app.services.uploads import Outcome
 
 
 @dataclass(frozen=True)

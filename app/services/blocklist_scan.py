@@ -20,7 +20,7 @@ from app.crc32 import SIZE as CRC32_SIZE
 from app.db import changed, db, discard, release, transaction
 from app.gateways.s3_answers import Source, SourceLost
 from app.models import Failure, File, Inspection, State, Transfer, Upload, UploadState
-from app.services import abuse, audit, batches, blocklist, checking, uploads
+from app.services import abuse, audit, batches, blocklist, checking, completing
 from app.services.composing import Composer, Stopped
 from app.zip_layout import Data, Layout
 
@@ -58,7 +58,7 @@ def inspect(upload_id: str) -> None:
             lease.forgive()
         except SourceLost as lost:
             inspection = blocklist.inspection_of(lease.row_id)
-            if inspection is None or not uploads.note_if_copied(inspection.upload):
+            if inspection is None or not completing.note_if_copied(inspection.upload):
                 log.error("a file for the block list is not in storage", extra={"key": str(lost)})
                 _give_up(lease, is_lost=True)
     # If unfinished, another worker starts from the beginning: a hash cannot be resumed elsewhere.

@@ -25,6 +25,7 @@ from app.services import (
     archives,
     audit,
     blocklist,
+    completing,
     delivery,
     file_requests,
     planning,
@@ -33,8 +34,8 @@ from app.services import (
     uploads,
     webhook_news,
 )
+from app.services.completing import Outcome
 from app.services.transfers import files_of, of_id, refuse_blocked
-from app.services.uploads import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +152,7 @@ def complete_files(
         batch, waiting = waiting[:FILES_PER_ROUND], waiting[FILES_PER_ROUND:]
         release()
         crash.point("process.1")
-        outcomes = uploads.complete_all([file.upload for file in batch])
+        outcomes = completing.complete_all([file.upload for file in batch])
         crash.point("process.3")
         record_completed(lease, [outcome for outcome in outcomes if outcome.problem is None])
         crash.point("process.4")

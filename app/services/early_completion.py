@@ -15,11 +15,11 @@ from sqlalchemy import ColumnElement, and_, update
 from app import crash, jobs, leases
 from app.db import db, release, transaction
 from app.models import File, State, Transfer, Upload, UploadState
-from app.services import blocklist, uploads
+from app.services import blocklist, completing
 from app.services.checking import FILES_PER_ROUND, TURN_SECONDS, record_completed
+from app.services.completing import Outcome
 from app.services.sending import remind_of_sent
 from app.services.transfers import files_of
-from app.services.uploads import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def _complete_sent(lease: leases.Lease) -> None:
             return
         release()
         crash.point("unlock.1")
-        outcomes = uploads.complete_all([file.upload for file in batch])
+        outcomes = completing.complete_all([file.upload for file in batch])
         crash.point("unlock.2")
         if not _settle(lease, outcomes):
             return

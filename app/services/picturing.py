@@ -18,7 +18,7 @@ from app.db import changed, discard, transaction
 from app.gateways.darkroom import Interrupted
 from app.gateways.s3_answers import SourceLost
 from app.models import AssetVersion, Preview, Upload
-from app.services import uploads
+from app.services import completing
 
 Row = type[Preview] | type[AssetVersion]
 # After this many failed or killed attempts there is no picture. Outages of storage or the database
@@ -59,7 +59,7 @@ def attempt(row: Row, is_ours: ColumnElement[bool], upload: Upload) -> Iterator[
         was_ours = _give_back(row, is_ours, is_counted=not is_excused)
         if isinstance(error, Interrupted) or (isinstance(error, Exception) and not was_ours):
             return
-        if isinstance(error, SourceLost) and uploads.note_if_copied(upload):
+        if isinstance(error, SourceLost) and completing.note_if_copied(upload):
             return
         raise
 

@@ -26,7 +26,7 @@ from app.extensions import storage
 from app.gateways.presign import PostForm
 from app.gateways.s3_answers import NotOffered, Source, SourceLost, Stored
 from app.models import Method, SmallFile, Upload, UploadState
-from app.services import audit, idempotency, planning, removal, uploads
+from app.services import audit, completing, idempotency, planning, removal
 from app.services.accounts import Caller
 from app.services.heartbeats import noted
 from app.services.idempotency import Once
@@ -221,7 +221,7 @@ def _copied(file: SmallFile, source: Source) -> Stored | None:
     """The object at the kept key after the copy; None if another request has settled the file."""
     kept = file.kept
     # An earlier call may have pinned it, and its copy ended after that call had stopped waiting.
-    if file.etag is not None and (copied := uploads.copy_at(kept)) is not None:
+    if file.etag is not None and (copied := completing.copy_at(kept)) is not None:
         return copied
     try:
         storage.copy_whole(source, kept.key, kept.token)
@@ -233,7 +233,7 @@ def _copied(file: SmallFile, source: Source) -> Stored | None:
         raise WrongState(
             "Other bytes have arrived since this was first confirmed. Request a new form."
         ) from error
-    return uploads.copy_at(kept)
+    return completing.copy_at(kept)
 
 
 def _settle(file: SmallFile, stored: Stored) -> None:

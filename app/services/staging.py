@@ -26,9 +26,9 @@ from app.extensions import storage
 from app.gateways.s3_answers import NoSuchUpload, NotOffered, Source, SourceLost
 from app.leases import Lease
 from app.models import File, Method, Staging, State, Transfer, Upload, UploadState
-from app.services import audit, checking, contents, planning, removal, uploads
+from app.services import audit, checking, completing, contents, planning, removal, uploads
+from app.services.completing import Outcome
 from app.services.transfers import not_deleted, of_id, refuse_blocked
-from app.services.uploads import Outcome
 
 # As in the documented flow: a client that asks for a URL has the file at hand.
 URL_SECONDS = 300
@@ -130,7 +130,7 @@ def _take(lease: Lease, staging: Staging, upload: Upload) -> None:
     try:
         uploads.copy_from(copy, Source(upload.key, stored.etag))
         crash.point("stage.2")
-        outcome = uploads.complete(copy)
+        outcome = completing.complete(copy)
     except (SourceLost, NoSuchUpload) as error:
         raise WrongState("What was uploaded has since changed. Complete it again.") from error
     except NotOffered as error:

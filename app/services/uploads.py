@@ -1,8 +1,8 @@
-"""One object on its way to S3: signing URLs for its parts, asking what is held, completing it.
+"""One object on its way to S3: beginning it, signing URLs for its parts, asking what is held.
 
-The part geometry is fixed when an upload is planned (planning.py). Storage is believed, never the
-client: an upload is complete when storage's own list of parts, the size and the token say so. The
-network is only used outside transactions, and every operation here may be repeated.
+The part geometry is fixed when an upload is planned (planning.py), and completing.py makes the
+object final. The network is only used outside transactions, and every operation here may be
+repeated.
 """
 
 import logging
@@ -18,7 +18,6 @@ from sqlalchemy import (
     Update,
     and_,
     bindparam,
-    case,
     exists,
     or_,
     select,
@@ -30,12 +29,11 @@ from sqlalchemy.orm.attributes import set_committed_value
 from app import crash, leases
 from app.clock import db_now
 from app.config import settings
-from app.crc32 import combine
 from app.db import ask, changed, db, release, transaction
 from app.errors import Invalid, Unavailable, WrongState
 from app.extensions import storage
-from app.gateways.s3_answers import Damaged, NoSuchUpload, Part, Source, SourceLost, Stored
-from app.models import Batch, File, Method, Problem, State, Transfer, Upload, UploadState
+from app.gateways.s3_answers import NoSuchUpload, Part, Source, SourceLost, Stored
+from app.models import Batch, File, Method, State, Transfer, Upload, UploadState
 from app.parallel import each
 from app.services.planning import Begun, Plan, part_count, part_size_of
 
@@ -62,20 +60,6 @@ class Arrival:
 
     missing: tuple[int, ...]
     size: int
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The result of completing one upload: an ETag, or the problem and the missing parts.
-
-    `crc32` is the whole file's, if its plan has checksums.
-    """
-
-    upload_id: uuid.UUID
-    etag: str | None = None
-    crc32: bytes | None = None
-    problem: Problem | None = None
-    missing: tuple[int, ...] = ()
 
 
 # -- sending -----------------------------------------------------------------------------------
@@ -140,7 +124,7 @@ def _open(waiting: Sequence[Upload]) -> tuple[list[tuple[Upload, str]], Unavaila
         if failures:  # The others would only wait for the same error.
             return None
         try:
-            return storage.begin_upload(upload.key, upload.token, with_crc32=_is_verified(upload))
+            return storage.begin_upload(upload.key, upload.token, with_crc32=is_verified(upload))
         except Unavailable as failure:
             failures.append(failure)
             return None
@@ -286,7 +270,7 @@ def sign(
         url, headers = storage.urls.put(upload.key, upload.token, upload.size, ttl, crc32)
         return [SignedPart(1, upload.size, url, headers)]
     sizes = [(number, part_size_of(upload, number)) for number in numbers]
-    signed = storage.urls.parts(*_address(upload), sizes, ttl, crc32s)
+    signed = storage.urls.parts(*address_of(upload), sizes, ttl, crc32s)
     return [
         SignedPart(number, size, url, headers)
         for (number, size), (url, headers) in zip(sizes, signed, strict=True)
@@ -298,7 +282,7 @@ def sign_plain(upload: Begun, numbers: Sequence[int]) -> list[str]:
 
     Only the host is signed, so storage accepts any length: arrivals() checks what came.
     """
-    return storage.urls.plain_parts(*_address(upload), numbers, settings.part_url_ttl_in_seconds)
+    return storage.urls.plain_parts(*address_of(upload), numbers, settings.part_url_ttl_in_seconds)
 
 
 def put_nothing(uploads: Sequence[Upload]) -> None:
@@ -315,10 +299,10 @@ def put_nothing(uploads: Sequence[Upload]) -> None:
 
 def _put_nothing(upload: Upload) -> None:
     try:
-        storage.put_part(*_address(upload), 1, memoryview(b""))
+        storage.put_part(*address_of(upload), 1, memoryview(b""))
     except NoSuchUpload as error:
         # The same request, sent twice: the other one's part may have been completed already.
-        if not _is_ours(upload, _head(upload)):
+        if not is_ours(upload, stored_of(upload)):
             raise WrongState("This file was removed.") from error
 
 
@@ -336,9 +320,9 @@ def copy_from(upload: Upload, source: Source) -> None:
 
     def copy_one(number: int) -> None:
         start, size = (number - 1) * upload.part_size, part_size_of(upload, number)
-        storage.copy_part(*_address(upload), number, source, start, size)
+        storage.copy_part(*address_of(upload), number, source, start, size)
 
-    each(_numbers(upload), copy_one)
+    each(numbers_of(upload), copy_one)
     # Some stores copy whatever is there, although each copy names the ETag: Ceph does.
     copied = storage.head(source.key)
     if copied is None or copied.etag != source.etag:
@@ -362,20 +346,20 @@ def _arrival(upload: Upload, lost: list[Upload]) -> Arrival:
     if upload.state is UploadState.COMPLETE:
         return Arrival((), upload.size)
     if upload.method is Method.SINGLE or upload.s3_upload_id is None:
-        missing = set(_numbers(upload)) - set(_held_by(upload, lost))
+        missing = set(numbers_of(upload)) - set(_held_by(upload, lost))
         return Arrival(tuple(sorted(missing)), 0 if missing else upload.size)
     try:
-        parts = storage.list_parts(*_address(upload))
+        parts = storage.list_parts(*address_of(upload))
     except NoSuchUpload:
-        if _is_ours(upload, _head(upload)):
+        if is_ours(upload, stored_of(upload)):
             return Arrival((), upload.size)
         lost.append(upload)
-        return Arrival(_numbers(upload), 0)
+        return Arrival(numbers_of(upload), 0)
     size = sum(part.size for part in parts)
-    missing = set(_numbers(upload)) - {part.number for part in parts}
+    missing = set(numbers_of(upload)) - {part.number for part in parts}
     if not missing and size == upload.size:
         # The total is right, but single parts may not be: those must be sent again.
-        missing = set(_numbers(upload)) - {part.number for part in _right_parts(upload, parts)}
+        missing = set(numbers_of(upload)) - {part.number for part in _right_parts(upload, parts)}
     return Arrival(tuple(sorted(missing)), size)
 
 
@@ -385,7 +369,7 @@ def held_parts(upload: Upload, sizes: Sequence[int] | None = None) -> list[Part]
     `sizes` are the parts' sizes, where they are not equal. Raises NoSuchUpload if the upload was
     completed or aborted.
     """
-    return _right_parts(upload, storage.list_parts(*_address(upload)), sizes)
+    return _right_parts(upload, storage.list_parts(*address_of(upload)), sizes)
 
 
 def held(uploads: Sequence[Upload]) -> list[list[int]]:
@@ -404,179 +388,24 @@ def _held_by(upload: Upload, lost: list[Upload]) -> list[int]:
     if upload.state is UploadState.COMPLETE:
         return list(range(1, part_count(upload) + 1))
     if upload.method is Method.SINGLE:
-        return [1] if _is_ours(upload, _head(upload)) else []
+        return [1] if is_ours(upload, stored_of(upload)) else []
     if upload.s3_upload_id is None:
         return []
     try:
         return [part.number for part in held_parts(upload)]
     except NoSuchUpload:
-        if _is_ours(upload, _head(upload)):
+        if is_ours(upload, stored_of(upload)):
             return list(range(1, part_count(upload) + 1))
         lost.append(upload)
         return []
 
 
-# -- completing --------------------------------------------------------------------------------
+def stored_of(upload: Upload) -> Stored | None:
+    """The object at the upload's key, with its checksum if the plan has them. Asks storage."""
+    return storage.head(upload.key, with_crc32=is_verified(upload))
 
 
-def complete_all(uploads: Sequence[Upload]) -> list[Outcome]:
-    """Complete and verify each, many in flight; repeating it gives the same outcomes.
-
-    Raises errors.Unavailable if storage does not answer: then the outcome is unknown, and the
-    caller tries again later.
-    """
-    return each(uploads, complete)
-
-
-def complete(upload: Upload, sizes: Sequence[int] | None = None) -> Outcome:
-    """Make one upload's object final, and believe only what storage then says of it.
-
-    `sizes` are the parts' sizes, where they are not equal.
-    """
-    if upload.method is Method.SINGLE:
-        return _verify(upload)
-    if upload.s3_upload_id is None:
-        return Outcome(upload.id, problem=Problem.MISSING, missing=_numbers(upload))
-    try:
-        return _complete_multipart(upload, sizes)
-    except NoSuchUpload:
-        # Perhaps completed before, and only the answer was lost: verify the object that is there.
-        return _verify(upload, was_complete=True)
-
-
-def _complete_multipart(upload: Upload, sizes: Sequence[int] | None) -> Outcome:
-    parts = held_parts(upload, sizes)
-    planned = _numbers(upload) if sizes is None else range(1, len(sizes) + 1)
-    missing = sorted(set(planned) - {part.number for part in parts})
-    if missing:
-        return Outcome(upload.id, problem=Problem.MISSING, missing=tuple(missing))
-    known = [(part.crc32, part.size) for part in parts if part.crc32 is not None]
-    # Of a verified upload these are all parts, or none where storage lists no checksums.
-    crc32 = combine(known) if _is_verified(upload) and known else None
-    # S3 would silently build a shorter object from an incomplete list: hence the check above.
-    try:
-        storage.finish_upload(*_address(upload), parts, crc32)
-    except Damaged:
-        log.error("parts do not come to their whole", extra={"upload": str(upload.id)})
-        return Outcome(upload.id, problem=Problem.DAMAGED)
-    crash.point("process.2")
-    return _verify(upload, crc32)
-
-
-def _verify(
-    upload: Upload, combined: bytes | None = None, *, was_complete: bool = False
-) -> Outcome:
-    """Accept the object if it is the upload's; `combined` is the CRC32 of its parts together.
-
-    If it `was_complete` before, the list of its parts is gone.
-    """
-    stored = _head(upload)
-    if stored is None:
-        never_came = upload.method is Method.SINGLE
-        problem = Problem.MISSING if never_came else Problem.LOST
-        return Outcome(upload.id, problem=problem, missing=_numbers(upload))
-    if stored.token != upload.token:
-        log.error("a foreign object lies at an upload's key", extra={"upload": str(upload.id)})
-        return Outcome(upload.id, problem=Problem.LOST)
-    if stored.size != upload.size:
-        return Outcome(upload.id, problem=Problem.WRONG_SIZE)
-    if stored.is_packed:
-        # Content-Encoding is not signed, and a browser would decode the object to another file.
-        log.error("an object says that it is packed", extra={"upload": str(upload.id)})
-        return Outcome(upload.id, problem=Problem.DAMAGED)
-    return _with_crc32(upload, stored, combined, was_complete)
-
-
-def _with_crc32(
-    upload: Upload, stored: Stored, combined: bytes | None, was_complete: bool
-) -> Outcome:
-    """Compare the checksum that storage reports for the whole, if any, with that of its parts.
-
-    If it reports none (some know only a checksum of checksums, "AAAAAA==-3"), that of the parts
-    counts: storage verified each on arrival, and Complete named each with its ETag and checksum, so
-    the object is exactly these parts, and its CRC32 follows from theirs by arithmetic. If
-    Complete's answer was lost as well, so is the list: then the object is as sound, but its
-    checksum is unknown. Where storage lists no checksums, or there is no list (a single PUT), it
-    must report that of the whole.
-    """
-    if not _is_verified(upload):
-        return Outcome(upload.id, etag=stored.etag)
-    is_unproven = not was_complete and stored.crc32 is combined is None
-    if is_unproven or _is_another(stored.crc32, combined):
-        log.error("storage does not confirm a checksum", extra={"upload": str(upload.id)})
-        return Outcome(upload.id, problem=Problem.DAMAGED)
-    return Outcome(upload.id, etag=stored.etag, crc32=stored.crc32 or combined)
-
-
-def copy_at(upload: Upload) -> Stored | None:
-    """The copy that storage holds at the key of an upload that only we copy to, if any."""
-    stored = storage.head(upload.key)
-    return stored if stored and stored.token == upload.token else None
-
-
-def copied_anew(uploads: Sequence[Upload]) -> list[tuple[Upload, Stored]]:
-    """Those of these complete uploads whose object has another ETag than their row.
-
-    Copying a bucket may split its objects into other parts, and an ETag depends on the parts. Asks
-    storage about each; raises SourceLost for an object that is gone, or is not the upload's.
-    """
-    release()
-    copied = []
-    for upload, stored in zip(uploads, each(uploads, _head), strict=True):
-        if stored is None or not _is_ours(upload, stored):
-            raise SourceLost(upload.key)
-        if _is_another(stored.crc32, upload.crc32):
-            raise SourceLost(upload.key)
-        if stored.etag != upload.etag:
-            copied.append((upload, stored))
-    return copied
-
-
-def note_copied(copied: Sequence[tuple[Upload, Stored]]) -> None:
-    """Record the new ETags that copied_anew() has found. Repeatable.
-
-    A CRC32 that storage does not confirm is cleared, so that the object is read again.
-    """
-    log.warning("objects have been copied: their ETags are others", extra={"count": len(copied)})
-    etags = {upload.id: stored.etag for upload, stored in copied}
-    proven = [upload.id for upload, stored in copied if stored.crc32 is not None]
-    with transaction():
-        db.session.execute(
-            update(Upload)
-            .where(Upload.id.in_(etags), Upload.state == UploadState.COMPLETE)
-            .values(
-                etag=case(etags, value=Upload.id),
-                crc32=case((Upload.id.in_(proven), Upload.crc32)),
-            )
-            .execution_options(synchronize_session=False)
-        )
-
-
-def note_if_copied(upload: Upload) -> bool:
-    """After SourceLost: if the object was only copied anew, record its ETag, so that it is found.
-
-    Returns whether it was; False for an upload that is not complete. Raises Unavailable.
-    """
-    try:
-        copied = copied_anew([upload])
-    except SourceLost:
-        return False
-    if not copied or upload.state is not UploadState.COMPLETE:
-        return False
-    note_copied(copied)
-    return True
-
-
-def _is_another(crc32: bytes | None, expected: bytes | None) -> bool:
-    """Whether both checksums are known and differ."""
-    return None not in (crc32, expected) and crc32 != expected
-
-
-def _head(upload: Upload) -> Stored | None:
-    return storage.head(upload.key, with_crc32=_is_verified(upload))
-
-
-def _is_verified(upload: Upload) -> bool:
+def is_verified(upload: Upload) -> bool:
     """Whether storage verifies each part by its checksum, as the plan says."""
     return upload.checksum_algorithm is not None
 
@@ -590,7 +419,7 @@ def _right_parts(
     must list all.
     """
     last = part_count(upload) if sizes is None else len(sizes)
-    must_have_crc32 = _is_verified(upload) and any(part.crc32 for part in parts)
+    must_have_crc32 = is_verified(upload) and any(part.crc32 for part in parts)
     return [
         part
         for part in parts
@@ -600,13 +429,16 @@ def _right_parts(
     ]
 
 
-def _is_ours(upload: Upload, stored: Stored | None) -> bool:
+def is_ours(upload: Upload, stored: Stored | None) -> bool:
+    """Whether the object at the upload's key is the one that was to be sent, by token and size."""
     return stored is not None and (stored.token, stored.size) == (upload.token, upload.size)
 
 
-def _numbers(upload: Upload) -> tuple[int, ...]:
+def numbers_of(upload: Upload) -> tuple[int, ...]:
+    """The numbers of all parts that the plan has, from 1."""
     return tuple(range(1, part_count(upload) + 1))
 
 
-def _address(upload: Begun) -> tuple[str, str]:
+def address_of(upload: Begun) -> tuple[str, str]:
+    """The key and the multipart upload's id, by which storage knows it."""
     return upload.key, upload.s3_upload_id or ""

@@ -26,7 +26,16 @@ from app.extensions import storage
 from app.gateways.http_pool import Answer
 from app.gateways.s3_answers import TOKEN_FIELD, Part, PartsRefused, Source, SourceLost
 from app.models import Archive, Upload, UploadState, ZipFailure
-from app.services import archives, composing, downloads, planning, transfers, upkeep, uploads
+from app.services import (
+    archives,
+    completing,
+    composing,
+    downloads,
+    planning,
+    transfers,
+    upkeep,
+    uploads,
+)
 from app.zip_layout import Layout
 from tests.factories import Sender, Sent, copy_anew, http
 
@@ -544,9 +553,9 @@ def test_progress_is_what_storage_holds_and_never_whole_too_soon(
     monkeypatch.setattr(archives, "PROGRESS_SECONDS", 0.0)
     monkeypatch.setattr(composing, "BATCH", 1)
     told: list[int] = []
-    complete = uploads.complete
+    complete = completing.complete
 
-    def completing(*given: Any) -> Any:
+    def counting(*given: Any) -> Any:
         told.append(archives.progress(sent.id).percent)
         return complete(*given)
 
@@ -559,7 +568,7 @@ def test_progress_is_what_storage_holds_and_never_whole_too_soon(
             jobs.stopping.set()
 
     monkeypatch.setattr(archives._Turn, "tell", telling)
-    monkeypatch.setattr(uploads, "complete", completing)
+    monkeypatch.setattr(completing, "complete", counting)
     archives.build(str(sent.id))
     jobs.stopping.clear()
     done = list(accumulate(part_sizes(sent)))
@@ -595,13 +604,13 @@ def test_a_transfer_that_ends_in_the_middle_ends_the_build(
 ) -> None:
     sent = sender.ready(large(), verified=True)
     archives.request(sent.id)
-    complete = uploads.complete
+    complete = completing.complete
 
     def delete_first(*given: Any) -> Any:
         transfers.delete(sent.id)
         return complete(*given)
 
-    monkeypatch.setattr(uploads, "complete", delete_first)
+    monkeypatch.setattr(completing, "complete", delete_first)
     archives.build(str(sent.id))
     upload = archive(sent).upload
     assert upload.state is UploadState.ABORTED
@@ -654,7 +663,7 @@ def test_who_has_lost_the_lease_settles_nothing(
     """Another is at it by now, and says when it is made."""
     sent = sender.ready(SMALL, verified=True)
     archives.request(sent.id)
-    complete = uploads.complete
+    complete = completing.complete
 
     def taken_away(*given: Any) -> Any:
         with transaction():
@@ -662,7 +671,7 @@ def test_who_has_lost_the_lease_settles_nothing(
         return complete(*given)
 
     with monkeypatch.context() as late:
-        late.setattr(uploads, "complete", taken_away)
+        late.setattr(completing, "complete", taken_away)
         archives.build(str(sent.id))
     assert archive(sent).ready_at is None
     with transaction():

@@ -21,15 +21,15 @@ from app.services import (
     archives,
     batches,
     checking,
+    completing,
     downloads,
     dry_runs,
     transfer_view,
     transfers,
     upkeep,
-    uploads,
 )
+from app.services.completing import Outcome
 from app.services.contents import FileSpec
-from app.services.uploads import Outcome
 from tests.factories import Machine, Sender, Sent, http, put
 from tests.lab.mailserver import MailServer
 from tests.mail import addressed, pass_time, send_mail
@@ -401,7 +401,7 @@ def test_f29_a_late_runner_is_fenced_out(sender: Sender, inside: None) -> None:
             assert taker is not None
             batches._settle(late, {file.id: Outcome(file.upload.id, problem=Problem.LOST)})
             batches._give_up(late)
-            assert checking.record_completed(taker, [uploads.complete(file.upload)])
+            assert checking.record_completed(taker, [completing.complete(file.upload)])
             batches._settle(late, {})
             assert sent.show()["batch"]["status"] == "PROCESSING"
     check(sent)

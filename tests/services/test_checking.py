@@ -18,8 +18,8 @@ from app.errors import Gone, Outage
 from app.extensions import storage
 from app.gateways.s3_answers import StorageRefused
 from app.models import Failure, File, Problem, State, Transfer, Upload, UploadState
-from app.services import checking, transfers, uploads
-from app.services.uploads import Outcome
+from app.services import checking, completing, transfers
+from app.services.completing import Outcome
 from tests.factories import Sender, Sent, put
 
 PART = 8 * MIB
@@ -202,7 +202,7 @@ def test_f29_a_late_runner_is_fenced_out(sender: Sender, inside: None) -> None:
     sent = sender.create().upload().complete()
     with taken_over(sent) as (late, _):
         file = transfers.files_of(sent.id)[0]
-        checking.record_completed(late, [uploads.complete(file.upload)])
+        checking.record_completed(late, [completing.complete(file.upload)])
         assert transfers.files_of(sent.id)[0].upload.state is UploadState.OPEN
         lost = Outcome(file.upload.id, problem=Problem.LOST)
         checking._settle(late, {file.id: lost})
@@ -219,7 +219,7 @@ def test_f29_a_late_runner_does_not_make_it_ready(sender: Sender, inside: None) 
     sent = sender.create().upload().complete()
     with taken_over(sent) as (late, taker):
         (file,) = transfers.files_of(sent.id)
-        assert checking.record_completed(taker, [uploads.complete(file.upload)])
+        assert checking.record_completed(taker, [completing.complete(file.upload)])
         checking._settle(late, {})
         assert sent.row().state is State.PROCESSING
 
@@ -259,14 +259,14 @@ def test_ready_is_refused_while_any_file_is_open(sender: Sender, inside: None) -
 
 def test_deleted_while_processing_stays_deleted(sender: Sender, inside: None, monkeypatch) -> None:
     sent = sender.create({"a": b"1"}).upload().complete()
-    complete_all = uploads.complete_all
+    complete_all = completing.complete_all
 
     def delete_meanwhile(batch: list) -> list:
         outcomes = complete_all(batch)
         transfers.delete(sent.id)
         return outcomes
 
-    monkeypatch.setattr(uploads, "complete_all", delete_meanwhile)
+    monkeypatch.setattr(completing, "complete_all", delete_meanwhile)
     sent.process()
     assert sent.row().state is State.DELETED
     assert transfers.files_of(sent.id)[0].upload.state is UploadState.ABORTED

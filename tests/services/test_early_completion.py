@@ -16,6 +16,7 @@ from app.extensions import storage
 from app.models import State, Transfer, Upload, UploadState
 from app.services import (
     checking,
+    completing,
     contents,
     downloads,
     early_completion,
@@ -23,7 +24,6 @@ from app.services import (
     transfer_view,
     transfers,
     upkeep,
-    uploads,
 )
 from tests.factories import Sender, Sent, http, put
 from tests.test_races import at_once
@@ -75,9 +75,11 @@ def test_a_word_is_not_believed(sent: Sent, inside: None) -> None:
 
 def test_only_what_is_named_is_looked_at(sent: Sent, monkeypatch) -> None:
     looked: list[int] = []
-    complete_all = uploads.complete_all
+    complete_all = completing.complete_all
     monkeypatch.setattr(
-        uploads, "complete_all", lambda batch: (looked.append(len(batch)), complete_all(batch))[1]
+        completing,
+        "complete_all",
+        lambda batch: (looked.append(len(batch)), complete_all(batch))[1],
     )
     sent.name("big.bin").unlock().unlock()
     assert (looked, states(sent)) == ([1], ["OPEN", "COMPLETE", "OPEN"])
@@ -121,13 +123,13 @@ def test_a_lost_reminder_is_repeated_when_more_is_named(sent: Sent, queued: list
 
 
 def test_what_is_named_while_it_runs_is_done_in_the_same_turn(sent: Sent, monkeypatch) -> None:
-    complete_all = uploads.complete_all
+    complete_all = completing.complete_all
 
     def name_meanwhile(batch: list) -> list:
         sent.name("big.bin")
         return complete_all(batch)
 
-    monkeypatch.setattr(uploads, "complete_all", name_meanwhile)
+    monkeypatch.setattr(completing, "complete_all", name_meanwhile)
     sent.name("a.txt").unlock()
     assert states(sent) == ["COMPLETE", "COMPLETE", "OPEN"]
 
@@ -199,7 +201,7 @@ def test_whoever_moves_the_transfer_takes_the_work_away(
 ) -> None:
     """Completed in storage, and not recorded: "that is all" finds it, a removal removes it."""
     sent = sender.create({"big.bin": CONTENTS["big.bin"]}, verified=True).upload().name()
-    complete_all = uploads.complete_all
+    complete_all = completing.complete_all
 
     def end_meanwhile(batch: list) -> list:
         outcomes = complete_all(batch)
@@ -207,7 +209,7 @@ def test_whoever_moves_the_transfer_takes_the_work_away(
         return outcomes
 
     with monkeypatch.context() as ending:
-        ending.setattr(uploads, "complete_all", end_meanwhile)
+        ending.setattr(completing, "complete_all", end_meanwhile)
         sent.unlock()
     upload = transfers.files_of(sent.id)[0].upload
     if end == "finalize":
@@ -224,7 +226,7 @@ def test_a_late_one_is_fenced_out(sent: Sent, inside: None) -> None:
     sent.name("a.txt")
     with leases.hold(Transfer, sent.id, Transfer.state == State.INIT) as late:
         assert late is not None
-        outcome = uploads.complete(transfers.files_of(sent.id)[0].upload)
+        outcome = completing.complete(transfers.files_of(sent.id)[0].upload)
         sent.set(lease_token=uuid.uuid4())
         assert not early_completion._settle(late, [outcome])
     assert states(sent)[0] == "OPEN"
@@ -404,7 +406,7 @@ def test_naming_and_recording_the_same_files_never_wait_for_each_other(
                 time.sleep(0.01)
             other.execute(update(Upload).where(Upload.id == first).values(sent_at=func.now()))
 
-    complete_all = uploads.complete_all
+    complete_all = completing.complete_all
     naming = threading.Thread(target=name_again)
 
     def name_meanwhile(batch: list) -> list:
@@ -413,7 +415,7 @@ def test_naming_and_recording_the_same_files_never_wait_for_each_other(
         is_locked.wait()
         return outcomes
 
-    monkeypatch.setattr(uploads, "complete_all", name_meanwhile)
+    monkeypatch.setattr(completing, "complete_all", name_meanwhile)
     sent.unlock()
     naming.join()
     assert states(sent) == ["COMPLETE"] * 3

@@ -16,8 +16,9 @@ from app.errors import Unavailable
 from app.extensions import storage
 from app.gateways.s3_answers import NoSuchUpload, Stored
 from app.models import Checksum, Method, Problem, Upload, UploadState
-from app.services import planning, removal, uploads
-from app.services.uploads import Arrival, Outcome
+from app.services import completing, planning, removal, uploads
+from app.services.completing import Outcome
+from app.services.uploads import Arrival
 from tests.factories import http, put
 
 pytestmark = pytest.mark.usefixtures("inside")
@@ -80,7 +81,7 @@ def test_large_files_have_large_parts_that_are_a_small_share_of_them(
 def test_f11_bytes_come_back_equal(size: int) -> None:
     body, upload = os.urandom(size), added(size)
     send(upload, body)
-    outcome = uploads.complete(upload)
+    outcome = completing.complete(upload)
     assert outcome.problem is None
     assert outcome.etag
     stored = storage.head(upload.key)
@@ -101,14 +102,14 @@ def test_without_conditional_writes_small_files_go_as_multipart(configure) -> No
         upload = added(size)
         assert upload.method is Method.MULTIPART
         send(upload, b"x" * size)
-        assert uploads.complete(upload).problem is None
+        assert completing.complete(upload).problem is None
 
 
 def test_completing_twice_gives_the_same(inside: None) -> None:
     for size in (5, PART + 5):
         upload = added(size)
         send(upload, b"y" * size)
-        assert uploads.complete(upload) == uploads.complete(upload)
+        assert completing.complete(upload) == completing.complete(upload)
 
 
 def lose_answer_of_complete(patch: pytest.MonkeyPatch) -> None:
@@ -126,14 +127,14 @@ def test_f14_a_lost_answer_of_complete_is_proved_by_the_token(monkeypatch) -> No
     upload = added(PART + 5)
     send(upload, b"z" * upload.size)
     lose_answer_of_complete(monkeypatch)
-    assert uploads.complete(upload).problem is None
+    assert completing.complete(upload).problem is None
 
 
 def test_f15_an_upload_that_storage_dropped_is_lost(inside: None) -> None:
     upload = added(PART + 5)
     send(upload, b"z" * upload.size)
     storage.abort_upload(upload.key, upload.s3_upload_id or "")
-    assert uploads.complete(upload).problem is Problem.LOST
+    assert completing.complete(upload).problem is Problem.LOST
 
 
 @pytest.mark.parametrize("size", [7, PART + 7])
@@ -141,29 +142,29 @@ def test_f16_a_foreign_object_at_the_key_is_refused(size: int) -> None:
     upload = added(size)
     storage._client.put_object(Bucket=storage._bucket, Key=upload.key, Body=b"f" * size)
     upload.s3_upload_id = "gone" if upload.method is Method.MULTIPART else None
-    assert uploads.complete(upload).problem is Problem.LOST
+    assert completing.complete(upload).problem is Problem.LOST
 
 
 def test_f18_missing_parts_are_named_and_nothing_is_built(inside: None) -> None:
     upload = added(3 * PART)
     send(upload, b"m" * upload.size, 1, 3)
-    outcome = uploads.complete(upload)
+    outcome = completing.complete(upload)
     assert (outcome.problem, outcome.missing) == (Problem.MISSING, (2,))
     assert storage.head(upload.key) is None
     send(upload, b"m" * upload.size, 2)
-    assert uploads.complete(upload).problem is None
+    assert completing.complete(upload).problem is None
 
 
 def test_a_file_that_never_came_is_missing(inside: None) -> None:
     for size in (0, 5, PART + 5):
-        assert uploads.complete(added(size)).problem is Problem.MISSING
+        assert completing.complete(added(size)).problem is Problem.MISSING
 
 
 def test_f08_the_last_bytes_sent_for_a_part_count(inside: None) -> None:
     upload = added(2 * PART)
     send(upload, b"a" * upload.size, 2, 1)
     send(upload, b"b" * upload.size, 1)
-    assert uploads.complete(upload).problem is None
+    assert completing.complete(upload).problem is None
     assert fetched(upload) == b"b" * PART + b"a" * PART
 
 
@@ -183,7 +184,7 @@ def test_f12_every_page_of_the_list_of_parts_is_read() -> None:
         held = storage.list_parts(upload.key, upload.s3_upload_id or "")
         assert [part.number for part in held] == [1, 2, 3, 4, 5]
         assert asked == [None, 2, 4]
-        assert uploads.complete(upload).problem is None
+        assert completing.complete(upload).problem is None
     finally:
         events.unregister("before-parameter-build.s3.ListParts", ask_for_two)
 
@@ -205,7 +206,7 @@ def test_f27_addresses_are_worthless_once_the_upload_is_complete(inside: None) -
         parts = uploads.sign(upload, range(1, planning.part_count(upload) + 1))
         for part in parts:
             assert put(part.url, b"1" * part.size, part.headers).status == 200
-        etag = uploads.complete(upload).etag
+        etag = completing.complete(upload).etag
         for part in parts:
             assert put(part.url, b"2" * part.size, part.headers).status == refusal
         assert storage.head(upload.key).etag == etag  # type: ignore[union-attr]
@@ -270,9 +271,9 @@ def test_f09_the_checksum_of_the_whole_is_known_at_the_end(
     configure(s3_conditional_writes=conditional)
     body, upload = os.urandom(size), added(size, verified=True)
     send(upload, body)
-    first = uploads.complete(upload)
+    first = completing.complete(upload)
     assert (first.problem, first.crc32) == (None, raw_crc32(body))
-    assert uploads.complete(upload) == first
+    assert completing.complete(upload) == first
     stored = storage.head(upload.key, with_crc32=True)
     assert stored is not None
     assert stored.crc32 == raw_crc32(body)
@@ -288,7 +289,7 @@ def test_without_the_plan_nothing_is_said_of_checksums(monkeypatch) -> None:
     for size in (5, PART + 5):
         upload = added(size)
         send(upload, b"n" * size)
-        outcome = uploads.complete(upload)
+        outcome = completing.complete(upload)
         assert (outcome.problem, outcome.crc32) == (None, None)
     assert asked == [False, False]
 
@@ -297,7 +298,7 @@ def test_f08_a_part_sent_again_counts_with_its_own_checksum(inside: None) -> Non
     upload = added(2 * PART, verified=True)
     send(upload, b"a" * upload.size, 2, 1)
     send(upload, b"b" * upload.size, 1)
-    assert uploads.complete(upload).crc32 == raw_crc32(b"b" * PART + b"a" * PART)
+    assert completing.complete(upload).crc32 == raw_crc32(b"b" * PART + b"a" * PART)
 
 
 @pytest.mark.parametrize("size", [10, PART + 10])
@@ -311,9 +312,9 @@ def test_f09_damaged_bytes_never_get_into_storage(size: int) -> None:
         damaged = piece[:at] + bytes([piece[at] ^ (1 << at % 8)]) + piece[at + 1 :]
         assert put(part.url, damaged, part.headers).status == 400
     assert uploads.held([upload]) == [[]]
-    assert uploads.complete(upload).problem is Problem.MISSING
+    assert completing.complete(upload).problem is Problem.MISSING
     send(upload, body)
-    assert uploads.complete(upload).crc32 == raw_crc32(body)
+    assert completing.complete(upload).crc32 == raw_crc32(body)
 
 
 def test_a_part_that_nobody_verified_is_missing(monkeypatch) -> None:
@@ -322,7 +323,7 @@ def test_a_part_that_nobody_verified_is_missing(monkeypatch) -> None:
     first, second = storage.list_parts(upload.key, upload.s3_upload_id or "")
     unverified = [first, replace(second, crc32=None)]
     monkeypatch.setattr(storage, "list_parts", lambda *given: unverified)
-    outcome = uploads.complete(upload)
+    outcome = completing.complete(upload)
     assert (outcome.problem, outcome.missing) == (Problem.MISSING, (2,))
     assert uploads.held([upload]) == [[1]]
     assert storage.head(upload.key) is None
@@ -336,7 +337,7 @@ def test_a_store_that_lists_no_checksums_of_parts_is_believed_of_the_whole(monke
     listing_no_checksums(monkeypatch)
     assert uploads.held([upload]) == [[1, 3]]
     send(upload, body, 2)
-    outcome = uploads.complete(upload)
+    outcome = completing.complete(upload)
     assert (outcome.problem, outcome.crc32) == (None, raw_crc32(body))
     assert fetched(upload) == body
 
@@ -346,7 +347,7 @@ def test_a_store_that_says_no_checksum_at_all_is_not_believed(monkeypatch) -> No
     send(upload, os.urandom(upload.size))
     listing_no_checksums(monkeypatch)
     saying(monkeypatch, None)
-    assert uploads.complete(upload).problem is Problem.DAMAGED
+    assert completing.complete(upload).problem is Problem.DAMAGED
 
 
 def listing_no_checksums(monkeypatch) -> None:
@@ -363,8 +364,8 @@ def test_parts_that_do_not_come_to_their_whole_are_refused(monkeypatch) -> None:
     """By storage: what it lists of a part is not what it holds of it."""
     upload = added(2 * PART, verified=True)
     send(upload, b"w" * upload.size)
-    monkeypatch.setattr(uploads, "combine", lambda pieces: (list(pieces), b"\0\0\0\0")[1])
-    assert uploads.complete(upload).problem is Problem.DAMAGED
+    monkeypatch.setattr(completing, "combine", lambda pieces: (list(pieces), b"\0\0\0\0")[1])
+    assert completing.complete(upload).problem is Problem.DAMAGED
     assert storage.head(upload.key) is None
 
 
@@ -388,7 +389,7 @@ def test_another_checksum_of_the_whole_is_damage(monkeypatch, size: int) -> None
         saying(monkeypatch, None)
     else:
         saying(monkeypatch, b"else")
-    assert uploads.complete(upload) == Outcome(upload.id, problem=Problem.DAMAGED)
+    assert completing.complete(upload) == Outcome(upload.id, problem=Problem.DAMAGED)
 
 
 def test_a_store_that_knows_the_parts_only_is_believed_of_the_whole(monkeypatch) -> None:
@@ -396,9 +397,9 @@ def test_a_store_that_knows_the_parts_only_is_believed_of_the_whole(monkeypatch)
     body = os.urandom(upload.size)
     send(upload, body)
     saying(monkeypatch, None)
-    assert uploads.complete(upload).crc32 == raw_crc32(body)
+    assert completing.complete(upload).crc32 == raw_crc32(body)
     # Once more, as after a lost answer: the list of parts is gone, and with it their checksums.
-    again = uploads.complete(upload)
+    again = completing.complete(upload)
     assert (again.problem, again.crc32) == (None, None)
 
 
@@ -407,7 +408,7 @@ def test_f14_after_a_lost_answer_storage_says_the_checksum(monkeypatch) -> None:
     body = os.urandom(upload.size)
     send(upload, body)
     lose_answer_of_complete(monkeypatch)
-    outcome = uploads.complete(upload)
+    outcome = completing.complete(upload)
     assert (outcome.problem, outcome.crc32) == (None, raw_crc32(body))
     assert uploads.held([upload]) == [[1, 2]]
 
@@ -419,7 +420,7 @@ def test_f15_f16_checksums_do_not_help_what_is_not_ours(inside: None) -> None:
     storage._client.put_object(
         Bucket=storage._bucket, Key=foreign.key, Body=b"f" * 7, ChecksumAlgorithm="CRC32"
     )
-    assert [uploads.complete(one).problem for one in (lost, foreign)] == [Problem.LOST] * 2
+    assert [completing.complete(one).problem for one in (lost, foreign)] == [Problem.LOST] * 2
 
 
 def test_what_must_be_sent_again_is_planned_alike_unless_checksums_are_off(monkeypatch) -> None:
@@ -460,7 +461,7 @@ def test_what_was_seen_complete_has_no_multipart_to_drop(inside: None, s3_calls:
     """A request for each upload would take many times as long as a thousand keys in one."""
     done = added(PART + 1)
     send(done, b"d" * done.size, 1, 2)
-    done.etag = uploads.complete(done).etag
+    done.etag = completing.complete(done).etag
     s3_calls.clear()
     assert removal.remove([done]) == [done]
     assert s3_calls == ["DeleteObjects"]
@@ -499,7 +500,7 @@ def test_what_has_arrived_is_told_while_it_comes_and_once_it_is_there(inside: No
     assert put(uploads.sign_plain(many, [3])[0], b"bb").status == 200
     assert uploads.arrivals([many]) == [Arrival((), 10 * MIB + 2)]
     assert put(uploads.sign_plain(many, [3])[0], b"b").status == 200
-    assert uploads.complete(many).problem is None
+    assert completing.complete(many).problem is None
     # Complete in storage, and not yet in the row.
     assert uploads.arrivals([many]) == [Arrival((), many.size)]
     storage.delete([many.key])

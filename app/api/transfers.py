@@ -80,9 +80,12 @@ def create_transfer(caller: Caller | None) -> tuple[Response, int]:
         request = given.text("file_request", longest=64)
         if by_one_put and not given.has("max_downloads"):
             options["max_downloads"] = 1
-    if caller is None and not request:
+    also = []
+    if request:
+        has_date = options["expires_at"] is not None
+        also = [file_requests.for_request(request, has_date=has_date)]
+    elif caller is None:
         senders.check_may_send(mail.get("sender_email"), mail.get("sender_token"))
-    for_it = file_requests.for_request(request, has_date=options["expires_at"] is not None)
     created = delivery.create(
         files,
         mail,
@@ -90,7 +93,7 @@ def create_transfer(caller: Caller | None) -> tuple[Response, int]:
         idempotency_key=idempotency_key(),
         caller=caller,
         by_one_put=by_one_put,
-        also=[for_it] if request else [],
+        also=also,
     )
     return shown(created.transfer, owner_token=created.owner_token), 201
 

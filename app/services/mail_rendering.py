@@ -192,8 +192,8 @@ def _written(kind: MailKind, told: dict[str, Any]) -> EmailMessage:
     if kind in delivery.TO_RECIPIENT:
         letter["Reply-To"] = addresses.on_the_wire(told["sender"])
         letter["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
-    links = "".join(f"\n{words}: {url}" for words, url in settings.footer_links)
-    letter.set_content(_render(kind, "body.txt", told) + (links and f"{links}\n"), cte=CTE)
+    foot = "".join(f"{words}: {url}\n" for words, url in settings.footer_links)
+    letter.set_content(_render(kind, "body.txt", told) + (foot and f"\n{foot}"), cte=CTE)
     letter.add_alternative(_render(kind, "body.html", told), subtype="html", cte=CTE)
     if kind in delivery.TO_RECIPIENT:
         _add_pictures(letter, told["contents"].pictures)

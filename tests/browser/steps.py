@@ -237,6 +237,16 @@ def code_to(post: MailServer, email: str, before: int = 0) -> str:
     return code[0]
 
 
+def follow_from_elsewhere(page: Page, live: Stack, address: str) -> None:
+    """Follow a link to us on another site's page, such as a web mail's or an intranet's."""
+    # localhost is another site than 127.0.0.1.
+    elsewhere = f"{live.url.replace('127.0.0.1', 'localhost')}/elsewhere"
+    body = f'<a href="{address}">Go there</a>'
+    page.route(elsewhere, lambda route: route.fulfill(content_type="text/html", body=body))
+    page.goto(elsewhere)
+    page.get_by_role("link", name="Go there").click()
+
+
 def keep(page: Page, folder: Path, path: str) -> None:
     """Copy a file from the disk into the browser's private file system."""
     page.evaluate(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.steps import call, code_to, look
+from tests.browser.steps import call, code_to, follow_from_elsewhere, look
 from tests.browser.test_file_requests import asking
 from tests.browser.test_mine import run, sign_in
 from tests.lab.mailserver import MailServer
@@ -88,16 +88,7 @@ def test_an_admin_blocks_a_file_request_that_was_reported(
     sign_in(page, post, ADMIN)
     page.get_by_role("link", name="Admin").click()
     look(page, "admin-requests")
-    # From a web mail: localhost is another site than 127.0.0.1.
-    elsewhere = live.url.replace("127.0.0.1", "localhost")
-    page.route(
-        f"{elsewhere}/webmail",
-        lambda route: route.fulfill(
-            content_type="text/html", body=f'<a href="{told[0]}">See the report</a>'
-        ),
-    )
-    page.goto(f"{elsewhere}/webmail")
-    page.get_by_role("link", name="See the report").click()
+    follow_from_elsewhere(page, live, told[0])
     expect(page.get_by_text("Files go to your-bank@example.org")).to_be_visible()
     look(page, "admin-report-request")
     page.get_by_role("button", name="Block the request").click()

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import started
-from tests.browser.steps import choose, expect_state, look
+from tests.browser.steps import choose, expect_state, follow_from_elsewhere, look
 from tests.browser.test_mine import enter_code
 from tests.lab.mailserver import MailServer
 from tests.lab.stack import Stack
@@ -41,16 +41,7 @@ def test_who_may_send_signs_in_and_sends_and_nobody_else(
     page.goto("/mine")
     expect(page.get_by_role("link", name="mine.txt")).to_be_visible()
 
-    # From elsewhere: localhost is another site than 127.0.0.1.
-    elsewhere = live.url.replace("127.0.0.1", "localhost")
-    page.route(
-        f"{elsewhere}/intranet",
-        lambda route: route.fulfill(
-            content_type="text/html", body=f'<a href="{live.url}/">Send files</a>'
-        ),
-    )
-    page.goto(f"{elsewhere}/intranet")
-    page.get_by_role("link", name="Send files").click()
+    follow_from_elsewhere(page, live, f"{live.url}/")
     expect(page.get_by_role("heading", name="Drop files or folders here")).to_be_visible()
 
     # Who may not is told so.

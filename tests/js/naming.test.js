@@ -4,11 +4,7 @@ import { test } from 'node:test';
 import { Failure } from '../../static/js/upload/failure.js';
 import { TELL } from '../../static/js/upload/part-sender.js';
 import { TransferUpload } from '../../static/js/upload/transfer-upload.js';
-import { FakeWorld, many, picked } from './world.js';
-
-async function upload(sizes, world = new FakeWorld()) {
-  return { one: await TransferUpload.create(picked(sizes), world), world };
-}
+import { many, picked, upload } from './world.js';
 
 const signs = (world) => world.calls.filter((call) => call.startsWith('sign'));
 const alone = (world) => signs(world).filter((call) => call.startsWith('sign 0 '));

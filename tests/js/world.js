@@ -1,6 +1,7 @@
 // A world for the engine to live in: a server, a storage and a clock that do what the test says and
 // write down what was asked of them. Nothing here sleeps.
 import { Failure } from '../../static/js/upload/failure.js';
+import { TransferUpload } from '../../static/js/upload/transfer-upload.js';
 
 /** Lets everything that is ready happen. */
 export const settle = async () => { for (let i = 0; i < 5; i += 1) await new Promise(setImmediate); };
@@ -158,3 +159,21 @@ export class FakeWorld {
 export const picked = (sizes, options = {}) => Object.entries(sizes).map(([path, size]) => ({ path, file: new FakeBlob(size, options) }));
 
 export const many = (count, size) => Object.fromEntries(Array.from({ length: count }, (_, index) => [`file ${index}`, size]));
+
+/** A new transfer of files of these sizes, ready to run, and the world that it is in. */
+export async function upload(sizes, world = new FakeWorld(), options = {}) {
+  const one = await TransferUpload.create(picked(sizes, options), world);
+  return { one, world };
+}
+
+export const refused = (status = 403) => new Failure('refused', { status });
+export const network = () => new Failure('storage-unreachable');
+
+/** Fails the puts of one piece with these, one after the other, then lets it through. */
+export const failing = (key, ...failures) => (put) => {
+  if (put !== key || !failures.length) return;
+  throw failures.shift();
+};
+
+export const everythingHeld = (world) => world.files.every((file) => world.held.get(file.id)?.size === file.part_count);
+export const putsOf = (world, key) => world.puts.filter((put) => put.startsWith(`${key} `)).length;

@@ -4,8 +4,11 @@ import uuid
 from typing import Any
 
 from flask.testing import FlaskClient
+from sqlalchemy import select
 
-from app.models import Scope
+from app.config import settings
+from app.db import db
+from app.models import AssetVersion, Scope, Upload
 from app.services import accounts, thumbnails
 from tests.factories import http, put
 
@@ -98,3 +101,35 @@ def post_form(form: dict[str, Any], body: bytes, **changed: str) -> Any:
     """Submit a form to storage as a browser does."""
     fields = {**form["fields"], **changed, "file": ("blob", body, "application/octet-stream")}
     return http.request("POST", form["url"], fields=fields)
+
+
+def version_of(key: str) -> AssetVersion:
+    """The version whose bytes were sent to this key, as the database has it now."""
+    return db.session.scalars(
+        select(AssetVersion)
+        .join(AssetVersion.upload)
+        .where(Upload.key == key)
+        .execution_options(populate_existing=True)
+    ).one()
+
+
+def upload_at(key: str) -> Upload | None:
+    """The upload to this key, as the database has it now."""
+    found = select(Upload).where(Upload.key == key).execution_options(populate_existing=True)
+    return db.session.scalar(found)
+
+
+def error(answer: Any) -> tuple[int, str]:
+    """Status and code of an error, which is in the shape of this dialect."""
+    assert set(answer.json) == {"error", "message", "code"}, answer.json
+    assert answer.json["error"] == answer.json["message"], answer.json
+    return answer.status_code, answer.json["code"]
+
+
+def opened(keeper: Keeper, **body: Any) -> str:
+    """The path of a new session."""
+    answer = keeper.call("POST", "/s3/sessions", json=body)
+    assert answer.status_code == 201, answer.text
+    assert set(answer.json) == {"url", "workspaceId", "expiresIn"}
+    assert answer.json["workspaceId"] == keeper.workspace
+    return answer.json["url"].removeprefix(settings.base_url)

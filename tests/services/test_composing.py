@@ -16,7 +16,7 @@ from app.gateways.s3_answers import NotOffered, Source
 from app.services import composing
 from app.services.composing import Composer, Stopped
 from app.zip_layout import Data, Layout, Member
-from tests.services.test_archives import pattern
+from tests.services.zips import pattern
 
 PART = 5 * MIB
 THEN = datetime(2024, 2, 29, tzinfo=UTC)

@@ -35,6 +35,18 @@ class Shell:
         self.program.write_bytes(http.request("GET", f"{url}/cli").data)
         self.environ = {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8"}
 
+    def change(self, **constants: float) -> None:
+        """Give constants of the program other values, so that less is sent, or waited for."""
+        text = self.program.read_text()
+        for name, value in constants.items():
+            text, count = re.subn(rf"^{name} = .+$", f"{name} = {value}", text, flags=re.MULTILINE)
+            assert count == 1, name
+        self.program.write_text(text)
+
+    def retry_at_once(self) -> None:
+        """Let the program try again without growing pauses: it gives up when its patience ends."""
+        self.change(LONGEST_PAUSE=0.2, LONGEST_PAUSE_UNANSWERED=0.2)
+
     def begin(
         self, *words: str, start: tuple[str, ...] = (), **given: str
     ) -> subprocess.Popen[str]:
@@ -121,7 +133,7 @@ def sums(folder: Path) -> dict[str, str]:
 
 
 def code_mailed(web: LoggedStack, email: str) -> str:
-    """The six figures, once they have come."""
+    """The code, once it has come."""
     folder = Path(web.environ["MAIL_URL"].removeprefix("file://"))
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:

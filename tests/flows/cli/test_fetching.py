@@ -18,6 +18,7 @@ pytestmark = pytest.mark.real_commits
 def test_a_download_goes_on_where_it_was_cut_and_is_the_same_download(
     shell: Shell, storage: S3Faults, environ: dict[str, str]
 ) -> None:
+    shell.retry_at_once()
     words = shell.write({"a.bin": os.urandom(3_000_000)})
     link = shell.ask("send", *words, "--max-downloads", "1")["link"]
     ranges: list[str | None] = []

@@ -4,13 +4,13 @@ import os
 import shlex
 import signal
 import subprocess
-import time
 import unicodedata
 from pathlib import Path
 
 import pytest
 
 from app.config import MIB
+from tests.embedded.watched import until
 from tests.flows.cli.shell import Shell, sums
 from tests.lab.s3faults import SLOW_DOWN, Answer, Forward, Request, S3Faults
 from tests.lab.truth import Truth
@@ -96,6 +96,7 @@ def test_an_empty_word_is_never_taken_for_this_folder(shell: Shell) -> None:
 
 
 def test_how_to_go_on_says_what_was_allowed(shell: Shell, storage: S3Faults) -> None:
+    shell.retry_at_once()
     patience = ("--patience", "1s", "--allow-http")
     storage.plan("PutObject", SLOW_DOWN)
     told = shell.ask("send", *shell.write({"a b": b"new"}), *patience, code=4)
@@ -131,12 +132,10 @@ def test_what_a_killed_run_has_read_from_stdin_goes_with_the_next_one(
 
     def begin(name: str) -> tuple[subprocess.Popen[str], Path]:
         running, before = shell.begin("send", "-", "--name", name), set(spool.glob("*"))
-        deadline = time.monotonic() + 20
-        while not (new := set(spool.glob("*")) - before):
-            assert time.monotonic() < deadline, "nothing is kept"
-            time.sleep(0.02)
-        return running, new.pop()
+        until(lambda: set(spool.glob("*")) - before, "something to be kept")
+        return running, (set(spool.glob("*")) - before).pop()
 
+    shell.retry_at_once()
     storage.plan("PutObject", SLOW_DOWN)
     kept = shell.ask("send", "-", "--name", "kept", "--patience", "1s", code=4, stdin="1")
     storage.heal()
@@ -147,8 +146,7 @@ def test_what_a_killed_run_has_read_from_stdin_goes_with_the_next_one(
     killed.communicate()
     shell.run("list")
     assert dead.exists(), "it could be so new that it has no lock yet"
-    text = shell.program.read_text()
-    shell.program.write_text(text.replace("\nSPOOL_MARGIN = 60.0\n", "\nSPOOL_MARGIN = 0.0\n"))
+    shell.change(SPOOL_MARGIN=0.0)
     shell.run("list")
     assert set(spool.iterdir()) == {unfinished, alive}
     reading.send_signal(signal.SIGHUP)
@@ -160,8 +158,7 @@ def test_what_a_killed_run_has_read_from_stdin_goes_with_the_next_one(
 
 def test_what_was_read_from_stdin_is_nobody_elses_while_the_server_is_asked(shell: Shell) -> None:
     """No record names it yet."""
-    text = shell.program.read_text()
-    shell.program.write_text(text.replace("\nSPOOL_MARGIN = 60.0\n", "\nSPOOL_MARGIN = 0.0\n"))
+    shell.change(SPOOL_MARGIN=0.0)
 
     def sweep(request: Request, forward: Forward) -> Answer:
         shell.run("list")
@@ -176,8 +173,7 @@ def test_what_was_read_from_stdin_is_nobody_elses_while_the_server_is_asked(shel
 def test_what_nohup_has_started_stays_when_the_terminal_goes(shell: Shell) -> None:
     reading = shell.begin("send", "-", "--name", "a", start=("nohup",))
     spool = shell.home / ".local/state/beeline/spool"
-    while not list(spool.glob("*")):
-        time.sleep(0.02)
+    until(lambda: list(spool.glob("*")), "something to be kept")
     reading.send_signal(signal.SIGHUP)
     reading.communicate("1", timeout=20)
     assert reading.returncode == 0

@@ -66,12 +66,14 @@ def test_what_scripts_read(shell: Shell) -> None:
     ],
 )
 def test_exit_codes(shell: Shell, words: list[str], code: int) -> None:
+    shell.retry_at_once()
     said, _ = shell.run(*words, code=code)
     assert ("130  interrupted" in said) is (words == ["--help"])
 
 
 @pytest.mark.parametrize("body", [b"{}", b"[]", b"<p>Welcome to our hotel"])
 def test_what_is_no_beeline_is_told_as_json_too(shell: Shell, body: bytes) -> None:
+    shell.retry_at_once()
     with S3Faults(shell.url) as before:
         before.plan("POST ", lambda request, forward: Answer(200, (), body))
         given = ("--server", before.url, "--patience", "1s")

@@ -57,7 +57,9 @@ def test_every_queue_has_workers_and_slow_jobs_have_their_own() -> None:
     taken = {name: started[name].split()[2:] for name in ("worker", "maker")}
     assert taken == {"worker": jobs.QUICK_QUEUES, "maker": jobs.SLOW_QUEUES}
     assert jobs.PROCESS_TRANSFER.queue in taken["worker"]
-    assert {jobs.BUILD_ARCHIVE.queue, jobs.MAKE_PREVIEWS.queue} <= set(taken["maker"])
+    slow = {jobs.BUILD_ARCHIVE.queue, jobs.MAKE_PREVIEWS.queue}
+    assert slow <= set(taken["maker"])
+    assert slow.isdisjoint(taken["worker"])
 
 
 def test_the_operators_guide_lists_every_queue_and_every_scheduled_job() -> None:

@@ -90,7 +90,7 @@ def test_versions_lie_at_keys_of_their_own_and_the_newest_is_shown(keeper: Keepe
     assert keeper.fetch(first["assetId"], version=1) == b"one"
     # What nobody completes leaves its number unused: a key is never used again.
     begun = keeper.start(assetId=first["assetId"])
-    assert begun["key"].endswith("/v3.bin") or begun["key"].endswith("/v3.txt")
+    assert begun["key"] == f"{at}/v3.txt"
     abort = {"uploadId": begun["uploadId"], "assetId": begun["assetId"]}
     assert keeper.post("/abort-upload", **abort).json == {"success": True}
     assert "/v4." in keeper.keep(b"three", assetId=first["assetId"])["key"]

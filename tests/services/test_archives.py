@@ -197,10 +197,6 @@ def test_more_than_one_object_can_hold_is_refused_before_anything_is_made(
     assert archives.find(sent.id) is None
 
 
-def test_zips_have_a_queue_that_delays_no_check() -> None:
-    assert jobs.BUILD_ARCHIVE.queue not in jobs.QUICK_QUEUES
-
-
 def test_progress_is_what_storage_holds_and_never_whole_too_soon(
     sender: Sender, inside: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

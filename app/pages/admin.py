@@ -6,7 +6,7 @@ everybody else there is nothing here. A GET changes nothing. Everything works wi
 
 import re
 
-from flask import Blueprint, g, redirect, render_template, request, session, url_for
+from flask import Blueprint, g, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from app.errors import Invalid, NotFound
@@ -45,15 +45,9 @@ def _check_admin() -> Response | str | None:
 @limiter.limit(codes_limit, override_defaults=False)
 def sign_in_again() -> Response:
     """Mail a code to the same address, sign out, and come back once it is entered."""
-    answer = mine.mail_code_to({"email": g.admin.email})
-    if answer.status_code != 303:
-        return answer
     number = request.form.get("report", type=int)
     here = url_for(".show_report", number=number) if number else url_for(".show_admin")
-    session[mine.AFTERWARDS] = here
-    sign_ins.leave(mine.cookie.read())
-    mine.cookie.delete(answer)
-    return answer
+    return mine.sign_in_again(g.admin.email, here)
 
 
 @bp.get("")
@@ -91,7 +85,7 @@ def show_report(number: int) -> str:
     return render_template(
         "pages/admin_report.html",
         admin=g.admin,
-        hours=admins.CHANGE_HOURS,
+        hours=sign_ins.RECENT_HOURS,
         report=report,
         about=about,
         asked=asked,

@@ -35,7 +35,7 @@ cookie = LoginCookie("beeline-mine")
 
 E = TypeVar("E", Shown, Sort)
 # Where signing in leads, in the browser's session; if nothing is there, to the list.
-AFTERWARDS = "sign_in_afterwards"
+_AFTERWARDS = "sign_in_afterwards"
 # The codes that this browser has asked for, in its session; of many, the latest.
 _CODES = "sign_in_codes"
 _MOST_CODES = 5
@@ -80,7 +80,7 @@ def mail_code() -> AnyResponse:
     """Mail a code to an address; if the form says so, signing in leads to sending."""
     for_sending = request.form.get("then") == "send"
     if for_sending:
-        session[AFTERWARDS] = url_for("home.show_home")
+        session[_AFTERWARDS] = url_for("home.show_home")
     return mail_code_to(typed("email"), for_sending=for_sending)
 
 
@@ -99,6 +99,21 @@ def mail_code_to(said: dict[str, str], *, for_sending: bool = False) -> AnyRespo
     return redirect(url_for("mine.show_mine"), 303)
 
 
+def sign_in_again(email: str, afterwards: str) -> AnyResponse:
+    """Mail a code to the address that is signed in, sign out, and lead to this URL once the code is
+    entered; or say why none is mailed.
+
+    Signing out ends a copied cookie, too, instead of renewing it.
+    """
+    answer = mail_code_to({"email": email})
+    if answer.status_code != 303:
+        return answer
+    session[_AFTERWARDS] = afterwards
+    sign_ins.leave(cookie.read())
+    cookie.delete(answer)
+    return answer
+
+
 @bp.post("/enter")
 @limiter.limit(unknown_limit, override_defaults=False)
 def enter() -> AnyResponse:
@@ -110,7 +125,7 @@ def enter() -> AnyResponse:
     except Invalid as error:
         return _door(error.fields, 422, for_sending=_leads_to_sending())
     session.pop(_CODES)
-    answer = redirect(session.pop(AFTERWARDS, url_for(".show_mine")), 303)
+    answer = redirect(session.pop(_AFTERWARDS, url_for(".show_mine")), 303)
     cookie.set(answer, word, sign_ins.STAYS_DAYS * 86400)
     return answer
 
@@ -130,7 +145,7 @@ def _codes() -> list[uuid.UUID]:
 
 def _leads_to_sending() -> bool:
     """Whether signing in, as this browser has last begun to, leads to sending."""
-    return bool(session.get(AFTERWARDS) == url_for("home.show_home"))
+    return bool(session.get(_AFTERWARDS) == url_for("home.show_home"))
 
 
 def _door(

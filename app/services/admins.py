@@ -1,7 +1,7 @@
 """Who may open the admin page: whoever has signed in with one of ADMIN_EMAILS, not long ago.
 
 There is no account of an admin, and no password. Looking needs a sign-in of today, and changing
-something one of the last hour (step-up), because a browser stays signed in for a month.
+something a recent one (sign_ins.SignIn.is_recent).
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,6 @@ from app.config import settings
 from app.services import sign_ins
 
 LOOK_HOURS = 12
-CHANGE_HOURS = 1
 
 
 @dataclass(frozen=True)
@@ -36,5 +35,5 @@ def admin_of(word: str | None) -> Admin | None:
     return Admin(
         found.email,
         may_look=found.age < timedelta(hours=LOOK_HOURS),
-        may_change=found.age < timedelta(hours=CHANGE_HOURS),
+        may_change=found.is_recent,
     )

@@ -18,7 +18,7 @@ from app.errors import Invalid, NotFound, Unavailable
 from app.extensions import storage
 from app.models import Scope
 from app.redaction import redacted
-from app.services import accounts, bucket_rules, dry_runs
+from app.services import accounts, bucket_rules, dry_runs, senders
 from app.services.doctor import Level, backing_services
 from app.services.doctor.findings import Finding
 from app.services.dry_runs import Figure, Sweep
@@ -75,11 +75,17 @@ def issue_key(workspace: str, name: str, scope: str) -> None:
 
 @key_commands.command("list")
 def list_keys() -> None:
-    """List all keys: prefix, scope, workspace, name, last use and whether they are revoked."""
+    """List all keys: prefix, scope, workspace or whose own key it is, name, last use, and whether
+    they are revoked, or refused because their owner may not send any more.
+    """
     for row in accounts.all_keys():
+        email = row.workspace.email
+        whose = f"own key of {email}" if email else row.workspace.name
         used = f"used {row.last_used_at:%Y-%m-%d %H:%M}" if row.last_used_at else "never used"
         ended = f"  revoked {row.revoked_at:%Y-%m-%d %H:%M}" if row.revoked_at else ""
-        click.echo(f"{row.prefix}  {row.scope:<5}  {row.workspace.name}: {row.name}  {used}{ended}")
+        if not ended and email and not senders.may_have_keys(email):
+            ended = "  refused"
+        click.echo(f"{row.prefix}  {row.scope:<5}  {whose}: {row.name}  {used}{ended}")
 
 
 @key_commands.command("revoke")

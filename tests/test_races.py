@@ -27,6 +27,7 @@ from app.services import (
     extension_requests,
     file_requests,
     options,
+    own_keys,
     program_access,
     staging,
     transfers,
@@ -284,6 +285,23 @@ def test_keys_issued_at_once_for_a_new_workspace_are_all_of_one(app: Flask) -> N
     assert list(at_once(app, 8, issue).values()) == [8]
 
 
+def test_keys_that_a_person_makes_at_once_are_of_one_workspace_and_within_the_limit(
+    app: Flask, configure: Callable[..., None]
+) -> None:
+    configure(mail_url="file:///nobody/sends/it", senders=(ADA,))
+    most = own_keys.MOST_LIVE
+
+    def make(key_id: uuid.UUID) -> uuid.UUID | None:
+        made = own_keys.make(key_id, ADA, name="a", scope=Scope.READ)
+        return made and made.row.workspace_id
+
+    once = uuid.uuid4()
+    found = at_once(app, 4, lambda index: make(once))
+    (workspace_id,) = found - Counter({None: 3})
+    results = at_once(app, most + 4, lambda index: make(uuid.uuid4()))
+    assert results == {workspace_id: most - 1, "invalid": 5}
+
+
 def test_a_key_that_is_revoked_by_many_is_revoked_once(app: Flask) -> None:
     with app.app_context():
         prefix = accounts.issue_key("Acme", "a", Scope.READ).row.prefix
@@ -345,10 +363,12 @@ def test_concurrent_downloads_by_a_program_stay_within_the_limit(
     app: Flask, machine: Machine
 ) -> None:
     made = machine.put_one(max_downloads=3)
+    with app.app_context():
+        caller = accounts.authenticate(machine.key)
 
     def ask(index: int) -> Any:
         transfer = transfers.of_id(uuid.UUID(made["id"]))
-        return bool(program_access.download_url(transfer, None, 5, is_vouched=True))
+        return bool(program_access.download_url(transfer, None, 5, caller))
 
     assert at_once(app, 10, ask) == {True: 3, "transfer_limit_reached": 7}
 

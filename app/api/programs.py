@@ -81,8 +81,7 @@ def show_download_url(asking: Asking) -> Response:
         raise MethodNotAllowed(allow="GET")
     with Inputs(query("file")) as given:
         file_id = given.uuid("file") if given.has("file") else None
-    minutes, is_vouched = _read_minutes(), asking.caller is not None
-    url = program_access.download_url(transfer, file_id, minutes, is_vouched=is_vouched)
+    url = program_access.download_url(transfer, file_id, _read_minutes(), asking.caller)
     return jsonify({"download_url": url})
 
 
@@ -93,9 +92,8 @@ def share_download(asking: Asking) -> tuple[Response, int]:
     with Inputs(json_body()) as given:
         emails = given.texts("emails", longest=addresses.LONGEST, most=MOST_ADDRESSES)
     emails = program_access.checked_addresses(emails)
-    is_vouched = asking.caller is not None
     transfer = asking.transfer()
-    program_access.share(transfer, emails, once(transfer.id), is_vouched=is_vouched)
+    program_access.share(transfer, emails, once(transfer.id), asking.caller)
     return jsonify({"status": "accepted"}), 202
 
 

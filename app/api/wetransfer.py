@@ -32,7 +32,7 @@ from app.errors import (
 from app.inputs import bad_text, whole_of
 from app.models import Board, BoardItem, File, Scope, State, Transfer
 from app.problems import speaks
-from app.services import accounts, boards, checking, creating, planning, sending, transfers
+from app.services import accounts, boards, checking, delivery, planning, sending, transfers
 from app.services.accounts import Caller
 from app.services.boards import LinkSpec
 from app.services.contents import FileSpec
@@ -127,7 +127,8 @@ def create_transfer(caller: Caller) -> tuple[Response, int]:
         "transfer.message", given.get("message", ""), LONGEST_MESSAGE, may_be_empty=True
     )
     specs = _read_transfer_files(given.get("files", []))
-    made = creating.create(specs, message=message, caller=caller, idempotency_key=idempotency_key())
+    key = idempotency_key()
+    made = delivery.create(specs, {}, message=message, caller=caller, idempotency_key=key)
     return jsonify({"success": True, **_transfer_json(made.transfer)}), 201
 
 

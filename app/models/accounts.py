@@ -19,7 +19,11 @@ class Workspace(Base):
     __tablename__ = "workspaces"
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    # What the operator calls it; of a person's own workspace, its id.
     name: Mapped[str] = mapped_column(Text, unique=True)
+    # Whose own it is, in lower case and proven: they make its keys (services/own_keys.py). Null for
+    # those that the operator has made.
+    email: Mapped[str | None] = mapped_column(Text, unique=True)
     created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.now())
 
     __table_args__ = (CheckConstraint("name <> ''", name="name_not_empty"),)

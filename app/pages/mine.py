@@ -27,8 +27,9 @@ from app.inputs import Inputs, bad_text, uuid_of
 from app.pages.login_cookie import LoginCookie
 from app.pages.view import is_htmx, page_or_fragment, typed
 from app.request_guards import codes_limit, limiter, unknown_limit
-from app.services import admins, file_requests, own_transfers, senders, sign_ins
+from app.services import admins, file_requests, own_keys, own_transfers, senders, sign_ins
 from app.services.own_transfers import Shown, Sort, Wish
+from app.services.sign_ins import SignIn
 
 bp = Blueprint("mine", __name__, url_prefix="/mine")
 cookie = LoginCookie("beeline-mine")
@@ -64,6 +65,11 @@ def show_mine() -> AnyResponse:
 def door(**words: Any) -> Response:
     """Ask for the address or, if a code is on its way, for the code; `words` are for the page."""
     return _door(asks_for_email="other" in request.args, **words)
+
+
+def signed_in() -> SignIn | None:
+    """This browser's sign-in: with which address, and how long ago."""
+    return sign_ins.sign_in_of(cookie.read())
 
 
 def signed_in_email() -> str | None:
@@ -181,7 +187,7 @@ def _list(email: str) -> Response:
     asked = file_requests.one_of(email, wish.request_id) if wish.request_id else None
     if asked and asked.is_blocked:
         raise Gone("This is not available.", reason="unavailable")
-    may_ask = senders.may_send(email)
+    may_send = senders.may_send(email)
     return page_or_fragment(
         "pages/mine.html",
         "fragments/_mine.html",
@@ -193,8 +199,9 @@ def _list(email: str) -> Response:
         states=Shown,
         sorts=Sort,
         is_admin=admins.is_admin(email),
-        may_ask=may_ask,
-        has_asked=not may_ask and file_requests.has_any(email),
+        may_ask=may_send,
+        has_asked=not may_send and file_requests.has_any(email),
+        offers_keys=senders.gives_keys() and (may_send or own_keys.has_any(email)),
     )
 
 

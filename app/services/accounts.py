@@ -1,5 +1,6 @@
 """The identities of programs: workspaces, their API keys, and tokens that a key is exchanged for.
 
+The operator makes workspaces with their keys here; people make keys of their own in own_keys.py.
 A key is shown once. Each request looks up its row, so a revoked key is refused from the next
 request on, in every process. A token is valid only together with the key it was issued for.
 """
@@ -13,8 +14,9 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, bindparam, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import joinedload
 
@@ -23,14 +25,15 @@ from app.clock import db_now
 from app.db import ask, changed, db, transaction
 from app.errors import Invalid, NotAllowed, NotFound, Unauthorized
 from app.models import ApiKey, Board, Scope, Transfer, Workspace
-from app.services import audit
+from app.services import audit, senders
 
 _ALPHABET = string.ascii_lowercase + string.digits
 _SHAPE = re.compile(r"(bee_[a-z0-9]{12})_[A-Za-z0-9_-]{43}")
 # `last_used_at` is only shown to people: not every request needs to write it.
 NOTE_USE_AFTER = timedelta(minutes=1)
 LONGEST_NAME = 200
-# Vague on purpose: the same for a missing, an unknown and a revoked one.
+# Vague on purpose: the same for a missing, an unknown and a revoked one, and for that of somebody
+# who may not send any more.
 NO_KEY = "This needs an API key."
 NO_TOKEN = "This needs a token that is still valid."  # noqa: S105
 _RANKS = {Scope.READ: 0, Scope.WRITE: 1, Scope.ADMIN: 2}
@@ -52,6 +55,8 @@ class Caller:
     workspace_id: uuid.UUID
     scope: Scope
     user_identifier: str | None = None
+    # Whose own key it is; None for a key that the operator has issued.
+    email: str | None = None
 
     @property
     def actor(self) -> str:
@@ -83,28 +88,35 @@ class Caller:
 
 
 def issue_key(workspace: str, name: str, scope: Scope) -> Issued:
-    """Issue a key for the workspace of this name, which is created if needed. Raises Invalid.
+    """Issue a key for the workspace of this name, which is created if needed. Raises Invalid, also
+    for a person's own workspace: only they make its keys.
 
     Not idempotent: each call issues another key.
     """
-    _check_names(workspace=workspace, name=name)
+    check_names(workspace=workspace, name=name)
+    with transaction():
+        return add_key(uuid.uuid4(), _workspace_id(workspace), name, scope)
+
+
+def add_key(key_id: uuid.UUID, workspace_id: uuid.UUID, name: str, scope: Scope) -> Issued:
+    """Add a key to a workspace, whose name was checked. Call in transaction()."""
     prefix = "bee_" + "".join(secrets.choice(_ALPHABET) for _ in range(12))
     text = f"{prefix}_{secrets.token_urlsafe(32)}"
-    with transaction():
-        row = ApiKey(
-            id=uuid.uuid4(),
-            workspace_id=_workspace_id(workspace),
-            name=name,
-            prefix=prefix,
-            key_hash=_hash(text),
-            scope=scope,
-        )
-        db.session.add(row)
-        audit.note("issue key", subject_id=row.id)
+    row = ApiKey(
+        id=key_id,
+        workspace_id=workspace_id,
+        name=name,
+        prefix=prefix,
+        key_hash=_hash(text),
+        scope=scope,
+    )
+    db.session.add(row)
+    audit.note("issue key", subject_id=row.id)
     return Issued(row, text)
 
 
-def _check_names(**names: str) -> None:
+def check_names(**names: str) -> None:
+    """Raise Invalid for names that nobody could read, or that would be more than a line."""
     complaints = {
         field: f"must be 1 to {LONGEST_NAME} characters, without control characters"
         for field, value in names.items()
@@ -115,25 +127,40 @@ def _check_names(**names: str) -> None:
 
 
 def _workspace_id(name: str) -> uuid.UUID:
-    """The workspace's id; it is created if needed, also if two callers do so simultaneously."""
+    """The operator's workspace of this name, created if needed; raises Invalid for a person's."""
+    made = add_workspace("name", id=uuid.uuid4(), name=name)
+    if made is not None:
+        return made
+    named = select(Workspace.id).where(Workspace.name == name, Workspace.email.is_(None))
+    known = db.session.scalar(named)
+    if known is None:
+        raise Invalid({"workspace": "is a person's own: only they make keys for it"})
+    return known
+
+
+def add_workspace(unique: str, **columns: Any) -> uuid.UUID | None:
+    """Add a workspace; returns its id, or None if there is one with this value in the column
+    `unique`, also if two callers add it simultaneously. Call in transaction().
+    """
     made: uuid.UUID | None = db.session.scalar(
         insert(Workspace)
-        .values(id=uuid.uuid4(), name=name)
-        .on_conflict_do_nothing(index_elements=["name"])
+        .values(**columns)
+        .on_conflict_do_nothing(index_elements=[unique])
         .returning(Workspace.id)
     )
     if made is not None:
         audit.note("create workspace", subject_id=made)
-        return made
-    return db.session.scalars(select(Workspace.id).where(Workspace.name == name)).one()
+    return made
 
 
 def all_keys() -> Sequence[ApiKey]:
-    """All keys, revoked ones too, with their workspaces: by workspace, in the order of issue."""
+    """All keys, revoked ones too, with their workspaces: by its name or whose own it is, in the
+    order of issue.
+    """
     return db.session.scalars(
         select(ApiKey)
         .join(ApiKey.workspace)
-        .order_by(Workspace.name, ApiKey.created_at)
+        .order_by(func.coalesce(Workspace.email, Workspace.name), ApiKey.created_at)
         .options(joinedload(ApiKey.workspace, innerjoin=True))
     ).all()
 
@@ -143,18 +170,23 @@ def revoke_key(prefix: str) -> bool:
 
     False if it was revoked already.
     """
+    return revoke(ApiKey.prefix == prefix)
+
+
+def revoke(*which: ColumnElement[bool]) -> bool:
+    """Revoke the one key that these conditions find; as revoke_key()."""
     with transaction():
-        row = db.session.scalar(select(ApiKey).where(ApiKey.prefix == prefix))
-        if row is None:
+        key_id = db.session.scalar(select(ApiKey.id).where(*which))
+        if key_id is None:
             raise NotFound("There is no such key.")
         revoked = changed(
             update(ApiKey)
-            .where(ApiKey.id == row.id, ApiKey.revoked_at.is_(None))
+            .where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
             .values(revoked_at=db_now())
             .execution_options(synchronize_session=False)
         )
         if revoked == 1:
-            audit.note("revoke key", subject_id=row.id)
+            audit.note("revoke key", subject_id=key_id)
     return revoked == 1
 
 
@@ -177,17 +209,25 @@ def authenticate(text: str | None) -> Caller:
     found = ask(_BY_PREFIX, {"prefix": prefix}).first()
     if found is None or not hmac.compare_digest(found.key_hash, _hash(text)):
         raise Unauthorized(NO_KEY)
+    caller = _caller(found)
     if found.is_use_due:
         _note_use(found.id)
-    return Caller(found.id, found.workspace_id, found.scope)
+    return caller
 
 
 def caller_of(key_id: uuid.UUID) -> Caller:
-    """The caller of a key that was authenticated before; raises Unauthorized if revoked since."""
+    """The caller of a key that was authenticated before; raises Unauthorized if refused since."""
     found = ask(_BY_ID, {"id": key_id}).first()
     if found is None:
         raise Unauthorized(NO_KEY)
-    return Caller(found.id, found.workspace_id, found.scope)
+    return _caller(found)
+
+
+def _caller(found: Row[Any]) -> Caller:
+    """The caller of a key's row; raises Unauthorized if its person may not send any more."""
+    if found.email is not None and not senders.may_have_keys(found.email):
+        raise Unauthorized(NO_KEY)
+    return Caller(found.id, found.workspace_id, found.scope, email=found.email)
 
 
 def _is_use_due() -> ColumnElement[bool]:
@@ -195,7 +235,11 @@ def _is_use_due() -> ColumnElement[bool]:
 
 
 # Run for each request, so built only once.
-_GOOD = select(ApiKey.id, ApiKey.workspace_id, ApiKey.scope).where(ApiKey.revoked_at.is_(None))
+_GOOD = (
+    select(ApiKey.id, ApiKey.workspace_id, ApiKey.scope, Workspace.email)
+    .join(ApiKey.workspace)
+    .where(ApiKey.revoked_at.is_(None))
+)
 _BY_ID = _GOOD.where(ApiKey.id == bindparam("id"))
 _BY_PREFIX = _GOOD.add_columns(ApiKey.key_hash, _is_use_due().label("is_use_due")).where(
     ApiKey.prefix == bindparam("prefix")
@@ -219,6 +263,17 @@ def _note_use(key_id: uuid.UUID) -> None:
             .values(last_used_at=db_now())
             .execution_options(synchronize_session=False)
         )
+
+
+def is_vouched_for(workspace_id: uuid.UUID | None) -> bool:
+    """Whether the operator vouches for what was made in this workspace: not in a person's own.
+
+    What people send, with a key or without, is subject to the rules for senders (SENDERS).
+    """
+    if workspace_id is None:
+        return False
+    whose = select(Workspace.id).where(Workspace.id == workspace_id, Workspace.email.is_(None))
+    return db.session.scalar(whose) is not None
 
 
 def _hash(text: str) -> bytes:

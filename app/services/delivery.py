@@ -21,7 +21,16 @@ from app.config import settings
 from app.db import changed, db, transaction
 from app.errors import Invalid, NotFound, SenderNotAllowed, WrongState
 from app.models import AbuseReport, MailKind, MailState, OutboxMail, Recipient, State, Transfer
-from app.services import audit, creating, dropped_mail, idempotency, mail_quotas, senders
+from app.services import (
+    accounts,
+    audit,
+    creating,
+    dropped_mail,
+    idempotency,
+    mail_quotas,
+    senders,
+)
+from app.services.accounts import Caller
 from app.services.contents import FileSpec
 from app.services.creating import Also, Created
 from app.services.idempotency import Once
@@ -78,16 +87,35 @@ def set_recipients(transfer: Transfer, changes: dict[str, Any]) -> Transfer:
 
 
 def create(
-    specs: Sequence[FileSpec], mail: dict[str, Any], *, also: Sequence[Also] = (), **options: Any
+    specs: Sequence[FileSpec],
+    mail: dict[str, Any],
+    *,
+    caller: Caller | None = None,
+    also: Sequence[Also] = (),
+    **options: Any,
 ) -> Created:
     """Create a transfer with creating.create() and apply `mail` with set_recipients(), or neither.
 
-    Raises what both raise.
+    With a person's own key, that person is its confirmed sender, who is mailed no news of it;
+    unless `mail` says otherwise: another sender has to be proven by it. Raises what both raise.
     """
+    if caller is not None and caller.email is not None:
+        mail = _from_person(caller.email, mail)
     if mail:
         said = tuple(f"{name}={mail[name]}" for name in sorted(mail) if name != "sender_token")
         also = [Also(lambda transfer: set_recipients(transfer, mail), said), *also]
-    return creating.create(specs, **options, also=also)
+    return creating.create(specs, caller=caller, **options, also=also)
+
+
+def _from_person(email: str, mail: dict[str, Any]) -> dict[str, Any]:
+    proof = {"sender_email": email, "sender_token": senders.word_of(email)}
+    if not (named := mail.get("sender_email")):
+        return {"notifications": [], **mail, **proof}
+    if senders.checked(named, "sender_email") == email:
+        return {**mail, **proof}
+    if not mail.get("sender_token"):
+        raise Invalid({"sender_token": senders.NOT_PROVEN})
+    return mail
 
 
 def recipients_of(transfer_id: uuid.UUID) -> list[Recipient]:
@@ -225,7 +253,8 @@ def _set_recipients(transfer_id: uuid.UUID, wanted: Sequence[str]) -> None:
 def _ask(row: Transfer) -> None:
     """Request a mail to each recipient without one: sent now, or once the files are there.
 
-    Raises SenderNotAllowed for guests: they send to whoever has asked them for files.
+    Raises SenderNotAllowed for guests, who send to whoever has asked them for files, and for people
+    who may not send any more. The operator vouches for what a workspace's programs send.
     """
     if row.sender_confirmed_at is None:
         return
@@ -233,7 +262,8 @@ def _ask(row: Transfer) -> None:
     db.session.flush()
     wanted = [one for one in recipients_of(row.id) if not (one.asked_at or one.revoked_at)]
     if wanted:
-        if row.workspace_id is None and not senders.may_send(row.sender_email or ""):
+        may_send = senders.may_send(row.sender_email or "")
+        if not may_send and not accounts.is_vouched_for(row.workspace_id):
             raise SenderNotAllowed
         mail_quotas.take_lock()
         mail_quotas.check(row, wanted)

@@ -31,7 +31,7 @@ from app.config import settings
 from app.db import changed, db, transaction
 from app.errors import Gone, Invalid, NotFound, SenderNotAllowed
 from app.models import Arrival, File, FileRequest, MailKind, OutboxMail, State, Transfer
-from app.services import audit, delivery, senders
+from app.services import accounts, audit, delivery, senders
 from app.services.creating import Also
 from app.services.options import expiry
 
@@ -106,8 +106,7 @@ def make(
 
 
 def _check_count(email: str) -> None:
-    # One after the other for each address, so that what is counted does not change meanwhile.
-    db.session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(email, 0))))
+    senders.take_turn(email)
     is_new = FileRequest.created_at > db_now() - timedelta(days=1)
     counts = select(func.count().filter(is_open()), func.count().filter(is_new))
     open_count, new_count = db.session.execute(counts.where(FileRequest.email == email)).one()
@@ -255,9 +254,10 @@ def may_add(transfer: Transfer) -> bool:
     """Whether more files may be sent with a transfer whose first files are there.
 
     Where only some may send (SENDERS), that takes what beginning one takes: a sender who may, an
-    open request of somebody who may, or an API key. Otherwise whoever has sent once could go on.
+    open request of somebody who may, or an API key that the operator has issued. Otherwise whoever
+    has sent once could go on.
     """
-    if not settings.senders or transfer.workspace_id is not None:
+    if not settings.senders or accounts.is_vouched_for(transfer.workspace_id):
         return True
     sender = transfer.sender_email if transfer.sender_confirmed_at else None
     asked_by = db.session.scalar(

@@ -27,16 +27,17 @@ from app.errors import (
 from app.extensions import storage
 from app.models import File, State, Transfer
 from app.services import archives, delivery, downloads, idempotency, managing, senders
+from app.services.accounts import Caller
 from app.services.idempotency import Once
 from app.services.transfers import files_of, has_expired, lock_row, not_deleted, refuse_blocked
 
 
 def download_url(
-    transfer: Transfer, file_id: uuid.UUID | None, minutes: int, *, is_vouched: bool
+    transfer: Transfer, file_id: uuid.UUID | None, minutes: int, caller: Caller | None
 ) -> str:
     """Count a download and presign a URL: of this file, of the only one, or of the zip of all.
 
-    The URL does not outlive the transfer's date. Unless a workspace vouches for the caller, it
+    The URL does not outlive the transfer's date. Unless the operator issued the caller's key, it
     lives no longer than those that pages give out. Raises TransferExpired, NotNow before READY,
     LimitReached, Blocked, NotFound for a file that is not there, WrongState while the zip is made,
     and ZipFailed or ZipLacksFile if it could not be.
@@ -44,6 +45,7 @@ def download_url(
     row = _ready(transfer.id)
     if row.is_used_up:
         raise LimitReached
+    is_vouched = caller is not None and caller.email is None
     seconds = _seconds(minutes, row.expires_at, is_vouched=is_vouched)
     key, name, counted = _wanted(row, file_id, seconds)
     try:
@@ -76,8 +78,8 @@ def _wanted(
 def _seconds(minutes: int, expires_at: datetime, *, is_vouched: bool) -> int:
     """How long the URL lives: not longer than its transfer, but long enough to begin a download.
 
-    It works even if the transfer is blocked or changed meanwhile, so strangers get only a short
-    one.
+    It works even if the transfer is blocked or changed meanwhile, so only the operator's own
+    programs get one that lives long.
     """
     usual = settings.download_url_ttl_in_seconds
     if not is_vouched:
@@ -114,30 +116,30 @@ def checked_addresses(emails: Sequence[str]) -> list[str]:
 
 
 def share(
-    transfer: Transfer, emails: Sequence[str], once: Once | None, *, is_vouched: bool
+    transfer: Transfer, emails: Sequence[str], once: Once | None, caller: Caller | None
 ) -> None:
     """Mail a READY transfer to more people, each with a personal link; nobody gets it twice.
 
-    Where a workspace vouches for a transfer without a sender, the installation is named as its
-    sender. Raises TransferExpired, NotNow before READY or before the sender's address is confirmed,
-    Blocked, TooMuchMail, Invalid, KeyReused.
+    With a key, a transfer without a sender gets one: the person whose own key it is, otherwise the
+    installation. Raises TransferExpired, NotNow before READY or before the sender's address is
+    confirmed, Blocked, TooMuchMail, Invalid, KeyReused.
     """
     with transaction():
         if idempotency.made(once) is not None:
             return
         lock_row(transfer.id)
         row = _ready(transfer.id)
-        if row.sender_email is None and is_vouched:
-            _speak_for(row)
+        if row.sender_email is None and caller is not None:
+            _speak_for(row, caller)
         if row.sender_confirmed_at is None:
             raise NotNow("Confirm the sender's address first, with POST /senders/code.")
         managing.add_recipients(row, emails)
         idempotency.note(once, [row.id])
 
 
-def _speak_for(row: Transfer) -> None:
-    """Make the installation's own address the sender, which wants no mail about the transfer."""
-    row.sender_email = settings.own_email
+def _speak_for(row: Transfer, caller: Caller) -> None:
+    """Make the caller's or the installation's own address the sender, which is mailed no news."""
+    row.sender_email = caller.email or settings.own_email
     row.sender_confirmed_at = db.session.scalar(select(db_now()))
     row.muted = [kind.value for kind in delivery.TO_SENDER]
     # flush(): add_recipients() reads the row again.

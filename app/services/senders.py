@@ -9,7 +9,7 @@ import secrets
 import uuid
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, and_, update
+from sqlalchemy import ColumnElement, and_, func, select, update
 
 from app import addresses, clock, jobs
 from app.clock import db_now
@@ -128,6 +128,21 @@ def may_send(email: str) -> bool:
     return not allowed or email in allowed or f"@{email.rpartition('@')[2]}" in allowed
 
 
+def may_have_keys(email: str) -> bool:
+    """Whether the owner of this address may make API keys (own_keys.py), and use them.
+
+    Only if SENDERS names them. Where everybody may send, scripts need no key, and strangers must
+    not get what one gives: assets that are kept for ever, and uploads that are counted for no
+    network address.
+    """
+    return gives_keys() and may_send(email)
+
+
+def gives_keys() -> bool:
+    """Whether anybody may make API keys here without the operator."""
+    return settings.sends_mail and bool(settings.senders)
+
+
 def check_may_send(email: str | None, word: str | None) -> None:
     """Check that whoever names this address, with the token `word` as proof, may send files.
 
@@ -143,6 +158,13 @@ def check_may_send(email: str | None, word: str | None) -> None:
         raise Invalid({"sender_token": NOT_PROVEN})
     if not may_send(email):
         raise SenderNotAllowed
+
+
+def take_turn(email: str) -> None:
+    """Let one transaction after the other make something for this address, so that what is counted
+    for it cannot change meanwhile. Call in transaction().
+    """
+    db.session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(email, 0))))
 
 
 def word_of(email: str) -> str:

@@ -161,3 +161,31 @@ def test_0018_takes_small_files_and_gives_their_bytes_up_again(old: Old) -> None
         ("under way", "single", "ABORTED"),
     ]
     old.migrate("upgrade", "0018")
+
+
+def test_0028_leaves_workspaces_as_they_are_and_going_back_revokes_peoples_own_keys(
+    old: Old,
+) -> None:
+    old.migrate("upgrade", "0027")
+    workspace = "INSERT INTO workspaces (id, name{}) VALUES (gen_random_uuid(), :name{})"
+    for name in ("Acme", "ada@example.org"):
+        old.run(workspace.format("", ""), name=name)
+    key = (
+        "INSERT INTO api_keys (id, workspace_id, name, prefix, key_hash, scope)"
+        " SELECT gen_random_uuid(), id, 'a', name, sha256('x'), 'write' FROM workspaces"
+        " WHERE name = :name"
+    )
+    old.run(key, name="Acme")
+    old.migrate("upgrade", "0028")
+    assert old.run("SELECT DISTINCT email FROM workspaces") == [(None,)]
+    own = workspace.format(", email", ", 'ada@example.org'")
+    old.run(own, name="an id")
+    old.run(key, name="an id")
+    with pytest.raises(IntegrityError):
+        old.run(own, name="another id")
+    # As older code does.
+    old.run(f"{workspace.format('', '')} ON CONFLICT (name) DO NOTHING", name="Acme")
+    old.migrate("downgrade", "0027")
+    left = "SELECT prefix, revoked_at IS NULL FROM api_keys ORDER BY prefix"
+    assert old.run(left) == [("Acme", True), ("an id", False)]
+    old.migrate("upgrade", "0028")

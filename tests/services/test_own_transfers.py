@@ -12,7 +12,7 @@ from sqlalchemy import event, text
 from app import clock
 from app.config import settings
 from app.db import db
-from app.services import abuse, own_transfers, program_access
+from app.services import abuse, accounts, own_transfers, program_access
 from app.services.own_transfers import Page, Shown, Sort, Wish
 from tests.api.test_listing import plan_of
 from tests.factories import Machine, Sender, Sent
@@ -79,7 +79,8 @@ def test_what_a_workspaces_program_sent_is_only_listed_for_who_has_proven_the_ad
     proven = machine.put_one(title="by a program")
     own(Sent(machine.client, machine.put_one()), "bo@example.org").set(sender_confirmed_at=None)
     vouched = Sent(machine.client, machine.put_one())
-    program_access.share(vouched.row(), ["cy@example.org"], None, is_vouched=True)
+    caller = accounts.authenticate(machine.key)
+    program_access.share(vouched.row(), ["cy@example.org"], None, caller)
     assert vouched.row().sender_confirmed_at is not None
     for email in (settings.own_email, "bo@example.org", "cy@example.org"):
         assert listed(email).items == []

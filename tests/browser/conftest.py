@@ -1,11 +1,10 @@
 """A whole Beeline, as the Procfile starts it, and a real Chromium that uses it.
 
-Screenshots of every state are kept under `var/screenshots` to look at.
+Where their tests run alone, screenshots of every state are kept under `var/screenshots`.
 """
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
@@ -16,7 +15,6 @@ from tests.lab.chromium import FLAGS, path
 from tests.lab.mailserver import MailServer
 from tests.lab.stack import Stack
 
-SCREENSHOTS = Path("var/screenshots")
 # How long a page may take where the machine has much else to do.
 expect.set_options(timeout=20_000)
 

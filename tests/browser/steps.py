@@ -1,7 +1,9 @@
 """What a person does, in words the tests use; and what every page is checked for."""
 
 import hashlib
+import itertools
 import json
+import os
 import re
 import urllib.request
 from collections.abc import Callable
@@ -15,6 +17,8 @@ from tests.lab.stack import Stack
 
 AXE = Path("node_modules/axe-core/axe.min.js")
 SCREENSHOTS = Path("var/screenshots")
+# Five hundred pictures would take a whole run minutes; whoever works on a page runs its tests alone.
+PICTURES = "PYTEST_XDIST_WORKER" not in os.environ
 SIZES = {"1280": {"width": 1280, "height": 900}, "390": {"width": 390, "height": 844}}
 MIB = 1024 * 1024
 OpenPage = Callable[..., Page]
@@ -304,30 +308,37 @@ def call(live: Stack, method: str, path: str, token: str = "", body: object = No
     return json.loads(text) if text else None
 
 
-def look(page: Page, name: str, sizes: dict[str, Any] = SIZES) -> None:
-    """Keep pictures, wide and on a phone, light and dark; nothing may be wider than its window, and
-    axe finds nothing that shuts people out.
+def look(page: Page, name: str) -> None:
+    """Nothing may be wider than its window, and axe finds nothing that shuts people out, wide and on a
+    phone, light and dark; pictures are kept of all four.
 
     One page shows all of them in turn: what brings it into a state takes longer than four pictures.
     """
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     before = page.viewport_size
     # Every width once, every colour once: what is wrong hangs on one of them.
-    axed = {(next(iter(sizes)), "light"), (next(reversed(sizes)), "dark")}
-    for width, size in sizes.items():
+    checked = {("1280", "light"), ("390", "dark")}
+    for (width, size), scheme in itertools.product(SIZES.items(), ("light", "dark")):
+        if not PICTURES and (width, scheme) not in checked:
+            continue
         page.set_viewport_size(size)
-        for scheme in ("light", "dark"):
-            # Without motion, colours are at once what they will be.
-            page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-            page.screenshot(path=SCREENSHOTS / f"{name}-{width}-{scheme}.png", full_page=True)
-            at = f"{name}, {width} px, {scheme}"
-            assert not page.evaluate("document.documentElement.scrollWidth > innerWidth"), (
-                f"{at}: too wide"
-            )
-            if (width, scheme) in axed:
-                assert (found := accused(page)) == [], (at, found)
+        # Without motion, colours are at once what they will be.
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        take_picture(page, f"{name}-{width}-{scheme}")
+        at = f"{name}, {width} px, {scheme}"
+        assert not page.evaluate("document.documentElement.scrollWidth > innerWidth"), (
+            f"{at}: too wide"
+        )
+        if (width, scheme) in checked:
+            assert (found := accused(page)) == [], (at, found)
     page.emulate_media(color_scheme="null", reduced_motion="null")
     page.set_viewport_size(before)
+
+
+def take_picture(page: Page, name: str) -> None:
+    """Keep a picture of the whole page, unless nobody will look at it."""
+    if PICTURES:
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
 
 
 def accused(page: Page) -> list[tuple[str, list[str]]]:

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser
 from app import clock
 from app.models import Harm
 from app.services import abuse, delivery, news, previewing, transfers
-from tests.browser.steps import AXE, SCREENSHOTS, SIZES
+from tests.browser.steps import AXE, SIZES, take_picture
 from tests.factories import Sender
 from tests.lab.mailserver import Caught, MailServer
 from tests.mail import ADA, addressed, pass_time, send_mail
@@ -104,7 +104,6 @@ def shown(one: Caught) -> str:
 def test_every_mail(chromium: Browser, caught: dict[str, Caught]) -> None:
     assert "data:image/webp" in shown(caught["pictures"])
     assert "for notes.<br><br>Ada" in caught["files_for_you"].body("html")
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     asked: list[str] = []
     wrong: list[Any] = []
     for scheme in ("light", "dark"):
@@ -115,9 +114,7 @@ def test_every_mail(chromium: Browser, caught: dict[str, Caught]) -> None:
             page.evaluate(AXE.read_text())  # it stays, whatever the page is made to show
             for name, one in caught.items():
                 page.set_content(shown(one))
-                page.screenshot(
-                    path=SCREENSHOTS / f"mail-{name}-{width}-{scheme}.png", full_page=True
-                )
+                take_picture(page, f"mail-{name}-{width}-{scheme}")
                 found = page.evaluate("axe.run(document, {runOnly: ['color-contrast']})")
                 wrong += [(name, scheme, v["nodes"][0]["html"]) for v in found["violations"]]
                 if page.evaluate("document.documentElement.scrollWidth > innerWidth"):

@@ -224,6 +224,7 @@ def test_what_is_forgotten_can_be_undone_and_the_focus_stays_in_its_place(
     page = open_page()
     page.evaluate("""() => [1, 2, 3].forEach((day) => localStorage.setItem(`beeline-sent:${day}`, JSON.stringify(
         {id: `${day}`, token: 't', title: `Rushes ${day}`, link: '/d/x', at: `2026-01-0${day}T12:00:00Z`})))""")
+    page.clock.install()
     page.reload()
     rows = page.locator(".mine")
     middle = rows.nth(1)
@@ -232,16 +233,20 @@ def test_what_is_forgotten_can_be_undone_and_the_focus_stays_in_its_place(
     expect(page.locator("#live")).to_contain_text("Forgotten: Rushes 2.")
     expect(middle.get_by_role("button", name="Undo forgetting Rushes 2")).to_be_focused()
     assert page.evaluate("localStorage.getItem('beeline-sent:2')") is None
-    look(page, "manage-forgotten")
     page.keyboard.press("Enter")
     expect(middle.get_by_role("button", name="Forget Rushes 2")).to_be_focused()
     assert page.evaluate("localStorage.getItem('beeline-sent:2')") is not None
 
     page.keyboard.press("Enter")
+    expect(middle).to_contain_text("Forgotten")
+    look(page, "manage-forgotten")
+    page.clock.fast_forward(5_000)
     expect(rows).to_have_count(2)
     expect(page.get_by_role("link", name="Rushes 1")).to_be_focused()
     for left in (1, 0):
         rows.last.get_by_role("button").press("Enter")
+        expect(rows.last).to_contain_text("Forgotten")
+        page.clock.fast_forward(5_000)
         expect(rows).to_have_count(left)
     expect(page.locator("#choose-files")).to_be_focused()
 
@@ -359,6 +364,7 @@ def test_it_is_found_again_until_it_is_really_deleted(
     page = open_page()
     link = send(page, tmp_path / "one.bin")
     page.get_by_role("link", name="Manage").click()
+    page.clock.install()
     page.route("**/delete", lambda route: route.fulfill(status=503, body="busy"))
     delete_now(page)
     expect(page.get_by_text("busy")).to_be_visible(timeout=15_000)
@@ -377,6 +383,8 @@ def test_it_is_found_again_until_it_is_really_deleted(
 def delete_now(page: Page) -> None:
     page.locator("#manage-end summary").press("Enter")
     page.get_by_role("button", name="Delete now").press("Enter")
+    expect(page.get_by_role("button", name="Undo")).to_be_focused()
+    page.clock.run_for(7_000)
 
 
 def test_whoever_comes_back_to_what_was_deleted_is_told_so(

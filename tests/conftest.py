@@ -58,10 +58,19 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the browser's tests, which take long and mostly wait.
 
-    One process goes through them while the others do what computes: they steal from the other end of
-    its queue, so that they start a Beeline and a Chromium of their own late or not at all.
+    Two processes share them, file by file, while the others do what computes: they steal from the
+    other end of a queue, so that they start a Beeline and a Chromium of their own late or not at all.
     """
-    items.sort(key=lambda item: "tests/browser/" not in item.nodeid)
+    ours = [item for item in items if "tests/browser/" in item.nodeid]
+    others = [item for item in items if "tests/browser/" not in item.nodeid]
+    seconds = set(list(dict.fromkeys(item.path for item in ours))[1::2])
+    first, second = (
+        [item for item in ours if (item.path in seconds) is later] for later in (False, True)
+    )
+    # At first each process is given as many tests as the others, in this order (worksteal).
+    share = len(items) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    between = max(share - len(first), 0)
+    items[:] = first + others[:between] + second + others[between:]
 
 
 def pytest_collection_finish() -> None:

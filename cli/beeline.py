@@ -105,7 +105,7 @@ exit codes:
   8    not everything has arrived or been checked yet
   130  interrupted; what is safe stays safe: beeline resume, or run the same get again
 
-environment: BEELINE_SERVER, BEELINE_FROM, BEELINE_PASSWORD
+environment: BEELINE_SERVER, BEELINE_API_KEY, BEELINE_FROM, BEELINE_PASSWORD
 """
 
 # S3's 400 error codes that mean a broken connection, not a bad request.
@@ -119,6 +119,8 @@ _SLUG = re.compile(r"[A-Za-z0-9_-]{20,64}")
 
 T = TypeVar("T")
 Json = Any
+# Scheme, host and port.
+Place = tuple[str, str, int]
 
 
 # -- what ends a command -----------------------------------------------------------------------
@@ -394,6 +396,23 @@ class Piece:
         self._open.close()
 
 
+def place_of(url: str) -> Place:
+    """The URL's scheme, host and port; raises Usage if it is invalid."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        raise Usage(f"This is not a valid address: {url}") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise Usage(f"This is not a valid address: {url}")
+    return parts.scheme, host, port or (443 if parts.scheme == "https" else 80)
+
+
+def is_in_clear(place: Place) -> bool:
+    """Whether what is sent there can be read on the way: without TLS, to another computer."""
+    return place[0] == "http" and place[1] not in _LOOPBACK
+
+
 class Lines:
     """The connections, through which every request goes; each thread keeps its own open.
 
@@ -476,20 +495,15 @@ class Lines:
             connection.sock.settimeout(STALLED)
         return answer
 
-    def _place(self, url: str) -> tuple[str, str, int]:
-        """The URL's scheme, host and port; raises Usage if it is invalid or not allowed."""
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname or "", parts.port
-        except ValueError:
-            raise Usage(f"This is not a valid address: {url}") from None
-        if parts.scheme not in ("http", "https") or not host:
-            raise Usage(f"This is not a valid address: {url}")
-        if parts.scheme == "http" and host not in _LOOPBACK and not self._allow_http:
-            raise Usage(f"{host} would be contacted without TLS. To allow that, add --allow-http")
-        return parts.scheme, host, port or (443 if parts.scheme == "https" else 80)
+    def _place(self, url: str) -> Place:
+        """The URL's place; raises Usage if it is invalid or not allowed."""
+        place = place_of(url)
+        if is_in_clear(place) and not self._allow_http:
+            told = f"{place[1]} would be contacted without TLS. To allow that, add --allow-http"
+            raise Usage(told)
+        return place
 
-    def _connection(self, place: tuple[str, str, int]) -> http.client.HTTPConnection:
+    def _connection(self, place: Place) -> http.client.HTTPConnection:
         known = self._connections()
         if place not in known:
             scheme, host, port = place
@@ -503,8 +517,8 @@ class Lines:
                 )
         return known[place]
 
-    def _connections(self) -> dict[tuple[str, str, int], http.client.HTTPConnection]:
-        known: dict[tuple[str, str, int], http.client.HTTPConnection]
+    def _connections(self) -> dict[Place, http.client.HTTPConnection]:
+        known: dict[Place, http.client.HTTPConnection]
         known = self._own.__dict__.setdefault("known", {})
         return known
 
@@ -1408,7 +1422,8 @@ class Senders:
             return act()
         except Stop as refusal:
             fields = {one["field"] for one in refusal.details.get("fields") or []}
-            is_nameless = refusal.code == "sender_not_allowed" and not mail
+            is_asked = refusal.code == "sender_not_allowed" or fields == {"sender_email"}
+            is_nameless = is_asked and "sender_email" not in mail
             if fields != {"sender_token"} and not is_nameless:
                 raise
         email = str(mail.get("sender_email") or self.address(None))
@@ -1488,6 +1503,29 @@ def new_password() -> str:
     if not typed:
         raise Usage("A password must not be empty.")
     return typed
+
+
+def api_key(run: Run, given: argparse.Namespace, server_url: str) -> str:
+    """The API key from the environment, where others cannot see it; empty if there is none.
+
+    It is for the server that the environment or this file names, whatever `--server` says. Raises
+    Usage if that is another one, or if this is no key.
+    """
+    key = os.environ.get("BEELINE_API_KEY", "").strip()
+    if not key:
+        return ""
+    # What cannot be a header's value would be shown in the error.
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,200}", key):
+        raise Usage("What BEELINE_API_KEY holds is not an API key.")
+    place, usual = place_of(server_url), _usual_server()
+    if usual and place_of(_whole_url(usual)) != place:
+        raise Usage(
+            f"BEELINE_API_KEY is for {_whole_url(usual)}, and is not sent to {server_url}. "
+            "Unset it, or set BEELINE_SERVER to the server that it is for."
+        )
+    if is_in_clear(place) and given.allow_http:
+        run.voice.say(f"Without TLS, others can read the API key on its way to {place[1]}.")
+    return key
 
 
 # -- fetching ----------------------------------------------------------------------------------
@@ -1905,18 +1943,20 @@ def send(run: Run, given: argparse.Namespace) -> Json:
     memory = Memory()
     memory.sweep()
     options = _options(given)
+    key = ""
     if given.request:
         server_url, options["file_request"] = _request(given.request)
     else:
         server_url = _server_url(given)
+        key = api_key(run, given, server_url)
     server = Server(run, server_url)
     senders = Senders(run, memory, server)
-    mail = _mail(senders, given)
+    mail = _mail(senders, given, has_key=bool(key))
     files = gather(given.files, given.name, memory, run.voice.complain)
     try:
         memory.try_out()
         created = senders.prove(
-            mail, lambda: _create(run, server, files, {**options, **_sender_of(mail)})
+            mail, lambda: _create(run, server, files, {**options, **_sender_of(mail)}, key)
         )
         record = _record(server, created, files)
         _keep(run, memory, record)
@@ -2059,11 +2099,16 @@ def _options(given: argparse.Namespace) -> dict[str, Json]:
     return options
 
 
-def _mail(senders: Senders, given: argparse.Namespace) -> dict[str, Json]:
-    """The API's fields for mail, with the sender's token; empty without recipients and sender."""
+def _mail(senders: Senders, given: argparse.Namespace, *, has_key: bool) -> dict[str, Json]:
+    """The API's fields for mail, with the sender's token; empty without recipients and sender.
+
+    A key may say who sends. If it does not, Senders.prove() asks for the address.
+    """
     recipients = [one.strip() for word in given.to or [] for one in word.split(",") if one.strip()]
     if not (recipients or given.sender):
         return {}
+    if has_key and not given.sender:
+        return {"recipients": recipients}
     email = senders.address(given.sender)
     mail: dict[str, Json] = {"sender_email": email, "sender_token": senders.token(email)}
     return {**mail, "recipients": recipients} if recipients else mail
@@ -2074,16 +2119,24 @@ def _sender_of(mail: Mapping[str, Json]) -> dict[str, Json]:
     return {name: value for name, value in mail.items() if name != "recipients"}
 
 
-def _create(run: Run, server: Server, files: list[LocalFile], options: Mapping[str, Json]) -> Json:
-    """Create the transfer with all its files, in as many requests as needed."""
+def _create(
+    run: Run, server: Server, files: list[LocalFile], options: Mapping[str, Json], key: str
+) -> Json:
+    """Create the transfer with all its files, in as many requests as needed.
+
+    Only the first is made with the API key: the rest is done with the owner token, which the
+    record has, so that `resume` needs no key.
+    """
     batches = _batches([_spec(file) for file in files])
-    key = secrets.token_hex(24)
+    headers = {"Idempotency_Key": secrets.token_hex(24), **({"x_api_key": key} if key else {})}
     body = {**options, "files": batches[0]}
     try:
         created = run.insist(
-            lambda: server.ask("POST", "/transfers", body, Idempotency_Key=key), FIRST_CONTACT
+            lambda: server.ask("POST", "/transfers", body, **headers), FIRST_CONTACT
         )
     except Stop as refusal:
+        if key:
+            _explain(refusal)
         raise _in_words(refusal, batches[0]) from None
     owned = Owned(run, server, created["id"], created["owner_token"])
     try:
@@ -2098,6 +2151,17 @@ def _create(run: Run, server: Server, files: list[LocalFile], options: Mapping[s
     for file in files:
         file.adopt(plans[file.path])
     return created
+
+
+def _explain(refusal: Stop) -> None:
+    """Add what to do if it was the API key that was refused."""
+    if refusal.code == "unauthorized":
+        refusal.message = (
+            "The key in BEELINE_API_KEY is wrong or revoked, or its owner may not send any more. "
+            'Make a new one under "My transfers", or ask the operator of the server for one.'
+        )
+    elif refusal.code == "forbidden":
+        refusal.message += " Sending takes one that may write: put that into BEELINE_API_KEY."
 
 
 def _take_back(owned: Owned) -> None:
@@ -2260,10 +2324,18 @@ def _request(link: str) -> tuple[str, str]:
 
 
 def _server_url(given: argparse.Namespace) -> str:
-    url = given.server or os.environ.get("BEELINE_SERVER") or DEFAULT_SERVER
+    url = given.server or _usual_server()
     if not url:
         raise Usage("Which server? Use --server https://send.example.org or set BEELINE_SERVER")
-    return str(url if "://" in url else f"https://{url}").rstrip("/")
+    return _whole_url(url)
+
+
+def _usual_server() -> str:
+    return os.environ.get("BEELINE_SERVER") or DEFAULT_SERVER
+
+
+def _whole_url(server: str) -> str:
+    return (server if "://" in server else f"https://{server}").rstrip("/")
 
 
 def _opened(run: Run, link: Link, given: argparse.Namespace) -> Json:

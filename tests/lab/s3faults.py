@@ -263,7 +263,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
         pass
 
-    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do_OPTIONS = _serve  # noqa: N815
+    do_GET = do_PUT = do_POST = do_PATCH = do_HEAD = do_DELETE = do_OPTIONS = _serve  # noqa: N815
 
 
 def _operation(method: str, path: str) -> str:

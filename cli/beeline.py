@@ -19,6 +19,7 @@ import fnmatch
 import getpass
 import hashlib
 import http.client
+import ipaddress
 import itertools
 import json
 import mimetypes
@@ -44,7 +45,7 @@ from datetime import datetime, timedelta, timezone
 from email.message import Message
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, TypeVar
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import unquote, urlencode, urljoin, urlsplit
 
 VERSION = "0.1.0"
 # Filled in by the server when this file is downloaded from it.
@@ -70,6 +71,8 @@ AHEAD = 8 * MIB
 # is sent, which storage may need time for.
 STALLED = 30.0
 ANSWER = 90.0
+# Of a proxy whose address names none, as for curl.
+PROXY_PORT = 1080
 # Patience in seconds for the first request to a server, so that a mistyped name is reported soon.
 FIRST_CONTACT = 30.0
 LONGEST_PAUSE = 30.0
@@ -105,7 +108,8 @@ exit codes:
   8    not everything has arrived or been checked yet
   130  interrupted; what is safe stays safe: beeline resume, or run the same get again
 
-environment: BEELINE_SERVER, BEELINE_API_KEY, BEELINE_FROM, BEELINE_PASSWORD
+environment: BEELINE_SERVER, BEELINE_API_KEY, BEELINE_FROM, BEELINE_PASSWORD,
+  HTTPS_PROXY, HTTP_PROXY, NO_PROXY
 """
 
 # S3's 400 error codes that mean a broken connection, not a bad request.
@@ -413,10 +417,93 @@ def is_in_clear(place: Place) -> bool:
     return place[0] == "http" and place[1] not in _LOOPBACK
 
 
+@dataclass(frozen=True)
+class Proxy:
+    """A proxy, and the headers that it needs, with the credentials that are for nobody else."""
+
+    variable: str
+    host: str
+    port: int
+    headers: dict[str, str]
+
+    @classmethod
+    def to(cls, place: Place) -> Proxy | None:
+        """The proxy that the environment names for this place, or None; raises Usage.
+
+        Never one for loopback: without TLS is allowed there because nothing leaves this computer.
+        """
+        scheme, host, port = place
+        names = (f"{scheme}_proxy", f"{scheme.upper()}_PROXY")
+        variable = next((name for name in names if os.environ.get(name)), "")
+        if not variable or host in _LOOPBACK or _is_direct(host, port):
+            return None
+        given = os.environ[variable]
+        try:
+            parts = urlsplit(given if "://" in given else f"http://{given}")
+            its_host, its_port = parts.hostname, parts.port
+        except ValueError:
+            parts, its_host, its_port = urlsplit(""), None, None
+        # What an unescaped "/" in a password leaves is no proxy: it must be neither used nor shown.
+        if (
+            not its_host
+            or parts.scheme != "http"
+            or parts.path.strip("/")
+            or parts.query
+            or parts.fragment
+        ):
+            raise Usage(
+                f"{variable} is not the address of an HTTP proxy, as http://proxy.example.org:3128 "
+                "is. Special characters in its password must be %-encoded."
+            )
+        headers = {}
+        if parts.username is not None:
+            both = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+            headers["Proxy-Authorization"] = f"Basic {base64.b64encode(both).decode()}"
+        return cls(variable, its_host, PROXY_PORT if its_port is None else its_port, headers)
+
+    def __str__(self) -> str:
+        return _in_url(self.host, self.port)
+
+    def refusal(self, status: int, host: str) -> Exception:
+        """The exception for its own refusal to let something through: temporary or not."""
+        if status >= 500 or status in (408, 429):
+            return Away(f"The proxy {self} cannot reach {host} (status {status}).", status=status)
+        told = f"does not let anything through to {host} (status {status})."
+        if status == 407:
+            told = f"needs a name and a password: {self.variable}=http://name:password@{self}"
+            if self.headers:
+                told = f"did not accept the name and the password in {self.variable}."
+        return Unreachable(f"The proxy {self} {told}", "proxy_refused")
+
+
+def _is_direct(host: str, port: int) -> bool:
+    """Whether NO_PROXY has it: a name or its end, an address or network, `*`; perhaps a port."""
+    words = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    for word in re.split(r"[\s,]+", words.lower()):
+        # A single colon is before a port; others are of an IPv6 address.
+        found = re.fullmatch(r"(\[.+\]|[^:]+):(\d+)", word)
+        name = (found[1] if found else word).strip("[]").strip(".")
+        if found and int(found[2]) != port:
+            continue
+        if name == "*" or (name and f".{host}".endswith(f".{name}")):
+            return True
+        with contextlib.suppress(ValueError):
+            if ipaddress.ip_address(host) in ipaddress.ip_network(name, strict=False):
+                return True
+    return False
+
+
+def _in_url(host: str, port: int, default: int = 0) -> str:
+    """Host and port as in a URL, which leaves out the default port."""
+    shown = f"[{host}]" if ":" in host else host
+    return shown if port == default else f"{shown}:{port}"
+
+
 class Lines:
     """The connections, through which every request goes; each thread keeps its own open.
 
     TLS certificates are always verified. Plain HTTP is only for loopback, unless allowed.
+    A proxy sees only names where there is TLS.
     """
 
     def __init__(self, *, allow_http: bool) -> None:
@@ -434,21 +521,34 @@ class Lines:
     ) -> http.client.HTTPResponse:
         """The response, its body still unread. Raises Away, Unreachable, Usage for a bad URL."""
         place = self._place(url)
+        proxy = Proxy.to(place)
+        parts = urlsplit(url)
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        # The proxy gets the request itself; with TLS it gets only the name, for a tunnel.
+        asked = proxy if place[0] == "http" else None
+        if asked:
+            path = f"http://{_in_url(place[1], place[2], default=80)}{path}"
+            headers = {**headers, **asked.headers}
         for is_again in (False, True):
-            connection = self._connection(place)
+            connection = self._connection(place, proxy)
             was_open = connection.sock is not None
             try:
-                return self._exchange(connection, method, url, headers, body)
+                answer = self._exchange(connection, method, path, headers, body)
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 # The server may have closed a kept connection meanwhile: that is no outage yet.
                 is_stale = was_open and not isinstance(error, socket.timeout)
                 if not is_stale or is_again:
-                    raise _away(place[1], error) from error
+                    raise _away(place[1], error, proxy) from error
             except BaseException:
                 # A connection in the middle of a request cannot be reused.
                 connection.close()
                 raise
+            else:
+                if asked and answer.status == 407:
+                    connection.close()
+                    raise asked.refusal(407, place[1])
+                return answer
         raise AssertionError("unreachable")
 
     def read(self, answer: http.client.HTTPResponse, most: int = 64 * MIB) -> bytes:
@@ -469,14 +569,16 @@ class Lines:
         self,
         connection: http.client.HTTPConnection,
         method: str,
-        url: str,
+        path: str,
         headers: Mapping[str, str],
         body: bytes | Callable[[], Piece] | None,
     ) -> http.client.HTTPResponse:
-        parts = urlsplit(url)
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         given = {"User-Agent": f"beeline/{VERSION}", "Accept": "application/json", **headers}
-        if connection.sock is not None:
+        if connection.sock is None:
+            # Here and not below, where what came before an error is taken for the response: a proxy
+            # could give one before there is TLS.
+            connection.connect()
+        else:
             connection.sock.settimeout(STALLED)
         sent = body() if callable(body) else body
         try:
@@ -503,14 +605,18 @@ class Lines:
             raise Usage(told)
         return place
 
-    def _connection(self, place: Place) -> http.client.HTTPConnection:
+    def _connection(self, place: Place, proxy: Proxy | None) -> http.client.HTTPConnection:
         known = self._connections()
         if place not in known:
             scheme, host, port = place
+            if proxy:
+                host, port = proxy.host, proxy.port
             if scheme == "https":
                 known[place] = http.client.HTTPSConnection(
                     host, port, timeout=STALLED, context=self._context(), blocksize=SEND_BLOCK
                 )
+                if proxy:
+                    known[place].set_tunnel(place[1], place[2], proxy.headers)
             else:
                 known[place] = http.client.HTTPConnection(
                     host, port, timeout=STALLED, blocksize=SEND_BLOCK
@@ -529,15 +635,22 @@ class Lines:
             return self._tls
 
 
-def _away(host: str, error: Exception) -> Exception:
-    """The exception for a failed connection: not temporary only if the certificate is invalid."""
+def _away(host: str, error: Exception, proxy: Proxy | None = None) -> Exception:
+    """The exception for a failed connection: temporary, unless the certificate is invalid or a
+    proxy refuses.
+    """
     if isinstance(error, ssl.SSLCertVerificationError):
         return Unreachable(f"The certificate of {host} is not valid: {error.verify_message}")
     if isinstance(error, socket.gaierror):
-        return Away(f"{host} cannot be found, or this computer is offline.")
+        name = f"The proxy {proxy.host}" if proxy else host
+        return Away(f"{name} cannot be found, or this computer is offline.")
+    refused = re.match(r"Tunnel connection failed: (\d{3})\b", str(error))
+    if proxy and refused:
+        return proxy.refusal(int(refused[1]), host)
+    through = f" through the proxy {proxy}" if proxy else ""
     if isinstance(error, socket.timeout):
-        return Away(f"{host} does not answer.")
-    return Away(f"{host} cannot be reached: {str(error) or type(error).__name__}.")
+        return Away(f"{host} does not answer{through}.")
+    return Away(f"{host} cannot be reached{through}: {str(error) or type(error).__name__}.")
 
 
 def _retry_after(headers: Message) -> float:

@@ -4,6 +4,7 @@ Requests are forwarded unchanged, including Host, which the signature covers: cl
 this proxy's URL as their endpoint.
 """
 
+import ssl
 import threading
 import time
 from collections import Counter
@@ -133,9 +134,12 @@ class _Plan:
 
 
 class S3Faults:
-    """Forwards to an endpoint; `plan()` plans faults, `seen()` counts requests."""
+    """Forwards to an endpoint; `plan()` plans faults, `seen()` counts requests.
 
-    def __init__(self, endpoint: str) -> None:
+    With `tls` it takes only TLS, and says to whom it forwards nothing about that.
+    """
+
+    def __init__(self, endpoint: str, tls: ssl.SSLContext | None = None) -> None:
         parts = urlsplit(endpoint)
         self._target = (parts.hostname or "", parts.port or 80)
         self._lock = threading.Lock()
@@ -145,7 +149,10 @@ class S3Faults:
         self._server = _Server(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
         self._server.block_on_close = False
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        scheme = "http" if tls is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def plan(

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.factories import http
+from tests.lab.s3faults import Answer, Forward, Request, S3Faults
 from tests.threats.conftest import LoggedStack
 
 
@@ -130,6 +131,23 @@ def sums(folder: Path) -> dict[str, str]:
         for path in folder.rglob("*")
         if path.is_file()
     }
+
+
+def heard(server: S3Faults) -> list[Request]:
+    """What a server is asked from now on."""
+    came: list[Request] = []
+
+    def note(request: Request, forward: Forward) -> Answer:
+        came.append(request)
+        return forward()
+
+    server.plan("", note)
+    return came
+
+
+def names(request: Request) -> set[str]:
+    """The names of its headers, in lower case."""
+    return {name.lower() for name, _ in request.headers}
 
 
 def code_mailed(web: LoggedStack, email: str) -> str:

@@ -10,9 +10,9 @@ from flask import Flask
 
 from app.models import Scope
 from app.services import accounts, own_keys
-from tests.flows.cli.shell import Shell
+from tests.flows.cli.shell import Shell, heard, names
 from tests.flows.cli.test_failures import Cut
-from tests.lab.s3faults import Answer, Forward, Request, S3Faults
+from tests.lab.s3faults import Answer, S3Faults
 from tests.lab.truth import Truth
 from tests.threats.conftest import LoggedStack
 
@@ -64,22 +64,6 @@ def closed(shell: Shell, strict: S3Faults) -> Iterator[Shell]:
     shell.environ["BEELINE_SERVER"] = strict.url
     yield shell
     strict.heal()
-
-
-def heard(server: S3Faults) -> list[Request]:
-    """What a server is asked from now on."""
-    came: list[Request] = []
-
-    def note(request: Request, forward: Forward) -> Answer:
-        came.append(request)
-        return forward()
-
-    server.plan("", note)
-    return came
-
-
-def names(request: Request) -> set[str]:
-    return {name.lower() for name, _ in request.headers}
 
 
 @pytest.mark.parametrize(("whose", "stored"), [(OF_OPERATOR, (None, "Acme")), (OF_CY, (CY, CY))])

@@ -1,26 +1,32 @@
-"""S07: every route of the API, asked by a stranger with a good key for what another workspace has.
+"""S07, S43: every route of the API, asked by a stranger with a good key for what another has.
 
 A route that this file does not know fails it: whoever writes one says here whether it is a
-workspace's, and with what it is asked.
+workspace's, with what it is asked, and what people's own keys may do there.
 """
 
 import json
 import re
 import uuid
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import update
 
-from app.models import Scope
+from app.db import db, transaction
+from app.models import Scope, Workspace
+from app.services import accounts, own_keys
 from tests.factories import Machine, Program, Sent
 from tests.hooks import Admin
 from tests.keeper import Keeper
-from tests.mail import addressed
+from tests.mail import ADA, addressed
 
+Configure = Callable[..., None]
 Route = tuple[str, str]
+EVE = "eve@example.org"
 
 # Open to everybody, and nobody's in particular.
 OPEN: set[Route] = {
@@ -202,22 +208,64 @@ def ask(
     return answer.status_code, answer.text
 
 
-@pytest.mark.parametrize("scope", [Scope.WRITE, Scope.ADMIN])
+def own_key(app: Flask, email: str, scope: Scope = Scope.WRITE) -> str:
+    """A key that this person has made."""
+    with app.app_context():
+        made = own_keys.make(uuid.uuid4(), email, name="a script's", scope=scope)
+    assert made
+    return made.text
+
+
+def give(app: Flask, workspace: str, email: str) -> None:
+    """Make all that is in this workspace a person's own, as if sent with keys of theirs."""
+    with app.app_context(), transaction():
+        mine = update(Workspace).where(Workspace.name == workspace)
+        db.session.execute(mine.values(email=email))
+
+
+@pytest.fixture
+def people(configure: Configure, mail: Any) -> None:
+    """Ada and Eve may send, and so make keys."""
+    configure(senders=(ADA, EVE), max_unknown_per_minute=10_000)
+
+
+def session_of(client: FlaskClient, key: str) -> str:
+    """A session's token."""
+    told = client.post("/s3/sessions", headers={"x-api-key": key})
+    assert told.status_code == 201, told.text
+    return told.json["url"].rpartition("/")[2]
+
+
+def question(route: Route, theirs: dict[str, str], transfer: str, session: str) -> tuple[str, Any]:
+    """URL and body of a request about what they have."""
+    body = json.loads(json.dumps(OF_ONE.get(route)).replace('"ID"', f'"{theirs["file_id"]}"'))
+    more = asked_of(route[1], theirs)
+    if route[1] in ("/s3/complete-upload", "/s3/abort-upload"):
+        body |= more
+    url = filled(route[1], theirs, transfer, session)
+    return f"{url}?{urlencode(more)}" if more else url, body
+
+
+@pytest.mark.parametrize("whose", ["a workspace's", "a person's"])
+@pytest.mark.parametrize("who", ["a program", "an admin", "a person"])
 def test_a_strangers_key_gets_at_nothing_by_any_route(
-    machine: Machine, theirs: dict[str, str], scope: Scope
+    app: Flask, people: None, machine: Machine, theirs: dict[str, str], who: str, whose: str
 ) -> None:
-    stranger = Machine(machine.client, "Other", scope=scope)
-    session = Keeper(machine.client, "Other").call("POST", "/s3/sessions").json
+    """S43: nor does anybody's own key get at what an operator's has made, or the other way round."""
+    stranger = {
+        "a program": lambda: Machine(machine.client, "Other"),
+        "an admin": lambda: Machine(machine.client, "Other", scope=Scope.ADMIN),
+        "a person": lambda: Machine(machine.client, key=own_key(app, EVE)),
+    }[who]()
+    session = session_of(machine.client, stranger.key)
+    keeper, admin, program = (kind(machine.client) for kind in (Keeper, Admin, Program))
+    if whose == "a person's":
+        give(app, "Acme", ADA)
     before = [machine.native("GET", f"/{theirs[one]}").json for one in ("moving", "ready")]
     board = machine.call("GET", f"/boards/{theirs['board_id']}").json
-    for route, body in OF_ONE.items():
-        body = json.loads(json.dumps(body).replace('"ID"', f'"{theirs["file_id"]}"'))
-        more = asked_of(route[1], theirs)
-        if route[1] in ("/s3/complete-upload", "/s3/abort-upload"):
-            body |= more
+    for route in OF_ONE:
         for transfer in ("moving", "ready"):
-            url = filled(route[1], theirs, transfer, session["url"].rpartition("/")[2])
-            url = f"{url}?{urlencode(more)}" if more else url
+            url, body = question(route, theirs, transfer, session)
             status, text = ask(machine.client, route, url, body, stranger.headers)
             if not route[1].startswith("/transfers"):
                 # By its scope a key may be refused before anything is looked for.
@@ -227,12 +275,91 @@ def test_a_strangers_key_gets_at_nothing_by_any_route(
                 by_key = {"Authorization": f"Bearer {stranger.key}"}
                 assert ask(machine.client, route, url, body, by_key)[0] == 404, route
             assert "secret" not in text, route
-    keeper = Keeper(machine.client)
     assert keeper.fetch(theirs["asset_id"]) == b"secret"
-    assert Admin(machine.client).show({"id": theirs["webhook_id"]})["enabled"]
-    assert Program(machine.client).fetch(theirs["small file"]).data == b"secret"
+    assert admin.show({"id": theirs["webhook_id"]})["enabled"]
+    assert program.fetch(theirs["small file"]).data == b"secret"
     after = [machine.native("GET", f"/{theirs[one]}").json for one in ("moving", "ready")]
     assert (after, machine.call("GET", f"/boards/{theirs['board_id']}").json) == (before, board)
+
+
+def is_in_session(route: Route) -> bool:
+    """Whether it takes a session instead of a key."""
+    return "<session>" in route[1]
+
+
+def is_of_admins(route: Route) -> bool:
+    """Whether it is about the installation, or makes it call other servers."""
+    return route[1].startswith("/webhooks") or route[1] in (
+        "/trigger-delete",
+        "/s3/getBucketConfig",
+        "/s3/updateBucketConfig",
+    )
+
+
+def only_looks(route: Route) -> bool:
+    """Whether a key that may only read is enough: for each GET, unless it begins an upload."""
+    begins = re.search(r"upload-url|start-upload|/params|/s3/multipart", route[1])
+    return route == ("POST", "/v2/authorize") or (route[0] == "GET" and not begins)
+
+
+@pytest.mark.parametrize("scope", own_keys.SCOPES)
+def test_s43_a_persons_key_does_what_its_scope_says_by_each_route_and_never_an_admins(
+    app: Flask,
+    people: None,
+    machine: Machine,
+    theirs: dict[str, str],
+    configure: Configure,
+    scope: Scope,
+) -> None:
+    configure(max_asset_form_size=1000)
+    give(app, "Acme", ADA)
+    own = Machine(machine.client, key=own_key(app, ADA, scope))
+    for route in [*OF_ITS_OWN, *OF_ONE]:
+        if is_in_session(route):
+            continue
+        may = not is_of_admins(route) and (scope is Scope.WRITE or only_looks(route))
+        url, body = question(route, theirs, "ready", "")
+        headers = own.headers
+        if not route[1].startswith("/v2"):
+            headers = {"Authorization": f"Bearer {own.key}"}
+        status, text = ask(machine.client, route, url, body, headers)
+        # What it may do may fail for another reason: it was deleted before, for example.
+        assert (status == 403) is not may, (route, status, text)
+        assert status not in (401, 500), (route, text)
+
+
+@pytest.mark.parametrize("why", ["may not send", "revoked", "everybody may send", "no mail"])
+def test_s43_a_persons_key_that_has_ended_is_told_by_no_route_from_one_that_never_was(
+    app: Flask,
+    people: None,
+    machine: Machine,
+    theirs: dict[str, str],
+    configure: Configure,
+    why: str,
+) -> None:
+    """With the tokens and sessions that were made with it."""
+    give(app, "Acme", ADA)
+    own = Machine(machine.client, key=own_key(app, ADA))
+    session = session_of(machine.client, own.key)
+    end: dict[str, Callable[[], object]] = {
+        "may not send": lambda: configure(senders=(EVE, "@sub.example.org", "@xample.org")),
+        "everybody may send": lambda: configure(senders=()),
+        "no mail": lambda: configure(mail_url=""),
+        "revoked": lambda: accounts.revoke_key(own.key[:16]),
+    }
+    with app.app_context():
+        end[why]()
+    unknown = f"bee_{'a' * 12}_{'b' * 43}"
+    for route in [*OF_ITS_OWN, *OF_ONE]:
+        url, body = question(route, theirs, "ready", session)
+        told = set()
+        for key in (own.key, unknown):
+            headers = {"x-api-key": key, "Authorization": f"Bearer {own.token}"}
+            status, text = ask(machine.client, route, url, body, headers)
+            told.add((status, re.sub(r'"request_id":"\w+"', "", text)))
+        ((status, text),) = told
+        assert status == (403 if route[1].startswith("/v2") else 401), (route, text)
+        assert "secret" not in text
 
 
 def test_what_a_stranger_is_shown_and_makes_is_its_own(

@@ -149,6 +149,9 @@ def show_download_url(caller: Caller) -> Response:
             default=settings.download_url_ttl_in_seconds,
         )
         number = q.optional_whole("version", least=1, most=2**31 - 1)
+    if caller.email is not None:
+        # As with transfers: the URL works even if its owner may not send any more meanwhile.
+        ttl = min(ttl, settings.download_url_ttl_in_seconds)
     url = assets.download_url(assets.by_id(caller, asset_id, number), ttl)
     return jsonify({"url": url, "expiresIn": ttl})
 

@@ -16,9 +16,11 @@ from app.db import db, transaction
 from app.models import ApiKey, AuditEvent, Scope, State, Transfer, Workspace
 from app.services import accounts, file_requests, own_keys, workspace_login
 from tests.factories import Machine, Sent
+from tests.keeper import Keeper
 from tests.lab.mailserver import MailServer
 from tests.mail import ADA, send_mail, states, word_of
 from tests.pages.test_mine import COOKIE, EVE, Person, ada, code_in, eve, grow_old
+from tests.threats.test_strangers import give
 
 __all__ = ["ada", "eve"]  # fixtures
 Configure = Callable[..., None]
@@ -523,6 +525,19 @@ def test_a_download_url_lives_no_longer_than_those_of_pages(
     theirs = operators.put_one(max_downloads=None)
     assert seconds_of(script, own["id"]) == settings.download_url_ttl_in_seconds
     assert seconds_of(operators, theirs["id"]) > settings.download_url_ttl_in_seconds
+
+
+def test_nor_does_that_of_an_asset(app: Flask, client: FlaskClient) -> None:
+    """It works although the key was revoked meanwhile, or its owner may not send any more."""
+    keeper = Keeper(client)
+    asset = keeper.keep(b"hello")["assetId"]
+    asked = {"assetId": asset, "expiresIn": 604_800}
+    assert keeper.get("/download-url", **asked).json["expiresIn"] == 604_800
+    give(app, "Acme", STUDIO)
+    told = keeper.get("/download-url", **asked).json
+    assert told["expiresIn"] == settings.download_url_ttl_in_seconds
+    assert f"X-Amz-Expires={told['expiresIn']}&" in told["url"]
+    assert keeper.get("/download-url", assetId=asset, expiresIn=5).json["expiresIn"] == 5
 
 
 def test_who_may_not_send_any_more_goes_on_by_no_owner_token(

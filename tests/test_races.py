@@ -302,6 +302,21 @@ def test_keys_that_a_person_makes_at_once_are_of_one_workspace_and_within_the_li
     assert results == {workspace_id: most - 1, "invalid": 5}
 
 
+def test_keys_that_several_people_make_at_once_with_one_id_are_one(
+    app: Flask, configure: Callable[..., None]
+) -> None:
+    """Forms have random ids, but whoever sends one may choose what is in it."""
+    configure(mail_url="file:///nobody/sends/it", senders=("@example.org",))
+    for _ in range(5):
+        once = uuid.uuid4()
+
+        def make(index: int, once: uuid.UUID = once) -> bool:
+            email = f"{index}@example.org"
+            return own_keys.make(once, email, name="a", scope=Scope.READ) is not None
+
+        assert at_once(app, 4, make) == {True: 1, False: 3}
+
+
 def test_a_key_that_is_revoked_by_many_is_revoked_once(app: Flask) -> None:
     with app.app_context():
         prefix = accounts.issue_key("Acme", "a", Scope.READ).row.prefix

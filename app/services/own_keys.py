@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import Select, exists, func, select
+from sqlalchemy.exc import IntegrityError
 
 from app.clock import db_now
 from app.db import db, transaction
@@ -53,12 +54,16 @@ def make(key_id: uuid.UUID, email: str, *, name: str, scope: Scope) -> accounts.
     accounts.check_names(name=name)
     if scope not in SCOPES:
         raise Invalid({"scope": "must be write or read"})
-    with transaction():
-        senders.take_turn(email)
-        if db.session.get(ApiKey, key_id) is not None:
-            return None
-        _check_count(email)
-        return accounts.add_key(key_id, _workspace_id(email), name, scope)
+    try:
+        with transaction():
+            senders.take_turn(email)
+            if db.session.get(ApiKey, key_id) is not None:
+                return None
+            _check_count(email)
+            return accounts.add_key(key_id, _workspace_id(email), name, scope)
+    except IntegrityError:
+        # Somebody else, whose turn is another, has sent this id at the same time.
+        return None
 
 
 def _check_count(email: str) -> None:

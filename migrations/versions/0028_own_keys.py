@@ -24,4 +24,10 @@ def downgrade():
         "UPDATE api_keys SET revoked_at = coalesce(revoked_at, now())"
         " WHERE workspace_id IN (SELECT id FROM workspaces WHERE email IS NOT NULL)"
     )
+    # Nor does it tell a person's workspace from one for which the operator vouches: what was sent
+    # with these keys goes on as if it had been sent without one, by the rules for senders.
+    op.execute(
+        "UPDATE transfers SET workspace_id = NULL, user_identifier = NULL"
+        " WHERE workspace_id IN (SELECT id FROM workspaces WHERE email IS NOT NULL)"
+    )
     op.drop_column("workspaces", "email")

@@ -185,7 +185,17 @@ def test_0028_leaves_workspaces_as_they_are_and_going_back_revokes_peoples_own_k
         old.run(own, name="another id")
     # As older code does.
     old.run(f"{workspace.format('', '')} ON CONFLICT (name) DO NOTHING", name="Acme")
+    sent = (
+        "INSERT INTO transfers"
+        " (id, slug, owner_token_hash, state, expires_at, workspace_id, user_identifier)"
+        " SELECT gen_random_uuid(), name, sha256(name::bytea), 'INIT', now(), id, 'somebody'"
+        " FROM workspaces WHERE name IN ('Acme', 'an id')"
+    )
+    old.run(sent)
     old.migrate("downgrade", "0027")
+    # Else it would count as vouched for by the operator, whoever may send.
+    left = "SELECT slug, workspace_id IS NULL, user_identifier FROM transfers ORDER BY slug"
+    assert old.run(left) == [("Acme", False, "somebody"), ("an id", True, None)]
     left = "SELECT prefix, revoked_at IS NULL FROM api_keys ORDER BY prefix"
     assert old.run(left) == [("Acme", True), ("an id", False)]
     old.migrate("upgrade", "0028")

@@ -4,6 +4,7 @@ In this module an address is always a mailbox; request_guards.py has the network
 """
 
 import re
+import unicodedata
 
 from email_validator import EmailNotValidError, validate_email
 
@@ -20,7 +21,10 @@ class NotAnAddress(ValueError):
 
 
 def normalised(given: str) -> str:
-    """The address in its normal spelling, in lower case; raises NotAnAddress. Asks no DNS."""
+    """The address in its normal spelling, in lower case; raises NotAnAddress. Asks no DNS.
+
+    Repeating it changes nothing.
+    """
     if len(given) > LONGEST or _NEVER.search(given.strip()):
         raise NotAnAddress(given)
     try:
@@ -33,7 +37,8 @@ def normalised(given: str) -> str:
         )
     except EmailNotValidError as error:
         raise NotAnAddress(given) from error
-    return found.normalized.lower()
+    # Lower case may have precomposed letters that upper case has not.
+    return unicodedata.normalize("NFC", found.normalized.lower())
 
 
 def on_the_wire(address: str) -> str:

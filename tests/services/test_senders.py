@@ -10,7 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import select, update
 
-from app import clock
+from app import addresses, clock
 from app.config import settings
 from app.db import db, transaction
 from app.models import NoMail, OutboxMail, SenderCode
@@ -36,6 +36,15 @@ def code_in(mail: MailServer, at: int = -1) -> str:
 
 def other_than(code: str, number: int) -> str:
     return f"{(int(code) + number + 1) % 10**8:08}"
+
+
+@pytest.mark.parametrize(
+    "given", ["J\u030coe@Example.org", "\u0399\u0342@example.org", "\u212ay@x.org"]
+)
+def test_an_address_is_spelled_alike_however_often_it_is_read(given: str) -> None:
+    """Else nobody could use what proves it: it is read again with each request."""
+    once = addresses.normalised(given)
+    assert addresses.normalised(once) == once
 
 
 def test_the_mailed_code_proves_the_address_and_only_that(

@@ -262,6 +262,9 @@ def mail_senders(value: str) -> tuple[str, ...]:
 
 
 def _sender(word: str) -> str:
+    if "*" in word:
+        # Mail allows it in a name, so this would be one address, of nobody: no pattern.
+        raise addresses.NotAnAddress(word)
     # A domain is spelled as it would be in any address of it.
     return addresses.normalised(f"x{word}")[1:] if word[0] == "@" else addresses.normalised(word)
 

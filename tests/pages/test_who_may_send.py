@@ -233,7 +233,17 @@ def test_unset_everybody_may_send(configure: Any, client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", ["studio.example", "@", "@@x.example", "a b", "<ada@example.org>"]
+    "wrong",
+    [
+        "studio.example",
+        "@",
+        "@@x.example",
+        "a b",
+        "<ada@example.org>",
+        "*@studio.example",
+        "@*.studio.example",
+        "@studio.example.",
+    ],
 )
 def test_a_setting_that_means_nobody_is_refused(environ: dict[str, str], wrong: str) -> None:
     mail = {"MAIL_URL": "smtp://localhost:25"}

@@ -18,11 +18,12 @@ from app.errors import Invalid, NotFound, Unavailable
 from app.extensions import storage
 from app.models import Scope
 from app.redaction import redacted
-from app.services import accounts, bucket_rules, dry_runs, senders
+from app.services import accounts, bucket_rules, dry_runs, own_keys, senders
 from app.services.doctor import Level, backing_services
 from app.services.doctor.findings import Finding
 from app.services.dry_runs import Figure, Sweep
 from app.services.upkeep import UnreasonableShare
+from app.words import counted
 
 storage_commands = AppGroup("storage", help="The bucket that holds the files.")
 # What the operator has to do where a store does not accept one of our rules.
@@ -97,6 +98,23 @@ def revoke_key(prefix: str) -> None:
     except NotFound as error:
         raise click.ClickException(error.title) from error
     click.echo("Revoked." if was_good else "It was already revoked.")
+
+
+@key_commands.command("clear")
+@click.argument("address")
+@click.confirmation_option(prompt="Delete for good all assets and small files of this person?")
+def clear_keys(address: str) -> None:
+    """Revoke the keys that the owner of ADDRESS has made for themselves, and delete the assets and
+    small files that were kept with them. Transfers stay. Repeatable.
+    """
+    try:
+        done = own_keys.clear(senders.checked(address, "address"))
+    except (Invalid, NotFound) as error:
+        raise click.ClickException(error.title) from error
+    revoked = counted(done.keys, "key", "keys")
+    deleted = counted(done.assets, "asset", "assets")
+    files = counted(done.files, "small file", "small files")
+    click.echo(f"Revoked {revoked}; deleted {deleted} and {files}.")
 
 
 @database_commands.command("check")

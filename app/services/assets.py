@@ -8,6 +8,7 @@ a key that was never used before, so no URL that was handed out can change what 
 
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -422,7 +423,7 @@ def edit(
     Raises NotFound, PreconditionFailed.
     """
     with transaction():
-        asset = _locked(caller, asset_id)
+        asset = _locked(caller.workspace_id, asset_id)
         if asset.shown_number == 0:
             raise NotFound(NO_ASSET)
         check_seen(is_seen, edit_mark(asset))
@@ -434,10 +435,10 @@ def edit(
     return by_id(caller, asset_id)
 
 
-def _locked(caller: Caller, asset_id: uuid.UUID) -> Asset:
+def _locked(workspace_id: uuid.UUID, asset_id: uuid.UUID) -> Asset:
     asset = db.session.scalar(
         select(Asset)
-        .where(Asset.id == asset_id, Asset.workspace_id == caller.workspace_id)
+        .where(Asset.id == asset_id, Asset.workspace_id == workspace_id)
         .with_for_update()
         .execution_options(populate_existing=True)
     )
@@ -451,8 +452,26 @@ def remove(caller: Caller, asset_id: uuid.UUID) -> None:
 
     Raises NotFound, also when it is gone already.
     """
+    _remove(caller.workspace_id, asset_id)
+
+
+def remove_all(workspace_id: uuid.UUID) -> int:
+    """Delete all assets of a workspace as remove() does, one after the other; returns how many.
+
+    Repeatable: what others add or delete meanwhile is left to them.
+    """
+    mine = select(Asset.id).where(Asset.workspace_id == workspace_id)
+    count = 0
+    for asset_id in db.session.scalars(mine).all():
+        with suppress(NotFound):
+            _remove(workspace_id, asset_id)
+            count += 1
+    return count
+
+
+def _remove(workspace_id: uuid.UUID, asset_id: uuid.UUID) -> None:
     with transaction():
-        asset = _locked(caller, asset_id)
+        asset = _locked(workspace_id, asset_id)
         mine = AssetVersion.asset_id == asset.id
         removal.abandon(_objects(mine))
         db.session.execute(

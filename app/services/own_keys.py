@@ -15,9 +15,9 @@ from sqlalchemy.exc import IntegrityError
 
 from app.clock import db_now
 from app.db import db, transaction
-from app.errors import Invalid, SenderNotAllowed
+from app.errors import Invalid, NotFound, SenderNotAllowed
 from app.models import ApiKey, Scope, Workspace
-from app.services import accounts, senders
+from app.services import accounts, assets, senders, small_files
 
 # What such a key may; never ADMIN, which is about the whole installation.
 SCOPES = (Scope.WRITE, Scope.READ)
@@ -40,6 +40,14 @@ class OwnKey(NamedTuple):
     created_at: datetime
     last_used_at: datetime | None
     is_revoked: bool
+
+
+class Cleared(NamedTuple):
+    """How many keys were revoked, and how many of what was kept with them was deleted."""
+
+    keys: int
+    assets: int
+    files: int
 
 
 def make(key_id: uuid.UUID, email: str, *, name: str, scope: Scope) -> accounts.Issued | None:
@@ -92,6 +100,22 @@ def _workspace_id(email: str) -> uuid.UUID:
 def revoke(email: str, key_id: uuid.UUID) -> None:
     """Revoke a key of this address, from the next request on; repeatable. Raises NotFound."""
     accounts.revoke(ApiKey.id == key_id, ApiKey.workspace_id.in_(_own(email)))
+
+
+def clear(email: str) -> Cleared:
+    """Revoke all keys of this address, and delete what was kept with them and has no date: assets
+    and small files. What was sent with them is left. For the operator, who has no key for this
+    workspace. Repeatable, which takes what was being added meanwhile. Raises NotFound.
+    """
+    workspace_id = db.session.scalar(_own(email))
+    if workspace_id is None:
+        raise NotFound(f"{email} has made no keys.")
+    with transaction():
+        senders.take_turn(email)
+        is_mine = ApiKey.workspace_id == workspace_id
+        live = select(ApiKey.id).where(is_mine, ApiKey.revoked_at.is_(None))
+        keys = sum(accounts.revoke(ApiKey.id == one) for one in db.session.scalars(live).all())
+    return Cleared(keys, assets.remove_all(workspace_id), small_files.remove_all(workspace_id))
 
 
 def of_email(email: str) -> Sequence[OwnKey]:

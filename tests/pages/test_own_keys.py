@@ -13,9 +13,20 @@ from sqlalchemy import func, select, update
 
 from app.config import settings
 from app.db import db, transaction
-from app.models import ApiKey, AuditEvent, Scope, State, Transfer, Workspace
-from app.services import accounts, file_requests, own_keys, workspace_login
-from tests.factories import Machine, Sent
+from app.models import (
+    ApiKey,
+    Asset,
+    AuditEvent,
+    Scope,
+    SmallFile,
+    State,
+    Transfer,
+    Upload,
+    UploadState,
+    Workspace,
+)
+from app.services import accounts, file_requests, own_keys, upload_sessions, workspace_login
+from tests.factories import Machine, Program, Sent
 from tests.keeper import Keeper
 from tests.lab.mailserver import MailServer
 from tests.mail import ADA, send_mail, states, word_of
@@ -401,6 +412,44 @@ def test_the_operator_sees_whose_keys_there_are_and_revokes_them(
     assert runner.invoke(args=["keys", "revoke", key[:16]]).stdout == "Revoked.\n"
     assert status(client, key) == 401
     assert "refused" not in runner.invoke(args=["keys", "list"]).stdout
+
+
+def test_the_operator_deletes_what_a_person_keeps_which_no_key_of_the_operators_can(
+    app: Flask, client: FlaskClient
+) -> None:
+    """S31: assets and small files have no date, and cannot be quarantined."""
+    hers, others = Keeper(client, "Hers"), Keeper(client, "Acme")
+    small, other = Program(client, "Hers"), Program(client, "Acme")
+    give(app, "Hers", ADA)
+    hers.keep(fileName="kept.txt")
+    started = hers.start()
+    parts = hers.send(started, b"half")
+    kept, files = others.keep()["assetId"], [one.file()["file_id"] for one in (small, other)]
+    small.offer()
+    sent = Machine(client, key=hers.key).put_one()
+    runner = app.test_cli_runner()
+    assert runner.invoke(args=["keys", "clear", ADA], input="n\n").exit_code == 1
+    assert hers.names() == ["kept.txt"]
+    with app.app_context():
+        session = upload_sessions.open_session(accounts.authenticate(hers.key), 600)
+    done = runner.invoke(args=["keys", "clear", "Ada@Example.org", "--yes"])
+    assert done.output == "Revoked 2 keys; deleted 2 assets and 2 small files.\n", done.exception
+    assert {status(client, one.key) for one in (hers, small)} == {401}
+    assert client.get(f"/s3/as/{session}/s3/params").status_code == 401
+    assert hers.complete(started, parts).status_code == 401
+    assert others.fetch(kept) == b"hello"
+    assert other.fetch(files[1]).data == b"hello"
+    assert client.get(f"/d/{sent['slug']}").status_code == 200
+    assert (count(app, Asset), count(app, SmallFile)) == (1, 1)
+    with app.app_context():
+        states = select(Upload.state).where(Upload.key.contains(hers.workspace))
+        assert set(db.session.scalars(states)) == {UploadState.ABORTED}
+    assert actions(app).count("revoke key") == 2
+    again = runner.invoke(args=["keys", "clear", ADA, "--yes"])
+    assert again.output == "Revoked 0 keys; deleted 0 assets and 0 small files.\n"
+    for nobodys, said in ((EVE, f"{EVE} has made no keys."), ("x", "is not an e-mail address")):
+        refused = runner.invoke(args=["keys", "clear", nobodys, "--yes"])
+        assert (refused.exit_code, said in refused.output) == (1, True)
 
 
 # -- what is sent with one -------------------------------------------------------------------------

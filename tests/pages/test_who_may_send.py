@@ -49,6 +49,12 @@ def test_the_address_decides_and_has_to_be_proven(client: FlaskClient) -> None:
         "bo@evil-studio.example",
         "bo@sub.studio.example",
         "studio.example@x.example",
+        "bo@studio.example.x.example",
+        "ada+bo@example.org",
+        "ada@sub.example.org",
+        # With a Cyrillic letter in the name, or in the domain.
+        "\u0430da@example.org",
+        "bo@studi\u043e.example",
     ):
         assert refusal(client, **proof(email)) == NO
     assert refusal(client, sender_email="no address") == (400, "invalid")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 from flask import Flask
-from flask.cli import AppGroup
 
 from app import links
+from app.commands import Group
 from app.crc32 import SIZE as CRC32_SIZE
 from app.dispositions import without_marks
 from app.errors import AppError, Gone, NotFound
@@ -20,10 +20,10 @@ from app.services import abuse, blocklist, boards, file_requests
 from app.services.transfers import files_of
 from app.words import counted
 
-report_commands = AppGroup("reports", help="Reports about links.")
-transfer_commands = AppGroup("transfers", help="Transfers, named by their links.")
-request_commands = AppGroup("requests", help="File requests, named by their links.")
-block_commands = AppGroup("blocklist", help="Files that may not be sent from this site.")
+report_commands = Group("reports", help="Reports about links.")
+transfer_commands = Group("transfers", help="Transfers, named by their links.")
+request_commands = Group("requests", help="File requests, named by their links.")
+block_commands = Group("blocklist", help="Files that may not be sent from this site.")
 
 # A link's slug may begin with a hyphen and must not be parsed as an option.
 _ANY_WORD = {"ignore_unknown_options": True}

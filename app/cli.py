@@ -10,14 +10,14 @@ from functools import partial
 
 import click
 from flask import Flask
-from flask.cli import AppGroup, with_appcontext
+from flask.cli import with_appcontext
 
 from app import abuse_cli, doctor_cli, mail_cli
+from app.commands import Command, Group
 from app.config import settings
 from app.errors import Invalid, NotFound, Unavailable
 from app.extensions import storage
 from app.models import Scope
-from app.redaction import redacted
 from app.services import accounts, bucket_rules, dry_runs, own_keys, senders
 from app.services.doctor import Level, backing_services
 from app.services.doctor.findings import Finding
@@ -25,7 +25,7 @@ from app.services.dry_runs import Figure, Sweep
 from app.services.upkeep import UnreasonableShare
 from app.words import counted
 
-storage_commands = AppGroup("storage", help="The bucket that holds the files.")
+storage_commands = Group("storage", help="The bucket that holds the files.")
 # What the operator has to do where a store does not accept one of our rules.
 BY_HAND = {
     "CORS": "Its own settings must admit browsers from {origins}: PUT, POST, GET and HEAD with any "
@@ -35,8 +35,8 @@ BY_HAND = {
 }
 
 
-database_commands = AppGroup("database", help="The database.")
-key_commands = AppGroup("keys", help="The API keys of programs.")
+database_commands = Group("database", help="The database.")
+key_commands = Group("keys", help="The API keys of programs.")
 
 
 def init_app(app: Flask) -> None:
@@ -134,19 +134,14 @@ def _said_unless_failed(found: Finding) -> str:
 def setup_storage() -> None:
     """Create the bucket if missing and set its CORS and lifecycle rules; repeatable."""
     origins = ", ".join(settings.origins)
-    try:
-        not_taken = storage.setup(settings.origins, bucket_rules.ABORT_AFTER_DAYS)
-    except Unavailable as error:
-        # The storage error's text names the failed call, and holds no secret.
-        raise click.ClickException(redacted(f"{error} {error.__cause__ or ''}".strip())) from error
-    for name in not_taken:
+    for name in storage.setup(settings.origins, bucket_rules.ABORT_AFTER_DAYS):
         todo = BY_HAND[name].format(origins=origins)
         click.echo(f"This storage does not accept {name} rules. {todo}", err=True)
     click.echo(f"Bucket {settings.s3_bucket} is ready for {origins}.")
     click.echo(f"Checksums of what is sent: {storage.ask_checksums()}.")
 
 
-@click.command("release")
+@click.command("release", cls=Command)
 @with_appcontext
 @click.pass_context
 def make_ready(context: click.Context) -> None:
@@ -155,7 +150,6 @@ def make_ready(context: click.Context) -> None:
     # command needs it.
     from flask_migrate import upgrade
 
-    _said_unless_failed(backing_services.database())
     upgrade()
     context.invoke(check_database)
     context.invoke(setup_storage)
@@ -169,7 +163,7 @@ def _look_for_redis() -> None:
         click.echo(found.said, err=True)
 
 
-@click.command("sweep")
+@click.command("sweep", cls=Command)
 @click.option("--dry-run", is_flag=True, help="Only report what each sweep would do.")
 @click.option("--force", is_flag=True, help="Remove even an unreasonable share of the bucket.")
 @with_appcontext

@@ -11,6 +11,7 @@ from flask import Flask
 from flask.cli import with_appcontext
 
 from app import addresses
+from app.commands import Command
 from app.services import doctor
 from app.services.doctor import Check, Finding, Level
 from app.words import counted
@@ -23,7 +24,7 @@ def init_app(app: Flask) -> None:
     app.cli.add_command(examine)
 
 
-@click.command("doctor")
+@click.command("doctor", cls=Command)
 @click.option("--mail-to", metavar="ADDRESS", help="Also send a test mail there.")
 @with_appcontext
 def examine(mail_to: str | None) -> None:

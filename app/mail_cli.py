@@ -2,12 +2,12 @@
 
 import click
 from flask import Flask
-from flask.cli import AppGroup
 
+from app.commands import Group
 from app.errors import Invalid
 from app.services import bounces, senders
 
-mail_commands = AppGroup("mail", help="E-mails that bounced.")
+mail_commands = Group("mail", help="E-mails that bounced.")
 
 
 def init_app(app: Flask) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 from flask import Flask
 
+from app.commands import Group
 from app.db import db
 
 
@@ -25,18 +26,20 @@ class _Late:
         return getattr(self._app.extensions["migrate"], name)
 
 
-class _LateCommand(click.Command):
+class _LateGroup(Group):
     """A placeholder for Flask-Migrate's commands, which are imported when they are called."""
 
     def make_context(self, *given: Any, **extra: Any) -> click.Context:
-        """The context of the real command."""
-        from flask_migrate.cli import db as commands
+        """The context of the real group, which tells of an outage as ours do."""
+        from flask_migrate.cli import db as real
 
-        context: click.Context = commands.make_context(*given, **extra)
-        return context
+        told = Group(
+            self.name, real.commands, params=real.params, callback=real.callback, help=real.help
+        )
+        return told.make_context(*given, **extra)
 
 
 def init_app(app: Flask) -> None:
     """Add `flask db`, which finds the application's tables."""
     app.extensions["migrate"] = _Late(app)
-    app.cli.add_command(_LateCommand("db", help="Perform database migrations."))
+    app.cli.add_command(_LateGroup("db", help="Perform database migrations."))

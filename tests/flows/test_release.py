@@ -6,8 +6,6 @@ their end by the code of today, and rows of today by what the code before it doe
 """
 
 import secrets
-import subprocess
-import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -160,24 +158,6 @@ def test_f44_one_command_migrates_checks_and_sets_up(app: Flask, configure) -> N
     assert refused.exit_code == 1
     assert "DATABASE_POOL_SIZE" in refused.output
     assert "is ready for" not in refused.output
-
-
-def test_a_release_that_cannot_reach_the_database_says_so_without_a_traceback(
-    environ: dict[str, str],
-) -> None:
-    nowhere = {"DATABASE_URL": "postgresql://beeline@127.0.0.1:9/beeline"}
-    done = subprocess.run(
-        [sys.executable, "-m", "flask", "release"],
-        env=environ | nowhere,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert done.stderr == (
-        "Error: The database does not answer: Connection refused. Start it, or correct "
-        "DATABASE_URL.\n"
-    )
 
 
 @contextmanager

@@ -51,15 +51,20 @@ def database() -> Finding:
         version = int(db.session.execute(text("SHOW server_version_num")).scalar_one())
         release()
     except Exception as error:
-        return failed(
-            f"The database does not answer: {_first_line(error)} Start it, or correct DATABASE_URL."
-        )
+        return failed(without_database(error))
     if version // 10_000 < OLDEST_POSTGRES:
         return warning(
             f"PostgreSQL {version // 10_000} answers; Beeline is made for {OLDEST_POSTGRES} or "
             "later. Upgrade it."
         )
     return ok(f"PostgreSQL {version // 10_000} answers.")
+
+
+def without_database(error: Exception) -> str:
+    """What the database's driver said, without secrets, and what to do about it."""
+    # The other lines quote the statement.
+    line = redacted(str(getattr(error, "orig", None) or error)).strip().partition("\n")[0]
+    return f"The database does not answer: {line.rstrip('.')}. Start it, or correct DATABASE_URL."
 
 
 def migrations() -> Finding:
@@ -225,9 +230,3 @@ def event_queue() -> Finding:
             "days. Give it a redrive policy with maxReceiveCount 20."
         )
     return ok("The queue answers, and has a dead-letter queue.")
-
-
-def _first_line(error: Exception) -> str:
-    """The first line of an error, as a sentence; the others quote the statement."""
-    line = redacted(str(getattr(error, "orig", None) or error)).strip().partition("\n")[0]
-    return f"{line.rstrip('.')}."

@@ -74,9 +74,14 @@ def _told(find: Callable[[], Finding]) -> Callable[[], Finding]:
         except plain_http.Unreachable as error:
             return failed(f"Storage does not answer where browsers send to ({error}). {OTHERWISE}")
         except (Unavailable, NotThere, NoSuchUpload) as error:
-            return failed(_with_remedy(_cause_of(error)))
+            return failed(what_to_do_about(error))
 
     return told
+
+
+def what_to_do_about(error: Exception) -> str:
+    """What storage said, or boto3 about it, without secrets, and what to do about it."""
+    return _with_remedy(_cause_of(error))
 
 
 def _cause_of(error: Exception) -> str:

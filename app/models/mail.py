@@ -131,6 +131,8 @@ class SenderCode(Base):
     address_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
     created_at: Mapped[datetime] = mapped_column(Instant, server_default=func.statement_timestamp())
     try_count: Mapped[int] = mapped_column(default=0, server_default="0")
+    # How many of these came from other networks than the one that asked for the code.
+    stranger_try_count: Mapped[int] = mapped_column(default=0, server_default="0")
     used_at: Mapped[datetime | None] = mapped_column(Instant)
     # What it is for: to sign in, or to confirm a sender's address. It is good for nothing else.
     signs_in: Mapped[bool] = mapped_column(default=False, server_default="false")

@@ -9,7 +9,7 @@ import secrets
 import uuid
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, and_, func, select, update
+from sqlalchemy import ColumnElement, and_, case, func, or_, select, update
 
 from app import addresses, clock, jobs
 from app.clock import db_now
@@ -22,6 +22,9 @@ from app.services import audit, mail_quotas, suppression
 
 CODE_MINUTES = 15
 MOST_TRIES = 5
+# How many of these may come from other networks than the one that asked for the code: the others
+# are kept for whoever asked, who would otherwise be locked out by anybody who knows the address.
+MOST_STRANGER_TRIES = 2
 REMEMBERED_DAYS = 90
 # How long a page of somebody who is signed in can be used to begin a transfer.
 PAGE_DAYS = 7
@@ -66,9 +69,13 @@ def _may_have_code(email: str) -> bool:
 
 
 def confirm(given: str, figures: str) -> str:
-    """Check a code; returns the token that proves the address from now on. Raises Invalid."""
+    """Check a code; returns the token that proves the address from now on. Raises Invalid.
+
+    Of its tries, MOST_STRANGER_TRIES are open to other networks than the one that asked for it.
+    """
     email = checked(given, "email")
-    mine = and_(SenderCode.email == email, ~SenderCode.signs_in)
+    has_tries = or_(_is_asked_here(), SenderCode.stranger_try_count < MOST_STRANGER_TRIES)
+    mine = and_(SenderCode.email == email, ~SenderCode.signs_in, has_tries)
     use(figures, mine, action="confirm address")
     return _sealed(email, timedelta(days=REMEMBERED_DAYS))
 
@@ -87,7 +94,11 @@ def use(figures: str, which: ColumnElement[bool], *, action: str) -> SenderCode:
         tried = db.session.scalars(
             update(SenderCode)
             .where(which, is_alive(), SenderCode.try_count < MOST_TRIES)
-            .values(try_count=SenderCode.try_count + 1)
+            .values(
+                try_count=SenderCode.try_count + 1,
+                stranger_try_count=SenderCode.stranger_try_count
+                + case((_is_asked_here(), 0), else_=1),
+            )
             .returning(SenderCode)
             .execution_options(synchronize_session=False)
         ).all()
@@ -108,6 +119,11 @@ def use(figures: str, which: ColumnElement[bool], *, action: str) -> SenderCode:
         suppression.lift(right.email, NoMail.BOUNCED)
         audit.note(action)
     return right
+
+
+def _is_asked_here() -> ColumnElement[bool]:
+    """The condition that a code was asked for in the network that this request comes from."""
+    return SenderCode.address_hash.is_not_distinct_from(audit.actor.get())
 
 
 def is_alive() -> ColumnElement[bool]:

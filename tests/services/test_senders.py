@@ -24,8 +24,8 @@ def ask(client: FlaskClient, email: str = ADA, **given: Any) -> int:
     return client.post("/senders/code", json={"email": email}, **given).status_code
 
 
-def confirm(client: FlaskClient, code: str, email: str = ADA) -> Any:
-    return client.post("/senders/confirm", json={"email": email, "code": code})
+def confirm(client: FlaskClient, code: str, email: str = ADA, **given: Any) -> Any:
+    return client.post("/senders/confirm", json={"email": email, "code": code}, **given)
 
 
 def code_in(mail: MailServer, at: int = -1) -> str:
@@ -91,6 +91,47 @@ def test_five_tries_and_the_code_is_gone(app: Flask, client: FlaskClient, mail: 
     answer = confirm(client, code)
     assert answer.status_code == 400
     assert "ask for a new one" in answer.json["error"]["fields"][0]["message"]
+
+
+def test_strangers_use_up_no_more_than_two_tries_of_who_asked_for_the_code(
+    app: Flask, client: FlaskClient, mail: MailServer
+) -> None:
+    """From however many networks; who asked has the others, and all five are wrong tries at most."""
+    ask(client)
+    send_mail(app)
+    code = code_in(mail)
+    told = []
+    for number in range(6):
+        elsewhere = {"REMOTE_ADDR": f"203.0.113.{number}"}
+        answer = confirm(client, other_than(code, number), environ_base=elsewhere)
+        told.append(answer.json["error"]["fields"][0]["message"])
+    assert told[:2] == ["is not the one that was mailed"] * 2
+    assert set(told[2:]) == {"is no longer valid: ask for a new one"}
+    for number in range(2):
+        assert confirm(client, other_than(code, number)).status_code == 400
+    assert confirm(client, code).status_code == 200
+
+
+def test_strangers_tries_count_as_tries(app: Flask, client: FlaskClient, mail: MailServer) -> None:
+    ask(client)
+    send_mail(app)
+    code = code_in(mail)
+    for number in range(2):
+        elsewhere = {"REMOTE_ADDR": f"203.0.113.{number}"}
+        confirm(client, other_than(code, number), environ_base=elsewhere)
+    for number in range(3):
+        confirm(client, other_than(code, number))
+    assert confirm(client, code).status_code == 400
+
+
+def test_a_code_can_be_entered_in_another_network(
+    app: Flask, client: FlaskClient, mail: MailServer
+) -> None:
+    ask(client)
+    send_mail(app)
+    elsewhere = {"REMOTE_ADDR": "2001:db8::1"}
+    assert confirm(client, "not it", environ_base=elsewhere).status_code == 400
+    assert confirm(client, code_in(mail), environ_base=elsewhere).status_code == 200
 
 
 def test_whatever_is_asked_a_code_is_guessed_25_times_an_hour_at_most(

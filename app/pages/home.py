@@ -24,15 +24,16 @@ def show_home() -> Response:
 
 
 def _page_for_some() -> Response:
-    email = mine.signed_in_email()
-    if email is None:
+    sign_in = mine.signed_in()
+    if sign_in is None:
         # A link on another site does not bring the cookie (SameSite=Strict), but a page that loads
         # itself once more does.
         comes_again = request.headers.get("Sec-Fetch-Site") == "cross-site"
         return mine.door(for_sending=True, comes_again=comes_again)
-    if not senders.may_send(email):
-        return make_response(render_template("pages/no_sender.html", email=email), 403)
-    return uploader({"sender_email": email, "sender_token": senders.word_of(email)})
+    if not senders.may_send(sign_in.email):
+        return make_response(render_template("pages/no_sender.html", email=sign_in.email), 403)
+    word = senders.page_word(sign_in.email, sign_in.code_id)
+    return uploader({"sender_email": sign_in.email, "sender_token": word})
 
 
 def uploader(

@@ -9,7 +9,7 @@ import secrets
 import uuid
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, and_, case, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, exists, func, or_, select, update
 
 from app import addresses, clock, jobs
 from app.clock import db_now
@@ -26,7 +26,7 @@ MOST_TRIES = 5
 # are kept for whoever asked, who would otherwise be locked out by anybody who knows the address.
 MOST_STRANGER_TRIES = 2
 REMEMBERED_DAYS = 90
-# How long a page of somebody who is signed in can be used to begin a transfer.
+# How long a page of somebody who stays signed in can be used to begin a transfer.
 PAGE_DAYS = 7
 NOT_PROVEN = "does not prove this address: confirm it again"
 # An address gets at most 5 codes an hour, of both kinds together (MAX_MAILS_PER_RECIPIENT_PER_HOUR
@@ -37,6 +37,7 @@ NOT_PROVEN = "does not prove this address: confirm it again"
 DIGITS = 8
 _NO_LONGER_GOOD = "is no longer valid: ask for a new one"
 _seal = Seal("sender")
+_page_seal = Seal("sender's page")
 
 
 def mail_code(given: str, *, signs_in: bool = False) -> uuid.UUID:
@@ -77,12 +78,11 @@ def confirm(given: str, figures: str) -> str:
     has_tries = or_(_is_asked_here(), SenderCode.stranger_try_count < MOST_STRANGER_TRIES)
     mine = and_(SenderCode.email == email, ~SenderCode.signs_in, has_tries)
     use(figures, mine, action="confirm address")
-    return _sealed(email, timedelta(days=REMEMBERED_DAYS))
+    return _seal.of(f"{_in(timedelta(days=REMEMBERED_DAYS))}:{email}")
 
 
-def _sealed(email: str, life: timedelta) -> str:
-    until = clock.now() + life
-    return _seal.of(f"{int(until.timestamp())}:{email}")
+def _in(life: timedelta) -> int:
+    return int((clock.now() + life).timestamp())
 
 
 def use(figures: str, which: ColumnElement[bool], *, action: str) -> SenderCode:
@@ -133,9 +133,18 @@ def is_alive() -> ColumnElement[bool]:
 
 
 def is_confirmed(email: str, word: str | None) -> bool:
-    """Whether the token `word` proves this address and has not expired."""
+    """Whether the token `word` proves this address, has not expired and, if it is a page's, stands
+    for a sign-in that has not ended: that is a query, which other tokens do without.
+    """
     until, _, proved = (_seal.read(word or "") or "").partition(":")
-    return proved == email and int(until) > clock.now().timestamp()
+    if proved == email:
+        return int(until) > clock.now().timestamp()
+    until, _, named = (_page_seal.read(word or "") or "").partition(":")
+    code_id, _, proved = named.partition(":")
+    if proved != email or int(until) <= clock.now().timestamp():
+        return False
+    lasts = and_(SenderCode.id == uuid.UUID(code_id), SenderCode.signed_out_at.is_(None))
+    return bool(db.session.scalar(select(exists().where(lasts))))
 
 
 def may_send(email: str) -> bool:
@@ -184,8 +193,15 @@ def take_turn(email: str) -> None:
 
 
 def word_of(email: str) -> str:
-    """A token that proves this address for a week, for a page: the caller must have proven it."""
-    return _sealed(email, timedelta(days=PAGE_DAYS))
+    """A token that proves this address, for use at once: the caller must have proven it."""
+    return _seal.of(f"{_in(timedelta(minutes=1))}:{email}")
+
+
+def page_word(email: str, code_id: uuid.UUID) -> str:
+    """A token that proves this address, for a page of whoever has signed in with this code: for
+    PAGE_DAYS, or until that sign-in ends.
+    """
+    return _page_seal.of(f"{_in(timedelta(days=PAGE_DAYS))}:{code_id}:{email}")
 
 
 def code_of(code: SenderCode, key: str | None = None) -> str:

@@ -26,8 +26,11 @@ _seal = Seal("sign in")
 
 @dataclass(frozen=True)
 class SignIn:
-    """A browser that is signed in: with which address, and how long ago its code was entered."""
+    """A browser that is signed in: by which code, with which address, and how long ago it was
+    entered.
+    """
 
+    code_id: uuid.UUID
     email: str
     age: timedelta
 
@@ -72,7 +75,7 @@ def sign_in_of(word: str | None) -> SignIn | None:
     """The sign-in that this token stands for; None if it is forged, too old or signed out."""
     if (code_id := _code_id(word)) is None:
         return None
-    wanted = select(SenderCode.email, db_now() - SenderCode.used_at)
+    wanted = select(SenderCode.id, SenderCode.email, db_now() - SenderCode.used_at)
     row = db.session.execute(wanted.where(SenderCode.id == code_id, is_signed_in())).first()
     return SignIn(*row) if row else None
 

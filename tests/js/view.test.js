@@ -370,7 +370,7 @@ test('who was signed in too long ago is told to reload the page, and nothing has
   world.backend.create = async () => { throw new Failure('signed-out', { status: 400, fields: [{ field: 'sender_token', message: 'does not prove this address: confirm it again' }] }); };
   await view.accept(picked({ 'a': 8 }));
   assert.equal(panel.shown, 'ready');
-  assert.deepEqual(panel.said, ['This page was opened too long ago. Reload it, then choose the files again.']);
+  assert.deepEqual(panel.said, ['This page is out of date. Reload it, then choose the files again.']);
 });
 
 test('that recipients are to be mailed is remembered with the upload, and known again when it is continued', async (context) => {

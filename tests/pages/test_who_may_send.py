@@ -4,13 +4,14 @@ import html
 import json
 import re
 import uuid
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app import config
+from app import clock, config
 from app.services import file_requests, senders
 from tests.factories import Machine, Sender, Sent
 from tests.lab.mailserver import MailServer
@@ -88,9 +89,7 @@ def test_the_first_page_is_for_those_who_may_send(
     assert (entered.status_code, entered.location) == (303, "/")
     page = ada.client.get("/")
     assert page.headers["Cache-Control"] == "no-store"
-    said = re.search(r'data-wish="([^"]+)"', page.text)
-    assert said
-    wish = json.loads(html.unescape(said[1]))
+    wish = wish_in(page)
     assert wish["sender_email"] == ADA
     made = client.post("/transfers", json=FILES | wish)
     assert (made.status_code, made.json["sender_confirmed"]) == (201, True)
@@ -99,6 +98,51 @@ def test_the_first_page_is_for_those_who_may_send(
     assert refused.status_code == 403
     assert "You cannot send from here" in refused.text
     assert refused.headers["Cache-Control"] == "no-store"
+
+
+def wish_in(page: Any) -> dict[str, str]:
+    """What a transfer that this page begins is created with."""
+    said = re.search(r'data-wish="([^"]+)"', page.text)
+    assert said
+    found: dict[str, str] = json.loads(html.unescape(said[1]))
+    return found
+
+
+def test_s39_a_page_sends_no_more_once_its_browser_has_signed_out(
+    app: Flask, ada: Person, client: FlaskClient
+) -> None:
+    """Nor once all have; another browser's page goes on until then, and so does a script's token."""
+    elsewhere = Person(app, ada.mail)
+    wishes = []
+    for one in (ada, elsewhere):
+        one.sign_in()
+        wishes.append(wish_in(one.client.get("/")))
+    script = proof(ADA)
+    ada.post("leave")
+    assert refusal(client, **wishes[0]) == (400, "invalid")
+    assert refusal(client, **wishes[1]) == (201, "")
+    again = Person(app, ada.mail)
+    again.sign_in()
+    again.post("leave", everywhere="1")
+    assert refusal(client, **wishes[1]) == (400, "invalid")
+    assert refusal(client, **script) == (201, "")
+
+
+def test_a_pages_token_is_good_for_its_address_and_a_week(
+    ada: Person, client: FlaskClient, monkeypatch: Any
+) -> None:
+    ada.sign_in()
+    wish = wish_in(ada.client.get("/"))
+    assert refusal(client, **wish | {"sender_email": STUDIO}) == (400, "invalid")
+    assert refusal(client, **wish | {"sender_token": f"x{wish['sender_token']}"}) == (
+        400,
+        "invalid",
+    )
+    for days, answer in ((6, (201, "")), (8, (400, "invalid"))):
+        later = clock.now() + timedelta(days=days)
+        with monkeypatch.context() as then:
+            then.setattr(clock, "now", lambda later=later: later)
+            assert refusal(client, **wish) == answer
 
 
 def test_the_pages_where_one_signs_in_to_send_say_so(ada: Person) -> None:

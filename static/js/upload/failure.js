@@ -57,7 +57,7 @@ const WORDS = {
   'gone': ['This upload is no longer there.', 'It was deleted or it expired. Start again with the same files.'],
   'expired': ['This transfer has expired.', 'Nobody can download it now. Under “Manage” one click brings it back, as long as its files are kept.'],
   'blocked': ['This transfer was blocked.', 'The operator of this site has blocked it. Ask them if you think this is a mistake.'],
-  'signed-out': ['This page was opened too long ago.', 'Reload it, then choose the files again.'],
+  'signed-out': ['This page is out of date.', 'Reload it, then choose the files again.'],
   'too-large': ['This is more than can be sent at once.', 'Send fewer files at once, or put them into a zip first.'],
   'too-many': ['That was too much at once.', 'Wait a minute.'],
   'invalid': ['This could not be sent as it is.', ''],

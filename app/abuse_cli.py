@@ -143,14 +143,22 @@ def close_report(number: int) -> None:
 
 @transfer_commands.command("quarantine", context_settings=_ANY_WORD)
 @click.argument("link")
-def quarantine_transfer(link: str) -> None:
+@click.option(
+    "--with-what-came", is_flag=True, help="With a file request, stop what was sent there."
+)
+def quarantine_transfer(link: str, with_what_came: bool) -> None:
     """Stop a link immediately, for everyone; repeatable. LINK may be just its last part.
 
     Given a board's link, stops the board and all files on it. Given a file request's, stops what is
-    sent there, and all news of it; not what has come.
+    sent there, and all news of it; what has come only with --with-what-came.
     """
     about = _found_any(link)
+    if with_what_came and not isinstance(about, FileRequest):
+        raise click.UsageError("--with-what-came is for the link of a file request.")
     _say(about, "is quarantined" if abuse.block(about) else "was already quarantined")
+    if with_what_came:
+        came = counted(abuse.block_what_came(about.id), "transfer", "transfers")
+        click.echo(f"Quarantined with it, of what was sent there: {came}.")
     if count := abuse.open_count(about.id):
         click.echo(f"Open reports about it: {count:,}. Close each with `flask reports close`.")
 
@@ -161,7 +169,7 @@ def release_transfer(link: str) -> None:
     """End a quarantine; repeatable. LINK may be just its last part.
 
     Given a board's link, releases the board and the files that were stopped with it. Given a file
-    request's, releases the request.
+    request's, releases the request and what was stopped with it.
     """
     about = _found_any(link)
     _say(about, "is released" if abuse.unblock(about) else "was not quarantined")

@@ -128,6 +128,30 @@ def test_a_file_request_is_shown_and_stopped(run: Run, sender: Sender, configure
     assert "does not lead" in run("transfers", "quarantine", f"{link[:-5]}xxxxx", code=1)
 
 
+def test_a_file_request_is_stopped_with_what_came(run: Run, sender: Sender, configure: Any) -> None:
+    configure(mail_url="smtp://localhost:25")
+    with sender.client.application.app_context():
+        request_id = uuid.uuid4()
+        file_requests.make(request_id, ADA, title="Your bank", message="", days=1)
+        slug = file_requests.one_of(ADA, request_id).slug
+    came, other = sender.ready(file_request=slug), sender.ready()
+    link = f"http://localhost/r/{slug}"
+    said = run("transfers", "quarantine", link, "--with-what-came").splitlines()
+    assert said[:2] == [
+        f"{link} is quarantined.",
+        "Quarantined with it, of what was sent there: 1 transfer.",
+    ]
+    said = run("transfers", "quarantine", "--with-what-came", link).splitlines()
+    assert said[1] == "Quarantined with it, of what was sent there: 0 transfers."
+    for sent, status in ((came, 410), (other, 200)):
+        assert sender.client.get(f"/d/{sent.slug}").status_code == status
+    wrong = run("transfers", "quarantine", other.slug, "--with-what-came", code=2)
+    assert "is for the link of a file request" in wrong
+    assert sender.client.get(f"/d/{other.slug}").status_code == 200
+    run("transfers", "release", link)
+    assert sender.client.get(f"/d/{came.slug}").status_code == 200
+
+
 def test_others_words_do_not_steer_the_terminal(run: Run, sender: Sender) -> None:
     sent = sender.ready({"a\u202etxt.exe": b"1"}, title="\u202eevil\u2066")
     number = report(sent, message="a\u202eb\u2028c", contact="\u200fx")

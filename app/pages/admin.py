@@ -78,9 +78,10 @@ def show_doctor() -> str:
 def show_report(number: int) -> str:
     """Show a report, what it is about, and what can be done."""
     report, about = abuse.report_of(number)
-    asked = None
+    asked, free_count = None, 0
     if isinstance(about, FileRequest):
         asked = file_requests.one_of(about.email, about.id)
+        free_count = abuse.free_count(about.id)
     most = abuse.MOST_NAMES + 1
     return render_template(
         "pages/admin_report.html",
@@ -89,6 +90,7 @@ def show_report(number: int) -> str:
         report=report,
         about=about,
         asked=asked,
+        free_count=free_count,
         link=abuse.link_of(about),
         open_count=abuse.open_count(about.id),
         files=files_of(about.id, with_coming=True, limit=most) if report.transfer_id else [],
@@ -107,8 +109,11 @@ def act_on_report(number: int) -> Response:
     _, about = abuse.report_of(number)
     if action == "block":
         abuse.block(about)
+    elif action == "block_all" and isinstance(about, FileRequest):
+        abuse.block(about)
+        abuse.block_what_came(about.id)
     elif action == "unblock":
         abuse.unblock(about)
     else:
-        raise Invalid({"do": "must be block, unblock or close"})
+        raise Invalid({"do": "must be block, block_all (a file request), unblock or close"})
     return redirect(url_for(".show_report", number=number), 303)

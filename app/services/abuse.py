@@ -3,7 +3,7 @@
 A quarantined transfer keeps its state and is swept like any other, but nothing of it is given out:
 each page and each counted download checks the row. Quarantining a board also quarantines the files
 on it. Nothing can be sent to a quarantined file request, and its owner is told of nothing more;
-what has come belongs to whoever sent it, and stays as it is.
+what has come belongs to whoever sent it, and stays as it is unless the operator blocks that, too.
 """
 
 import logging
@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from sqlalchemy import ColumnElement, Select, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
 
 from app import links
 from app.clock import db_now
@@ -217,9 +217,8 @@ def _path(link: str) -> str:
 
 
 def block(about: Subject) -> bool:
-    """Quarantine a transfer, a board with its files, or a file request. True if it was not.
-
-    Repeatable.
+    """Quarantine a transfer, a board with its files, or a file request, without what came by it.
+    True if it was not. Repeatable.
     """
     if isinstance(about, Board):
         return quarantine_board(about.id)
@@ -244,10 +243,14 @@ def unblock(about: Subject) -> bool:
 def quarantine(transfer_id: uuid.UUID) -> bool:
     """Give out nothing of a transfer from now on. True if it was not quarantined. Repeatable.
 
-    One that was only quarantined with its board counts as not quarantined, and stays so when the
-    board is released.
+    One that was only quarantined with its board, or with the file request that it came by, counts
+    as not quarantined, and stays so when that is released.
     """
-    is_new = or_(Transfer.quarantined_at.is_(None), _was_stopped_with_its_board())
+    is_new = or_(
+        Transfer.quarantined_at.is_(None),
+        _was_stopped_with_its_board(),
+        _was_stopped_with_its_request(),
+    )
     return _set_quarantine(Transfer, transfer_id, is_new, db_now())
 
 
@@ -296,10 +299,46 @@ def lift_board_quarantine(board_id: uuid.UUID) -> bool:
     return is_lifted
 
 
+def block_what_came(request_id: uuid.UUID) -> int:
+    """Quarantine all that was begun at a quarantined file request's link, until it is released.
+
+    Returns how many transfers were not quarantined. Does nothing unless the request is. Repeatable.
+    """
+    of_request = select(FileRequest.quarantined_at).where(FileRequest.id == request_id)
+    since = of_request.scalar_subquery()
+    with transaction():
+        stopped = _set_quarantine_of_all(_is_free_of(request_id) & since.is_not(None), since)
+    return len(stopped)
+
+
+def free_count(request_id: uuid.UUID) -> int:
+    """How many transfers that were begun at a file request's link are neither quarantined nor
+    deleted.
+    """
+    is_left = Transfer.state != State.DELETED
+    count = select(func.count()).select_from(Transfer).where(_is_free_of(request_id), is_left)
+    return db.session.scalar(count) or 0
+
+
+def _is_free_of(request_id: uuid.UUID) -> ColumnElement[bool]:
+    return and_(_came_by(request_id), Transfer.quarantined_at.is_(None))
+
+
+def _came_by(request_id: uuid.UUID) -> ColumnElement[bool]:
+    came = select(Arrival.transfer_id).where(Arrival.file_request_id == request_id)
+    return Transfer.id.in_(came)
+
+
 def _lift_request_quarantine(request_id: uuid.UUID) -> bool:
     with transaction():
-        is_blocked = FileRequest.quarantined_at.is_not(None)
-        is_lifted = _set_quarantine(FileRequest, request_id, is_blocked, None)
+        at = select(FileRequest.quarantined_at).where(FileRequest.id == request_id)
+        if (since := db.session.scalar(at)) is None:
+            return False
+        # The transfers come first: what makes one READY locks it before its request.
+        with_it = _came_by(request_id) & (Transfer.quarantined_at == since)
+        dropped_mail.take_up_left_out(*_set_quarantine_of_all(with_it, None))
+        is_it = FileRequest.quarantined_at == since
+        is_lifted = _set_quarantine(FileRequest, request_id, is_it, None)
         if is_lifted:
             file_requests.announce_left_out(Arrival.file_request_id == request_id)
     return is_lifted
@@ -312,6 +351,19 @@ def _was_stopped_with_its_board() -> ColumnElement[bool]:
         .join(BoardItem, BoardItem.board_id == Board.id)
         .join(File, File.id == BoardItem.file_id)
         .where(File.transfer_id == Transfer.id, Board.quarantined_at == Transfer.quarantined_at)
+        .exists()
+    )
+
+
+def _was_stopped_with_its_request() -> ColumnElement[bool]:
+    """The condition that a transfer was quarantined with the file request that it came by."""
+    return (
+        select(Arrival.transfer_id)
+        .join(FileRequest)
+        .where(
+            Arrival.transfer_id == Transfer.id,
+            FileRequest.quarantined_at == Transfer.quarantined_at,
+        )
         .exists()
     )
 
@@ -367,6 +419,23 @@ def _set_quarantine(
         elif is_changed:
             audit.note(action, subject_id=about_id)
     return is_changed
+
+
+def _set_quarantine_of_all(
+    which: ColumnElement[bool], at: ColumnElement[Any] | None
+) -> Sequence[uuid.UUID]:
+    """Set it for these transfers, in one statement; returns their ids. Call in transaction()."""
+    # In a fixed order, so that two transactions that do this cannot deadlock.
+    locked = select(Transfer.id).where(which).order_by(Transfer.id).with_for_update().cte("locked")
+    changed_ids = db.session.scalars(
+        update(Transfer)
+        .where(Transfer.id.in_(select(locked.c.id)))
+        .values(quarantined_at=at)
+        .returning(Transfer.id)
+        .execution_options(synchronize_session=False)
+    ).all()
+    audit.note_all("release" if at is None else "quarantine", changed_ids)
+    return changed_ids
 
 
 def _where(kind: type[About], condition: ColumnElement[bool]) -> About:

@@ -15,9 +15,9 @@ from app.db import changed
 from app.models import MailKind, MailState, OutboxMail, Recipient
 
 
-def take_up_left_out(transfer_id: uuid.UUID) -> None:
-    """Re-queue "files for you" for the recipients who missed it because of the transfer's end or
-    quarantine, and for no others. Call in transaction(), after locking the transfer's row.
+def take_up_left_out(*transfer_ids: uuid.UUID) -> None:
+    """Re-queue "files for you" for the recipients who missed it because of a transfer's end or
+    quarantine, and for no others. Call in transaction(), after locking these transfers' rows.
     """
     is_left_out = exists().where(
         Recipient.id == OutboxMail.recipient_id,
@@ -27,7 +27,7 @@ def take_up_left_out(transfer_id: uuid.UUID) -> None:
         Recipient.failed_at.is_(None),
         Recipient.revoked_at.is_(None),
     )
-    take_up(OutboxMail.transfer_id == transfer_id, is_left_out)
+    take_up(OutboxMail.transfer_id.in_(transfer_ids), is_left_out)
 
 
 def take_up(*conditions: ColumnElement[bool]) -> None:

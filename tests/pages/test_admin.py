@@ -436,10 +436,36 @@ def test_a_file_request_is_blocked_and_unblocked(app: Flask, admin: Admin, sende
     assert done == ["ask for files", "report", "quarantine", "release"]
 
 
+def test_a_file_request_is_blocked_with_all_that_came(
+    app: Flask, admin: Admin, sender: Sender
+) -> None:
+    with app.app_context():
+        request_id = uuid.uuid4()
+        file_requests.make(request_id, EVE, title="Your bank", message="", days=1)
+        slug = file_requests.one_of(EVE, request_id).slug
+        number = abuse.report(slug, Harm.PHISHING, of=FileRequest)
+    path = f"/reports/{number}"
+    assert "block_all" not in admin.open(path).text, "nothing has come"
+    sent = [sender.ready(file_request=slug), sender.ready(file_request=slug)]
+    assert "Block it and all that came</button>" in admin.open(path).text
+    admin.act(number, "block")
+    page = admin.open(path).text
+    assert "Links to 2 transfers that came still work." in page
+    assert "Block all that came, too</button>" in page
+    assert admin.client.get(f"/d/{sent[0].slug}").status_code == 200
+    for _ in range(2):
+        assert admin.act(number, "block_all").status_code == 303
+    assert "block_all" not in admin.open(path).text
+    assert [admin.client.get(f"/d/{one.slug}").status_code for one in sent] == [410, 410]
+    admin.act(number, "unblock")
+    assert [admin.client.get(f"/d/{one.slug}").status_code for one in sent] == [200, 200]
+    assert actions(app).count("quarantine") == actions(app).count("release") == 3
+
+
 def test_what_makes_no_sense_is_refused(app: Flask, admin: Admin, sender: Sender) -> None:
     number = report(sender.ready())
     before = actions(app)
-    for action in ("", "delete", "BLOCK"):
+    for action in ("", "delete", "BLOCK", "block_all"):
         assert admin.act(number, action).status_code == 400
     for action in ("block", "unblock", "close"):
         assert admin.act(number + 1, action).status_code == 404

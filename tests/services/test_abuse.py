@@ -119,9 +119,7 @@ def test_the_operator_is_mailed_a_report_of_a_file_request(
     app: Flask, mail: MailServer, configure
 ) -> None:
     configure(abuse_contact="operator@example.org")
-    request_id = uuid.uuid4()
-    file_requests.make(request_id, ADA, title="Our bank", message="", days=1)
-    slug = file_requests.one_of(ADA, request_id).slug
+    request_id, slug = _request("Our bank")
     abuse.report(slug, Harm.PHISHING, "It lies", of=FileRequest)
     assert abuse.open_count(request_id) == 1
     send_mail(app)
@@ -195,6 +193,61 @@ def _board_of_two(machine: Machine) -> tuple[uuid.UUID, list[uuid.UUID]]:
     machine.call("POST", f"/boards/{board['id']}/files", json=files)
     board_id = uuid.UUID(board["id"])
     return board_id, [one.file.transfer_id for one in boards.items_of(board_id) if one.file]
+
+
+def _request(title: str = "Your papers") -> tuple[uuid.UUID, str]:
+    """A file request of Ada's: its id and slug."""
+    request_id = uuid.uuid4()
+    file_requests.make(request_id, ADA, title=title, message="", days=1)
+    return request_id, file_requests.one_of(ADA, request_id).slug
+
+
+def test_what_came_is_stopped_with_its_request_and_given_back_with_it(
+    app: Flask, sender: Sender, mail: MailServer
+) -> None:
+    request_id, slug = _request()
+    came = addressed(sender.ready(file_request=slug), "bo@example.org")
+    begun, other = sender.create(file_request=slug), sender.ready(file_request=_request()[1])
+    request = abuse.find_any(f"http://localhost/r/{slug}")
+    assert abuse.free_count(request_id) == 2
+    assert abuse.block_what_came(request_id) == 0, "only with the request"
+    assert abuse.block(request)
+    assert [abuse.block_what_came(request_id) for _ in range(2)] == [2, 0]
+    assert abuse.free_count(request_id) == 0
+    assert [one.row().quarantined_at is None for one in (came, begun, other)] == [
+        False,
+        False,
+        True,
+    ]
+    send_mail(app)
+    assert mail.to("bo@example.org") == []
+    assert [abuse.unblock(request) for _ in range(2)] == [True, False]
+    assert [one.row().quarantined_at for one in (came, begun)] == [None, None]
+    for one in (came, begun):
+        assert [a for a in actions(one.id) if a in ("quarantine", "release")] == [
+            "quarantine",
+            "release",
+        ]
+    send_mail(app)
+    assert len(mail.to("bo@example.org")) == 1
+
+
+def test_a_request_gives_back_only_what_was_stopped_with_it(
+    sender: Sender, mail: MailServer
+) -> None:
+    request_id, slug = _request()
+    before, since, with_it = (sender.ready(file_request=slug) for _ in range(3))
+    request = abuse.find_any(f"http://localhost/r/{slug}")
+    abuse.quarantine(before.id)
+    abuse.block(request)
+    assert abuse.block_what_came(request_id) == 2
+    assert [abuse.quarantine(since.id) for _ in range(2)] == [True, False]
+    assert not abuse.quarantine(before.id)
+    abuse.unblock(request)
+    assert with_it.row().quarantined_at is None
+    for sent in (before, since):
+        assert sent.row().quarantined_at is not None
+        assert abuse.lift_quarantine(sent.id)
 
 
 def test_nobody_is_mailed_a_link_that_is_blocked(

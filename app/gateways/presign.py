@@ -90,7 +90,9 @@ class Presigner:
         Every one of the headers must be sent with exactly this value, or storage answers 403.
         """
         moment = self._moment()
-        signed = {"host": self.host} | {k.lower(): v.strip() for k, v in (headers or {}).items()}
+        # SigV4 takes the spaces around a value for none, and several in it for one.
+        given = {name.lower(): " ".join(value.split()) for name, value in (headers or {}).items()}
+        signed = {"host": self.host} | given
         names = ";".join(sorted(signed))
         pairs = self._common(moment, expires_in, names) | dict(query or {})
         canonical_query = "&".join(

@@ -105,6 +105,44 @@ def test_files_of_any_size_are_copied_as_they_are(
     assert (link["state"], link["files"][0]["size"]) == ("ready", size)
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "",
+        " ",
+        "text/html",
+        "text/plain;  charset=utf-8",
+        " image/svg+xml ",
+        "text",
+        '<"a">,b\\=;%2',
+    ],
+)
+def test_whatever_type_is_told_the_file_arrives_and_is_no_page(machine: Machine, kind: str) -> None:
+    made = machine.make()["id"]
+    url = asked(machine, made, content_type=kind)["upload_url"]
+    headers = {"Content-Type": kind} if kind.strip() else {}
+    assert put(url, b"<script>", headers).status == 200
+    assert http.request("GET", url).status == 403, "what is staged cannot be read"
+    assert completed(machine, made).json["file_type"] == kind.strip()
+    link = machine.native("GET", f"/{made}/download-url").json["download_url"]
+    got = http.request("GET", link)
+    assert got.data == b"<script>"
+    assert got.headers["Content-Type"] == "application/octet-stream"
+    assert got.headers["Content-Disposition"].startswith("attachment")
+    upload = db.session.scalars(select(Upload).join(File)).one()
+    kept = storage._client.head_object(Bucket=storage.bucket, Key=upload.key)
+    assert kept["ContentType"] == "application/octet-stream"
+
+
+def test_a_type_that_no_header_carries_is_refused(machine: Machine) -> None:
+    made = machine.make()["id"]
+    for wrong in ("text/plän", "a\r\nx-amz-acl: public-read", "x" * 256, 7):
+        body = {"filename": "a", "content_type": wrong}
+        answer = machine.native("POST", f"/{made}/upload-url", json=body)
+        assert answer.status_code == 400
+        assert answer.json["error"]["fields"][0]["field"] == "content_type"
+
+
 def test_a_size_that_was_told_is_held_to(machine: Machine) -> None:
     made = machine.make()["id"]
     url = asked(machine, made, file_size=5)["upload_url"]

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, and_, select, update
+from sqlalchemy import ColumnElement, and_, select, tuple_, update
 
 from app.clock import db_now
 from app.db import db
@@ -63,13 +63,15 @@ def write(
     ).all()
 
 
-def give_back(kind: type[Row], ids: Collection[uuid.UUID], **values: Any) -> None:
+def give_back(kind: type[Row], claimed: Collection[tuple[uuid.UUID, int]], **values: Any) -> None:
     """Release claims, so that the next worker can take the rows immediately; the attempt does not
-    count. Call in transaction().
+    count. Each is named by its row's id and `attempt_count`: one that has lapsed, so that another
+    worker has the row, is left alone. Call in transaction().
     """
+    is_ours = tuple_(kind.id, kind.attempt_count).in_(claimed)
     db.session.execute(
         update(kind)
-        .where(kind.id.in_(ids), kind.state == "WAITING")
+        .where(is_ours, kind.state == "WAITING")
         .values(due_at=db_now(), attempt_count=kind.attempt_count - 1, **values)
         .execution_options(synchronize_session=False)
     )

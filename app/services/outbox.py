@@ -231,7 +231,8 @@ def _send_one(line: Line, mail: OutboxMail, album: Album, drawer: Drawer) -> boo
 def _give_back(mails: Sequence[OutboxMail]) -> None:
     """Release claimed mails, so that the next worker can take them immediately."""
     with transaction():
-        claims.give_back(OutboxMail, [mail.id for mail in mails], handed_at=None)
+        claimed = [(mail.id, mail.attempt_count) for mail in mails]
+        claims.give_back(OutboxMail, claimed, handed_at=None)
 
 
 # -- settling ------------------------------------------------------------------------------------

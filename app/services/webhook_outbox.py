@@ -236,7 +236,7 @@ def _settle(parcel: Parcel, answer: Answer | None) -> bool:
     crash.point("webhook.2")
     with transaction():
         if answer is None:
-            claims.give_back(WebhookDelivery, [parcel.id])
+            claims.give_back(WebhookDelivery, [(parcel.id, parcel.attempt)])
         elif answer.is_taken:
             _settle_taken(parcel, answer)
         else:

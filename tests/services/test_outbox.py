@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import event, select
 
-from app import clock
+from app import clock, jobs
 from app.db import db
 from app.models import MailKind, MailState, OutboxMail, State
 from app.services import mail_links, mail_rendering, outbox
@@ -306,6 +306,31 @@ def test_what_changes_while_others_of_its_batch_are_sent_is_told(
     assert [one.subject for one in mail.caught] == [
         f"{ADA} has sent you “{title}”" for title in ("Before", "After", "After")
     ]
+
+
+def test_who_stops_gives_back_only_what_nobody_has_claimed_since(
+    app: Flask, sender: Sender, mail: MailServer, meanwhile: Meanwhile, monkeypatch: Any
+) -> None:
+    """As after a mail server that was so slow that the claims have lapsed."""
+    addressed(sender.ready(), *PEOPLE, notifications=[])
+    waits = OutboxMail.state == MailState.WAITING
+    others: list[OutboxMail] = []
+
+    def claim_one() -> None:
+        pass_time(app, minutes=4)
+        with app.app_context():
+            first, _ = db.session.scalars(select(OutboxMail).where(waits))
+            others.extend(outbox._claim_to_send(OutboxMail.id == first.id))
+        monkeypatch.setattr(jobs.stopping, "is_set", lambda: True)
+
+    meanwhile(claim_one)
+    assert send_mail(app) == 1
+    (theirs,) = others
+    now = {one.id: one for one in rows(app, waits)}
+    assert len(now) == 2
+    found = now.pop(theirs.id)
+    assert (found.attempt_count, found.due_at) == (2, theirs.due_at)
+    assert [one.attempt_count for one in now.values()] == [0]
 
 
 def test_mail_that_is_off_leaves_no_rows(app: Flask, sender: Sender) -> None:

@@ -141,6 +141,11 @@ class Settings:
     max_transfer_size: int | None = setting(
         kinds.optional_whole(1, 2**62), "largest transfer, in bytes; empty means no limit", None
     )
+    max_stored_size: int | None = setting(
+        kinds.optional_whole(1, 2**62),
+        "most to keep in the bucket, in bytes; empty means no limit",
+        None,
+    )
     max_files: int = setting(kinds.whole(1, 10_000), "most files in one transfer", 5_000)
     max_small_file_size: int = setting(
         kinds.whole(1, GIB),

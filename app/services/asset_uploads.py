@@ -16,7 +16,7 @@ from app.extensions import storage
 from app.gateways.presign import PostForm
 from app.gateways.s3_answers import Stored
 from app.models import Asset, AssetVersion, Method, Upload, UploadState
-from app.services import asset_words, audit, idempotency, planning, uploads
+from app.services import asset_words, audit, idempotency, planning, room, uploads
 from app.services.accounts import Caller
 from app.services.assets import NO_ASSET, NO_UPLOAD, settle, whole
 from app.services.idempotency import Once
@@ -93,6 +93,7 @@ def _announce(
     with transaction():
         if (before := idempotency.made(once)) is not None:
             return _again(before[0], is_ours=is_ours)
+        room.reserve_some(spec.size, "size")
         asset = _numbered(caller, spec, ending)
         own = f"{asset.workspace_id}/digital_assets/{asset.id}.{ending}"
         later = f"{asset.workspace_id}/versions/{asset.id}/v{asset.last_number}.{ending}"

@@ -15,7 +15,7 @@ from app.config import settings
 from app.db import db, transaction
 from app.errors import Invalid, NotFound, TooMany, WrongState
 from app.models import Checksum, File, Staging, State, Transfer, Upload
-from app.services import audit, idempotency, planning, removal
+from app.services import audit, idempotency, planning, removal, room
 from app.services.idempotency import Once
 from app.services.transfers import files_of, lock_open
 
@@ -109,7 +109,11 @@ def put_files(
     *,
     are_coming: bool = False,
 ) -> list[File]:
-    """Add rows and upload plans for files that check_files() has passed. Call in transaction()."""
+    """Add rows and upload plans for files that check_files() has passed. Call in transaction().
+
+    Raises Invalid if the installation has no room for them.
+    """
+    room.reserve(size_of(specs))
     files = [
         File(
             id=uuid.uuid4(),

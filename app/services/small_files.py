@@ -26,7 +26,7 @@ from app.extensions import storage
 from app.gateways.presign import PostForm
 from app.gateways.s3_answers import NotOffered, Source, SourceLost, Stored
 from app.models import Method, SmallFile, Upload, UploadState
-from app.services import audit, completing, idempotency, planning, removal
+from app.services import audit, completing, idempotency, planning, removal, room
 from app.services.accounts import Caller
 from app.services.heartbeats import noted
 from app.services.idempotency import Once
@@ -92,6 +92,7 @@ def offer(
         if (before := idempotency.made(once)) is not None:
             file = _offered_again(before[0], posted.urls_until)
         else:
+            room.reserve_some(size, "size")
             db.session.add_all([posted, kept])
             # SQLAlchemy only orders by relationships, and `posted` has none.
             db.session.flush()

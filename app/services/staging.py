@@ -26,7 +26,7 @@ from app.extensions import storage
 from app.gateways.s3_answers import NoSuchUpload, NotOffered, Source, SourceLost
 from app.leases import Lease
 from app.models import File, Method, Staging, State, Transfer, Upload, UploadState
-from app.services import audit, checking, completing, contents, planning, removal, uploads
+from app.services import audit, checking, completing, contents, planning, removal, room, uploads
 from app.services.completing import Outcome
 from app.services.transfers import not_deleted, of_id, refuse_blocked
 
@@ -72,6 +72,8 @@ def upload_url(
         if staging.upload_id is not None:
             removal.abandon([staging.upload_id])
             jobs.REMOVE_BYTES.later()
+        if size is not None:
+            room.reserve(size, "file_size")
         upload = _planned(size)
         db.session.add(upload)
         # flush(): the row that refers to it has to come after it.
@@ -122,10 +124,10 @@ def _take(lease: Lease, staging: Staging, upload: Upload) -> None:
         raise UploadNotValid
     try:
         _check_size(stored.size, "file")
+        copy = _planned_copy(lease, upload, stored.size)
     except Invalid:
         _clear(lease, upload.id)
         raise
-    copy = _planned_copy(lease, upload.id, stored.size)
     crash.point("stage.1")
     try:
         uploads.copy_from(copy, Source(upload.key, stored.etag))
@@ -188,14 +190,19 @@ def _settle(lease: Lease, staging: Staging, upload: Upload, outcome: Outcome) ->
         crash.point("stage.4")
 
 
-def _planned_copy(lease: Lease, upload_id: uuid.UUID, size: int) -> Upload:
-    """Add the copy's row before its object exists, so that a crash leaves no unknown object."""
+def _planned_copy(lease: Lease, upload: Upload, size: int) -> Upload:
+    """Add the copy's row before its object exists, so that a crash leaves no unknown object.
+
+    Raises WrongState, and Invalid if there is no room for a file whose size was not declared.
+    """
     copy = planning.plan(size, part_size=COPY_PART_SIZE)
     with transaction():
-        former = _check_still(lease, upload_id)
+        former = _check_still(lease, upload.id)
         if former is not None:  # of an attempt that crashed or failed
             removal.abandon([former])
             jobs.REMOVE_BYTES.later()
+        if not upload.size:
+            room.reserve(size, "file")
         db.session.add(copy)
         # flush(): the row that refers to it has to come after it.
         db.session.flush()

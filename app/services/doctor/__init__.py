@@ -87,6 +87,7 @@ CHECKS = (
     _storage("CORS", bucket.cors, _BUCKET, _PARTS),
     _storage("lifecycle", bucket.lifecycle, _BUCKET),
     _storage("lost files", processes.lost_files, _TABLES),
+    _storage("room", figures.room_left, _TABLES),
     Check("Mail", _MAIL, backing_services.mail, seconds=_MAIL_SECONDS),
     Check("Workers", "clock", processes.clock, (_REDIS,)),
     Check("Workers", "worker", processes.worker, (_REDIS,)),

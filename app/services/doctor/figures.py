@@ -1,4 +1,7 @@
-"""What there is and what waits, in numbers: at the end of `flask doctor`, and on the admin page."""
+"""What there is and what waits, in numbers: at the end of `flask doctor`, and on the admin page.
+
+One number is judged: how much room is left.
+"""
 
 import functools
 from collections.abc import Callable
@@ -7,6 +10,7 @@ from typing import Any
 from sqlalchemy import Select, func, select
 
 from app import jobs
+from app.config import settings
 from app.db import db, release
 from app.extensions import queue
 from app.models import (
@@ -21,8 +25,12 @@ from app.models import (
     UploadState,
     WebhookDelivery,
 )
-from app.services.doctor.findings import Finding, figure
-from app.words import counted, filesize
+from app.services import room
+from app.services.doctor.findings import Finding, figure, ok, warning
+from app.words import counted, filesize, percent_of
+
+# There is little room left above this share.
+FULL_PERCENT = 90
 
 
 def _at_best(find: Callable[[], Finding]) -> Callable[[], Finding]:
@@ -57,6 +65,23 @@ def kept() -> Finding:
     ).one()
     release()
     return figure(f"{filesize(int(size))} in {counted(count, 'object', 'objects')}")
+
+
+def room_left() -> Finding:
+    """Whether there is room for new files (MAX_STORED_SIZE)."""
+    most = settings.max_stored_size
+    if most is None:
+        return ok("MAX_STORED_SIZE is not set: whatever the bucket takes is kept.")
+    size = room.taken()
+    release()
+    percent = percent_of(size, most)
+    said = f"{percent} % of MAX_STORED_SIZE are taken, {filesize(size)} of {filesize(most)}."
+    if percent < FULL_PERCENT:
+        return ok(said)
+    return warning(
+        f"{said} Files that would exceed it are refused. Raise it, or shorten "
+        "DEFAULT_EXPIRES_IN_DAYS, MAX_EXPIRES_IN_DAYS or GRACE_IN_DAYS."
+    )
 
 
 @_at_best

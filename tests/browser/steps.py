@@ -6,7 +6,7 @@ import json
 import os
 import re
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -308,7 +308,7 @@ def call(live: Stack, method: str, path: str, token: str = "", body: object = No
     return json.loads(text) if text else None
 
 
-def look(page: Page, name: str) -> None:
+def look(page: Page, name: str, sizes: Mapping[str, Any] = SIZES) -> None:
     """Nothing may be wider than its window, and axe finds nothing that shuts people out, wide and on a
     phone, light and dark; pictures are kept of all four.
 
@@ -316,8 +316,8 @@ def look(page: Page, name: str) -> None:
     """
     before = page.viewport_size
     # Every width once, every colour once: what is wrong hangs on one of them.
-    checked = {("1280", "light"), ("390", "dark")}
-    for (width, size), scheme in itertools.product(SIZES.items(), ("light", "dark")):
+    checked = {(next(iter(sizes)), "light"), (next(reversed(sizes)), "dark")}
+    for (width, size), scheme in itertools.product(sizes.items(), ("light", "dark")):
         if not PICTURES and (width, scheme) not in checked:
             continue
         page.set_viewport_size(size)

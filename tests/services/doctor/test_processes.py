@@ -183,6 +183,7 @@ def test_a_page_runs_the_checks_that_ask_only_database_and_redis(
         "Redis",
         "memory",
         "lost files",
+        "room",
         "clock",
         "worker",
         "maker",

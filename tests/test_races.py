@@ -431,14 +431,19 @@ def test_s41_file_requests_made_at_once_are_as_many_as_may_be_open(app: Flask, m
     assert made == {None: 2, "invalid": 6}
 
 
+def asked_by_ada() -> tuple[uuid.UUID, str]:
+    """A new file request: its id and slug."""
+    request_id = uuid.uuid4()
+    file_requests.make(request_id, ADA, title="Photos", message="", days=1)
+    return request_id, file_requests.one_of(ADA, request_id).slug
+
+
 def test_nothing_that_comes_for_a_request_just_behind_something_else_is_left_untold(
     app: Flask, sender: Sender, mail: MailServer
 ) -> None:
     """A worker sends the first one's mail before the second has committed."""
     with app.app_context():
-        request_id = uuid.uuid4()
-        file_requests.make(request_id, ADA, title="Photos", message="", days=1)
-        slug = file_requests.one_of(ADA, request_id).slug
+        _, slug = asked_by_ada()
     first, second = (sender.ready(file_request=slug) for _ in range(2))
     send_mail(app)
     before = len(mail.caught)
@@ -464,3 +469,29 @@ def test_nothing_that_comes_for_a_request_just_behind_something_else_is_left_unt
     send_mail(app)
     told = "".join(one.body("plain") for one in mail.caught[before:])
     assert [told.count(one.slug) for one in (first, second)] == [1, 1]
+
+
+def test_what_is_stopped_just_when_its_request_is_released_does_not_stay_stopped(
+    app: Flask, sender: Sender, mail: MailServer
+) -> None:
+    with app.app_context():
+        request_id, slug = asked_by_ada()
+        came = sender.ready(file_request=slug)
+        request = abuse.find_any(f"http://localhost/r/{slug}")
+        abuse.block(request)
+    is_released = threading.Event()
+
+    def release() -> None:
+        with app.app_context():
+            assert abuse.unblock(request)
+            is_released.set()
+
+    releasing = threading.Thread(target=release)
+    with app.app_context(), transaction():
+        assert abuse.block_what_came(request_id) == 1
+        releasing.start()
+        is_released.wait(0.3)
+    releasing.join()
+    assert came.row().quarantined_at is None
+    with app.app_context():
+        assert abuse.block_what_came(request_id) == 0

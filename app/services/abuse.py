@@ -304,11 +304,10 @@ def block_what_came(request_id: uuid.UUID) -> int:
 
     Returns how many transfers were not quarantined. Does nothing unless the request is. Repeatable.
     """
-    of_request = select(FileRequest.quarantined_at).where(FileRequest.id == request_id)
-    since = of_request.scalar_subquery()
     with transaction():
-        stopped = _set_quarantine_of_all(_is_free_of(request_id) & since.is_not(None), since)
-    return len(stopped)
+        if (since := _take_turn(request_id)) is None:
+            return 0
+        return len(_set_quarantine_of_all(_is_free_of(request_id), since))
 
 
 def free_count(request_id: uuid.UUID) -> int:
@@ -329,10 +328,21 @@ def _came_by(request_id: uuid.UUID) -> ColumnElement[bool]:
     return Transfer.id.in_(came)
 
 
+def _take_turn(request_id: uuid.UUID) -> datetime | None:
+    """Since when a file request is quarantined; None if it is not.
+
+    Until the transaction ends, no other one stops or releases what came by it: what would be
+    stopped just when the request is released would stay stopped, without it.
+    """
+    # Not the request's row, which is locked only after those of its transfers.
+    number = int.from_bytes(request_id.bytes[:8], "big", signed=True)
+    db.session.execute(select(func.pg_advisory_xact_lock(number)))
+    return db.session.scalar(select(FileRequest.quarantined_at).where(FileRequest.id == request_id))
+
+
 def _lift_request_quarantine(request_id: uuid.UUID) -> bool:
     with transaction():
-        at = select(FileRequest.quarantined_at).where(FileRequest.id == request_id)
-        if (since := db.session.scalar(at)) is None:
+        if (since := _take_turn(request_id)) is None:
             return False
         # The transfers come first: what makes one READY locks it before its request.
         with_it = _came_by(request_id) & (Transfer.quarantined_at == since)
@@ -421,9 +431,7 @@ def _set_quarantine(
     return is_changed
 
 
-def _set_quarantine_of_all(
-    which: ColumnElement[bool], at: ColumnElement[Any] | None
-) -> Sequence[uuid.UUID]:
+def _set_quarantine_of_all(which: ColumnElement[bool], at: datetime | None) -> Sequence[uuid.UUID]:
     """Set it for these transfers, in one statement; returns their ids. Call in transaction()."""
     # In a fixed order, so that two transactions that do this cannot deadlock.
     locked = select(Transfer.id).where(which).order_by(Transfer.id).with_for_update().cte("locked")

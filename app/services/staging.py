@@ -72,7 +72,9 @@ def upload_url(
         if staging.upload_id is not None:
             removal.abandon([staging.upload_id])
             jobs.REMOVE_BYTES.later()
-        if size is not None:
+        if size is None:
+            room.reserve_some(None, "file_size")
+        else:
             room.reserve(size, "file_size")
         upload = _planned(size)
         db.session.add(upload)

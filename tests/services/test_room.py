@@ -97,6 +97,18 @@ def test_what_came_by_one_put_is_judged_by_its_size_once_that_is_known(
         assert machine.native("POST", f"/{made}/complete").status_code == status
 
 
+def test_nothing_is_sent_by_one_put_where_there_is_no_room_at_all(
+    machine: Machine, room_for: Callable[[int], None]
+) -> None:
+    made = machine.make()["id"]
+    room_for(0)
+    untold = {"filename": "a"}
+    answer = machine.native("POST", f"/{made}/upload-url", json=untold)
+    assert complaint(answer)[:2] == (400, "file_size")
+    empty = machine.native("POST", f"/{made}/upload-url", json={**untold, "file_size": 0})
+    assert empty.status_code == 200
+
+
 def test_what_is_deleted_makes_room_and_what_has_expired_does_not(
     sender: Sender, room_for: Callable[[int], None]
 ) -> None:

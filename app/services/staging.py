@@ -149,14 +149,14 @@ def _take(lease: Lease, staging: Staging, upload: Upload) -> None:
 def _clear(lease: Lease, upload_id: uuid.UUID) -> None:
     """Abandon what was PUT: the client has to ask for another URL."""
     with transaction():
-        _check_still(lease, upload_id)
+        copy_id = _check_still(lease, upload_id)  # of an attempt that crashed or failed
         db.session.execute(
             update(Staging)
             .where(Staging.transfer_id == lease.transfer_id)
-            .values(upload_id=None)
+            .values(upload_id=None, copy_id=None)
             .execution_options(synchronize_session=False)
         )
-        removal.abandon([upload_id])
+        removal.abandon([one for one in (upload_id, copy_id) if one is not None])
         jobs.REMOVE_BYTES.later()
 
 

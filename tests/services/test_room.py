@@ -13,8 +13,9 @@ from sqlalchemy import func, select
 from app import clock
 from app.config import MIB
 from app.db import db
+from app.gateways.s3_answers import NotOffered
 from app.models import Archive, Transfer, Upload, UploadState
-from app.services import creating, room, transfers, upkeep
+from app.services import creating, room, transfers, upkeep, uploads
 from app.services.contents import FileSpec
 from app.services.doctor import Level
 from tests.factories import Machine, Program, Sender, put
@@ -107,6 +108,25 @@ def test_nothing_is_sent_by_one_put_where_there_is_no_room_at_all(
     assert complaint(answer)[:2] == (400, "file_size")
     empty = machine.native("POST", f"/{made}/upload-url", json={**untold, "file_size": 0})
     assert empty.status_code == 200
+
+
+def test_what_is_refused_by_one_put_leaves_no_copy_of_an_earlier_attempt_that_takes_room(
+    machine: Machine, room_for: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, before = machine.make()["id"], room.taken()
+    untold = machine.native("POST", f"/{made}/upload-url", json={"filename": "a"})
+    put(untold.json["upload_url"], b"x" * 10)
+
+    def fail(*_: object) -> None:
+        raise NotOffered
+
+    with monkeypatch.context() as patched:
+        patched.setattr(uploads, "copy_from", fail)
+        assert machine.native("POST", f"/{made}/complete").status_code == 409
+    assert room.taken() == before + 10
+    room_for(-1)
+    assert complaint(machine.native("POST", f"/{made}/complete"))[:2] == (400, "file")
+    assert room.taken() == before
 
 
 def test_what_is_deleted_makes_room_and_what_has_expired_does_not(

@@ -31,6 +31,7 @@ from app.services import (
     idempotency,
     previews,
     removal,
+    room,
 )
 from app.services.checking import MOST_ATTEMPTS
 from app.services.completing import Outcome
@@ -78,6 +79,7 @@ def add_files(
         contents.check_files(specs, already)
         coming = contents.size_of([*specs, *(file for file in already if file.is_coming)])
         contents.check_open_quota(transfer.address_hash, coming, transfer.id)
+        room.reserve(contents.size_of(specs))
         _begin(transfer.id)
         audit.note("add files", transfer.id)
         first = max(file.position for file in already) + 1

@@ -21,9 +21,9 @@ from app.config import settings
 from app.db import db, transaction
 from app.errors import Blocked, Invalid, NotAllowed, NotFound
 from app.models import Board, BoardItem, File, State, Transfer
-from app.services import abuse, audit, checking, creating, idempotency, sending, transfers
+from app.services import abuse, audit, checking, creating, idempotency, room, sending, transfers
 from app.services.accounts import Caller
-from app.services.contents import FileSpec
+from app.services.contents import FileSpec, size_of
 from app.services.idempotency import Once
 
 
@@ -150,8 +150,12 @@ def add_files(
     with transaction():
         if (before := idempotency.made(once)) is not None:
             return _items(board, before)
+        # Before the room, as where files are added to a transfer: its row comes first there, too.
+        _lock(board)
+        room.reserve(size_of(specs))
         made = [
-            creating.create([spec], expires_at=expires_at, caller=caller).transfer for spec in specs
+            creating.create([spec], expires_at=expires_at, caller=caller, has_room=True).transfer
+            for spec in specs
         ]
         files = [transfers.files_of(transfer.id)[0] for transfer in made]
         items = _add(board, len(specs), lambda at: {"file_id": files[at].id, "file": files[at]})
@@ -164,11 +168,17 @@ def _items(board: Board, ids: Sequence[uuid.UUID]) -> list[BoardItem]:
     return [item for item in items_of(board.id) if item.id in ids]
 
 
-def _add(board: Board, count: int, fields: Callable[[int], dict[str, object]]) -> list[BoardItem]:
-    # Locked, so that items added simultaneously get different positions.
+def _lock(board: Board) -> None:
+    """Hold the board until the transaction ends, so that items added at once get different
+    positions. Repeatable; raises Blocked.
+    """
     locked = select(Board.quarantined_at).where(Board.id == board.id).with_for_update()
     if db.session.scalar(locked) is not None:
         raise Blocked("The operator of this site has blocked this board.")
+
+
+def _add(board: Board, count: int, fields: Callable[[int], dict[str, object]]) -> list[BoardItem]:
+    _lock(board)
     last = db.session.scalar(
         select(func.max(BoardItem.position)).where(BoardItem.board_id == board.id)
     )

@@ -51,6 +51,7 @@ def add_files(
         already = files_of(transfer.id)
         check_files(specs, already)
         check_open_quota(transfer.address_hash, size_of(specs) + size_of(already), transfer.id)
+        room.reserve(size_of(specs))
         first = max((file.position for file in already), default=-1) + 1
         _end_staging(transfer.id)
         audit.note("add files", transfer.id)
@@ -109,11 +110,10 @@ def put_files(
     *,
     are_coming: bool = False,
 ) -> list[File]:
-    """Add rows and upload plans for files that check_files() has passed. Call in transaction().
+    """Add rows and upload plans for files that check_files() has passed, with room reserved.
 
-    Raises Invalid if the installation has no room for them.
+    Call in transaction().
     """
-    room.reserve(size_of(specs))
     files = [
         File(
             id=uuid.uuid4(),

@@ -17,7 +17,7 @@ from app.config import settings
 from app.db import db, transaction
 from app.errors import KeyReused, NotFound
 from app.models import Staging, Transfer
-from app.services import audit
+from app.services import audit, room
 from app.services.accounts import Caller
 from app.services.contents import (
     FileSpec,
@@ -61,6 +61,7 @@ def create(
     idempotency_key: str | None = None,
     caller: Caller | None = None,
     by_one_put: bool = False,
+    has_room: bool = False,
     also: Sequence[Also] = (),
 ) -> Created:
     """A new transfer in INIT, with its link valid immediately. Raises Invalid, TooMany, KeyReused.
@@ -68,8 +69,9 @@ def create(
     Each call creates another. But the same request with the same `idempotency_key` (a secret of the
     sender's) returns the same transfer with the same owner token, as only the answer was lost. With
     a `caller` it belongs to that caller, and is not counted for a network address. `by_one_put`
-    means that its only file is announced later (services/staging.py). Each of `also` is done in the
-    same transaction, and what it raises is raised.
+    means that its only file is announced later (services/staging.py). `has_room` means that the
+    caller has reserved the room for its files. Each of `also` is done in the same transaction, and
+    what it raises is raised.
     """
     key = _own_key(idempotency_key, caller)
     said = _said_beside(password, key, by_one_put=by_one_put, also=also)
@@ -96,6 +98,8 @@ def create(
     )
     try:
         with transaction():
+            if not has_room:
+                room.reserve(size_of(specs))
             db.session.add(transfer)
             put_files(transfer.id, specs, agreed, first_position=0)
             if by_one_put:

@@ -13,9 +13,10 @@ from sqlalchemy import func, select
 from app import clock
 from app.config import MIB
 from app.db import db
+from app.errors import Invalid
 from app.gateways.s3_answers import NotOffered
 from app.models import Archive, Transfer, Upload, UploadState
-from app.services import creating, room, transfers, upkeep, uploads
+from app.services import accounts, boards, creating, room, transfers, upkeep, uploads
 from app.services.contents import FileSpec
 from app.services.doctor import Level
 from tests.factories import Machine, Program, Sender, put
@@ -82,6 +83,22 @@ def test_nor_are_assets_and_small_files_announced(
     room_for(0)
     assert keeper.get("/start-upload", **of_asset).status_code == 400
     assert program.call("POST", "/upload-url", json=of_file).status_code == 400
+
+
+def test_a_board_reserves_room_for_all_of_its_new_files_at_once(
+    machine: Machine, room_for: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller = accounts.authenticate(machine.key)
+    board = boards.create(caller, "Rushes", None)
+    room_for(100)
+    count, taken = [], room.taken
+    monkeypatch.setattr(room, "taken", lambda: count.append(1) or taken())
+    with pytest.raises(Invalid, match="this site has room for 100 bytes now"):
+        boards.add_files(board, caller, [FileSpec(name, 51) for name in "ab"])
+    assert not boards.items_of(board.id)
+    boards.add_files(board, caller, [FileSpec(name, 50) for name in "ab"])
+    assert len(count) == 2
+    assert taken() == 100
 
 
 def test_what_came_by_one_put_is_judged_by_its_size_once_that_is_known(
@@ -188,5 +205,14 @@ def test_the_operator_is_warned_before_it_is_full(
             )
         )
     db.session.commit()
-    configure(max_stored_size=most)
+    configure(max_stored_size=most, max_transfer_size=100)
     assert_found("room", level, words)
+
+
+def test_the_operator_is_warned_where_a_stranger_could_take_all_of_it(
+    inside: None, configure: Configure
+) -> None:
+    configure(max_stored_size=1_000)
+    assert_found("room", Level.WARNING, "MAX_TRANSFER_SIZE")
+    configure(senders=("@studio.example",))
+    assert_found("room", Level.OK)

@@ -76,6 +76,11 @@ def room_left() -> Finding:
     release()
     percent = percent_of(size, most)
     said = f"{percent} % of MAX_STORED_SIZE are taken, {filesize(size)} of {filesize(most)}."
+    if settings.max_transfer_size is None and not settings.senders:
+        return warning(
+            f"{said} Anyone can announce as much as is left, and send none of it: set "
+            "MAX_TRANSFER_SIZE to a small part of it."
+        )
     if percent < FULL_PERCENT:
         return ok(said)
     return warning(

@@ -7,6 +7,7 @@ endpoint instead of the embedded one.
 """
 
 import gc
+import itertools
 import logging
 import os
 import secrets
@@ -56,21 +57,28 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the browser's tests, which take long and mostly wait.
+    """Begin with what takes long and often waits: the browser's tests, and those of faults.
 
-    Two processes share them, file by file, while the others do what computes: they steal from the
-    other end of a queue, so that they start a Beeline and a Chromium of their own late or not at all.
+    Two processes share the former, file by file, and a third begins with the latter, while others do
+    what computes: they steal from the other end of a queue, so that they start a Beeline and a
+    Chromium of their own late or not at all.
     """
-    ours = [item for item in items if "tests/browser/" in item.nodeid]
-    others = [item for item in items if "tests/browser/" not in item.nodeid]
-    seconds = set(list(dict.fromkeys(item.path for item in ours))[1::2])
-    first, second = (
-        [item for item in ours if (item.path in seconds) is later] for later in (False, True)
+    in_browser = [item for item in items if "tests/browser/" in item.nodeid]
+    seconds = set(list(dict.fromkeys(item.path for item in in_browser))[1::2])
+    heads = (
+        [item for item in in_browser if item.path not in seconds],
+        [item for item in in_browser if item.path in seconds],
+        [item for item in items if "tests/faults/" in item.nodeid],
     )
+    begun = set(itertools.chain(*heads))
+    others = iter([item for item in items if item not in begun])
     # At first each process is given as many tests as the others, in this order (worksteal).
     share = len(items) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    between = max(share - len(first), 0)
-    items[:] = first + others[:between] + second + others[between:]
+    ordered: list[pytest.Item] = []
+    for number, head in enumerate(heads):
+        ordered += itertools.islice(others, max(number * share - len(ordered), 0))
+        ordered += head
+    items[:] = [*ordered, *others]
 
 
 def pytest_collection_finish() -> None:

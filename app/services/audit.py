@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Sequence
 from contextvars import ContextVar
 
-from sqlalchemy import ARRAY, CTE, Uuid, cast, func, insert, literal, select
+from sqlalchemy import ARRAY, CTE, LargeBinary, Uuid, cast, func, insert, literal, select
 
 from app.db import ask, changed, db
 from app.models import AuditEvent
@@ -41,9 +41,13 @@ def note_all(action: str, transfer_ids: Sequence[uuid.UUID]) -> None:
     # An array instead of a row of parameters for each: ten thousand such rows would take longer
     # than the action that is recorded.
     each = func.unnest(cast(list(transfer_ids), ARRAY(Uuid)))
-    db.session.execute(
-        insert(AuditEvent).from_select(["action", "transfer_id"], select(literal(action), each))
-    )
+    row = {
+        "action": literal(action),
+        "transfer_id": each,
+        "key_id": literal(acting_key.get(), Uuid),
+        "address_hash": literal(actor.get(), LargeBinary),
+    }
+    db.session.execute(insert(AuditEvent).from_select(list(row), select(*row.values())))
 
 
 def note_each(action: str, change: CTE, *others: CTE) -> int:

@@ -460,6 +460,11 @@ def test_a_file_request_is_blocked_with_all_that_came(
     admin.act(number, "unblock")
     assert [admin.client.get(f"/d/{one.slug}").status_code for one in sent] == [200, 200]
     assert actions(app).count("quarantine") == actions(app).count("release") == 3
+    with app.app_context():
+        done = AuditEvent.action.in_(("quarantine", "release"))
+        by_whom = set(db.session.scalars(select(AuditEvent.address_hash).where(done)))
+    assert len(by_whom) == 1, "each row says from where it was done"
+    assert None not in by_whom
 
 
 def test_what_makes_no_sense_is_refused(app: Flask, admin: Admin, sender: Sender) -> None:

@@ -278,8 +278,7 @@ def quarantine_board(board_id: uuid.UUID) -> bool:
         now = db.session.scalar(select(db_now()))
         is_new = _set_quarantine(Board, board_id, Board.quarantined_at.is_(None), now)
         if is_new:
-            for transfer_id in _on_board(board_id):
-                _set_quarantine(Transfer, transfer_id, Transfer.quarantined_at.is_(None), now)
+            _set_quarantine_of_all(_is_on(board_id) & Transfer.quarantined_at.is_(None), now)
     return is_new
 
 
@@ -293,9 +292,8 @@ def lift_board_quarantine(board_id: uuid.UUID) -> bool:
         is_it = (Board.quarantined_at == since) & Board.quarantined_at.is_not(None)
         is_lifted = _set_quarantine(Board, board_id, is_it, None)
         if is_lifted:
-            for transfer_id in _on_board(board_id):
-                if _set_quarantine(Transfer, transfer_id, Transfer.quarantined_at == since, None):
-                    dropped_mail.take_up_left_out(transfer_id)
+            with_it = _is_on(board_id) & (Transfer.quarantined_at == since)
+            dropped_mail.take_up_left_out(*_set_quarantine_of_all(with_it, None))
     return is_lifted
 
 
@@ -378,14 +376,13 @@ def _was_stopped_with_its_request() -> ColumnElement[bool]:
     )
 
 
-def _on_board(board_id: uuid.UUID) -> Sequence[uuid.UUID]:
-    return db.session.scalars(
+def _is_on(board_id: uuid.UUID) -> ColumnElement[bool]:
+    on_it = (
         select(File.transfer_id)
         .join(BoardItem, BoardItem.file_id == File.id)
         .where(BoardItem.board_id == board_id)
-        # In a fixed order, so that two transactions that do this cannot deadlock.
-        .order_by(File.transfer_id)
-    ).all()
+    )
+    return Transfer.id.in_(on_it)
 
 
 def quarantine_blocked(transfer_id: uuid.UUID, entry: BlockedFile, path: str) -> None:

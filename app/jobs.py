@@ -4,13 +4,17 @@ A job names a service function by its dotted path. Any job may run twice, in par
 die anywhere: it starts with a conditional claim and ends with a conditional update.
 """
 
+import logging
 import threading
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from app.db import after_commit
 from app.extensions import queue
+from app.gateways.queue import QueueError
+
+log = logging.getLogger(__name__)
 
 # Set when the process was asked to stop: long work checks it between its steps.
 stopping = threading.Event()
@@ -35,16 +39,27 @@ class Job:
         `attempt` distinguishes repeated reminders of the same work. If Redis is down the commit
         stands, and REQUEUE_STUCK finds the row.
         """
-        after_commit(lambda: queue.put(self, *(str(one) for one in ids), attempt=attempt))
+        _remind(lambda: queue.put(self, *(str(one) for one in ids), attempt=attempt))
 
     def again(self, reminders: Iterable[tuple[uuid.UUID, int]]) -> None:
         """Queue each (id, attempt) after the commit, unless its work still waits in the queue."""
         given = [(str(one), attempt) for one, attempt in reminders]
-        after_commit(lambda: queue.put_again(self, given))
+        _remind(lambda: queue.put_again(self, given))
 
     def once(self, slot: int, seconds: int) -> None:
         """Queue this after the commit, at most once in this time slot of `seconds`."""
-        after_commit(lambda: queue.put_once(self, slot, seconds))
+        _remind(lambda: queue.put_once(self, slot, seconds))
+
+
+def _remind(put: Callable[[], object]) -> None:
+    def attempt() -> None:
+        try:
+            put()
+        except QueueError as error:
+            # No traceback: while Redis is down, each request that leaves work comes here.
+            log.warning("not queued, which a sweep will make up for: %s", error)
+
+    after_commit(attempt)
 
 
 PROCESS_TRANSFER = Job("app.services.checking.process")

@@ -4,6 +4,7 @@ import uuid
 
 import psycopg2
 import pytest
+import redis
 from flask import Flask
 from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import IntegrityError, OperationalError
@@ -57,6 +58,22 @@ def test_f33_no_job_is_queued_before_the_commit_nor_after_a_rollback(
         remind()
         assert put == []
     assert len(put) == 1
+
+
+def test_f31_a_redis_that_is_away_takes_one_line_of_the_log_for_each_reminder(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """During an outage there is one for each request that leaves work."""
+
+    def refuse(*given: object, **more: object) -> None:
+        raise redis.ConnectionError("refused")
+
+    monkeypatch.setattr(queue, "put", refuse)
+    with transaction():
+        jobs.SEND_MAIL.later()
+    (line,) = caplog.records
+    assert (line.levelname, line.exc_info) == ("WARNING", None)
+    assert "refused" in line.getMessage()
 
 
 def test_an_abandoned_session_holds_no_lock_longer_than_a_lease(app: Flask) -> None:

@@ -33,6 +33,9 @@ from app.redaction import redacted
 
 log = logging.getLogger(__name__)
 
+# Raised where Redis refuses or does not answer.
+QueueError = redis.RedisError
+
 # Heroku kills a process 30 s after SIGTERM; a worker stops before that, see BeelineWorker.
 STOP_SECONDS = 20
 # How long it may take after that, for what RQ writes to Redis.

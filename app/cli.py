@@ -107,10 +107,12 @@ def clear_keys(address: str) -> None:
     """Revoke the keys that the owner of ADDRESS has made for themselves, and delete the assets and
     small files that were kept with them. Transfers stay. Repeatable.
     """
+    progress = _Progress("Deleting")
     try:
-        done = own_keys.clear(senders.checked(address, "address"))
+        done = own_keys.clear(senders.checked(address, "address"), progress)
     except (Invalid, NotFound) as error:
         raise click.ClickException(error.title) from error
+    progress.end()
     revoked = counted(done.keys, "key", "keys")
     deleted = counted(done.assets, "asset", "assets")
     files = counted(done.files, "small file", "small files")
@@ -201,7 +203,7 @@ def _told(figure: Figure | None) -> str:
 
 
 class _Progress:
-    """A sweep's progress on standard error: in place on a terminal, otherwise a line every 10 s."""
+    """Progress on standard error: in place on a terminal, otherwise a line every 10 s."""
 
     def __init__(self, about: str) -> None:
         self._about = about

@@ -18,6 +18,7 @@ from app.db import db, transaction
 from app.errors import Invalid, NotFound, SenderNotAllowed
 from app.models import ApiKey, Scope, Workspace
 from app.services import accounts, assets, senders, small_files
+from app.services.upkeep import Tell, untold
 
 # What such a key may; never ADMIN, which is about the whole installation.
 SCOPES = (Scope.WRITE, Scope.READ)
@@ -102,7 +103,7 @@ def revoke(email: str, key_id: uuid.UUID) -> None:
     accounts.revoke(ApiKey.id == key_id, ApiKey.workspace_id.in_(_own(email)))
 
 
-def clear(email: str) -> Cleared:
+def clear(email: str, tell: Tell = untold) -> Cleared:
     """Revoke all keys of this address, and delete what was kept with them and has no date: assets
     and small files. What was sent with them is left. For the operator, who has no key for this
     workspace. Repeatable, which takes what was being added meanwhile. Raises NotFound.
@@ -115,7 +116,11 @@ def clear(email: str) -> Cleared:
         is_mine = ApiKey.workspace_id == workspace_id
         live = select(ApiKey.id).where(is_mine, ApiKey.revoked_at.is_(None))
         keys = sum(accounts.revoke(ApiKey.id == one) for one in db.session.scalars(live).all())
-    return Cleared(keys, assets.remove_all(workspace_id), small_files.remove_all(workspace_id))
+    return Cleared(
+        keys,
+        assets.remove_all(workspace_id, tell),
+        small_files.remove_all(workspace_id, tell),
+    )
 
 
 def of_email(email: str) -> Sequence[OwnKey]:

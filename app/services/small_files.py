@@ -308,13 +308,17 @@ def remove(caller: Caller, file_id: uuid.UUID) -> None:
         raise NotFound("There is no such file.")
 
 
-def remove_all(workspace_id: uuid.UUID) -> int:
+def remove_all(workspace_id: uuid.UUID, tell: Tell = untold) -> int:
     """Delete all files of a workspace as remove() does, one after the other; returns how many.
 
     Repeatable: what others add or delete meanwhile is left to them.
     """
     mine = select(SmallFile.id).where(SmallFile.workspace_id == workspace_id)
-    return sum(_remove(SmallFile.id == one, one) for one in db.session.scalars(mine).all())
+    count = 0
+    for one in db.session.scalars(mine).all():
+        count += _remove(SmallFile.id == one, one)
+        tell("small files", count)
+    return count
 
 
 def _remove(condition: ColumnElement[bool], file_id: uuid.UUID) -> bool:

@@ -1,9 +1,11 @@
 """API keys that people make for themselves: who makes them, what they open, and when they end."""
 
+import itertools
 import re
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import func, select, update
 
+from app import cli
 from app.config import settings
 from app.db import db, transaction
 from app.models import (
@@ -415,7 +418,7 @@ def test_the_operator_sees_whose_keys_there_are_and_revokes_them(
 
 
 def test_the_operator_deletes_what_a_person_keeps_which_no_key_of_the_operators_can(
-    app: Flask, client: FlaskClient
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S31: assets and small files have no date, and cannot be quarantined."""
     hers, others = Keeper(client, "Hers"), Keeper(client, "Acme")
@@ -432,8 +435,12 @@ def test_the_operator_deletes_what_a_person_keeps_which_no_key_of_the_operators_
     assert hers.names() == ["kept.txt"]
     with app.app_context():
         session = upload_sessions.open_session(accounts.authenticate(hers.key), 600)
+    # Each look at the clock is ten seconds after the one before.
+    monkeypatch.setattr(cli, "time", SimpleNamespace(monotonic=itertools.count(0, 10).__next__))
     done = runner.invoke(args=["keys", "clear", "Ada@Example.org", "--yes"])
-    assert done.output == "Revoked 2 keys; deleted 2 assets and 2 small files.\n", done.exception
+    assert done.stdout == "Revoked 2 keys; deleted 2 assets and 2 small files.\n", done.exception
+    kept_of_each = ("1 assets", "2 assets", "1 small files", "2 small files")
+    assert done.stderr.splitlines() == [f"Deleting: {count}" for count in kept_of_each]
     assert {status(client, one.key) for one in (hers, small)} == {401}
     assert client.get(f"/s3/as/{session}/s3/params").status_code == 401
     assert hers.complete(started, parts).status_code == 401

@@ -541,7 +541,7 @@ def test_a_blocked_request_takes_nothing_and_shows_its_owner_nothing(
     send_mail(app)
     assert len(mail.caught) == before
     listed = ada.client.get(AT).text
-    assert "Blocked" in listed
+    assert '#i-alert"/></svg>Blocked' in listed
     for words in (f"/r/{slug}", "See what has come"):
         assert words not in listed
     assert ada.get(f"?request={request_id}").status_code == 410
@@ -552,6 +552,7 @@ def test_a_blocked_request_takes_nothing_and_shows_its_owner_nothing(
     set_block(app, slug, False)
     assert client.get(f"/r/{slug}").status_code == 200
     assert slugs(ada) == [slug]
+    assert '#i-done"/></svg>Open' in ada.client.get(AT).text
     send_mail(app)
     (told,) = mail.caught[before:]
     for sent in (begun, came):

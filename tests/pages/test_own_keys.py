@@ -132,7 +132,12 @@ def test_a_key_is_shown_once_listed_and_works_until_it_is_revoked(
         assert text not in str(dict(session))
     listed = page_of(ada)
     assert text not in listed
-    for words in (f"<code>{text[:16]}</code>", "Invoice run", "never used", ">Works<"):
+    for words in (
+        f"<code>{text[:16]}</code>",
+        "Invoice run",
+        "never used",
+        '#i-done"/></svg>Works<',
+    ):
         assert words in listed
     assert status(client, text) == 200
     assert "last used" in page_of(ada)
@@ -144,7 +149,7 @@ def test_a_key_is_shown_once_listed_and_works_until_it_is_revoked(
     assert status(client, text) == 401
     assert revoke(ada, ids(app)[0]).status_code == 303
     listed = page_of(ada)
-    assert ">Revoked<" in listed
+    assert '#i-remove"/></svg>Revoked<' in listed
     assert "/revoke" not in listed
     assert actions(app) == ["create workspace", "issue key", "revoke key"]
 
@@ -189,7 +194,7 @@ def test_revoking_makes_no_room_for_any_number_of_others_on_the_same_day(
     refused = make(ada)
     assert (refused.status_code, "made 50 keys in one day" in refused.text) == (422, True)
     # Live ones stay in the list, however many others are newer.
-    assert ">Works<" in page_of(ada)
+    assert '#i-done"/></svg>Works<' in page_of(ada)
     assert page_of(ada).count('class="person"') == own_keys.MOST_LISTED
     configure(senders=(ADA, EVE))
     eve.sign_in(EVE)
@@ -342,12 +347,12 @@ def test_whoever_may_not_send_makes_none_and_still_revokes_theirs(
     configure(senders=("@studio.example",))
     assert f'<a href="{AT}">API keys</a>' in ada.get().text
     page = page_of(ada)
-    for words in ("The keys below are refused", "Invoice run", ">Refused<"):
+    for words in ("The keys below are refused", "Invoice run", '#i-alert"/></svg>Refused<'):
         assert words in page
     for words in ("Make a key", "within the last hour"):
         assert words not in page
     assert revoke(ada, ids(app)[0]).status_code == 303
-    assert ">Revoked<" in page_of(ada)
+    assert '#i-remove"/></svg>Revoked<' in page_of(ada)
 
 
 # -- when one is good ------------------------------------------------------------------------------

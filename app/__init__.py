@@ -176,6 +176,9 @@ def _flask_config(settings: config.Settings) -> dict[str, object]:
             "pool_size": settings.database_pool_size,
             "max_overflow": 0,
             "pool_timeout": 8,
+            # The one that was used last has PostgreSQL's caches warm, and needs no ping
+            # (connections.py); taken in turn, each would be idle for long on a quiet day.
+            "pool_use_lifo": True,
             "connect_args": {
                 # If a host vanishes in the middle of a transaction, its rows stay locked until
                 # PostgreSQL ends the session: no longer than its lease would last.

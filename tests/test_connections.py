@@ -64,6 +64,18 @@ def test_a_recently_used_connection_is_not_pinged(round_trips: Count) -> None:
     release()
 
 
+def test_the_connection_that_was_used_last_is_used_next() -> None:
+    """After a crowd there are several: used in turn, each would be idle for long, and pinged."""
+    with ExitStack() as crowd:
+        for _ in range(3):
+            crowd.enter_context(db.engine.connect())
+    used = []
+    for _ in range(4):
+        used.append(pid())
+        release()
+    assert len(set(used)) == 1
+
+
 def test_a_connection_that_was_idle_for_long_is_pinged_before_use(
     round_trips: Count, monkeypatch: pytest.MonkeyPatch
 ) -> None:

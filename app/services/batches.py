@@ -65,10 +65,10 @@ def add_files(
     """
     if of_id(transfer.id).state is State.INIT:
         return contents.add_files(transfer, specs, once)
-    if (ids := idempotency.made(once)) is not None:
-        return files_of(transfer.id, File.id.in_(ids), with_coming=True)
     agreed = contents.agree_on_checksums(specs)
     with transaction():
+        if (ids := idempotency.made(once)) is not None:
+            return files_of(transfer.id, File.id.in_(ids), with_coming=True)
         if lock_live(transfer.id).state is not State.READY:
             raise WrongState("This transfer is being checked. Add more files once it is ready.")
         already = files_of(transfer.id, with_coming=True)

@@ -40,8 +40,6 @@ def add_files(
 
     Raises Invalid, WrongState, Gone, Blocked, KeyReused, TooMany.
     """
-    if (ids := idempotency.made(once)) is not None:
-        return files_of(transfer.id, File.id.in_(ids))
     agreed = agree_on_checksums(specs)
     with transaction():
         if (ids := idempotency.made(once)) is not None:

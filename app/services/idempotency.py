@@ -43,14 +43,13 @@ def once(key: str | None, actor: str, said: bytes) -> Once | None:
 def made(request: Once | None) -> Sequence[uuid.UUID] | None:
     """The ids of what this request has created before, or None; raises KeyReused.
 
-    Inside a transaction it waits for the same request if that is under way.
+    Waits for the same request if that is under way. Call in the transaction() that creates.
     """
     if request is None:
         return None
-    if db.session.info.get("depth"):
-        # Held until the transaction ends: the second request then finds what the first created.
-        number = int.from_bytes(request.key_hash[:8], "big", signed=True)
-        db.session.execute(select(func.pg_advisory_xact_lock(number)))
+    # Held until the transaction ends: the second request then finds what the first created.
+    number = int.from_bytes(request.key_hash[:8], "big", signed=True)
+    db.session.execute(select(func.pg_advisory_xact_lock(number)))
     before = db.session.scalar(
         select(IdempotencyKey).where(IdempotencyKey.key_hash == request.key_hash)
     )

@@ -2,28 +2,41 @@
 
 import hashlib
 import io
+import uuid
 import zipfile
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from app import clock, leases
 from app.config import MIB, settings
 from app.db import db, transaction
-from app.errors import NotFound
+from app.errors import KeyReused, NotFound
 from app.extensions import storage
-from app.models import Batch, Failure, File, OutboxMail, Problem, State, Upload, UploadState
+from app.models import (
+    Batch,
+    Failure,
+    File,
+    IdempotencyKey,
+    OutboxMail,
+    Problem,
+    State,
+    Upload,
+    UploadState,
+)
 from app.services import (
     abuse,
     archives,
     batches,
     checking,
     completing,
+    contents,
     downloads,
     dry_runs,
+    idempotency,
     transfer_view,
     transfers,
     upkeep,
@@ -256,13 +269,13 @@ def test_limits_hold_for_all_of_it_together(sender: Sender, inside: None, config
     configure(max_files=3, max_transfer_size=20)
     sent = sender.ready({"a": b"1" * 10})
     batch = added(sent, {"b": b"2" * 5})
-    for contents, field in (
+    for more, field in (
         ({"c": b"3" * 6}, "files"),
         ({"c": b"3", "d": b"4"}, "files"),
         ({"a": b"1"}, "files.0.path"),
         ({"b": b"22"}, "files.0.path"),
     ):
-        answer = sent.call("POST", "/files", json={"files": announced(contents)})
+        answer = sent.call("POST", "/files", json={"files": announced(more)})
         assert answer.status_code == 400
         assert [one["field"] for one in answer.json["error"]["fields"]] == [field]
     again = sent.call("POST", "/files", json={"files": announced({"b": b"2" * 5})})
@@ -542,6 +555,33 @@ def test_nothing_is_added_to_what_is_being_checked(app: Flask, sender: Sender) -
     assert answer.status_code == 409
     check(sent)
     assert sent.call("POST", "/files", json={"files": announced({"c": b"3"})}).status_code == 201
+
+
+@pytest.mark.parametrize("state", ["INIT", "READY"])
+def test_of_two_requests_under_one_key_both_under_way_the_second_finds_the_first(
+    sender: Sender, inside: None, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    transfer = (sender.ready if state == "READY" else sender.create)({"a": b"1"}).row()
+    agree = contents.agree_on_checksums
+
+    def add(path: str) -> list[uuid.UUID]:
+        once = idempotency.once("key", "ada", path.encode())
+        return [file.id for file in batches.add_files(transfer, [FileSpec(path, 1)], once)]
+
+    def add_b_meanwhile(specs: Any) -> Any:
+        monkeypatch.setattr(contents, "agree_on_checksums", agree)
+        firsts.append(add("b"))
+        return agree(specs)
+
+    firsts: list[list[uuid.UUID]] = []
+    monkeypatch.setattr(contents, "agree_on_checksums", add_b_meanwhile)
+    assert [add("b")] == firsts
+    db.session.execute(delete(IdempotencyKey))
+    contents.remove_file(transfer, *firsts.pop())
+    monkeypatch.setattr(contents, "agree_on_checksums", add_b_meanwhile)
+    with pytest.raises(KeyReused):
+        add("c")
+    assert len(firsts) == 1
 
 
 # -- who hears of it -----------------------------------------------------------------------------

@@ -47,6 +47,7 @@ class Lease:
         self.row_id = row_id
         self.token = uuid.uuid4()
         self.attempt = attempt
+        self.is_forgiven = False
         self.lost = threading.Event()
 
     @property
@@ -75,8 +76,8 @@ class Lease:
         return found.with_for_update()
 
     def forgive(self) -> None:
-        """Do not count this attempt as a failure."""
-        self.attempt -= 1
+        """Do not count this attempt as a failure. Repeatable."""
+        self.is_forgiven = True
 
 
 @contextmanager
@@ -215,6 +216,6 @@ def _give_back(lease: Lease, leave_alone: timedelta = timedelta(0)) -> None:
                 lease_until=db_now() + leave_alone,
                 # The sweep may queue the row as soon as it can be claimed again.
                 queued_at=None,
-                attempt_count=lease.attempt,
+                attempt_count=lease.attempt - lease.is_forgiven,
             )
         )

@@ -239,6 +239,28 @@ def test_a_failed_attempt_is_left_alone_for_a_while_and_then_succeeds(
     assert sent.set(lease_until=None).process().show()["status"] == "READY"
 
 
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [(ZeroDivisionError, leases.BACKOFF_SECONDS[0]), (Outage, leases.OUTAGE_SECONDS)],
+)
+def test_an_attempt_that_fails_after_it_was_forgiven_rests_as_shortly_as_any_first_one(
+    sender: Sender, inside: None, error: type[Exception], seconds: int
+) -> None:
+    """The database may fail just when it is recorded that files wait for the block list."""
+    sent = sender.create().upload().complete()
+
+    def forgive_and_fail() -> None:
+        with leases.hold(Transfer, sent.id, IS_PROCESSING) as lease:
+            lease.forgive()
+            raise error
+
+    with pytest.raises(error):
+        forgive_and_fail()
+    row = sent.row()
+    assert (row.lease_token, row.attempt_count) == (None, 0)
+    assert row.lease_until <= clock.now() + timedelta(seconds=seconds)
+
+
 def test_a_stopping_worker_hands_over(sender: Sender, inside: None, queued: list) -> None:
     sent = sender.create().upload().complete()
     queued.clear()

@@ -91,6 +91,9 @@ def make(
     if not senders.may_send(email):
         raise SenderNotAllowed
     with transaction():
+        senders.take_turn(email)
+        if db.session.get(FileRequest, request_id) is not None:
+            return
         _check_count(email)
         made = insert(FileRequest).values(
             id=request_id,
@@ -106,7 +109,6 @@ def make(
 
 
 def _check_count(email: str) -> None:
-    senders.take_turn(email)
     is_new = FileRequest.created_at > db_now() - timedelta(days=1)
     counts = select(func.count().filter(is_open()), func.count().filter(is_new))
     open_count, new_count = db.session.execute(counts.where(FileRequest.email == email)).one()

@@ -192,7 +192,11 @@ def test_bad_input_is_told_beside_its_field_and_nothing_is_lost(ada: Person) -> 
     assert slugs(ada) == []
 
 
-def test_a_form_that_is_sent_twice_makes_one_request(ada: Person) -> None:
+@pytest.mark.parametrize("limit", ["MOST_OPEN", "MOST_A_DAY"])
+def test_a_form_that_is_sent_twice_makes_one_request_even_if_it_is_the_last_that_may_be_made(
+    ada: Person, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(file_requests, limit, 1)
     ada.sign_in()
     once = str(uuid.uuid4())
     assert {make(ada, once=once).status_code for _ in range(2)} == {303}

@@ -1,13 +1,17 @@
-"""Records the calls to storage and AWS, and the sessions idle in transaction during them."""
+"""Records the calls to storage and AWS, the sessions idle in transaction during them, and what
+PostgreSQL is sent."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from botocore.client import BaseClient
-from sqlalchemy import create_engine, text
+from flask import Flask
+from sqlalchemy import create_engine, event, text
 
 from app.config import settings
+from app.db import db
 from app.extensions import storage
 
 _IDLE = text(
@@ -49,3 +53,21 @@ class Watch:
             return ask(*given)
 
         return watched
+
+
+@contextmanager
+def statements(app: Flask) -> Iterator[list[str]]:
+    """The statements that PostgreSQL is sent in the block, without the test's own savepoints."""
+    sent: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *more: Any) -> None:
+        if "SAVEPOINT" not in statement:
+            sent.append(statement)
+
+    with app.app_context():
+        engine = db.engine
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield sent
+    finally:
+        event.remove(engine, "before_cursor_execute", note)

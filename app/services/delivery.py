@@ -8,7 +8,7 @@ transfer from being used.
 import secrets
 import uuid
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, all_, cast, exists, func, literal, null, select, update
@@ -175,7 +175,7 @@ def send_again(transfer: Transfer, recipient_id: uuid.UUID, once: Once | None = 
             raise NotFound("This transfer has no such recipient.")
         if one.revoked_at is not None or row.sender_confirmed_at is None:
             raise WrongState("This recipient cannot be mailed.")
-        if _is_recent(one):
+        if _is_recent(one, _now()):
             raise WrongState("This recipient was mailed within the last hour.")
         one.asked_at, one.failed_at, one.failure = None, None, None
         _ask(row)
@@ -183,11 +183,14 @@ def send_again(transfer: Transfer, recipient_id: uuid.UUID, once: Once | None = 
         audit.note("send again", row.id)
 
 
-def _is_recent(one: Recipient) -> bool:
-    recent = select(Recipient.id).where(
-        Recipient.id == one.id, Recipient.asked_at > db_now() - mail_quotas.HOUR
-    )
-    return db.session.scalar(recent) is not None
+def _is_recent(one: Recipient, now: datetime) -> bool:
+    return one.asked_at is not None and one.asked_at > now - mail_quotas.HOUR
+
+
+def _now() -> datetime:
+    """The database's time, for values that are written to rows and compared with theirs."""
+    now: datetime = db.session.scalars(select(db_now())).one()
+    return now
 
 
 def _checked(transfer: Transfer, changes: dict[str, Any]) -> list[str] | None:
@@ -224,10 +227,11 @@ def _set_sender(row: Transfer, changes: dict[str, Any]) -> None:
         row.sender_email = changes["sender_email"] or None
         row.sender_confirmed_at = None
     if row.sender_email and senders.is_confirmed(row.sender_email, changes.get("sender_token")):
-        row.sender_confirmed_at = row.sender_confirmed_at or db.session.scalar(select(db_now()))
+        row.sender_confirmed_at = row.sender_confirmed_at or _now()
 
 
 def _set_recipients(transfer_id: uuid.UUID, wanted: Sequence[str]) -> None:
+    now = _now()
     known = {one.email: one for one in recipients_of(transfer_id)}
     back = [one for one in known.values() if one.revoked_at is not None and one.email in wanted]
     # Mails that were dropped because the link was revoked. Before any recipient's row is locked:
@@ -238,11 +242,11 @@ def _set_recipients(transfer_id: uuid.UUID, wanted: Sequence[str]) -> None:
             if one.asked_at is None:
                 db.session.delete(one)
             else:
-                one.revoked_at = one.revoked_at or db.session.scalar(select(db_now()))
+                one.revoked_at = one.revoked_at or now
     for one in back:
         # Mailed again only after an hour: otherwise removing and adding an address repeatedly
         # would mail it each time.
-        one.asked_at = one.asked_at if _is_recent(one) else None
+        one.asked_at = one.asked_at if _is_recent(one, now) else None
         one.revoked_at = one.failed_at = one.failure = None
     for email in wanted:
         if email not in known:
@@ -267,10 +271,9 @@ def _ask(row: Transfer) -> None:
             raise SenderNotAllowed
         mail_quotas.take_lock()
         mail_quotas.check(row, wanted)
+        _note_asked(wanted)
         for one in wanted:
-            one.asked_at = db.session.scalar(select(db_now()))
             one.ask_count += 1
-            one.address_hash = audit.actor.get()
         # flush(): announce() reads the rows.
         db.session.flush()
     if row.state is State.READY:
@@ -295,7 +298,7 @@ def announce(transfer_id: uuid.UUID) -> None:
 def check_news(row: Transfer) -> None:
     """Check that all recipients may be mailed once more, and count that against the quotas.
 
-    Raises Invalid where no mail is sent at all, and TooMuchMail. Call after held().
+    Raises Invalid where no mail is sent at all, and TooMuchMail. Call after lock_live().
     """
     if not settings.sends_mail:
         raise Invalid({"tell_recipients": "cannot be used: this site sends no mail"})
@@ -304,9 +307,14 @@ def check_news(row: Transfer) -> None:
     if row.sender_confirmed_at is None or not wanted:
         return
     mail_quotas.check(row, wanted)
+    _note_asked(wanted)
+
+
+def _note_asked(wanted: Sequence[Recipient]) -> None:
+    """Count a mail to each against the quotas, which mail_quotas.check() has found to allow it."""
+    now = _now()
     for one in wanted:
-        one.asked_at = db.session.scalar(select(db_now()))
-        one.address_hash = audit.actor.get()
+        one.asked_at, one.address_hash = now, audit.actor.get()
 
 
 def announce_more(transfer_id: uuid.UUID, number: int) -> None:

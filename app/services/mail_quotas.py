@@ -51,8 +51,7 @@ def check(transfer: Transfer, wanted: Sequence[Recipient]) -> None:
         sent_near = _count(asked.where(near, Recipient.asked_at > db_now() - HOUR))
         if sent_near + len(wanted) > settings.max_recipients_per_network_per_hour:
             raise TooMuchMail("Too many e-mails from your network in one hour.")
-    for one in wanted:
-        check_address(one.email)
+    _check_addresses([one.email for one in wanted])
 
 
 def _is_of_sender(transfer: Transfer) -> ColumnElement[bool]:
@@ -63,15 +62,21 @@ def _is_of_sender(transfer: Transfer) -> ColumnElement[bool]:
     return and_(mine, Transfer.workspace_id == transfer.workspace_id)
 
 
-def check_address(email: str) -> None:
-    """Check that this address may get one more mail; raises TooMuchMail. Call after take_lock()."""
-    if _asked_for(email) >= settings.max_mails_per_recipient_per_hour:
-        raise TooMuchMail(f"Too many e-mails to {email} in one hour. Share the link instead.")
+def _check_addresses(emails: Sequence[str]) -> None:
+    """Check that each of these addresses may get one more mail, in one query for all of them."""
+    is_recent = Recipient.asked_at > db_now() - HOUR
+    asked = select(Recipient.email).where(Recipient.email.in_(emails), is_recent)
+    codes = select(SenderCode.email).where(SenderCode.email.in_(emails), _is_recent())
+    had = asked.union_all(codes).subquery()
+    most = settings.max_mails_per_recipient_per_hour
+    full = select(had.c.email).group_by(had.c.email).having(func.count() >= most)
+    if one := db.session.scalar(full.order_by(had.c.email).limit(1)):
+        raise TooMuchMail(f"Too many e-mails to {one} in one hour. Share the link instead.")
 
 
 def check_codes(email: str) -> None:
     """Check that another code may be mailed; raises TooMuchMail. Call after take_lock()."""
-    check_address(email)
+    _check_addresses([email])
     codes = select(func.count()).select_from(SenderCode)
     if (network := audit.actor.get()) is not None:
         near = SenderCode.address_hash == network
@@ -96,14 +101,6 @@ def left_to_hand_over() -> int:
     """How many mails the installation's quota still allows now. Call after take_lock()."""
     handed = select(func.count()).where(OutboxMail.handed_at > db_now() - HOUR)
     return max(0, settings.max_mails_per_hour - _count(handed))
-
-
-def _asked_for(email: str) -> int:
-    asked = select(func.count()).select_from(Recipient)
-    codes = select(func.count()).select_from(SenderCode)
-    return _count(
-        asked.where(Recipient.email == email, Recipient.asked_at > db_now() - HOUR)
-    ) + _count(codes.where(SenderCode.email == email, _is_recent()))
 
 
 def _is_recent() -> ColumnElement[bool]:

@@ -20,6 +20,8 @@ from tests.factories import Sender, Sent
 from tests.lab.mailserver import MailServer
 from tests.mail import ADA, addressed, pass_time, send_mail, states, word_of
 from tests.pages.test_pages import token_in
+from tests.services.test_batches import added
+from tests.watching import statements
 
 BO, CY, DI = "bo@example.org", "cy@example.org", "di@example.org"
 BROWSER = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document", "Accept": "text/html"}
@@ -156,6 +158,32 @@ def test_who_comes_back_after_an_hour_without_mail_is_mailed_once(
     send_mail(app)
     assert len(mail.to(BO)) == 1
     assert states(sent) == {BO: "sent"}
+
+
+@pytest.mark.parametrize("how", ["named", "taken back", "named again", "told of more"])
+def test_many_recipients_take_as_many_statements_as_few(
+    app: Flask, sender: Sender, mail: MailServer, how: str
+) -> None:
+    """Meanwhile everybody else's mail waits: the quotas are under one lock."""
+
+    def statement_count(*people: str) -> int:
+        sent = sender.ready()
+        if how != "named":
+            addressed(sent, *people)
+        if how == "named again":
+            addressed(sent)
+        if how == "told of more":
+            sent = added(sent).upload()
+        pass_time(app, hours=2)
+        with statements(app) as told:
+            if how == "told of more":
+                sent.call("POST", "/complete", json={"tell_recipients": True})
+            else:
+                addressed(sent, *people if how != "taken back" else ())
+        return len(told)
+
+    many = [f"p{n}@example.org" for n in range(12)]
+    assert statement_count(*many[:2]) == statement_count(*many[2:])
 
 
 def test_an_ended_transfer_takes_no_recipients(sender: Sender, mail: MailServer) -> None:

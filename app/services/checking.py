@@ -19,7 +19,7 @@ from app import crash, jobs, leases, lifecycle
 from app.clock import db_now
 from app.config import settings
 from app.db import db, discard, release, transaction
-from app.errors import Gone, Invalid, PartsMissing, SizeMismatch, Unavailable
+from app.errors import Invalid, PartsMissing, SizeMismatch, Unavailable
 from app.models import Failure, File, Method, Problem, State, Transfer, Upload, UploadState
 from app.services import (
     archives,
@@ -35,7 +35,7 @@ from app.services import (
     webhook_news,
 )
 from app.services.completing import Outcome
-from app.services.transfers import files_of, of_id, refuse_blocked
+from app.services.transfers import files_of, refuse_ended
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def finalize(transfer: Transfer) -> Transfer:
     """Check and complete every file in the background: the sender said "that is all".
 
     Repeating it is success and queues nothing more. Raises Invalid for a transfer without files,
-    Gone for one that has ended, Blocked.
+    Gone for one that has ended, even before the sweep, and Blocked.
     """
     with transaction():
         # Locked first, so that no file can be removed between the check and the move.
@@ -65,11 +65,7 @@ def finalize(transfer: Transfer) -> Transfer:
         if lifecycle.move(transfer.id, State.PROCESSING, is_allowed, failure=None):
             _remind(transfer.id)
             audit.note("complete", transfer.id)
-    fresh = of_id(transfer.id)
-    if fresh.state in (State.EXPIRED, State.DELETED):
-        raise Gone(reason=fresh.state.value.lower())
-    refuse_blocked(fresh)
-    return fresh
+    return refuse_ended(transfer.id)
 
 
 def finalize_arrived(transfer: Transfer) -> Transfer:

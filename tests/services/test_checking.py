@@ -18,7 +18,7 @@ from app.errors import Gone, Outage
 from app.extensions import storage
 from app.gateways.s3_answers import StorageRefused
 from app.models import Failure, File, Problem, State, Transfer, Upload, UploadState
-from app.services import checking, completing, transfers
+from app.services import checking, completing, transfers, upkeep
 from app.services.completing import Outcome
 from tests.factories import Sender, Sent, put
 
@@ -312,6 +312,17 @@ def test_finalizing_what_was_deleted_is_gone(sender: Sender, inside: None) -> No
     with pytest.raises(Gone):
         checking.finalize(transfer)
     assert db.session.query(File).filter_by(transfer_id=sent.id).count() == 1
+
+
+@pytest.mark.parametrize("is_swept", [False, True])
+def test_finalizing_again_what_has_expired_is_gone_even_before_the_sweep(
+    sender: Sender, inside: None, is_swept: bool
+) -> None:
+    sent = sender.ready().set(expires_at=clock.now())
+    if is_swept:
+        upkeep.expire_due()
+    answer = sent.call("POST", "/complete")
+    assert (answer.status_code, answer.json["reason"]) == (410, "expired")
 
 
 def failing(monkeypatch, error: Exception) -> None:

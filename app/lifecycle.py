@@ -57,15 +57,18 @@ def state_of(transfer: Transfer) -> State:
     return State.EXPIRED if is_due else transfer.state
 
 
-def is_past_grace() -> ColumnElement[bool]:
-    """The condition that an EXPIRED transfer can no longer be revived or downloaded.
+def kept_for() -> timedelta:
+    """How long an EXPIRED transfer is kept, and can be revived.
 
-    That is after its grace period, and after the presigned URLs handed out before it expired.
+    That is its grace period, but not less than the presigned URLs work that were handed out last.
     """
     grace = timedelta(days=settings.grace_in_days)
-    last_address = timedelta(seconds=settings.download_url_ttl_in_seconds)
-    until = db_now() - max(grace, last_address)
-    return and_(Transfer.state == State.EXPIRED, Transfer.expired_at <= until)
+    return max(grace, timedelta(seconds=settings.download_url_ttl_in_seconds))
+
+
+def is_past_grace() -> ColumnElement[bool]:
+    """The condition that an EXPIRED transfer can no longer be revived or downloaded."""
+    return and_(Transfer.state == State.EXPIRED, Transfer.expired_at <= db_now() - kept_for())
 
 
 def move(

@@ -240,7 +240,7 @@ def _state_of(row: Transfer) -> str:
 
 
 def _kept_until(row: Transfer, now: datetime) -> datetime | None:
-    until = (row.expired_at or row.expires_at) + timedelta(days=settings.grace_in_days)
+    until = (row.expired_at or row.expires_at) + lifecycle.kept_for()
     return until if until > now else None
 
 

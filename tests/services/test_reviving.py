@@ -12,7 +12,7 @@ from app import clock, lifecycle
 from app.config import MIB
 from app.db import db
 from app.models import AuditEvent, State
-from app.services import abuse, archives, downloads, mail_links, options, upkeep
+from app.services import abuse, archives, downloads, mail_links, managing, options, upkeep
 from tests.factories import Sender, Sent, http
 from tests.lab.mailserver import MailServer
 from tests.mail import addressed, send_mail, states
@@ -54,6 +54,20 @@ def test_what_has_expired_is_downloaded_at_once_again_byte_for_byte(
     made = http.request("GET", downloads.zip_url(sent.slug, "a visitor").url).data
     with zipfile.ZipFile(io.BytesIO(made)) as opened:
         assert {name: opened.read(name) for name in opened.namelist()} == CONTENTS
+
+
+@pytest.mark.parametrize(
+    ("minutes", "is_kept"), [(14, True), (16, False)], ids=["14 minutes ago", "16 minutes ago"]
+)
+def test_without_a_grace_period_the_page_offers_it_as_long_as_it_can_be_done(
+    sender: Sender, inside: None, configure: Any, minutes: int, is_kept: bool
+) -> None:
+    """That is as long as the addresses that were handed out last."""
+    configure(grace_in_days=0, download_url_ttl_in_seconds=900)
+    sent = expired(sender).set(expired_at=ago(minutes=minutes))
+    assert managing.view(sent.row()).is_editable is is_kept
+    answer = sent.call("PATCH", json={"expires_at": in_days(5)})
+    assert answer.status_code == (200 if is_kept else 410)
 
 
 def test_a_zip_that_was_being_made_goes_on(sender: Sender, inside: None) -> None:

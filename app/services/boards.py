@@ -21,7 +21,7 @@ from app.config import settings
 from app.db import db, transaction
 from app.errors import Blocked, Invalid, NotAllowed, NotFound
 from app.models import Board, BoardItem, File, State, Transfer
-from app.services import abuse, audit, checking, creating, idempotency, room, sending, transfers
+from app.services import abuse, audit, checking, creating, idempotency, room, sending
 from app.services.accounts import Caller
 from app.services.contents import FileSpec, size_of
 from app.services.idempotency import Once
@@ -157,10 +157,21 @@ def add_files(
             creating.create([spec], expires_at=expires_at, caller=caller, has_room=True).transfer
             for spec in specs
         ]
-        files = [transfers.files_of(transfer.id)[0] for transfer in made]
+        files = _only_files(made)
         items = _add(board, len(specs), lambda at: {"file_id": files[at].id, "file": files[at]})
         idempotency.note(once, [item.id for item in items])
         return items
+
+
+def _only_files(made: Sequence[Transfer]) -> list[File]:
+    """The one file of each of these transfers, in their order; one query."""
+    found = db.session.scalars(
+        select(File)
+        .where(File.transfer_id.in_([transfer.id for transfer in made]))
+        .options(joinedload(File.upload, innerjoin=True))
+    )
+    of_transfer = {file.transfer_id: file for file in found}
+    return [of_transfer[transfer.id] for transfer in made]
 
 
 def _items(board: Board, ids: Sequence[uuid.UUID]) -> list[BoardItem]:

@@ -54,6 +54,7 @@ def add_files(
         _end_staging(transfer.id)
         audit.note("add files", transfer.id)
         files = put_files(transfer.id, specs, agreed, first)
+        note_size(transfer.id)
         idempotency.note(once, [file.id for file in files])
         return files
 
@@ -110,7 +111,7 @@ def put_files(
 ) -> list[File]:
     """Add rows and upload plans for files that check_files() has passed, with room reserved.
 
-    Call in transaction().
+    Call in transaction(); the caller stores the total size.
     """
     files = [
         File(
@@ -130,7 +131,6 @@ def put_files(
     db.session.add_all(files)
     # flush(): the caller returns the rows' ids and plans, which the commit no longer changes.
     db.session.flush()
-    note_size(transfer_id)
     return files
 
 

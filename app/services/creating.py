@@ -93,6 +93,7 @@ def create(
         message=message,
         expires_at=ends_at,
         max_downloads=max_downloads,
+        total_size=size_of(specs),
         password_hash=lock_for(password),
         address_hash=address_hash,
     )

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from flask import Flask
 from sqlalchemy import text
 
 from app import clock
@@ -18,6 +19,7 @@ from tests.api.v2 import BOARD_CHUNK, CHUNK, FILE, JSON, told
 from tests.factories import Machine, put
 from tests.test_dispositions import NAMES
 from tests.threats.test_names import MORE_NAMES
+from tests.watching import statements
 
 FILE_KEYS = {"id", "name", "size", "type", "multipart"}
 
@@ -121,6 +123,22 @@ def test_a_board_goes_all_the_way(machine: Machine, queued: list) -> None:
     assert [one["id"] for one in shown.json["items"]] == [
         one["id"] for one in added.json + files.json
     ]
+
+
+def test_each_file_that_is_added_to_a_board_takes_five_statements(
+    app: Flask, machine: Machine
+) -> None:
+    """Meanwhile the board is locked and, where it is limited, the room in the bucket."""
+    board = machine.board()
+
+    def statement_count(count: int) -> int:
+        files = [{"name": f"{count} {n}", "size": 1} for n in range(count)]
+        with statements(app) as told:
+            answer = machine.call("POST", f"/boards/{board['id']}/files", json=files)
+        assert [file["name"] for file in answer.json] == [file["name"] for file in files]
+        return len(told)
+
+    assert statement_count(12) - statement_count(2) == 5 * 10
 
 
 @pytest.mark.parametrize(

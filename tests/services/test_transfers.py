@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from flask import Flask
 
 from app import clock
 from app.config import MIB
@@ -12,6 +13,7 @@ from app.models import Upload, UploadState
 from app.services import contents, creating, removal, sending, transfers, uploads
 from app.services.contents import FileSpec
 from tests.factories import Sender
+from tests.watching import statements
 
 PART = 8 * MIB
 
@@ -36,6 +38,19 @@ def test_files_can_be_added_and_removed_while_in_init(sender: Sender, inside: No
     assert [file["path"] for file in sent.show()["files"]] == ["b"]
     aborted = db.session.query(Upload).filter_by(state=UploadState.ABORTED).count()
     assert aborted == 1
+
+
+def test_the_total_size_is_stored_with_the_transfer_and_follows_its_files(
+    app: Flask, sender: Sender
+) -> None:
+    with statements(app) as told:
+        sent = sender.create({"a": b"1", "b": b"22"})
+    assert not [one for one in told if one.startswith("UPDATE")]
+    sizes = [sent.row().total_size]
+    sent.call("POST", "/files", json={"files": [{"path": "c", "size": 4}]})
+    sizes.append(sent.row().total_size)
+    sent.call("DELETE", f"/files/{sent.files[0]['id']}")
+    assert [*sizes, sent.row().total_size] == [3, 7, 6]
 
 
 def test_deleting_kills_the_link_at_once_and_gives_up_every_upload(

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, func, select, update
 
-from app import jobs
+from app import jobs, rows
 from app.clock import db_now
 from app.config import settings
 from app.db import db, release, transaction
@@ -81,23 +81,19 @@ def is_stale() -> ColumnElement[bool]:
 
 def _claim_looks() -> Sequence[AssetVersion]:
     age = db_now() - AssetVersion.last_activity_at
-    due = (
-        select(AssetVersion.id)
-        .where(
-            AssetVersion.ready_at.is_(None),
-            AssetVersion.posted_key.is_not(None),
-            AssetVersion.look_after <= db_now(),
-        )
-        .order_by(AssetVersion.look_after)
-        .limit(BATCH)
-        .with_for_update(skip_locked=True)
-        .cte("due")
+    due = rows.take(
+        AssetVersion,
+        AssetVersion.ready_at.is_(None),
+        AssetVersion.posted_key.is_not(None),
+        AssetVersion.look_after <= db_now(),
+        limit=BATCH,
+        order_by=AssetVersion.look_after,
     )
     wait: Any = func.least(LATEST, func.greatest(SOONEST, age / 10))
     with transaction():
         ids = db.session.scalars(
             update(AssetVersion)
-            .where(AssetVersion.id.in_(select(due.c.id)))
+            .where(due)
             .values(look_after=db_now() + wait)
             .returning(AssetVersion.id)
             .execution_options(synchronize_session=False)

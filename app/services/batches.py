@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, delete, exists, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from app import crash, jobs, leases
+from app import crash, jobs, leases, rows
 from app.clock import db_now
 from app.config import settings
 from app.db import changed, db, transaction
@@ -332,15 +332,7 @@ def is_abandoned() -> ColumnElement[bool]:
 
 def drop_abandoned(limit: int) -> int:
     """Drop up to `limit` abandoned batches; returns how many. Call in transaction()."""
-    due = (
-        select(Batch.transfer_id)
-        .where(is_abandoned())
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        # A CTE is evaluated once; a plain subquery may be run again and lock more than the limit.
-        .cte("due")
-    )
-    dropped = _drop(Batch.transfer_id.in_(select(due.c.transfer_id)))
+    dropped = _drop(rows.take(Batch, is_abandoned(), limit=limit))
     if dropped:
         audit.note_all("drop batch", dropped)
     return len(dropped)

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, CompoundSelect, and_, delete, func, select, update
 from sqlalchemy.orm import joinedload
 
-from app import clock, crash, jobs
+from app import clock, crash, jobs, rows
 from app.clock import db_now
 from app.config import S3_MAX_PART_SIZE, settings
 from app.db import changed, db, release, transaction
@@ -381,15 +381,7 @@ def uploads_of(condition: ColumnElement[bool]) -> CompoundSelect[uuid.UUID]:
 
 
 def _delete_given_up() -> int:
-    found = (
-        select(SmallFile.id)
-        .where(is_given_up())
-        .limit(BATCH)
-        .with_for_update(skip_locked=True)
-        # A CTE is evaluated once; a plain subquery may be run again and lock more than the limit.
-        .cte("found")
-    )
-    return _drop(SmallFile.id.in_(select(found.c.id)))
+    return _drop(rows.take(SmallFile, is_given_up(), limit=BATCH))
 
 
 def _drop(condition: ColumnElement[bool]) -> int:

@@ -21,7 +21,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, case, delete, func, or_, select, true, update
 
-from app import clock, crash, jobs
+from app import clock, crash, jobs, rows
 from app.clock import db_now
 from app.config import settings
 from app.db import changed, db, release, transaction
@@ -29,6 +29,7 @@ from app.gateways.webhook import Answer, Courier
 from app.models import DeliveryState, SwitchedOff, Webhook, WebhookDelivery
 from app.services import claims, webhooks
 from app.services.heartbeats import noted
+from app.services.upkeep import BATCH, in_batches, untold
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +42,7 @@ TURN_SECONDS = 20
 REST_SECONDS = (15, 30, 60, 120, 300)
 # A webhook that has failed for this long is switched off when one of its messages is given up.
 SWITCHED_OFF_AFTER = timedelta(days=3)
-# Rows deleted, and rows given up, by one statement.
-BATCH = 1000
+# Rows given up by one statement.
 GIVE_UP_BATCH = 10_000
 
 
@@ -83,30 +83,15 @@ def send_webhooks() -> int:
 @noted
 def drop_webhook_log() -> int:
     """Job: delete settled messages after WEBHOOK_LOG_DAYS; returns how many."""
-    count = 0
-    while not jobs.stopping.is_set():
-        with transaction():
-            dropped = _drop()
-        count += dropped
-        if dropped < BATCH:
-            break
-    return count
+    return in_batches(_drop, untold)
 
 
 def _drop() -> int:
-    long_ago = db_now() - timedelta(days=settings.webhook_log_days)
-    old = (
-        select(WebhookDelivery.id)
-        .where(
-            WebhookDelivery.created_at < long_ago, WebhookDelivery.state != DeliveryState.WAITING
-        )
-        .limit(BATCH)
-        .with_for_update(skip_locked=True)
-        .cte("old")
-    )
+    is_old = WebhookDelivery.created_at < db_now() - timedelta(days=settings.webhook_log_days)
+    is_settled = WebhookDelivery.state != DeliveryState.WAITING
     return changed(
         delete(WebhookDelivery)
-        .where(WebhookDelivery.id.in_(select(old.c.id)))
+        .where(rows.take(WebhookDelivery, is_old, is_settled, limit=BATCH))
         .execution_options(synchronize_session=False)
     )
 
@@ -306,18 +291,12 @@ def _give_up() -> None:
     is_over = WebhookDelivery.ends_at <= db_now()
     # One that was never tried is late because of us, not because of the server.
     was_tried = WebhookDelivery.attempt_count > 0
-    ended = (
-        select(WebhookDelivery.id)
-        # One that is being sent is claimed, and so not due.
-        .where(claims.is_due(WebhookDelivery), is_over, was_tried)
-        .limit(GIVE_UP_BATCH)
-        .with_for_update(skip_locked=True)
-        .cte("ended")
-    )
+    # One that is being sent is claimed, and so not due.
+    is_due = claims.is_due(WebhookDelivery)
     with transaction():
         given_up = db.session.scalars(
             update(WebhookDelivery)
-            .where(WebhookDelivery.id.in_(select(ended.c.id)))
+            .where(rows.take(WebhookDelivery, is_due, is_over, was_tried, limit=GIVE_UP_BATCH))
             .values(state=DeliveryState.FAILED)
             .returning(WebhookDelivery.webhook_id)
             .execution_options(synchronize_session=False)

@@ -5,7 +5,8 @@ instruction. So work on a row starts by claiming its lease, a heartbeat renews i
 of the result is conditional on the token (`Lease.is_mine`). A lapsed lease may be claimed by
 another worker, and the late one's writes then change nothing.
 
-The same rows record when their work was last queued, so that lost jobs are queued again.
+The same rows record when their work was last queued, so that lost jobs are queued again; and so do
+assets' versions, which are claimed without a lease (services/picturing.py).
 """
 
 import logging
@@ -22,12 +23,14 @@ from sqlalchemy.orm import InstrumentedAttribute
 from app.clock import db_now
 from app.db import db, discard, is_away, transaction
 from app.errors import Outage
-from app.models import Archive, Batch, Inspection, Transfer
+from app.models import Archive, AssetVersion, Batch, Inspection, Transfer
 
 log = logging.getLogger(__name__)
 
 # The tables with leases. Each row belongs to one transfer, except an Inspection's: to one upload.
 Row = type[Transfer] | type[Archive] | type[Batch] | type[Inspection]
+# The tables that record when their rows' work was last queued.
+Queued = Row | type[AssetVersion]
 # The `again` method of the job (app/jobs.py) that does this work.
 Again = Callable[[Iterable[tuple[uuid.UUID, int]]], None]
 LEASE_SECONDS = 25
@@ -118,10 +121,15 @@ def is_free(row: Row = Transfer) -> ColumnElement[bool]:
 
 def is_unattended(row: Row, queued_before: ColumnElement[Any]) -> ColumnElement[bool]:
     """The condition that no worker holds the row and it was not queued since `queued_before`."""
-    return and_(is_free(row), or_(row.queued_at.is_(None), row.queued_at <= queued_before))
+    return and_(is_free(row), is_unqueued(row, queued_before))
 
 
-def remind(row: Row, condition: ColumnElement[bool], again: Again) -> int:
+def is_unqueued(row: Queued, queued_before: ColumnElement[Any]) -> ColumnElement[bool]:
+    """The condition that the row's work was not queued since `queued_before`."""
+    return or_(row.queued_at.is_(None), row.queued_at <= queued_before)
+
+
+def remind(row: Queued, condition: ColumnElement[bool], again: Again) -> int:
     """Queue the work on these rows after the commit; returns how many. Call in transaction()."""
     key = _key_of(row)
     noted = db.session.execute(
@@ -136,7 +144,7 @@ def remind(row: Row, condition: ColumnElement[bool], again: Again) -> int:
     return len(noted)
 
 
-def remind_stuck(row: Row, is_stuck: ColumnElement[bool], again: Again) -> int:
+def remind_stuck(row: Queued, is_stuck: ColumnElement[bool], again: Again) -> int:
     """Queue the work on all rows that are stuck, in one statement; returns how many.
 
     The rows decide, whatever the queue still holds. Locked rows are left for the next run (SKIP
@@ -158,12 +166,13 @@ def _is_of(row: Row, row_id: uuid.UUID) -> ColumnElement[bool]:
     return _key_of(row) == row_id
 
 
-def _key_of(row: Row) -> InstrumentedAttribute[uuid.UUID]:
-    keys: dict[Row, InstrumentedAttribute[uuid.UUID]] = {
+def _key_of(row: Queued) -> InstrumentedAttribute[uuid.UUID]:
+    keys: dict[Queued, InstrumentedAttribute[uuid.UUID]] = {
         Transfer: Transfer.id,
         Archive: Archive.transfer_id,
         Batch: Batch.transfer_id,
         Inspection: Inspection.upload_id,
+        AssetVersion: AssetVersion.id,
     }
     return keys[row]
 

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.config import S3_MAX_OBJECT_SIZE
 from app.db import Base
-from app.models.columns import Instant, enum_of
+from app.models.columns import Instant, Queued, enum_of
 from app.models.kinds import PreviewState, Sight
 from app.models.transfers import Upload
 
@@ -54,7 +54,7 @@ class Asset(Base):
     )
 
 
-class AssetVersion(Base):
+class AssetVersion(Queued, Base):
     """One upload of an asset's bytes, and its thumbnail.
 
     A form upload arrives at `posted_key`, where its sender could overwrite it until the form
@@ -96,8 +96,6 @@ class AssetVersion(Base):
     claim_token: Mapped[uuid.UUID | None]
     claimed_until: Mapped[datetime | None] = mapped_column(Instant)
     attempt_count: Mapped[int] = mapped_column(default=0, server_default="0")
-    queued_at: Mapped[datetime | None] = mapped_column(Instant)
-    queue_count: Mapped[int] = mapped_column(default=0, server_default="0")
 
     asset: Mapped[Asset] = relationship(lazy="raise")
     upload: Mapped[Upload] = relationship(foreign_keys=[upload_id], lazy="raise")

@@ -16,13 +16,19 @@ def enum_of(kind: type[enum.Enum], name: str) -> Enum:
 Instant = DateTime(timezone=True)
 
 
-class Leased:
-    """A row that a background job works on: when the job was queued, and who holds the lease."""
+class Queued:
+    """A row for which a background job is queued: when that was last done, and how often.
 
-    # When its job was last queued and how often: a sweep must not pile up reminders, and each
-    # reminder needs an id of its own.
+    A sweep must not pile up reminders, and each reminder needs an id of its own.
+    """
+
     queued_at: Mapped[datetime | None] = mapped_column(Instant)
     queue_count: Mapped[int] = mapped_column(default=0, server_default="0")
+
+
+class Leased(Queued):
+    """A row that a background job works on: when the job was queued, and who holds the lease."""
+
     # The lease: which worker holds it and until when (app/leases.py).
     lease_token: Mapped[uuid.UUID | None]
     lease_until: Mapped[datetime | None] = mapped_column(Instant)

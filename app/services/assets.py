@@ -393,7 +393,7 @@ def _show(asset: Asset, version: AssetVersion, size: int) -> None:
         .values(values | thumbnails.expected(version, size))
         .execution_options(synchronize_session=False)
     )
-    thumbnails.remind(AssetVersion.id == version.id)
+    thumbnails.remind(version.id)
     audit.note("complete asset", subject_id=asset.id)
     if version.number < asset.shown_number:
         return

@@ -9,11 +9,10 @@ import logging
 import uuid
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy import ColumnElement, and_, select, update
 from sqlalchemy.orm import joinedload
 
-from app import clock, crash, jobs
-from app.clock import db_now
+from app import clock, crash, jobs, leases
 from app.config import settings
 from app.db import changed, db, release, transaction
 from app.extensions import storage
@@ -44,21 +43,10 @@ def is_claimable() -> ColumnElement[bool]:
     )
 
 
-def remind(*conditions: ColumnElement[bool]) -> int:
-    """Queue the waiting pictures of versions for which these conditions hold; returns how many.
-
-    Call in transaction().
-    """
-    noted = db.session.execute(
-        update(AssetVersion)
-        .where(is_claimable(), *conditions)
-        .values(queued_at=db_now(), queue_count=AssetVersion.queue_count + 1)
-        .returning(AssetVersion.id, AssetVersion.queue_count)
-        .execution_options(synchronize_session=False)
-    ).all()
-    if noted:
-        jobs.MAKE_THUMBNAIL.again((version_id, count) for version_id, count in noted)
-    return len(noted)
+def remind(version_id: uuid.UUID) -> None:
+    """Queue the version's picture if it waits for a worker. Call in transaction()."""
+    condition = and_(AssetVersion.id == version_id, is_claimable())
+    leases.remind(AssetVersion, condition, jobs.MAKE_THUMBNAIL.again)
 
 
 def remind_lost(queued_before: ColumnElement[Any]) -> int:
@@ -68,17 +56,8 @@ def remind_lost(queued_before: ColumnElement[Any]) -> int:
     """
     if not settings.previews:
         return 0
-    lost = (
-        select(AssetVersion.id)
-        .where(
-            is_claimable(),
-            or_(AssetVersion.queued_at.is_(None), AssetVersion.queued_at <= queued_before),
-        )
-        .with_for_update(skip_locked=True)
-        .cte("lost")
-    )
-    with transaction():
-        return remind(AssetVersion.id.in_(select(lost.c.id)))
+    is_lost = and_(is_claimable(), leases.is_unqueued(AssetVersion, queued_before))
+    return leases.remind_stuck(AssetVersion, is_lost, jobs.MAKE_THUMBNAIL.again)
 
 
 def make(version_id: str) -> None:

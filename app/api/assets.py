@@ -396,11 +396,13 @@ def upload_form(caller: Caller) -> tuple[Response, int]:
     request.max_content_length = most + FORM_OVERHEAD
     file = request.files.get("file")
     names = ("workspaceId", "name", "tags", "assetId")
-    with Inputs({one: request.form[one] for one in names if one in request.form}) as given:
+    said = {one: request.form[one] for one in names if one in request.form}
+    # Without a name of its own it has that of the file, which a client can choose just as freely.
+    with Inputs({"name": file and file.filename} | said) as given:
         _check_workspace(caller, given)
         if file is None:
             given.complain("file", _REQUIRED)
-        name = given.text("name", default=(file and file.filename) or "", longest=LONGEST_NAME)
+        name = given.text("name", longest=LONGEST_NAME)
         tags = _tags(given.text("tags", longest=MOST_TAGS * LONGEST_TAG))
         asset_id = given.uuid("assetId") if given.has("assetId") else None
     body = file.read(most + 1) if file else b""

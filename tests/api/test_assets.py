@@ -314,6 +314,17 @@ def test_a_small_form_is_an_asset(keeper: Keeper, stranger: Keeper, configure: C
     assert error(nothing) == (400, "MISSING_PARAMETER")
 
 
+@pytest.mark.parametrize("name", ["a\0b.txt", "a\x1b.txt", f"{'x' * 252}.txt"])
+def test_the_name_of_a_file_in_a_form_is_as_restricted_as_any_other(
+    keeper: Keeper, configure: Configure, name: str
+) -> None:
+    configure(max_asset_form_size=MIB)
+    answer = form(keeper, b"1", filename=name)
+    assert error(answer) == (400, "INVALID_PARAMETER")
+    assert answer.json["error"].startswith("name: ")
+    assert form(keeper, b"1", filename=name, name="a.txt").json["name"] == "a.txt"
+
+
 @pytest.mark.usefixtures("inside")
 def test_a_form_that_is_sent_again_under_its_key_is_one_asset(
     keeper: Keeper, configure: Configure

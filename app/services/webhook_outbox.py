@@ -70,6 +70,7 @@ def send_webhooks() -> int:
     """
     ends = time.monotonic() + TURN_SECONDS
     _give_up()
+    webhooks.fail_stranded()
     count = 0
     while not jobs.stopping.is_set() and (parcels := _claim()):
         release()

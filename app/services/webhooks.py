@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, delete, literal, select, tuple_, update
+from sqlalchemy import ColumnElement, case, delete, exists, literal, select, tuple_, update
 
 from app import clock, jobs
 from app.clock import db_now
@@ -202,11 +202,37 @@ def switch_off(webhook_id: uuid.UUID, why: SwitchedOff, *conditions: ColumnEleme
     )
     if not switched:
         return False
+    _fail_waiting([webhook_id])
+    audit.note("switch off webhook", subject_id=webhook_id)
+    return True
+
+
+def fail_stranded() -> None:
+    """Fail messages that were queued just while their webhook was switched off; repeatable.
+
+    Whoever queues one does not wait for whoever switches off, so each may not see the other.
+    """
+    is_waiting = WebhookDelivery.state == DeliveryState.WAITING
+    stranded = (
+        select(Webhook.id)
+        .where(
+            Webhook.disabled_at.is_not(None),
+            exists().where(WebhookDelivery.webhook_id == Webhook.id, is_waiting),
+        )
+        # Locked, so that none is switched on meanwhile and loses what is sent again then.
+        .with_for_update(key_share=True, skip_locked=True)
+    )
+    with transaction():
+        if webhook_ids := db.session.scalars(stranded).all():
+            _fail_waiting(webhook_ids)
+
+
+def _fail_waiting(webhook_ids: Sequence[uuid.UUID]) -> None:
     is_untold = WebhookDelivery.error == ""
     db.session.execute(
         update(WebhookDelivery)
         .where(
-            WebhookDelivery.webhook_id == webhook_id,
+            WebhookDelivery.webhook_id.in_(webhook_ids),
             WebhookDelivery.state == DeliveryState.WAITING,
         )
         .values(
@@ -214,8 +240,6 @@ def switch_off(webhook_id: uuid.UUID, why: SwitchedOff, *conditions: ColumnEleme
         )
         .execution_options(synchronize_session=False)
     )
-    audit.note("switch off webhook", subject_id=webhook_id)
-    return True
 
 
 def _complaints(url: str, events: Sequence[str]) -> dict[str, str]:

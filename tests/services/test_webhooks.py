@@ -3,7 +3,9 @@
 import json
 import re
 import time
+import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +16,7 @@ from sqlalchemy import event, insert, select
 from app import clock, jobs
 from app.db import db, transaction
 from app.models import AuditEvent, DeliveryState, State, Transfer, WebhookDelivery
-from app.services import accounts, claims, downloads, upkeep, webhook_outbox
+from app.services import accounts, claims, downloads, upkeep, webhook_news, webhook_outbox
 from tests.factories import Machine, Sender
 from tests.hooks import ALL, Admin, is_signed, pass_time, rows, send_webhooks
 from tests.lab.receiver import Canary, Receiver
@@ -257,6 +259,29 @@ def test_410_switches_it_off_at_once(
     retry = admin.call("POST", f"/{hook['id']}/deliveries/{admin.log(hook)[0]['id']}/retry")
     assert (retry.status_code, retry.json["error"]["code"]) == (409, "wrong_state")
     assert admin.call("POST", f"/{hook['id']}/test").status_code == 409
+
+
+@pytest.mark.real_commits
+def test_what_is_queued_just_while_its_webhook_is_switched_off_fails_too(
+    app: Flask, machine: Machine, admin: Admin, receiver: Receiver
+) -> None:
+    """Otherwise it would wait for ever, and be sent when the webhook is switched on years later."""
+    made = machine.ready()
+    hook = admin.add(receiver.url)
+    with app.app_context(), transaction():
+        webhook_news.tell_ready(uuid.UUID(made["id"]))
+        with ThreadPoolExecutor(1) as pool:
+            off = pool.submit(admin.call, "PATCH", f"/{hook['id']}", json={"enabled": False})
+            assert off.result().status_code == 200
+    assert send_webhooks(app) == 0
+    (one,) = admin.log(hook)
+    assert (one["state"], one["attempt_count"]) == ("FAILED", 0)
+    assert one["error"] == "The webhook was switched off before this was sent."
+    admin.call("PATCH", f"/{hook['id']}", json={"enabled": True})
+    assert send_webhooks(app) == 0
+    # Nothing else that waits is touched.
+    admin.call("POST", f"/{hook['id']}/test")
+    assert send_webhooks(app) == 1
 
 
 def test_a_test_goes_the_same_way_whatever_the_webhook_listens_to(

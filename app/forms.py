@@ -29,7 +29,8 @@ def _is_from_here() -> bool:
     if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
         return False
     here = request.host_url.rstrip("/")  # its host was checked (app/request_guards.py)
-    return request.headers.get("Origin", here) == here
+    # A proxy may pass on the host without its port, or under a name of ALLOWED_HOSTS.
+    return request.headers.get("Origin", here) in (here, settings.base_url)
 
 
 def _is_signed(token: str | None) -> bool:

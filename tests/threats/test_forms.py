@@ -90,6 +90,19 @@ def test_s06_behind_a_router_no_referrer_is_needed(make_app: MakeApp) -> None:
     assert click(client, sent, token, {"Origin": "http://send.example.org"}) == 400
 
 
+def test_s06_our_own_form_is_right_though_a_proxy_changes_the_host(make_app: MakeApp) -> None:
+    app = make_app(
+        BASE_URL="https://send.example.org:8443", TRUSTED_PROXIES="1", ALLOWED_HOSTS="inside"
+    )
+    for host in ("send.example.org", "inside"):
+        through_router(app, HTTP_HOST=host, HTTP_X_FORWARDED_PROTO="https")
+        client = app.test_client()
+        sent = Sender(client).ready()
+        token = opened(client, sent)
+        assert click(client, sent, token, {"Origin": "https://send.example.org:8443"}) == 303
+        assert click(client, sent, token, {"Origin": "https://send.example.org:9443"}) == 400
+
+
 @pytest.mark.parametrize(
     "kind",
     [

@@ -424,6 +424,10 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
             complaints.append(f"{one.name.upper()} {error}")
     if not complaints and values["default_expires_in_days"] > values["max_expires_in_days"]:
         complaints.append("DEFAULT_EXPIRES_IN_DAYS must not be above MAX_EXPIRES_IN_DAYS")
+    if not complaints and bool(values["s3_access_key_id"]) != bool(values["s3_secret_access_key"]):
+        complaints.append(
+            "S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY belong together: set both or none"
+        )
     cloudfront = [name for name in values if name.startswith("cloudfront_") and values[name]]
     if not complaints and cloudfront and len(cloudfront) < 3:
         complaints.append(

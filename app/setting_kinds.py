@@ -4,13 +4,17 @@ An error's text follows the setting's name (`MAX_FILES must be ...`) and never r
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from email.utils import parseaddr
 from urllib.parse import unquote, urlsplit
 
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
 from app import addresses
 
+_ENCODED = "percent-encode special characters in its user and password (%40 for @, %2F for /)"
 _KNOWN_SECRETS = {"changeme", "secret", "dev", "development", "insecure", "default", "password"}
 
 
@@ -144,6 +148,13 @@ def database(value: str) -> str:
     rewritten = re.sub(r"^postgres(ql)?://", "postgresql+psycopg2://", value.strip())
     if not rewritten.startswith("postgresql+psycopg2://"):
         raise ValueError("must be a postgresql:// address")
+    try:
+        parts = make_url(rewritten)
+    except (ValueError, ArgumentError):
+        parts = None
+    # A password that holds an @ ends there, and what follows would be shown as the host.
+    if parts is None or (parts.host and "@" in f"{parts.host}{parts.database}"):
+        raise ValueError(f"must be postgresql://user:password@host:port/name; {_ENCODED}")
     return rewritten
 
 
@@ -151,6 +162,10 @@ def redis(value: str) -> str:
     """The address of a Redis or Valkey server."""
     if not value.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError("must be a redis:// or rediss:// address")
+    try:
+        _ = urlsplit(value).port
+    except ValueError:
+        raise ValueError(f"must be redis://:password@host:port/number; {_ENCODED}") from None
     return value
 
 
@@ -247,18 +262,22 @@ def mail_from(value: str) -> str:
 
 def mail_addresses(value: str) -> tuple[str, ...]:
     """Any number of mail addresses, separated by spaces, spelled as rows hold them."""
-    try:
-        return tuple(addresses.normalised(one) for one in value.split())
-    except addresses.NotAnAddress:
-        raise ValueError("must be mail addresses, separated by spaces") from None
+    return tuple(_each(value, addresses.normalised, "mail addresses"))
 
 
 def mail_senders(value: str) -> tuple[str, ...]:
     """Mail addresses, and @domains whose every address is meant; spelled as rows hold them."""
-    try:
-        return tuple(_sender(one) for one in value.split())
-    except addresses.NotAnAddress:
-        raise ValueError("must be mail addresses or @domains, separated by spaces") from None
+    return tuple(_each(value, _sender, "mail addresses or @domains"))
+
+
+def _each(value: str, read: Callable[[str], str], what: str) -> Iterator[str]:
+    for number, one in enumerate(value.split(), 1):
+        try:
+            yield read(one)
+        except addresses.NotAnAddress:
+            raise ValueError(
+                f"must be {what} of the public DNS, separated by spaces: number {number} is not one"
+            ) from None
 
 
 def _sender(word: str) -> str:

@@ -19,6 +19,10 @@ GOOD = {
     "S3_BUCKET": "b",
 }
 
+DATABASE = "postgresql://user:password@host:port/name"
+PUBLIC = "of the public DNS, separated by spaces"
+ENCODED = "percent-encode special characters in its user and password (%40 for @, %2F for /)"
+
 
 def test_f43_heroku_addresses_are_taken_as_they_come() -> None:
     settings = config.load(GOOD)
@@ -26,6 +30,15 @@ def test_f43_heroku_addresses_are_taken_as_they_come() -> None:
     assert settings.base_url == "https://send.example.org"
     assert settings.is_https
     assert settings.origins == ["https://send.example.org"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["u@server:p@h/db", "u:p%40%2F@h:5/db", "u:p/#?@h/db", "/db?host=/run/postgresql", "u@[::1]/d"],
+)
+def test_other_addresses_of_databases_are_taken(given: str) -> None:
+    settings = config.load(GOOD | {"DATABASE_URL": f"postgresql://{given}"})
+    assert settings.database_url == f"postgresql+psycopg2://{given}"
 
 
 @pytest.mark.parametrize(
@@ -126,6 +139,8 @@ def test_s34_a_default_or_short_secret_is_refused(secret: str) -> None:
         ("OPT_OUT_KEYS", "short"),
         ("JWT_TTL_IN_MINUTES", "1441"),
         ("WEBHOOK_LOG_DAYS", "0"),
+        ("S3_ACCESS_KEY_ID", "alone"),
+        ("S3_SECRET_ACCESS_KEY", "alone"),
         ("ADMIN_EMAILS", "ada"),
         ("ADMIN_EMAILS", "ada@example.org,bo@example.org"),
         ("ADMIN_EMAILS", "Ada <ada@example.org>"),
@@ -145,6 +160,20 @@ def test_invalid_values_are_refused(name: str, value: str) -> None:
         ("TRUSTED_PROXIES", "", "must be a whole number from 0 to 10"),
         ("MAX_TRANSFER_SIZE", "1 TiB", f"must be a whole number from 1 to {2**62}"),
         ("S3_BUCKET", " ", "is required"),
+        ("DATABASE_URL", "postgres://u:p@ss@h/db", f"must be {DATABASE}; {ENCODED}"),
+        ("DATABASE_URL", "postgres://u:p@s/s@h/db", f"must be {DATABASE}; {ENCODED}"),
+        ("DATABASE_URL", "postgres://u:p@h:port/db", f"must be {DATABASE}; {ENCODED}"),
+        ("REDIS_URL", "redis://:p/a@h", f"must be redis://:password@host:port/number; {ENCODED}"),
+        (
+            "ADMIN_EMAILS",
+            "ada@example.org bo@office.local",
+            f"must be mail addresses {PUBLIC}: number 2 is not one",
+        ),
+        (
+            "SENDERS",
+            "@example.org, ada@example.org",
+            f"must be mail addresses or @domains {PUBLIC}: number 1 is not one",
+        ),
         ("BASE_URL", "https://send.example.org:https", "must be an absolute http(s) address"),
         ("S3_ENDPOINT_URL", "https://[::1", "must be an absolute http(s) address"),
         (
@@ -217,7 +246,8 @@ def test_admins_are_spelled_as_rows_hold_them() -> None:
 
 
 def test_s32_settings_do_not_show_themselves() -> None:
-    settings = config.load(GOOD | {"S3_SECRET_ACCESS_KEY": "canary"})
+    keys = {"S3_ACCESS_KEY_ID": "k", "S3_SECRET_ACCESS_KEY": "canary"}
+    settings = config.load(GOOD | keys)
     for shown in (repr(settings), str(settings), f"{settings}"):
         assert "canary" not in shown
         assert GOOD["SECRET_KEY"] not in shown

@@ -26,6 +26,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from app.config import Settings
 from app.gateways import aws
+from app.gateways.plain_http import why
 
 log = logging.getLogger(__name__)
 
@@ -322,9 +323,11 @@ def _told(error: BaseException) -> str:
         return _words(error.smtp_code, error.smtp_error)
     if isinstance(error, Away):
         return str(error)
+    if isinstance(error, smtplib.SMTPNotSupportedError):
+        return "the mail server offers no login here, and MAIL_URL has a user"
     if isinstance(error, UnicodeError):
         return "MAIL_URL has a host, a user or a password that no mail server can be told"
-    return f"the mail server does not answer ({type(error).__name__})"
+    return f"the mail server does not answer ({why(error)})"
 
 
 # -- other transports ----------------------------------------------------------------------------

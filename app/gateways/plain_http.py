@@ -44,7 +44,7 @@ def send(
             redirect=False,
         )
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise Unreachable(_why(error)) from error
+        raise Unreachable(why(error)) from error
     return Reply(
         answer.status, {name.lower(): value for name, value in answer.headers.items()}, answer.data
     )
@@ -59,7 +59,7 @@ def post_form(url: str, fields: Mapping[str, str], body: bytes, content_type: st
     return send("POST", url, {"Content-Type": its_type}, form)
 
 
-def _why(error: BaseException) -> str:
+def why(error: BaseException) -> str:
     """The root of an error in the system's words: urllib3's own repeat the URL."""
     root = error
     while (cause := root.__cause__ or root.__context__) is not None:

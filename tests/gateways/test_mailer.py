@@ -134,6 +134,20 @@ def test_an_unknown_host_is_away() -> None:
         assert line.send(letter(), TO).fate is Fate.LATER
 
 
+def test_why_no_mail_can_be_handed_over_is_told_in_words() -> None:
+    with MailServer() as server:
+        at = f"127.0.0.1:{server.port}"
+        assert "wrong version number" in why_not(f"smtps://{at}")
+        assert "offers no login" in why_not(f"smtp://who:secret@{at}")
+    assert why_not(f"smtp://{at}") == "the mail server does not answer (Connection refused)"
+    assert "not known" in why_not("smtp://mail.invalid:25")
+
+
+def why_not(url: str) -> str:
+    with mailer_to(url).line() as line:
+        return line.open()
+
+
 # -- TLS and passwords -----------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ import uuid
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, update
+from sqlalchemy import ColumnElement, and_, func, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from app import rows
@@ -36,7 +36,12 @@ def _stamps(to: State) -> dict[str, Any]:
     stamps: dict[State, dict[str, Any]] = {
         State.INIT: {"last_activity_at": db_now()},
         State.PROCESSING: {"last_activity_at": db_now()},
-        State.READY: {"ready_at": db_now(), "expired_at": None},
+        State.READY: {
+            # When it first was: reviving it makes nothing anew that has happened since.
+            "ready_at": func.coalesce(Transfer.ready_at, db_now()),
+            "last_activity_at": db_now(),
+            "expired_at": None,
+        },
         State.EXPIRED: {"expired_at": db_now()},
         State.DELETED: {"deleted_at": db_now()},
     }

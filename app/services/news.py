@@ -133,12 +133,12 @@ def _reminders() -> Any:
 
 def _nobody_downloaded() -> Any:
     """To senders whose files have not been downloaded for days, once."""
-    days = timedelta(days=settings.nobody_downloaded_after_in_days)
+    days_ago = db_now() - timedelta(days=settings.nobody_downloaded_after_in_days)
     return _to_senders(
         MailKind.NOBODY_DOWNLOADED,
         literal(1),
         Transfer.state == State.READY,
-        Transfer.ready_at < db_now() - days,
+        _was_there_before(days_ago),
         Transfer.expires_at > db_now(),
         Transfer.download_count == 0,
     )
@@ -147,7 +147,7 @@ def _nobody_downloaded() -> Any:
 def _expires_soon() -> Any:
     """To senders, once for each expiry date, if the lifetime is over twice the warning time."""
     day = func.floor(func.extract("epoch", Transfer.expires_at) / 86400)
-    lasted = Transfer.ready_at < Transfer.expires_at - 2 * _before()
+    lasted = _was_there_before(Transfer.expires_at - 2 * _before())
     return _to_senders(MailKind.EXPIRES_SOON, day, _ends_soon(), lasted)
 
 
@@ -180,6 +180,11 @@ def _ends_soon() -> Any:
         Transfer.expires_at > db_now(),
         Transfer.expires_at <= db_now() + _before(),
     )
+
+
+def _was_there_before(instant: ColumnElement[Any]) -> ColumnElement[bool]:
+    """The condition that a transfer was READY before this instant, and was not revived since."""
+    return and_(Transfer.ready_at < instant, Transfer.last_activity_at < instant)
 
 
 def _before() -> timedelta:

@@ -10,7 +10,7 @@ from app.config import MIB
 from app.db import db
 from app.errors import Gone, NotFound, WrongState
 from app.models import Download
-from app.services import downloads, transfer_view
+from app.services import downloads, options, transfer_view, upkeep
 from tests.factories import Machine, Sender, Sent, http
 
 pytestmark = pytest.mark.usefixtures("inside")
@@ -108,6 +108,22 @@ def test_f56_the_hour_of_who_comes_early_does_not_end_before_all_is_there(sender
     with pytest.raises(Gone):
         url_of(sent, "ada", "b")
     assert sent.row().download_count == 1
+
+
+def test_reviving_a_transfer_begins_no_new_hour_for_who_downloaded_before(sender: Sender) -> None:
+    sent = sender.ready(max_downloads=1)
+    url_of(sent, "ada")
+    row = db.session.query(Download).one()
+    row.created_at = clock.now() - timedelta(days=2)
+    db.session.commit()
+    was_ready_at = clock.now() - timedelta(days=3)
+    sent.set(ready_at=was_ready_at, expires_at=clock.now())
+    assert upkeep.expire_due() == 1
+    options.edit(sent.row(), {"expires_at": clock.now() + timedelta(days=1)})
+    assert sent.row().ready_at == was_ready_at
+    assert transfer_view.view(sent.slug, "ada").state == "limit_reached"
+    with pytest.raises(Gone):
+        url_of(sent, "ada")
 
 
 def test_without_cookies_each_fetch_counts(sender: Sender) -> None:

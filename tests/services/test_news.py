@@ -12,7 +12,16 @@ from sqlalchemy import func, select, text
 from app import clock, lifecycle
 from app.db import db, transaction
 from app.models import OutboxMail, Recipient, State
-from app.services import asking, delivery, extension_requests, mail_links, news, transfers
+from app.services import (
+    asking,
+    delivery,
+    extension_requests,
+    mail_links,
+    news,
+    options,
+    transfers,
+    upkeep,
+)
 from tests.factories import Sender, Sent
 from tests.lab.mailserver import MailServer
 from tests.mail import ADA, addressed, pass_time, send_mail
@@ -29,7 +38,8 @@ def queue_news(app: Flask) -> int:
 def sent_days_ago(app: Flask, sent: Sent, days: float, left_hours: float) -> Sent:
     """As if it had been sent long ago, and ended so soon."""
     past = clock.now() - timedelta(days=days)
-    sent.set(ready_at=past, expires_at=clock.now() + timedelta(hours=left_hours))
+    until = clock.now() + timedelta(hours=left_hours)
+    sent.set(ready_at=past, last_activity_at=past, expires_at=until)
     with app.app_context(), transaction():
         for one in delivery.recipients_of(sent.id):
             one.sent_at = past
@@ -114,6 +124,18 @@ def test_a_sender_hears_that_it_ends_once_for_each_date(
     sent.set(expires_at=clock.now() + timedelta(hours=20) + timedelta(days=2))
     sent_days_ago(app, sent, 8, 47)
     assert queue_news(app) == 0
+
+
+def test_of_what_was_revived_a_sender_hears_only_what_is_news_since(
+    app: Flask, sender: Sender, mail: MailServer
+) -> None:
+    sent = sent_days_ago(app, addressed(sender.ready()), 6, -1)
+    with app.app_context():
+        upkeep.expire_due()
+        options.edit(sent.row(), {"expires_at": clock.now() + timedelta(hours=20)})
+    assert queue_news(app) == 0
+    sent_days_ago(app, sent, 6, 20)
+    assert queue_news(app) == 2
 
 
 def test_what_was_made_ready_by_a_process_that_knows_no_mail_is_announced(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, CompoundSelect, and_, delete, func, select, update
-from sqlalchemy.orm import joinedload
+from sqlalchemy.orm import aliased, joinedload
 
 from app import clock, crash, jobs, rows
 from app.clock import db_now
@@ -363,12 +363,18 @@ def delete_unconfirmed(tell: Tell = untold) -> int:
 
 
 def is_given_up() -> ColumnElement[bool]:
-    """The condition that a form has expired and what it brought was not confirmed."""
-    window = timedelta(hours=settings.upload_window_in_hours)
-    form = timedelta(seconds=settings.part_url_ttl_in_seconds) + LATE_BYTES
-    return and_(
-        SmallFile.confirmed_at.is_(None), SmallFile.created_at <= db_now() - max(window, form)
+    """The condition that a form has expired and what it brought was not confirmed.
+
+    A form that is told again begins its time anew.
+    """
+    until = db_now() - timedelta(hours=settings.upload_window_in_hours)
+    posted = aliased(Upload)
+    may_come = (
+        select(posted.id)
+        .where(posted.id == SmallFile.posted_id, posted.urls_until > db_now() - LATE_BYTES)
+        .exists()
     )
+    return and_(SmallFile.confirmed_at.is_(None), SmallFile.created_at <= until, ~may_come)
 
 
 def uploads_of(condition: ColumnElement[bool]) -> CompoundSelect[uuid.UUID]:

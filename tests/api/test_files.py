@@ -14,7 +14,7 @@ from sqlalchemy import event, func, select
 
 from app import clock, crash
 from app.config import MIB, settings
-from app.db import db
+from app.db import db, transaction
 from app.extensions import storage
 from app.gateways.s3_answers import Away
 from app.models import AuditEvent, Scope, SmallFile, Upload, UploadState
@@ -470,6 +470,30 @@ def test_what_nobody_confirms_is_removed_after_the_window(app: Flask, program: P
     assert post(young, b"1") == (201, "")
     assert program.confirm(young["key"]).status_code == 200
     assert program.fetch(kept["file_id"]).data == b"hello"
+
+
+def test_a_form_that_was_told_again_just_before_the_window_ended_is_good_until_it_expires(
+    app: Flask, program: Program
+) -> None:
+    def offer() -> Any:
+        headers = {"x-api-key": program.key, "Idempotency-Key": "k" * 20}
+        body = {"filename": "a.txt"}
+        return program.client.post("/files/upload-url", json=body, headers=headers).json
+
+    offer()
+    with app.app_context(), transaction():
+        row = db.session.scalars(select(SmallFile)).one()
+        row.created_at -= timedelta(hours=settings.upload_window_in_hours)
+    form = offer()
+    with app.app_context():
+        assert small_files.delete_unconfirmed() == 0
+    assert post(form, b"in time") == (201, "")
+    with app.app_context():
+        with transaction():
+            posted = db.session.get_one(Upload, row.posted_id)
+            posted.urls_until = clock.now() - upkeep.LATE_BYTES
+        assert small_files.delete_unconfirmed() == 1
+    assert program.confirm(form["key"]).status_code == 404
 
 
 def test_its_objects_are_known_as_ours(app: Flask, program: Program) -> None:

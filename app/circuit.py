@@ -22,16 +22,19 @@ class Circuit:
     def guard(self, failures: tuple[type[Exception], ...], refusal: Exception) -> Iterator[None]:
         """Run the block; raise `refusal` without running it while the circuit is open.
 
-        Only an exception in `failures` opens it; any other means that the service has answered.
+        Only an exception in `failures` opens it; any other means that the service has answered, and
+        closes it.
         """
         if self._is_open():
             raise refusal
+        open_until = 0.0
         try:
             yield
         except failures:
-            self._set(self._clock() + self._seconds)
+            open_until = self._clock() + self._seconds
             raise
-        self._set(0.0)
+        finally:
+            self._set(open_until)
 
     def _is_open(self) -> bool:
         """Whether to fail immediately. After the pause one caller may try; others still fail."""

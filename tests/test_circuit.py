@@ -72,6 +72,14 @@ def test_other_errors_do_not_open_it(circuit: Circuit) -> None:
     assert call(circuit) == "worked"
 
 
+def test_a_try_that_is_refused_closes_it_as_one_that_works(circuit: Circuit, now: Now) -> None:
+    """Such as a look at an object that is not there: the service has answered."""
+    call(circuit, Away())
+    now.seconds += 3
+    assert call(circuit, ValueError()) == "failed"
+    assert call(circuit) == "worked"
+
+
 def test_a_failing_try_opens_it_again(circuit: Circuit, now: Now) -> None:
     call(circuit, Away())
     now.seconds += 3

@@ -14,14 +14,15 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Select, Update, and_, or_, select, update
+from sqlalchemy import ColumnElement, Engine, Select, Update, and_, func, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.clock import db_now
-from app.db import db, discard, is_away, transaction
+from app.db import db, discard, is_away, release, transaction
 from app.errors import Outage
 from app.models import Archive, AssetVersion, Batch, Inspection, Transfer
 
@@ -40,6 +41,15 @@ BACKOFF_SECONDS = (5, 15, 30, 60, 120, 300, 600)
 # The backoff after an outage of storage or the database: that says nothing about the transfer, so
 # it does not count as an attempt either.
 OUTAGE_SECONDS = 4
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The rows that wait for workers: how many, and the oldest one's age; and how many are held."""
+
+    count: int
+    oldest_seconds: float | None
+    held_count: int
 
 
 class Lease:
@@ -160,6 +170,19 @@ def remind_stuck(row: Queued, is_stuck: ColumnElement[bool], again: Again) -> in
     )
     with transaction():
         return remind(row, key.in_(select(stuck.c.key)), again)
+
+
+def waiting(row: type[Archive] | type[Inspection], is_wanted: ColumnElement[bool]) -> Waiting:
+    """How many rows to be worked on wait for workers and for how long, and how many are held."""
+    is_held = and_(row.lease_token.is_not(None), row.lease_until >= db_now())
+    waits_for = func.extract("epoch", db_now() - func.min(row.created_at).filter(~is_held))
+    count, seconds, held_count = db.session.execute(
+        select(func.count().filter(~is_held), waits_for, func.count().filter(is_held))
+        .select_from(row)
+        .where(is_wanted)
+    ).one()
+    release()
+    return Waiting(count, None if seconds is None else float(seconds), held_count)
 
 
 def _is_of(row: Row, row_id: uuid.UUID) -> ColumnElement[bool]:

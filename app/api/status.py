@@ -14,6 +14,7 @@ from app.config import settings
 from app.db import db, discard, release
 from app.errors import Unavailable
 from app.extensions import queue, storage
+from app.leases import Waiting
 from app.services import archives, blocklist, heartbeats, upkeep
 from app.services.doctor import processes
 
@@ -88,11 +89,11 @@ def _behind(shown: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _waiting_json(waiting: archives.Waiting) -> dict[str, Any]:
+def _waiting_json(waiting: Waiting) -> dict[str, Any]:
     return {
         "waiting_count": waiting.count,
         "oldest_seconds": waiting.oldest_seconds and round(waiting.oldest_seconds),
-        "being_made_count": waiting.being_made_count,
+        "being_made_count": waiting.held_count,
     }
 
 

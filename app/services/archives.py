@@ -45,15 +45,6 @@ AGAIN_AFTER = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """The zips that wait: how many, and the oldest one's age; and how many are being made."""
-
-    count: int
-    oldest_seconds: float | None
-    being_made_count: int
-
-
-@dataclass(frozen=True)
 class Progress:
     """How far the zip of a transfer is: `state` is building, ready or failed."""
 
@@ -230,17 +221,9 @@ def is_stuck(queued_before: ColumnElement[Any]) -> ColumnElement[bool]:
     return and_(is_wanted(), leases.is_unattended(Archive, queued_before))
 
 
-def waiting() -> Waiting:
+def waiting() -> leases.Waiting:
     """How many zips wait for workers and for how long, and how many are being made."""
-    is_held = and_(Archive.lease_token.is_not(None), Archive.lease_until >= db_now())
-    waits_for = func.extract("epoch", db_now() - func.min(Archive.created_at).filter(~is_held))
-    row = db.session.execute(
-        select(func.count().filter(~is_held), waits_for, func.count().filter(is_held))
-        .select_from(Archive)
-        .where(is_wanted())
-    ).one()
-    release()
-    return Waiting(row[0], None if row[1] is None else float(row[1]), row[2])
+    return leases.waiting(Archive, is_wanted())
 
 
 def remind_stuck(queued_before: ColumnElement[Any]) -> int:

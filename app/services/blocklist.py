@@ -16,11 +16,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import InstrumentedAttribute, joinedload
 
 from app import jobs, leases
-from app.clock import db_now
 from app.db import changed, db, release, transaction
 from app.errors import Gone, NotFound, WrongState
 from app.models import BlockedFile, File, Harm, Inspection, State, Transfer, Upload, UploadState
-from app.services import archives, audit
+from app.services import audit
 from app.services.completing import Outcome
 from app.services.transfers import of_id
 
@@ -206,17 +205,9 @@ def is_wanted() -> ColumnElement[bool]:
     )
 
 
-def waiting() -> archives.Waiting:
-    """How many files wait to be read, the oldest one's age in seconds, how many are being read."""
-    is_leased = and_(Inspection.lease_token.is_not(None), Inspection.lease_until >= db_now())
-    waits_for = func.extract("epoch", db_now() - func.min(Inspection.created_at).filter(~is_leased))
-    row = db.session.execute(
-        select(func.count().filter(~is_leased), waits_for, func.count().filter(is_leased))
-        .select_from(Inspection)
-        .where(is_wanted())
-    ).one()
-    release()
-    return archives.Waiting(row[0], None if row[1] is None else float(row[1]), row[2])
+def waiting() -> leases.Waiting:
+    """How many files wait to be read and for how long, and how many are being read."""
+    return leases.waiting(Inspection, is_wanted())
 
 
 def remind_stuck(queued_before: ColumnElement[Any]) -> int:

@@ -2,6 +2,7 @@
 
 from app import jobs
 from app.extensions import queue
+from app.leases import Waiting
 from app.services import archives, blocklist, heartbeats, upkeep
 from app.services.doctor.findings import Finding, failed, ok
 from app.words import counted
@@ -28,9 +29,9 @@ def has_no_listener() -> bool:
     return heartbeats.age_of(LISTENER) > NO_LISTENER_SECONDS
 
 
-def has_no_maker(waiting: archives.Waiting) -> bool:
+def has_no_maker(waiting: Waiting) -> bool:
     """Whether zips (or files to be read) wait long while none is being made: no maker runs."""
-    return (waiting.oldest_seconds or 0) > NO_MAKER_SECONDS and not waiting.being_made_count
+    return (waiting.oldest_seconds or 0) > NO_MAKER_SECONDS and not waiting.held_count
 
 
 def clock() -> Finding:

@@ -2,10 +2,9 @@
 
 import unicodedata
 from datetime import timedelta
-from typing import Any
 
 import pytest
-from sqlalchemy import event, select, update
+from sqlalchemy import select, update
 
 from app import clock
 from app.config import settings
@@ -17,6 +16,7 @@ from app.services import upkeep
 from tests.factories import http
 from tests.keeper import Keeper, version_of
 from tests.pictures import drawn, encoded
+from tests.watching import statements
 
 # -- search --------------------------------------------------------------------------------------
 
@@ -66,20 +66,11 @@ def test_a_type_is_found_whatever_its_capitals_and_parameters(keeper: Keeper) ->
 def test_pages_come_with_one_query_for_items_and_one_for_the_count(keeper: Keeper) -> None:
     for number in range(5):
         keeper.keep(fileName=f"{number}.txt")
-    asked: list[str] = []
-
-    def note(_c: Any, _x: Any, statement: str, *_rest: Any) -> None:
-        if "FROM asset" in statement:
-            asked.append(statement)
-
-    with keeper.client.application.app_context():
-        bind = db.session.get_bind()
-    event.listen(bind, "before_cursor_execute", note)
-    page = keeper.get("/assets", limit=2, offset=1).json
-    event.remove(bind, "before_cursor_execute", note)
+    with statements(keeper.client.application) as told:
+        page = keeper.get("/assets", limit=2, offset=1).json
     assert [one["name"] for one in page["items"]] == ["3.txt", "2.txt"]
     assert (page["limit"], page["offset"], page["total_count"]) == (2, 1, 5)
-    assert len(asked) == 2
+    assert sum("FROM asset" in one for one in told) == 2
 
 
 def test_an_asset_is_renamed_and_tagged(keeper: Keeper) -> None:

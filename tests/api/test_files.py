@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from flask import Flask
-from sqlalchemy import event, func, select
+from sqlalchemy import func, select
 
 from app import clock, crash
 from app.config import MIB, settings
@@ -20,6 +20,7 @@ from app.gateways.s3_answers import Away
 from app.models import AuditEvent, Scope, SmallFile, Upload, UploadState
 from app.services import accounts, dry_runs, reconciling, small_files, upkeep
 from tests.factories import Program, post
+from tests.watching import statements
 
 Configure = Callable[..., None]
 KEY = re.compile(r"uploads/\d{4}/\d\d/\d\d/[0-9a-f-]{36}\.txt")
@@ -356,16 +357,8 @@ def test_the_list_comes_in_pages_by_one_query_each(app: Flask, program: Program)
     for n in range(5):
         program.file(filename=f"{n}.txt")
     program.offer("never came.txt")
-    asked: list[str] = []
-    with app.app_context():
-        engine = db.engine
-
-    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        asked.append(statement)
-
-    event.listen(engine, "before_cursor_execute", note)
-    pages = [program.call("GET", f"?limit=2&offset={n}").json for n in (0, 2, 4, 6)]
-    event.remove(engine, "before_cursor_execute", note)
+    with statements(app) as asked:
+        pages = [program.call("GET", f"?limit=2&offset={n}").json for n in (0, 2, 4, 6)]
     names = [[item["filename"] for item in page["items"]] for page in pages]
     assert names == [["4.txt", "3.txt"], ["2.txt", "1.txt"], ["0.txt"], []]
     assert {(page["limit"], page["total_count"]) for page in pages} == {(2, 5)}

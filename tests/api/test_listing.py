@@ -7,7 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from flask import Flask
+from sqlalchemy import text
 from sqlalchemy.dialects import postgresql
 
 from app import clock
@@ -16,6 +17,7 @@ from app.models import State
 from app.services import accounts, listings
 from app.services.listings import Order, SortBy, Wish
 from tests.factories import Machine, Sent
+from tests.watching import statements
 
 
 def listed(machine: Machine, query: str = "") -> Any:
@@ -209,18 +211,11 @@ def test_counting_and_filtering_read_an_index(
 
 
 def test_a_page_is_two_queries_however_long(
-    machine: Machine, made: list[Any], inside: None
+    app: Flask, machine: Machine, made: list[Any], inside: None
 ) -> None:
     def cost(run: Callable[[], Any]) -> int:
-        said: list[str] = []
-        connection = db.session.connection().engine
-
-        def note(*given: Any) -> None:
-            said.append(given[2])
-
-        event.listen(connection, "before_cursor_execute", note)
-        run()
-        event.remove(connection, "before_cursor_execute", note)
+        with statements(app) as said:
+            run()
         return sum("FROM transfers" in one for one in said)
 
     caller = accounts.authenticate(machine.key)

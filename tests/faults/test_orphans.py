@@ -9,7 +9,6 @@ import pytest
 from botocore.client import BaseClient
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import event
 
 from app import clock, jobs
 from app.db import db, transaction
@@ -18,6 +17,7 @@ from app.models import File, Heartbeat, State, Transfer, Upload, UploadState
 from app.services import heartbeats, upkeep
 from app.services.upkeep import UnreasonableShare
 from tests.faults.sweeping import Bucket, ago, cli, rows
+from tests.watching import statements
 
 pytestmark = [pytest.mark.real_commits, pytest.mark.usefixtures("inside")]
 Configure = Callable[..., None]
@@ -66,19 +66,11 @@ def test_only_what_is_older_than_a_day_and_wanted_by_no_row_is_an_orphan(
 
 
 @pytest.mark.usefixtures("small_pages")
-def test_one_query_for_each_page(bucket: Bucket) -> None:
+def test_one_query_for_each_page(app: Flask, bucket: Bucket) -> None:
     rows(bucket, State.READY, 20)
     bucket.plant(["orphan"])
-    asked: list[str] = []
-
-    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        asked.append(statement)
-
-    event.listen(db.engine, "before_cursor_execute", note)
-    try:
+    with statements(app) as asked:
         assert upkeep.find_orphans().orphan_count == 1
-    finally:
-        event.remove(db.engine, "before_cursor_execute", note)
     assert len(asked) == 3 + 1  # and one for all complete rows
 
 

@@ -2,13 +2,12 @@
 
 import re
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import event, insert, select
+from sqlalchemy import insert, select
 
 from app.db import db, transaction
 from app.models import AbuseReport, AuditEvent, Board, FileRequest, Harm
@@ -18,6 +17,7 @@ from tests.lab.mailserver import MailServer
 from tests.mail import ADA, send_mail
 from tests.pages.test_mine import COOKIE, EVE, Person, code_in, grow_old
 from tests.pages.test_pages import token_in
+from tests.watching import statements
 
 Configure = Callable[..., None]
 AT = "/admin"
@@ -72,22 +72,6 @@ def actions(app: Flask) -> list[str]:
     with app.app_context():
         rows = select(AuditEvent.action).order_by(AuditEvent.id)
         return [one for one in db.session.scalars(rows) if "code" not in one and "sign" not in one]
-
-
-@contextmanager
-def queries(app: Flask) -> Iterator[list[str]]:
-    """The statements that PostgreSQL is sent in the block, without the test's own savepoints."""
-    seen: list[str] = []
-
-    def note(*given: Any) -> None:
-        if "SAVEPOINT" not in given[2]:
-            seen.append(given[2])
-
-    with app.app_context():
-        engine = db.engine
-    event.listen(engine, "before_cursor_execute", note)
-    yield seen
-    event.remove(engine, "before_cursor_execute", note)
 
 
 # -- who gets in -----------------------------------------------------------------------------------
@@ -338,7 +322,7 @@ def test_reports_are_listed_in_pages_newest_first(
 def test_a_thousand_reports_cost_no_more_than_one(app: Flask, admin: Admin, sender: Sender) -> None:
     sent, other = sender.ready(), sender.ready()
     report(sent)
-    with queries(app) as few:
+    with statements(app) as few:
         admin.open()
     with app.app_context(), transaction():
         rows = [
@@ -346,7 +330,7 @@ def test_a_thousand_reports_cost_no_more_than_one(app: Flask, admin: Admin, send
             for one in (sent, other)
         ]
         db.session.execute(insert(AbuseReport), rows * 500)
-    with queries(app) as many:
+    with statements(app) as many:
         page = admin.open().text
     assert len(many) == len(few) == 8
     assert len(set(re.findall(r"/admin/reports/\d+", page))) == abuse.PAGE_SIZE

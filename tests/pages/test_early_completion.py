@@ -1,16 +1,13 @@
 """The recipient's page while files are on their way: what is safe has its button, polls are cheap."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 from flask import Flask
-from sqlalchemy import event
 
 from app import clock
-from app.db import db
 from tests.factories import Sender, Sent, http
+from tests.watching import statements
 
 CURL = {"User-Agent": "curl/8.5.0"}
 
@@ -118,28 +115,12 @@ def test_a_command_line_fetches_what_is_safe_and_is_told_of_the_rest(sent: Sent)
 # -- polls -------------------------------------------------------------------------------------
 
 
-@contextmanager
-def counted(app: Flask) -> Iterator[list[str]]:
-    """Every statement but those about transactions."""
-    said: list[str] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
-        if not re.match(r"SAVEPOINT|RELEASE|ROLLBACK", statement):
-            said.append(statement)
-
-    with app.app_context():
-        engine = db.engine
-    event.listen(engine, "before_cursor_execute", note)
-    yield said
-    event.remove(engine, "before_cursor_execute", note)
-
-
 @pytest.mark.parametrize("state", ["uploading", "processing"])
 def test_an_unchanged_poll_is_answered_by_one_statement(sent: Sent, app: Flask, state: str) -> None:
     if state == "processing":
         sent.complete()
     asked = {"HX-Request": "true", "If-None-Match": version_in(page_of(sent))}
-    with counted(app) as said:
+    with statements(app) as said:
         answer = sent.client.get(f"/d/{sent.slug}", headers=asked)
     assert (answer.status_code, answer.data) == (304, b"")
     assert answer.headers["ETag"] == asked["If-None-Match"]

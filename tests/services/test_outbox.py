@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import event, select
+from sqlalchemy import select
 
 from app import clock, jobs
 from app.db import db
@@ -17,6 +17,7 @@ from tests.factories import Sender, Sent
 from tests.lab.mailserver import MailServer
 from tests.lab.proxy import Proxy
 from tests.mail import ADA, addressed, pass_time, send_mail, states, turn_on
+from tests.watching import statements
 
 PEOPLE = ["bo@example.org", "cy@example.org", "di@example.org"]
 Meanwhile = Callable[[Callable[[], object]], None]
@@ -248,18 +249,8 @@ def test_what_is_no_longer_true_is_not_mailed(
 def statements_for(app: Flask, sent: Sent, *people: str) -> list[str]:
     """What the database is asked to mail so many, but for transactions."""
     addressed(sent, *people, notifications=[])
-    asked: list[str] = []
-
-    def note(connection: Any, cursor: Any, statement: str, *more: Any) -> None:
-        if "SAVEPOINT" not in statement:
-            asked.append(statement)
-
-    with app.app_context():
-        event.listen(db.engine, "before_cursor_execute", note)
-        try:
-            assert outbox.send_due() == len(people)
-        finally:
-            event.remove(db.engine, "before_cursor_execute", note)
+    with statements(app) as asked:
+        assert send_mail(app) == len(people)
     return asked
 
 

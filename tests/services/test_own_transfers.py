@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from app import clock
 from app.config import settings
@@ -18,6 +18,7 @@ from tests.api.test_listing import plan_of
 from tests.factories import Machine, Sender, Sent
 from tests.lab.mailserver import MailServer
 from tests.mail import ADA, word_of
+from tests.watching import statements
 
 pytestmark = pytest.mark.usefixtures("mail")
 
@@ -206,17 +207,12 @@ def test_the_newest_are_read_in_order_and_nothing_is_sorted(many: None) -> None:
     assert "Sort" not in plan.partition("ix_transfers_of_sender")[0], plan
 
 
-def test_a_page_is_two_queries_however_long(inside: None, sender: Sender, mail: MailServer) -> None:
+def test_a_page_is_two_queries_however_long(
+    app: Flask, inside: None, sender: Sender, mail: MailServer
+) -> None:
     def cost() -> int:
-        said: list[str] = []
-
-        def note(*given: Any) -> None:
-            said.append(given[2])
-
-        engine = db.session.connection().engine
-        event.listen(engine, "before_cursor_execute", note)
-        listed()
-        event.remove(engine, "before_cursor_execute", note)
+        with statements(app) as said:
+            listed()
         return len(said)
 
     own(sender.create())

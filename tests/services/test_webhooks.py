@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import event, insert, select
+from sqlalchemy import insert, select
 
 from app import clock, jobs
 from app.db import db, transaction
@@ -20,6 +20,7 @@ from app.services import accounts, claims, downloads, upkeep, webhook_news, webh
 from tests.factories import Machine, Sender
 from tests.hooks import ALL, Admin, is_signed, pass_time, rows, send_webhooks
 from tests.lab.receiver import Canary, Receiver
+from tests.watching import statements
 
 Configure = Callable[..., None]
 
@@ -412,21 +413,13 @@ def test_ten_thousand_that_expire_are_told_of_by_the_statement_that_lets_them(
                     for n in range(10_000)
                 ],
             )
-        statements: list[str] = []
-
-        def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-            if re.search("INSERT|UPDATE transfers", statement):
-                statements.append(statement)
-
-        event.listen(db.engine, "before_cursor_execute", note)
-        try:
+        with statements(app) as told:
             assert upkeep.expire_due() == 10_000
-        finally:
-            event.remove(db.engine, "before_cursor_execute", note)
+        written = [one for one in told if re.search("INSERT|UPDATE transfers", one)]
         # The second finds no more, and the last notes the sweep's end.
-        assert len(statements) == 3
-        assert statements[0] == statements[1]
-        assert "heartbeats" in statements[2]
+        assert len(written) == 3
+        assert written[0] == written[1]
+        assert "heartbeats" in written[2]
         count = db.session.scalars(select(WebhookDelivery.event_id).distinct()).all()
         assert len(count) == 10_000
         acts = select(AuditEvent.transfer_id).where(AuditEvent.action == "expire")

@@ -11,17 +11,19 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     and_,
+    case,
     cast,
     delete,
     exists,
     func,
     literal,
     null,
+    or_,
     select,
     update,
 )
 
-from app import jobs
+from app import jobs, rows
 from app.clock import db_now
 from app.config import settings
 from app.db import changed, db, release, transaction
@@ -36,7 +38,7 @@ from app.models import (
 )
 from app.services import delivery, dropped_mail, sign_ins, tombstones
 from app.services.heartbeats import noted
-from app.services.upkeep import Tell, untold
+from app.services.upkeep import Tell, in_batches, untold
 
 BATCH = 1000
 # How long settled mails, and the addresses of a deleted transfer, are kept.
@@ -197,11 +199,18 @@ def _is_new(kind: MailKind, about: Any, n: Any) -> Any:
 
 
 def is_to_unname() -> ColumnElement[bool]:
-    """The condition that a transfer was deleted long ago and still has its sender's address."""
+    """The condition that a transfer was deleted long ago, and addresses of its people are left.
+
+    A sender that was taken out before is gone, but not whom the transfer was mailed to till then.
+    The sender of what was reported or blocked is kept for longer.
+    """
+    has_people = exists().where(Recipient.transfer_id == Transfer.id)
+    has_mails = exists().where(OutboxMail.transfer_id == Transfer.id)
+    has_sender = and_(Transfer.sender_email.is_not(None), ~tombstones.is_evidence())
     return and_(
         Transfer.state == State.DELETED,
         Transfer.deleted_at < db_now() - FORGOTTEN_AFTER,
-        Transfer.sender_email.is_not(None),
+        or_(has_sender, has_people, has_mails),
     )
 
 
@@ -210,22 +219,35 @@ def forget(tell: Tell = untold) -> int:
     how many transfers. Repeatable.
     """
     old = db_now() - FORGOTTEN_AFTER
-    gone = select(Transfer.id).where(is_to_unname())
     settled = and_(OutboxMail.state != MailState.WAITING, OutboxMail.created_at < old)
-    count = 0
     for statement in (
         delete(SenderCode).where(
             SenderCode.created_at < db_now() - timedelta(days=1), ~sign_ins.is_signed_in()
         ),
         delete(OutboxMail).where(OutboxMail.transfer_id.is_(None), settled),
-        delete(Recipient).where(Recipient.transfer_id.in_(gone)),
-        delete(OutboxMail).where(OutboxMail.transfer_id.in_(gone)),
-        update(Transfer)
-        .where(Transfer.id.in_(gone), ~tombstones.is_evidence())
-        .values(sender_email=None, sender_confirmed_at=None),
     ):
         with transaction():
-            count = changed(statement.execution_options(synchronize_session=False))
-        tell("forgotten", count)
-    # The number of the last statement, which counts transfers.
-    return count
+            changed(statement.execution_options(synchronize_session=False))
+    return in_batches(_unname, tell)
+
+
+def _unname() -> int:
+    is_evidence = tombstones.is_evidence()
+    unnamed = db.session.scalars(
+        update(Transfer)
+        .where(rows.take(Transfer, is_to_unname(), limit=BATCH))
+        .values(
+            sender_email=case((is_evidence, Transfer.sender_email)),
+            sender_confirmed_at=case((is_evidence, Transfer.sender_confirmed_at)),
+        )
+        .returning(Transfer.id)
+        .execution_options(synchronize_session=False)
+    ).all()
+    # Mails before recipients, as settling a mail locks them.
+    for of_it in (OutboxMail, Recipient):
+        db.session.execute(
+            delete(of_it)
+            .where(of_it.transfer_id.in_(unnamed))
+            .execution_options(synchronize_session=False)
+        )
+    return len(unnamed)

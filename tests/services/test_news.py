@@ -13,6 +13,7 @@ from app import clock, lifecycle
 from app.db import db, transaction
 from app.models import OutboxMail, Recipient, State
 from app.services import (
+    abuse,
     asking,
     delivery,
     extension_requests,
@@ -207,6 +208,40 @@ def test_addresses_are_forgotten_after_a_month(
             for table in (Recipient, OutboxMail)
         ]
     assert counts == [1, 2, 0, 0]
+
+
+def test_whom_a_transfer_was_mailed_to_is_forgotten_even_if_it_lost_its_sender(
+    app: Flask, sender: Sender, mail: MailServer
+) -> None:
+    dead = addressed(sender.ready(), BO)
+    send_mail(app)
+    dead.call("PATCH", json={"recipients": [], "sender_email": None})
+    assert dead.row().sender_email is None
+    dead.call("DELETE")
+    dead.set(deleted_at=clock.now() - timedelta(days=29))
+    with app.app_context():
+        assert news.forget() == 0
+        dead.set(deleted_at=clock.now() - timedelta(days=31))
+        assert [news.forget(), news.forget()] == [1, 0]
+        for table in (Recipient, OutboxMail):
+            assert db.session.scalar(select(func.count()).select_from(table)) == 0
+
+
+def test_the_sender_of_what_is_reported_is_kept_and_nobody_else(
+    app: Flask, sender: Sender, mail: MailServer
+) -> None:
+    dead = addressed(sender.ready(), BO)
+    with app.app_context():
+        abuse.quarantine(dead.id)
+    dead.call("DELETE")
+    dead.set(deleted_at=clock.now() - timedelta(days=31))
+    with app.app_context():
+        assert [news.forget(), news.forget()] == [1, 0]
+        assert dead.row().sender_email == ADA
+        assert db.session.scalar(select(func.count()).select_from(Recipient)) == 0
+        abuse.lift_quarantine(dead.id)
+        assert [news.forget(), news.forget()] == [1, 0]
+    assert dead.row().sender_email is None
 
 
 def test_a_question_reaches_a_sender_whose_transfer_has_expired(

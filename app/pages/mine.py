@@ -28,6 +28,7 @@ from app.pages.login_cookie import LoginCookie
 from app.pages.view import is_htmx, page_or_fragment, typed
 from app.request_guards import codes_limit, limiter, unknown_limit
 from app.services import admins, file_requests, own_keys, own_transfers, senders, sign_ins
+from app.services.marks import mark_of
 from app.services.own_transfers import Shown, Sort, Wish
 from app.services.sign_ins import SignIn
 
@@ -35,8 +36,9 @@ bp = Blueprint("mine", __name__, url_prefix="/mine")
 cookie = LoginCookie("beeline-mine")
 
 E = TypeVar("E", Shown, Sort)
-# Where signing in leads, in the browser's session; if nothing is there, to the list.
-_AFTERWARDS = "sign_in_afterwards"
+# Where signing in leads, and the mark of the address with which it does ("": with any), in the
+# browser's session. If nothing is there, or with another address, it leads to the list.
+_AFTERWARDS = "sign_in_leads_to"
 # The codes that this browser has asked for, in its session; of many, the latest.
 _CODES = "sign_in_codes"
 _MOST_CODES = 5
@@ -86,7 +88,9 @@ def mail_code() -> AnyResponse:
     """Mail a code to an address; if the form says so, signing in leads to sending."""
     for_sending = request.form.get("then") == "send"
     if for_sending:
-        session[_AFTERWARDS] = url_for("home.show_home")
+        session[_AFTERWARDS] = [url_for("home.show_home"), ""]
+    elif _leads_to_sending():
+        session.pop(_AFTERWARDS)
     return mail_code_to(typed("email"), for_sending=for_sending)
 
 
@@ -114,7 +118,7 @@ def sign_in_again(email: str, afterwards: str) -> AnyResponse:
     answer = mail_code_to({"email": email})
     if answer.status_code != 303:
         return answer
-    session[_AFTERWARDS] = afterwards
+    session[_AFTERWARDS] = [afterwards, mark_of(email)]
     sign_ins.leave(cookie.read())
     cookie.delete(answer)
     return answer
@@ -131,7 +135,9 @@ def enter() -> AnyResponse:
     except Invalid as error:
         return _door(error.fields, 422, for_sending=_leads_to_sending())
     session.pop(_CODES)
-    answer = redirect(session.pop(_AFTERWARDS, url_for(".show_mine")), 303)
+    afterwards, mark = session.pop(_AFTERWARDS, ("", ""))
+    is_theirs = afterwards and mark in ("", mark_of(sign_ins.email_of(word)))
+    answer = redirect(afterwards if is_theirs else url_for(".show_mine"), 303)
     cookie.set(answer, word, sign_ins.STAYS_DAYS * 86400)
     return answer
 
@@ -151,7 +157,7 @@ def _codes() -> list[uuid.UUID]:
 
 def _leads_to_sending() -> bool:
     """Whether signing in, as this browser has last begun to, leads to sending."""
-    return bool(session.get(_AFTERWARDS) == url_for("home.show_home"))
+    return bool(session.get(_AFTERWARDS, ("",))[0] == url_for("home.show_home"))
 
 
 def _door(

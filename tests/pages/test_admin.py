@@ -229,6 +229,17 @@ def test_s39_it_leads_back_to_a_page_of_the_admin_and_nowhere_else(
         assert admin.post("enter", code=code_in(mail)).location == AT
 
 
+def test_whoever_signs_in_with_another_address_instead_is_not_led_to_what_is_not_there(
+    app: Flask, admin: Admin
+) -> None:
+    grow_old(app, hours=13)
+    admin.client.post(f"{AT}/again", data={"csrf_token": admin.token, "report": "1"})
+    assert admin.sign_in("bo@example.org").location == "/mine"
+    # That is over for the admin, too.
+    admin.post("leave")
+    assert admin.sign_in().location == "/mine"
+
+
 def test_where_too_many_codes_were_mailed_it_says_so_and_nobody_is_signed_out(
     app: Flask, ada: Admin
 ) -> None:

@@ -17,7 +17,7 @@ from tests.factories import Machine, Sender, Sent
 from tests.lab.mailserver import MailServer
 from tests.mail import ADA, send_mail, word_of
 from tests.pages.test_manage import open_page, page_of
-from tests.pages.test_mine import EVE, Person, ada, eve
+from tests.pages.test_mine import EVE, Person, ada, code_in, eve
 from tests.pages.test_pages import token_in
 
 __all__ = ["ada", "eve"]  # fixtures
@@ -77,15 +77,15 @@ def test_a_key_needs_no_address(client: FlaskClient) -> None:
 
 
 def test_the_first_page_is_for_those_who_may_send(
-    ada: Person, eve: Person, client: FlaskClient
+    app: Flask, ada: Person, eve: Person, client: FlaskClient, mail: MailServer
 ) -> None:
     door = ada.client.get("/")
     assert "Sign in to send" in door.text
     assert 'id="sender"' not in door.text
     assert door.headers["Cache-Control"] == "no-store"
     ada.client.post("/mine/code", data={"csrf_token": ada.token, "email": ADA, "then": "send"})
-    code = ada.ask()
-    entered = ada.post("enter", code=code)
+    send_mail(app)
+    entered = ada.post("enter", code=code_in(mail))
     assert (entered.status_code, entered.location) == (303, "/")
     page = ada.client.get("/")
     assert page.headers["Cache-Control"] == "no-store"
@@ -160,6 +160,14 @@ def test_the_pages_where_one_signs_in_to_send_say_so(ada: Person) -> None:
     assert "Your e-mail" in ada.client.get("/?other=1").text
     # Who asks for another address there does not come from sending.
     assert '<h1 class="title" id="door-title">My transfers</h1>' in ada.get("?other=1").text
+
+
+def test_whoever_did_not_go_on_with_sending_is_led_to_their_transfers(ada: Person) -> None:
+    """Once they sign in there, that is, and not where they began to sign in before."""
+    ada.client.post("/mine/code", data={"csrf_token": ada.token, "email": ADA, "then": "send"})
+    code = ada.ask()
+    assert '<h1 class="title" id="door-title">My transfers</h1>' in ada.get().text
+    assert ada.post("enter", code=code).location == "/mine"
 
 
 def test_whoever_comes_by_a_link_of_another_site_gets_a_page_that_loads_once_more(

@@ -23,6 +23,7 @@ from app.pages.view import is_htmx, typed
 from app.request_guards import codes_limit, limit_unknown, limiter
 from app.services import delivery, mail_links, managing, sender_access, transfers
 from app.services.marks import mark_of
+from app.words import counted
 
 bp = Blueprint("manage", __name__, url_prefix="/m/<word>")
 limit_unknown(bp)
@@ -164,14 +165,16 @@ def add_recipients(word: str) -> AnyResponse:
     try:
         if not emails:
             raise Invalid({"recipients": "needs at least one e-mail address"})
-        managing.add_recipients(transfer, emails[: settings.max_recipients + 1])
+        count = managing.add_recipients(transfer, emails[: settings.max_recipients + 1])
     except AppError as error:
         return _refused(word, transfer, "send", error, said=said, emails=emails)
-    return _done(word, transfer, _sent_words(len(emails)), "send", "people")
+    return _done(word, transfer, _sent_words(count), "send", "people")
 
 
 def _sent_words(count: int) -> str:
-    return f"It is being sent to {count} {'person' if count == 1 else 'people'}."
+    if count == 0:
+        return "It was sent there before, and is not sent again."
+    return f"It is being sent to {counted(count, 'person', 'people')}."
 
 
 @bp.post("/recipients/<uuid:recipient_id>/revoke")

@@ -370,20 +370,23 @@ def adds_to(transfer: Transfer) -> Managed | None:
 # -- recipients, and the sender's own mail ---------------------------------------------------------
 
 
-def add_recipients(transfer: Transfer, emails: Sequence[str]) -> Transfer:
+def add_recipients(transfer: Transfer, emails: Sequence[str]) -> int:
     """Mail the transfer to more people; those added concurrently stay. Repeatable.
 
-    Raises Blocked, as delivery.set_recipients(), and WrongState before the sender's address is
-    confirmed.
+    Returns to how many it is sent now: nobody gets it twice. Raises Blocked, as
+    delivery.set_recipients(), and WrongState before the sender's address is confirmed.
     """
     _unblocked(transfer)
     with transaction():
         row = lock_row(transfer.id)
         if row.sender_confirmed_at is None:
             raise WrongState("Confirm your own address first: recipients see it and can reply.")
-        known = [one.email for one in delivery.recipients_of(row.id) if one.revoked_at is None]
+        people = delivery.recipients_of(row.id)
+        ask_count = sum(one.ask_count for one in people)
+        known = [one.email for one in people if one.revoked_at is None]
         # The new ones first, because complaints name them by their index.
-        return delivery.set_recipients(row, {"recipients": [*emails, *known]})
+        delivery.set_recipients(row, {"recipients": [*emails, *known]})
+        return sum(one.ask_count for one in delivery.recipients_of(row.id)) - ask_count
 
 
 def revoke(transfer: Transfer, recipient_id: uuid.UUID) -> None:

@@ -571,10 +571,22 @@ def test_people_who_were_added_meanwhile_stay(
     sender: Sender, browser: FlaskClient, mail: MailServer
 ) -> None:
     sent = addressed(sender.ready(), BOB)
-    assert press(browser, sent, "/recipients", recipients=EVE).status_code == 303
-    assert press(browser, sent, "/recipients", recipients=EVE).status_code == 303
+    for _ in range(2):
+        assert press(browser, sent, "/recipients", recipients=EVE).status_code == 303
     shown = {one["email"]: one["state"] for one in sent.show()["recipients"]}
     assert shown == {BOB: "waiting", EVE: "waiting"}
+
+
+def test_it_says_to_how_many_it_is_sent_and_nobody_gets_it_twice(
+    sender: Sender, browser: FlaskClient, mail: MailServer
+) -> None:
+    sent = addressed(sender.ready(), BOB)
+    for typed, said in (
+        (f"{BOB} {EVE} {EVE.upper()}", "It is being sent to 1 person."),
+        (f"{BOB} {EVE}", "It was sent there before, and is not sent again."),
+        ("x@example.org, y@example.org", "It is being sent to 2 people."),
+    ):
+        assert said in press(browser, sent, "/recipients", True, recipients=typed).text
 
 
 def test_a_recipient_is_taken_back_and_mailed_again(

@@ -56,7 +56,7 @@ def write(
         change = _edit(transfer.id, columns, required)
         if change:
             audit.note(change, transfer.id)
-            extension_requests.settle(transfer.id, _answered(columns))
+            extension_requests.settle(transfer.id, _answered(transfer.id, columns))
         if change and "expires_at" in columns:
             dropped_mail.take_up_left_out(transfer.id)
         if change and "password_hash" in columns:
@@ -72,10 +72,14 @@ def write(
     raise Gone(reason="deleted" if fresh.state is State.DELETED else "expired")
 
 
-def _answered(changes: dict[str, Any]) -> list[Ending]:
-    """The kinds of extension requests that an edit settles."""
-    answers = {"expires_at": Ending.EXPIRED, "max_downloads": Ending.LIMIT_REACHED}
-    return [answer for name, answer in answers.items() if name in changes]
+def _answered(transfer_id: uuid.UUID, changes: dict[str, Any]) -> list[Ending]:
+    """The kinds of extension requests that an edit, which was just made, settles."""
+    answers = [Ending.EXPIRED] if "expires_at" in changes else []
+    if "max_downloads" in changes:
+        # A limit that is used up already gives nobody what they asked for.
+        is_used_up = select(Transfer.is_used_up).where(Transfer.id == transfer_id)
+        answers += [] if db.session.scalar(is_used_up) else [Ending.LIMIT_REACHED]
+    return answers
 
 
 def _edit(

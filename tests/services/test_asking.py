@@ -184,6 +184,9 @@ def test_a_higher_limit_answers_who_asked_for_downloads_and_more_of_both_answers
     asking.ask(sent.slug, "ada", None)
     sent.call("PATCH", json={"title": "x", "expires_at": None})
     assert extension_requests.count(sent.id) == 1
+    # As many as there were give nobody anything.
+    sent.call("PATCH", json={"max_downloads": sent.row().download_count})
+    assert extension_requests.count(sent.id) == 1
     sent.call("PATCH", json={"max_downloads": 5})
     assert extension_requests.count(sent.id) == 0
     sent.set(download_count=5)

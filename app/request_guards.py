@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from flask import Flask, redirect, request
@@ -165,7 +165,9 @@ def _check_tls() -> Response | None:
     if request.is_secure or not settings.is_https or request.path in _PROBES:
         return None
     if request.method in ("GET", "HEAD") and not request.path.startswith(_API):
-        return redirect(f"{settings.base_url}{request.full_path.rstrip('?')}", 308)
+        # Encoded as it came: the path may hold the name of a file, such as "50% off?.txt".
+        asked = quote(request.query_string, safe="%!$&'()*+,/:;=?@")
+        return redirect(f"{settings.base_url}{quote(request.path)}{asked and f'?{asked}'}", 308)
     raise TlsRequired
 
 

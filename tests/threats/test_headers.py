@@ -138,6 +138,10 @@ def test_s38_a_page_asked_for_without_tls_leads_to_it(behind: Flask) -> None:
         ("/", "/"),
         ("/d/" + "x" * 32, "/d/" + "x" * 32),
         ("/d/x?a=b", "/d/x?a=b"),
+        ("/mine?q=100%25&r=a+b%3F?", "/mine?q=100%25&r=a+b%3F?"),
+        # A file's name as it is, whatever a URL makes of its characters.
+        ("/d/x/%23%3F50%25%20o%C3%BC.txt", "/d/x/%23%3F50%25%20o%C3%BC.txt"),
+        ("/d/x/100%2541.txt", "/d/x/100%2541.txt"),
         ("/.//evil.example/", "/.//evil.example/"),
         ("/\\evil.example", "/%5Cevil.example"),
     ):

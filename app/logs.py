@@ -15,7 +15,10 @@ from flask import Flask, Response, g, has_request_context, request
 
 from app.redaction import redacted
 
-_FIELDS = ("job", "transfer", "upload", "method", "route", "status", "duration_ms")
+FIELDS = (
+    "job", "transfer", "upload", "key", "webhook", "count",
+    "method", "route", "status", "duration_ms",
+)  # fmt: skip
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 # Libraries log what they were given, more at lower levels: below WARNING only ours are heard.
 _OURS = ("app", "beeline")
@@ -35,7 +38,7 @@ class JsonLines(logging.Formatter):
         }
         if has_request_context() and "request_id" in g:
             line["request_id"] = g.request_id
-        line |= {name: getattr(record, name) for name in _FIELDS if hasattr(record, name)}
+        line |= {name: getattr(record, name) for name in FIELDS if hasattr(record, name)}
         if record.exc_info:
             line["error"] = redacted(self.formatException(record.exc_info))
         return json.dumps(line, ensure_ascii=False, default=str)

@@ -15,7 +15,7 @@ from flask import Flask
 from openapi_spec_validator import validate
 from rq.utils import import_attribute
 
-from app import description, errors, jobs, static_files
+from app import description, errors, jobs, logs, static_files
 from app.config import MIB
 from app.models import File, Harm, Scope
 from app.services import (
@@ -158,6 +158,21 @@ def test_only_db_commits() -> None:
     for path in Path("app").rglob("*.py"):
         if path.name != "db.py":
             assert not re.search(r"\.(commit|rollback)\(\)", path.read_text()), path
+
+
+def test_what_a_log_line_is_given_is_logged() -> None:
+    """Other fields than the known ones are left out, and with them what the line is about."""
+    given = [
+        ast.literal_eval(key)
+        for path in Path("app").rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call)
+        for said in call.keywords
+        if said.arg == "extra" and isinstance(said.value, ast.Dict)
+        for key in said.value.keys
+        if key is not None
+    ]
+    assert set(given) == set(logs.FIELDS)
 
 
 def _writes_of_a_transfers_state(source: str) -> list[str]:

@@ -83,7 +83,7 @@ def develop(
         try:
             return _Conversation(ours, read, BUDGETS[sight], is_over, small_as).hold()
         except _Refused as error:
-            log.info("there is no picture of a file", extra={"sight": sight, "why": str(error)})
+            log.info("there is no picture of a file (%s): %s", sight, error)
             return None
         finally:
             _end(child)

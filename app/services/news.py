@@ -88,7 +88,13 @@ def _unannounced() -> Any:
     """What announce() would have queued for transfers that a version without mail made READY."""
     return (
         delivery.announcement()
-        .where(_is_just_ready(), _is_new(MailKind.FILES_FOR_YOU, Recipient.id, Recipient.ask_count))
+        .where(
+            # Implied, as who mails recipients is confirmed, but makes the index of transfers with a
+            # sender usable.
+            Transfer.sender_email.is_not(None),
+            _is_just_ready(),
+            _is_new(MailKind.FILES_FOR_YOU, Recipient.id, Recipient.ask_count),
+        )
         .limit(BATCH)
     )
 

@@ -173,7 +173,7 @@ def test_what_is_switched_off_is_not_queued(
     assert not [one for one in subjects(mail, ADA) if one.startswith(heads[kind])]
 
 
-@pytest.mark.parametrize("due", [news._unsent, news._nobody_downloaded])
+@pytest.mark.parametrize("due", [news._unannounced, news._unsent, news._nobody_downloaded])
 def test_what_names_no_sender_is_not_looked_at(inside: None, due: Callable[[], Any]) -> None:
     """Most of them are such ones, and this is asked every few minutes."""
     db.session.execute(

@@ -6,6 +6,8 @@ A version is made of the marks by which the sender's page detects concurrent edi
 
 from typing import Any
 
+from sqlalchemy import and_
+
 from app import lifecycle
 from app.clock import db_now
 from app.db import transaction
@@ -50,7 +52,7 @@ def change(
     with transaction():
         row = lock_row(transfer.id)
         check_seen(is_seen, version_of(row))
-        is_revival = row.state is State.EXPIRED and "expires_at" in columns
+        is_revival = lifecycle.state_of(row) is State.EXPIRED and "expires_at" in columns
         if status is State.READY and not is_revival:
             _bring_back(row)
         options.write(row, columns)
@@ -66,7 +68,7 @@ def _bring_back(row: Transfer) -> None:
 
     Repeatable. Raises Gone if it cannot be, Blocked, WrongState.
     """
-    if row.state is State.READY:
+    if lifecycle.state_of(row) is State.READY:
         return
     is_kept = (
         (Transfer.state == State.EXPIRED)
@@ -81,7 +83,7 @@ def _bring_back(row: Transfer) -> None:
             return
     fresh = of_id(row.id)
     transfers.refuse_blocked(fresh)
-    if fresh.state is State.EXPIRED:
+    if lifecycle.state_of(fresh) is State.EXPIRED:
         raise Gone("Set a new expires_at to make it available again.", reason="expired")
     if fresh.state is not State.READY:
         raise WrongState
@@ -89,11 +91,13 @@ def _bring_back(row: Transfer) -> None:
 
 def _end(row: Transfer) -> None:
     """Make a READY transfer EXPIRED before its date; repeatable. Raises Blocked, WrongState."""
+    is_early = and_(Transfer.quarantined_at.is_(None), ~lifecycle.is_due())
     with transaction():
-        if lifecycle.move(row.id, State.EXPIRED, Transfer.quarantined_at.is_(None)):
+        if lifecycle.move(row.id, State.EXPIRED, is_early):
             audit.note("expire", row.id)
             return
     fresh = of_id(row.id)
     transfers.refuse_blocked(fresh)
-    if fresh.state is not State.EXPIRED:
+    # Past its date, it is left to the sweep, which tells webhooks that it has expired.
+    if lifecycle.state_of(fresh) is not State.EXPIRED:
         raise WrongState

@@ -228,10 +228,19 @@ def test_past_its_date_it_has_expired_whether_or_not_it_was_swept(
 # -- PATCH ---------------------------------------------------------------------------------------
 
 
-def test_a_new_date_revives_and_wins_over_the_status(machine: Machine) -> None:
-    at = f"/{of(machine, 'expired')}"
+@pytest.mark.parametrize("stage", ["over", "expired"])
+def test_a_new_date_revives_and_wins_over_the_status(machine: Machine, stage: str) -> None:
+    at = f"/{of(machine, stage)}"
     answer = machine.native("PATCH", at, json={"expires_at": in_days(1), "status": "EXPIRED"})
     assert (answer.status_code, answer.json["status"]) == (200, "READY")
+
+
+@pytest.mark.parametrize("stage", ["over", "expired"])
+def test_past_its_date_only_a_new_one_brings_it_back(machine: Machine, stage: str) -> None:
+    at = f"/{of(machine, stage)}"
+    assert told(machine.native("PATCH", at, json={"status": "READY"})) == (410, "gone")
+    changes = {"status": "READY", "expires_at": in_days(1)}
+    assert machine.native("PATCH", at, json=changes).json["status"] == "READY"
 
 
 def test_it_is_ended_before_its_date_and_brought_back(machine: Machine) -> None:

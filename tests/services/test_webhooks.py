@@ -430,6 +430,19 @@ def test_ten_thousand_that_expire_are_told_of_by_the_statement_that_lets_them(
     assert len(seen | {one["id"] for one in more["deliveries"]}) == 100
 
 
+def test_what_has_expired_is_told_even_if_its_program_ends_it_before_the_sweep_comes(
+    app: Flask, machine: Machine, admin: Admin, receiver: Receiver
+) -> None:
+    made = machine.put_one()["id"]
+    admin.add(receiver.url, ["transfer.expired"])
+    with app.app_context(), transaction():
+        db.session.get(Transfer, made).expires_at = clock.now() - timedelta(seconds=1)
+    answer = machine.native("PATCH", f"/{made}", json={"status": "EXPIRED"})
+    assert (answer.status_code, answer.json["status"]) == (200, "EXPIRED")
+    expire(app, made)
+    assert send_webhooks(app) == 1
+
+
 def test_what_came_back_and_expires_again_is_told_again(
     app: Flask, machine: Machine, admin: Admin, receiver: Receiver
 ) -> None:

@@ -25,6 +25,7 @@ from rq.exceptions import StopRequested
 from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
 from rq.worker.base import WorkerStatus
+from rq.worker_registration import register
 
 from app.circuit import Circuit
 from app.config import Settings
@@ -306,6 +307,17 @@ class BeelineWorker(Worker):
         # RQ waits for half a minute or more until a Redis that hangs has heard that we leave.
         log.warning("worker ends without waiting for the queue")
         os._exit(0)
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        """Tell Redis that we work, and on which queues if it has lost that; repeatable.
+
+        RQ says it only once: after a Redis that keeps nothing had restarted, a worker that takes
+        every job would pass for one that does not run.
+        """
+        super().heartbeat(timeout, pipeline)
+        if pipeline is None and self.connection.sadd(self.redis_workers_keys, self.key):
+            self.connection.hset(self.key, mapping=self.serialize())
+            register(self)
 
     def setup_work_horse_signals(self) -> None:
         """Let the child survive SIGTERM, which only sets `stopping` for its job to see."""

@@ -93,6 +93,21 @@ def test_f36_every_attempt_is_a_job_of_its_own(environ: dict[str, str]) -> None:
     waiting.delete()
 
 
+def test_f32_a_worker_is_known_again_after_redis_has_lost_everything(app: Flask) -> None:
+    worker = queue._make_worker(app, ["default", "mail"], threading.Event())
+    worker.register_birth()
+    try:
+        worker.connection.flushdb()
+        assert queue.processes() == []
+        worker.heartbeat()
+        [known] = queue.processes()
+        assert known.queues == {"default", "mail"}
+        assert known.age_seconds < 5
+    finally:
+        worker.register_death()
+    assert queue.processes() == []
+
+
 def test_f28_rq_notices_a_killed_worker_within_90_seconds(app: Flask) -> None:
     """RQ adds a minute to the interval of each heartbeat before it takes a worker or a job for dead."""
     worker = queue._make_worker(app, ["default"], threading.Event())

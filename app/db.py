@@ -25,7 +25,7 @@ from sqlalchemy import (
     event,
     insert,
 )
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Session, SessionTransaction
 from sqlalchemy.sql import Executable
 
@@ -175,15 +175,22 @@ def discard() -> None:
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether PostgreSQL could not be reached, or ended the session regardless of the statement.
+    """Whether PostgreSQL could not be reached, or takes nothing regardless of the statement.
 
     A statement that PostgreSQL cancelled, for a timeout or a deadlock, does not count.
     """
-    if not isinstance(error, OperationalError | InterfaceError):
+    if not isinstance(error, OperationalError | InterfaceError | InternalError):
         return False
     code = getattr(error.orig, "pgcode", None)
-    # No code: no answer. 08 and 57P: the connection or the server is ending; 53300: none left.
-    return code is None or code.startswith(("08", "57P")) or code == "53300"
+    if code is None:  # no answer
+        return not isinstance(error, InternalError)
+    # The connection or the server is ending; no room, no connection left; all is read-only.
+    return code.startswith(("08", "57P")) or code in ("53100", "53300", "25006")
+
+
+def reason_of(error: BaseException) -> str:
+    """What PostgreSQL or its driver said, in one line: the others quote the statement or a row."""
+    return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
 
 
 def end_session(error: BaseException | None = None) -> None:

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from flask import Flask, Response, g, jsonify, request
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 from app import errors
+from app.db import is_away, reason_of
 from app.errors import AppError, Invalid
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(HTTPException, lambda error: _answer(_from_http(error)))
     for outage in (OperationalError, InterfaceError, PoolTimeout):
         app.register_error_handler(outage, _database_away)
+    app.register_error_handler(InternalError, _read_only_or_unexpected)
     app.register_error_handler(Exception, _unexpected)
 
 
@@ -110,8 +112,12 @@ def _from_http(error: HTTPException) -> AppError:
 
 
 def _database_away(error: Exception) -> Response:
-    log.error("the database does not answer: %s", type(error).__name__)
+    log.error("the database cannot be used: %s", reason_of(error))
     return _answer(errors.Unavailable())
+
+
+def _read_only_or_unexpected(error: Exception) -> Response:
+    return _database_away(error) if is_away(error) else _unexpected(error)
 
 
 def _unexpected(error: Exception) -> Response:

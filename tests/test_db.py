@@ -7,7 +7,7 @@ import pytest
 import redis
 from flask import Flask
 from sqlalchemy import NullPool, create_engine, text
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError, InternalError, OperationalError
 
 from app import jobs, leases
 from app.config import settings
@@ -95,6 +95,7 @@ def test_an_abandoned_session_holds_no_lock_longer_than_a_lease(app: Flask) -> N
         ("57P01", True),  # admin_shutdown
         ("57P03", True),  # cannot_connect_now
         ("53300", True),  # too_many_connections
+        ("53100", True),  # disk_full
         ("57014", False),  # query_canceled
         ("40P01", False),  # deadlock_detected
         ("55P03", False),  # lock_not_available
@@ -106,6 +107,7 @@ def test_an_unavailable_database_is_told_apart_from_a_failed_statement(
     told = type("Told", (psycopg2.OperationalError,), {"pgcode": code})
     assert is_away(OperationalError("SELECT 1", {}, told())) is verdict
     assert is_away(IntegrityError("SELECT 1", {}, told())) is False
+    assert is_away(InternalError("SELECT 1", {}, told())) is (verdict and code is not None)
     assert is_away(ValueError()) is False
 
 

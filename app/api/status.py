@@ -110,11 +110,14 @@ def _run_json(run: heartbeats.Run) -> dict[str, Any]:
 
 def _ask_database() -> None:
     try:
-        db.session.execute(text("SELECT 1"))
+        # A replica answers too, and so does a server that lets nobody write because it is full.
+        is_read_only = db.session.execute(text("SHOW transaction_read_only")).scalar_one() == "on"
         release()
     except Exception:
         discard()
         raise
+    if is_read_only:
+        raise Unavailable
 
 
 def _works(ask: Callable[[], object]) -> bool:

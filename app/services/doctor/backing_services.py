@@ -11,7 +11,7 @@ from sqlalchemy import text
 from app import clock
 from app.clock import db_now
 from app.config import settings
-from app.db import db, release
+from app.db import db, reason_of, release
 from app.errors import Outage
 from app.extensions import events, mailer, queue
 from app.gateways.mailer import Fate
@@ -21,6 +21,10 @@ from app.words import counted
 
 MIGRATIONS = Path(__file__).parents[3] / "migrations"
 OLDEST_POSTGRES = 13
+READ_ONLY = (
+    "The database is read-only. Let DATABASE_URL name the primary; if it does, look whether its "
+    "disk or its plan is full."
+)
 OLDEST_REDIS = (6, 2)
 # Clocks that differ by less do no harm: signed URLs allow for a minute.
 MOST_SKEW_SECONDS = 60
@@ -46,12 +50,15 @@ SELECT least(
 
 
 def database() -> Finding:
-    """Whether the database answers."""
+    """Whether the database answers, and may be written to."""
     try:
         version = int(db.session.execute(text("SHOW server_version_num")).scalar_one())
+        is_read_only = db.session.execute(text("SHOW transaction_read_only")).scalar_one() == "on"
         release()
     except Exception as error:
         return failed(without_database(error))
+    if is_read_only:
+        return failed(READ_ONLY)
     if version // 10_000 < OLDEST_POSTGRES:
         return warning(
             f"PostgreSQL {version // 10_000} answers; Beeline is made for {OLDEST_POSTGRES} or "
@@ -62,9 +69,12 @@ def database() -> Finding:
 
 def without_database(error: Exception) -> str:
     """What the database's driver said, without secrets, and what to do about it."""
-    # The other lines quote the statement.
-    line = redacted(str(getattr(error, "orig", None) or error)).strip().partition("\n")[0]
-    return f"The database does not answer: {line.rstrip('.')}. Start it, or correct DATABASE_URL."
+    said = redacted(reason_of(error)).rstrip(".")
+    if "read-only transaction" in said:
+        return READ_ONLY
+    if "No space left" in said:
+        return f"The database has no room: {said}. Make room on its disk."
+    return f"The database does not answer: {said}. Start it, or correct DATABASE_URL."
 
 
 def migrations() -> Finding:

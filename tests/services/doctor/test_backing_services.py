@@ -8,13 +8,13 @@ import pytest
 import redis
 from aiosmtpd.smtp import AuthResult
 from flask import Flask
-from sqlalchemy import text
+from sqlalchemy import NullPool, create_engine, text
 
 from app import clock, config
 from app.db import db, transaction
 from app.extensions import events, queue
 from app.services import doctor, heartbeats
-from app.services.doctor import Level, processes
+from app.services.doctor import Level, backing_services, processes
 from tests.lab.mailserver import MailServer
 from tests.mail import turn_off, turn_on
 from tests.services.doctor.looking import SECRETS, assert_found, levels_in, look
@@ -51,6 +51,44 @@ def test_f40_a_plan_that_limits_the_role_or_the_database_is_believed(
         "PostgreSQL allows 20",
         "DATABASE_POOL_SIZE",
     )
+
+
+@pytest.fixture
+def read_only(app: Flask) -> Iterator[None]:
+    """As a replica, or a hosted plan that is full, whatever else it answers."""
+    with app.app_context():
+        engine = db.engine
+    name = engine.url.database
+    switch = f'ALTER DATABASE "{name}" SET default_transaction_read_only'
+    writing = {"options": "-c default_transaction_read_only=off"}
+    other = create_engine(
+        engine.url, connect_args=writing, isolation_level="AUTOCOMMIT", poolclass=NullPool
+    )
+    for state in ("on", "off"):
+        with other.connect() as line:
+            line.execute(text(f"{switch} = {state}"))
+        engine.dispose()
+        if state == "on":
+            yield
+
+
+@pytest.mark.real_commits
+def test_f39_a_database_that_is_read_only_is_told_and_makes_no_error_of_ours(
+    app: Flask, read_only: None, caplog
+) -> None:
+    client = app.test_client()
+    answer = client.get("/ready")
+    assert (answer.status_code, answer.json["checks"]["database"]) == (503, "not answering")
+    answer = client.post("/transfers", json={"files": [{"path": "a", "size": 1}]})
+    assert (answer.status_code, answer.json["error"]["code"]) == (503, "unavailable")
+    assert "the database cannot be used: cannot execute" in caplog.text
+    assert "Traceback" not in caplog.text
+    done = app.test_cli_runner().invoke(
+        args=["keys", "issue", "--workspace", "Acme", "--name", "n", "--scope", "read"]
+    )
+    assert (done.exit_code, done.output) == (1, f"Error: {backing_services.READ_ONLY}\n")
+    with app.app_context():
+        assert_found("database", Level.FAILED, "read-only", "name the primary")
 
 
 @pytest.mark.parametrize(

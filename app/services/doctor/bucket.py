@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from app import clock
 from app.config import settings
@@ -53,6 +54,9 @@ REMEDIES = {
     "PermanentRedirect": "Correct S3_REGION, or S3_ENDPOINT_URL.",
     "Unable to locate credentials": "Set S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY.",
     "AccessDenied": 'Give the access key what docs/operate.md lists under "The bucket".',
+    "CERTIFICATE_VERIFY_FAILED": (
+        'For a certificate of an authority of your own, see docs/operate.md, "The bucket".'
+    ),
     "NotImplemented": "This store lacks what Beeline needs: use another.",
 }
 OTHERWISE = "Look at the S3_* settings, and at storage's own log."
@@ -116,9 +120,21 @@ def storage_clock() -> Finding:
 @_told
 def bucket() -> Finding:
     """Whether the bucket is there and the access key may look into it."""
-    next(storage.objects(), None)
-    next(storage.open_uploads(), None)
+    try:
+        next(storage.objects(), None)
+        next(storage.open_uploads(), None)
+    except (Unavailable, NotThere) as error:
+        if _is_in_endpoint(settings.s3_bucket):
+            said = _cause_of(error).rstrip(". ")
+            return failed(f"{said}. Take the bucket's name out of S3_ENDPOINT_URL.")
+        raise
     return ok(f"The bucket {settings.s3_bucket} answers.")
+
+
+def _is_in_endpoint(name: str) -> bool:
+    """Whether S3_ENDPOINT_URL is the bucket's own address, as the pages of some stores show it."""
+    parts = urlsplit(settings.s3_endpoint_url)
+    return name in (parts.path.rpartition("/")[2], (parts.hostname or "").partition(".")[0])
 
 
 @_told

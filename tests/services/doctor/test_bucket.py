@@ -226,6 +226,14 @@ def test_a_lifecycle_rule_that_archives_files_is_told(
     assert_found("lifecycle", level, words)
 
 
+def test_an_endpoint_that_names_the_bucket_is_told(
+    app: Flask, inside: None, bucket: str, configure: Configure, bound: None
+) -> None:
+    configure(s3_endpoint_url=f"{config.current().s3_endpoint_url}/{bucket}")
+    storage.bind(config.current())
+    assert_found("bucket", Level.FAILED, "Take the bucket's name out of S3_ENDPOINT_URL.")
+
+
 @pytest.mark.parametrize(
     ("code", "level", "words"),
     [

@@ -95,7 +95,7 @@ def test_where_nothing_answers_the_rest_is_checked_all_the_same(
     assert "Not tried, because of: storage address." in done.stdout
     for setting in ("DATABASE_URL", "REDIS_URL", "S3_ENDPOINT_URL", "MAIL_URL"):
         assert setting in done.stdout
-    assert done.stdout.count("Connection refused") == 4
+    assert done.stdout.count("Connection refused") == 5
     assert not any(one in done.stdout for one in SECRETS)
     assert done.stderr == "", "the findings say what the log would"
 

@@ -69,7 +69,8 @@ def issue_key(workspace: str, name: str, scope: str) -> None:
     except Invalid as error:
         raise click.ClickException(error.title) from error
     click.echo(
-        f'The key "{name}" of {workspace} may {scope}. Keep it now: it is not stored.', err=True
+        f'The key "{name}" of {workspace} has the scope {scope}. Keep it now: it is not stored.',
+        err=True,
     )
     click.echo(issued.text)
 

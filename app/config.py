@@ -55,7 +55,7 @@ class Settings:
         (),
     )
     allowed_hosts: tuple[str, ...] = setting(
-        lambda value: tuple(value.lower().split()),
+        kinds.hosts,
         "further host names to answer for, separated by spaces",
         (),
     )

@@ -58,6 +58,8 @@ def _address() -> str:
     except ValueError:
         _warn_of_unknown()
         return "unknown"
+    if address.is_private and _names_public(request.headers.get("X-Forwarded-For", "")):
+        _warn_of_proxies()
     if isinstance(address, ipaddress.IPv6Address):
         # A dual-stack socket shows IPv4 clients like this; as one /64 they would all be the same.
         if address.ipv4_mapped:
@@ -77,6 +79,22 @@ def _without_port(address: str) -> str:
 @cache  # logged once per process, not per request
 def _warn_of_unknown() -> None:
     log.warning("visitors whose address cannot be read share one count: look at TRUSTED_PROXIES")
+
+
+def _names_public(forwarded_for: str) -> bool:
+    for one in forwarded_for.split(","):
+        with suppress(ValueError):
+            if ipaddress.ip_address(_without_port(one.strip())).is_global:
+                return True
+    return False
+
+
+@cache
+def _warn_of_proxies() -> None:
+    log.warning(
+        "visitors are counted as one, by the address of a proxy in front: set TRUSTED_PROXIES to "
+        "the number of proxies that append to X-Forwarded-For"
+    )
 
 
 limiter = Limiter(

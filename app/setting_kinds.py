@@ -132,6 +132,17 @@ def _host(name: str) -> str:
     raise ValueError("must name its host as browsers send it, with xn--")
 
 
+def hosts(value: str) -> tuple[str, ...]:
+    """Any number of host names or addresses, separated by spaces."""
+    words = tuple(value.lower().split())
+    for one in words:
+        with suppress(ValueError):
+            if urlsplit(f"//[{one}]" if ":" in one else f"//{one}").hostname == one:
+                continue
+        raise ValueError("must be host names without https:// and port, separated by spaces")
+    return words
+
+
 def base_url(value: str) -> str:
     """A URL without a path."""
     url = origin(value)

@@ -32,6 +32,11 @@ def test_f43_heroku_addresses_are_taken_as_they_come() -> None:
     assert settings.origins == ["https://send.example.org"]
 
 
+def test_other_hosts_may_be_names_and_addresses() -> None:
+    settings = config.load(GOOD | {"ALLOWED_HOSTS": "Files.example.org box 192.0.2.7 2001:db8::1"})
+    assert settings.allowed_hosts == ("files.example.org", "box", "192.0.2.7", "2001:db8::1")
+
+
 @pytest.mark.parametrize(
     "given",
     ["u@server:p@h/db", "u:p%40%2F@h:5/db", "u:p/#?@h/db", "/db?host=/run/postgresql", "u@[::1]/d"],
@@ -139,6 +144,8 @@ def test_s34_a_default_or_short_secret_is_refused(secret: str) -> None:
         ("OPT_OUT_KEYS", "short"),
         ("JWT_TTL_IN_MINUTES", "1441"),
         ("WEBHOOK_LOG_DAYS", "0"),
+        ("ALLOWED_HOSTS", "https://files.example.org"),
+        ("ALLOWED_HOSTS", "files.example.org:8443"),
         ("S3_ACCESS_KEY_ID", "alone"),
         ("S3_SECRET_ACCESS_KEY", "alone"),
         ("ADMIN_EMAILS", "ada"),

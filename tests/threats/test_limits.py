@@ -1,5 +1,6 @@
 """S09, S12, S13, S18: one address has a share, counted once however many processes and headers."""
 
+import logging
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -189,6 +190,34 @@ def test_s13_that_addresses_cannot_be_read_is_told_once_and_not_which(
     assert len(told) == 1
     assert "TRUSTED_PROXIES" in told[0]
     assert "unix-socket" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("proxies", "forwarded_for", "count"),
+    [
+        ("0", "192.88.1.7", 1),
+        ("1", "192.88.1.7, 10.0.0.3", 1),
+        ("3", "192.88.1.7, 192.88.1.8", 1),
+        ("1", "192.88.1.7", 0),
+        ("0", "10.0.0.3, what", 0),
+        ("0", "", 0),
+    ],
+)
+def test_s13_that_a_proxy_is_counted_instead_of_visitors_is_told_once(
+    make_app: MakeApp,
+    caplog: pytest.LogCaptureFixture,
+    proxies: str,
+    forwarded_for: str,
+    count: int,
+) -> None:
+    request_guards._warn_of_proxies.cache_clear()
+    client = make_app(TRUSTED_PROXIES=proxies).test_client()
+    logging.getLogger().addHandler(caplog.handler)  # which a new application has removed
+    statuses(client, 3, headers={"X-Forwarded-For": forwarded_for} if forwarded_for else {})
+    told = [one.getMessage() for one in caplog.records if one.name == "app.request_guards"]
+    assert len(told) == count
+    assert all("set TRUSTED_PROXIES" in one for one in told)
+    assert "192.88" not in caplog.text
 
 
 def test_s13_redis_holds_no_address(

@@ -133,7 +133,8 @@ const kept = (region) => [...region.querySelectorAll('details[data-keep]')].filt
 
 /**
  * Keeps a region usable while htmx replaces it: open details are opened again, the focus stays or moves to a
- * fallback, and a changed state is announced.
+ * fallback, and a changed state is announced. Each page lets htmx settle at once (`defaultSettleDelay` in its
+ * htmx-config): later, the region would be painted before this is done, and the page would jump.
  * @param {object} region
  * @param {string} region.within selector of the element in which everything is replaced
  * @param {string} region.state selector of the element whose data-says (and data-title, if any) describe the state

@@ -170,6 +170,29 @@ def test_what_is_open_and_focused_stays_so_and_nothing_moves_that_has_not_change
     assert abs(reader.evaluate("scrollY") - before) < 60, "a line of words at most"
 
 
+def test_an_open_folder_is_never_closed_when_the_page_is_renewed_after_a_download(
+    open_page: OpenPage, script: Script
+) -> None:
+    """Not for a moment either: the page becomes short then, and Firefox and Safari jump to its end."""
+    script.send(*FILES)
+    script.finish()
+    reader = open_page(script.path, accept_downloads=True)
+    expect(reader.get_by_role("button", name="Download all")).to_be_visible(timeout=30_000)
+    reader.locator(".folder summary").click()
+    # What is seen after each change of the page, as a browser may paint it then.
+    reader.evaluate(
+        """() => {
+          window.seen = [];
+          new MutationObserver(() => seen.push(document.querySelector('.folder details').open))
+            .observe(document.querySelector('.column'), { childList: true });
+        }"""
+    )
+    with reader.expect_download():
+        reader.get_by_role("button", name="Download trip/day 1/0003.raw").click()
+    expect(reader.get_by_text("4 downloads left")).to_be_visible()
+    assert reader.evaluate("seen") == [True]
+
+
 def test_where_what_had_the_focus_is_gone_the_heading_has_it(
     open_page: OpenPage, script: Script
 ) -> None:

@@ -102,6 +102,30 @@ def test_a_click_that_does_not_get_through_says_so_and_surprises_nobody_later(
         button.click()
 
 
+def test_while_it_is_made_nothing_on_the_page_flickers(
+    open_page: OpenPage, link: str, live: Stack
+) -> None:
+    reader = open_page(link)
+    kill_family(live.running["maker"])
+    try:
+        reader.get_by_role("button", name="Download all").press("Enter")
+        expect(reader.get_by_text("The download starts by itself.")).to_be_visible()
+        # What is seen after each change of the page, as a browser may paint it then.
+        reader.evaluate(
+            """() => {
+              window.seen = [];
+              new MutationObserver(() => seen.push(document.querySelector('.zip .hint').innerText))
+                .observe(document.querySelector('.column'), { childList: true, subtree: true });
+            }"""
+        )
+        reader.wait_for_function("() => seen.length >= 2")
+        assert set(reader.evaluate("seen")) == {
+            "The download starts by itself. Meanwhile, you can download single files."
+        }
+    finally:
+        live.start("maker")
+
+
 def test_how_it_looks(open_page: OpenPage, link: str, live: Stack) -> None:
     reader = open_page(link)
     look(reader, "zip-none")

@@ -278,8 +278,9 @@ def _look_for_files(lease: leases.Lease) -> None:
     if not copied:
         raise Unavailable("Storage did not find a file that it has.")
     # Drop the parts first: their headers may hold CRC32s that note_copied() clears.
-    _drop_parts(lease)
-    completing.note_copied(copied)
+    archive = find(lease.transfer_id)
+    if archive is not None and _drop_parts(lease, archive.upload):
+        completing.note_copied(copied)
 
 
 def _build(lease: leases.Lease) -> None:
@@ -427,20 +428,30 @@ def _settle(lease: leases.Lease, upload: Upload, etag: str) -> None:
             )
 
 
-def _start_over(lease: leases.Lease, upload: Upload) -> None:
-    """Forget the multipart upload: the next attempt opens another, and starts from nothing."""
+def _start_over(lease: leases.Lease, upload: Upload, part_size: int | None = None) -> bool:
+    """Forget the multipart upload: the next attempt opens another, and starts from nothing.
+
+    With a `part_size`, in parts of that size. Returns whether the lease was still ours; otherwise
+    the parts are left to whoever goes on with them.
+    """
     with transaction():
-        uploads.forget_multipart(upload)
-        db.session.execute(lease.mine.values(done_size=0))
+        # The archive's row first, as in forget(), to avoid deadlocks.
+        is_mine = changed(lease.mine.values(done_size=0)) == 1
+        if is_mine:
+            uploads.forget_multipart(upload, part_size)
+    return is_mine
 
 
-def _drop_parts(lease: leases.Lease) -> None:
-    """Forget and abort the multipart upload, as its parts are of no use any more."""
-    archive = find(lease.transfer_id)
-    if archive is None or archive.upload.s3_upload_id is None:
-        return
-    _start_over(lease, archive.upload)
-    removal.abort([(archive.upload.key, archive.upload.s3_upload_id)])
+def _drop_parts(lease: leases.Lease, upload: Upload, part_size: int | None = None) -> bool:
+    """Start over, and abort the multipart upload, as its parts are of no use any more.
+
+    The rest is as in _start_over().
+    """
+    if not _start_over(lease, upload, part_size):
+        return False
+    if upload.s3_upload_id is not None:
+        removal.abort([(upload.key, upload.s3_upload_id)])
+    return True
 
 
 def _start_over_with_equal_parts(lease: leases.Lease, upload: Upload) -> None:
@@ -451,10 +462,7 @@ def _start_over_with_equal_parts(lease: leases.Lease, upload: Upload) -> None:
     if upload.part_size != planning.ANY_PART_SIZE:
         raise PartsRefused
     log.warning("storage wants equal parts: S3_EQUAL_PARTS=on would save making zips twice")
-    with transaction():
-        uploads.forget_multipart(upload, planning.equal_part_size_for(upload.size))
-        db.session.execute(lease.mine.values(done_size=0))
-    removal.abort([(upload.key, upload.s3_upload_id or "")])
+    _drop_parts(lease, upload, planning.equal_part_size_for(upload.size))
 
 
 def _give_up(lease: leases.Lease, failure: ZipFailure) -> None:

@@ -16,8 +16,10 @@ from app import clock
 from app.db import db, transaction
 from app.errors import Gone
 from app.extensions import storage
-from app.models import Archive, Upload, UploadState
-from app.services import archives, completing, composing, downloads, transfers, upkeep
+from app.gateways.s3_answers import PartsRefused, SourceLost
+from app.models import Archive, Problem, Upload, UploadState
+from app.services import archives, completing, composing, downloads, planning, transfers, upkeep
+from app.services.completing import Outcome
 from tests.factories import Sender
 from tests.services.zips import SMALL, Calls, archive, contents, large
 
@@ -58,6 +60,34 @@ def test_a_transfer_that_ends_in_the_middle_ends_the_build(
         )
     upkeep.remove_bytes()
     assert storage.head(upload.key) is None
+
+
+@pytest.mark.parametrize("end", ["refused", "lost", "copied anew"])
+def test_who_has_lost_the_lease_leaves_the_parts_to_who_has_it(
+    sender: Sender, inside: None, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    sent = sender.ready(large(), verified=True)
+    archives.request(sent.id)
+
+    def lose_the_lease(upload: Upload, *given: Any) -> Outcome:
+        with transaction():
+            db.session.execute(update(Archive).values(lease_token=uuid.uuid4()))
+        if end == "refused":
+            raise PartsRefused
+        if end == "copied anew":
+            raise SourceLost
+        return Outcome(upload.id, problem=Problem.LOST)
+
+    monkeypatch.setattr(completing, "complete", lose_the_lease)
+    anew = [(file.upload, storage.head(file.upload.key)) for file in transfers.files_of(sent.id)]
+    monkeypatch.setattr(completing, "copied_anew", lambda uploads: anew)
+    # The other's parts have the checksums that this may clear.
+    monkeypatch.setattr(completing, "note_copied", lambda copied: pytest.fail("cleared"))
+    archives.build(str(sent.id))
+    upload = archive(sent).upload
+    assert upload.s3_upload_id is not None
+    assert upload.part_size == planning.ANY_PART_SIZE
+    assert storage.list_parts(upload.key, upload.s3_upload_id)
 
 
 def test_a_transfer_that_ends_among_the_parts_has_no_more_of_them_made(

@@ -79,9 +79,7 @@ def create(
 
     Each call creates another, up to MOST, except for the same request under the same key.
     """
-    complaints = _complaints(url, events)
-    if complaints:
-        raise Invalid(complaints)
+    _check(url, events)
     row = Webhook(
         id=uuid.uuid4(),
         workspace_id=caller.workspace_id,
@@ -154,11 +152,8 @@ def edit(
     Switched off, it is sent nothing, and waiting messages fail. Switched on, its record of failures
     is cleared.
     """
-    complaints = _complaints(
-        webhook.url if url is None else url, webhook.events if events is None else events
-    )
-    if complaints:
-        raise Invalid(complaints)
+    # One whose URL is not allowed any more can still be switched off, but not on.
+    _check(webhook.url if is_enabled and url is None else url, events)
     values: dict[str, Any] = {} if url is None else {"url": url}
     if events is not None:
         values["events"] = _in_order(events)
@@ -242,15 +237,17 @@ def _fail_waiting(webhook_ids: Sequence[uuid.UUID]) -> None:
     )
 
 
-def _complaints(url: str, events: Sequence[str]) -> dict[str, str]:
+def _check(url: str | None, events: Sequence[str] | None) -> None:
     complaints = {}
     try:
-        target_of(url, may_be_here=settings.webhook_allow_loopback)
+        if url is not None:
+            target_of(url, may_be_here=settings.webhook_allow_loopback)
     except BadAddress as error:
         complaints["url"] = str(error)
-    if not events:
+    if events is not None and not events:
         complaints["events"] = "must not be empty"
-    return complaints
+    if complaints:
+        raise Invalid(complaints)
 
 
 def _in_order(events: Sequence[WebhookEvent]) -> list[str]:

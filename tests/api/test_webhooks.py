@@ -105,6 +105,20 @@ def test_a_switch_is_true_or_false(admin: Admin, enabled: Any) -> None:
     assert "enabled" in fields_of(admin.call("PATCH", f"/{made['id']}", json={"enabled": enabled}))
 
 
+def test_one_whose_address_is_no_longer_allowed_can_be_switched_off_and_corrected(
+    admin: Admin, configure: Any
+) -> None:
+    configure(webhook_allow_loopback=True)
+    at = f"/{admin.add('http://127.0.0.1:9/', ['transfer.ready'])['id']}"
+    configure(webhook_allow_loopback=False)
+    for change in ({"enabled": False}, {"events": ["transfer.expired"]}):
+        answer = admin.call("PATCH", at, json=change)
+        assert (answer.status_code, answer.json | change) == (200, answer.json)
+    on = admin.call("PATCH", at, json={"enabled": True})
+    assert fields_of(on) == {"url": "must begin with https://"}
+    assert admin.call("PATCH", at, json={"enabled": True, "url": URL}).json["enabled"]
+
+
 def test_a_workspace_has_so_many_at_most(admin: Admin, monkeypatch: Any) -> None:
     monkeypatch.setattr(webhooks, "MOST", 2)
     for _ in range(2):

@@ -65,7 +65,8 @@ def state_of(transfer: Transfer) -> State:
 def kept_for() -> timedelta:
     """How long an EXPIRED transfer is kept, and can be revived.
 
-    That is its grace period, but not less than the presigned URLs work that were handed out last.
+    That is its grace period, but at least as long as the presigned URLs live that were handed out
+    before it expired.
     """
     grace = timedelta(days=settings.grace_in_days)
     return max(grace, timedelta(seconds=settings.download_url_ttl_in_seconds))

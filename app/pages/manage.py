@@ -312,7 +312,9 @@ def _refused(
     status = 422 if is_typed_wrong else 409 if isinstance(error, Gone) else error.status
     reason = error.details.get("reason", error.code)
     words["complaints"] = error.fields if isinstance(error, Invalid) else {}
-    words["refusals"] = {} if is_typed_wrong else {region: _REFUSED.get(reason, error.title)}
+    # What a service has said in words of its own, it has said for people.
+    said = error.title if error.title != type(error).title else _REFUSED.get(reason, error.title)
+    words["refusals"] = {} if is_typed_wrong else {region: said}
     if is_htmx():
         return _regions(word, managing.view(transfer), [region], status, **words)
     return _page(word, transfer, status, failed=region, **words)

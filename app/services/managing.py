@@ -152,7 +152,7 @@ class Managed:
     def may_extend(self) -> bool:
         """Whether one click would give it more days or downloads."""
         is_there = self.state in ("ready", "expired", "limit_reached")
-        return is_there and not self.is_blocked and (self.gives_days or self.gives_downloads)
+        return is_there and self.is_editable and (self.gives_days or self.gives_downloads)
 
     @property
     def may_tell(self) -> bool:

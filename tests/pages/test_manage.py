@@ -10,9 +10,9 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import update
 
-from app import clock
+from app import clock, lifecycle
 from app.db import db, transaction
-from app.models import Recipient
+from app.models import Recipient, State
 from app.redaction import redacted
 from app.services import mail_links, managing, upkeep
 from tests.factories import Sender, Sent
@@ -448,6 +448,26 @@ def test_one_click_brings_back_what_has_expired(
     more = press(browser, sent, "/extend", True)
     assert re.findall(r'<section[^>]* id="manage-(\w+)"', more.text) == ["now"]
     assert 'id="m-title"' in (answer.text if htmx else open_page(browser, sent))
+
+
+@pytest.mark.parametrize("grace", [0, 3])
+def test_what_is_being_removed_offers_no_more_time_and_says_why(
+    sender: Sender, browser: FlaskClient, configure: Callable[..., None], grace: int
+) -> None:
+    configure(grace_in_days=grace)
+    just_kept = clock.now() - lifecycle.kept_for() + timedelta(minutes=1)
+    kept = sender.ready().set(state=State.EXPIRED, expires_at=just_kept, expired_at=just_kept)
+    assert 'id="manage-extend"' in open_page(browser, kept)
+    assert press(browser, kept, "/extend", True).status_code == 200
+    long_ago = clock.now() - lifecycle.kept_for() - timedelta(seconds=1)
+    sent = sender.ready().set(state=State.EXPIRED, expires_at=long_ago, expired_at=long_ago)
+    page = open_page(browser, sent)
+    assert "The files are being removed." in page
+    assert 'id="manage-extend"' not in page
+    # Whoever had the button before is not told to press it.
+    late = press(browser, sent, "/extend", True)
+    assert late.status_code == 409
+    assert "This has expired, and its files are being removed." in late.text
 
 
 def test_what_has_expired_is_mailed_to_nobody_before_it_has_more_time(

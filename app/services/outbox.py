@@ -78,24 +78,34 @@ def send_due(tell: Tell = untold) -> int:
     After TURN_SECONDS the rest is left to a new job. Mails that go through a topic are left to
     services/mail_topic.py.
     """
-    ends = time.monotonic() + TURN_SECONDS
-    count = 0
-    while mailer.is_on and settings.sends_mail and (batch := _claim_to_send(~goes_by_topic())):
-        taken, is_done = _send(batch, ends)
-        count += taken
-        tell("handed over", count)
-        if not is_done:
-            jobs.SEND_MAIL.later()
-            break
+    count, is_done = _send_all(~goes_by_topic(), tell)
+    if not is_done:
+        jobs.SEND_MAIL.later()
     return count
 
 
 def send_these(mail_ids: Sequence[uuid.UUID]) -> int:
-    """Hand over those of these mails that are due and unclaimed; returns how many were accepted."""
-    if not (mailer.is_on and mail_ids):
-        return 0
-    batch = _claim_to_send(OutboxMail.id.in_(mail_ids))
-    return _send(batch, time.monotonic() + TURN_SECONDS)[0]
+    """Hand over those of these mails that are due and unclaimed; returns how many were accepted.
+
+    After TURN_SECONDS the rest is left as it is.
+    """
+    return _send_all(OutboxMail.id.in_(mail_ids), untold)[0] if mail_ids else 0
+
+
+def _send_all(which: ColumnElement[bool], tell: Tell) -> tuple[int, bool]:
+    """Hand over the due mails for which `which` holds, batch by batch, for TURN_SECONDS at most.
+
+    Returns how many were accepted, and whether there was time for all.
+    """
+    ends = time.monotonic() + TURN_SECONDS
+    count = 0
+    while mailer.is_on and settings.sends_mail and (batch := _claim_to_send(which)):
+        taken, is_done = _send(batch, ends)
+        count += taken
+        tell("handed over", count)
+        if not is_done:
+            return count, False
+    return count, True
 
 
 def goes_by_topic() -> ColumnElement[bool]:

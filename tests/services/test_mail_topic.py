@@ -388,6 +388,17 @@ def test_a_queue_without_dead_letters_is_told_of(app: Flask, cloud: Cloud, caplo
     assert "dead-letter" in caplog.text
 
 
+def test_all_that_a_turn_asks_for_is_sent_in_it(
+    app: Flask, sent: Sent, cloud: Cloud, mail: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many mails are claimed at once: what is left waits for minutes."""
+    monkeypatch.setattr(outbox, "BATCH", 2)
+    publish(app)
+    assert listen(app) == 3
+    assert got(mail) == dict.fromkeys(PEOPLE, 1)
+    assert cloud.bodies() == []
+
+
 # -- holding, stopping, being seen -----------------------------------------------------------------
 
 

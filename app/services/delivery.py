@@ -215,7 +215,8 @@ def _checked(transfer: Transfer, changes: dict[str, Any]) -> list[str] | None:
     word = changes.get("sender_token")
     if word and not (sender and senders.is_confirmed(sender, word)):
         complaints.setdefault("sender_token", senders.NOT_PROVEN)
-    if not sender and (emails or ("recipients" not in changes and recipients_of(transfer.id))):
+    left = () if "recipients" in changes else recipients_of(transfer.id)
+    if not sender and (emails or any(one.revoked_at is None for one in left)):
         complaints["sender_email"] = "is required where there are recipients"
     if complaints:
         raise Invalid(complaints)

@@ -86,6 +86,17 @@ def test_a_transfer_has_so_many_recipients_and_they_need_a_sender(
     assert list(refused(sent, recipients="bo@example.org")) == ["recipients"]
 
 
+def test_who_has_lost_the_link_needs_no_sender(
+    app: Flask, sender: Sender, mail: MailServer
+) -> None:
+    sent = addressed(sender.ready(), BO)
+    send_mail(app)
+    assert sent.call("PATCH", json={"recipients": []}).status_code == 200
+    assert states(sent) == {BO: "revoked"}
+    for body in ({"sender_email": None}, {"notifications": []}):
+        assert sent.call("PATCH", json=body).status_code == 200
+
+
 def test_where_there_is_no_mail_it_is_said(sender: Sender) -> None:
     assert "this site sends no mail" in refused(sender.create(), recipients=[BO])["recipients"]
 

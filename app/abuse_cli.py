@@ -239,6 +239,8 @@ def add_to_list(
     """Block a file from being sent; repeatable. Give a local FILE, or --sha256 and --size."""
     if (file is None) == (sha256 is None) or (file is None) == (size is None):
         raise click.UsageError("Give a FILE, or --sha256 and --size.")
+    if file and crc32:
+        raise click.UsageError("--crc32 goes with --sha256: that of a FILE is computed.")
     sums: bytes | None
     if file is not None:
         known, size, sums = _sums_of(file)

@@ -260,6 +260,7 @@ def test_the_block_list_by_hand(run: Run, sender: Sender, tmp_path: Path) -> Non
         (), (str(tmp_path / "evil"), "--size", "4"), ("--sha256", evil), ("--size", "4"),
         ("--sha256", "12", "--size", "4"), ("--sha256", "x" * 64, "--size", "4"),
         ("--sha256", evil, "--size", "0"), ("--sha256", evil, "--size", "4", "--crc32", "1"),
+        (str(tmp_path / "evil"), "--crc32", "00000000"),
     ):  # fmt: skip
         run("blocklist", "add", *wrong, code=2)
     run("blocklist", "remove", "12", code=2)

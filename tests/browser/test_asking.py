@@ -88,6 +88,7 @@ def test_how_all_of_it_looks(open_page: OpenPage, live: Stack) -> None:
     other = sent(live)
     page = open_page(f"/d/{other['slug']}")
     page.get_by_role("link", name="Report this").click()
+    page.wait_for_url("**/report")
     look(page, "report")
     page.get_by_label("Your e-mail").evaluate("(field) => field.removeAttribute('maxlength')")
     page.get_by_label("Something else").check()

@@ -43,6 +43,7 @@ def test_a_key_from_its_making_to_its_end(
     sign_in(page, post, ADA)
     look(page, "mine-with-keys")
     page.get_by_role("link", name="API keys").click()
+    page.wait_for_url("**/mine/keys")
     look(page, "keys-none")
     page.get_by_label("What it is for").fill("a\u202eb")
     page.get_by_role("button", name="Make a key").click()

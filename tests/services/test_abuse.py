@@ -25,6 +25,7 @@ from tests.factories import Machine, Sender
 from tests.lab.mailserver import MailServer
 from tests.mail import ADA, addressed, send_mail, states
 from tests.services.test_audit import actions
+from tests.watching import statements
 
 pytestmark = pytest.mark.usefixtures("inside")
 
@@ -148,7 +149,7 @@ def test_the_operator_can_copy_the_address_of_who_reports_and_no_other_link(
 
 
 def test_a_board_gives_back_only_the_files_that_were_stopped_with_it(machine: Machine) -> None:
-    board_id, (evil, good) = _board_of_two(machine)
+    board_id, (evil, good) = _board_of(machine, 2)
     assert abuse.quarantine(evil)
     for is_new in (True, False):
         assert abuse.quarantine_board(board_id) is is_new
@@ -162,7 +163,7 @@ def test_a_board_gives_back_only_the_files_that_were_stopped_with_it(machine: Ma
 def test_a_board_does_not_give_back_a_file_that_was_stopped_by_itself_since(
     machine: Machine,
 ) -> None:
-    board_id, (evil, good) = _board_of_two(machine)
+    board_id, (evil, good) = _board_of(machine, 2)
     abuse.quarantine_board(board_id)
     assert [abuse.quarantine(evil) for _ in range(2)] == [True, False]
     abuse.lift_board_quarantine(board_id)
@@ -174,7 +175,7 @@ def test_a_board_does_not_give_back_a_file_that_was_stopped_by_itself_since(
 def test_what_the_block_list_finds_on_a_stopped_board_is_reported_and_stays_stopped(
     machine: Machine,
 ) -> None:
-    board_id, (evil, _) = _board_of_two(machine)
+    board_id, (evil, _) = _board_of(machine, 2)
     abuse.quarantine_board(board_id)
     for _ in range(2):
         with transaction():
@@ -186,10 +187,23 @@ def test_what_the_block_list_finds_on_a_stopped_board_is_reported_and_stays_stop
     assert transfers.of_id(evil).quarantined_at is not None
 
 
-def _board_of_two(machine: Machine) -> tuple[uuid.UUID, list[uuid.UUID]]:
-    """A board, and the transfers of the two files on it."""
+def test_a_board_is_stopped_and_given_back_by_as_many_statements_however_many_files_it_has(
+    app: Flask, machine: Machine
+) -> None:
+    counts = []
+    for file_count in (2, 7):
+        board_id, _ = _board_of(machine, file_count)
+        with statements(app) as sent:
+            assert abuse.quarantine_board(board_id)
+            assert abuse.lift_board_quarantine(board_id)
+        counts.append(len(sent))
+    assert counts[0] == counts[1]
+
+
+def _board_of(machine: Machine, file_count: int) -> tuple[uuid.UUID, list[uuid.UUID]]:
+    """A board, and the transfers of the files on it."""
     board = machine.board()
-    files = [{"name": "a", "size": 1}, {"name": "b", "size": 1}]
+    files = [{"name": f"{number}.txt", "size": 1} for number in range(file_count)]
     machine.call("POST", f"/boards/{board['id']}/files", json=files)
     board_id = uuid.UUID(board["id"])
     return board_id, [one.file.transfer_id for one in boards.items_of(board_id) if one.file]

@@ -28,7 +28,7 @@ from app.models import Asset, AssetVersion, Upload, UploadState
 from app.services import asset_words, audit, completing, planning, removal, thumbnails, uploads
 from app.services.accounts import Caller
 from app.services.marks import IsSeen, check_seen, mark_of
-from app.services.upkeep import Tell, untold
+from app.services.upkeep import Tell
 
 NO_UPLOAD = "There is no such upload."
 NO_ASSET = "There is no such asset."
@@ -456,7 +456,7 @@ def remove(caller: Caller, asset_id: uuid.UUID) -> None:
     _remove(caller.workspace_id, asset_id)
 
 
-def remove_all(workspace_id: uuid.UUID, tell: Tell = untold) -> int:
+def remove_all(workspace_id: uuid.UUID, tell: Tell) -> int:
     """Delete all assets of a workspace as remove() does, one after the other; returns how many.
 
     Repeatable: what others add or delete meanwhile is left to them.

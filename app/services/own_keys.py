@@ -18,7 +18,7 @@ from app.db import db, transaction
 from app.errors import Invalid, NotFound, SenderNotAllowed
 from app.models import ApiKey, Scope, Workspace
 from app.services import accounts, assets, senders, small_files
-from app.services.upkeep import Tell, untold
+from app.services.upkeep import Tell
 
 # What such a key may; never ADMIN, which is about the whole installation.
 SCOPES = (Scope.WRITE, Scope.READ)
@@ -103,7 +103,7 @@ def revoke(email: str, key_id: uuid.UUID) -> None:
     accounts.revoke(ApiKey.id == key_id, ApiKey.workspace_id.in_(_own(email)))
 
 
-def clear(email: str, tell: Tell = untold) -> Cleared:
+def clear(email: str, tell: Tell) -> Cleared:
     """Revoke all keys of this address, and delete what was kept with them and has no date: assets
     and small files. What was sent with them is left. For the operator, who has no key for this
     workspace. Repeatable, which takes what was being added meanwhile. Raises NotFound.

@@ -308,7 +308,7 @@ def remove(caller: Caller, file_id: uuid.UUID) -> None:
         raise NotFound("There is no such file.")
 
 
-def remove_all(workspace_id: uuid.UUID, tell: Tell = untold) -> int:
+def remove_all(workspace_id: uuid.UUID, tell: Tell) -> int:
     """Delete all files of a workspace as remove() does, one after the other; returns how many.
 
     Repeatable: what others add or delete meanwhile is left to them.

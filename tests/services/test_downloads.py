@@ -21,6 +21,14 @@ def url_of(sent, visitor: str | None = None, path: str | None = None) -> str:
     return downloads.file_url(sent.slug, uuid.UUID(file["id"]), visitor)
 
 
+def began(**ago: float) -> datetime:
+    """Let the only download have begun so long ago; returns when that was."""
+    row = db.session.query(Download).one()
+    row.created_at = clock.now() - timedelta(**ago)
+    db.session.commit()
+    return row.created_at
+
+
 def test_every_state_is_shown_in_its_own_word(sender: Sender) -> None:
     past = clock.now() - timedelta(seconds=1)
     cases = {
@@ -67,10 +75,7 @@ def test_f56_one_browser_within_the_hour_is_one_download(sender: Sender) -> None
 def test_after_the_hour_it_is_another_download(sender: Sender) -> None:
     sent = sender.ready(max_downloads=2)
     url_of(sent, "ada")
-    row = db.session.query(Download).one()
-    row.created_at = clock.now() - timedelta(minutes=61)
-    db.session.commit()
-    sent.set(ready_at=row.created_at)
+    sent.set(ready_at=began(minutes=61))
     url_of(sent, "ada")
     assert sent.row().download_count == 2
 
@@ -81,10 +86,7 @@ def test_who_goes_on_with_what_takes_longer_than_an_hour_is_not_counted_again(
     sent = sender.ready(max_downloads=1).set(total_size=5 * 3600 * MIB)
     url_of(sent, "ada")
     for hours, is_it in ((4.9, True), (5.1, False)):
-        row = db.session.query(Download).one()
-        row.created_at = clock.now() - timedelta(hours=hours)
-        db.session.commit()
-        sent.set(ready_at=row.created_at)
+        sent.set(ready_at=began(hours=hours))
         assert (transfer_view.view(sent.slug, "ada").state == "ready") is is_it
     assert transfer_view.view(sent.slug, "bob").state == "limit_reached"
 
@@ -113,9 +115,7 @@ def test_f56_the_hour_of_who_comes_early_does_not_end_before_all_is_there(sender
 def test_reviving_a_transfer_begins_no_new_hour_for_who_downloaded_before(sender: Sender) -> None:
     sent = sender.ready(max_downloads=1)
     url_of(sent, "ada")
-    row = db.session.query(Download).one()
-    row.created_at = clock.now() - timedelta(days=2)
-    db.session.commit()
+    began(days=2)
     was_ready_at = clock.now() - timedelta(days=3)
     sent.set(ready_at=was_ready_at, expires_at=clock.now())
     assert upkeep.expire_due() == 1
